@@ -1,0 +1,90 @@
+"""Errors that a user can act on: where, what was found, what was expected, what to do, and the exit code."""
+
+import errno
+from types import TracebackType
+
+_EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
+
+
+class ShrinkError(Exception):
+    """One clear message with an exit code.
+
+    Args:
+        found: what is wrong, as a clause: "`epochs` is -1".
+        where: the place a user can go to: "stages[1] (prune.channels)", "my.yaml:12".
+        expected: what would have been right, as a noun phrase: "a number above 0".
+        fix: what to do, as a sentence without its full stop.
+    """
+
+    exit_code = 70
+
+    def __init__(self, found: str, *, where: str = "", expected: str = "", fix: str = "") -> None:
+        super().__init__(found)
+        self.found, self.where, self.expected, self.fix = found, where, expected, fix
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.found}" if self.where else self.found
+        text += f"; expected {self.expected}" if self.expected else ""
+        return f"{text}. {self.fix}." if self.fix else text
+
+
+class ConfigError(ShrinkError):
+    """The pipeline file, its files or its data cannot work; raised before any work."""
+
+    exit_code = 2
+
+
+class StageError(ShrinkError):
+    """A stage ran and failed."""
+
+    exit_code = 3
+
+
+class ResourceError(ShrinkError):
+    """Disk or memory ran out."""
+
+    exit_code = 4
+
+
+class TrackingError(ShrinkError):
+    """Tracking was required and could not be reached."""
+
+    exit_code = 7
+
+
+class blame:
+    """Turn what is raised inside the block into one `error` that says where.
+
+    For code that we call and do not own: a user's file, task or stage, a library inside a stage. Errors of ours pass
+    with the place filled in, exhausted disk or memory becomes a `ResourceError`, interrupts pass untouched.
+
+    Example:
+        >>> with blame(ConfigError, "models.py", fix="Repair the file"):
+        ...     1 / 0
+        Traceback (most recent call last):
+        pipeline.errors.ConfigError: models.py: ZeroDivisionError: division by zero. Repair the file.
+    """
+
+    def __init__(self, error: type[ShrinkError], where: str, *, fix: str = "") -> None:
+        self.error, self.where, self.fix = error, where, fix
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type | None, raised: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(raised, ShrinkError):
+            raised.where = raised.where or self.where
+        elif isinstance(raised, Exception):
+            where, text = self.where, f"{type(raised).__name__}: {raised}".rstrip(": ").rstrip(".")
+            if is_exhausted(raised):
+                raise ResourceError(text, where=where, fix="Free disk or memory, or lower batch_size") from raised
+            raise self.error(text, where=where, fix=self.fix) from raised
+
+
+def is_exhausted(raised: Exception) -> bool:
+    """Whether disk or memory ran out, in any of the ways in which torch and the system say so."""
+    if isinstance(raised, OSError):
+        return raised.errno in _EXHAUSTED
+    # By name and by text: importing torch here would cost every command two seconds.
+    is_torch = type(raised).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(raised)
+    return isinstance(raised, MemoryError) or is_torch

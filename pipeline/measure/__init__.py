@@ -1,0 +1,1 @@
+"""What is measured of every model: size, cost and accuracy, one file each."""

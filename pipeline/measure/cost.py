@@ -1,0 +1,116 @@
+"""Parameters and multiply-accumulates (MACs) of one example.
+
+MACs have one definition: products summed in convolutions, matrix products and recurrent cells; nothing for
+activations, normalization, pooling or embeddings. They are counted on the ONNX graph that would be deployed;
+`torch_macs` counts the same on a module, fast enough for a search, and agrees.
+"""
+
+from collections.abc import Callable
+from math import prod
+
+import onnx
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.deploy import slow_path
+from pipeline.measure.size import elements
+from pipeline.model import Inputs, OnnxModel, call
+
+Shapes = dict[str, list[int]]
+
+WEIGHT_TYPES = {"FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "UINT8", "INT4", "UINT4", "INT16", "UINT16", "INT32"}
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+
+
+def torch_params(module: nn.Module) -> int:
+    """Elements of all parameters, tied ones once."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def torch_macs(module: nn.Module, example: Inputs) -> int:
+    """MACs of one example through the module, as PyTorch's operators are dispatched."""
+    one = {name: value[:1] for name, value in example.items()}
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), slow_path():
+        call(module, one)
+    return counter.get_total_flops() // 2
+
+
+def onnx_params(model: OnnxModel) -> int:
+    """Elements of the weights in the graph, without scales, zero points and shape constants."""
+    graph = onnx.load(model.path, load_external_data=False).graph
+    aside = {name for node in graph.node for name in _quantization(node)}
+    return sum(
+        elements(t)
+        for t in graph.initializer
+        if t.name not in aside and onnx.TensorProto.DataType.Name(t.data_type) in WEIGHT_TYPES
+    )
+
+
+def onnx_macs(model: OnnxModel) -> int:
+    """MACs of one example through the graph."""
+    proto = onnx.load(model.path)
+    for value in proto.graph.input:
+        if value.name in model.example:
+            _fix_shape(value, [1, *model.example[value.name].shape[1:]])
+    graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    shapes = {v.name: _dims(v) for v in (*graph.input, *graph.output, *graph.value_info)}
+    shapes |= {t.name: list(t.dims) for t in graph.initializer}
+    return sum(COUNTERS[node.op_type](node, shapes) for node in graph.node if node.op_type in COUNTERS)
+
+
+def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
+    weight = shapes[node.input[3 if node.op_type == "QLinearConv" else 1]]
+    return prod(shapes[node.output[0]]) * prod(weight[1:])
+
+
+def _transposed(node: onnx.NodeProto, shapes: Shapes) -> int:
+    return prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
+
+
+def _gemm(node: onnx.NodeProto, shapes: Shapes) -> int:
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)
+    return prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else 1]
+
+
+def _matmul(node: onnx.NodeProto, shapes: Shapes) -> int:
+    return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+
+
+def _recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
+    steps, batch, inputs = shapes[node.input[0]]
+    directions, rows, _ = shapes[node.input[1]]
+    hidden = rows // GATES[node.op_type]
+    return steps * batch * directions * rows * (inputs + hidden)
+
+
+COUNTERS: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
+    **dict.fromkeys(("Conv", "ConvInteger", "QLinearConv"), _convolution),
+    "ConvTranspose": _transposed,
+    "Gemm": _gemm,
+    **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul"), _matmul),
+    **dict.fromkeys(GATES, _recurrent),
+}
+
+
+def _quantization(node: onnx.NodeProto) -> list[str]:
+    """Names of the scales and zero points that a node reads."""
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        return list(node.input[1:])
+    if node.op_type in ("MatMulInteger", "ConvInteger"):
+        return list(node.input[2:])
+    if node.op_type == "Mul":  # how ONNX Runtime's dynamic quantizer applies a weight's scale
+        return [name for name in node.input if name.endswith("_scale")]
+    return []
+
+
+def _fix_shape(value: onnx.ValueInfoProto, shape: list[int]) -> None:
+    value.type.tensor_type.ClearField("shape")
+    for size in shape:
+        value.type.tensor_type.shape.dim.add().dim_value = size
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int]:
+    return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+

@@ -1,0 +1,1 @@
+"""What people read: the terminal today, one file a medium."""

@@ -1,0 +1,147 @@
+"""What a stage is, what it is given, and whether a chain of stages fits together."""
+
+import inspect
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import torch
+from pydantic import BaseModel, ConfigDict, JsonValue
+from torch import Tensor
+
+from pipeline.errors import ConfigError, blame
+from pipeline.model import Inputs, Model, OnnxModel, Outputs, TorchModel
+from pipeline.task import Augment, Forward, Split
+
+AnyForm = TypeVar("AnyForm", TorchModel, OnnxModel)
+"""For a stage that takes either form and gives the same form back."""
+
+FORMS = {TorchModel: "a torch model", OnnxModel: "an ONNX file"}
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is known before anything runs: enough to refuse or to warn, nothing to train on.
+
+    Args:
+        model: the untrained or loaded model at the start of the chain.
+        examples: number of examples by split.
+    """
+
+    model: Model
+    examples: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is given beside the model. No test data: a stage cannot peek.
+
+    Args:
+        train, calibration, validation: the splits; calibration is part of train.
+        loss, decode, score, augment: the task's functions.
+        baseline: the reference model, None while it is being made.
+        directory: a folder of this stage's own for what it writes.
+        device: where to compute.
+        seed: already set everywhere; for what needs one of its own.
+        log: goes to the terminal and the run's log file.
+        progress: progress(description, total) is a context manager that gives advance(steps, note).
+        report: report(name, JSON) keeps what the stage measured beside the model, in the record.
+        deployed: the ONNX file that a model would be deployed as, made once a model; not to be changed.
+    """
+
+    train: Split
+    calibration: Split
+    validation: Split
+    loss: Callable[[Outputs, Any], Tensor]
+    decode: Callable[[Forward, Inputs], Tensor]
+    score: Callable[[Any, Any], Tensor]
+    augment: Augment | None
+    baseline: Model | None
+    directory: Path
+    device: torch.device
+    seed: int
+    log: logging.Logger
+    progress: Callable[[str, int], AbstractContextManager[Callable[..., None]]]
+    report: Callable[[str, JsonValue], None]
+    deployed: Callable[[Model], OnnxModel]
+
+
+class Stage(BaseModel, ABC):
+    """One step of a chain. Its fields are its keys in the YAML; the annotations of `run` say what it takes and gives.
+
+    `run` returns a new model and never changes the one it was given; returning that same object means that the stage
+    only measured. What it raises as `StageError` reaches the user as it is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def check(self, before: Sequence["Stage"], outlook: Outlook) -> Iterable[str]:
+        """What the types cannot say: raise ConfigError for what cannot work, give warnings for what is suspicious."""
+        return ()
+
+    @abstractmethod
+    def run(self, model: Any, ctx: Context) -> Any:
+        """The new model. Subclasses annotate `model` and the result with TorchModel, OnnxModel or AnyForm."""
+
+
+def stage_class(module: Any) -> type[Stage]:
+    """The one Stage that a module defines. Raises ConfigError when it defines none or several."""
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Stage) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        names = ", ".join(c.__name__ for c in found) or "none"
+        raise ConfigError(f"the module defines {len(found)} stages ({names})", expected="exactly one subclass of Stage")
+    return found[0]
+
+
+def forms(stage: type[Stage]) -> tuple[frozenset[type], type | None]:
+    """What `stage.run` takes, and what it gives; None where it gives the form that it got."""
+    hints = get_type_hints(stage.run)
+    name = next(iter(list(inspect.signature(stage.run).parameters)[1:]), "")
+    taken, given = hints.get(name, Any), hints.get("return", Any)
+    takes = frozenset(_members(taken))
+    gives = _members(given)
+    if not takes or not takes <= set(FORMS) or not gives or (len(gives) > 1 and taken is not given):
+        raise ConfigError(
+            f"`{stage.__name__}.run` is annotated ({taken}) -> {given}",
+            expected="(model: TorchModel | OnnxModel, ctx: Context) -> TorchModel or OnnxModel, AnyForm for both",
+        )
+    if isinstance(given, TypeVar) or len(gives) > 1:
+        return takes, None
+    return takes, gives[0]
+
+
+def check_chain(chain: Sequence[tuple[str, Stage]], start: type) -> type:
+    """The form at the end of a chain of (place, stage) that begins with `start`.
+
+    Raises:
+        ConfigError: a stage does not take what the one before it gives.
+    """
+    form, giver = start, "the model"
+    for place, stage in chain:
+        with blame(ConfigError, place):
+            takes, gives = forms(type(stage))
+        if form not in takes:
+            raise ConfigError(
+                f"it is given {FORMS[form]} by {giver}",
+                where=place,
+                expected=" or ".join(FORMS[t] for t in FORMS if t in takes),
+                fix=f"Move it before {giver}" if TorchModel in takes else "Put export.onnx before it",
+            )
+        form, giver = gives or form, place
+    return form
+
+
+def _members(hint: Any) -> list[type]:
+    if isinstance(hint, TypeVar):
+        return list(hint.__constraints__)
+    if get_origin(hint) is Union or "UnionType" in type(hint).__name__:
+        return list(get_args(hint))
+    return [hint] if isinstance(hint, type) else []

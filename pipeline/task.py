@@ -1,0 +1,212 @@
+"""What the user brings: data in four splits, a loss, a way to decode and to score. The model is its own key."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from pipeline.errors import ConfigError
+from pipeline.model import Inputs, Outputs
+
+Forward = Callable[[Inputs], Outputs]
+Augment = Callable[[Inputs, int, int], Inputs]
+
+CALIBRATION_EXAMPLES = 512
+
+
+class Batch(NamedTuple):
+    """index: (B,) positions in the split; inputs: name -> (B, ...); targets: whatever the task's collate makes."""
+
+    index: Tensor
+    inputs: Inputs
+    targets: Any
+
+
+class Examples(Protocol):
+    """A map-style dataset: `dataset[i]` is (inputs, target), inputs a tensor or a dictionary of tensors by name."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of the data.
+
+    Args:
+        dataset: map-style; `dataset[i]` gives (inputs, target); a bare tensor of inputs is named "input".
+        collate: list of (inputs, target) -> (batched inputs, batched targets); torch's default stacks.
+        fingerprint: a digest of the content, where one is known; else the samples are hashed.
+    """
+
+    dataset: Examples
+    collate: Callable[[list[Any]], tuple[Any, Any]] | None = None
+    fingerprint: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Inputs, Any]:
+        """One example with its inputs named."""
+        inputs, target = self.dataset[index]
+        return as_inputs(inputs), target
+
+    def select(self, indices: list[int]) -> "Split":
+        """The examples at `indices`, in that order."""
+        return replace(self, dataset=torch.utils.data.Subset(self.dataset, indices), fingerprint=None)  # type: ignore[arg-type]
+
+    def loader(
+        self,
+        batch_size: int,
+        *,
+        order: tuple[int, int] | None = None,
+        augment: Augment | None = None,
+        workers: int = 0,
+    ) -> DataLoader[Batch]:
+        """Batches of named inputs.
+
+        Args:
+            batch_size: examples a batch.
+            order: (seed, epoch); shuffles by it, and drops the last batch where it is not full. None keeps the order.
+            augment: applied to each example with (inputs, seed, epoch), where the seed is the example's own: a view
+                depends on (seed, epoch, example) alone, not on the batch that it falls in.
+            workers: loader processes.
+        """
+        seed, epoch = order or (0, 0)
+        sampler = _Shuffled(len(self), seed, epoch) if order else None
+        return DataLoader(
+            _Indexed(self, augment, seed, epoch),
+            batch_size=batch_size,
+            sampler=sampler,
+            drop_last=order is not None and len(self) >= batch_size,
+            collate_fn=_Collate(self.collate),
+            num_workers=workers,
+        )
+
+
+def first_output(forward: Forward, inputs: Inputs) -> Tensor:
+    """The default way to decode: the first output of the model."""
+    return next(iter(forward(inputs).values()))
+
+
+@dataclass(frozen=True)
+class Task:
+    """The data and what is good.
+
+    Args:
+        train, validation, test: what trains, chooses, reports.
+        loss: (outputs, targets) -> scalar, differentiable.
+        score: (predictions, targets) -> (N,), per example, higher is better; right or wrong is 1.0 or 0.0.
+        calibration: part of train; by default a fixed random sample of it.
+        decode: (forward, inputs) -> predictions (N, ...); the first output unless given.
+        metrics: name -> f(predictions, targets) -> float over the whole split: F1, Spearman, perplexity.
+        augment: (inputs of one example, seed, epoch) -> inputs; used on train only.
+        logits: predictions are unnormalized scores over classes on the last axis, so that agreement is of the best
+            class and KL divergence means something.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    loss: Callable[[Outputs, Any], Tensor]
+    score: Callable[[Any, Any], Tensor]
+    calibration: Split = None  # type: ignore[assignment]  # filled in below; optional for whoever makes a task
+    decode: Callable[[Forward, Inputs], Tensor] = first_output
+    metrics: Mapping[str, Callable[[Any, Any], float]] = field(default_factory=dict)
+    augment: Augment | None = None
+    logits: bool = True
+
+    def __post_init__(self) -> None:
+        if self.calibration is None:
+            object.__setattr__(self, "calibration", sample(self.train, CALIBRATION_EXAMPLES))
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The four splits by name."""
+        names = ("train", "calibration", "validation", "test")
+        return {name: getattr(self, name) for name in names}
+
+
+def classification(train: Split, validation: Split, test: Split, **rest: Any) -> Task:
+    """A task of single-label classification: cross-entropy on the first output (N, classes), right or wrong."""
+    return Task(train, validation, test, loss=cross_entropy, score=correct, **rest)
+
+
+def cross_entropy(outputs: Outputs, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of the first output, logits (N, classes), against class numbers (N,)."""
+    return F.cross_entropy(next(iter(outputs.values())), targets)
+
+
+def correct(predictions: Tensor, targets: Tensor) -> Tensor:
+    """1.0 where the best class of logits (N, classes) is the target (N,), else 0.0."""
+    return (predictions.argmax(-1) == targets).float()
+
+
+def sample(split: Split, size: int, seed: int = 0) -> Split:
+    """A fixed random sample without replacement of at most `size` examples."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    return split.select(order[:size].tolist())
+
+
+def split_by_seed(split: Split, shares: list[float], seed: int = 0) -> list[Split]:
+    """Cut a split into random parts with the given shares, the same for the same seed."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
+    ends = [0, *(round(sum(shares[: i + 1]) * len(split)) for i in range(len(shares)))]
+    return [split.select(order[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def as_inputs(inputs: Tensor | Mapping[str, Tensor]) -> Inputs:
+    """Name the inputs: a bare tensor is "input"."""
+    if isinstance(inputs, Tensor):
+        return {"input": inputs}
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    raise ConfigError(
+        f"an example's inputs are {type(inputs).__name__}", where="task", expected="a tensor or a dictionary of tensors"
+    )
+
+
+class _Indexed(Dataset[tuple[int, Inputs, Any]]):
+    """Adds each example's position and its augmentation."""
+
+    def __init__(self, split: Split, augment: Augment | None, seed: int, epoch: int) -> None:
+        self.split, self.augment, self.seed, self.epoch = split, augment, seed, epoch
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[int, Inputs, Any]:
+        inputs, target = self.split[index]
+        if self.augment:
+            # Distinct odd multipliers keep (seed, index) pairs apart; the epoch goes to the function by itself.
+            inputs = self.augment(inputs, (self.seed * 1_000_003 + index * 7_919) % 2**63, self.epoch)
+        return index, inputs, target
+
+
+class _Collate:
+    """A class and not a closure, so that spawned workers can receive it."""
+
+    def __init__(self, collate: Callable[[list[Any]], tuple[Any, Any]] | None) -> None:
+        self.collate = collate or default_collate
+
+    def __call__(self, rows: list[tuple[int, Inputs, Any]]) -> Batch:
+        inputs, targets = self.collate([(inputs, target) for _, inputs, target in rows])
+        return Batch(torch.tensor([index for index, _, _ in rows]), as_inputs(inputs), targets)
+
+
+class _Shuffled(Sampler[int]):
+    """A permutation that depends on (seed, epoch) alone."""
+
+    def __init__(self, size: int, seed: int, epoch: int) -> None:
+        self.size, self.seed, self.epoch = size, seed, epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+        return iter(torch.randperm(self.size, generator=generator).tolist())

@@ -1,0 +1,1 @@
+"""Built-in tasks: each file holds one function `task(**arguments) -> Task`."""

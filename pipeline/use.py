@@ -1,0 +1,153 @@
+"""`use:` names code: a module of ours, a file of the user's, or an attribute in either. No registry.
+
+    distill.logits            a module of the package that the key implies, here `stages.distill.logits`
+    my_stage.py               a file beside the pipeline file
+    models.py:SmallNet        an attribute of such a file
+    torch.nn:Linear           an attribute of an installed module
+"""
+
+import atexit
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import shutil
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
+
+from pipeline.errors import ConfigError, blame
+
+
+class Reference(BaseModel):
+    """Names something callable and the arguments it is called with; in YAML `{use: models.py:Net, width: 16}`.
+
+    Args:
+        use: "file.py:name" relative to `folder`, or "installed.module:name".
+        arguments: keyword arguments, JSON values.
+        folder: where files are looked for; the pipeline file's folder. Not part of what is saved, so that a saved
+            model can be moved together with its code.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    use: str
+    arguments: dict[str, JsonValue] = {}
+    folder: Path = Field(default=Path(), exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: Any, info: ValidationInfo) -> Any:
+        """Every key that is not a field is an argument."""
+        if isinstance(data, str):
+            data = {"use": data}
+        if not isinstance(data, dict):
+            return data
+        fields = {key: value for key, value in data.items() if key in cls.model_fields}
+        rest = {key: value for key, value in data.items() if key not in cls.model_fields}
+        given = {"folder": info.context["folder"]} if info.context else {}
+        return given | fields | {"arguments": fields.get("arguments", {}) | rest}
+
+    def resolve(self) -> Any:
+        """What is named. Raises ConfigError when there is no such file, module or attribute, or it fails on import."""
+        return find(self.use, self.folder)
+
+    def call(self, *args: Any) -> Any:
+        """Call what is named with `args` and the arguments; a failure says which `use:` it was."""
+        with blame(ConfigError, f"use: {self.use}"):
+            return self.resolve()(*args, **self.arguments)
+
+
+def find(use: str, folder: Path, package: str = "", attribute: str = "") -> Any:
+    """What `use` names.
+
+    Args:
+        use: see the top of this file.
+        folder: where user files are looked for.
+        package: what a bare dotted name is relative to, such as "stages".
+        attribute: the attribute that is meant where `use` names none; without it the module itself.
+
+    Raises:
+        ConfigError: nothing of that name, or the module raised on import.
+    """
+    name, _, wanted = use.partition(":")
+    wanted = wanted or attribute
+    if name.endswith(".py"):
+        module = import_file(folder / name)
+    else:
+        module = import_module(f"{package}.{name}" if package and ":" not in use else name, use, package)
+    if not wanted:
+        return module
+    if not hasattr(module, wanted):
+        names = [n for n in vars(module) if not n.startswith("_")]
+        raise ConfigError(f"`{name}` has no `{wanted}`{nearest(wanted, names)}", where=f"use: {use}")
+    return getattr(module, wanted)
+
+
+def import_module(name: str, use: str, package: str = "") -> ModuleType:
+    """Import an installed module; what is missing inside it is told apart from its being missing itself."""
+    with blame(ConfigError, f"use: {use}", fix="Install what is missing or correct the name"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (name + ".").startswith(error.name + "."):
+                raise
+    hint = nearest(use, built_in(package)) if package else ""
+    raise ConfigError(f"there is no module `{name}`{hint}", where=f"use: {use}", fix="A file of your own ends in .py")
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import a user's file under a name with its folder's digest, so that two `models.py` do not collide.
+
+    The folder is reached through a symbolic link in a directory on `sys.path`: `from .helpers import x` works in the
+    file, and so do spawned workers, which inherit `sys.path`.
+    """
+    path = path.resolve()
+    if not path.is_file():
+        beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise ConfigError(f"there is no file {path}{nearest(path.name, beside)}", where=f"use: {path.name}")
+    name = f"user_{_digest(path.parent)}"
+    link = _links() / name
+    if not link.is_symlink():
+        link.symlink_to(path.parent, target_is_directory=True)
+        importlib.invalidate_caches()
+    with blame(ConfigError, f"use: {path.name}", fix="The file must import without errors"):
+        return importlib.import_module(f"{name}.{path.stem}")
+
+
+def built_in(package: str) -> list[str]:
+    """Dotted names of the modules in `package` that `use:` can name, found without importing them."""
+    spec = importlib.util.find_spec(package)
+    found, names = list(spec.submodule_search_locations or []) if spec else [], []
+    for module in pkgutil.walk_packages(found):
+        inner = [str(Path(p) / module.name) for p in found]
+        names += [f"{module.name}.{m.name}" for m in pkgutil.iter_modules(inner)] if module.ispkg else [module.name]
+    return sorted(names)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """A hint for messages: the nearest known names, or all of them where none is near."""
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(f'`{c}`' for c in close)}?"
+    return f"; there are {', '.join(f'`{k}`' for k in sorted(known)[:12])}" if known else ""
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256(str(folder).encode())
+    for file in sorted(folder.glob("*.py")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _links() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="shrinkline-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    sys.path.append(str(directory))
+    return directory
