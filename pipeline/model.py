@@ -57,7 +57,7 @@ class TorchModel:
     def predict(self, inputs: Inputs) -> Outputs:
         """Named outputs for a batch of named inputs, without gradients, on the CPU."""
         device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
-        with torch.inference_mode():
+        with torch.no_grad():
             outputs = call(self.module, {name: value.to(device) for name, value in inputs.items()})
         return {name: value.cpu() for name, value in outputs.items()}
 
@@ -113,7 +113,9 @@ class OnnxModel:
         """Named outputs for a batch of named inputs."""
         wanted = {node.name for node in self.session.get_inputs()}
         if missing := wanted - set(inputs):
-            raise ConfigError(f"inputs {sorted(missing)} are missing", where=str(self.path), expected=str(sorted(wanted)))
+            raise ConfigError(
+                f"inputs {sorted(missing)} are missing", where=str(self.path), expected=str(sorted(wanted))
+            )
         feed = {name: value.cpu().numpy() for name, value in inputs.items() if name in wanted}
         names = [node.name for node in self.session.get_outputs()]
         return {name: torch.from_numpy(value) for name, value in zip(names, self.session.run(names, feed), strict=True)}

@@ -88,13 +88,15 @@ class Stage(BaseModel, ABC):
         """The new model. Subclasses annotate `model` and the result with TorchModel, OnnxModel or AnyForm."""
 
 
+def stages_in(module: Any) -> list[type[Stage]]:
+    """The stages that a module defines itself."""
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    return [c for c in classes if issubclass(c, Stage) and c.__module__ == module.__name__]
+
+
 def stage_class(module: Any) -> type[Stage]:
     """The one Stage that a module defines. Raises ConfigError when it defines none or several."""
-    found = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Stage) and value.__module__ == module.__name__
-    ]
+    found = stages_in(module)
     if len(found) != 1:
         names = ", ".join(c.__name__ for c in found) or "none"
         raise ConfigError(f"the module defines {len(found)} stages ({names})", expected="exactly one subclass of Stage")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -21,7 +22,7 @@ CALIBRATION_EXAMPLES = 512
 class Batch(NamedTuple):
     """index: (B,) positions in the split; inputs: name -> (B, ...); targets: whatever the task's collate makes."""
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody looks for in a batch
     inputs: Inputs
     targets: Any
 
@@ -156,7 +157,7 @@ def split_by_seed(split: Split, shares: list[float], seed: int = 0) -> list[Spli
     """Cut a split into random parts with the given shares, the same for the same seed."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
     ends = [0, *(round(sum(shares[: i + 1]) * len(split)) for i in range(len(shares)))]
-    return [split.select(order[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+    return [split.select(order[a:b]) for a, b in pairwise(ends)]
 
 
 def as_inputs(inputs: Tensor | Mapping[str, Tensor]) -> Inputs:
@@ -170,7 +171,12 @@ def as_inputs(inputs: Tensor | Mapping[str, Tensor]) -> Inputs:
     )
 
 
-class _Indexed(Dataset[tuple[int, Inputs, Any]]):
+def kind(value: Any) -> str:
+    """What a value is, for messages: "a tensor of shape (3, 10)", "a float"."""
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+class _Indexed(Dataset[Any]):
     """Adds each example's position and its augmentation."""
 
     def __init__(self, split: Split, augment: Augment | None, seed: int, epoch: int) -> None:

@@ -1,9 +1,9 @@
 """`use:` names code: a module of ours, a file of the user's, or an attribute in either. No registry.
 
-    distill.logits            a module of the package that the key implies, here `stages.distill.logits`
-    my_stage.py               a file beside the pipeline file
-    models.py:SmallNet        an attribute of such a file
-    torch.nn:Linear           an attribute of an installed module
+distill.logits            a module of the package that the key implies, here `stages.distill.logits`
+my_stage.py               a file beside the pipeline file
+models.py:SmallNet        an attribute of such a file
+torch.nn:Linear           an attribute of an installed module
 """
 
 import atexit

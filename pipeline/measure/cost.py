@@ -33,13 +33,14 @@ def torch_macs(module: nn.Module, example: Inputs) -> int:
     one = {name: value[:1] for name, value in example.items()}
     with FlopCounterMode(display=False) as counter, torch.no_grad(), slow_path():
         call(module, one)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def onnx_params(model: OnnxModel) -> int:
     """Elements of the weights in the graph, without scales, zero points and shape constants."""
     graph = onnx.load(model.path, load_external_data=False).graph
-    aside = {name for node in graph.node for name in _quantization(node)}
+    measured = {node.output[1] for node in graph.node if node.op_type == "DynamicQuantizeLinear"}
+    aside = {name for node in graph.node for name in _quantization(node, measured)}
     return sum(
         elements(t)
         for t in graph.initializer
@@ -93,14 +94,14 @@ COUNTERS: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
 }
 
 
-def _quantization(node: onnx.NodeProto) -> list[str]:
-    """Names of the scales and zero points that a node reads."""
+def _quantization(node: onnx.NodeProto, measured: set[str]) -> list[str]:
+    """Names of the scales and zero points that a node reads, given those scales that are measured at run time."""
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return list(node.input[1:])
     if node.op_type in ("MatMulInteger", "ConvInteger"):
         return list(node.input[2:])
-    if node.op_type == "Mul":  # how ONNX Runtime's dynamic quantizer applies a weight's scale
-        return [name for name in node.input if name.endswith("_scale")]
+    if node.op_type == "Mul" and measured & set(node.input):  # the activation's scale times the weight's
+        return list(node.input)
     return []
 
 
@@ -112,5 +113,3 @@ def _fix_shape(value: onnx.ValueInfoProto, shape: list[int]) -> None:
 
 def _dims(value: onnx.ValueInfoProto) -> list[int]:
     return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-
-

@@ -1,0 +1,141 @@
+"""Config -> objects, checked: all that can fail before any work fails here."""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from pipeline.config import ModelSource, PipelineConfig, Source, StageConfig, validate
+from pipeline.errors import ConfigError, blame
+from pipeline.model import Model, TorchModel
+from pipeline.probe import Sighting, example_inputs, probe, try_out
+from pipeline.stage import Outlook, Stage, check_chain, stage_class
+from pipeline.statistics import samples_needed
+from pipeline.task import Task
+from pipeline.use import Reference, find, nearest
+
+Chain = tuple[tuple[str, Stage], ...]
+"""Stages with their places, such as "stages[1] (prune.channels)"."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """Everything that a run needs, and what looks suspicious about it."""
+
+    config: PipelineConfig
+    task: Task
+    data: dict[str, Sighting]
+    model: Model
+    baseline: Chain
+    stages: Chain
+    warnings: tuple[str, ...]
+
+
+def build(config: PipelineConfig, source: Source | None = None) -> Built:
+    """Import, construct and check everything that a config names.
+
+    Args:
+        config: what to build.
+        source: the parsed file, for line numbers in errors.
+
+    Raises:
+        ConfigError: anything that cannot work.
+    """
+    baseline = build_chain(config.baseline, "baseline", config.folder, source)
+    stages = build_chain(config.stages, "stages", config.folder, source)
+    form = check_chain(baseline, TorchModel)
+    check_chain(stages, form)
+    task = build_task(config.task)
+    data = probe(task)
+    model = build_model(config.model, task)
+    try_out(task, model, data)
+    outlook = Outlook(model, {name: len(split) for name, split in task.splits.items()})
+    warnings = [*check_stages((*baseline, *stages), outlook), *check_budget(config, task)]
+    return Built(config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)))
+
+
+def build_chain(entries: list[StageConfig], key: str, folder: Path, source: Source | None) -> Chain:
+    """The stages of one list of the config, each validated against its own settings."""
+    chain = []
+    for i, entry in enumerate(entries):
+        at = (key, i)
+        with blame(ConfigError, source.place((*at, "use")) if source else f"{key}[{i}]"):
+            chosen = stage_class(find(entry.use, folder, package="stages"))
+        stage = validate(chosen, entry.settings, source, at, folder)
+        chain.append((f"{key}[{i}] ({entry.use})", stage))
+    return tuple(chain)
+
+
+def build_task(reference: Reference) -> Task:
+    """The task that a reference names: a built-in one, or the function `task` of a user's file."""
+    where = f"task ({reference.use})"
+    with blame(ConfigError, where):
+        function = find(reference.use, reference.folder, package="pipeline.tasks", attribute="task")
+        task = function(**reference.arguments)
+    if not isinstance(task, Task):
+        raise ConfigError(f"it gave {type(task).__name__}", where=where, expected="a pipeline.task.Task")
+    return task
+
+
+def build_model(source: ModelSource, task: Task) -> TorchModel:
+    """The model at the start of the chain, with its weights when it comes trained."""
+    reference = Reference(use=source.use, arguments=source.arguments, folder=source.folder)
+    with blame(ConfigError, f"model ({source.use})"):
+        model = TorchModel.build(reference, example_inputs(task.train))
+    if source.weights is not None:
+        load_weights(model, source.folder / source.weights)
+    return model
+
+
+def load_weights(model: TorchModel, path: Path) -> None:
+    """Load a state dict into a model that was just built; code in the file is never run.
+
+    Raises:
+        ConfigError: there is no such file, it holds more than tensors, or its keys or shapes do not fit.
+    """
+    where = f"model weights {path}"
+    state: Any
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu")
+    except FileNotFoundError:
+        beside = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
+        raise ConfigError(f"there is no such file{nearest(path.name, beside)}", where=where) from None
+    except pickle.UnpicklingError:
+        raise ConfigError("it holds more than tensors", where=where, fix="Save module.state_dict() instead") from None
+    with blame(ConfigError, where):
+        state = state.get("state_dict", state)
+    with blame(ConfigError, where, fix="The builder must make the module that the weights come from"):
+        model.module.load_state_dict(state)
+
+
+def check_stages(chain: Chain, outlook: Outlook) -> list[str]:
+    """Each stage's own check against what stands before it; gives the warnings with their places."""
+    warnings: list[str] = []
+    before: list[Stage] = []
+    for place, stage in chain:
+        with blame(ConfigError, place):
+            warnings += [f"{place}: {text}" for text in stage.check(tuple(before), outlook)]
+        before.append(stage)
+    return warnings
+
+
+def check_budget(config: PipelineConfig, task: Task) -> list[str]:
+    """Warns where the test split is too small to tell the budget's margin."""
+    limit = config.budget.retention
+    if limit is None or limit.min >= 1:
+        return []
+    needed = samples_needed(limit.min)
+    if len(task.test) >= needed:
+        return []
+    return [
+        f"budget: {len(task.test)} test examples can hardly decide a retention of {limit.min:g}; about {needed} would, "
+        "for a model as good as the baseline that differs from it on 5 % of the examples"
+    ]
+
+
+def outline(built: Built) -> list[tuple[str, dict[str, Any]]]:
+    """Places and resolved settings, defaults included."""
+    return [(place, stage.model_dump(mode="json")) for place, stage in (*built.baseline, *built.stages)]

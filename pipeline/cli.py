@@ -1,0 +1,151 @@
+"""The commands. Thin: each parses, calls and prints; what takes long to import is imported inside."""
+
+import json
+import logging
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+app = typer.Typer(
+    name="shrink",
+    help="Shrink trained PyTorch models: distill, prune, quantize, export, benchmark, with evidence after each stage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Argument(help="A pipeline file in YAML.", show_default=False)]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Such as stages.1.temperature=2.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+
+EXIT_CODES = {None: 0, "pass": 0, "fail": 1, "inconclusive": 5}
+BUG, INTERRUPTED = 70, 130
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: Overrides = [],  # noqa: B006  # typer reads it and does not keep it
+    runs: Annotated[Path, typer.Option(help="Where run folders and the MLflow database are made.")] = Path("runs"),
+    register: Annotated[str | None, typer.Option(help="Register the last model in MLflow under this name.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Run a chain and judge it.
+
+    Exit codes: 0 done, 1 the budget failed, 2 config, 3 a stage failed, 4 disk or memory ran out, 5 inconclusive.
+    """
+    _log(debug)
+    from rich.console import Console
+
+    from pipeline import runner
+    from pipeline.report.terminal import show
+
+    record = runner.run(config, overrides=overrides, runs=runs, register=register)
+    if as_json:
+        print(record.model_dump_json(indent=2))  # noqa: T201
+    else:
+        show(record, Console(width=None if sys.stdout.isatty() else 160))
+    return EXIT_CODES[record.verdict]
+
+
+@app.command()
+def plan(config: Config, overrides: Overrides = [], as_json: AsJson = False, debug: Debug = False) -> int:  # noqa: B006
+    """Show what would run and what looks suspicious; nothing is trained."""
+    _log(debug)
+    from rich.console import Console
+
+    from pipeline.build import build
+    from pipeline.config import load_config
+    from pipeline.plan import as_json as plan_json
+    from pipeline.plan import show
+
+    built = build(*load_config(config, overrides))
+    if as_json:
+        print(json.dumps(plan_json(built), indent=2))  # noqa: T201
+    else:
+        show(built, Console())
+    return 0
+
+
+@app.command()
+def stages(as_json: AsJson = False) -> int:
+    """List every built-in stage with its settings, defaults and one line of help."""
+    from rich.console import Console
+
+    from pipeline.catalogue import describe, show
+
+    if as_json:
+        print(json.dumps(describe(), indent=2))  # noqa: T201
+    else:
+        show(Console())
+    return 0
+
+
+@app.command()
+def schema(
+    record: Annotated[bool, typer.Option("--record", help="Of record.json instead of the pipeline file.")] = False,
+) -> int:
+    """Print the JSON Schema of a pipeline file, for editors; or of record.json."""
+    from pipeline.catalogue import pipeline_schema
+    from pipeline.record import schema as record_schema
+
+    print(json.dumps(record_schema() if record else pipeline_schema(), indent=2))  # noqa: T201
+    return 0
+
+
+def main() -> None:
+    """Run the command line and turn every ending into its exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        code: Any = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _say("interrupted")
+        code = INTERRUPTED
+    except Exception as error:  # noqa: BLE001  # the one place that tells our own bugs from the rest
+        code = _explain(error, debug)
+    sys.exit(code or 0)
+
+
+def _explain(error: Exception, debug: bool) -> int:
+    """Say what went wrong; a traceback only when asked, or in a file where the fault is ours."""
+    from pipeline.errors import ResourceError, ShrinkError, is_exhausted
+
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, ShrinkError):
+        _say(str(error))
+        return error.exit_code
+    if is_exhausted(error):
+        _say(f"disk or memory ran out: {error}")
+        return ResourceError.exit_code
+    with tempfile.NamedTemporaryFile("w", prefix="shrink-bug-", suffix=".log", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    _say(f"a bug of ours: {type(error).__name__}: {error}; the traceback is in {file.name}")
+    return BUG
+
+
+def _say(text: str) -> None:
+    print(f"shrink: {text}", file=sys.stderr)  # noqa: T201
+
+
+def _log(debug: bool) -> None:
+    """Messages go to standard error, so that standard output is data."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=debug, log_time_format="[%X]")
+    handler.setLevel(logging.DEBUG if debug else logging.INFO)
+    log = logging.getLogger("shrinkline")
+    log.setLevel(logging.DEBUG)
+    log.handlers[:] = [handler]
+    log.propagate = False

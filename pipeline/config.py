@@ -1,0 +1,234 @@
+"""YAML -> PipelineConfig, strict, with the file and the line in every error."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ConfigError
+from pipeline.use import Reference, nearest
+
+Path_ = tuple[str | int, ...]
+
+
+class Strict(BaseModel):
+    """Frozen, and a key that is not a field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSource(Reference):
+    """`model:`: a builder with arguments and, when the model comes trained, its weights."""
+
+    weights: Path | None = Field(
+        default=None, description="a state dict: .safetensors, or .pt/.pth without pickled code"
+    )
+
+
+class StageConfig(BaseModel):
+    """One entry of `stages:`: `use` and the stage's own settings, which are checked against the stage itself."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    use: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All keys but `use`."""
+        return dict(self.model_extra or {})
+
+
+class Least(Strict):
+    """A lower limit."""
+
+    min: float = Field(gt=0)
+
+
+class MostBytes(Strict):
+    """An upper limit such as `40 kB` (1000 bytes each) or `1 MiB`."""
+
+    max: ByteSize
+
+
+class Most(Strict):
+    """An upper limit of a count."""
+
+    max: int = Field(gt=0)
+
+
+class Budget(Strict):
+    """What the last model must keep to, for `shrink run` to succeed."""
+
+    retention: Least | None = Field(default=None, description="of the baseline's score; the interval decides")
+    size: MostBytes | None = Field(default=None, description="bytes of the file to deploy")
+    params: Most | None = None
+    macs: Most | None = None
+
+
+def _folder_name(name: Any) -> Any:
+    if isinstance(name, str) and ("/" in name or name.startswith(".") or not name.strip()):
+        raise ValueError("a name must be fit for a folder")
+    return name
+
+
+class PipelineConfig(Strict):
+    """A pipeline file."""
+
+    name: Annotated[str | None, BeforeValidator(_folder_name)] = Field(
+        default=None, description="of the runs; the file's by default"
+    )
+    task: Reference = Field(description="a built-in task such as digits, or data.py, data.py:function")
+    model: ModelSource
+    baseline: list[StageConfig] = Field(
+        default=[], description="stages that make the reference; none when it comes trained"
+    )
+    stages: list[StageConfig] = Field(min_length=1)
+    budget: Budget = Budget()
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    folder: Path = Field(default=Path(), exclude=True, description="where files are looked for; the file's own folder")
+
+
+class Source:
+    """A parsed pipeline file with the line of every key, for errors."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: dict[Path_, str] = {}
+        text = _read(path)
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            self._walk(node, ())
+            self.data: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f"{path}:{mark.line + 1}" if mark else str(path)
+            problem = getattr(error, "problem", None) or str(error)
+            raise ConfigError(
+                f"this is not YAML: {problem}", where=where, fix="Look at indentation and quotes"
+            ) from None
+        if not isinstance(self.data, dict):
+            raise ConfigError("there is no pipeline in it", where=str(path), expected="the keys task, model and stages")
+
+    def place(self, path: Path_) -> str:
+        """Where a key is: "my.yaml:12", of the nearest key above where it is not in the file itself."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, str(self.path))
+
+    def override(self, assignment: str) -> None:
+        """Apply one `a.b.0.c=value`; the value is YAML."""
+        keys, equals, text = assignment.partition("=")
+        where = f"--set {assignment}"
+        if not equals or not keys:
+            raise ConfigError("there is no value", where=where, expected="path=value, such as stages.1.temperature=2")
+        path: Path_ = tuple(int(k) if k.isdigit() else k for k in keys.split("."))
+        target = self.data
+        for i, key in enumerate(path[:-1]):
+            target = _child(target, key, ".".join(map(str, path[:i])), where)
+        last = path[-1]
+        if isinstance(target, list):
+            _child(target, last, ".".join(map(str, path[:-1])), where)
+        elif not isinstance(target, dict):
+            raise ConfigError(
+                f"`{keys.rpartition('.')[0]}` is not a mapping", where=where, fix="Name a key that has keys"
+            )
+        try:
+            target[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"`{text}` is not YAML", where=where, fix="Quote it") from None
+        self.lines[path] = where
+
+    def _walk(self, node: yaml.Node | None, path: Path_) -> None:
+        if isinstance(node, yaml.MappingNode):
+            seen: dict[str, int] = {}
+            for key, value in node.value:
+                name, line = str(key.value), key.start_mark.line + 1
+                if name in seen and name != "<<":
+                    raise ConfigError(
+                        f"the key `{name}` stands here and in line {seen[name]}",
+                        where=f"{self.path}:{line}",
+                        fix="Keep one of them",
+                    )
+                seen[name] = line
+                self.lines[(*path, name)] = f"{self.path}:{line}"
+                self._walk(value, (*path, name))
+        elif isinstance(node, yaml.SequenceNode):
+            for i, value in enumerate(node.value):
+                self.lines[(*path, i)] = f"{self.path}:{value.start_mark.line + 1}"
+                self._walk(value, (*path, i))
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[PipelineConfig, Source]:
+    """The config in a file, with overrides applied.
+
+    Raises:
+        ConfigError: it cannot be read, is not YAML, or has a key or value that does not fit.
+    """
+    source = Source(path)
+    for assignment in overrides:
+        source.override(assignment)
+    folder = path.resolve().parent
+    data = {"name": path.stem, **source.data, "folder": folder}
+    return validate(PipelineConfig, data, source, (), folder), source
+
+
+def validate(model: type[BaseModel], data: Any, source: Source | None, at: Path_, folder: Path) -> Any:
+    """`model` from `data`; the first problem becomes one ConfigError at its line, with the nearest valid key."""
+    try:
+        return model.model_validate(data, context={"folder": folder})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        # Union members and tagged types put their own names into the path; the file knows real keys alone.
+        path: Path_ = (*at, *problem["loc"])
+        where = source.place(path) if source else ".".join(map(str, path)) or model.__name__
+        raise _explain(problem, model, path, where) from None
+
+
+def _explain(problem: Any, model: type[BaseModel], path: Path_, where: str) -> ConfigError:
+    key, message = path[-1] if path else "", problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        known = _fields(model, problem["loc"][:-1])
+        return ConfigError(f"there is no key `{key}`{nearest(str(key), known)}", where=where)
+    if problem["type"] == "missing":
+        return ConfigError(f"the key `{key}` is missing", where=where, fix=f"Add `{key}:`")
+    value = problem.get("input")
+    shown = f"`{key}` is {value!r}" if not isinstance(value, dict | list) else f"`{key}` does not fit"
+    return ConfigError(shown, where=where, expected=message[:1].lower() + message[1:])
+
+
+def _fields(model: Any, path: Path_) -> list[str]:
+    """The keys that are valid at `path` below `model`."""
+    for key in path:
+        if isinstance(key, int):
+            continue
+        annotation = model.model_fields[key].annotation if key in getattr(model, "model_fields", {}) else None
+        inner = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if not inner:
+            return []
+        model = inner[0]
+    return [name for name, field in model.model_fields.items() if not field.exclude]
+
+
+def _child(target: Any, key: str | int, above: str, where: str) -> Any:
+    if isinstance(target, dict) and key in target:
+        return target[key]
+    if isinstance(target, list) and isinstance(key, int) and key < len(target):
+        return target[key]
+    if isinstance(target, list):
+        raise ConfigError(f"`{above}` has no position {key}", where=where, expected=f"0 to {len(target) - 1}")
+    known = [str(k) for k in target] if isinstance(target, dict) else []
+    raise ConfigError(f"there is no `{key}` in `{above or 'the file'}`{nearest(str(key), known)}", where=where)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise ConfigError(f"there is no file {path}{nearest(path.name, beside)}", where="config") from None
+    except IsADirectoryError:
+        raise ConfigError("this is a folder", where=str(path), expected="a pipeline file in YAML") from None
+    except (UnicodeDecodeError, PermissionError) as error:
+        raise ConfigError(f"it cannot be read: {error}", where=str(path)) from None

@@ -1,0 +1,59 @@
+"""Where a run took place: what its figures depend on."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from pydantic import JsonValue
+
+LIBRARIES = (
+    "shrinkline",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "torch-pruning",
+    "accelerate",
+    "mlflow",
+    "numpy",
+)
+
+
+def describe(folder: Path) -> dict[str, JsonValue]:
+    """Host, processor, versions, and the git commit of the folder with the pipeline file."""
+    import torch
+
+    versions: dict[str, JsonValue] = {name: metadata.version(name) for name in LIBRARIES}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": versions,
+        **_git(folder),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()
+
+
+def _git(folder: Path) -> dict[str, JsonValue]:
+    """Commit and dirtiness; null where the folder is in no repository or there is no git."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10)
+        except (FileNotFoundError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+    return {"git_commit": commit, "git_dirty": None if status is None else bool(status)}

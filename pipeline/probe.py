@@ -1,0 +1,131 @@
+"""What can be known of a task's data before any work: that it is there, finite, disjoint, and fits loss and model."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from pipeline.errors import ConfigError, blame
+from pipeline.model import Inputs, Model
+from pipeline.task import Batch, Split, Task, as_inputs, kind
+
+EXAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One pass over a split: a digest of each example's inputs, one of the whole, and telling positions.
+
+    `extremes` holds the first example and those with the smallest and the largest integer label: where labels are
+    out of range, they are.
+    """
+
+    hashes: list[bytes]
+    digest: str
+    extremes: list[int]
+
+
+def probe(task: Task) -> dict[str, Sighting]:
+    """See every split once.
+
+    Raises:
+        ConfigError: a split is empty, an input is not finite, or test examples occur in another split.
+    """
+    seen = {name: see(name, split) for name, split in task.splits.items()}
+    test = {digest: i for i, digest in enumerate(seen["test"].hashes)}
+    for name in ("train", "calibration", "validation"):
+        shared = [(test[digest], i) for i, digest in enumerate(seen[name].hashes) if digest in test]
+        if shared:
+            pairs = ", ".join(f"{a} = {name} {b}" for a, b in shared[:3])
+            raise ConfigError(
+                f"{len(shared)} of {len(seen[name].hashes)} {name} examples are also in test (test {pairs})",
+                where="task",
+                expected="no example of test in another split",
+                fix=f"Leave them out of {name}, for example with Split.select",
+            )
+    return seen
+
+
+def see(name: str, split: Split) -> Sighting:
+    """One pass over a split; see `Sighting`."""
+    if len(split) == 0:
+        raise ConfigError(f"the {name} split is empty", where="task", expected="at least one example")
+    hashes, whole, labels = [], hashlib.sha256(), {}
+    if split.fingerprint:
+        whole.update(split.fingerprint.encode())
+    for i in range(EXAMPLES if split.fingerprint else len(split)):
+        where = f"task, {name} example {i}"
+        with blame(ConfigError, where):
+            inputs, target = split[i % len(split)]
+            digest = _hash(inputs, where)
+        hashes.append(digest)
+        whole.update(digest + _target_bytes(target))
+        label = _label(target)
+        if label is not None:
+            labels[i] = label
+    extremes = {0} | ({min(labels, key=labels.__getitem__), max(labels, key=labels.__getitem__)} if labels else set())
+    return Sighting(hashes, whole.hexdigest(), sorted(extremes))
+
+
+def example_inputs(split: Split) -> Inputs:
+    """A batch of the first examples' inputs: what models are traced with."""
+    batch: Batch = next(iter(split.select([i % len(split) for i in range(EXAMPLES)]).loader(EXAMPLES)))
+    return batch.inputs
+
+
+def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> None:
+    """Run model, loss, decode and score on the telling examples of each split.
+
+    Raises:
+        ConfigError: one of them raises, or gives another shape than it should, or the loss is not finite.
+    """
+    for name, split in task.splits.items():
+        positions = seen[name].extremes
+        where = f"task, {name} examples {positions}"
+        with blame(ConfigError, where, fix="Look at the shapes and the range of the targets"):
+            rows = [split[i] for i in positions]
+            batch, targets = (split.collate or default_collate)(rows)
+            inputs = as_inputs(batch)
+            outputs = model.predict(inputs)
+            _check_loss(task.loss(outputs, targets), where)
+            predictions = task.decode(model.predict, inputs)
+            _check_scores(task.score(predictions, targets), len(rows), where)
+
+
+def _check_loss(loss: Any, where: str) -> None:
+    if not isinstance(loss, Tensor) or loss.ndim != 0:
+        fix = "Reduce it, for example by .mean()"
+        raise ConfigError(f"loss gave {kind(loss)}", where=where, expected="a scalar tensor", fix=fix)
+    if not torch.isfinite(loss):
+        raise ConfigError(f"loss gave {float(loss)}", where=where, expected="a finite number")
+
+
+def _check_scores(scores: Any, size: int, where: str) -> None:
+    if not isinstance(scores, Tensor) or tuple(scores.shape) != (size,):
+        expected = f"a tensor of shape ({size},), one an example"
+        raise ConfigError(f"score gave {kind(scores)}", where=where, expected=expected)
+
+
+def _hash(inputs: Inputs, where: str) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in inputs.items():
+        if not isinstance(value, Tensor):
+            raise ConfigError(f"input `{name}` is a {type(value).__name__}", where=where, expected="a tensor")
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ConfigError(f"input `{name}` holds NaN or infinity", where=where, expected="finite inputs")
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().cpu().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.digest()
+
+
+def _label(target: Any) -> int | None:
+    if isinstance(target, Tensor):
+        return int(target) if target.ndim == 0 and not target.is_floating_point() else None
+    return int(target) if hasattr(target, "__index__") else None
+
+
+def _target_bytes(target: Any) -> bytes:
+    return str(target.tolist() if isinstance(target, Tensor) else target).encode()

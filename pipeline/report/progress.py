@@ -1,0 +1,60 @@
+"""Progress of anything longer than two seconds: a bar on a terminal, a line now and then elsewhere."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+SECONDS_BETWEEN_LINES = 10.0
+
+Advance = Callable[..., None]
+
+
+class _Speed(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        """The speed, once there is one."""
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def progress(console: Console, log: logging.Logger, description: str, total: int) -> Iterator[Advance]:
+    """Gives advance(steps=1, note=None): moves the bar, and says the note beside it."""
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as bar:
+            task = bar.add_task(description, total=total, note="")
+
+            def advance(steps: int = 1, note: str | None = None) -> None:
+                bar.update(task, advance=steps)
+                if note:
+                    bar.update(task, note=note)
+
+            yield advance
+    else:
+        yield _Lines(log, description, total)
+
+
+class _Lines:
+    """A log line with throughput and the time left, at most every ten seconds."""
+
+    def __init__(self, log: logging.Logger, description: str, total: int) -> None:
+        self.log, self.description, self.total = log, description, total
+        self.done, self.note, self.began = 0, "", time.monotonic()
+        self.said = self.began
+
+    def __call__(self, steps: int = 1, note: str | None = None) -> None:
+        self.done, self.note = self.done + steps, note or self.note
+        now = time.monotonic()
+        if now - self.said < SECONDS_BETWEEN_LINES:
+            return
+        self.said = now
+        speed = self.done / (now - self.began)
+        left = (self.total - self.done) / speed if speed else float("inf")
+        text = "%s: %d of %d, %.1f/s, %.0f s left %s"
+        self.log.info(text, self.description, self.done, self.total, speed, left, self.note)

@@ -1,0 +1,47 @@
+"""Committing a stage's result: saved, built again, compared to the bit, and only then in its place."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import torch
+
+from pipeline import model as models
+from pipeline.errors import StageError
+from pipeline.model import Model
+
+
+def commit(model: Model, directory: Path, folder: Path) -> tuple[Model, str]:
+    """Save a model, load it again and compare; gives the loaded one and the digest of its files.
+
+    Args:
+        model: what a stage made.
+        directory: where it goes, whole or not at all.
+        folder: where the user's files are.
+
+    Raises:
+        StageError: what was loaded gives other outputs: something of the model is in neither its builder, its edits
+            nor its state dict.
+    """
+    temporary = directory.with_name(directory.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save(temporary)
+    loaded = models.load(temporary, folder)
+    ours, theirs = model.predict(model.example), loaded.predict(model.example)
+    differing = [name for name in ours if name not in theirs or not torch.equal(ours[name], theirs[name])]
+    if differing:
+        raise StageError(
+            f"saved and loaded again, the model gives other values for {differing}",
+            expected="the same outputs to the bit",
+            fix="Make every change of structure an edit (model.edited), and keep all state in parameters and buffers",
+        )
+    temporary.replace(directory)
+    return models.load(directory, folder), digest(directory)
+
+
+def digest(directory: Path) -> str:
+    """SHA-256 over the names and contents of a folder's files."""
+    whole = hashlib.sha256()
+    for file in sorted(directory.iterdir()):
+        whole.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()

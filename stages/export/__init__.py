@@ -1,0 +1,1 @@
+"""Export: from the torch form to the file that is deployed."""

@@ -1,0 +1,82 @@
+"""Export to ONNX."""
+
+import shutil
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.deploy import OPSET, deploy
+from pipeline.errors import StageError
+from pipeline.model import OnnxModel, TorchModel
+from pipeline.stage import Context, Stage
+
+BATCH_SIZE = 64
+
+
+class OnnxExport(Stage):
+    """An ONNX file with a dynamic batch, checked against the torch model on real validation inputs.
+
+    Choose it before any quantization of the file. What follows is measured in ONNX Runtime.
+
+    Example:
+        - {use: export.onnx, opset: 20, tolerance: 1.0e-4}
+    """
+
+    opset: int = Field(default=OPSET, ge=18, le=25, description="ONNX operator set")
+    tolerance: float = Field(
+        default=1e-4, gt=0, description="largest difference |onnx - torch| / (1 + |torch|) allowed"
+    )
+    examples: int = Field(default=256, gt=0, description="validation examples to compare on")
+
+    def run(self, model: TorchModel, ctx: Context) -> OnnxModel:
+        """The file; StageError when its outputs differ from the torch model's by more than the tolerance."""
+        path = ctx.directory / "model.onnx"
+        if self.opset == OPSET:  # measuring has made this very file already
+            made = ctx.deployed(model)
+            for file in made.files():
+                shutil.copyfile(file, path.with_name(file.name.replace(made.path.name, path.name)))
+            exported = OnnxModel(path, model.example)
+        else:
+            exported = deploy(model, path, self.opset)
+        found = compare(model, exported, ctx, self.examples)
+        ctx.report("parity", found)
+        if not found["largest_difference"] <= self.tolerance:
+            raise StageError(
+                f"ONNX Runtime's outputs differ from torch's by {found['largest_difference']:.2e}",
+                expected=f"at most {self.tolerance:.0e}",
+                fix="Look for operators that depend on the batch, or raise `tolerance` if accuracy holds",
+            )
+        return exported
+
+
+def compare(model: TorchModel, exported: OnnxModel, ctx: Context, examples: int) -> dict[str, Any]:
+    """The largest |onnx - torch| / (1 + |torch|) over all outputs, and the share of equal decisions.
+
+    Args:
+        model, exported: the two forms.
+        ctx: whose validation split and decode are used.
+        examples: how many examples at most.
+    """
+    chosen = ctx.validation.select(list(range(min(examples, len(ctx.validation)))))
+    largest, same = 0.0, 0
+    for batch in chosen.loader(BATCH_SIZE):
+        ours, theirs = exported.predict(batch.inputs), model.predict(batch.inputs)
+        largest = max([largest, *(_difference(ours[name], theirs[name]) for name in theirs)])
+        decided = [ctx.decode(form.predict, batch.inputs) for form in (exported, model)]
+        same += int(_same_decision(*decided))
+    return {"largest_difference": largest, "agreement": same / len(chosen), "examples": len(chosen)}
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    """As numpy.allclose measures it, with equal relative and absolute parts; NaN counts as infinite."""
+    error = (ours.double() - theirs.double()).abs() / (1 + theirs.double().abs())
+    return float(torch.nan_to_num(error, nan=float("inf")).max()) if error.numel() else 0.0
+
+
+def _same_decision(ours: Tensor, theirs: Tensor) -> Tensor:
+    """How many examples of a batch are decided alike: by the best entry of the last axis, or by value."""
+    if ours.is_floating_point() and ours.ndim > 1:
+        ours, theirs = ours.argmax(-1), theirs.argmax(-1)
+    return (ours == theirs).reshape(len(ours), -1).all(1).sum()

@@ -1,0 +1,1 @@
+"""Training without a teacher: what makes a baseline, or the control of a distillation."""

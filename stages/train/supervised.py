@@ -1,0 +1,23 @@
+"""Supervised training."""
+
+from pipeline.model import TorchModel
+from pipeline.stage import Context, Stage
+from stages.training import TrainingSettings, supervised, train
+
+
+class SupervisedTraining(TrainingSettings, Stage):
+    """A model trained against the labels with the task's loss.
+
+    Choose it in `baseline:` to make the teacher, or in `stages:` as the control that tells what distillation brought.
+
+    Example:
+        - {use: train.supervised, epochs: 30, learning_rate: 0.002}
+
+    Reference:
+        Loshchilov and Hutter: Decoupled Weight Decay Regularization, 2019, 1711.05101 (the default optimizer), and
+        SGDR, 2017, 1608.03983, equation 5 (the cosine schedule).
+    """
+
+    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
+        """The trained model."""
+        return train(model, supervised(ctx), self, ctx)
