@@ -1,7 +1,7 @@
 # `make compress` shrinks the model of CONFIG, `make test` proves the pipeline. Both set up .venv first, once.
 # make turns every failure into exit code 2; CI calls `shrink` itself to tell them apart.
 
-PYTHON ?= python3.11
+PYTHON ?= python3
 CONFIG ?= configs/digits/compress.yaml
 # An index for torch alone: on Linux the plain one brings gigabytes of CUDA; see the README.
 TORCH_INDEX ?=

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_model
 
 from pipeline.config import ModelSource, PipelineConfig, Source, StageConfig, validate
 from pipeline.errors import ConfigError, blame
@@ -83,8 +83,10 @@ def build_task(reference: Reference) -> Task:
 def build_model(source: ModelSource, task: Task) -> TorchModel:
     """The model at the start of the chain, with its weights when it comes trained."""
     reference = Reference(use=source.use, arguments=source.arguments, folder=source.folder)
+    with blame(ConfigError, "task, the first examples of train"):
+        example = example_inputs(task.train)
     with blame(ConfigError, f"model ({source.use})"):
-        model = TorchModel.build(reference, example_inputs(task.train))
+        model = TorchModel.build(reference, example)
     if source.weights is not None:
         load_weights(model, source.folder / source.weights)
     return model
@@ -97,18 +99,24 @@ def load_weights(model: TorchModel, path: Path) -> None:
         ConfigError: there is no such file, it holds more than tensors, or its keys or shapes do not fit.
     """
     where = f"model weights {path}"
-    state: Any
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu")
-    except FileNotFoundError:
+    if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
-        raise ConfigError(f"there is no such file{nearest(path.name, beside)}", where=where) from None
-    except pickle.UnpicklingError:
-        raise ConfigError("it holds more than tensors", where=where, fix="Save module.state_dict() instead") from None
-    with blame(ConfigError, where):
-        state = state.get("state_dict", state)
+        raise ConfigError(f"there is no such file{nearest(path.name, beside)}", where=where)
     with blame(ConfigError, where, fix="The builder must make the module that the weights come from"):
-        model.module.load_state_dict(state)
+        if path.suffix == ".safetensors":
+            load_model(model.module, path)  # knows tied weights, which such a file holds once
+            return
+        state = _unpickle(path)
+        model.module.load_state_dict(state.get("state_dict", state))
+
+
+def _unpickle(path: Path) -> Any:
+    with blame(ConfigError, f"model weights {path}", fix="It must be a file that torch.save wrote"):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            fix = "Save module.state_dict() instead"
+            raise ConfigError("it holds more than tensors, or is damaged", fix=fix) from error
 
 
 def check_stages(chain: Chain, outlook: Outlook) -> list[str]:

@@ -1,5 +1,6 @@
 """YAML -> PipelineConfig, strict, with the file and the line in every error."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -90,6 +91,13 @@ class PipelineConfig(Strict):
     folder: Path = Field(default=Path(), exclude=True, description="where files are looked for; the file's own folder")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's floats: to PyYAML, which reads 1.1, 1e-3 is a string."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"])
+
+
 class Source:
     """A parsed pipeline file with the line of every key, for errors."""
 
@@ -98,10 +106,9 @@ class Source:
         self.lines: dict[Path_, str] = {}
         text = _read(path)
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-            self._walk(node, ())
-            self.data: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            self._walk(yaml.compose(text, Loader=_Loader), ())
+            self.data: Any = _parse(text)
+        except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             where = f"{path}:{mark.line + 1}" if mark else str(path)
             problem = getattr(error, "problem", None) or str(error)
@@ -135,10 +142,10 @@ class Source:
                 f"`{keys.rpartition('.')[0]}` is not a mapping", where=where, fix="Name a key that has keys"
             )
         try:
-            target[last] = yaml.safe_load(text)
+            target[last] = _parse(text)
         except yaml.YAMLError:
             raise ConfigError(f"`{text}` is not YAML", where=where, fix="Quote it") from None
-        self.lines[path] = where
+        self.lines = {key: line for key, line in self.lines.items() if key[: len(path)] != path} | {path: where}
 
     def _walk(self, node: yaml.Node | None, path: Path_) -> None:
         if isinstance(node, yaml.MappingNode):
@@ -169,6 +176,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[PipelineConf
     source = Source(path)
     for assignment in overrides:
         source.override(assignment)
+    if "folder" in source.data:
+        raise ConfigError("there is no key `folder`", where=source.place(("folder",)))
     folder = path.resolve().parent
     data = {"name": path.stem, **source.data, "folder": folder}
     return validate(PipelineConfig, data, source, (), folder), source
@@ -179,7 +188,8 @@ def validate(model: type[BaseModel], data: Any, source: Source | None, at: Path_
     try:
         return model.model_validate(data, context={"folder": folder})
     except ValidationError as error:
-        problem = error.errors()[0]
+        # A misspelt key comes before the missing one that it was meant to be.
+        problem = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         # Union members and tagged types put their own names into the path; the file knows real keys alone.
         path: Path_ = (*at, *problem["loc"])
         where = source.place(path) if source else ".".join(map(str, path)) or model.__name__
@@ -211,6 +221,14 @@ def _fields(model: Any, path: Path_) -> list[str]:
     return [name for name, field in model.model_fields.items() if not field.exclude]
 
 
+def _parse(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+
+
 def _child(target: Any, key: str | int, above: str, where: str) -> Any:
     if isinstance(target, dict) and key in target:
         return target[key]
@@ -230,5 +248,5 @@ def _read(path: Path) -> str:
         raise ConfigError(f"there is no file {path}{nearest(path.name, beside)}", where="config") from None
     except IsADirectoryError:
         raise ConfigError("this is a folder", where=str(path), expected="a pipeline file in YAML") from None
-    except (UnicodeDecodeError, PermissionError) as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"it cannot be read: {error}", where=str(path)) from None

@@ -49,14 +49,17 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
 def strip(proto: onnx.ModelProto) -> None:
     """Remove what no runtime reads: stack traces, doc strings, and the shapes of values inside the graph."""
     proto.ClearField("metadata_props")
-    proto.ClearField("functions")
     graph = proto.graph
     # Some entries name initializers with another shape than theirs and make ONNX Runtime's quantizer fail.
     graph.ClearField("value_info")
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    used = {node.domain for node in graph.node} | {""}
+    called = {(node.domain, node.op_type) for node in (*graph.node, *(n for f in proto.functions for n in f.node))}
+    functions = [function for function in proto.functions if (function.domain, function.name) in called]
+    proto.ClearField("functions")
+    proto.functions.extend(functions)
+    used = {domain for domain, _ in called} | {""}
     kept = [entry for entry in proto.opset_import if entry.domain in used]
     proto.ClearField("opset_import")
     proto.opset_import.extend(kept)

@@ -1,6 +1,7 @@
 """What can be known of a task's data before any work: that it is there, finite, disjoint, and fits loss and model."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +118,7 @@ def _hash(inputs: Inputs, where: str) -> bytes:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ConfigError(f"input `{name}` holds NaN or infinity", where=where, expected="finite inputs")
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().cpu().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.digest()
 
 
@@ -128,4 +129,9 @@ def _label(target: Any) -> int | None:
 
 
 def _target_bytes(target: Any) -> bytes:
-    return str(target.tolist() if isinstance(target, Tensor) else target).encode()
+    """Every element: str() of a tensor or an array within a list or a dictionary would shorten it."""
+    if isinstance(target, Mapping):
+        return b"".join(str(key).encode() + _target_bytes(value) for key, value in target.items())
+    if isinstance(target, list | tuple):
+        return b"".join(b"," + _target_bytes(value) for value in target)
+    return str(target.tolist() if hasattr(target, "tolist") else target).encode()

@@ -85,9 +85,8 @@ def start(built: Built, runs: Path) -> Record:
     for key, chain in (("baseline", built.baseline), ("stages", built.stages)):
         config[key] = [{"use": entry["use"], **_settings(s)} for entry, (_, s) in zip(config[key], chain, strict=True)]
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    data = {
-        name: {"examples": len(built.task.splits[name]), "digest": seen.digest} for name, seen in built.data.items()
-    }
+    splits = built.task.splits
+    data: dict[str, Any] = {n: {"examples": len(splits[n]), "digest": s.digest} for n, s in built.data.items()}
     return Record(
         run=name,
         folder=str(folder),

@@ -154,7 +154,9 @@ def sample(split: Split, size: int, seed: int = 0) -> Split:
 
 
 def split_by_seed(split: Split, shares: list[float], seed: int = 0) -> list[Split]:
-    """Cut a split into random parts with the given shares, the same for the same seed."""
+    """Cut a split into random parts with the given shares (of 1 at most together), the same for the same seed."""
+    if min(shares) < 0 or sum(shares) > 1 + 1e-9:
+        raise ConfigError(f"the shares of a split are {shares}", where="task", expected="0 or more, and at most 1 in all")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
     ends = [0, *(round(sum(shares[: i + 1]) * len(split)) for i in range(len(shares)))]
     return [split.select(order[a:b]) for a, b in pairwise(ends)]

@@ -15,6 +15,8 @@ import pkgutil
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -55,7 +57,8 @@ class Reference(BaseModel):
 
     def resolve(self) -> Any:
         """What is named. Raises ConfigError when there is no such file, module or attribute, or it fails on import."""
-        return find(self.use, self.folder)
+        with blame(ConfigError, f"use: {self.use}"):
+            return find(self.use, self.folder)
 
     def call(self, *args: Any) -> Any:
         """Call what is named with `args` and the arguments; a failure says which `use:` it was."""
@@ -85,7 +88,7 @@ def find(use: str, folder: Path, package: str = "", attribute: str = "") -> Any:
         return module
     if not hasattr(module, wanted):
         names = [n for n in vars(module) if not n.startswith("_")]
-        raise ConfigError(f"`{name}` has no `{wanted}`{nearest(wanted, names)}", where=f"use: {use}")
+        raise ConfigError(f"`{name}` has no `{wanted}`{nearest(wanted, names)}")
     return getattr(module, wanted)
 
 
@@ -98,7 +101,7 @@ def import_module(name: str, use: str, package: str = "") -> ModuleType:
             if error.name is None or not (name + ".").startswith(error.name + "."):
                 raise
     hint = nearest(use, built_in(package)) if package else ""
-    raise ConfigError(f"there is no module `{name}`{hint}", where=f"use: {use}", fix="A file of your own ends in .py")
+    raise ConfigError(f"there is no module `{name}`{hint}", fix="A file of your own ends in .py")
 
 
 def import_file(path: Path) -> ModuleType:
@@ -110,13 +113,13 @@ def import_file(path: Path) -> ModuleType:
     path = path.resolve()
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise ConfigError(f"there is no file {path}{nearest(path.name, beside)}", where=f"use: {path.name}")
+        raise ConfigError(f"there is no file {path}{nearest(path.name, beside)}")
     name = f"user_{_digest(path.parent)}"
     link = _links() / name
     if not link.is_symlink():
         link.symlink_to(path.parent, target_is_directory=True)
         importlib.invalidate_caches()
-    with blame(ConfigError, f"use: {path.name}", fix="The file must import without errors"):
+    with blame(ConfigError, f"use: {path.name}", fix="The file must import without errors"), _no_bytecode():
         return importlib.import_module(f"{name}.{path.stem}")
 
 
@@ -143,6 +146,16 @@ def _digest(folder: Path) -> str:
     for file in sorted(folder.glob("*.py")):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Compiled files go by second and size: an edit within a second would find the old one through the new link."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 @cache

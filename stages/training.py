@@ -24,6 +24,7 @@ from stages.losses.logits import distillation_loss
 Objective = Callable[[Batch, Outputs], Tensor]
 """(batch, the trained model's outputs on it) -> scalar loss."""
 
+KEPT_BYTES = 2**30  # of a teacher's logits in memory, at most
 STEPS_BETWEEN_CHECKS = 20  # of the loss for NaN; each check waits for the device
 
 
@@ -137,10 +138,10 @@ def distill(teacher: Model, ctx: Context, *, temperature: float, hard_weight: fl
         teacher: what to learn from.
         temperature, hard_weight: see `stages.losses.logits`.
     """
-    forward, labels = frozen(teacher, ctx.device), supervised(ctx)
+    taught, labels = taught_logits(teacher, ctx), supervised(ctx)
 
     def objective(batch: Batch, outputs: Outputs) -> Tensor:
-        logits, target = first(outputs), first(forward(batch.inputs))
+        logits, target = first(outputs), taught(batch)
         if logits.shape != target.shape:
             raise StageError(
                 f"the student gives logits {tuple(logits.shape)}, the teacher {tuple(target.shape)}",
@@ -151,6 +152,23 @@ def distill(teacher: Model, ctx: Context, *, temperature: float, hard_weight: fl
         return distillation_loss(logits, target, hard, temperature=temperature, hard_weight=hard_weight)
 
     return objective
+
+
+def taught_logits(teacher: Model, ctx: Context) -> Callable[[Batch], Tensor]:
+    """The teacher's logits for a batch of train, computed once an example where no augmentation changes the inputs."""
+    forward = frozen(teacher, ctx.device)
+    kept: dict[int, Tensor] = {}
+
+    def taught(batch: Batch) -> Tensor:
+        index = batch.index.tolist()
+        if all(i in kept for i in index):
+            return torch.stack([kept[i] for i in index])
+        logits = first(forward(batch.inputs))
+        if ctx.augment is None and logits[0].nbytes * len(ctx.train) <= KEPT_BYTES:
+            kept.update(zip(index, logits, strict=True))
+        return logits
+
+    return taught
 
 
 def frozen(model: Model, device: torch.device) -> Callable[[Inputs], Outputs]:

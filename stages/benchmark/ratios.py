@@ -1,0 +1,101 @@
+"""The mathematics of latency: percentiles that are null when samples are few, and ratios with their doubt.
+
+A process has its own memory layout and its own luck, so samples inside one process are not independent: the unit of
+comparison is the process, that is the median of one process in one round.
+
+Reference: Tomas Kalibera and Richard Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013 (repeat at the
+highest level that varies, here the process; report a ratio with its confidence interval). On the log scale the ratio
+of two latencies is a difference, whose mean over rounds has Student's t interval (Student, "The Probable Error of a
+Mean", Biometrika, 1908).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, inf, log
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+from pydantic import JsonValue
+from scipy import stats
+
+PERCENTILES = {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0, "p999_ms": 99.9}
+FEWEST_ROUNDS = 3
+SAME = 0.05
+"""Latencies that differ by less than this share are called the same."""
+
+Verdict = Literal["faster", "slower", "same", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of latencies and its 95 % interval, which is None for fewer than three rounds."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def json(self) -> dict[str, JsonValue]:
+        """As it stands in the record."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def percentiles(samples: Sequence[float]) -> tuple[dict[str, float | None], dict[str, str]]:
+    """p50 to p99.9 by linear interpolation, and why one is None.
+
+    A percentile p needs 10 / (1 - p) samples, so that ten of them lie beyond it.
+
+    Args:
+        samples: latencies in milliseconds, one or more.
+    """
+    values: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
+    for name, percent in PERCENTILES.items():
+        needed = round(10 / (1 - percent / 100))
+        enough = len(samples) >= needed
+        values[name] = float(np.percentile(samples, percent)) if enough else None
+        if not enough:
+            reasons[name] = f"{len(samples)} samples; it needs {needed}"
+    return values, reasons
+
+
+def interval(logs: Sequence[float]) -> Ratio:
+    """exp of the mean of log-ratios, one a round, with Student's 95 % interval.
+
+    With n rounds, mean m and standard deviation s: exp(m -+ t(0.975, n - 1) * s / sqrt(n)).
+    """
+    n, mean = len(logs), fmean(logs)
+    if n < FEWEST_ROUNDS:
+        return Ratio(exp(mean), None, None)
+    half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(logs, ddof=1)) / n**0.5
+    return Ratio(exp(mean), exp(mean - half), exp(mean + half))
+
+
+def compare(model: Sequence[float], baseline: Sequence[float], again: Sequence[float]) -> tuple[Ratio, Ratio]:
+    """(model / baseline, baseline / baseline): the second is the noise of this machine in the same rounds.
+
+    Args:
+        model, baseline, again: median latency of each round's process, in the same unit; the baseline ran twice a
+            round, and the geometric mean of the two is what the model is compared with.
+    """
+    noise = [log(b / a) for a, b in zip(baseline, again, strict=True)]
+    ratio = [log(m) - (log(a) + log(b)) / 2 for m, a, b in zip(model, baseline, again, strict=True)]
+    return interval(ratio), interval(noise)
+
+
+def judge(ratio: Ratio, noise: Ratio) -> Verdict:
+    """What the ratio allows to say.
+
+    faster or slower: its interval lies beyond 1 and beyond the noise, taken as a band about 1 that reaches as far to
+    both sides (in logs) as the noise interval reaches to its farther one. same: the interval lies within `SAME`
+    of 1. inconclusive: all else.
+    """
+    if ratio.low is None or ratio.high is None or noise.low is None or noise.high is None:
+        return "inconclusive"
+    band = max(noise.high, 1 / noise.low if noise.low else inf)
+    if ratio.high * band < 1:
+        return "faster"
+    if ratio.low > band:
+        return "slower"
+    return "same" if ratio.low > 1 - SAME and ratio.high < 1 + SAME else "inconclusive"

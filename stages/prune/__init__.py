@@ -1,0 +1,1 @@
+"""Pruning: the same network with fewer channels."""

@@ -1,0 +1,205 @@
+"""Structured pruning: whole channels leave, and what is left is an ordinary, smaller network."""
+
+import copy
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from accelerate.utils import send_to_device
+from pydantic import Field, JsonValue, model_validator
+from torch import nn
+
+from pipeline.errors import ConfigError, ShrinkError, StageError, blame
+from pipeline.measure.cost import torch_macs, torch_params
+from pipeline.model import Inputs, TorchModel, call
+from pipeline.stage import Context, Outlook, Stage
+from pipeline.use import nearest
+from stages.prune import engine
+from stages.prune.reshape import USE, difference
+from stages.prune.search import Counts, Scope, removed, solve
+from stages.training import Objective, TrainingSettings, distill, supervised, train
+
+TAYLOR_BATCH = 32
+FAR_BELOW = 0.9  # of the target; below it the report carries a warning
+
+
+class Recovery(TrainingSettings):
+    """How to train what pruning left, over all steps together."""
+
+    teacher: Literal["incoming", "baseline", "labels"] = Field(
+        default="incoming", description="distill from the model that came in or the baseline, or train on labels alone"
+    )
+    temperature: float = Field(default=4.0, gt=0, description="softens the logits of teacher and student")
+    hard_weight: float = Field(default=0.3, ge=0, le=1, description="weight of the loss against the labels")
+
+
+class ChannelPruning(Stage):
+    """A smaller ordinary network: the least important channels removed until at most the target remains.
+
+    Choose it for convolutional networks and feed-forward layers where time counts, before quantization, and give it
+    `recovery`: without training afterwards most networks lose much of their accuracy.
+
+    Reference:
+        G. Fang, X. Ma, M. Song, M. Bi Mi, X. Wang, "DepGraph: Towards Any Structural Pruning", 2023, arXiv:2301.12900.
+        Taylor importance: P. Molchanov, A. Mallya, S. Tyree, I. Frosio, J. Kautz, "Importance Estimation for Neural
+        Network Pruning", 2019, arXiv:1906.10771; here the sum of |gradient * weight|.
+    """
+
+    macs: float | None = Field(default=None, gt=0, lt=1, description="share of the MACs kept, at most")
+    params: float | None = Field(default=None, gt=0, lt=1, description="share of the parameters kept, at most")
+    channels: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share kept, at most, of the output channels of all layers that can lose some",
+    )
+    importance: Literal["magnitude", "taylor"] = Field(
+        default="magnitude", description="magnitude needs no data; taylor: gradient times weight on calibration data"
+    )
+    scope: Scope = Field(
+        default="uniform", description="uniform: the same share of each layer; global: all channels ranked together"
+    )
+    steps: int = Field(default=1, gt=0, description="prune gradually; importance is measured again at each step")
+    round_to: int = Field(
+        default=8,
+        gt=0,
+        description="pruned widths are multiples of it, as kernels like; layers no wider stay as they are",
+    )
+    ignore: tuple[str, ...] = Field(default=(), description="layers, or parts with layers, whose output channels stay")
+    recovery: Recovery | None = Field(default=None, description="train after each step; the epochs are divided")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ChannelPruning":
+        if sum(value is not None for value in (self.macs, self.params, self.channels)) != 1:
+            raise ValueError("expected exactly one target of `macs`, `params`, `channels`, such as `macs: 0.5`")
+        if self.recovery and self.recovery.epochs < self.steps:
+            raise ValueError(f"{self.recovery.epochs} epochs of recovery cannot be divided among {self.steps} steps")
+        return self
+
+    def check(self, before: Sequence[Stage], outlook: Outlook) -> list[str]:
+        """Refuse unknown layers where the incoming model is known; warn of steps that train nothing in between."""
+        if not before and isinstance(outlook.model, TorchModel):
+            self._require_layers(outlook.model.module, ConfigError)
+        if self.steps > 1 and not self.recovery and self.importance == "magnitude":
+            return ["`steps` without `recovery` changes little: magnitudes stay what they are between steps"]
+        return []
+
+    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
+        """The pruned, and where asked trained, model.
+
+        Raises:
+            StageError: nothing can be removed, the target cannot be reached, or a layer in `ignore` does not exist.
+        """
+        self._require_layers(model.module, StageError)
+        objective = self._objective(model, ctx)
+        groups = engine.coupled(copy.deepcopy(model.module), model.example, self.ignore, "magnitude")
+        if not groups:
+            raise StageError(
+                "no layer can lose channels",
+                expected="a convolution or linear layer that is not the last one and not in `ignore`",
+            )
+        prunable = {layer for group in groups for layer in group.layers}
+        full = self._cost(model.module, model.example, prunable)
+        current, steps = model, list[JsonValue]()
+        for step in range(1, self.steps + 1):
+            budget = full * self._target[1] ** (step / self.steps)
+            module, ratio = self._pruned(current, budget, prunable, ctx)
+            current = model.edited(USE, layers=difference(model.module, module))
+            current.module.load_state_dict(module.state_dict())
+            cost = self._cost(module, model.example, prunable)
+            steps.append({"target": budget / full, "achieved": cost / full, "ratio": ratio})
+            if self.recovery and objective:
+                current = train(current, objective, self._training(self.recovery, step), ctx, f"recovery_{step}")
+        self._report(model, current, prunable, steps, ctx)
+        return current
+
+    @property
+    def _target(self) -> tuple[str, float]:
+        targets = {"macs": self.macs, "params": self.params, "channels": self.channels}
+        return next((name, value) for name, value in targets.items() if value is not None)
+
+    def _require_layers(self, module: nn.Module, error: type[ShrinkError]) -> None:
+        names = [name for name, _ in module.named_modules() if name]
+        for name in self.ignore:
+            if name not in names:
+                raise error(f"`ignore` names `{name}`, which the model does not have{nearest(name, names)}")
+
+    def _objective(self, model: TorchModel, ctx: Context) -> Objective | None:
+        if self.recovery is None:
+            return None
+        if self.recovery.teacher == "labels":
+            return supervised(ctx)
+        teacher = ctx.baseline if self.recovery.teacher == "baseline" else model
+        if teacher is None:
+            raise StageError("there is no baseline yet", expected="`teacher: incoming` or `teacher: labels`")
+        return distill(teacher, ctx, temperature=self.recovery.temperature, hard_weight=self.recovery.hard_weight)
+
+    def _training(self, recovery: Recovery, step: int) -> Recovery:
+        """A step's share of the training; where the epochs do not divide, later steps get more."""
+        epochs = recovery.epochs * step // self.steps - recovery.epochs * (step - 1) // self.steps
+        return recovery.model_copy(update={"epochs": epochs})
+
+    def _groups(self, model: TorchModel, ctx: Context) -> list[engine.Coupled]:
+        module = copy.deepcopy(model.module)
+        if self.importance == "taylor":
+            module = differentiated(module, ctx)
+        return engine.coupled(module, model.example, self.ignore, self.importance)
+
+    def _cost(self, module: nn.Module, example: Inputs, prunable: set[str]) -> int:
+        name, _ = self._target
+        if name == "channels":
+            return sum(width for layer, width in engine.widths(module).items() if layer in prunable)
+        return torch_macs(module, example) if name == "macs" else torch_params(module)
+
+    def _pruned(self, model: TorchModel, budget: float, prunable: set[str], ctx: Context) -> tuple[nn.Module, float]:
+        """The largest module found within the budget and the pruning ratio; the same one if it is within already."""
+        if self._cost(model.module, model.example, prunable) <= budget:
+            return model.module, 0.0
+        groups = self._groups(model, ctx)
+
+        def without(counts: Counts) -> nn.Module:
+            pairs = zip(groups, counts, strict=True)
+            lost = {group.root: removed(group, count) for group, count in pairs if count < len(group.scores)}
+            return engine.cut(model.module, model.example, lost)
+
+        def cost(counts: Counts) -> int:
+            return self._cost(without(counts), model.example, prunable)
+
+        with blame(StageError, f"target {self._target[0]}: {self._target[1]}"):
+            ratio, counts = solve(groups, cost, budget, self.scope, self.round_to)
+        return without(counts), ratio
+
+    def _report(
+        self, before: TorchModel, after: TorchModel, prunable: set[str], steps: list[JsonValue], ctx: Context
+    ) -> None:
+        name, requested = self._target
+        example = before.example
+        full, left = (self._cost(m.module, example, prunable) for m in (before, after))
+        old, new = engine.widths(before.module), engine.widths(after.module)
+        ctx.report(
+            "pruning",
+            {
+                "target": name,
+                "requested": requested,
+                "achieved": left / full,
+                "macs": {"before": torch_macs(before.module, example), "after": torch_macs(after.module, example)},
+                "params": {"before": torch_params(before.module), "after": torch_params(after.module)},
+                "channels": {layer: {"before": old[layer], "after": new[layer]} for layer in old},
+                "steps": steps,
+            },
+        )
+        if left / full < FAR_BELOW * requested:
+            text = "`%s: %g` was asked for and %.3f remains; widths are multiples of round_to = %d"
+            ctx.log.warning(text, name, requested, left / full, self.round_to)
+
+
+def differentiated(module: nn.Module, ctx: Context) -> nn.Module:
+    """The module on the CPU, with the gradient of the task's loss summed over the calibration batches in `.grad`."""
+    module.requires_grad_(True).to(ctx.device)
+    for batch in ctx.calibration.loader(TAYLOR_BATCH):
+        inputs, targets = send_to_device((batch.inputs, batch.targets), ctx.device)
+        with blame(StageError, "the task's loss"), torch.enable_grad():
+            torch.autograd.backward(ctx.loss(call(module, inputs), targets))
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    return module.cpu()

@@ -1,0 +1,109 @@
+"""From a cost to channel counts: how many channels each group keeps so that the model is just within its target."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Literal
+
+import torch
+
+from pipeline.errors import StageError
+from stages.prune.engine import Coupled
+
+Scope = Literal["uniform", "global"]
+Counts = tuple[int, ...]
+"""Channels that are kept, for each group of coupled channels and each of its parts."""
+
+HALVINGS = 30
+
+
+def solve(
+    groups: Sequence[Coupled], cost: Callable[[Counts], float], target: float, scope: Scope, round_to: int
+) -> tuple[float, Counts]:
+    """The pruning ratio, and the counts of the largest model found whose cost is at most `target`.
+
+    Bisects the ratio. As rounding makes many layers jump at the same ratio, it then gives one step of channels back to
+    each group where the target still holds: first where it costs most, as one packs a bin, and among equals where the
+    channels matter most.
+
+    Args:
+        groups: what can be removed.
+        cost: of the model with these counts, falling with each of them; called once for each set of counts.
+        target: in the unit of `cost`.
+        scope, round_to: see `kept`.
+
+    Raises:
+        StageError: the cost stays above the target however much is removed.
+    """
+    cost = cache(cost)
+    low, high = 0.0, 1.0
+    if (least := cost(kept(groups, high, scope, round_to))) > target:
+        raise StageError(
+            f"the cost is still {least:,.0f} with all channels removed that can be",
+            expected=f"at most {target:,.0f}",
+            fix="Raise the target, lower round_to or shorten ignore",
+        )
+    for _ in range(HALVINGS):
+        ratio = (low + high) / 2
+        low, high = (low, ratio) if cost(kept(groups, ratio, scope, round_to)) <= target else (ratio, high)
+    return high, _filled(groups, kept(groups, high, scope, round_to), cost, target, round_to)
+
+
+def kept(groups: Sequence[Coupled], ratio: float, scope: Scope, round_to: int) -> Counts:
+    """Counts after the least important channels are removed.
+
+    Args:
+        groups: what can be removed.
+        ratio: share of the channels to remove, 0 to 1, before rounding.
+        scope: "uniform" removes that share of each group, "global" of all channels ranked together.
+        round_to: widths that change become the nearest multiple of it, at least one; a group that is no wider than
+            `round_to` stays as it is.
+    """
+    sizes = [len(group.scores) for group in groups]
+    if scope == "uniform":
+        wanted = [size * (1 - ratio) for size in sizes]
+    else:
+        ranked = torch.cat([group.scores for group in groups]).sort().values
+        first = int(ratio * len(ranked))
+        threshold = float(ranked[first]) if first < len(ranked) else math.inf
+        wanted = [float((group.scores >= threshold).sum()) for group in groups]
+    return tuple(_rounded(w, size, _step(g, round_to)) for w, size, g in zip(wanted, sizes, groups, strict=True))
+
+
+def removed(group: Coupled, count: int) -> list[int]:
+    """The least important channels, so that `count` stay in each part of the group; equal ones by position."""
+    size = len(group.scores)
+    least = torch.argsort(group.scores, stable=True)[: size - count].tolist()
+    return sorted(index + part * size for part in range(group.groups) for index in least)
+
+
+def _step(group: Coupled, round_to: int) -> int:
+    """Channels of one part that must be removed at a time for the width to stay a multiple of `round_to`."""
+    return math.lcm(group.groups, round_to) // group.groups
+
+
+def _rounded(wanted: float, size: int, step: int) -> int:
+    if size <= step:
+        return size
+    below = int(wanted // step) * step
+    above = min(size, below + step)
+    return max(below if wanted - below < above - wanted else above, step)
+
+
+def _filled(
+    groups: Sequence[Coupled], counts: Counts, cost: Callable[[Counts], float], target: float, round_to: int
+) -> Counts:
+    returns = []
+    for i, (group, count) in enumerate(zip(groups, counts, strict=True)):
+        wider = min(count + _step(group, round_to), len(group.scores))
+        if wider > count:
+            importance = group.scores.sort(descending=True).values[count:wider].mean()
+            returns.append((cost(_with(counts, i, wider)), float(importance), i, wider))
+    for _, _, i, wider in sorted(returns, reverse=True):
+        more = _with(counts, i, wider)
+        counts = more if cost(more) <= target else counts
+    return counts
+
+
+def _with(counts: Counts, i: int, count: int) -> Counts:
+    return (*counts[:i], count, *counts[i + 1 :])

@@ -1,0 +1,166 @@
+"""What static and dynamic quantization share: preparing a graph, telling what was quantized, making the file small."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+
+from pipeline.deploy import EXTERNAL_DATA_BYTES, save, strip
+from pipeline.errors import ConfigError, StageError, blame
+from pipeline.model import OnnxModel
+from pipeline.stage import Context
+from pipeline.use import nearest
+from stages.quantize.compact import QDQ, compact_names, share_initializers
+
+QUANTIZED = (*QDQ, "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul")
+
+Quantizer = Callable[[onnx.GraphProto, Path, Path, bool], None]
+"""(prepared graph, its file, the file to write, whether weights go to a file beside it)."""
+
+
+def quantize(
+    model: OnnxModel, ctx: Context, operators: Sequence[str], exclude: Sequence[str], quantizer: Quantizer, **noted: int
+) -> OnnxModel:
+    """The file that `quantizer` makes of the model, small and checked; reports how many nodes became what.
+
+    Args:
+        model: an fp32 ONNX file; it is not touched.
+        ctx: gets the file in its directory and the report "quantization".
+        operators: types of the nodes to quantize.
+        exclude: names of nodes to leave alone.
+        quantizer: writes a quantized file of the prepared one.
+        noted: figures added to the report.
+
+    Raises:
+        StageError: the graph is quantized already, no node has a name of `exclude`, the quantizer failed, or
+            no node was quantized.
+    """
+    ctx.directory.mkdir(parents=True, exist_ok=True)
+    # ONNX Runtime's tools leave files beside what they read; in a folder of their own these go with it.
+    with TemporaryDirectory(dir=ctx.directory, prefix="quantize-") as folder:
+        source, target = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
+        external = sum(file.stat().st_size for file in model.files()) > EXTERNAL_DATA_BYTES
+        before = prepare(model, source, external)
+        check_names(exclude, before)
+        with blame(StageError, "ONNX Runtime's quantizer"), _quiet():
+            quantizer(before, source, target, external)
+        proto = onnx.load(target)
+    asked = {node.name for node in before.node if node.op_type in operators and node.name not in exclude}
+    quantized, left = tally(before, proto.graph, asked)
+    if not quantized:
+        raise StageError(
+            f"no node was quantized; left in fp32: {json.dumps(left)}",
+            expected="at least one quantized node",
+            fix="Name more operators or exclude fewer nodes",
+        )
+    strip(proto)
+    path = ctx.directory / "quantized.onnx"
+    save(compact_names(share_initializers(proto)), path)
+    ctx.log.info("quantized %d nodes, left %d in fp32", sum(quantized.values()), sum(left.values()))
+    ctx.report("quantization", {"quantized": {**quantized}, "fp32": {**left}, **noted})
+    return OnnxModel(path, model.example)
+
+
+def prepare(model: OnnxModel, path: Path, external: bool = False) -> onnx.GraphProto:
+    """Write the graph as the quantizers want it: constants and BatchNorm folded, shapes inferred, every node named.
+
+    Args:
+        model: an fp32 ONNX file.
+        path: the file to write.
+        external: whether weights go to a file beside it.
+    """
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    proto = onnx.load(model.path)
+    if found := sorted({node.op_type for node in proto.graph.node} & set(QUANTIZED)):
+        raise StageError(f"the graph is quantized already: it has {', '.join(found)}", fix="Quantize once, from fp32")
+    # Some exporters name initializers in `value_info` with another shape than theirs; the quantizers then stop.
+    proto.graph.ClearField("value_info")
+    for i, node in enumerate(proto.graph.node):
+        node.name = node.name or f"{node.op_type}_{i}"
+    named = path.with_name("named.onnx")
+    onnx.save(proto, named, save_as_external_data=external, location="named.onnx.data")
+    with blame(StageError, "ONNX Runtime's pre-processing"):
+        # ONNX's own shape inference suffices; the symbolic one stops at transformers from the torch exporter.
+        quant_pre_process(named, path, skip_symbolic_shape=True, save_as_external_data=external)
+        return onnx.load(path, load_external_data=False).graph
+
+
+def saturates() -> bool:
+    """Whether this is an x86 CPU without VNNI, which adds products of uint8 and int8 in 16 bits; False if unknown."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni"}
+
+
+SATURATION = (
+    "this CPU has no VNNI: its sums of uint8 times int8 products saturate, which costs accuracy here, not on newer "
+    "CPUs; `reduce_range: true` avoids it"
+)
+
+
+def check_operators(operators: Sequence[str], known: Sequence[str]) -> None:
+    """Raises ConfigError for an operator type that cannot be quantized in this way."""
+    for operator in operators:
+        if operator not in known:
+            raise ConfigError(
+                f"`operators` has `{operator}`{nearest(operator, list(known))}",
+                expected="operators that ONNX Runtime can quantize in this way",
+            )
+
+
+def check_names(exclude: Sequence[str], graph: onnx.GraphProto) -> None:
+    """Raises StageError for a name that no node of the prepared graph has."""
+    names = [node.name for node in graph.node]
+    for name in exclude:
+        if name not in names:
+            raise StageError(
+                f"`exclude` has `{name}`, and no node has that name{nearest(name, names)}",
+                expected="names of nodes after constants and BatchNorm are folded",
+            )
+
+
+def tally(before: onnx.GraphProto, after: onnx.GraphProto, asked: set[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Nodes of the graph before, by operator: those that are quantized after, and those left in fp32.
+
+    A node that went into a quantized neighbour, such as a Relu into its convolution, counts as quantized. One that was
+    not asked for and reads the dequantized output of a neighbour does not.
+    """
+    integers = {out for node in after.node if node.op_type == "DequantizeLinear" for out in node.output}
+    fused = {node.name for node in after.node if integers & set(node.input)} & asked
+    same = {node.name for node in after.node if node.op_type not in QUANTIZED} - fused
+    # The dynamic quantizer first splits every Gemm, also one that it then leaves alone.
+    left = Counter(n.op_type for n in before.node if n.name in same or split_gemm(n) in same)
+    every = Counter(n.op_type for n in before.node)
+    return dict(sorted((every - left).items())), dict(sorted(left.items()))
+
+
+def split_gemm(node: onnx.NodeProto) -> str:
+    """The name of the MatMul that ONNX Runtime makes of a Gemm; other nodes keep theirs."""
+    return f"{node.name}_MatMul" if node.op_type == "Gemm" else str(node.name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the quantizers print, and without their warnings on the root logger."""
+
+    def reject(_: logging.LogRecord) -> bool:
+        return False
+
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)  # with none, `logging.warning` would install one for good
+    root.addFilter(reject)
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        root.removeFilter(reject)
+        root.removeHandler(handler)

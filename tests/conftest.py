@@ -1,0 +1,165 @@
+"""A tiny task that can be learned in a second, a context around it, and a user's folder with the same in files."""
+
+import logging
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from pipeline.deploy import deploy
+from pipeline.model import Inputs, Model, OnnxModel, TorchModel
+from pipeline.stage import Context
+from pipeline.task import Split, Task, classification
+from pipeline.use import Reference
+
+torch.set_num_threads(1)
+
+
+def quadrants(count: int, seed: int) -> TensorDataset:
+    """Noisy 8x8 images; the class is the brighter quadrant."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (count,), generator=generator)
+    images = torch.rand(count, 1, 8, 8, generator=generator)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        row, column = 4 * (label // 2), 4 * (label % 2)
+        image[0, row : row + 4, column : column + 4] += 0.4
+    return TensorDataset(images, labels)
+
+
+class TinyNet(nn.Module):
+    """Two convolutions and a linear head: (N, 1, 8, 8) -> (N, 4)."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.head = nn.Linear(width * 4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv2(torch.relu(self.conv1(x))))
+        return self.head(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
+
+
+@pytest.fixture(scope="session")
+def task() -> Task:
+    return classification(train=Split(quadrants(256, 0)), validation=Split(quadrants(64, 1)), test=Split(quadrants(128, 2)))
+
+
+@pytest.fixture
+def tiny(task: Task) -> Callable[..., TorchModel]:
+    """tiny(width=8, seed=0): an untrained model of that width."""
+
+    def make(width: int = 8, seed: int = 0) -> TorchModel:
+        torch.manual_seed(seed)
+        builder = Reference(use="conftest.py:TinyNet", arguments={"width": width}, folder=Path(__file__).parent)
+        return TorchModel.build(builder, example(task))
+
+    return make
+
+
+def example(task: Task) -> Inputs:
+    return {"input": torch.stack([task.train[i][0]["input"] for i in range(2)])}
+
+
+@contextmanager
+def silent(description: str, total: int) -> Iterator[Callable[..., None]]:
+    yield lambda steps=1, note=None: None
+
+
+@pytest.fixture
+def context(task: Task, tmp_path: Path) -> Callable[..., Context]:
+    """context(**changes): a Context on the tiny task; its reports are in `context.reports`."""
+    reports: dict[str, Any] = {}
+
+    def deployed(model: Model) -> OnnxModel:
+        return model if isinstance(model, OnnxModel) else deploy(model, tmp_path / "deployed" / f"{id(model)}.onnx")
+
+    def make(**changes: Any) -> Context:
+        directory = tmp_path / "work"
+        directory.mkdir(exist_ok=True)
+        given = {
+            "train": task.train,
+            "calibration": task.calibration,
+            "validation": task.validation,
+            "loss": task.loss,
+            "decode": task.decode,
+            "score": task.score,
+            "augment": task.augment,
+            "baseline": None,
+            "directory": directory,
+            "device": torch.device("cpu"),
+            "seed": 0,
+            "log": logging.getLogger("shrinkline"),
+            "progress": silent,
+            "report": reports.__setitem__,
+            "deployed": deployed,
+        }
+        return Context(**{**given, **changes})
+
+    make.reports = reports  # type: ignore[attr-defined]
+    return make
+
+
+DATA = """
+import torch
+from torch.utils.data import TensorDataset
+from pipeline.task import Split, classification
+
+def quadrants(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (count,), generator=generator)
+    images = torch.rand(count, 1, 8, 8, generator=generator)
+    for image, label in zip(images, labels.tolist()):
+        row, column = 4 * (label // 2), 4 * (label % 2)
+        image[0, row : row + 4, column : column + 4] += 0.4
+    return TensorDataset(images, labels)
+
+def task(train=256):
+    return classification(Split(quadrants(train, 0)), Split(quadrants(64, 1)), Split(quadrants(128, 2)))
+"""
+
+MODELS = """
+import torch
+from torch import nn
+
+class TinyNet(nn.Module):
+    def __init__(self, width=8):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.head = nn.Linear(width * 4, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.conv2(torch.relu(self.conv1(x))))
+        return self.head(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
+"""
+
+CHAIN = """
+task: {use: data.py}
+model: {use: models.py:TinyNet, width: 16}
+baseline:
+  - {use: train.supervised, epochs: 2, learning_rate: 0.01}
+stages:
+  - {use: distill.logits, student: {use: models.py:TinyNet, width: 8}, epochs: 2, learning_rate: 0.01}
+  - {use: export.onnx}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[..., Path]:
+    """project(chain=..., **{"file.py": text}): a user's folder; gives the path of its pipeline file."""
+
+    def make(chain: str = CHAIN, **files: str) -> Path:
+        folder = tmp_path / "project"
+        folder.mkdir(exist_ok=True)
+        for name, text in {"data.py": DATA, "models.py": MODELS, "chain.yaml": chain, **files}.items():
+            (folder / name).write_text(textwrap.dedent(text))
+        return folder / "chain.yaml"
+
+    return make

@@ -1,0 +1,157 @@
+"""Small networks of every kind that pruning meets, and a context with data that can be learnt."""
+
+import logging
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from pipeline.model import Inputs, TorchModel
+from pipeline.stage import Context
+from pipeline.task import Split, correct, cross_entropy, first_output
+from pipeline.use import Reference
+
+HERE = Path(__file__).parent
+DIGITS = HERE.parents[2] / "configs" / "digits"
+
+
+class PlainNet(nn.Module):
+    """conv 1->a, conv a->b on 8x8, pooled to 2x2, linear 4b->classes."""
+
+    def __init__(self, a: int = 16, b: int = 32) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(1, a, 3, padding=1)
+        self.two = nn.Conv2d(a, b, 3, padding=1)
+        self.head = nn.Linear(4 * b, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.two(torch.relu(self.one(x))))
+        return self.head(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
+
+
+class MobileNet(nn.Module):
+    """An inverted residual: pointwise, depthwise, pointwise; then a grouped convolution with group normalization."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, padding=1)
+        self.expand = nn.Conv2d(16, 48, 1)
+        self.depthwise = nn.Conv2d(48, 48, 3, padding=1, groups=48)
+        self.norm = nn.BatchNorm2d(48)
+        self.project = nn.Conv2d(48, 16, 1)
+        self.grouped = nn.Conv2d(16, 32, 3, padding=1, groups=4)
+        self.groupnorm = nn.GroupNorm(4, 32)
+        self.head = nn.Conv2d(32, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = x + self.project(torch.relu(self.norm(self.depthwise(self.expand(x)))))
+        return self.head(torch.relu(self.groupnorm(self.grouped(x)))).mean((2, 3))
+
+
+class Encoder(nn.Module):
+    """nn.TransformerEncoder over the rows of the image."""
+
+    def __init__(self, layers: int = 2) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, 32)
+        layer = nn.TransformerEncoderLayer(32, 4, dim_feedforward=64, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embed(x.squeeze(1))).mean(1))
+
+
+class TwoInputs(nn.Module):
+    """Named inputs, one of them unused by gradients, and two named outputs, one of which is in the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(10, 16)
+        self.image = nn.Linear(64, 16)
+        self.features = nn.Linear(32, 24)
+        self.hidden = nn.Linear(24, 32)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, image: Tensor, token: Tensor) -> dict[str, Tensor]:
+        both = torch.cat([torch.relu(self.image(image.flatten(1))), self.tokens(token)], 1)
+        features = torch.relu(self.features(both))
+        return {"logits": self.head(torch.relu(self.hidden(features))), "features": features}
+
+
+class Tied(nn.Module):
+    """A language model whose last layer is its embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 32)
+        self.up = nn.Linear(32, 48)
+        self.down = nn.Linear(48, 32)
+        self.head = nn.Linear(32, 20, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        return self.head(x + self.down(torch.relu(self.up(x))))
+
+
+class FixedView(nn.Module):
+    """Attention by hand, with the number and the size of the heads written into the forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(8, 32)
+        self.up = nn.Linear(32, 64)
+        self.head = nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.qkv(x.squeeze(1)).view(-1, 8, 4, 8).mean(1).flatten(1)
+        return self.head(torch.relu(self.up(x)))
+
+
+def images(count: int = 256, seed: int = 0) -> Split:
+    """8x8 noise with one bright quarter, which is the class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(4, (count,), generator=generator)
+    x = torch.rand(count, 1, 8, 8, generator=generator)
+    for i, label in enumerate(labels.tolist()):
+        row, column = divmod(label, 2)
+        x[i, 0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 0.3
+    return Split(TensorDataset(x, labels))  # type: ignore[arg-type]
+
+
+def built(use: str, example: Inputs | None = None, folder: Path = HERE, **arguments: object) -> TorchModel:
+    """A model with random weights and running statistics that are not the identity."""
+    torch.manual_seed(0)
+    example = example or {"input": torch.rand(2, 1, 8, 8)}
+    model = TorchModel.build(Reference(use=use, arguments=arguments, folder=folder), example)
+    for module in model.module.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return model
+
+
+def context(directory: Path, reports: dict, baseline: TorchModel | None = None) -> Context:
+    """A context on the CPU; what is reported lands in `reports`."""
+    train = images(512)
+    return Context(
+        train=train,
+        calibration=images(64, seed=1),
+        validation=images(256, seed=2),
+        loss=cross_entropy,
+        decode=first_output,
+        score=correct,
+        augment=None,
+        baseline=baseline,
+        directory=directory,
+        device=torch.device("cpu"),
+        seed=0,
+        log=logging.getLogger("prune"),
+        progress=lambda description, total: nullcontext(lambda *_: None),
+        report=reports.__setitem__,
+        deployed=lambda model: None,  # type: ignore[arg-type, return-value]
+    )

@@ -1,0 +1,119 @@
+"""What torch-pruning finds and cuts, on networks of each kind."""
+
+import pytest
+import torch
+from prune_nets import DIGITS, built
+
+from pipeline.errors import StageError
+from pipeline.model import call
+from stages.prune.engine import coupled, cut, widths
+
+
+def by_root(model, ignore=(), importance="magnitude"):
+    import copy
+
+    return {g.root: g for g in coupled(copy.deepcopy(model.module), model.example, ignore, importance)}
+
+
+def test_the_last_layer_is_never_a_group():
+    assert set(by_root(built("prune_nets.py:PlainNet"))) == {"one", "two"}
+    assert "head" not in by_root(built("prune_nets.py:MobileNet"))
+
+
+def test_layers_that_are_added_are_one_group():
+    groups = by_root(built("models.py:DigitNet", folder=DIGITS, width=16, blocks=2))
+    assert {g.layers for g in groups.values() if len(g.layers) == 1} == {("blocks.0.conv1",), ("blocks.1.conv1",)}
+    (shared,) = (g for g in groups.values() if len(g.layers) > 1)
+    assert set(shared.layers) == {"stem", "blocks.0.conv2", "blocks.1.conv2"}
+
+
+def test_scores_have_mean_one_and_find_the_zeroed_channel():
+    model = built("prune_nets.py:PlainNet")
+    with torch.no_grad():
+        model.module.two.weight[7] = 0
+        model.module.head.weight[:, 28:32] = 0  # its four places after the pooling
+    scores = by_root(model)["two"].scores
+    assert float(scores.mean()) == pytest.approx(1)
+    assert int(scores.argmin()) == 7
+    assert float(scores[7]) == 0
+
+
+def test_removing_dead_channels_changes_nothing():
+    model = built("prune_nets.py:PlainNet")
+    with torch.no_grad():
+        for channel in (2, 5):
+            model.module.one.weight[channel] = 0
+            model.module.one.bias[channel] = 0
+    pruned = cut(model.module, model.example, {"one": [2, 5]})
+    x = torch.rand(8, 1, 8, 8)
+    assert widths(pruned) == {"one": 14, "two": 32, "head": 4}
+    assert torch.allclose(pruned(x), model.module(x), atol=1e-6)
+    assert widths(model.module) == {"one": 16, "two": 32, "head": 4}
+
+
+def test_depthwise_and_grouped_convolutions():
+    model = built("prune_nets.py:MobileNet")
+    groups = by_root(model)
+    (wide,) = (g for g in groups.values() if "depthwise" in g.layers)
+    assert (set(wide.layers), wide.groups) == ({"expand", "depthwise"}, 1)
+    assert groups["grouped"].groups == 4
+    (stem,) = (g for g in groups.values() if "stem" in g.layers)
+    assert stem.groups == 4  # it feeds the grouped convolution
+    pruned = cut(model.module, model.example, {wide.root: list(range(8)), "grouped": [0, 8, 16, 24]})
+    assert pruned.depthwise.groups == pruned.depthwise.in_channels == 40
+    assert pruned.groupnorm.num_channels == 28
+
+
+def test_a_dead_channel_of_every_part_can_go():
+    model = built("prune_nets.py:MobileNet")
+    with torch.no_grad():
+        model.module.stem.weight[[1, 5, 9, 13]] = 0
+        model.module.stem.bias[[1, 5, 9, 13]] = 0
+        model.module.project.weight[[1, 5, 9, 13]] = 0
+        model.module.project.bias[[1, 5, 9, 13]] = 0
+    (stem,) = (g for g in by_root(model).values() if "stem" in g.layers)
+    pruned = cut(model.module, model.example, {stem.root: [1, 5, 9, 13]})
+    x = torch.rand(4, 1, 8, 8)
+    assert torch.allclose(pruned(x), model.module(x), atol=1e-5)
+
+
+def test_only_the_feed_forward_part_of_an_encoder():
+    groups = by_root(built("prune_nets.py:Encoder"))
+    assert set(groups) == {"encoder.layers.0.linear1", "encoder.layers.1.linear1"}
+
+
+def test_several_inputs_and_an_output_in_the_middle():
+    example = {"image": torch.rand(2, 1, 8, 8), "token": torch.tensor([1, 2])}
+    model = built("prune_nets.py:TwoInputs", example)
+    assert set(by_root(model)) == {"image", "hidden"}
+    pruned = cut(model.module, example, {"image": [0, 3], "hidden": [1]})
+    assert pruned.features.in_features == 30
+    assert call(pruned, example)["features"].shape == (2, 24)
+
+
+def test_tied_parameters_are_cut_as_one():
+    example = {"tokens": torch.randint(20, (2, 5))}
+    model = built("prune_nets.py:Tied", example)
+    pruned = cut(model.module, example, {"down": [0, 1], "up": [3]})
+    assert pruned.head.weight is pruned.embedding.weight
+    assert pruned.embedding.weight.shape == (20, 30)
+
+
+def test_ignored_layers_keep_their_channels_with_all_that_is_coupled_to_them():
+    model = built("models.py:DigitNet", folder=DIGITS, width=16, blocks=2)
+    assert set(by_root(model, ("stem",))) == {"blocks.0.conv1", "blocks.1.conv1"}
+    assert set(by_root(model, ("blocks",))) == set()
+
+
+def test_a_forward_with_sizes_of_its_own_names_the_layer():
+    model = built("prune_nets.py:FixedView")
+    with pytest.raises(StageError, match=r"the pruned model: .*`ignore: \[qkv\]`"):
+        cut(model.module, model.example, {"qkv": [0], "up": [0]})
+
+
+def test_weights_that_are_not_finite_are_refused():
+    model = built("prune_nets.py:PlainNet")
+    with torch.no_grad():
+        model.module.one.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(StageError, match="importance of `one` is not finite"):
+        by_root(model)

@@ -1,0 +1,149 @@
+"""What must hold of every stage, built in or to come."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from pipeline import model as models
+from pipeline.catalogue import built_in_stages
+from pipeline.deploy import deploy
+from pipeline.model import Model, OnnxModel, TorchModel
+from pipeline.stage import Context, Stage, forms
+from pipeline.store import commit, digest
+from pipeline.use import Reference
+
+STAGES = built_in_stages()
+HERE = Path(__file__).parent
+
+# The least that each stage needs, so that it runs in seconds on the tiny task. A new stage must be added here.
+STUDENT = Reference(use="conftest.py:TinyNet", arguments={"width": 4}, folder=HERE)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "train.supervised": {"epochs": 1},
+    "distill.logits": {"student": STUDENT, "epochs": 1},
+    "prune.channels": {"macs": 0.5, "round_to": 1, "recovery": {"epochs": 1}},
+    "export.onnx": {},
+    "quantize.static": {},
+    "quantize.dynamic": {},
+    "benchmark.latency": {"rounds": 2, "iterations": 20},
+}
+
+every_stage = pytest.mark.parametrize("name", sorted(STAGES))
+
+
+@pytest.fixture
+def given(tiny: Callable[..., TorchModel], tmp_path: Path) -> Callable[[str], Model]:
+    """given(name): a model in a form that the stage takes."""
+
+    def make(name: str) -> Model:
+        takes, _ = forms(STAGES[name])
+        model = tiny()
+        return model if TorchModel in takes else deploy(model, tmp_path / "given" / "model.onnx")
+
+    return make
+
+
+def made(name: str) -> Stage:
+    return STAGES[name].model_validate(SETTINGS[name])
+
+
+def weights(model: Model, directory: Path) -> str:
+    model.save(directory)
+    return digest(directory)
+
+
+def test_every_stage_is_under_contract() -> None:
+    assert set(STAGES) == set(SETTINGS)
+
+
+@every_stage
+def test_settings_are_frozen_and_strict(name: str) -> None:
+    stage = made(name)
+    field = next(iter(type(stage).model_fields))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(stage, field, getattr(stage, field))
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        STAGES[name].model_validate({**SETTINGS[name], "no_such_setting": 1})
+
+
+@every_stage
+def test_it_is_documented(name: str) -> None:
+    stage = STAGES[name]
+    assert re.match(r"\S.*\.\n", stage.__doc__ or ""), "one line that says what comes out"
+    assert all(field.description for field in stage.model_fields.values())
+    readme = HERE.parent / "stages" / name.split(".")[0] / "README.md"
+    assert name in readme.read_text()
+
+
+@every_stage
+def test_it_leaves_its_input_alone_and_what_it_makes_survives_save_and_load(
+    name: str, given: Callable[[str], Model], context: Callable[..., Context], tmp_path: Path
+) -> None:
+    model = given(name)
+    before = weights(model, tmp_path / "before")
+    result = made(name).run(model, context(baseline=model))
+    assert weights(model, tmp_path / "after") == before
+    _, gives = forms(STAGES[name])
+    assert isinstance(result, gives or type(model))
+    loaded, _ = commit(result, tmp_path / "result", HERE)
+    inputs = {"input": torch.rand(5, 1, 8, 8)}
+    assert torch.equal(loaded.predict(inputs)["output"], result.predict(inputs)["output"])
+
+
+@every_stage
+def test_the_same_seed_gives_the_same_model(
+    name: str, given: Callable[[str], Model], context: Callable[..., Context], tmp_path: Path
+) -> None:
+    model, digests = given(name), []
+    for attempt in range(2):
+        torch.manual_seed(7)
+        result = made(name).run(model, context(baseline=model, seed=7))
+        digests.append(weights(result, tmp_path / str(attempt)))
+    assert digests[0] == digests[1]
+
+
+@every_stage
+def test_it_writes_only_into_its_own_folder(
+    name: str, given: Callable[[str], Model], context: Callable[..., Context], tmp_path: Path, monkeypatch: Any
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    model = given(name)
+    made(name).run(model, context(baseline=model))
+    assert not list(elsewhere.iterdir())
+
+
+@every_stage
+def test_nothing_that_is_saved_is_pickled(
+    name: str, given: Callable[[str], Model], context: Callable[..., Context], tmp_path: Path
+) -> None:
+    model = given(name)
+    made(name).run(model, context(baseline=model)).save(tmp_path / "saved")
+    files = [p for folder in ("saved", "work") for p in (tmp_path / folder).rglob("*") if p.is_file()]
+    assert {p.suffix for p in files} <= {".safetensors", ".json", ".onnx", ".npy", ".npz", ".data"}
+    assert not any(p.read_bytes().startswith(b"\x80") for p in files)
+
+
+def test_a_digest_tells_one_changed_bit(tiny: Callable[..., TorchModel], tmp_path: Path) -> None:
+    tiny().save(tmp_path / "model")
+    before = digest(tmp_path / "model")
+    file = tmp_path / "model" / "weights.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert digest(tmp_path / "model") != before
+    assert hashlib.sha256(content).digest() != before.encode()
+
+
+def test_both_forms_load_through_one_door(tiny: Callable[..., TorchModel], tmp_path: Path) -> None:
+    model = tiny()
+    model.save(tmp_path / "torch")
+    deploy(model, tmp_path / "x.onnx").save(tmp_path / "onnx")
+    assert isinstance(models.load(tmp_path / "torch", HERE), TorchModel)
+    assert isinstance(models.load(tmp_path / "onnx"), OnnxModel)
