@@ -1,0 +1,72 @@
+"""The README is true: its files are written, its commands run, its targets exist, its map is the tree."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+FILES = dict(re.findall(r'```\w+ title="([\w.]+)"\n(.*?)```', README, flags=re.DOTALL))
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The README's files, as a newcomer writes them, and the default config."""
+    made = tmp_path_factory.mktemp("newcomer")
+    for name, text in FILES.items():
+        (made / name).write_text(text)
+    (made / "configs").symlink_to(ROOT / "configs")
+    return made
+
+
+def shrink(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *words], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def test_model_data_and_stage_of_ones_own_take_under_20_lines_each() -> None:
+    assert {"models.py", "data.py", "my_stage.py", "my.yaml"} <= set(FILES)
+    assert all(len(text.strip().splitlines()) < 20 for text in FILES.values())
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("shrink ") and "digits" not in c])
+def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
+    words = command.split("#")[0].split()[1:]
+    done = shrink(*words, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [c.split("#")[0].strip() for c in COMMANDS if "make " in c])
+def test_a_make_target_of_the_readme_exists(command: str) -> None:
+    words = [word for word in command.split() if "=" not in word]
+    done = subprocess.run([*words, "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_python_of_the_readme_runs_in_under_10_lines(folder: Path) -> None:
+    (code,) = re.findall(r"```python\n(from pipeline.runner.*?)```", README, flags=re.DOTALL)
+    assert len(code.strip().splitlines()) < 10
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_the_map_names_every_module_and_nothing_else() -> None:
+    (tree,) = re.findall(r"```text\n(pipeline/.*?)```", README, flags=re.DOTALL)
+    named = set(re.findall(r"[\w/]+\.py|^\w+/", tree, flags=re.MULTILINE))
+    missing = [p.name for p in (ROOT / "pipeline").glob("*.py") if not p.name.startswith("__") and p.name not in named]
+    assert not missing
+    folders = {line.split()[0] for line in tree.splitlines() if line and not line.startswith(" ")}
+    assert all((ROOT / name).exists() for name in folders)
+
+
+def test_pictures_and_linked_files_exist() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+    assert links
+    assert all((ROOT / link).exists() for link in links)
