@@ -1,6 +1,8 @@
 """Config -> objects, checked: all that can fail before any work fails here."""
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,13 +50,26 @@ def build(config: PipelineConfig, source: Source | None = None) -> Built:
     stages = build_chain(config.stages, "stages", config.folder, source)
     form = check_chain(baseline, TorchModel)
     check_chain(stages, form)
-    task = build_task(config.task)
-    data = probe(task)
-    model = build_model(config.model, task)
+    with _at(source, "task"):
+        task = build_task(config.task)
+        data = probe(task)
+    with _at(source, "model"):
+        model = build_model(config.model, task)
     try_out(task, model, data)
     outlook = Outlook(model, {name: len(split) for name, split in task.splits.items()})
     warnings = [*check_stages((*baseline, *stages), outlook), *check_budget(config, task)]
     return Built(config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)))
+
+
+@contextmanager
+def _at(source: Source | None, key: str) -> Iterator[None]:
+    """Adds the line of a key of the file to an error's place."""
+    try:
+        yield
+    except ConfigError as error:
+        if source:
+            error.where = ": ".join(filter(None, (source.place((key,)), error.where)))
+        raise
 
 
 def build_chain(entries: list[StageConfig], key: str, folder: Path, source: Source | None) -> Chain:

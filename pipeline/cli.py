@@ -5,10 +5,10 @@ import logging
 import sys
 import tempfile
 import traceback
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 app = typer.Typer(
@@ -23,6 +23,9 @@ Config = Annotated[Path, typer.Argument(help="A pipeline file in YAML.", show_de
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Such as stages.1.temperature=2.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+
+# typer carries its own copy of click's errors and exports one of them; this is the one above it.
+UsageError: Any = typer.BadParameter.__base__
 
 EXIT_CODES = {None: 0, "pass": 0, "fail": 1, "inconclusive": 5}
 BUG, INTERRUPTED = 70, 130
@@ -47,7 +50,8 @@ def run(
     from pipeline import runner
     from pipeline.report.terminal import show
 
-    record = runner.run(config, overrides=overrides, runs=runs, register=register)
+    with redirect_stdout(sys.stderr):  # a user's file may print; standard output is data
+        record = runner.run(config, overrides=overrides, runs=runs, register=register)
     if as_json:
         print(record.model_dump_json(indent=2))  # noqa: T201
     else:
@@ -66,7 +70,8 @@ def plan(config: Config, overrides: Overrides = [], as_json: AsJson = False, deb
     from pipeline.plan import as_json as plan_json
     from pipeline.plan import show
 
-    built = build(*load_config(config, overrides))
+    with redirect_stdout(sys.stderr):
+        built = build(*load_config(config, overrides))
     if as_json:
         print(json.dumps(plan_json(built), indent=2))  # noqa: T201
     else:
@@ -105,14 +110,15 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         code: Any = app(standalone_mode=False)
-    except click.ClickException as error:
+    except UsageError as error:
         error.show()
         code = error.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        _say("interrupted")
+    except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:  # noqa: BLE001  # the one place that tells our own bugs from the rest
         code = _explain(error, debug)
+    if code == INTERRUPTED:  # typer turns the interrupt into this code by itself
+        _say("interrupted")
     sys.exit(code or 0)
 
 

@@ -43,7 +43,7 @@ class StageConfig(BaseModel):
 class Least(Strict):
     """A lower limit."""
 
-    min: float = Field(gt=0)
+    min: float = Field(gt=0, le=1)
 
 
 class MostBytes(Strict):
@@ -95,7 +95,8 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2's floats: to PyYAML, which reads 1.1, 1e-3 is a string."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"])
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, [*"-+0123456789"])
 
 
 class Source:
@@ -226,7 +227,7 @@ def _parse(text: str) -> Any:
     try:
         return loader.get_single_data()
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def _child(target: Any, key: str | int, above: str, where: str) -> Any:

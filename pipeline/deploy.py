@@ -31,6 +31,7 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
     with blame(StageError, "ONNX export", fix="The forward must be traceable by torch.export"), _quiet(), slow_path():
         proto = _export(model, opset)
     strip(proto)
+    _check_batch(proto.graph)
     rename(proto.graph, "input", list(model.example))
     rename(proto.graph, "output", list(call(model.module, _pair(model.example))))
     save(proto, path)
@@ -68,13 +69,35 @@ def strip(proto: onnx.ModelProto) -> None:
 def rename(graph: onnx.GraphProto, side: str, names: list[str]) -> None:
     """Give the graph's inputs or outputs the names that the task knows, in order."""
     old = [value.name for value in getattr(graph, side)]
+    if len(old) != len(names):
+        raise StageError(
+            f"the graph has {len(old)} {side}s and the model {len(names)}",
+            where="ONNX export",
+            expected=f"the {side}s {', '.join(names)}",
+            fix="Let the forward return a tensor, or a flat tuple or dictionary of tensors",
+        )
     mapping = {a: b for a, b in zip(old, names, strict=True) if a != b}
+    # A value inside the graph that has one of these names already makes way.
+    inner = {name for node in graph.node for name in node.output} - set(old)
+    mapping |= {name: f"{name}_inner" for name in sorted(inner & set(names))}
     for value in getattr(graph, side):
         value.name = mapping.get(value.name, value.name)
     for node in graph.node:
         for ends in (node.input, node.output):
             for i, name in enumerate(ends):
                 ends[i] = mapping.get(name, name)
+
+
+def _check_batch(graph: onnx.GraphProto) -> None:
+    for value in graph.input:
+        first = value.type.tensor_type.shape.dim[0]
+        if first.HasField("dim_value"):
+            raise StageError(
+                f"the forward fixes the batch of `{value.name}` to {first.dim_value}",
+                where="ONNX export",
+                expected="any number of examples",
+                fix="Reshape by x.shape[0] or -1, not by a number",
+            )
 
 
 @contextmanager

@@ -85,6 +85,6 @@ def is_exhausted(raised: Exception) -> bool:
     """Whether disk or memory ran out, in any of the ways in which torch and the system say so."""
     if isinstance(raised, OSError):
         return raised.errno in _EXHAUSTED
-    # By name and by text: importing torch here would cost every command two seconds.
+    # By name and by text: importing torch or safetensors here would cost every command two seconds.
     is_torch = type(raised).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(raised)
-    return isinstance(raised, MemoryError) or is_torch
+    return isinstance(raised, MemoryError) or is_torch or f"(os error {errno.ENOSPC})" in str(raised)

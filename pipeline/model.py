@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError, ShrinkError
+from pipeline.errors import ConfigError, ShrinkError, blame
 from pipeline.use import Reference
 
 Inputs = dict[str, Tensor]
@@ -87,7 +87,8 @@ class TorchModel:
         model = cls.build(builder, example)
         for edit in rest["edits"]:
             model = model.edited(edit["use"], **edit["arguments"])
-        load_model(model.module, str(directory / "weights.safetensors"))
+        with blame(ConfigError, str(directory), fix="The builder must be what it was when the model was saved"):
+            load_model(model.module, str(directory / "weights.safetensors"))
         return model
 
 
@@ -133,8 +134,10 @@ class OnnxModel:
         directory.mkdir(parents=True, exist_ok=True)
         graph, *data = self.files()
         shutil.copyfile(graph, directory / "model.onnx")
-        for file in data:
-            shutil.copyfile(file, directory / file.name)
+        for file in data:  # where the graph looks for them
+            place = directory / file.relative_to(self.path.parent)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
         _save_rest(self, directory)
 
     @classmethod
@@ -167,10 +170,9 @@ def named(raw: Any) -> Outputs:
     """
     if isinstance(raw, Tensor):
         return {"output": raw}
-    if isinstance(raw, list | tuple):
-        raw = {f"output_{i}": value for i, value in enumerate(raw)}
-    if isinstance(raw, Mapping):
-        tensors = {str(name): value for name, value in raw.items() if isinstance(value, Tensor)}
+    by_name = {f"output_{i}": value for i, value in enumerate(raw)} if isinstance(raw, list | tuple) else raw
+    if isinstance(by_name, Mapping):
+        tensors = {str(name): value for name, value in by_name.items() if isinstance(value, Tensor)}
         if tensors:
             return tensors
     raise ConfigError(f"the model returned {type(raw).__name__}", expected="a tensor or a dictionary of tensors")
@@ -189,7 +191,7 @@ def _copy(module: nn.Module) -> nn.Module:
 
 
 def _save_rest(model: Model, directory: Path, **rest: Any) -> None:
-    example = {name: value.contiguous() for name, value in model.example.items()}
+    example = {name: value.clone().contiguous() for name, value in model.example.items()}
     save_file(example, directory / "example.safetensors")
     content = {"form": model.form, "inputs": list(example), **rest}
     (directory / "model.json").write_text(json.dumps(content, indent=2) + "\n")
@@ -200,7 +202,8 @@ def _load_rest(directory: Path, form: str) -> tuple[dict[str, Any], Inputs]:
     if rest["form"] != form:
         raise ConfigError(f"it holds the {rest['form']} form", where=str(directory), expected=f"the {form} form")
     example = load_file(directory / "example.safetensors")
-    return rest, {name: example[name] for name in rest["inputs"]}
+    # What is read lies unaligned in memory, where some kernels sum in another order: a copy gives the same bits.
+    return rest, {name: example[name].clone() for name in rest["inputs"]}
 
 
 def _read(directory: Path) -> dict[str, Any]:

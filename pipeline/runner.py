@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,24 +20,28 @@ from uuid import uuid4
 import numpy as np
 import torch
 import yaml
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from rich.console import Console
 
 from pipeline.build import Built, build
 from pipeline.config import PipelineConfig, load_config
 from pipeline.deploy import deploy
 from pipeline.environment import describe
-from pipeline.errors import ShrinkError, StageError, blame
+from pipeline.errors import ConfigError, ShrinkError, StageError, blame
 from pipeline.gate import judge, verdict
-from pipeline.measure.accuracy import BATCH_SIZE, evaluate_task
+from pipeline.measure.accuracy import BATCH_SIZE, Evaluation, evaluate_task
 from pipeline.measure.model import Known, measure
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.record import Failure, ModelRecord, Record, StageRecord
+from pipeline.record import Failure, Measure, ModelRecord, Record, StageRecord
 from pipeline.report.progress import progress
 from pipeline.stage import Context, Stage
-from pipeline.store import commit
+from pipeline.store import commit, differing
+from pipeline.task import kind
 from pipeline.tracking import Tracking, open_tracking
 
 LOG = logging.getLogger("shrinkline")
+
+JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 
 
 def run(
@@ -66,7 +70,9 @@ def run(
     source = None
     if not isinstance(config, PipelineConfig):
         config, source = load_config(Path(config), overrides)
+    set_seed(config.seed)  # the task may draw a split and the model its first weights
     built = build(config, source)
+    pick_device(built.config.device)  # refuses before any work a GPU that is not there
     console = console or Console(stderr=True)
     with ExitStack() as stack:
         record = start(built, Path(runs))
@@ -80,7 +86,8 @@ def start(built: Built, runs: Path) -> Record:
     now = datetime.now(UTC)
     name = f"{now:%Y%m%d-%H%M%S}-{built.config.name}-{uuid4().hex[:4]}"
     folder = (runs / name).resolve()
-    folder.mkdir(parents=True)
+    with blame(ConfigError, f"the folder for runs, {runs}", fix="Choose another with --runs"):
+        folder.mkdir(parents=True)
     config = built.config.model_dump(mode="json", exclude_none=True)
     for key, chain in (("baseline", built.baseline), ("stages", built.stages)):
         config[key] = [{"use": entry["use"], **_settings(s)} for entry, (_, s) in zip(config[key], chain, strict=True)]
@@ -156,12 +163,16 @@ class Run:
         name = self.built.config.stages[position].use
         folder = self.folder / "stages" / f"{position}-{_short(stage, name)}"
         model, reports = self._run_stage(place, stage, before.model, folder)
-        known = before if model is before.model else self._examine(model, folder, place, before)
-        if known is not before and known.digest == before.digest:
-            self._warn(f"{place}: it changed nothing, the model is the same to the byte")
+        if model is before.model:  # only measured; against the baseline, which it may be itself
+            found = self._measure(before.deployed, before.evaluation, before)
+            known = replace(before, measure=found)
+        else:
+            known = self._examine(model, folder, place, before)
+            if known.digest == before.digest:
+                self._warn(f"{place}: it changed nothing, the model is the same to the byte")
         latency: Any = reports.pop("latency", [])
-        self.record.stages.append(
-            StageRecord(
+        with blame(StageError, place, fix="A report named `latency` is a list of dictionaries"):
+            made = StageRecord(
                 **known.measure.model_dump(),
                 **self._located(known, time.monotonic() - began),
                 position=position,
@@ -171,7 +182,7 @@ class Run:
                 reports=reports,
                 latency=latency,
             )
-        )
+        self.record.stages.append(made)
         self._keep()
         return known
 
@@ -183,8 +194,12 @@ class Run:
         work.mkdir(parents=True, exist_ok=True)
         set_seed(self.built.config.seed)
         ctx = self._context(work, reports)
+        given = model.predict(model.example)
         with blame(StageError, place):
             made = stage.run(model, ctx)
+        if differing(given, model.predict(model.example)):
+            fix = "Work on copy.deepcopy(model.module) and return dataclasses.replace(model, module=...)"
+            raise StageError("run changed the model that it was given", where=place, expected="a new model", fix=fix)
         if not isinstance(made, TorchModel | OnnxModel):
             raise StageError(f"run gave {type(made).__name__}", where=place, expected="a TorchModel or an OnnxModel")
         return made, reports
@@ -205,7 +220,7 @@ class Run:
             seed=self.built.config.seed,
             log=LOG,
             progress=partial(progress, self.console, LOG),
-            report=reports.__setitem__,
+            report=partial(keep_report, reports),
             deployed=self._deployed,
         )
 
@@ -229,15 +244,12 @@ class Run:
             with progress(self.console, LOG, "measuring", batches) as advance:
                 evaluation = evaluate_task(model, task, task.test, advance)
             evaluation.save(folder / "predictions.safetensors")
-            found = measure(
-                deployed,
-                evaluation,
-                baseline=self.baseline,
-                before=before,
-                logits=task.logits,
-                seed=self.built.config.seed,
-            )
+            found = self._measure(deployed, evaluation, before)
         return Known(model, folder, digest, deployed, evaluation, found)
+
+    def _measure(self, deployed: OnnxModel, evaluation: Evaluation, before: Known | None) -> Measure:
+        given: dict[str, Any] = {"logits": self.built.task.logits, "seed": self.built.config.seed}
+        return measure(deployed, evaluation, baseline=self.baseline, before=before, **given)
 
     def _located(self, known: Known, seconds: float) -> dict[str, Any]:
         """Where a model lies, relative to the run folder."""
@@ -260,6 +272,18 @@ class Run:
             self.tracking.update(self.record)
 
 
+def keep_report(reports: dict[str, Any], name: str, value: Any) -> None:
+    """Keep what a stage reports. Raises StageError where it is not JSON."""
+    try:
+        reports[name] = JSON.validate_python(value)
+    except ValidationError as error:
+        raise StageError(
+            f"the report `{name}` holds {kind(error.errors()[0]['input'])}",
+            expected="JSON: numbers, text, lists, dictionaries with names",
+            fix="Use .item() or .tolist() on tensors and arrays",
+        ) from None
+
+
 def set_seed(seed: int) -> None:
     """Seed every generator that a stage may draw from."""
     random.seed(seed)
@@ -268,10 +292,11 @@ def set_seed(seed: int) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that the config names. Raises StageError for a GPU that is not there."""
+    """The device that the config names. Raises ConfigError for a GPU that is not there."""
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
-        raise StageError("there is no CUDA device", fix="Set `device: auto` or install a CUDA build of torch")
+        fix = "Set `device: auto` or install a CUDA build of torch"
+        raise ConfigError("there is no CUDA device", where="device", fix=fix)
     return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 

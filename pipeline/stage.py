@@ -110,7 +110,8 @@ def forms(stage: type[Stage]) -> tuple[frozenset[type], type | None]:
     taken, given = hints.get(name, Any), hints.get("return", Any)
     takes = frozenset(_members(taken))
     gives = _members(given)
-    if not takes or not takes <= set(FORMS) or not gives or not set(gives) <= set(FORMS) or (len(gives) > 1 and taken != given):
+    known = takes and gives and takes | set(gives) <= set(FORMS)
+    if not known or (len(gives) > 1 and taken != given):
         raise ConfigError(
             f"`{stage.__name__}.run` is annotated ({taken}) -> {given}",
             expected="(model: TorchModel | OnnxModel, ctx: Context) -> TorchModel or OnnxModel, AnyForm for both",

@@ -4,11 +4,11 @@ import hashlib
 import shutil
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from pipeline import model as models
 from pipeline.errors import StageError
-from pipeline.model import Model
+from pipeline.model import Model, Outputs
 
 
 def commit(model: Model, directory: Path, folder: Path) -> tuple[Model, str]:
@@ -28,15 +28,24 @@ def commit(model: Model, directory: Path, folder: Path) -> tuple[Model, str]:
     model.save(temporary)
     loaded = models.load(temporary, folder)
     ours, theirs = model.predict(model.example), loaded.predict(model.example)
-    differing = [name for name in ours if name not in theirs or not torch.equal(ours[name], theirs[name])]
-    if differing:
+    if changed := differing(ours, theirs):
         raise StageError(
-            f"saved and loaded again, the model gives other values for {differing}",
+            f"saved and loaded again, the model gives other values for {changed}",
             expected="the same outputs to the bit",
             fix="Make every change of structure an edit (model.edited), and keep all state in parameters and buffers",
         )
     temporary.replace(directory)
     return models.load(directory, folder), digest(directory)
+
+
+def differing(ours: Outputs, theirs: Outputs) -> list[str]:
+    """Names of our outputs that are not in theirs, or are not the same to the bit."""
+    return [name for name in ours if name not in theirs or not _equal(ours[name], theirs[name])]
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Equal to the bit; NaN equals NaN, for it is the measuring's to refuse."""
+    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def digest(directory: Path) -> str:

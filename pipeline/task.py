@@ -40,7 +40,7 @@ class Split:
 
     Args:
         dataset: map-style; `dataset[i]` gives (inputs, target); a bare tensor of inputs is named "input".
-        collate: list of (inputs, target) -> (batched inputs, batched targets); torch's default stacks.
+        collate: list of (inputs by name, target) -> (batched inputs, batched targets); torch's default stacks.
         fingerprint: a digest of the content, where one is known; else the samples are hashed.
     """
 
@@ -156,7 +156,7 @@ def sample(split: Split, size: int, seed: int = 0) -> Split:
 def split_by_seed(split: Split, shares: list[float], seed: int = 0) -> list[Split]:
     """Cut a split into random parts with the given shares (of 1 at most together), the same for the same seed."""
     if min(shares) < 0 or sum(shares) > 1 + 1e-9:
-        raise ConfigError(f"the shares of a split are {shares}", where="task", expected="0 or more, and at most 1 in all")
+        raise ConfigError(f"the shares are {shares}", where="task", expected="0 or more each, at most 1 in all")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)).tolist()
     ends = [0, *(round(sum(shares[: i + 1]) * len(split)) for i in range(len(shares)))]
     return [split.select(order[a:b]) for a, b in pairwise(ends)]

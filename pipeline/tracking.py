@@ -67,13 +67,14 @@ class Tracking:
     def _open(self, record: Record, runs: Path) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is data
         import mlflow
 
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(runs / 'mlflow.db').resolve()}"
-        self.client = mlflow.MlflowClient(self.uri)
         with _one_at_a_time(runs / "mlflow.lock"):
+            self.client = mlflow.MlflowClient(self.uri)  # makes the database where there is none
             self.experiment = self._experiment(runs)
         tags = {"shrink_uid": record.run, "data.digest": str(record.data["test"]["digest"])}  # type: ignore[index, call-overload]
         tags |= {f"git.{k}": str(record.environment[f"git_{k}"]) for k in ("commit", "dirty")}
@@ -164,13 +165,15 @@ class Tracking:
 
     def _tolerant(self, action: Callable[..., None], *args: Any) -> None:
         """Do it; an outage becomes one warning, after which nothing more is tried."""
+        from alembic.util import CommandError
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         if self.down:
             return
         try:
             action(*args)
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError) as error:  # the last: its driver
             self.down = True
             first = (str(error).splitlines() or [type(error).__name__])[0]
             LOG.warning("MLflow tracking stopped: %s; the run folder has everything", first)
@@ -188,7 +191,7 @@ def metrics(found: ModelRecord) -> dict[str, float]:
     for name, estimate in found.metrics.items():
         _spread(figures, f"metric.{name}", estimate)
     for entry in getattr(found, "latency", []):
-        kind = f"latency.{entry['runtime']}.threads{entry['threads']}.batch{entry['batch']}"
+        kind = f"latency.{entry.get('runtime')}.threads{entry.get('threads')}.batch{entry.get('batch')}"
         flat = flatten(entry)
         numbers = {k: v for k, v in flat.items() if isinstance(v, int | float) and not isinstance(v, bool)}
         figures |= {f"{kind}.{key}": float(value) for key, value in numbers.items()}
@@ -205,7 +208,7 @@ def curves(found: ModelRecord) -> dict[str, list[float]]:
     result: dict[str, list[float]] = {}
     for report, rows in found.reports.items():
         if isinstance(rows, list) and rows and all(isinstance(r, dict) and "epoch" in r for r in rows):
-            keys = [k for k, v in rows[0].items() if isinstance(v, int | float) and k != "epoch"]  # type: ignore[union-attr]
+            keys = [k for k in rows[0] if k != "epoch" and all(isinstance(r.get(k), int | float) for r in rows)]  # type: ignore[union-attr, arg-type]
             result |= {f"{report}.{key}": [float(r[key]) for r in rows] for key in keys}  # type: ignore[arg-type, index]
     return result
 

@@ -109,7 +109,7 @@ def make_optimizer(module: nn.Module, settings: TrainingSettings) -> Any:
 
 def make_schedule(optimizer: Any, settings: TrainingSettings, steps: int) -> lr_scheduler.LRScheduler:
     """Linear warm-up to the peak, then cosine or linear decay to zero, or none, over `steps` in all."""
-    rise = max(math.ceil(settings.warmup * steps), 1)
+    rise = math.ceil(settings.warmup * steps)
     fall = max(steps - rise, 1)
     after: lr_scheduler.LRScheduler
     if settings.schedule == "cosine":
@@ -117,6 +117,8 @@ def make_schedule(optimizer: Any, settings: TrainingSettings, steps: int) -> lr_
     else:
         end = 0.0 if settings.schedule == "linear" else 1.0
         after = lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=end, total_iters=fall)
+    if not rise:
+        return after
     before = lr_scheduler.LinearLR(optimizer, start_factor=1 / (rise + 1), total_iters=rise)
     return lr_scheduler.SequentialLR(optimizer, [before, after], milestones=[rise])
 

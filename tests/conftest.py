@@ -48,7 +48,9 @@ class TinyNet(nn.Module):
 
 @pytest.fixture(scope="session")
 def task() -> Task:
-    return classification(train=Split(quadrants(256, 0)), validation=Split(quadrants(64, 1)), test=Split(quadrants(128, 2)))
+    return classification(
+        train=Split(quadrants(256, 0)), validation=Split(quadrants(64, 1)), test=Split(quadrants(128, 2))
+    )
 
 
 @pytest.fixture

@@ -66,9 +66,12 @@ def evaluate(
     found = Evaluation(torch.cat(predictions), torch.cat(scores))
     if not metrics:
         return found
-    # Only metrics over the whole set need the targets at once.
-    whole = torch.cat(targets)
-    return Evaluation(found.predictions, found.scores, {n: _metric(f, found, whole) for n, f in metrics.items()})
+    estimates = {}
+    for name, function in metrics.items():
+        with blame(StageError, f"the task's metric `{name}`"):
+            # Only metrics over the whole set need the targets at once.
+            estimates[name] = _metric(function, found, torch.cat(targets))
+    return Evaluation(found.predictions, found.scores, estimates)
 
 
 def evaluate_task(

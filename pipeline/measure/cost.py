@@ -34,7 +34,9 @@ def torch_macs(module: nn.Module, example: Inputs) -> int:
     one = {name: value[:1] for name, value in example.items()}
     # Attention as plain products: the counter does not know the CPU's fused kernel.
     plain = sdpa_kernel(SDPBackend.MATH)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), slow_path(), plain:
+    # Nor does it know mkldnn's LSTM.
+    unfused = torch.backends.mkldnn.flags(enabled=False)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), slow_path(), plain, unfused:
         call(module, one)
     return int(counter.get_total_flops()) // 2
 
@@ -82,10 +84,26 @@ def _matmul(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 
 def _recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
-    steps, batch, inputs = shapes[node.input[0]]
-    directions, rows, _ = shapes[node.input[1]]
+    steps, batch, _ = shapes[node.input[0]]
+    directions, rows, inputs = shapes[node.input[1]]
     hidden = rows // GATES[node.op_type]
     return steps * batch * directions * rows * (inputs + hidden)
+
+
+def _attention(node: onnx.NodeProto, shapes: Shapes) -> int:
+    queries, keys, _ = (shapes[name] for name in node.input[:3])
+    return (prod(queries) + prod(shapes[node.output[0]])) * keys[-2]
+
+
+def _einsum(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """Of two factors: the product of all that is summed or kept; "..." stands for the leading axes."""
+    terms = node.attribute[0].s.decode().replace(" ", "").split("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    for term, name in zip(terms, node.input, strict=True):
+        kept = len(shapes[name]) - len(term.replace("...", ""))
+        letters = term.replace("...", "0123456789"[10 - kept :])
+        sizes |= dict(zip(letters, shapes[name], strict=True))
+    return prod(sizes.values()) * (len(terms) - 1)
 
 
 COUNTERS: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
@@ -94,6 +112,8 @@ COUNTERS: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
     "Gemm": _gemm,
     **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul"), _matmul),
     **dict.fromkeys(GATES, _recurrent),
+    "Attention": _attention,
+    "Einsum": _einsum,
 }
 
 

@@ -10,32 +10,37 @@ from rich.text import Text
 from pipeline.record import ModelRecord, Record, StageRecord
 from pipeline.statistics import Estimate
 
+WIDE = 126  # characters of a table with one line a row and names such as benchmark.latency
+COLUMNS = ["size", "ratio", "params", "MACs", "score", "retention [95 %]", "latency ratio [95 %]", "time"]
 VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 
 
 def show(record: Record, console: Console) -> None:
     """Print a run: the table, the verdict, the warnings, and where everything is."""
-    console.print(table(record))
+    console.print(table(record, console.width))
     notes = [Text(f"warning: {warning}", style="yellow") for warning in record.warnings]
-    for gate in record.gates:
-        notes.append(Text(f"{gate.verdict}: {gate.message}", style=VERDICTS[gate.verdict]))
+    notes += [Text(f"{gate.verdict}: {gate.message}", style=VERDICTS[gate.verdict]) for gate in record.gates]
+    console.print(Group(*notes))
     folder = shown(Path(record.folder))
-    if record.final:
-        notes.append(Text(f"model: {folder / record.final.file}"))
-    notes.append(Text(f"run: {folder}    MLflow: make ui"))
-    console.print(Group(*notes), soft_wrap=True)
+    places = [f"model: {folder / record.final.file}"] if record.final else []
+    # Left to the terminal to wrap, so that a path can be copied whole.
+    console.print(Text("\n".join([*places, f"run: {folder}    MLflow: make ui"])), soft_wrap=True)
 
 
-def table(record: Record) -> Table:
-    """A row a stage: size, ratio, params, MACs, score, retention with its interval, latency ratio, time."""
-    made = Table(title=f"{record.run}, {record.baseline.test_samples if record.baseline else 0} test examples")
-    made.add_column("stage")
-    for column in ("size", "ratio", "params", "MACs", "score", "retention [95 %]", "latency ratio [95 %]", "time"):
+def table(record: Record, width: int = WIDE) -> Table:
+    """A row a stage: size, ratio, params, MACs, score, retention with its interval, latency ratio, time.
+
+    Below `WIDE` columns two lines a row, so that at 80 no figure is cut off.
+    """
+    title = f"{record.run}, {record.baseline.test_samples if record.baseline else 0} test examples"
+    made = Table(title=title, padding=(0, 1 if width >= WIDE else 0), show_lines=width < WIDE)
+    made.add_column("stage", overflow="fold")
+    for column in _lines(COLUMNS, width):
         made.add_column(column, justify="right", no_wrap=True)
     if record.baseline:
-        made.add_row("baseline", *_figures(record.baseline), end_section=True)
+        made.add_row("baseline", *_lines(_figures(record.baseline), width), end_section=True)
     for stage in record.stages:
-        made.add_row(stage.name, *_figures(stage))
+        made.add_row(stage.name, *_lines(_figures(stage), width))
     return made
 
 
@@ -70,6 +75,14 @@ def interval_text(estimate: Estimate | dict[str, Any] | None, digits: int = 3) -
     if value.get("low") is None:
         return f"{value['value']:.{digits}f}"
     return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def _lines(cells: list[str], width: int) -> list[str]:
+    """The cells of a row; on a narrow terminal ratio under size, MACs under params, and intervals under their value."""
+    if width >= WIDE:
+        return cells
+    size, ratio, params, macs, *rest = cells
+    return [f"{size}\n{ratio}", f"{params}\n{macs}", *(cell.replace(" [", "\n[") for cell in rest)]
 
 
 def _figures(found: ModelRecord) -> list[str]:

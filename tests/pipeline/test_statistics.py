@@ -47,7 +47,10 @@ def test_no_flips_is_not_certainty(size: int) -> None:
     assert difference_interval(Pairs(size, 0, 0, 0)).low < 0 < difference_interval(Pairs(size, 0, 0, 0)).high
 
 
-@pytest.mark.parametrize("table", [Pairs(0, 0, 5, 5), Pairs(0, 5, 5, 0), Pairs(0, 0, 10, 0), Pairs(3, 7, 0, 0), Pairs(1, 0, 0, 9)])
+EDGES = [Pairs(0, 0, 5, 5), Pairs(0, 5, 5, 0), Pairs(0, 0, 10, 0), Pairs(3, 7, 0, 0), Pairs(1, 0, 0, 9)]
+
+
+@pytest.mark.parametrize("table", EDGES)
 def test_intervals_hold_their_value_at_the_edges(table: Pairs) -> None:
     for found in (ratio_interval(table), difference_interval(table)):
         assert found.low <= found.value <= found.high

@@ -1,0 +1,304 @@
+"""The command line: what goes to which stream, and an exit code for every ending."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonschema
+import pytest
+
+from pipeline import cli, runner
+from pipeline.record import Record
+
+Make = Callable[..., Any]
+
+MINE = """
+from pipeline.model import TorchModel
+from pipeline.stage import Context, Stage
+
+class Mine(Stage):
+    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
+        {body}
+"""
+
+SHORT = """
+task: {{use: data.py}}
+model: {{use: models.py:TinyNet}}
+stages:
+  - {{use: mine.py}}
+budget: {{{budget}}}
+"""
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def shrink(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Callable[..., Ended]]:
+    """shrink("run", ...): the command in this process, without MLflow, in a folder of its own."""
+    log = logging.getLogger("shrinkline")
+    before = log.handlers[:], log.propagate, log.level
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "open_tracking", lambda *_: nullcontext())
+    monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path))
+
+    def call(*args: Any) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["shrink", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, *capsys.readouterr())
+
+    yield call
+    log.handlers[:], log.propagate = before[:2]
+    log.setLevel(before[2])
+
+
+@pytest.fixture
+def chain(project: Make) -> Callable[..., Path]:
+    """chain(body, budget): a pipeline file whose one stage is a user's with this body."""
+    return lambda body="return model", budget="": project(
+        SHORT.format(budget=budget), **{"mine.py": MINE.format(body=body)}
+    )
+
+
+def messages(err: str) -> list[str]:
+    return [line for line in err.splitlines() if line.startswith("shrink: ")]
+
+
+def test_a_run_ends_with_a_table_on_stdout_and_its_log_on_stderr(shrink: Make, chain: Make, tmp_path: Path) -> None:
+    ended = shrink("run", chain())
+    assert ended.code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    record = Record.load(folder)
+    assert record.baseline is not None
+    assert "mine.py" in ended.out
+    assert f"{record.baseline.score:.4f}" in ended.out
+    assert f"run: runs/{record.run}" in ended.out
+    assert "stages[0] (mine.py)" in ended.err
+    assert "stages[0]" not in ended.out
+
+
+def test_json_is_one_document_on_stdout_that_is_the_record(shrink: Make, chain: Make, tmp_path: Path) -> None:
+    ended = shrink(
+        "run", chain("print('a stage that prints'); return model"), "--json", "--runs", tmp_path / "elsewhere"
+    )
+    (folder,) = (tmp_path / "elsewhere").iterdir()
+    assert json.loads(ended.out) == json.loads((folder / "record.json").read_text())
+    assert "a stage that prints" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("budget", "code", "verdict"),
+    [
+        ("size: {max: 1 MB}", 0, "pass: size_bytes is"),
+        ("size: {max: 1 kB}", 1, "fail: size_bytes is"),
+        ("retention: {min: 0.99}", 5, "inconclusive: retention is 1.000"),
+        ("retention: {min: 0.99}, size: {max: 1 kB}", 1, "fail: size_bytes is"),
+    ],
+)
+def test_the_verdict_of_the_budget_is_the_exit_code(
+    shrink: Make, chain: Make, budget: str, code: int, verdict: str
+) -> None:
+    ended = shrink("run", chain(budget=budget))
+    assert ended.code == code
+    assert verdict in ended.out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["run", "missing.yaml"], "shrink: config: there is no file missing.yaml"),
+        (["run", "{chain}", "--set", "stages.0.strenght=1"], "there is no key `strenght`"),
+        (["run", "{chain}", "--set", "seed=-1"], "`seed` is -1; expected"),
+        (["run", "{chain}", "--set", "nonsense"], "there is no value; expected path=value"),
+        (["plan", "missing.yaml"], "shrink: config: there is no file missing.yaml"),
+        (["run"], "Missing"),
+        (["run", "{chain}", "--nonsense"], "No such option"),
+        (["shrivel"], "No such command"),
+        ([], "Usage"),
+    ],
+    ids=" ".join,
+)
+def test_usage_and_config_errors_exit_2_with_what_is_wrong(
+    shrink: Make, chain: Make, args: list[str], message: str, tmp_path: Path
+) -> None:
+    ended = shrink(*(arg.format(chain=chain()) for arg in args))
+    assert ended.code == 2
+    assert message in ended.err + (ended.out if not args else "")
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ("raise ValueError('no luck')", 3, "shrink: stages[0] (mine.py): ValueError: no luck"),
+        ("return 3", 3, "shrink: stages[0] (mine.py): run gave int; expected a TorchModel or an OnnxModel"),
+        (
+            "raise OSError(28, 'No space left on device')",
+            4,
+            "shrink: stages[0] (mine.py): OSError: [Errno 28] No space left",
+        ),
+        ("raise KeyboardInterrupt", 130, "shrink: interrupted"),
+    ],
+)
+def test_a_stage_that_fails_is_one_line_on_stderr(
+    shrink: Make, chain: Make, body: str, code: int, message: str
+) -> None:
+    ended = shrink("run", chain(body))
+    assert ended.code == code
+    assert ended.out == ""
+    (line,) = messages(ended.err)
+    assert line.startswith(message)
+    assert "Traceback" not in ended.err
+
+
+def test_debug_shows_the_traceback_down_to_the_users_line(shrink: Make, chain: Make) -> None:
+    ended = shrink("run", chain("raise ValueError('no luck')"), "--debug")
+    assert ended.code == 3
+    assert "Traceback" in ended.err
+    assert "mine.py" in ended.err.partition("Traceback")[2]
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise AttributeError("'NoneType' object has no attribute 'score'")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_bug_of_ours_says_so_and_keeps_its_traceback_in_a_file(
+    shrink: Make, chain: Make, monkeypatch: pytest.MonkeyPatch, debug: bool
+) -> None:
+    monkeypatch.setattr(runner, "judge", broken)
+    ended = shrink("run", chain(), *(["--debug"] if debug else []))
+    assert ended.code == 70
+    (line,) = messages(ended.err)
+    assert line.startswith(
+        "shrink: a bug of ours: AttributeError: 'NoneType' object has no attribute 'score'; the traceback"
+    )
+    kept = Path(line.rpartition(" ")[2]).read_text()
+    assert "in broken" in kept
+    assert ("Traceback" in ended.err) is debug
+
+
+def test_memory_that_runs_out_in_our_own_code_is_no_bug(
+    shrink: Make, chain: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(runner, "judge", exhausted)
+    ended = shrink("run", chain())
+    assert (ended.code, messages(ended.err)) == (4, ["shrink: disk or memory ran out: no room"])
+
+
+def test_plan_shows_the_resolved_chain_and_trains_nothing(shrink: Make, project: Make, tmp_path: Path) -> None:
+    ended = shrink("plan", project(), "--set", "stages.0.temperature=1")
+    assert ended.code == 0
+    assert all(text in ended.out for text in ("stages[0] (distill.logits)", "hard_weight: 0.3", "warning: stages[0]"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_plan_as_json_is_one_document(shrink: Make, project: Make) -> None:
+    planned = json.loads(shrink("plan", project(), "--json", "--set", "seed=3").out)
+    assert planned["seed"] == 3
+    assert [entry["place"] for entry in planned["chain"]] == [
+        "baseline[0] (train.supervised)", "stages[0] (distill.logits)", "stages[1] (export.onnx)",
+    ]  # fmt: skip
+    assert planned["chain"][1]["settings"]["temperature"] == 4.0
+
+
+def test_stages_lists_every_method_with_its_settings(shrink: Make) -> None:
+    listed = {entry["name"]: entry for entry in json.loads(shrink("stages", "--json").out)}
+    assert {"train.supervised", "distill.logits", "export.onnx"} <= set(listed)
+    settings = {setting["name"]: setting for setting in listed["distill.logits"]["settings"]}
+    assert settings["temperature"]["default"] == 4.0
+    assert all(setting["help"] for entry in listed.values() for setting in entry["settings"])
+    ended = shrink("stages")
+    assert ended.code == 0
+    assert all(name in ended.out for name in listed)
+
+
+@pytest.mark.parametrize(("args", "key"), [([], "stages"), (["--record"], "schema_version")])
+def test_schema_prints_a_json_schema(shrink: Make, args: list[str], key: str) -> None:
+    printed = json.loads(shrink("schema", *args).out)
+    jsonschema.Draft202012Validator.check_schema(printed)
+    assert key in printed["properties"]
+
+
+@pytest.mark.parametrize("args", [["--help"], ["run", "--help"], ["plan", "--help"]], ids=" ".join)
+def test_help_is_told_on_stdout(shrink: Make, args: list[str]) -> None:
+    ended = shrink(*args)
+    assert (ended.code, ended.err) == (0, "")
+    assert "Usage: shrink" in ended.out
+
+
+def test_register_and_overrides_reach_the_runner(shrink: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+
+    def run(config: Path, **rest: Any) -> Any:
+        given.update(rest, config=config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", run)
+    shrink("run", "a.yaml", "--set", "a=1", "--set", "b=2", "--register", "tiny", "--runs", "there")
+    assert given == {"config": Path("a.yaml"), "overrides": ["a=1", "b=2"], "runs": Path("there"), "register": "tiny"}
+
+
+def process(*args: Any, **rest: Any) -> "subprocess.Popen[str]":
+    given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **rest}
+    return subprocess.Popen([sys.executable, *map(str, args)], **given)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"torch", "numpy", "onnx", "onnxruntime", "mlflow", "pydantic", "scipy", "yaml", "accelerate"}
+    code = "import sys, pipeline.cli; print(*sys.modules)"
+    out, _ = process("-c", code).communicate(timeout=60)
+    loaded = {name.partition(".")[0] for name in out.split()}
+    assert "typer" in loaded
+    assert not heavy & loaded
+
+
+def test_a_real_process_prints_one_json_document_and_logs_to_stderr(chain: Make, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    command = process(
+        "-m", "pipeline", "run", chain(budget="size: {max: 1 kB}"), "--json", cwd=tmp_path, env=environment
+    )
+    out, err = command.communicate(timeout=120)
+    assert command.returncode == 1
+    record = Record.model_validate_json(out)
+    assert record.verdict == "fail"
+    assert (tmp_path / "runs" / "mlflow.db").is_file()
+    assert "stages[0] (mine.py)" in err
+    assert "Traceback" not in err
+
+
+def test_an_interrupt_ends_a_real_process_with_130_and_the_baseline_on_disk(chain: Make, tmp_path: Path) -> None:
+    path = chain("import time; (ctx.directory / 'started').touch(); time.sleep(100)")
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "nonsense://"}
+    command = process("-m", "pipeline", "run", path, cwd=tmp_path, env=environment)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/*/stages/0-mine/work/started")):
+        assert time.monotonic() < deadline
+        assert command.poll() is None
+        time.sleep(0.1)
+    command.send_signal(signal.SIGINT)
+    out, err = command.communicate(timeout=60)
+    assert (command.returncode, out) == (130, "")
+    assert messages(err) == ["shrink: interrupted"]
+    assert "Traceback" not in err
+    (folder,) = [entry for entry in (tmp_path / "runs").iterdir() if entry.is_dir()]
+    assert Record.load(folder).baseline is not None

@@ -1,0 +1,180 @@
+"""A chain that does not fit is refused from its annotations alone."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Union
+
+import pytest
+from pydantic import Field, ValidationError
+from torch import nn
+
+from pipeline.errors import ConfigError
+from pipeline.model import Model, OnnxModel, TorchModel
+from pipeline.stage import AnyForm, Context, Stage, check_chain, forms, stage_class
+from pipeline.use import import_file
+
+
+class FromTorch(Stage):
+    width: int = Field(default=1, ge=1)
+
+    def run(self, model: TorchModel, ctx: Context) -> TorchModel: ...
+
+
+class Export(Stage):
+    def run(self, model: TorchModel, ctx: Context) -> OnnxModel: ...
+
+
+class FromOnnx(Stage):
+    def run(self, model: OnnxModel, ctx: Context) -> OnnxModel: ...
+
+
+class Either(Stage):
+    def run(self, model: AnyForm, ctx: Context) -> AnyForm: ...
+
+
+class Alias(Stage):
+    def run(self, model: Model, ctx: Context) -> Model: ...
+
+
+class Bar(Stage):
+    def run(self, model: TorchModel | OnnxModel, ctx: Context) -> TorchModel | OnnxModel: ...
+
+
+class OldUnion(Stage):
+    def run(self, model: Union[TorchModel, OnnxModel], ctx: Context) -> OnnxModel: ...  # noqa: UP007
+
+
+class Quoted(Stage):
+    def run(self, model: "TorchModel", ctx: "Context") -> "OnnxModel": ...
+
+
+class NoResult(Stage):
+    def run(self, model: TorchModel, ctx: Context): ...
+
+
+class NoneResult(Stage):
+    def run(self, model: TorchModel, ctx: Context) -> None: ...
+
+
+class Foreign(Stage):
+    def run(self, model: TorchModel, ctx: Context) -> nn.Module: ...
+
+
+class NoModel(Stage):
+    def run(self, model, ctx) -> TorchModel: ...
+
+
+class ForeignModel(Stage):
+    def run(self, model: nn.Module, ctx: Context) -> TorchModel: ...
+
+
+class Ambiguous(Stage):
+    def run(self, model: TorchModel, ctx: Context) -> TorchModel | OnnxModel: ...
+
+
+class OptionalResult(Stage):
+    def run(self, model: TorchModel, ctx: Context) -> TorchModel | None: ...
+
+
+class Undefined(Stage):
+    def run(self, model: "Nowhere", ctx: Context) -> TorchModel: ...  # noqa: F821
+
+
+BOTH = frozenset({TorchModel, OnnxModel})
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        (FromTorch, ({TorchModel}, TorchModel)),
+        (Export, ({TorchModel}, OnnxModel)),
+        (FromOnnx, ({OnnxModel}, OnnxModel)),
+        (Quoted, ({TorchModel}, OnnxModel)),
+        (OldUnion, (BOTH, OnnxModel)),
+        (Either, (BOTH, None)),
+        (Alias, (BOTH, None)),
+        (Bar, (BOTH, None)),
+    ],
+)
+def test_forms_reads_what_a_stage_takes_and_gives(stage: type[Stage], expected: tuple[Any, Any]) -> None:
+    assert forms(stage) == (frozenset(expected[0]), expected[1])
+
+
+@pytest.mark.parametrize("stage", [NoResult, NoneResult, Foreign, NoModel, ForeignModel, Ambiguous, OptionalResult])
+def test_forms_refuses_annotations_that_do_not_say_a_form(stage: type[Stage]) -> None:
+    with pytest.raises(ConfigError, match=rf"`{stage.__name__}\.run` is annotated .*expected \(model: TorchModel"):
+        forms(stage)
+
+
+def chain(*stages: type[Stage]) -> list[tuple[str, Stage]]:
+    return [(f"stages[{i}] ({stage.__name__})", stage()) for i, stage in enumerate(stages)]
+
+
+@pytest.mark.parametrize(
+    ("stages", "end"),
+    [
+        ((), TorchModel),
+        ((FromTorch, FromTorch), TorchModel),
+        ((FromTorch, Export, FromOnnx), OnnxModel),
+        ((Either, Export, Either, FromOnnx), OnnxModel),
+        ((Bar,), TorchModel),
+    ],
+)
+def test_check_chain_gives_the_form_at_the_end(stages: tuple[type[Stage], ...], end: type) -> None:
+    assert check_chain(chain(*stages), TorchModel) is end
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (
+            (FromTorch, FromOnnx),
+            r"stages\[1\] \(FromOnnx\): it is given a torch model by stages\[0\] \(FromTorch\); expected an "
+            r"ONNX file\. Put export\.onnx before it\.",
+        ),
+        (
+            (Export, Either, FromTorch),
+            r"stages\[2\] \(FromTorch\): it is given an ONNX file by stages\[1\] \(Either\); expected a torch model\. "
+            r"Move it before stages\[1\]",
+        ),
+        ((FromOnnx,), r"stages\[0\] \(FromOnnx\): it is given a torch model by the model"),
+        ((FromTorch, NoneResult), r"stages\[1\] \(NoneResult\): `NoneResult\.run` is annotated"),
+        ((Undefined,), r"stages\[0\] \(Undefined\): NameError: name 'Nowhere' is not defined"),
+    ],
+)
+def test_check_chain_says_what_was_received_and_what_to_move(stages: tuple[type[Stage], ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_chain(chain(*stages), TorchModel)
+
+
+def test_settings_are_frozen_and_strict() -> None:
+    stage = FromTorch(width=3)
+    with pytest.raises(ValidationError, match="frozen"):
+        stage.width = 4
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        FromTorch(widht=3)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        FromTorch(width=0)
+
+
+def test_a_stage_must_run() -> None:
+    with pytest.raises(TypeError, match=r"abstract method '?run"):
+        Stage()  # type: ignore[abstract]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("", r"defines 0 stages \(none\)"), ("class A(Stage): ...\nclass B(A): ...", r"defines 2 stages \(A, B\)")],
+)
+def test_a_module_must_define_one_stage(tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "mine.py").write_text("from pipeline.stage import Stage\n" + source)
+    module = import_file(tmp_path / "mine.py")
+    with pytest.raises(ConfigError, match=message + "; expected exactly one"):
+        stage_class(module)
+
+
+def test_a_stage_that_a_module_only_imports_is_not_its_own() -> None:
+    module = ModuleType("mine")
+    module.Imported = FromTorch  # type: ignore[attr-defined]
+    module.Own = type("Own", (FromTorch,), {"__module__": "mine"})  # type: ignore[attr-defined]
+    assert stage_class(module) is module.Own

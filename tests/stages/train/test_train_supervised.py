@@ -1,0 +1,46 @@
+"""Supervised training as a stage."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.measure.accuracy import mean_score
+from pipeline.model import TorchModel
+from pipeline.stage import forms
+from stages.train.supervised import SupervisedTraining
+
+Make = Callable[..., Any]
+
+
+def test_the_stage_trains_with_its_own_settings(tiny: Make, context: Make) -> None:
+    ctx, model = context(), tiny()
+    trained = SupervisedTraining(epochs=8, batch_size=32, learning_rate=0.01).run(model, ctx)
+    scores = [mean_score(m, ctx.validation, decode=ctx.decode, score=ctx.score) for m in (model, trained)]
+    assert scores[1] > scores[0] + 0.3
+    assert len(context.reports["training"]) == 8
+
+
+def test_the_trained_model_is_saved_and_loaded_to_the_bit(tiny: Make, context: Make, tmp_path: Any) -> None:
+    import torch
+
+    trained = SupervisedTraining(epochs=1).run(tiny(), context())
+    trained.save(tmp_path / "kept")
+    loaded = TorchModel.load(tmp_path / "kept", trained.builder.folder)
+    assert torch.equal(loaded.predict(trained.example)["output"], trained.predict(trained.example)["output"])
+
+
+def test_the_stage_takes_and_gives_a_torch_model() -> None:
+    assert forms(SupervisedTraining) == (frozenset({TorchModel}), TorchModel)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0}, {"warmup": 1}, {"schedule": "step"}, {"gradient_clip": 0},
+     {"patience": 0}, {"weight_decay": -1}, {"optimizer": "adam"}, {"epoch": 3}],
+    ids=str,
+)  # fmt: skip
+def test_a_setting_out_of_range_or_misspelt_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(settings))):
+        SupervisedTraining(**settings)
