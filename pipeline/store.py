@@ -7,8 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline import model as models
-from pipeline.errors import StageError
+from pipeline.errors import ConfigError, StageError
 from pipeline.model import Model, Outputs
+
+REBUILT = "Make every change of structure an edit (model.edited), and keep all state in parameters and buffers"
 
 
 def commit(model: Model, directory: Path, folder: Path) -> tuple[Model, str]:
@@ -26,13 +28,16 @@ def commit(model: Model, directory: Path, folder: Path) -> tuple[Model, str]:
     temporary = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save(temporary)
-    loaded = models.load(temporary, folder)
+    try:
+        loaded = models.load(temporary, folder)
+    except ConfigError as error:
+        raise StageError(f"what it made cannot be loaded again: {error.found}", fix=REBUILT) from error
     ours, theirs = model.predict(model.example), loaded.predict(model.example)
     if changed := differing(ours, theirs):
         raise StageError(
             f"saved and loaded again, the model gives other values for {changed}",
             expected="the same outputs to the bit",
-            fix="Make every change of structure an edit (model.edited), and keep all state in parameters and buffers",
+            fix=REBUILT,
         )
     temporary.replace(directory)
     return models.load(directory, folder), digest(directory)

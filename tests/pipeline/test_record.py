@@ -56,6 +56,7 @@ def test_a_record_comes_back_as_it_was_and_fits_its_schema(tmp_path: Path, rest:
     made = record(tmp_path, **rest)
     made.save()
     assert Record.load(tmp_path) == made
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]  # nothing half written is left beside it
     given = json.loads((tmp_path / "record.json").read_text())
     assert given["schema_version"] == SCHEMA_VERSION
     jsonschema.Draft202012Validator(schema()).validate(given)
