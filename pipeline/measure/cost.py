@@ -5,6 +5,7 @@ activations, normalization, pooling or embeddings. They are counted on the ONNX 
 `torch_macs` counts the same on a module, fast enough for a search, and agrees.
 """
 
+import warnings
 from collections.abc import Callable
 from math import prod
 
@@ -36,8 +37,10 @@ def torch_macs(module: nn.Module, example: Inputs) -> int:
     plain = sdpa_kernel(SDPBackend.MATH)
     # Nor does it know mkldnn's LSTM.
     unfused = torch.backends.mkldnn.flags(enabled=False)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), slow_path(), plain, unfused:
-        call(module, one)
+    with warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
+        warnings.simplefilter("ignore")  # about the TF32 of a hardware that is not there
+        with torch.no_grad(), slow_path(), plain, unfused:
+            call(module, one)
     return int(counter.get_total_flops()) // 2
 
 
