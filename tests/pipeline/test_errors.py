@@ -4,6 +4,7 @@ import errno
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -93,22 +94,22 @@ def test_an_allocation_that_really_fails_is_a_resource_error(allocate: object) -
         allocate()  # type: ignore[operator]
 
 
-@pytest.fixture
-def file_size_limit() -> Iterator[None]:
-    """Files may not grow above 1000 bytes: a full disk that needs no disk."""
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Files may not grow above 1000 bytes: a full disk that needs no disk. pytest's own output is such a file too."""
     handler, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_safetensors_error_for_a_full_disk_is_a_resource_error(
-    tmp_path: Path, file_size_limit: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_safetensors_error_for_a_full_disk_is_a_resource_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # safetensors raises its own error, which is no OSError and has no errno; the limit's number stands for ENOSPC here.
     monkeypatch.setattr(errno, "ENOSPC", errno.EFBIG)
-    with pytest.raises(ResourceError, match="SafetensorError"), blame(StageError, "stages[0]"):
+    with pytest.raises(ResourceError, match="SafetensorError"), small_files(), blame(StageError, "stages[0]"):
         save_file({"weight": torch.zeros(10_000)}, tmp_path / "weights.safetensors")
 
 
