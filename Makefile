@@ -6,6 +6,9 @@ CONFIG ?= configs/digits/compress.yaml
 # An index for torch alone: on Linux the plain one brings gigabytes of CUDA; see the README.
 TORCH_INDEX ?=
 
+# Two processes, a file each at a time: the tests take one thread each.
+PARALLEL := --numprocesses 2 --dist loadfile
+
 BIN := .venv/bin
 READY := .venv/ready
 
@@ -14,10 +17,10 @@ compress: $(READY)
 	$(BIN)/shrink run $(CONFIG)
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest $(PARALLEL) -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,9 +1,10 @@
 """Config -> objects, checked: all that can fail before any work fails here."""
 
+import inspect
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from pipeline.use import Reference, find, nearest
 
 Chain = tuple[tuple[str, Stage], ...]
 """Stages with their places, such as "stages[1] (prune.channels)"."""
+
+
+WRAPPINGS = ("state_dict", "model_state_dict", "model")
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,12 @@ def build(config: PipelineConfig, source: Source | None = None) -> Built:
         data = probe(task)
     with _at(source, "model"):
         model = build_model(config.model, task)
-    try_out(task, model, data)
-    outlook = Outlook(model, {name: len(split) for name, split in task.splits.items()})
-    warnings = [*check_stages((*baseline, *stages), outlook), *check_budget(config, task)]
+    with _at(source, "task"):
+        try_out(task, model, data)
+    outlook = Outlook(model, {name: len(split) for name, split in task.splits.items()}, task.logits)
+    warnings = [*check_stages(baseline, stages, outlook), *check_budget(config, task)]
+    if config.model.weights is None and not baseline:
+        warnings.append("the model is untrained: there is no `weights:` and no `baseline:`, so retention says nothing")
     return Built(config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)))
 
 
@@ -78,7 +85,10 @@ def build_chain(entries: list[StageConfig], key: str, folder: Path, source: Sour
     for i, entry in enumerate(entries):
         at = (key, i)
         with blame(ConfigError, source.place((*at, "use")) if source else f"{key}[{i}]"):
-            chosen = stage_class(find(entry.use, folder, package="stages"))
+            named = find(entry.use, folder, package="stages")
+            chosen = named if isinstance(named, type) and issubclass(named, Stage) else stage_class(named)
+            if inspect.isabstract(chosen):
+                raise ConfigError(f"`{chosen.__name__}` has no `run`", expected="a method run(self, model, ctx)")
         stage = validate(chosen, entry.settings, source, at, folder)
         chain.append((f"{key}[{i}] ({entry.use})", stage))
     return tuple(chain)
@@ -121,8 +131,17 @@ def load_weights(model: TorchModel, path: Path) -> None:
         if path.suffix == ".safetensors":
             load_model(model.module, path)  # knows tied weights, which such a file holds once
             return
-        state = _unpickle(path)
-        model.module.load_state_dict(state.get("state_dict", state))
+        model.module.load_state_dict(unwrapped(_unpickle(path)))
+
+
+def unwrapped(state: Any) -> dict[str, Any]:
+    """The state dict inside the common wrappings: a key such as "state_dict", names that begin with "module."."""
+    for key in WRAPPINGS:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping):
+        raise ConfigError(f"it holds a {type(state).__name__}", expected="a state dict, as module.state_dict() gives")
+    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def _unpickle(path: Path) -> Any:
@@ -134,13 +153,14 @@ def _unpickle(path: Path) -> Any:
             raise ConfigError("it holds more than tensors, or is damaged", fix=fix) from error
 
 
-def check_stages(chain: Chain, outlook: Outlook) -> list[str]:
+def check_stages(baseline: Chain, stages: Chain, outlook: Outlook) -> list[str]:
     """Each stage's own check against what stands before it; gives the warnings with their places."""
     warnings: list[str] = []
     before: list[Stage] = []
-    for place, stage in chain:
+    for i, (place, stage) in enumerate((*baseline, *stages)):
+        seen = replace(outlook, in_baseline=i < len(baseline))
         with blame(ConfigError, place):
-            warnings += [f"{place}: {text}" for text in stage.check(tuple(before), outlook)]
+            warnings += [f"{place}: {text}" for text in stage.check(tuple(before), seen)]
         before.append(stage)
     return warnings
 

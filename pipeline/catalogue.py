@@ -59,7 +59,7 @@ def pipeline_schema() -> dict[str, Any]:
         made["required"] = ["use", *made.get("required", [])]
         definitions[name] = made
         choices.append({"$ref": f"#/$defs/{name}"})
-    own = {"type": "object", "required": ["use"], "properties": {"use": {"type": "string", "pattern": r"\.py$"}}}
+    own = {"type": "object", "required": ["use"], "properties": {"use": {"type": "string", "pattern": r"\.py$|:"}}}
     definitions["StageConfig"] = {"oneOf": [*choices, own]}
     _open_references(definitions)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

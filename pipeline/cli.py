@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.store_cli import app as store_app
+
 app = typer.Typer(
     name="shrink",
     help="Shrink trained PyTorch models: distill, prune, quantize, export, benchmark, with evidence after each stage.",
@@ -19,9 +21,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(store_app)
+
 Config = Annotated[Path, typer.Argument(help="A pipeline file in YAML.", show_default=False)]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Such as stages.1.temperature=2.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+RequireTracking = Annotated[bool, typer.Option("--require-tracking", help="Exit 7 where MLflow is down.")]
+LockTimeout = Annotated[float | None, typer.Option(help="Seconds to wait for a run that makes the same; then exit 75.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
 
 # typer carries its own copy of click's errors and exports one of them; this is the one above it.
@@ -37,21 +43,71 @@ def run(
     overrides: Overrides = [],  # noqa: B006  # typer reads it and does not keep it
     runs: Annotated[Path, typer.Option(help="Where run folders and the MLflow database are made.")] = Path("runs"),
     register: Annotated[str | None, typer.Option(help="Register the last model in MLflow under this name.")] = None,
+    require_tracking: RequireTracking = False,
+    lock_timeout: LockTimeout = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
-    """Run a chain and judge it.
+    """Run a chain and judge it; what was computed before is taken from the store.
 
-    Exit codes: 0 done, 1 the budget failed, 2 config, 3 a stage failed, 4 disk or memory ran out, 5 inconclusive.
+    Exit codes: 0 done, 1 the budget failed, 2 config, 3 a stage failed, 4 disk or memory ran out, 5 inconclusive,
+    7 tracking required and down, 75 a lock timed out, 130 and 143 interrupted.
     """
     _log(debug)
-    from rich.console import Console
-
     from pipeline import runner
-    from pipeline.report.terminal import show
 
     with redirect_stdout(sys.stderr):  # a user's file may print; standard output is data
-        record = runner.run(config, overrides=overrides, runs=runs, register=register)
+        record = runner.run(
+            config,
+            overrides=overrides,
+            runs=runs,
+            register=register,
+            require_tracking=require_tracking,
+            lock_timeout=lock_timeout,
+        )
+    return _end(record, as_json)
+
+
+@app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    require_tracking: RequireTracking = False,
+    lock_timeout: LockTimeout = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Go on with a run that was stopped or killed, in its folder. Exit codes as `run`."""
+    _log(debug)
+    from pipeline import runner
+
+    with redirect_stdout(sys.stderr):
+        record = runner.resume(run, require_tracking=require_tracking, lock_timeout=lock_timeout)
+    return _end(record, as_json)
+
+
+@app.command()
+def sync(
+    run: Annotated[list[Path] | None, typer.Argument(help="Run folders; all below --runs by default.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where run folders are.")] = Path("runs"),
+    debug: Debug = False,
+) -> int:
+    """Log to MLflow what it missed while it was down; what it has already is not logged again."""
+    _log(debug)
+    from pipeline.runner import sync_run
+
+    for folder in run or sorted(file.parent for file in runs.glob("*/record.json")):
+        with redirect_stdout(sys.stderr):
+            done = sync_run(folder)
+        print(f"{folder.name}: {'logged' if done else 'nothing to do'}")  # noqa: T201
+    return 0
+
+
+def _end(record: Any, as_json: bool) -> int:
+    """Print a run and give its exit code."""
+    from rich.console import Console
+
+    from pipeline.report.terminal import show
+
     if as_json:
         print(record.model_dump_json(indent=2))  # noqa: T201
     else:
@@ -60,22 +116,34 @@ def run(
 
 
 @app.command()
-def plan(config: Config, overrides: Overrides = [], as_json: AsJson = False, debug: Debug = False) -> int:  # noqa: B006
-    """Show what would run and what looks suspicious; nothing is trained."""
+def plan(
+    config: Config,
+    overrides: Overrides = [],  # noqa: B006
+    runs: Annotated[Path, typer.Option(help="Where run folders and the store are.")] = Path("runs"),
+    explain: Annotated[bool, typer.Option("--explain", help="Say why a stage would run again.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Show what would run, what is stored already, and what looks suspicious; nothing is trained."""
     _log(debug)
     from rich.console import Console
 
     from pipeline.build import build
     from pipeline.config import load_config
+    from pipeline.maker import set_seed
     from pipeline.plan import as_json as plan_json
     from pipeline.plan import show
+    from pipeline.store import Store
 
+    store = Store(runs / "store")
     with redirect_stdout(sys.stderr):
-        built = build(*load_config(config, overrides))
+        loaded, source = load_config(config, overrides)
+        set_seed(loaded.seed)
+        built = build(loaded, source)
     if as_json:
-        print(json.dumps(plan_json(built), indent=2))  # noqa: T201
+        print(json.dumps(plan_json(built, store), indent=2))  # noqa: T201
     else:
-        show(built, Console())
+        show(built, store, Console(), explain=explain)
     return 0
 
 
@@ -115,10 +183,12 @@ def main() -> None:
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+        _say("interrupted")
     except Exception as error:  # noqa: BLE001  # the one place that tells our own bugs from the rest
         code = _explain(error, debug)
-    if code == INTERRUPTED:  # typer turns the interrupt into this code by itself
-        _say("interrupted")
+    else:
+        if code == INTERRUPTED:  # typer turns the interrupt into this code by itself
+            _say("interrupted")
     sys.exit(code or 0)
 
 

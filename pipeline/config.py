@@ -17,7 +17,7 @@ Path_ = tuple[str | int, ...]
 class Strict(BaseModel):
     """Frozen, and a key that is not a field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelSource(Reference):
@@ -99,6 +99,17 @@ _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, [*"-+0123456789"])
 
 
+EXPECTED = {
+    "dict_type": "a mapping, such as {min: 0.95}",
+    "model_type": "a mapping, such as {use: export.onnx} or {min: 0.95}",
+    "list_type": "a list, such as [1]",
+    "tuple_type": "a list, such as [1]",
+    "byte_size": "a size, such as 40 kB or 1 MiB",
+    "byte_size_unit": "a size, such as 40 kB or 1 MiB",
+}
+"""What pydantic says in its own terms, by the type of the error."""
+
+
 class Source:
     """A parsed pipeline file with the line of every key, for errors."""
 
@@ -109,7 +120,7 @@ class Source:
         try:
             self._walk(yaml.compose(text, Loader=_Loader), ())
             self.data: Any = _parse(text)
-        except (yaml.YAMLError, RecursionError) as error:
+        except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2020-13-45
             mark = getattr(error, "problem_mark", None)
             where = f"{path}:{mark.line + 1}" if mark else str(path)
             problem = getattr(error, "problem", None) or str(error)
@@ -131,9 +142,11 @@ class Source:
         where = f"--set {assignment}"
         if not equals or not keys:
             raise ConfigError("there is no value", where=where, expected="path=value, such as stages.1.temperature=2")
-        path: Path_ = tuple(int(k) if k.isdigit() else k for k in keys.split("."))
+        path: Path_ = tuple(int(k) if k.isascii() and k.isdigit() else k for k in keys.split("."))
         target = self.data
         for i, key in enumerate(path[:-1]):
+            if isinstance(target, dict) and key not in target and key in _fields(PipelineConfig, path[:i]):
+                target[key] = {}  # a mapping that the file leaves out, such as budget
             target = _child(target, key, ".".join(map(str, path[:i])), where)
         last = path[-1]
         if isinstance(target, list):
@@ -143,8 +156,9 @@ class Source:
                 f"`{keys.rpartition('.')[0]}` is not a mapping", where=where, fix="Name a key that has keys"
             )
         try:
+            self._walk(yaml.compose(text, Loader=_Loader), ())
             target[last] = _parse(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise ConfigError(f"`{text}` is not YAML", where=where, fix="Quote it") from None
         self.lines = {key: line for key, line in self.lines.items() if key[: len(path)] != path} | {path: where}
 
@@ -180,7 +194,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[PipelineConf
     if "folder" in source.data:
         raise ConfigError("there is no key `folder`", where=source.place(("folder",)))
     folder = path.resolve().parent
-    data = {"name": path.stem, **source.data, "folder": folder}
+    data = {**source.data, "name": source.data.get("name") or path.stem, "folder": folder}
     return validate(PipelineConfig, data, source, (), folder), source
 
 
@@ -205,8 +219,10 @@ def _explain(problem: Any, model: type[BaseModel], path: Path_, where: str) -> C
     if problem["type"] == "missing":
         return ConfigError(f"the key `{key}` is missing", where=where, fix=f"Add `{key}:`")
     value = problem.get("input")
-    shown = f"`{key}` is {value!r}" if not isinstance(value, dict | list) else f"`{key}` does not fit"
-    return ConfigError(shown, where=where, expected=message[:1].lower() + message[1:])
+    name = f"{path[-2]}[{key}]" if isinstance(key, int) and len(path) > 1 else str(key)
+    shown = f"`{name}` is {value!r}" if not isinstance(value, dict | list) else f"`{name}` does not fit"
+    expected = EXPECTED.get(problem["type"], message[:1].lower() + message[1:]).removeprefix("expected ")
+    return ConfigError(shown, where=where, expected=expected.removeprefix("input should be "))
 
 
 def _fields(model: Any, path: Path_) -> list[str]:

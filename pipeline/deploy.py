@@ -78,9 +78,10 @@ def rename(graph: onnx.GraphProto, side: str, names: list[str]) -> None:
         )
     mapping = {a: b for a, b in zip(old, names, strict=True) if a != b}
     # A value inside the graph that has one of these names already makes way.
-    inner = {name for node in graph.node for name in node.output} - set(old)
+    inner = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+    inner -= set(old)
     mapping |= {name: f"{name}_inner" for name in sorted(inner & set(names))}
-    for value in getattr(graph, side):
+    for value in (*getattr(graph, side), *graph.initializer):
         value.name = mapping.get(value.name, value.name)
     for node in graph.node:
         for ends in (node.input, node.output):

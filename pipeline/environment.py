@@ -1,5 +1,6 @@
 """Where a run took place: what its figures depend on."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -21,6 +22,15 @@ LIBRARIES = (
 )
 
 
+def host() -> str:
+    """What speed and the last bits of sums depend on: the processor, its instructions, the system."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    text = "\n".join([*named, platform.machine(), platform.system(), str(os.cpu_count())])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def describe(folder: Path) -> dict[str, JsonValue]:
     """Host, processor, versions, and the git commit of the folder with the pipeline file."""
     import torch
@@ -30,6 +40,7 @@ def describe(folder: Path) -> dict[str, JsonValue]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
+        "cpu_flags": _flags(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -43,6 +54,13 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor()
+
+
+def _flags() -> list[JsonValue]:
+    """The instructions that decide how fast integers and half precision are."""
+    info = Path("/proc/cpuinfo")
+    known = set(info.read_text().split()) if info.exists() else set()
+    return [f for f in sorted(known) if f.startswith(("avx", "amx", "fma", "f16c", "asimd", "sve", "i8mm", "bf16"))]
 
 
 def _git(folder: Path) -> dict[str, JsonValue]:

@@ -25,7 +25,9 @@ class ShrinkError(Exception):
     def __str__(self) -> str:
         text = f"{self.where}: {self.found}" if self.where else self.found
         text += f"; expected {self.expected}" if self.expected else ""
-        return f"{text}. {self.fix}." if self.fix else text
+        if not self.fix:
+            return text
+        return f"{text.removesuffix('?')}{'?' if text.endswith('?') else '.'} {self.fix}."
 
 
 class ConfigError(ShrinkError):
@@ -52,6 +54,18 @@ class TrackingError(ShrinkError):
     exit_code = 7
 
 
+class LockTimeoutError(ShrinkError):
+    """Another process holds a lock for too long."""
+
+    exit_code = 75
+
+
+class Interruption(ShrinkError):
+    """The user or the system asked to stop; raised where work can be taken up again."""
+
+    exit_code = 130
+
+
 class blame:
     """Turn what is raised inside the block into one `error` that says where.
 
@@ -73,7 +87,10 @@ class blame:
 
     def __exit__(self, _: type | None, raised: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(raised, ShrinkError):
-            raised.where = raised.where or self.where
+            if self.where not in raised.where:
+                raised.where = f"{self.where}: {raised.where}" if raised.where else self.where
+        elif isinstance(raised, SystemExit):  # of a user's file; as an ending of ours it would look like success
+            raise self.error(f"it called sys.exit({raised.code})", where=self.where, fix=self.fix) from raised
         elif isinstance(raised, Exception):
             where, text = self.where, f"{type(raised).__name__}: {raised}".rstrip(": ").rstrip(".")
             if is_exhausted(raised):

@@ -94,10 +94,17 @@ class TorchModel:
 
 @dataclass(frozen=True, eq=False)
 class OnnxModel:
-    """An ONNX file and a batch of inputs that fits it; predicts with ONNX Runtime on the CPU."""
+    """An ONNX file and a batch of inputs that fits it; predicts with ONNX Runtime on the CPU.
+
+    Args:
+        path: the file.
+        example: a small batch of inputs.
+        optimize: let ONNX Runtime rewrite the graph, as it does by default.
+    """
 
     path: Path
     example: Inputs
+    optimize: bool = True
     form = "onnx"
 
     @cached_property
@@ -105,6 +112,8 @@ class OnnxModel:
         """The session, opened on first use. Raises ShrinkError when another provider than the CPU's took over."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if not self.optimize:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
         if session.get_providers() != ["CPUExecutionProvider"]:
             raise ShrinkError(f"ONNX Runtime fell back to {session.get_providers()}", where=str(self.path))

@@ -1,22 +1,34 @@
-"""What would run and what is suspicious; nothing is trained."""
+"""What would run, what is stored already, and what is suspicious; nothing is trained."""
 
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from pipeline import key
 from pipeline.build import Built, outline
+from pipeline.disk import estimate_bytes
+from pipeline.key import Keys, Parts
+from pipeline.maker import RESULT, digest, pick_device, save_exactly
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import TorchModel
+from pipeline.store import Store
 
 
-def as_json(built: Built) -> dict[str, Any]:
-    """The resolved chain with all settings, the data, the starting model, and the warnings."""
+def as_json(built: Built, store: Store) -> dict[str, Any]:
+    """The resolved chain with all settings and what is stored of it, the data, the starting model, the warnings."""
     found: dict[str, Any] = {
         "name": built.config.name,
         "seed": built.config.seed,
         "data": {name: len(split) for name, split in built.task.splits.items()},
-        "chain": [{"place": place, "settings": settings} for place, settings in outline(built)],
+        "chain": [
+            {"place": place, "settings": settings, **state}
+            for (place, settings), state in zip(outline(built), states(built, store), strict=True)
+        ],
+        "disk_bytes": estimate_bytes(built),
         "budget": built.config.budget.model_dump(mode="json", exclude_none=True),
         "warnings": list(built.warnings),
     }
@@ -26,19 +38,52 @@ def as_json(built: Built) -> dict[str, Any]:
     return found
 
 
-def show(built: Built, console: Console) -> None:
-    """Print it."""
-    found = as_json(built)
+def states(built: Built, store: Store) -> list[dict[str, Any]]:
+    """For each stage {"state": "cached" or "would run", "why": what differs from the nearest stored result}."""
+    keys = Keys(built, pick_device(built.config.device))
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder) / "model"
+        save_exactly(built.model, start, built.config.folder)
+        return _states(built, store, keys, keys.model(digest(start), start))
+
+
+def _states(built: Built, store: Store, keys: Keys, start: Parts) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    model: Parts | None = start
+    baseline: Parts | None = None
+    uses = [entry.use for entry in (*built.config.baseline, *built.config.stages)]
+    for i, ((_, stage), use) in enumerate(zip((*built.baseline, *built.stages), uses, strict=True)):
+        if i == len(built.baseline):
+            baseline = model
+        if model is None:
+            found.append({"state": "would run", "why": ["its input would be made anew"]})
+            continue
+        parts = keys.stage(stage, use, model, baseline)
+        entry = store.peek(key.digest(parts))
+        if entry is None:
+            near = store.nearest(parts)
+            why = key.changed(near.parts, parts) if near else ["there is no result of this stage yet"]
+            found.append({"state": "would run", "why": why or ["its stored result is damaged"]})
+            model = None
+        else:
+            made = json.loads((entry.path / RESULT).read_text())["digest"]
+            model = keys.model(made, entry.path / "model") if made else model
+            found.append({"state": "cached", "why": []})
+    return found
+
+
+def show(built: Built, store: Store, console: Console, *, explain: bool = False) -> None:
+    """Print it; with `explain` also why a stage would run."""
+    found = as_json(built, store)
     splits = ", ".join(f"{size:,} {name}" for name, size in found["data"].items())
     console.print(f"[bold]{found['name']}[/]: {splits} examples, seed {found['seed']}", highlight=False)
     if "model" in found:
-        console.print(
-            f"model: {found['model']['params']:,} parameters, {found['model']['macs']:,} MACs", highlight=False
-        )
-    table = Table("stage", "settings")
+        console.print("model: {params:,} parameters, {macs:,} MACs".format(**found["model"]), highlight=False)
+    table = Table("stage", "state", "settings")
     for entry in found["chain"]:
-        settings = "\n".join(f"{key}: {value}" for key, value in entry["settings"].items() if value is not None)
-        table.add_row(entry["place"], settings, end_section=True)
+        settings = "\n".join(f"{name}: {value}" for name, value in entry["settings"].items() if value is not None)
+        state = "\n".join([entry["state"], *(f"- {why}" for why in entry["why"] if explain)])
+        table.add_row(entry["place"], state, settings, end_section=True)
     console.print(table, highlight=False)
     if found["budget"]:
         console.print(f"budget: {found['budget']}", highlight=False)

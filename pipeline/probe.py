@@ -1,6 +1,7 @@
 """What can be known of a task's data before any work: that it is there, finite, disjoint, and fits loss and model."""
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from pipeline.errors import ConfigError, blame
-from pipeline.model import Inputs, Model
+from pipeline.model import Inputs, Model, Outputs
 from pipeline.task import Batch, Split, Task, as_inputs, kind
 
 EXAMPLES = 2
@@ -57,7 +58,7 @@ def see(name: str, split: Split) -> Sighting:
     hashes, whole, labels = [], hashlib.sha256(), {}
     if split.fingerprint:
         whole.update(split.fingerprint.encode())
-    for i in range(EXAMPLES if split.fingerprint else len(split)):
+    for i in range(len(split)):
         where = f"task, {name} example {i}"
         with blame(ConfigError, where):
             inputs, target = split[i % len(split)]
@@ -91,9 +92,38 @@ def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> None:
             batch, targets = (split.collate or default_collate)(rows)
             inputs = as_inputs(batch)
             outputs = model.predict(inputs)
+            _check_repeats(outputs, model.predict(inputs), where)
             _check_loss(task.loss(outputs, targets), where)
             predictions = task.decode(model.predict, inputs)
+            _check_predictions(predictions, task.logits, where)
             _check_scores(task.score(predictions, targets), len(rows), where)
+            _try_metrics(task, predictions, targets, where)
+
+
+def _check_repeats(once: Outputs, again: Outputs, where: str) -> None:
+    differing = [name for name in once if not torch.equal(once[name], again[name]) and not once[name].isnan().any()]
+    if differing:
+        fix = "Draw at random in training only, such as F.dropout(x, training=self.training)"
+        raise ConfigError(f"the model gives other values for {differing} when asked again", where=where, fix=fix)
+
+
+def _check_predictions(predictions: Any, logits: bool, where: str) -> None:
+    if logits and (not isinstance(predictions, Tensor) or predictions.ndim < 2 or predictions.shape[-1] < 2):
+        raise ConfigError(
+            f"decode gave {kind(predictions)}",
+            where=where,
+            expected="logits (N, ..., classes) of at least two classes",
+            fix="Set logits=False in the Task",
+        )
+
+
+def _try_metrics(task: Task, predictions: Any, targets: Any, where: str) -> None:
+    if task.metrics and not isinstance(targets, Tensor):
+        raise ConfigError(f"the targets are {kind(targets)}", where=where, expected="a tensor, since there are metrics")
+    for name, metric in task.metrics.items():
+        with blame(ConfigError, f"metric `{name}`"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a handful of examples is no fair trial of its value
+            float(metric(predictions, targets))
 
 
 def _check_loss(loss: Any, where: str) -> None:

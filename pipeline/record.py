@@ -48,9 +48,16 @@ class Measure(BaseModel):
 
 
 class ModelRecord(Measure):
-    """A measured model and where it lies, relative to the run folder: `folder` to load it, `file` to deploy it."""
+    """A measured model and where it lies, relative to the run folder: `folder` to load it, `file` to deploy it.
+
+    `key` is that of its stage's result in the store, `uses` has all keys that it rests on.
+    """
 
     seconds: float
+    finished: str
+    cached: bool = False
+    key: str | None = None
+    uses: list[str] = []
     form: Literal["torch", "onnx"]
     folder: str
     file: str
@@ -65,7 +72,6 @@ class StageRecord(ModelRecord):
     position: int
     name: str
     settings: dict[str, JsonValue]
-    cached: bool = False
     changed: bool = True
     latency: list[dict[str, JsonValue]] = []
 
@@ -106,6 +112,7 @@ class Record(BaseModel):
     stages: list[StageRecord] = []
     gates: list[GateRecord] = []
     verdict: Verdict | None = None
+    register_as: str | None = None
     failure: Failure | None = None
 
     @property

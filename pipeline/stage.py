@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -30,10 +30,14 @@ class Outlook:
     Args:
         model: the untrained or loaded model at the start of the chain.
         examples: number of examples by split.
+        logits: whether predictions are logits over classes.
+        in_baseline: whether the stage is one that makes the baseline, so that there is none yet.
     """
 
     model: Model
     examples: dict[str, int]
+    logits: bool = True
+    in_baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,18 @@ class Context:
     Args:
         train, calibration, validation: the splits; calibration is part of train.
         loss, decode, score, augment: the task's functions.
+        logits: whether predictions are logits over classes.
         baseline: the reference model, None while it is being made.
         directory: a folder of this stage's own for what it writes.
         device: where to compute.
         seed: already set everywhere; for what needs one of its own.
         log: goes to the terminal and the run's log file.
         progress: progress(description, total) is a context manager that gives advance(steps, note).
+        warn: a warning that the record and the report repeat.
         report: report(name, JSON) keeps what the stage measured beside the model, in the record.
         deployed: the ONNX file that a model would be deployed as, made once a model; not to be changed.
+        interrupted: whether a long stage should keep what it needs to go on, in `directory`, and raise Interruption.
+            Where it was stopped or killed, it is given that directory again.
     """
 
     train: Split
@@ -68,6 +76,9 @@ class Context:
     progress: Callable[[str, int], AbstractContextManager[Callable[..., None]]]
     report: Callable[[str, JsonValue], None]
     deployed: Callable[[Model], OnnxModel]
+    interrupted: Callable[[], bool] = lambda: False
+    logits: bool = True
+    warn: Callable[[str], None] = logging.getLogger("shrinkline").warning
 
 
 class Stage(BaseModel, ABC):
@@ -77,7 +88,9 @@ class Stage(BaseModel, ABC):
     only measured. What it raises as `StageError` reaches the user as it is.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    host_bound: ClassVar[bool] = False
+    """Whether what it finds holds on this machine alone, as a latency does."""
 
     def check(self, before: Sequence["Stage"], outlook: Outlook) -> Iterable[str]:
         """What the types cannot say: raise ConfigError for what cannot work, give warnings for what is suspicious."""

@@ -23,7 +23,7 @@ LARGEST_RATIO = 1e6
 class Estimate(BaseModel):
     """A figure with its 95 % interval."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
     value: float
     low: float
     high: float
@@ -52,9 +52,9 @@ def pairs(model: Scores, baseline: Scores) -> Pairs:
 def retention(model: Scores, baseline: Scores, seed: int = 0) -> Estimate | None:
     """Mean score of the model over that of the baseline, with a paired 95 % interval.
 
-    None where the baseline's mean is not above zero: a ratio means nothing there.
+    None where the baseline's mean is not above zero or a score is below it: a ratio means nothing there.
     """
-    if baseline.mean() <= 0:
+    if baseline.mean() <= 0 or min(model.min(), baseline.min()) < 0:
         return None
     if is_right_or_wrong(model, baseline):
         return ratio_interval(pairs(model, baseline))

@@ -1,61 +1,225 @@
-"""Committing a stage's result: saved, built again, compared to the bit, and only then in its place."""
+"""Content-addressed results: nothing is computed twice, and what is there is whole.
 
+    store/entries/KEY/   a result: its files, parts.json (what the key was made of), manifest.json (a digest a file)
+    store/locks/KEY      the kernel's lock (fcntl): whoever dies lets go of it
+    store/work/KEY/      the folder of a stage that runs, or ran until it was killed: its checkpoints are found again
+    store/corrupt/       entries whose files no longer match their manifest
+
+An entry is written beside its place, synced, and renamed: it is there whole or not at all. Its digests are verified at
+every reuse.
+"""
+
+import fcntl
 import hashlib
+import json
+import logging
+import os
 import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TextIO
 
-from torch import Tensor
+from pipeline.errors import LockTimeoutError
+from pipeline.key import Parts
 
-from pipeline import model as models
-from pipeline.errors import ConfigError, StageError
-from pipeline.model import Model, Outputs
+LOG = logging.getLogger("shrinkline")
 
-REBUILT = "Make every change of structure an edit (model.edited), and keep all state in parameters and buffers"
+MANIFEST, PARTS = "manifest.json", "parts.json"
+SECONDS_BETWEEN_TRIES = 0.1
 
 
-def commit(model: Model, directory: Path, folder: Path) -> tuple[Model, str]:
-    """Save a model, load it again and compare; gives the loaded one and the digest of its files.
+@dataclass(frozen=True)
+class Entry:
+    """A committed result."""
+
+    path: Path
+    parts: Parts
+
+    @property
+    def key(self) -> str:
+        """The key it is kept under."""
+        return self.path.name
+
+    def size_bytes(self) -> int:
+        """Bytes of its files."""
+        return sum(file.stat().st_size for file in files(self.path))
+
+    def used(self) -> datetime:
+        """When it was made or last reused."""
+        manifest = self.path / MANIFEST
+        return datetime.fromtimestamp((manifest if manifest.exists() else self.path).stat().st_mtime, UTC)
+
+
+class Store:
+    """The results below one folder.
 
     Args:
-        model: what a stage made.
-        directory: where it goes, whole or not at all.
-        folder: where the user's files are.
-
-    Raises:
-        StageError: what was loaded gives other outputs: something of the model is in neither its builder, its edits
-            nor its state dict.
+        root: the folder.
+        lock_timeout: seconds to wait for another process that makes the same result; None waits for ever.
+        stop: raises where waiting is to end.
     """
-    temporary = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save(temporary)
+
+    def __init__(self, root: Path, lock_timeout: float | None = None, stop: Callable[[], None] = lambda: None) -> None:
+        self.root, self.lock_timeout, self.stop = root, lock_timeout, stop
+
+    def find(self, key: str) -> Entry | None:
+        """The entry of a key, verified; one that does not match its manifest is put aside with a warning."""
+        path = self.root / "entries" / key
+        if not path.is_dir():
+            return None
+        if problems := verify(path):
+            aside = self.root / "corrupt" / f"{key}-{time.time_ns()}"
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(aside)
+            LOG.warning("a stored result is damaged (%s) and will be made again; it is kept in %s", problems[0], aside)
+            return None
+        os.utime(path / MANIFEST)
+        return Entry(path, json.loads((path / PARTS).read_text()))
+
+    def peek(self, key: str) -> Entry | None:
+        """The entry of a key, verified, for looking only: it is neither marked as used nor put aside."""
+        path = self.root / "entries" / key
+        return None if verify(path) else Entry(path, json.loads((path / PARTS).read_text()))
+
+    def commit(self, key: str, parts: Parts, write: Callable[[Path], None]) -> Entry:
+        """Keep what `write` puts into the folder that it is given; all of it or nothing. The key must be claimed."""
+        path = self.root / "entries" / key
+        temporary = path.with_name(f".{key}")  # no one else's, or left by one who was killed
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            write(temporary)
+            (temporary / PARTS).write_text(json.dumps(parts, indent=2, sort_keys=True) + "\n")
+            digests = {str(file.relative_to(temporary)): _digest(file) for file in files(temporary)}
+            (temporary / MANIFEST).write_text(json.dumps(digests, indent=2) + "\n")
+            for file in files(temporary):
+                _sync(file)
+            for folder in (temporary, *(path for path in temporary.rglob("*") if path.is_dir())):
+                _sync(folder)
+            temporary.rename(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return Entry(path, parts)
+
+    @contextmanager
+    def claim(self, key: str, what: str) -> Iterator[Path]:
+        """Hold the lock of a key and give its work folder; waits for whoever holds it, and says for whom.
+
+        Raises:
+            LockTimeoutError: another process held it for longer than the time-out.
+        """
+        lock = self.root / "locks" / key
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("a+") as file:
+            self._wait(file, what)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            work = self.root / "work" / key
+            work.mkdir(parents=True, exist_ok=True)
+            yield work
+
+    def done(self, key: str) -> None:
+        """Remove the work folder of a key, once its result is kept."""
+        shutil.rmtree(self.root / "work" / key, ignore_errors=True)
+
+    def entries(self) -> list[Entry]:
+        """All entries, not verified, the latest used first."""
+        found = [Entry(path, _parts(path)) for path in (self.root / "entries").glob("[!.]*")]
+        return sorted(found, key=Entry.used, reverse=True)
+
+    def nearest(self, parts: Parts) -> Entry | None:
+        """The entry of the same stage that shares the most parts."""
+        same = [entry for entry in self.entries() if entry.parts["stage"] == parts["stage"]]
+        return max(same, key=lambda entry: _shared(entry.parts, parts), default=None)
+
+    def remove(self, entry: Entry) -> None:
+        """Remove an entry, whole or not at all; under its lock, so that nothing disappears while it is read."""
+        with self.claim(entry.key, f"removing {entry.key[:12]}"):
+            aside = entry.path.with_name(f".{entry.key}")
+            shutil.rmtree(aside, ignore_errors=True)
+            if entry.path.exists():
+                entry.path.rename(aside)
+                shutil.rmtree(aside)
+            self.done(entry.key)
+
+    def _wait(self, file: TextIO, what: str) -> None:
+        began, said = time.monotonic(), False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read() or "another process"
+            if not said:
+                LOG.info("%s: waiting for %s, which makes the same result", what, holder)
+                said = True
+            if self.lock_timeout is not None and time.monotonic() - began >= self.lock_timeout:
+                raise LockTimeoutError(
+                    f"{holder} still makes the same result after {self.lock_timeout:g} s",
+                    where=what,
+                    fix="Wait for it, or raise --lock-timeout",
+                )
+            self.stop()
+            time.sleep(SECONDS_BETWEEN_TRIES)
+
+
+def verify(entry: Path) -> list[str]:
+    """What is wrong with an entry's files: changed, missing or unexpected ones."""
     try:
-        loaded = models.load(temporary, folder)
-    except ConfigError as error:
-        raise StageError(f"what it made cannot be loaded again: {error.found}", fix=REBUILT) from error
-    ours, theirs = model.predict(model.example), loaded.predict(model.example)
-    if changed := differing(ours, theirs):
-        raise StageError(
-            f"saved and loaded again, the model gives other values for {changed}",
-            expected="the same outputs to the bit",
-            fix=REBUILT,
-        )
-    temporary.replace(directory)
-    return models.load(directory, folder), digest(directory)
+        expected: dict[str, Any] = json.loads((entry / MANIFEST).read_text())
+        found = {str(file.relative_to(entry)): _digest(file) for file in files(entry) if file != entry / MANIFEST}
+    except (OSError, ValueError) as error:
+        return [f"{MANIFEST}: {error}"]
+    if not isinstance(expected, dict):
+        return [f"{MANIFEST} is not a mapping"]
+    names = sorted(found.keys() | expected.keys())
+    return [f"{name} is not what was written" for name in names if found.get(name) != expected.get(name)]
 
 
-def differing(ours: Outputs, theirs: Outputs) -> list[str]:
-    """Names of our outputs that are not in theirs, or are not the same to the bit."""
-    return [name for name in ours if name not in theirs or not _equal(ours[name], theirs[name])]
+def files(folder: Path) -> list[Path]:
+    """All files below a folder, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
-    """Equal to the bit; NaN equals NaN, for it is the measuring's to refuse."""
-    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | (a.isnan() & b.isnan())).all())
+def link(source: Path, target: Path) -> None:
+    """Put a folder's files into another one, as hard links where the file system can, else as copies."""
+    for file in files(source):
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        try:
+            os.link(file, place)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(file, place)
 
 
-def digest(directory: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files."""
-    whole = hashlib.sha256()
-    for file in sorted(directory.iterdir()):
-        whole.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-    return whole.hexdigest()
+def _parts(entry: Path) -> Parts:
+    try:
+        return dict(json.loads((entry / PARTS).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {"stage": "damaged"}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _shared(a: Parts, b: Parts) -> int:
+    return sum(json.dumps(a.get(name), sort_keys=True) == json.dumps(b.get(name), sort_keys=True) for name in b)

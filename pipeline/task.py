@@ -1,10 +1,13 @@
 """What the user brings: data in four splits, a loss, a way to decode and to score. The model is its own key."""
 
-from collections.abc import Callable, Iterator, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -67,6 +70,7 @@ class Split:
         order: tuple[int, int] | None = None,
         augment: Augment | None = None,
         workers: int = 0,
+        skip: int = 0,
     ) -> DataLoader[Batch]:
         """Batches of named inputs.
 
@@ -74,18 +78,21 @@ class Split:
             batch_size: examples a batch.
             order: (seed, epoch); shuffles by it, and drops the last batch where it is not full. None keeps the order.
             augment: applied to each example with (inputs, seed, epoch), where the seed is the example's own: a view
-                depends on (seed, epoch, example) alone, not on the batch that it falls in.
+                depends on (seed, epoch, example) alone, not on the batch that it falls in. One that draws from the
+                global generators instead gets the same numbers for the same batch, whatever was drawn before.
             workers: loader processes.
+            skip: batches to leave out at the front of the shuffled order.
         """
         seed, epoch = order or (0, 0)
-        sampler = _Shuffled(len(self), seed, epoch) if order else None
+        sampler = _Shuffled(len(self), seed, epoch, skip * batch_size) if order else None
         return DataLoader(
             _Indexed(self, augment, seed, epoch),
             batch_size=batch_size,
             sampler=sampler,
             drop_last=order is not None and len(self) >= batch_size,
-            collate_fn=_Collate(self.collate),
+            collate_fn=_Collate(self.collate, seed, epoch),
             num_workers=workers,
+            generator=torch.Generator().manual_seed(seed),  # its own, so that loading draws from no other
         )
 
 
@@ -119,9 +126,13 @@ class Task:
     decode: Callable[[Forward, Inputs], Tensor] = first_output
     metrics: Mapping[str, Callable[[Any, Any], float]] = field(default_factory=dict)
     augment: Augment | None = None
-    logits: bool = True
+    logits: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("train", "validation", "test"):
+            if not isinstance(given := getattr(self, name), Split):
+                found = f"`{name}` is a {type(given).__name__}"
+                raise ConfigError(found, where="task", expected="a pipeline.task.Split", fix="Write Split(dataset)")
         if self.calibration is None:
             object.__setattr__(self, "calibration", sample(self.train, CALIBRATION_EXAMPLES))
 
@@ -134,7 +145,7 @@ class Task:
 
 def classification(train: Split, validation: Split, test: Split, **rest: Any) -> Task:
     """A task of single-label classification: cross-entropy on the first output (N, classes), right or wrong."""
-    return Task(train, validation, test, loss=cross_entropy, score=correct, **rest)
+    return Task(train, validation, test, loss=cross_entropy, score=correct, **{"logits": True, **rest})
 
 
 def cross_entropy(outputs: Outputs, targets: Tensor) -> Tensor:
@@ -187,6 +198,11 @@ class _Indexed(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.split)
 
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[int, Inputs, Any]]:
+        """A batch at once, as torch's loaders ask for it."""
+        with _drawing(self.seed, self.epoch, indices[0]):
+            return [self[index] for index in indices]
+
     def __getitem__(self, index: int) -> tuple[int, Inputs, Any]:
         inputs, target = self.split[index]
         if self.augment:
@@ -198,23 +214,43 @@ class _Indexed(Dataset[Any]):
 class _Collate:
     """A class and not a closure, so that spawned workers can receive it."""
 
-    def __init__(self, collate: Callable[[list[Any]], tuple[Any, Any]] | None) -> None:
-        self.collate = collate or default_collate
+    def __init__(self, collate: Callable[[list[Any]], tuple[Any, Any]] | None, seed: int, epoch: int) -> None:
+        self.collate, self.seed, self.epoch = collate or default_collate, seed, epoch
 
     def __call__(self, rows: list[tuple[int, Inputs, Any]]) -> Batch:
-        inputs, targets = self.collate([(inputs, target) for _, inputs, target in rows])
+        with _drawing(self.seed, self.epoch, rows[0][0]):
+            inputs, targets = self.collate([(inputs, target) for _, inputs, target in rows])
         return Batch(torch.tensor([index for index, _, _ in rows]), as_inputs(inputs), targets)
 
 
 class _Shuffled(Sampler[int]):
     """A permutation that depends on (seed, epoch) alone."""
 
-    def __init__(self, size: int, seed: int, epoch: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, epoch
+    def __init__(self, size: int, seed: int, epoch: int, skip: int) -> None:
+        self.size, self.seed, self.epoch, self.skip = size, seed, epoch, skip
 
     def __len__(self) -> int:
-        return self.size
+        return max(self.size - self.skip, 0)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+        return iter(torch.randperm(self.size, generator=generator).tolist()[self.skip :])
+
+
+@contextmanager
+def _drawing(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Seed the global generators for a batch, and then leave them as they were.
+
+    A loader fetches ahead, here or in other processes; a training that goes on must see what it would have seen.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    own = (seed * 1_000_003 + epoch * 104_729 + index * 7_919) % 2**32
+    random.seed(own)
+    np.random.seed(own)
+    torch.default_generator.manual_seed(own)  # not torch.manual_seed: it would reset the GPU's, which the model uses
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])

@@ -11,12 +11,13 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -50,10 +51,14 @@ class Reference(BaseModel):
             data = {"use": data}
         if not isinstance(data, dict):
             return data
-        fields = {key: value for key, value in data.items() if key in cls.model_fields}
-        rest = {key: value for key, value in data.items() if key not in cls.model_fields}
+        known = cls.model_fields.keys() - ({"folder"} if info.context else set())
+        fields = {key: value for key, value in data.items() if key in known}
+        rest = {key: value for key, value in data.items() if key not in known}
         given = {"folder": info.context["folder"]} if info.context else {}
-        return given | fields | {"arguments": fields.get("arguments", {}) | rest}
+        arguments = fields.get("arguments", {})
+        if not isinstance(arguments, dict):
+            raise ValueError(f"a mapping of arguments, not {arguments!r}")
+        return fields | given | {"arguments": arguments | rest}
 
     def resolve(self) -> Any:
         """What is named. Raises ConfigError when there is no such file, module or attribute, or it fails on import."""
@@ -115,12 +120,21 @@ def import_file(path: Path) -> ModuleType:
         beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise ConfigError(f"there is no file {path}{nearest(path.name, beside)}")
     name = f"user_{_digest(path.parent)}"
-    link = _links() / name
+    link = _links(os.getpid()) / name
     if not link.is_symlink():
-        link.symlink_to(path.parent, target_is_directory=True)
+        with suppress(FileExistsError):  # another thread was faster
+            link.symlink_to(path.parent, target_is_directory=True)
         importlib.invalidate_caches()
+    if "." in path.stem:
+        raise ConfigError(f"a module cannot be called `{path.stem}`", fix="Leave out the dots in the file's name")
     with blame(ConfigError, f"use: {path.name}", fix="The file must import without errors"), _no_bytecode():
-        return importlib.import_module(f"{name}.{path.stem}")
+        try:
+            return importlib.import_module(f"{name}.{path.stem}")
+        except ModuleNotFoundError as error:
+            if error.name and (path.parent / f"{error.name}.py").is_file():
+                fix = f"Write `from .{error.name} import ...` for a file beside it"
+                raise ConfigError(f"there is no module `{error.name}`", fix=fix) from None
+            raise
 
 
 def built_in(package: str) -> list[str]:
@@ -159,7 +173,8 @@ def _no_bytecode() -> Iterator[None]:
 
 
 @cache
-def _links() -> Path:
+def _links(_: int) -> Path:
+    """One folder a process: a forked one must not remove its parent's."""
     directory = Path(tempfile.mkdtemp(prefix="shrinkline-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     sys.path.append(str(directory))

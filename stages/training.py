@@ -1,37 +1,40 @@
-"""The one training loop, on Hugging Face Accelerate. Stages differ in the objective that they hand to it."""
+"""The one training loop, on Hugging Face Accelerate. Stages differ in the objective that they hand to it.
+
+A training that was stopped or killed goes on from its newest checkpoint and ends with the same weights, to the bit on
+one machine, as one that was not.
+"""
 
 import copy
+import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from pipeline.errors import StageError, blame
+from pipeline.errors import Interruption, StageError
 from pipeline.measure.accuracy import mean_score
-from pipeline.model import Inputs, Model, Outputs, TorchModel, call
+from pipeline.model import TorchModel, call
 from pipeline.stage import Context
-from pipeline.task import Batch, kind
-from stages.losses.logits import distillation_loss
+from pipeline.task import Batch
+from stages import checkpoint
+from stages.objectives import Objective, scalar
 
-Objective = Callable[[Batch, Outputs], Tensor]
-"""(batch, the trained model's outputs on it) -> scalar loss."""
-
-KEPT_BYTES = 2**30  # of a teacher's logits in memory, at most
 STEPS_BETWEEN_CHECKS = 20  # of the loss for NaN; each check waits for the device
 
 
 class TrainingSettings(BaseModel):
     """How to train; the settings of every stage that does."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(default=20, gt=0, description="passes over the training split")
     batch_size: int = Field(default=64, gt=0, description="examples a step, over all processes")
@@ -42,6 +45,7 @@ class TrainingSettings(BaseModel):
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps that the rate takes to rise")
     gradient_clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null for none")
     patience: int | None = Field(default=None, gt=0, description="stop after so many epochs without a better score")
+    checkpoint_epochs: int = Field(default=1, gt=0, description="epochs between checkpoints, to go on after a kill")
     workers: int = Field(default=0, ge=0, description="processes that load data")
 
 
@@ -50,7 +54,8 @@ def train(
 ) -> TorchModel:
     """A model with trained weights: those of the epoch with the best validation score.
 
-    Keeps best and last weights as safetensors in `ctx.directory / name` and reports its history under `name`.
+    Keeps its checkpoints in `ctx.directory / name` and goes on from the newest, if it is of a training with the same
+    settings and seed that began with the same weights; reports its history under `name`.
 
     Args:
         model: where to start; it is not changed.
@@ -60,42 +65,25 @@ def train(
 
     Raises:
         StageError: the loss is not finite, or not a scalar.
+        Interruption: a stop was asked for; the checkpoint is written.
     """
-    accelerator = Accelerator(cpu=ctx.device.type == "cpu")
-    trained = replace(model, module=copy.deepcopy(model.module))
-    steps = max(len(ctx.train) // settings.batch_size, 1)
-    optimizer = make_optimizer(trained.module, settings)
-    schedule = make_schedule(optimizer, settings, settings.epochs * steps)
-    module, optimizer = accelerator.prepare(trained.module, optimizer)
-    keeper = _Keeper(trained, ctx, name)
-    with ctx.progress(name, settings.epochs * steps) as advance:
-        for epoch in range(settings.epochs):
-            loader = ctx.train.loader(
-                settings.batch_size, order=(ctx.seed, epoch), augment=ctx.augment, workers=settings.workers
-            )
-            loader = prepare_data_loader(loader, accelerator.device, split_batches=True, put_on_device=True)
-            module.train()
-            total = torch.zeros((), device=accelerator.device)
-            for step, batch in enumerate(loader, 1):
-                loss = scalar(objective(batch, call(module, batch.inputs)))
-                optimizer.zero_grad()
-                accelerator.backward(loss)
-                if settings.gradient_clip:
-                    accelerator.clip_grad_norm_(module.parameters(), settings.gradient_clip)
-                optimizer.step()
-                schedule.step()
-                total += loss.detach()
-                if step % STEPS_BETWEEN_CHECKS == 0 or step == steps:
-                    keeper.refuse_nan(total, epoch)
-                    advance(0, f"loss {float(total) / step:.4f}")
-                advance(1)
-            keeper.keep(epoch, float(total) / steps, optimizer.param_groups[0]["lr"])
-            if settings.patience and epoch - keeper.best_epoch >= settings.patience:
-                break
-    keeper.restore_best()
-    accelerator.free_memory()
-    ctx.report(name, keeper.history)
-    return replace(model, module=trained.module.to("cpu"))
+    loop = _Loop(model, objective, settings, ctx, ctx.directory / name)
+    with ctx.progress(name, settings.epochs * loop.steps) as advance:
+        loop.run(advance)
+    ctx.report(name, loop.place.history)
+    return replace(model, module=loop.best_module())
+
+
+@dataclass
+class Place:
+    """Where a training is: `step` steps of `epoch` are done, with this sum of their losses."""
+
+    epoch: int = 0
+    step: int = 0
+    total: float = 0.0
+    best_epoch: int = 0
+    best_score: float = -math.inf
+    history: list[Any] = field(default_factory=list)
 
 
 def make_optimizer(module: nn.Module, settings: TrainingSettings) -> Any:
@@ -123,111 +111,113 @@ def make_schedule(optimizer: Any, settings: TrainingSettings, steps: int) -> lr_
     return lr_scheduler.SequentialLR(optimizer, [before, after], milestones=[rise])
 
 
-def supervised(ctx: Context) -> Objective:
-    """The task's loss against the labels."""
+class _Loop:
+    """One training, from its start or its newest checkpoint to its end."""
 
-    def objective(batch: Batch, outputs: Outputs) -> Tensor:
-        with blame(StageError, "the task's loss", fix="Look at the targets' range and shape"):
-            return ctx.loss(outputs, batch.targets)
+    def __init__(
+        self, model: TorchModel, objective: Objective, settings: TrainingSettings, ctx: Context, folder: Path
+    ) -> None:
+        self.objective, self.settings, self.ctx, self.folder = objective, settings, ctx, folder
+        self.accelerator = Accelerator(cpu=ctx.device.type == "cpu")
+        self.trained = replace(model, module=copy.deepcopy(model.module))
+        self.steps = max(len(ctx.train) // settings.batch_size, 1)
+        self.optimizer = make_optimizer(self.trained.module, settings)
+        self.schedule = make_schedule(self.optimizer, settings, settings.epochs * self.steps)
+        self.module, self.stepper = self.accelerator.prepare(self.trained.module, self.optimizer)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.origin = _digest(settings, ctx.seed, self.trained.module)
+        found = checkpoint.restore(folder, self.origin, self.trained.module, self.optimizer, self.schedule)
+        self.place = Place(**found) if found else Place()
+        if found:
+            ctx.log.info("%s goes on at epoch %d, step %d", folder.name, self.place.epoch, self.place.step)
+        else:
+            self._checkpoint()
 
-    return objective
+    def run(self, advance: Callable[..., None]) -> None:
+        """Train until the epochs or the patience end."""
+        advance(self.place.epoch * self.steps + self.place.step)
+        patience = self.settings.patience or self.settings.epochs
+        while self.place.epoch < self.settings.epochs:
+            if self.place.history and self.place.epoch - 1 - self.place.best_epoch >= patience:
+                break
+            self._epoch(advance)
+            self._close_epoch()
+        self._checkpoint()
 
+    def best_module(self) -> nn.Module:
+        """The module with the weights of the best epoch, on the CPU."""
+        load_model(self.trained.module, str(self.folder / "best.safetensors"))
+        self.accelerator.free_memory()
+        return self.trained.module.to("cpu")
 
-def distill(teacher: Model, ctx: Context, *, temperature: float, hard_weight: float) -> Objective:
-    """Hinton's loss against a frozen teacher of either form, on the first output of both.
+    def _epoch(self, advance: Callable[..., None]) -> None:
+        """The steps of an epoch that are not done yet."""
+        place, order = self.place, (self.ctx.seed, self.place.epoch)
+        loader = self.ctx.train.loader(
+            self.settings.batch_size,
+            order=order,
+            augment=self.ctx.augment,
+            workers=self.settings.workers,
+            skip=place.step,
+        )
+        total = torch.tensor(place.total, device=self.accelerator.device)
+        self.module.train()
+        for batch in prepare_data_loader(loader, self.accelerator.device, split_batches=True, put_on_device=True):
+            total += self._step(batch)
+            place.step += 1
+            if place.step % STEPS_BETWEEN_CHECKS == 0 or place.step == self.steps:
+                self._refuse_nan(total)
+                advance(0, f"loss {float(total) / place.step:.4f}")
+            advance(1)
+            if self.ctx.interrupted():
+                self._refuse_nan(total)
+                place.total = float(total)
+                self._checkpoint()
+                raise Interruption(f"stopped in epoch {place.epoch} after step {place.step}")
+        place.total = float(total)
 
-    Args:
-        teacher: what to learn from.
-        temperature, hard_weight: see `stages.losses.logits`.
-    """
-    taught, labels = taught_logits(teacher, ctx), supervised(ctx)
+    def _step(self, batch: Batch) -> Tensor:
+        loss = scalar(self.objective(batch, call(self.module, batch.inputs)))
+        self.stepper.zero_grad()
+        self.accelerator.backward(loss)
+        if self.settings.gradient_clip:
+            self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.gradient_clip)
+        self.stepper.step()
+        self.schedule.step()
+        return loss.detach()
 
-    def objective(batch: Batch, outputs: Outputs) -> Tensor:
-        logits, target = first(outputs), taught(batch)
-        if logits.shape != target.shape:
-            raise StageError(
-                f"the student gives logits {tuple(logits.shape)}, the teacher {tuple(target.shape)}",
-                expected="the same shape",
-                fix="Give the student the teacher's number of classes",
-            )
-        hard = labels(batch, outputs) if hard_weight > 0 else logits.new_zeros(())
-        return distillation_loss(logits, target, hard, temperature=temperature, hard_weight=hard_weight)
+    def _close_epoch(self) -> None:
+        """Validate, note what was found, keep the weights if they are the best yet."""
+        place, ctx = self.place, self.ctx
+        self.module.eval()
+        score = mean_score(self.trained, ctx.validation, decode=ctx.decode, score=ctx.score)
+        row = {"epoch": place.epoch, "loss": place.total / self.steps, "validation_score": score}
+        place.history.append({**row, "learning_rate": self.optimizer.param_groups[0]["lr"]})
+        if score > place.best_score:
+            place.best_epoch, place.best_score = place.epoch, score
+            checkpoint.keep(self.trained.module, self.folder / "best.safetensors")
+        ctx.log.debug("epoch %d: loss %.4f, validation score %.4f", place.epoch, row["loss"], score)
+        place.epoch, place.step, place.total = place.epoch + 1, 0, 0.0
+        if place.epoch % self.settings.checkpoint_epochs == 0:
+            self._checkpoint()
 
-    return objective
-
-
-def taught_logits(teacher: Model, ctx: Context) -> Callable[[Batch], Tensor]:
-    """The teacher's logits for a batch of train, computed once an example where no augmentation changes the inputs."""
-    forward = frozen(teacher, ctx.device)
-    kept: dict[int, Tensor] = {}
-
-    def taught(batch: Batch) -> Tensor:
-        index = batch.index.tolist()
-        if all(i in kept for i in index):
-            return torch.stack([kept[i] for i in index])
-        logits = first(forward(batch.inputs))
-        if ctx.augment is None and logits[0].nbytes * len(ctx.train) <= KEPT_BYTES:
-            kept.update(zip(index, logits, strict=True))
-        return logits
-
-    return taught
-
-
-def frozen(model: Model, device: torch.device) -> Callable[[Inputs], Outputs]:
-    """The model's forward without gradients, with outputs on `device`."""
-    if isinstance(model, TorchModel) and device.type != "cpu":
-        model = replace(model, module=copy.deepcopy(model.module).to(device))
-
-    def forward(inputs: Inputs) -> Outputs:
-        return {name: value.to(device) for name, value in model.predict(inputs).items()}
-
-    return forward
-
-
-def first(outputs: Outputs) -> Tensor:
-    """The first output: by convention the logits."""
-    return next(iter(outputs.values()))
-
-
-def scalar(loss: Tensor) -> Tensor:
-    """The loss itself. Raises StageError when it is not a scalar."""
-    if not isinstance(loss, Tensor) or loss.ndim != 0:
-        raise StageError(f"the loss is {kind(loss)}", expected="a scalar tensor", fix="Reduce it, such as by .mean()")
-    return loss
-
-
-class _Keeper:
-    """Validates after each epoch and keeps the best and the last weights on disk."""
-
-    def __init__(self, model: TorchModel, ctx: Context, name: str) -> None:
-        self.model, self.ctx = model, ctx
-        self.folder = ctx.directory / name
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.history: list[Any] = []
-        self.best_epoch, self.best_score = 0, -math.inf
-        self._save("last")
-
-    def keep(self, epoch: int, loss: float, rate: float) -> None:
-        self.model.module.eval()
-        score = mean_score(self.model, self.ctx.validation, decode=self.ctx.decode, score=self.ctx.score)
-        self.history.append({"epoch": epoch, "loss": loss, "validation_score": score, "learning_rate": rate})
-        self._save("last")
-        if score > self.best_score:
-            self.best_epoch, self.best_score = epoch, score
-            self._save("best")
-        self.ctx.log.debug("epoch %d: loss %.4f, validation score %.4f", epoch, loss, score)
-
-    def refuse_nan(self, total: Tensor, epoch: int) -> None:
+    def _refuse_nan(self, total: Tensor) -> None:
         if not torch.isfinite(total):
-            kept = self.folder / "last.safetensors"
             raise StageError(
-                f"the loss became {float(total)} in epoch {epoch}",
+                f"the loss became {float(total)} in epoch {self.place.epoch}",
                 expected="a finite loss",
-                fix=f"Lower learning_rate or gradient_clip; the last finite weights are in {kept}",
+                fix=f"Lower learning_rate or gradient_clip; the last finite weights are in {self.folder}",
             )
 
-    def restore_best(self) -> None:
-        load_model(self.model.module, str(self.folder / "best.safetensors"))
+    def _checkpoint(self) -> None:
+        progress = asdict(self.place)
+        checkpoint.save(self.folder, self.origin, self.trained.module, self.optimizer, self.schedule, progress)
 
-    def _save(self, name: str) -> None:
-        save_model(self.model.module, str(self.folder / f"{name}.safetensors"))
+
+def _digest(settings: TrainingSettings, seed: int, module: nn.Module) -> str:
+    """Tells trainings apart by their settings, their seed and the weights that they begin with."""
+    whole = hashlib.sha256(f"{settings.model_dump_json()} {seed}".encode())
+    for name, value in module.state_dict().items():
+        whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        whole.update(value.detach().cpu().flatten().view(torch.uint8).numpy())
+    return whole.hexdigest()

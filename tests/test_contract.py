@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from pipeline import model as models
 from pipeline.catalogue import built_in_stages
 from pipeline.deploy import deploy
+from pipeline.maker import digest, save_exactly
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context, Stage, forms
-from pipeline.store import commit, digest
 from pipeline.use import Reference
 
 STAGES = built_in_stages()
@@ -90,7 +90,8 @@ def test_it_leaves_its_input_alone_and_what_it_makes_survives_save_and_load(
     assert weights(model, tmp_path / "after") == before
     _, gives = forms(STAGES[name])
     assert isinstance(result, gives or type(model))
-    loaded, _ = commit(result, tmp_path / "result", HERE)
+    save_exactly(result, tmp_path / "result", HERE)
+    loaded = models.load(tmp_path / "result", HERE)
     inputs = {"input": torch.rand(5, 1, 8, 8)}
     assert torch.equal(loaded.predict(inputs)["output"], result.predict(inputs)["output"])
 
@@ -102,9 +103,27 @@ def test_the_same_seed_gives_the_same_model(
     model, digests = given(name), []
     for attempt in range(2):
         torch.manual_seed(7)
-        result = made(name).run(model, context(baseline=model, seed=7))
+        directory = tmp_path / f"work-{attempt}"
+        directory.mkdir()
+        result = made(name).run(model, context(baseline=model, seed=7, directory=directory))
         digests.append(weights(result, tmp_path / str(attempt)))
     assert digests[0] == digests[1]
+
+
+@every_stage
+def test_given_the_folder_of_an_earlier_attempt_it_makes_the_same_model_and_reports_the_same(
+    name: str, given: Callable[[str], Model], context: Any, tmp_path: Path
+) -> None:
+    model, found = given(name), []
+    for attempt in range(2):
+        torch.manual_seed(7)
+        result = made(name).run(model, context(baseline=model, seed=7))
+        found.append((weights(result, tmp_path / str(attempt)), {**context.reports}))
+        context.reports.clear()
+    assert found[0][0] == found[1][0]
+    assert set(found[0][1]) == set(found[1][1])
+    if not STAGES[name].host_bound:
+        assert found[0][1] == found[1][1]
 
 
 @every_stage

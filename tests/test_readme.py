@@ -1,5 +1,6 @@
 """The README is true: its files are written, its commands run, its targets exist, its map is the tree."""
 
+import os
 import re
 import subprocess
 import sys
@@ -24,8 +25,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shrink(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return python("-m", "pipeline", *words, cwd=cwd)
+
+
+def python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, "-m", "pipeline", *words], cwd=cwd, capture_output=True, text=True, check=False
+        [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -36,7 +42,8 @@ def test_model_data_and_stage_of_ones_own_take_under_20_lines_each() -> None:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("shrink ") and "digits" not in c])
 def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
-    words = command.split("#")[0].split()[1:]
+    newest = max((folder / "runs").glob("*/record.json"), default=folder).parent
+    words = command.replace("runs/RUN", str(newest)).split("#")[0].split()[1:]
     done = shrink(*words, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -52,7 +59,7 @@ def test_a_make_target_of_the_readme_exists(command: str) -> None:
 def test_the_python_of_the_readme_runs_in_under_10_lines(folder: Path) -> None:
     (code,) = re.findall(r"```python\n(from pipeline.runner.*?)```", README, flags=re.DOTALL)
     assert len(code.strip().splitlines()) < 10
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    done = python("-c", code, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 

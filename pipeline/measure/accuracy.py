@@ -71,6 +71,8 @@ def evaluate(
         with blame(StageError, f"the task's metric `{name}`"):
             # Only metrics over the whole set need the targets at once.
             estimates[name] = _metric(function, found, torch.cat(targets))
+        if not np.isfinite(estimates[name].value):
+            raise StageError(f"the task's metric `{name}` is {estimates[name].value}", expected="a finite number")
     return Evaluation(found.predictions, found.scores, estimates)
 
 
@@ -98,7 +100,7 @@ def compare(model: Evaluation, baseline: Evaluation, *, logits: bool, seed: int 
     kept = retention(ours, theirs, seed)
     found: dict[str, Any] = {
         "retention": kept,
-        "retention_reason": None if kept else f"the baseline's mean score is {theirs.mean():.4g}, not above zero",
+        "retention_reason": None if kept else "scores are not on a ratio scale: not all above zero; see the drop",
         "drop": drop(ours, theirs, seed),
         "agreement": agreement(model.predictions, baseline.predictions, logits),
     }
@@ -111,8 +113,13 @@ def compare(model: Evaluation, baseline: Evaluation, *, logits: bool, seed: int 
     return found
 
 
-def agreement(model: Tensor, baseline: Tensor, logits: bool) -> float:
-    """Share of examples on which both decide the same: the best class of logits (N, ..., classes), else the value."""
+def agreement(model: Tensor, baseline: Tensor, logits: bool) -> float | None:
+    """Share of examples on which both decide the same: the best class of logits (N, ..., classes), else the value.
+
+    None for real numbers that are no logits: equality means nothing there.
+    """
+    if not logits and model.is_floating_point():
+        return None
     same = model.argmax(-1) == baseline.argmax(-1) if logits else model == baseline
     return float(same.reshape(len(same), -1).all(1).double().mean())
 

@@ -8,6 +8,8 @@ activations, normalization, pooling or embeddings. They are counted on the ONNX 
 import warnings
 from collections.abc import Callable
 from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx
 import torch
@@ -15,7 +17,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.deploy import slow_path
+from pipeline.deploy import EXTERNAL_DATA_BYTES, slow_path
+from pipeline.errors import StageError, blame
 from pipeline.measure.size import elements
 from pipeline.model import Inputs, OnnxModel, call
 
@@ -65,7 +68,24 @@ def onnx_macs(model: OnnxModel) -> int:
     graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     shapes = {v.name: _dims(v) for v in (*graph.input, *graph.output, *graph.value_info)}
     shapes |= {t.name: list(t.dims) for t in graph.initializer}
-    return sum(COUNTERS[node.op_type](node, shapes) for node in graph.node if node.op_type in COUNTERS)
+    counted = [node for node in graph.node if node.op_type in COUNTERS]
+    ends = {name for node in counted for name in (*node.input, *node.output) if name}
+    unknown = sorted(name for name in ends if name not in shapes or 0 in shapes[name])
+    if unknown:
+        shapes |= _seen_shapes(proto, model, unknown)
+    return sum(COUNTERS[node.op_type](node, shapes) for node in counted)
+
+
+def _seen_shapes(proto: onnx.ModelProto, model: OnnxModel, names: list[str]) -> Shapes:
+    """Shapes of inner values that inference cannot tell, from running the graph on one example."""
+    outputs = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
+    with TemporaryDirectory() as folder, blame(StageError, "counting MACs"):
+        place = Path(folder) / "model.onnx"
+        onnx.save(proto, place, save_as_external_data=proto.ByteSize() > EXTERNAL_DATA_BYTES)
+        one = {name: value[:1] for name, value in model.example.items()}
+        seen = OnnxModel(place, one, optimize=False).predict(one)
+    return {name: list(seen[name].shape) for name in names}
 
 
 def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
@@ -93,6 +113,11 @@ def _recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
     return steps * batch * directions * rows * (inputs + hidden)
 
 
+def _quantized_recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
+    steps, batch, _ = shapes[node.input[0]]
+    return steps * batch * (prod(shapes[node.input[1]]) + prod(shapes[node.input[2]]))
+
+
 def _attention(node: onnx.NodeProto, shapes: Shapes) -> int:
     queries, keys, _ = (shapes[name] for name in node.input[:3])
     return (prod(queries) + prod(shapes[node.output[0]])) * keys[-2]
@@ -115,6 +140,7 @@ COUNTERS: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
     "Gemm": _gemm,
     **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul"), _matmul),
     **dict.fromkeys(GATES, _recurrent),
+    "DynamicQuantizeLSTM": _quantized_recurrent,
     "Attention": _attention,
     "Einsum": _einsum,
 }

@@ -13,10 +13,23 @@ from pipeline.statistics import retention
 
 @dataclass(frozen=True)
 class Known:
-    """A model with what has been found out about it, so that nothing is computed twice."""
+    """A model with what has been found out about it, so that nothing is computed twice.
+
+    Args:
+        model: in the form in which it goes on.
+        folder: where it is saved.
+        measured: where its predictions are.
+        key: of the measurement in the store.
+        digest: of its files.
+        deployed: the file to deploy.
+        evaluation: on the test split.
+        measure: as it stands in the record.
+    """
 
     model: Model
     folder: Path
+    measured: Path
+    key: str
     digest: str
     deployed: OnnxModel
     evaluation: Evaluation

@@ -1,5 +1,6 @@
 """The table at the end of a run, and what `shrink plan` and `shrink stages` print."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,17 @@ def show(record: Record, console: Console) -> None:
     folder = shown(Path(record.folder))
     places = [f"model: {folder / record.final.file}"] if record.final else []
     # Left to the terminal to wrap, so that a path can be copied whole.
-    console.print(Text("\n".join([*places, f"run: {folder}    MLflow: make ui"])), soft_wrap=True)
+    places.append(f"run: {folder}    MLflow: {_mlflow(Path(record.folder).parent)}")
+    console.print(Text("\n".join(places)), soft_wrap=True)
+
+
+def _mlflow(runs: Path) -> str:
+    """How to look at it in MLflow."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri:
+        return uri
+    default = runs == Path.cwd() / "runs" and Path("Makefile").exists()
+    return "make ui" if default else f"mlflow ui --backend-store-uri sqlite:///{runs / 'mlflow.db'}"
 
 
 def table(record: Record, width: int = WIDE) -> Table:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class Latency(Stage):
 
     Reference: Tomas Kalibera and Richard Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013.
     """
+
+    host_bound: ClassVar[bool] = True
 
     runtimes: tuple[Literal["onnxruntime", "torch"], ...] = Field(
         ("onnxruntime",), min_length=1, description="where to run: onnxruntime (the file that is deployed), torch"

@@ -10,9 +10,11 @@ from pipeline.measure.cost import torch_params
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Outlook, Stage
 from pipeline.use import Reference
-from stages.training import TrainingSettings, distill, first, train
+from stages.objectives import distill, first
+from stages.training import TrainingSettings, train
 
 SMALLEST_SHARE = 0.1
+NO_LOGITS = "Train the small model with train.supervised, or give the task logits"
 
 
 class LogitDistillation(TrainingSettings, Stage):
@@ -37,6 +39,10 @@ class LogitDistillation(TrainingSettings, Stage):
 
     def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
         """Refuses logits of another shape; warns of T = 1 and of a student far smaller than its teacher."""
+        if not outlook.logits:
+            raise ConfigError("the task's predictions are no logits", expected="Task(logits=True)", fix=NO_LOGITS)
+        if self.teacher == "baseline" and outlook.in_baseline:
+            raise ConfigError("there is no baseline yet", fix="Use teacher: incoming inside `baseline:`")
         if self.temperature == 1:
             yield "temperature 1 shows the student little beyond the best class; 2 to 10 are usual"
         student = TorchModel.build(self.student, outlook.model.example)

@@ -64,9 +64,11 @@ def compare(model: TorchModel, exported: OnnxModel, ctx: Context, examples: int)
     for batch in chosen.loader(BATCH_SIZE):
         ours, theirs = exported.predict(batch.inputs), model.predict(batch.inputs)
         largest = max([largest, *(_difference(ours[name], theirs[name]) for name in theirs)])
-        decided = [ctx.decode(form.predict, batch.inputs) for form in (exported, model)]
-        same += int(_same_decision(*decided))
-    return {"largest_difference": largest, "agreement": same / len(chosen), "examples": len(chosen)}
+        decisions = [ctx.decode(form.predict, batch.inputs) for form in (exported, model)]
+        comparable = ctx.logits or not decisions[0].is_floating_point()
+        same += _agreeing(decisions[0], decisions[1], ctx.logits)
+    agreement = same / len(chosen) if comparable else None
+    return {"largest_difference": largest, "agreement": agreement, "examples": len(chosen)}
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float:
@@ -75,8 +77,8 @@ def _difference(ours: Tensor, theirs: Tensor) -> float:
     return float(torch.nan_to_num(error, nan=float("inf")).max()) if error.numel() else 0.0
 
 
-def _same_decision(ours: Tensor, theirs: Tensor) -> Tensor:
-    """How many examples of a batch are decided alike: by the best entry of the last axis, or by value."""
-    if ours.is_floating_point() and ours.ndim > 1:
+def _agreeing(ours: Tensor, theirs: Tensor, logits: bool) -> int:
+    """How many examples of a batch are decided alike: by the best class of logits, else by value."""
+    if logits:
         ours, theirs = ours.argmax(-1), theirs.argmax(-1)
-    return (ours == theirs).reshape(len(ours), -1).all(1).sum()
+    return int((ours == theirs).reshape(len(ours), -1).all(1).sum())

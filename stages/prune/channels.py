@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from accelerate.utils import send_to_device
-from pydantic import Field, JsonValue, model_validator
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import nn
 
 from pipeline.errors import ConfigError, ShrinkError, StageError, blame
@@ -14,13 +14,14 @@ from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Inputs, TorchModel, call
 from pipeline.stage import Context, Outlook, Stage
 from pipeline.use import nearest
+from stages.objectives import Objective, distill, supervised
 from stages.prune import engine
 from stages.prune.reshape import USE, difference
 from stages.prune.search import Counts, Scope, removed, solve
-from stages.training import Objective, TrainingSettings, distill, supervised, train
+from stages.training import TrainingSettings, train
 
 TAYLOR_BATCH = 32
-FAR_BELOW = 0.9  # of the target; below it the report carries a warning
+FAR_BELOW = 0.9  # of the target; below it the record carries a warning
 
 
 class Recovery(TrainingSettings):
@@ -44,6 +45,8 @@ class ChannelPruning(Stage):
         Taylor importance: P. Molchanov, A. Mallya, S. Tyree, I. Frosio, J. Kautz, "Importance Estimation for Neural
         Network Pruning", 2019, arXiv:1906.10771; here the sum of |gradient * weight|.
     """
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [t]} for t in ("macs", "params", "channels")]})
 
     macs: float | None = Field(default=None, gt=0, lt=1, description="share of the MACs kept, at most")
     params: float | None = Field(default=None, gt=0, lt=1, description="share of the parameters kept, at most")
@@ -78,6 +81,12 @@ class ChannelPruning(Stage):
 
     def check(self, before: Sequence[Stage], outlook: Outlook) -> list[str]:
         """Refuse unknown layers where the incoming model is known; warn of steps that train nothing in between."""
+        if self.recovery and self.recovery.teacher != "labels":
+            if not outlook.logits:
+                fix = "Set `recovery: {teacher: labels}`"
+                raise ConfigError("the task's predictions are no logits to distill", fix=fix)
+            if self.recovery.teacher == "baseline" and outlook.in_baseline:
+                raise ConfigError("there is no baseline yet", fix="Use `teacher: incoming` or `teacher: labels`")
         if not before and isinstance(outlook.model, TorchModel):
             self._require_layers(outlook.model.module, ConfigError)
         if self.steps > 1 and not self.recovery and self.importance == "magnitude":
@@ -189,8 +198,10 @@ class ChannelPruning(Stage):
             },
         )
         if left / full < FAR_BELOW * requested:
-            text = "`%s: %g` was asked for and %.3f remains; widths are multiples of round_to = %d"
-            ctx.log.warning(text, name, requested, left / full, self.round_to)
+            ctx.warn(
+                f"`{name}: {requested:g}` was asked for and {left / full:.3f} remains; widths are multiples of "
+                f"round_to = {self.round_to}"
+            )
 
 
 def differentiated(module: nn.Module, ctx: Context) -> nn.Module:

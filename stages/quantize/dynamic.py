@@ -9,13 +9,13 @@ from pydantic import Field
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Outlook, Stage
 from stages.quantize.compact import graphs_in
-from stages.quantize.onnx_tools import SATURATION, check_operators, quantize, saturates, split_gemm
+from stages.quantize.onnx_tools import SATURATION, check_before, check_operators, quantize, saturates, split_gemm
 
 
 class DynamicQuantization(Stage):
     """An ONNX file with 8-bit weights; activations are quantized at run time, so no calibration data is needed.
 
-    Choose it for transformers and recurrent networks, where weights are most of the work and activations vary much.
+    Choose it for transformers, where weights are most of the work and activations vary much.
     On CPUs it makes convolutions several times slower: use `quantize.static` for these.
 
     Example:
@@ -36,6 +36,7 @@ class DynamicQuantization(Stage):
 
     def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
         """Refuse unknown operators; warn of convolutions."""
+        check_before(before)
         check_operators(self.operators, quantizable())
         if "Conv" in self.operators:
             yield "dynamically quantized convolutions are several times slower on CPUs; quantize.static is for them"

@@ -14,7 +14,7 @@ import onnx
 from pipeline.deploy import EXTERNAL_DATA_BYTES, save, strip
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.model import OnnxModel
-from pipeline.stage import Context
+from pipeline.stage import Context, Stage
 from pipeline.use import nearest
 from stages.quantize.compact import QDQ, compact_names, share_initializers
 
@@ -115,6 +115,13 @@ def check_operators(operators: Sequence[str], known: Sequence[str]) -> None:
                 f"`operators` has `{operator}`{nearest(operator, list(known))}",
                 expected="operators that ONNX Runtime can quantize in this way",
             )
+
+
+def check_before(before: Sequence[Stage]) -> None:
+    """Raises ConfigError where an earlier stage quantizes already."""
+    family = __name__.rpartition(".")[0]
+    if any(type(stage).__module__.startswith(family) for stage in before):
+        raise ConfigError("an earlier stage quantizes already", fix="Quantize once, from fp32")
 
 
 def check_names(exclude: Sequence[str], graph: onnx.GraphProto) -> None:

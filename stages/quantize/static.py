@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Outlook, Stage
 from pipeline.task import Batch, Split
-from stages.quantize.onnx_tools import SATURATION, check_operators, quantize, saturates
+from stages.quantize.onnx_tools import SATURATION, check_before, check_operators, quantize, saturates
 
 FEW = 100
 
@@ -52,8 +52,10 @@ class StaticQuantization(Stage):
 
     def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
         """Refuse unknown operators and a percentile without its method; warn of few calibration examples."""
+        check_before(before)
         check_operators(self.operators or (), quantizable())
-        if "percentile" in self.model_fields_set and self.calibration != "percentile":
+        default = type(self).model_fields["percentile"].default
+        if self.percentile != default and self.calibration != "percentile":
             raise ConfigError(
                 f"`percentile` is {self.percentile:g} and `calibration` is {self.calibration}",
                 fix="Set calibration: percentile, or leave percentile out",

@@ -2,7 +2,8 @@
 
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Stage
-from stages.training import TrainingSettings, supervised, train
+from stages.objectives import supervised
+from stages.training import TrainingSettings, train
 
 
 class SupervisedTraining(TrainingSettings, Stage):

@@ -149,7 +149,7 @@ def test_kl_divergence_agrees_with_torch_distributions(shape: tuple[int, ...]) -
 def test_agreement_is_of_the_best_class_or_of_the_value() -> None:
     ours, theirs = torch.tensor([[1.0, 2], [2, 1], [0, 3], [5, 4]]), torch.tensor([[0.0, 1], [0, 1], [1, 2], [9, 0]])
     assert agreement(ours, theirs, logits=True) == 0.75
-    assert agreement(ours, theirs, logits=False) == 0
+    assert agreement(ours, theirs, logits=False) is None
     assert agreement(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 0]), logits=False) == 0.5
 
 
@@ -174,7 +174,7 @@ def test_compare_counts_flips_against_the_baseline() -> None:
 def test_compare_leaves_out_what_means_nothing() -> None:
     found = compare(graded([-1.5, -2, -3]), graded([-1, -2, -2.5]), logits=False)
     assert found["retention"] is None
-    assert found["retention_reason"] == "the baseline's mean score is -1.833, not above zero"
+    assert found["retention_reason"] == "scores are not on a ratio scale: not all above zero; see the drop"
     assert not {"flips", "mcnemar_p", "kl_mean", "kl_p99"} & set(found)
 
 

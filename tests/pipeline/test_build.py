@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
 
-from pipeline.build import Built, build, outline
+from pipeline.build import Built, build, outline, unwrapped
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.use import import_file
@@ -103,9 +103,9 @@ STAGE = "  - {use: export.onnx}"
         (
             "  - use: export.onnx\n    opset: 17",
             5,
-            "`opset` is 17; expected input should be greater than or equal to 18",
+            "`opset` is 17; expected greater than or equal to 18",
         ),
-        ("  - use: export.onnx\n    opset: new", 5, "`opset` is 'new'; expected input should be a valid integer"),
+        ("  - use: export.onnx\n    opset: new", 5, "`opset` is 'new'; expected a valid integer"),
         ("  - use: distill.logits\n    temperature: 3", 4, "the key `student` is missing. Add `student:`."),
         ("  - use: distill.logits\n    studnt: {use: a.py:B}", 5, "there is no key `studnt`; did you mean `student`?"),
         ("  - use: distill.logits\n    student: 3", 5, "`student` is 3"),
@@ -279,7 +279,68 @@ def test_what_is_suspicious_is_warned_of(project: Project, chain: str, message: 
 
 
 def test_nothing_suspicious_gives_no_warning(project: Project) -> None:
-    assert made(project(distilling(width=12))).warnings == ()
+    trained = distilling(width=12).replace("stages:", "baseline: [{use: train.supervised, epochs: 1}]\nstages:", 1)
+    assert made(project(trained)).warnings == ()
+
+
+def test_a_model_that_nobody_trained_is_warned_of(project: Project) -> None:
+    (warning,) = made(project(distilling(width=12))).warnings
+    assert warning.startswith("the model is untrained: there is no `weights:` and no `baseline:`")
+
+
+@pytest.mark.parametrize("wrap", [lambda s: {"model": s}, lambda s: {"module." + k: v for k, v in s.items()}])
+def test_common_wrappings_of_a_state_dict_are_taken_off(wrap: Callable[[Any], Any]) -> None:
+    state = {"conv1.weight": torch.zeros(1)}
+    assert unwrapped(wrap(state)).keys() == state.keys()
+
+
+def test_a_tensor_is_no_state_dict() -> None:
+    with pytest.raises(ConfigError, match=r"it holds a Tensor; expected a state dict"):
+        unwrapped(torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("import sys\nsys.exit(0)\n", r"it called sys\.exit\(0\)"),
+        ("from networks import TinyNet\n", r"there is no module `networks`\. Write `from \.networks import"),
+    ],
+)
+def test_a_users_file_cannot_end_the_run_in_silence(project: Project, data: str, message: str) -> None:
+    refused(project(**{"data.py": data, "networks.py": ""}), message)
+
+
+EXPORTED = """
+task: {use: data.py}
+model: {use: models.py:TinyNet}
+stages:
+  - {use: export.onnx}
+"""
+QUANTIZED = EXPORTED + "  - {use: quantize.static}\n  - {use: quantize.dynamic}\n"
+
+
+def test_quantizing_twice_is_refused_before_work(project: Project) -> None:
+    refused(project(QUANTIZED), r"stages\[2\] \(quantize\.dynamic\): an earlier stage quantizes already")
+
+
+PRUNED = "{use: prune.channels, macs: 0.5, round_to: 1, recovery: {epochs: 1}}"
+
+REGRESSION = """
+from dataclasses import replace
+import torch
+from .data import task as classes
+
+def task():
+    made = classes()
+    loss = lambda outputs, y: ((outputs["output"][:, 0] - y) ** 2).mean()
+    return replace(made, loss=loss, score=lambda p, y: -((p[:, 0] - y) ** 2), logits=False)
+"""
+
+
+@pytest.mark.parametrize("stage", ["{use: distill.logits, student: {use: models.py:TinyNet}}", PRUNED])
+def test_distilling_what_are_no_logits_is_refused_before_work(project: Project, stage: str) -> None:
+    chain = f"task: {{use: regress.py}}\nmodel: {{use: models.py:TinyNet}}\nstages:\n  - {stage}\n"
+    refused(project(chain, **{"regress.py": REGRESSION}), "the task's predictions are no logits")
 
 
 def test_a_student_of_other_classes_is_refused(project: Project) -> None:

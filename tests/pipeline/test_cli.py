@@ -20,6 +20,8 @@ from pipeline.record import Record
 
 Make = Callable[..., Any]
 
+ROOT = Path(__file__).parents[2]
+
 MINE = """
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Stage
@@ -52,7 +54,7 @@ def shrink(
     log = logging.getLogger("shrinkline")
     before = log.handlers[:], log.propagate, log.level
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "open_tracking", lambda *_: nullcontext())
+    monkeypatch.setattr(runner, "open_tracking", lambda *_, **__: nullcontext())
     monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path))
 
     def call(*args: Any) -> Ended:
@@ -75,6 +77,11 @@ def chain(project: Make) -> Callable[..., Path]:
     )
 
 
+def only_run(runs: Path) -> Path:
+    (file,) = runs.glob("*/record.json")
+    return file.parent
+
+
 def messages(err: str) -> list[str]:
     return [line for line in err.splitlines() if line.startswith("shrink: ")]
 
@@ -82,8 +89,7 @@ def messages(err: str) -> list[str]:
 def test_a_run_ends_with_a_table_on_stdout_and_its_log_on_stderr(shrink: Make, chain: Make, tmp_path: Path) -> None:
     ended = shrink("run", chain())
     assert ended.code == 0
-    (folder,) = (tmp_path / "runs").iterdir()
-    record = Record.load(folder)
+    record = Record.load(only_run(tmp_path / "runs"))
     assert record.baseline is not None
     assert "mine.py" in ended.out
     assert f"{record.baseline.score:.4f}" in ended.out
@@ -96,7 +102,7 @@ def test_json_is_one_document_on_stdout_that_is_the_record(shrink: Make, chain: 
     ended = shrink(
         "run", chain("print('a stage that prints'); return model"), "--json", "--runs", tmp_path / "elsewhere"
     )
-    (folder,) = (tmp_path / "elsewhere").iterdir()
+    folder = only_run(tmp_path / "elsewhere")
     assert json.loads(ended.out) == json.loads((folder / "record.json").read_text())
     assert "a stage that prints" in ended.err
 
@@ -147,7 +153,7 @@ def test_usage_and_config_errors_exit_2_with_what_is_wrong(
     ("body", "code", "message"),
     [
         ("raise ValueError('no luck')", 3, "shrink: stages[0] (mine.py): ValueError: no luck"),
-        ("return 3", 3, "shrink: stages[0] (mine.py): run gave int; expected a TorchModel or an OnnxModel"),
+        ("return 3", 3, "shrink: stages[0] (mine.py): run gave int; expected TorchModel, as it is annotated"),
         (
             "raise OSError(28, 'No space left on device')",
             4,
@@ -182,7 +188,7 @@ def broken(*_: Any, **__: Any) -> Any:
 def test_a_bug_of_ours_says_so_and_keeps_its_traceback_in_a_file(
     shrink: Make, chain: Make, monkeypatch: pytest.MonkeyPatch, debug: bool
 ) -> None:
-    monkeypatch.setattr(runner, "judge", broken)
+    monkeypatch.setattr("pipeline.chain.judge", broken)
     ended = shrink("run", chain(), *(["--debug"] if debug else []))
     assert ended.code == 70
     (line,) = messages(ended.err)
@@ -195,14 +201,19 @@ def test_a_bug_of_ours_says_so_and_keeps_its_traceback_in_a_file(
 
 
 def test_memory_that_runs_out_in_our_own_code_is_no_bug(
-    shrink: Make, chain: Make, monkeypatch: pytest.MonkeyPatch
+    shrink: Make, chain: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exhausted(*_: Any) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(runner, "judge", exhausted)
+    monkeypatch.setattr("pipeline.chain.judge", exhausted)
     ended = shrink("run", chain())
-    assert (ended.code, messages(ended.err)) == (4, ["shrink: disk or memory ran out: no room"])
+    folder = only_run(tmp_path / "runs")
+    (line,) = messages(ended.err)
+    assert ended.code == 4
+    assert line.startswith(f"shrink: {folder}: disk or memory ran out: no room. The chain needs about ")
+    assert line.endswith(f" are free; `shrink resume {folder}` goes on.")
+    assert Record.load(folder).failure is not None
 
 
 def test_plan_shows_the_resolved_chain_and_trains_nothing(shrink: Make, project: Make, tmp_path: Path) -> None:
@@ -255,7 +266,10 @@ def test_register_and_overrides_reach_the_runner(shrink: Make, monkeypatch: pyte
 
     monkeypatch.setattr(runner, "run", run)
     shrink("run", "a.yaml", "--set", "a=1", "--set", "b=2", "--register", "tiny", "--runs", "there")
-    assert given == {"config": Path("a.yaml"), "overrides": ["a=1", "b=2"], "runs": Path("there"), "register": "tiny"}
+    expected = {"config": Path("a.yaml"), "overrides": ["a=1", "b=2"], "runs": Path("there"), "register": "tiny"}
+    assert given == {**expected, "require_tracking": False, "lock_timeout": None}
+    shrink("run", "a.yaml", "--require-tracking", "--lock-timeout", "2.5")
+    assert (given["require_tracking"], given["lock_timeout"]) == (True, 2.5)
 
 
 def process(*args: Any, **rest: Any) -> "subprocess.Popen[str]":
@@ -274,6 +288,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_a_real_process_prints_one_json_document_and_logs_to_stderr(chain: Make, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment["PYTHONPATH"] = str(ROOT)
     command = process(
         "-m", "pipeline", "run", chain(budget="size: {max: 1 kB}"), "--json", cwd=tmp_path, env=environment
     )
@@ -286,12 +301,20 @@ def test_a_real_process_prints_one_json_document_and_logs_to_stderr(chain: Make,
     assert "Traceback" not in err
 
 
-def test_an_interrupt_ends_a_real_process_with_130_and_the_baseline_on_disk(chain: Make, tmp_path: Path) -> None:
+def test_a_second_interrupt_ends_a_real_process_at_once_with_130_and_the_baseline_on_disk(
+    chain: Make, tmp_path: Path
+) -> None:
     path = chain("import time; (ctx.directory / 'started').touch(); time.sleep(100)")
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": "nonsense://"}
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "nonsense://", "PYTHONPATH": str(ROOT)}
     command = process("-m", "pipeline", "run", path, cwd=tmp_path, env=environment)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("runs/*/stages/0-mine/work/started")):
+    while not list(tmp_path.glob("runs/store/work/*/started")):
+        assert time.monotonic() < deadline
+        assert command.poll() is None
+        time.sleep(0.1)
+    folder = only_run(tmp_path / "runs")
+    command.send_signal(signal.SIGINT)
+    while "once more stops at once" not in (folder / "run.log").read_text():
         assert time.monotonic() < deadline
         assert command.poll() is None
         time.sleep(0.1)
@@ -300,5 +323,61 @@ def test_an_interrupt_ends_a_real_process_with_130_and_the_baseline_on_disk(chai
     assert (command.returncode, out) == (130, "")
     assert messages(err) == ["shrink: interrupted"]
     assert "Traceback" not in err
-    (folder,) = [entry for entry in (tmp_path / "runs").iterdir() if entry.is_dir()]
     assert Record.load(folder).baseline is not None
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "no JSON"])
+def test_resume_of_a_folder_that_is_no_run_exits_2(shrink: Make, tmp_path: Path, content: str | None) -> None:
+    folder = tmp_path / "folder"
+    if content is not None:
+        folder.mkdir()
+        (folder / "record.json").write_text(content)
+        (folder / "journal.jsonl").write_text(json.dumps({"event": "start", "folder": str(folder)}) + "\n")
+    ended = shrink("resume", folder)
+    assert ended.code == 2
+    assert messages(ended.err)[0].startswith(f"shrink: {folder}: ")
+
+
+@pytest.mark.parametrize(("budget", "code"), [("size: {max: 1 MB}", 0), ("size: {max: 1 kB}", 1)])
+def test_resume_of_a_finished_run_gives_the_same_record_and_exit_code(
+    shrink: Make, chain: Make, tmp_path: Path, budget: str, code: int
+) -> None:
+    path = chain("import time; time.sleep(0.01); return model", budget)
+    before = shrink("run", path, "--json")
+    again = shrink("resume", only_run(tmp_path / "runs"), "--json")
+    assert (before.code, again.code) == (code, code)
+    first, second = json.loads(before.out), json.loads(again.out)
+    assert json.loads((only_run(tmp_path / "runs") / "record.json").read_text()) == second
+    for made in (first["baseline"], *first["stages"]):
+        made["cached"] = made["key"] is not None  # the one thing that differs: the stages' results were there
+    assert first == second
+
+
+def test_a_run_that_another_process_works_on_is_left_alone(shrink: Make, chain: Make, tmp_path: Path) -> None:
+    shrink("run", chain())
+    folder = only_run(tmp_path / "runs")
+    before = (folder / "journal.jsonl").read_bytes()
+    hold = "import fcntl; f = open('lock', 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    other = process("-c", hold, cwd=folder, stdin=subprocess.PIPE)
+    assert other.stdout is not None
+    other.stdout.readline()
+    ended = shrink("resume", folder)
+    other.communicate("\n", timeout=60)
+    assert (ended.code, messages(ended.err)) == (75, [f"shrink: {folder}: another process works on this run"])
+    assert (folder / "journal.jsonl").read_bytes() == before
+    assert shrink("resume", folder).code == 0
+
+
+def test_tracking_that_is_required_and_down_exits_7_before_any_work(
+    shrink: Make, chain: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.tracking import open_tracking
+
+    monkeypatch.setattr(runner, "open_tracking", open_tracking)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    ended = shrink("run", chain(), "--require-tracking")
+    assert ended.code == 7
+    assert messages(ended.err)[0].startswith("shrink: MLflow cannot be reached")
+    assert "begin" not in (only_run(tmp_path / "runs") / "journal.jsonl").read_text()
+    assert not (tmp_path / "runs" / "store").exists()

@@ -201,3 +201,23 @@ def test_a_quantized_file_counts_as_its_original(tmp_path: Path, kind: str) -> N
     assert model.predict(model.example)["y"].shape == (2, 8, 7, 7)
     assert onnx_macs(model) == 49 * 8 * 36
     assert onnx_params(model) == 288
+
+
+class Tagger(torch.nn.Module):
+    """An embedding, an LSTM and a wide head on the last step, whose shape ONNX's inference does not tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.lstm = torch.nn.Embedding(50, 8), torch.nn.LSTM(8, 16, batch_first=True)
+        self.head = torch.nn.Linear(16, 500)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.lstm(self.embedding(x))[0][:, -1])
+
+
+def test_a_shape_that_inference_cannot_tell_is_seen_and_not_counted_as_zero(tmp_path: Path) -> None:
+    example = {"input": torch.randint(0, 50, (2, 12))}
+    model = TorchModel(Tagger(), example, Reference(use="tests:Tagger"))
+    closed_form = 12 * 4 * 16 * (8 + 16) + 16 * 500
+    assert onnx_macs(deploy(model, tmp_path / "m.onnx")) == closed_form
+    assert torch_macs(model.module, example) == closed_form

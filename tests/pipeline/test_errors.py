@@ -51,17 +51,22 @@ def test_blame_names_an_error_that_says_nothing() -> None:
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize(("own", "expected"), [("", "outer"), ("inner", "inner")])
-def test_blame_fills_in_the_place_of_our_errors_only_where_it_is_missing(own: str, expected: str) -> None:
+@pytest.mark.parametrize(("own", "expected"), [("", "outer"), ("inner", "outer: inner"), ("outer: x", "outer: x")])
+def test_blame_puts_its_place_before_that_of_our_errors(own: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught, blame(StageError, "outer"):
         raise ConfigError("broken", where=own)
     assert caught.value.where == expected
 
 
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, GeneratorExit])
 def test_blame_lets_interrupts_pass_untouched(interrupt: type[BaseException]) -> None:
     with pytest.raises(interrupt), blame(StageError, "stages[0]"):
         raise interrupt
+
+
+def test_blame_does_not_let_foreign_code_end_the_process_as_if_all_were_well() -> None:
+    with pytest.raises(StageError, match=r"stages\[0\]: it called sys\.exit\(0\)"), blame(StageError, "stages[0]"):
+        raise SystemExit(0)
 
 
 def test_blame_says_nothing_of_a_block_that_ends_well() -> None:

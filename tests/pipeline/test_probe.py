@@ -100,7 +100,9 @@ def graded(outputs: dict[str, Tensor], targets: Tensor) -> Any:
         ({"loss": lambda o, t: o["logits"].sum()}, "KeyError: 'logits'"),
         ({"score": lambda p, t: (p.argmax(-1) == t).float().mean()}, r"score gave a tensor of shape \(\);"),
         ({"score": lambda p, t: 1.0}, "score gave a float"),
-        ({"decode": lambda f, i: f({"x": i["input"]}).values()}, "task, train examples .*Look at the shapes"),
+        ({"decode": lambda f, i: f({"x": i["input"]}).values()}, "decode gave a dict_values; expected logits"),
+        ({"decode": lambda f, i: f(i)["output"][:, 0]}, r"decode gave a tensor of shape \(\d,\); expected logits"),
+        ({"metrics": {"f1": lambda p, t: 1 / 0}}, "metric `f1`: ZeroDivisionError"),
     ],
 )  # fmt: skip
 def test_a_loss_or_score_of_the_wrong_shape_is_refused(

@@ -18,7 +18,7 @@ MEASURE: dict[str, Any] = {
 }  # fmt: skip
 PLACE: dict[str, Any] = {
     "seconds": 1.5, "form": "onnx", "folder": "stages/0-a/model", "file": "stages/0-a/model/model.onnx", "digest": "d",
-    "predictions": "stages/0-a/predictions.safetensors",
+    "predictions": "stages/0-a/predictions.safetensors", "finished": "2026-01-01T00:00:05.000+00:00",
 }  # fmt: skip
 
 

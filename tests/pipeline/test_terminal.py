@@ -18,6 +18,7 @@ from pipeline.statistics import Estimate
 COMMON: dict[str, Any] = {
     "payload_bytes": 3200, "test_samples": 128, "form": "onnx", "folder": "stages/0/model", "digest": "d",
     "file": "stages/0/model/model.onnx", "predictions": "p",
+    "finished": "2026-01-01T00:00:05.000+00:00",
 }  # fmt: skip
 
 

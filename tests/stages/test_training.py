@@ -15,11 +15,23 @@ from pipeline.measure.accuracy import mean_score
 from pipeline.model import Outputs, TorchModel
 from pipeline.stage import Context
 from pipeline.task import Batch, Task
-from stages.training import TrainingSettings, make_optimizer, make_schedule, supervised, train
+from stages.objectives import supervised
+from stages.training import TrainingSettings, make_optimizer, make_schedule, train
 
 Make = Callable[..., Any]
 
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 32, "learning_rate": 0.01}
+
+
+@pytest.fixture
+def context(context: Make, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Each context has a folder of its own: in the same one a training would go on from the other's checkpoint."""
+
+    def make(**changes: Any) -> Context:
+        return context(**{"directory": tmp_path_factory.mktemp("work"), **changes})
+
+    make.reports = context.reports  # type: ignore[attr-defined]
+    return make
 
 
 def weights(model: TorchModel) -> Tensor:
@@ -87,8 +99,11 @@ def test_kept_weights_are_safetensors_that_load(tiny: Make, context: Make) -> No
 
     ctx = context()
     trained = fit(tiny(), ctx)
-    files = sorted(file.name for file in (ctx.directory / "training").iterdir())
-    assert files == ["best.safetensors", "last.safetensors"]
+    folder = ctx.directory / "training"
+    files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    (newest,) = folder.glob("checkpoint-*")  # one at the start, one an epoch, one at the end; the earlier ones are gone
+    parts = ("model.safetensors", "tensors.safetensors", "state.json")
+    assert files == {"best.safetensors", *(f"{newest.name}/{part}" for part in parts)}
     best = load_file(ctx.directory / "training" / "best.safetensors")
     assert all(torch.equal(best[name], value) for name, value in trained.module.state_dict().items())
 
@@ -184,10 +199,12 @@ def test_a_loss_that_becomes_nan_stops_with_the_epoch_and_finite_weights(tiny: M
     ) as caught:
         train(tiny(), objective, settings, ctx)
     kept = Path(str(caught.value).rpartition(" in ")[2].rstrip("."))
-    assert kept == ctx.directory / "training" / "last.safetensors"
+    assert kept == ctx.directory / "training"
     from safetensors.torch import load_file
 
-    assert all(torch.isfinite(value).all() for value in load_file(kept).values())
+    files = list(kept.rglob("*.safetensors"))
+    assert {"best.safetensors", "model.safetensors"} <= {file.name for file in files}
+    assert all(torch.isfinite(value).all() for file in files for value in load_file(file).values())
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from pipeline.model import TorchModel
 from pipeline.stage import Context, Outlook
 from pipeline.use import Reference
 from stages.distill.logits import LogitDistillation
+from stages.objectives import distill
 from stages.train.supervised import SupervisedTraining
-from stages.training import TrainingSettings, distill, train
+from stages.training import TrainingSettings, train
 
 Make = Callable[..., Any]
 
@@ -25,6 +26,17 @@ from torch import nn
 def make(width=8, classes=4):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, classes))
 """
+
+
+@pytest.fixture
+def context(context: Make, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Each context has a folder of its own: in the same one a training would go on from the other's checkpoint."""
+
+    def make(**changes: Any) -> Context:
+        return context(**{"directory": tmp_path_factory.mktemp("work"), **changes})
+
+    make.reports = context.reports  # type: ignore[attr-defined]
+    return make
 
 
 @pytest.fixture

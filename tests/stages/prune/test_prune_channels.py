@@ -17,9 +17,10 @@ from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import onnx_macs, torch_macs, torch_params
 from pipeline.model import TorchModel
 from pipeline.stage import Outlook, stage_class
+from stages.objectives import supervised
 from stages.prune import channels
 from stages.prune.channels import ChannelPruning, differentiated
-from stages.training import TrainingSettings, supervised, train
+from stages.training import TrainingSettings, train
 
 
 def digest(model):

@@ -1,0 +1,192 @@
+"""One chain, forwards: make the baseline, measure it; then for each stage obtain its result, measure, record, log."""
+
+import logging
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline import disk
+from pipeline.build import Built
+from pipeline.errors import Interruption, ResourceError, ShrinkError, StageError, blame, is_exhausted
+from pipeline.gate import judge, verdict
+from pipeline.maker import Maker, Result
+from pipeline.measure.model import Known, measure
+from pipeline.record import Failure, ModelRecord, Record, StageRecord
+from pipeline.stage import Stage
+from pipeline.tracking import Tracking
+
+LOG = logging.getLogger("shrinkline")
+
+
+@dataclass
+class Run:
+    """The state of one run while it lasts."""
+
+    built: Built
+    record: Record
+    maker: Maker
+    tracking: Tracking | None
+    earlier: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    """When the results of a resumed run were measured first, by place and key."""
+    baseline: Known | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.record.folder)
+
+    def forwards(self) -> Record:
+        """The whole chain; whatever ends it, journal and record say how far it came."""
+        for warning in self.record.warnings:
+            LOG.warning(warning)
+        try:
+            return self._judged(self._chain())
+        except ShrinkError as error:
+            ended = self._ended(error)
+            if ended is error:
+                raise
+            raise ended from error
+        except (OSError, MemoryError) as error:
+            if not is_exhausted(error):
+                raise
+            raise self._ended(ResourceError(f"disk or memory ran out: {error}", where=str(self.folder))) from error
+
+    def _judged(self, last: Known) -> Record:
+        self.record.gates = judge(self.built.config.budget, last.measure)
+        self.record.verdict = verdict(self.record.gates)
+        self._keep()
+        self.maker.journal.write("end", verdict=self.record.verdict)
+        if self.tracking:
+            self.tracking.finish(self.record, last.deployed)
+            if self.tracking.problem:
+                text = f"MLflow does not have this run whole ({self.tracking.problem}); shrink sync {self.folder}"
+                self.record.warnings.append(text)
+                self.record.save()
+        return self.record
+
+    def _chain(self) -> Known:
+        self.baseline = known = self._make_baseline()
+        result = self.maker.baseline = Result(known.model, known.digest, known.folder)
+        for position, (place, stage) in enumerate(self.built.stages):
+            use = self.built.config.stages[position].use
+            folder = self.folder / "stages" / f"{position}-{_short(use)}"
+            result = self.maker.make(place, stage, use, result, folder)
+            known = self._examined(place, result, folder, known)
+            self._record(position, use, place, stage, result, known)
+        return known
+
+    def _make_baseline(self) -> Known:
+        """Run the `baseline:` chain and measure what it made: the reference of everything after it."""
+        result, reports, seconds = self.maker.start(self.folder / "start" / "model"), dict[str, Any](), 0.0
+        place, cached, keys = "model", False, list[str | None]()
+        for i, (place, stage) in enumerate(self.built.baseline):
+            use = self.built.config.baseline[i].use
+            result = self.maker.make(place, stage, use, result, self.folder / "baseline" / f"{i}-{_short(use)}")
+            reports |= {f"{i}.{name}": value for name, value in result.reports.items()}
+            seconds, cached = seconds + result.seconds, result.cached
+            keys.append(result.key)
+        known = self._examined(place, result, self.folder / "baseline", None)
+        located = self._located(place, known, replace(result, seconds=seconds, cached=cached), keys)
+        self.record.baseline = ModelRecord(**known.measure.model_dump(), **located, reports=reports)
+        self._keep()
+        return known
+
+    def _examined(self, place: str, result: Result, folder: Path, before: Known | None) -> Known:
+        """What is known of a result; of one that only measured, what was known before."""
+        given: dict[str, Any] = {"logits": self.built.task.logits, "seed": self.built.config.seed}
+        given |= {"baseline": self.baseline, "before": before}
+        if before and result.measured_only:
+            return replace(before, measure=measure(before.deployed, before.evaluation, **given))
+        deployed, evaluation, key = self.maker.examine(place, result, folder)
+        with blame(StageError, place):
+            found = measure(deployed, evaluation, **given)
+        if before and result.digest == before.digest:
+            self._warn(f"{place}: it changed nothing, the model is the same to the byte")
+        return Known(result.model, result.folder, folder, key, result.digest, deployed, evaluation, found)
+
+    def _record(self, position: int, use: str, place: str, stage: Stage, result: Result, known: Known) -> None:
+        before = self.record.stages[-1] if self.record.stages else self.record.baseline
+        reports = dict(result.reports)
+        latency: Any = reports.pop("latency", [])
+        for text in result.warnings:
+            self._warn(f"{place}: {text}")
+        if before and known.measure.size_bytes > before.size_bytes:
+            grown = f"from {before.size_bytes:,} to {known.measure.size_bytes:,} bytes"
+            self._warn(f"{place}: it made the file to deploy larger, {grown}")
+        if result.cached and stage.host_bound:
+            self._warn(f"{place}: its figures are those of an earlier run on this machine")
+        with blame(StageError, place, fix="A report named `latency` is a list of dictionaries"):
+            made = StageRecord(
+                **known.measure.model_dump(),
+                **self._located(place, known, result),
+                position=position,
+                name=use,
+                settings=settings_of(stage),
+                changed=before is None or before.digest != result.digest,
+                reports=reports,
+                latency=latency,
+            )
+        self.record.stages.append(made)
+        self._keep()
+
+    def _located(self, place: str, known: Known, result: Result, keys: Sequence[str | None] = ()) -> dict[str, Any]:
+        """Where a model lies, relative to the run folder, and how it came there."""
+        return {
+            "seconds": round(result.seconds, 3),
+            "finished": self._finished(place, result.key),
+            "cached": result.cached,
+            "key": result.key,
+            "uses": [key for key in (*keys, result.key, known.key) if key],
+            "form": known.model.form,
+            "folder": str(known.folder.relative_to(self.folder)),
+            "file": str(known.deployed.path.relative_to(self.folder)),
+            "digest": known.digest,
+            "predictions": str((known.measured / "predictions.safetensors").relative_to(self.folder)),
+        }
+
+    def _finished(self, place: str, key: str | None) -> str:
+        """When this was measured first; journalled, so that MLflow gets the same time however often it is told."""
+        known = self.earlier.get((place, key))
+        if known is None:
+            known = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self.maker.journal.write("measured", place=place, key=key, finished=known)
+        return known
+
+    def _ended(self, error: ShrinkError) -> ShrinkError:
+        """Keep in journal and record why the run ends; gives the error to raise, with how to go on."""
+        again = f"`shrink resume {shlex.quote(str(self.folder))}` goes on"
+        interrupts = self.maker.interrupts
+        if isinstance(error, StageError) and interrupts.requested():  # Ctrl-C reaches a stage's own processes too
+            error = Interruption(error.found, where=error.where)
+        if isinstance(error, Interruption):
+            error.fix, error.exit_code = again, interrupts.exit_code
+        elif isinstance(error, ResourceError):
+            error.fix = f"{error.fix}. {disk.needs(self.built, self.folder.parent)}; {again}".lstrip(". ")
+        self.record.failure = Failure(where=error.where, message=str(error), exit_code=error.exit_code)
+        event = "stopped" if isinstance(error, Interruption) else "failed"
+        with suppress(*([OSError] if isinstance(error, ResourceError) else [])):  # the disk may be full for these too
+            self.maker.journal.write(event, where=error.where, message=str(error))
+            self._keep()
+        return error
+
+    def _warn(self, text: str) -> None:
+        LOG.warning(text)
+        self.record.warnings.append(text)
+
+    def _keep(self) -> None:
+        self.record.save()
+        if self.tracking:
+            self.tracking.update(self.record)
+
+
+def settings_of(stage: Stage) -> dict[str, Any]:
+    """A stage's settings, resolved, as JSON."""
+    return stage.model_dump(mode="json")
+
+
+def _short(use: str) -> str:
+    return Path(use).stem if use.endswith(".py") else use

@@ -1,0 +1,33 @@
+"""Whether a chain fits on the disk, said before work and not by the last stage."""
+
+import shutil
+from pathlib import Path
+
+from pipeline.build import Built
+from pipeline.errors import ResourceError
+from pipeline.measure.cost import torch_params
+from pipeline.model import TorchModel
+from pipeline.report.terminal import bytes_text
+
+COPIES_OF_A_STAGE = 2  # the model and its deployed form; the run folder holds links
+COPIES_WHILE_TRAINING = 8  # two checkpoints of weights and two moments each, the best weights, the result
+
+
+def estimate_bytes(built: Built) -> int:
+    """Bytes that a chain writes at most, if every stage kept the size of the first model."""
+    weights = 4 * torch_params(built.model.module) if isinstance(built.model, TorchModel) else 0
+    stages = len(built.baseline) + len(built.stages) + 1
+    predictions = 64 * len(built.task.test) * stages
+    return weights * (COPIES_OF_A_STAGE * stages + COPIES_WHILE_TRAINING) + predictions
+
+
+def check(built: Built, runs: Path) -> None:
+    """Raises ResourceError where the disk below `runs` has less room than the chain may need."""
+    if shutil.disk_usage(runs).free < estimate_bytes(built):
+        raise ResourceError("the disk is too full for this chain", where=str(runs), fix=needs(built, runs))
+
+
+def needs(built: Built, runs: Path) -> str:
+    """What the chain needs and what is free, as a clause."""
+    free = shutil.disk_usage(runs).free
+    return f"The chain needs about {bytes_text(estimate_bytes(built))}, {bytes_text(free)} are free"

@@ -1,0 +1,53 @@
+"""journal.jsonl: what happened in a run, a line an event, each on disk before the next thing happens."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """Appends events to a file.
+
+    Args:
+        path: the file; what an earlier process wrote stays, and a torn last line is cut off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path.open("ab", buffering=0)
+        self.size = len(_whole(path.read_bytes()))
+        self.file.truncate(self.size)
+
+    def write(self, event: str, **details: Any) -> None:
+        """Add a line and wait until it is on disk; a line that does not fit leaves no trace."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details}
+        content = json.dumps(line).encode() + b"\n"
+        try:
+            while content:
+                content = content[self.file.write(content) :]
+            os.fsync(self.file.fileno())
+        except OSError:
+            self.file.truncate(self.size)
+            raise
+        self.size = os.fstat(self.file.fileno()).st_size
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; a line that was being written when the process died is left out."""
+    return [json.loads(line) for line in _whole(path.read_bytes()).splitlines()] if path.exists() else []
+
+
+def unfinished(events: list[dict[str, Any]]) -> str:
+    """The place of the stage in which the process died without a word; empty where it did not."""
+    last = events[-1] if events else {}
+    return str(last.get("place", "")) if last.get("event") == "begin" else ""
+
+
+def _whole(content: bytes) -> bytes:
+    return content[: content.rfind(b"\n") + 1]

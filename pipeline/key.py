@@ -1,0 +1,219 @@
+"""The key of a stage's result tells its whole story: equal keys, equal results.
+
+A key is the SHA-256 of its parts as canonical JSON. The parts are kept beside the result, so that `shrink plan
+--explain` can say why a stage would run again.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, JsonValue
+
+from pipeline import deploy
+from pipeline.build import Built
+from pipeline.environment import LIBRARIES, host
+from pipeline.stage import Stage
+from pipeline.use import Reference
+
+Parts = dict[str, JsonValue]
+
+OURS = Path(__file__).parents[1]
+PACKAGES = ("stages", "pipeline")
+
+
+def digest(parts: Parts) -> str:
+    """SHA-256 of the parts, in full length."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class Keys:
+    """Makes the keys of one run. Each source file is read once: what is edited while the run lasts is not what runs.
+
+    Args:
+        built: the task, the data, the seed.
+        device: where it is computed.
+    """
+
+    def __init__(self, built: Built, device: torch.device) -> None:
+        self.built, self.device = built, device
+        self.sources = Sources()
+        self.versions: Parts = {name: metadata.version(name) for name in LIBRARIES}
+        for _, stage in (*built.baseline, *built.stages):
+            self._code(stage)
+        self._task()
+
+    def stage(self, stage: Stage, use: str, model: Parts, baseline: Parts | None) -> Parts:
+        """What the result of a stage depends on.
+
+        Args:
+            stage: with its resolved settings.
+            use: its name in the config.
+            model, baseline: the `model` parts of the model that comes in and of the reference.
+        """
+        return {
+            "stage": use if not use.endswith(".py") else Path(use).name,
+            "settings": stage.model_dump(mode="json"),
+            "code": self._code(stage),
+            **self._common(model, ("train", "calibration", "validation")),
+            "baseline": baseline,
+            "seed": self.built.config.seed,
+            "threads": torch.get_num_threads(),
+            "host": host() if stage.host_bound else None,
+        }
+
+    def measure(self, model: Parts) -> Parts:
+        """What a model's measurement depends on; int8 arithmetic differs between processors, so the host does too."""
+        from pipeline.measure import accuracy
+
+        return {
+            "stage": "measure",
+            "code": self.sources.code([Path(str(accuracy.__file__)), Path(str(deploy.__file__))]),
+            **self._common(model, ("test",)),
+            "host": host(),
+        }
+
+    def model(self, digest: str, saved: Path) -> Parts:
+        """A model: the digest of its files and, as weights alone are no model, the user's code that rebuilds it.
+
+        Args:
+            digest: of its files.
+            saved: the folder with them.
+        """
+        found = json.loads((saved / "model.json").read_text())
+        named = [entry["use"] for entry in [found.get("builder"), *found.get("edits", [])] if entry]
+        return {"digest": digest, "code": self.sources.code(_user_files(named, self.built.config.folder))}
+
+    def _code(self, stage: Stage) -> Parts:
+        return self.sources.code([_file(type(stage)), *references(stage, self.built.config.folder)])
+
+    def _task(self) -> Parts:
+        task = self.built.config.task
+        use = task.use.partition(":")[0]
+        ours = OURS.joinpath("pipeline", "tasks", *use.split(".")).with_suffix(".py")
+        files = _user_files([use], task.folder) or [file for file in (ours,) if file.is_file()]
+        return {"use": task.use, "arguments": task.arguments, "code": self.sources.code(files)}
+
+    def _common(self, model: Parts, splits: tuple[str, ...]) -> Parts:
+        return {
+            "model": model,
+            "task": self._task(),
+            "data": {name: self.built.data[name].digest for name in splits},
+            "versions": self.versions,
+            "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
+        }
+
+
+class Sources:
+    """Source files, each read once."""
+
+    def __init__(self) -> None:
+        self.read: dict[Path, tuple[str, tuple[Path, ...]]] = {}
+
+    def code(self, files: Iterable[Path]) -> Parts:
+        """Digests by name of source files and of all that they import from their own folder, stages/ and pipeline/.
+
+        A user's files are named relative to the folder that holds all of them: they can be moved together.
+        """
+        waiting, seen = [file.resolve() for file in files], set[Path]()
+        while waiting:
+            file = waiting.pop()
+            if file not in seen:
+                seen.add(file)
+                if file not in self.read:
+                    content = file.read_bytes()
+                    self.read[file] = hashlib.sha256(content).hexdigest(), _imports(file, content)
+                waiting += self.read[file][1]
+        theirs = [file for file in seen if not _is_ours(file)]
+        above = Path(os.path.commonpath([file.parent for file in theirs])) if theirs else OURS
+        names = {file: file.relative_to(above if file in theirs else OURS).as_posix() for file in seen}
+        return {names[file]: self.read[file][0] for file in sorted(seen)}
+
+
+def changed(old: Parts, new: Parts, prefix: str = "") -> list[str]:
+    """The parts that differ, as lines: "settings.epochs: 3 -> 5", "code.models.py: changed"."""
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += changed(a, b, f"{prefix}{name}.")
+        elif _is_digest(a) and _is_digest(b):
+            lines.append(f"{prefix}{name}: changed")
+        else:
+            lines.append(f"{prefix}{name}: {_short(a)} -> {_short(b)}")
+    return lines
+
+
+def references(stage: BaseModel, folder: Path) -> list[Path]:
+    """The user's files that a stage's settings name."""
+    found = [value for value in _values(stage) if isinstance(value, Reference)]
+    return [file for value in found for file in _user_files([value.use], value.folder or folder)]
+
+
+def _user_files(uses: Iterable[str], folder: Path) -> list[Path]:
+    names = [use.partition(":")[0] for use in uses]
+    return [folder / name for name in names if name.endswith(".py")]
+
+
+@cache
+def _imports(file: Path, content: bytes) -> tuple[Path, ...]:
+    """The files that a file imports, anywhere in it, by a relative import or from our packages."""
+    found = set[Path]()
+    for node in ast.walk(ast.parse(content)):
+        names: list[tuple[Path, str]] = []
+        if isinstance(node, ast.Import):
+            names = [(OURS, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = file.parents[node.level - 1] if node.level else OURS
+            inner = [f"{node.module}.{alias.name}" if node.module else alias.name for alias in node.names]
+            names = [(base, name) for name in ([node.module] if node.module else []) + inner]
+        relative = isinstance(node, ast.ImportFrom) and node.level > 0
+        for base, name in names:
+            if relative or name.split(".")[0] in PACKAGES:
+                path = base.joinpath(*name.split("."))
+                found |= {p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()}
+    return tuple(sorted(found))
+
+
+def _values(model: BaseModel) -> Iterable[Any]:
+    for name in type(model).model_fields:
+        for value in _flat(getattr(model, name)):
+            yield value
+            if isinstance(value, BaseModel):
+                yield from _values(value)
+
+
+def _flat(value: Any) -> Iterable[Any]:
+    if isinstance(value, list | tuple | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _flat(inner)
+    else:
+        yield value
+
+
+def _file(stage: type[Stage]) -> Path:
+    return Path(str(sys.modules[stage.__module__].__file__))
+
+
+def _is_ours(file: Path) -> bool:
+    return any(file.is_relative_to(OURS / package) for package in PACKAGES)
+
+
+def _short(value: JsonValue) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _is_digest(value: JsonValue) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{32,64}", value) is not None

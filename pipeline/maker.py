@@ -1,0 +1,286 @@
+"""One result at a time: from the store where it is there, else made, checked and kept."""
+
+import hashlib
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import JsonValue, TypeAdapter, ValidationError
+from rich.console import Console
+from torch import Tensor
+
+from pipeline import key, store
+from pipeline import model as models
+from pipeline.build import Built
+from pipeline.deploy import deploy
+from pipeline.errors import ConfigError, StageError, blame
+from pipeline.interrupt import Interrupts
+from pipeline.journal import Journal
+from pipeline.key import Keys
+from pipeline.measure.accuracy import BATCH_SIZE, Evaluation, evaluate_task
+from pipeline.model import Model, OnnxModel, Outputs, TorchModel
+from pipeline.report.progress import progress
+from pipeline.stage import Context, Stage, forms
+from pipeline.statistics import Estimate
+from pipeline.store import Entry, Store
+from pipeline.task import kind
+
+LOG = logging.getLogger("shrinkline")
+
+JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
+REBUILT = "Make every change of structure an edit (model.edited), and keep all state in parameters and buffers"
+RESULT, PREDICTIONS = "result.json", "predictions.safetensors"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model with its digest and its folder in the run, and what the stage that gave it had to say."""
+
+    model: Model
+    digest: str
+    folder: Path
+    reports: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+    cached: bool = False
+    key: str | None = None
+    measured_only: bool = False
+
+
+@dataclass
+class Maker:
+    """Makes the results of one run.
+
+    Args:
+        built: what the config names.
+        store: where results are kept.
+        journal: told each step.
+        console: for progress.
+        interrupts: whether to stop.
+        baseline: the reference, once there is one.
+    """
+
+    built: Built
+    store: Store
+    journal: Journal
+    console: Console
+    interrupts: Interrupts
+    baseline: Result | None = None
+    deployed: dict[int, tuple[Model, OnnxModel]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.keys = Keys(self.built, self.device)
+
+    def start(self, folder: Path) -> Result:
+        """The model at the start of the chain, as it was built."""
+        save_exactly(self.built.model, folder, self.built.config.folder)
+        return Result(models.load(folder, self.built.config.folder), digest(folder), folder)
+
+    def make(self, place: str, stage: Stage, use: str, given: Result, folder: Path) -> Result:
+        """What a stage makes of a model; its files are put into `folder`."""
+        self.interrupts.check()
+        baseline = self._identity(self.baseline) if self.baseline else None
+        parts = self.keys.stage(stage, use, self._identity(given), baseline)
+        with self._kept(place, parts, lambda work, to: self._run(place, stage, given, work, to)) as (entry, cached):
+            found = json.loads((entry.path / RESULT).read_text())
+            reports, seconds = found["reports"], found["seconds"]
+            common: dict[str, Any] = {"seconds": seconds, "cached": cached, "key": entry.key, "reports": reports}
+            common["warnings"] = tuple(found["warnings"])
+            if found["digest"] is None:
+                return replace(given, measured_only=True, **common)
+            store.link(entry.path / "model", folder / "model")
+        made = models.load(folder / "model", self.built.config.folder)
+        return Result(made, found["digest"], folder / "model", **common)
+
+    def examine(self, place: str, given: Result, folder: Path) -> tuple[OnnxModel, Evaluation, str]:
+        """The file that a model would be deployed as, its scores on the test split, and the key of both.
+
+        The files are put into `folder`.
+        """
+        self.interrupts.check()
+        parts = self.keys.measure(self._identity(given))
+        with self._kept(f"{place}, measured", parts, lambda _, to: self._evaluate(given.model, to)) as (entry, _):
+            store.link(entry.path / "measured", folder)
+            metrics = json.loads((entry.path / RESULT).read_text())["metrics"]
+        evaluation = Evaluation.load(folder / PREDICTIONS)
+        estimates = {name: Estimate(**value) for name, value in metrics.items()}
+        made = given.model
+        deployed = made if isinstance(made, OnnxModel) else OnnxModel(folder / "deployed.onnx", made.example)
+        self.deployed[id(made)] = (made, deployed)
+        return deployed, Evaluation(evaluation.predictions, evaluation.scores, estimates), entry.key
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        return pick_device(self.built.config.device)
+
+    def _identity(self, of: Result) -> key.Parts:
+        return self.keys.model(of.digest, of.folder)
+
+    @contextmanager
+    def _kept(self, place: str, parts: key.Parts, make: Callable[[Path, Path], None]) -> Iterator[tuple[Entry, bool]]:
+        """The entry of these parts, made if need be by make(work folder, folder to fill); held while it is read."""
+        name = key.digest(parts)
+        with self.store.claim(name, place) as work:
+            entry = self.store.find(name)
+            cached = entry is not None
+            if entry is None:
+                self.journal.write("begin", place=place, key=name)
+                LOG.info("%s", place)
+                with blame(StageError, place):
+                    entry = self.store.commit(name, parts, lambda to: make(work, to))
+                self.journal.write("made", place=place, key=name)
+            else:
+                self.journal.write("reused", place=place, key=name)
+                LOG.info("%s: as computed before", place)
+            self.store.done(name)
+            yield entry, cached
+
+    def _run(self, place: str, stage: Stage, given: Result, work: Path, to: Path) -> None:
+        """Run a stage and write what it made into `to`."""
+        began = time.monotonic()
+        reports: dict[str, Any] = {}
+        warnings: list[str] = []
+        set_seed(self.built.config.seed)
+        before = given.model.predict(given.model.example)
+        made = stage.run(given.model, self._context(work, reports, warnings))
+        if differing(before, given.model.predict(given.model.example)):
+            fix = "Work on copy.deepcopy(model.module) and return dataclasses.replace(model, module=...)"
+            raise StageError("run changed the model that it was given", expected="a new model", fix=fix)
+        promised = forms(type(stage))[1] or type(given.model)
+        if not isinstance(made, TorchModel | OnnxModel) or not isinstance(made, promised):
+            raise StageError(f"run gave {type(made).__name__}", expected=f"{promised.__name__}, as it is annotated")
+        name = None
+        if made is not given.model:
+            save_exactly(made, to / "model", self.built.config.folder)
+            name = digest(to / "model")
+        seconds = round(time.monotonic() - began, 3)
+        found = {"digest": name, "reports": reports, "warnings": warnings, "seconds": seconds}
+        (to / RESULT).write_text(json.dumps(found))
+
+    def _evaluate(self, model: Model, to: Path) -> None:
+        """Write the deployed file of a torch form, and the predictions and metrics on the test split."""
+        measured = to / "measured"
+        measured.mkdir()
+        if isinstance(model, TorchModel):
+            deploy(model, measured / "deployed.onnx")
+        task = self.built.task
+        with progress(self.console, LOG, "measuring", -(-len(task.test) // BATCH_SIZE)) as advance:
+            evaluation = evaluate_task(model, task, task.test, advance)
+        evaluation.save(measured / PREDICTIONS)
+        metrics = {name: value.model_dump() for name, value in evaluation.metrics.items()}
+        (to / RESULT).write_text(json.dumps({"metrics": metrics}))
+
+    def _context(self, work: Path, reports: dict[str, Any], warnings: list[str]) -> Context:
+        task = self.built.task
+        return Context(
+            train=task.train,
+            calibration=task.calibration,
+            validation=task.validation,
+            loss=task.loss,
+            decode=task.decode,
+            score=task.score,
+            augment=task.augment,
+            baseline=self.baseline.model if self.baseline else None,
+            directory=work,
+            device=self.device,
+            seed=self.built.config.seed,
+            log=LOG,
+            progress=partial(progress, self.console, LOG),
+            report=partial(keep_report, reports),
+            deployed=partial(self._deployed, work),
+            interrupted=self.interrupts.requested,
+            logits=task.logits,
+            warn=warnings.append,
+        )
+
+    def _deployed(self, work: Path, model: Model) -> OnnxModel:
+        """The file that a model would be deployed as; an ONNX form is its own."""
+        if isinstance(model, OnnxModel):
+            return model
+        known = self.deployed.get(id(model))
+        if known is None or not known[1].path.exists():  # an earlier stage's work folder is gone with its files
+            # The model is kept beside its file: an id alone could be given to another object.
+            self.deployed[id(model)] = (model, deploy(model, work / f"deployed-{len(self.deployed)}.onnx"))
+        return self.deployed[id(model)][1]
+
+
+def save_exactly(model: Model, directory: Path, folder: Path) -> None:
+    """Save a model, load it again and compare to the bit.
+
+    Args:
+        model: what a stage made.
+        directory: where it goes.
+        folder: where the user's files are.
+
+    Raises:
+        StageError: what was loaded gives other outputs: something of the model is in neither its builder, its edits
+            nor its state dict.
+    """
+    model.save(directory)
+    try:
+        loaded = models.load(directory, folder)
+    except ConfigError as error:
+        raise StageError(f"what it made cannot be loaded again: {error.found}", fix=REBUILT) from error
+    if changed := differing(model.predict(model.example), loaded.predict(model.example)):
+        raise StageError(
+            f"saved and loaded again, the model gives other values for {changed}",
+            expected="the same outputs to the bit",
+            fix=REBUILT,
+        )
+
+
+def differing(ours: Outputs, theirs: Outputs) -> list[str]:
+    """Names of our outputs that are not in theirs, or are not the same to the bit."""
+    return [name for name in ours if name not in theirs or not _equal(ours[name], theirs[name])]
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Equal to the bit; NaN equals NaN, for it is the measuring's to refuse."""
+    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def digest(directory: Path) -> str:
+    """SHA-256 over the names and contents of a folder's files."""
+    whole = hashlib.sha256()
+    for file in store.files(directory):
+        name = str(file.relative_to(directory))
+        whole.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def keep_report(reports: dict[str, Any], name: str, value: Any) -> None:
+    """Keep what a stage reports. Raises StageError where it is not JSON."""
+    try:
+        reports[name] = JSON.validate_python(value)
+    except ValidationError as error:
+        raise StageError(
+            f"the report `{name}` holds {kind(error.errors()[0]['input'])}",
+            expected="JSON: numbers, text, lists, dictionaries with names",
+            fix="Use .item() or .tolist() on tensors and arrays",
+        ) from None
+
+
+def set_seed(seed: int) -> None:
+    """Seed every generator that a stage may draw from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that the config names. Raises ConfigError for a GPU that is not there."""
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        fix = "Set `device: auto` or install a CUDA build of torch"
+        raise ConfigError("there is no CUDA device", where="device", fix=fix)
+    return torch.device("cuda" if there and name != "cpu" else "cpu")

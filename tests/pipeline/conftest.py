@@ -1,0 +1,84 @@
+"""A chain whose stages take no time, for tests of what is around the stages: killed, repeated and disturbed often."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline import maker
+from pipeline.model import OnnxModel, TorchModel
+
+HEAD = """
+import copy
+from dataclasses import replace
+import torch
+from pipeline.model import TorchModel
+from pipeline.stage import Context, Stage
+"""
+FILES = {
+    "models.py": """
+from torch import nn
+
+def flat():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+""",
+    "noise.py": f"""{HEAD}
+class Noise(Stage):
+    strength: float = 0.1
+
+    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
+        module = copy.deepcopy(model.module)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(self.strength * torch.randn_like(parameter))
+        ctx.report("noise", {{"first": float(module[1].bias[0])}})
+        return replace(model, module=module)
+""",
+    "look.py": f"""{HEAD}
+class Look(Stage):
+    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
+        ctx.report("seen", {{"parameters": len(list(model.module.parameters()))}})
+        return model
+""",
+}
+CHAIN = """
+task: {use: data.py}
+model: {use: models.py:flat}
+baseline:
+  - {use: noise.py}
+stages:
+  - {use: noise.py, strength: 0.2}
+  - {use: look.py}
+  - {use: export.onnx}
+budget: {size: {max: 1 MB}}
+"""
+
+
+@pytest.fixture
+def quick(project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """quick(chain=..., **{"file.py": text}): like `project`, with a chain that takes a moment."""
+    monkeypatch.setattr(maker, "deploy", quick_deploy)
+
+    def make(chain: str = CHAIN, **files: Any) -> Path:
+        return project(chain, **{**FILES, **files})
+
+    return make
+
+
+def quick_deploy(model: TorchModel, path: Path) -> OnnxModel:
+    """What `deploy` does, for `flat` alone and without torch's exporter, which takes a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = zip(("w", "b"), model.module.state_dict().values(), strict=True)
+    weights = [numpy_helper.from_array(value.numpy(), name) for name, value in state]
+    nodes = [
+        helper.make_node("Flatten", ["input"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["output"], transB=1),
+    ]
+    given = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, 8, 8])
+    gives = helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 4])
+    graph = helper.make_graph(nodes, "flat", [given], [gives], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return OnnxModel(path, model.example)
