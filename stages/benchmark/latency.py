@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field, JsonValue
 
-from pipeline.errors import ConfigError, StageError
+from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.model import Inputs, Model, OnnxModel, TorchModel
 from pipeline.stage import AnyForm, Context, Outlook, Stage, forms
 from stages.benchmark.ratios import FEWEST_ROUNDS, compare, judge, percentiles
@@ -112,6 +113,7 @@ class Latency(Stage):
         return times, provider
 
 
+LESS = "Lower `batch`, or run where there is more memory"
 NO_TORCH: dict[str, Any] = {
     "found": "`runtimes` has torch, and the model is an ONNX file here",
     "expected": "runtimes: [onnxruntime]",
@@ -131,6 +133,7 @@ def measure(spec: Spec, folder: Path) -> tuple[list[float], str]:
 
     Raises:
         StageError: the process failed; with the last lines that it wrote.
+        ResourceError: it was killed, most likely for memory.
     """
     path, result = folder / "spec.json", folder / "result.json"
     result.unlink(missing_ok=True)
@@ -138,6 +141,8 @@ def measure(spec: Spec, folder: Path) -> tuple[list[float], str]:
     command = [sys.executable, "-m", "stages.benchmark.child", str(path)]
     # -m looks in the current folder first: ours, not one where the user may have an onnx.py.
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if ended.returncode == -signal.SIGKILL:
+        raise ResourceError("the process that timed was killed, as the system does when memory runs out", fix=LESS)
     if ended.returncode or not result.is_file():
         last = " | ".join(ended.stderr.strip().splitlines()[-5:]) or "no message"
         raise StageError(f"the process that timed {spec['model']} ended with {ended.returncode}: {last}")

@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import ValidationError
 
-from pipeline.errors import ConfigError, StageError
+from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context, Outlook, Stage
 from pipeline.task import Split, correct, cross_entropy, first_output
@@ -224,3 +224,12 @@ def test_torch_for_an_onnx_file_is_an_error_at_run_time_too(tmp_path: Path) -> N
 def test_settings_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Latency(**wrong)
+
+
+def test_a_process_that_the_system_kills_is_a_matter_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A process that kills itself, in place of the one that times.
+    killed = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda _, **options: run(killed, **options))
+    with pytest.raises(ResourceError, match=r"was killed, as the system does when memory runs out\. Lower `batch`"):
+        measure({}, tmp_path)
