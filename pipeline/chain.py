@@ -62,10 +62,6 @@ class Run:
         self.maker.journal.write("end", verdict=self.record.verdict)
         if self.tracking:
             self.tracking.finish(self.record, last.deployed)
-            if self.tracking.problem:
-                text = f"MLflow does not have this run whole ({self.tracking.problem}); shrink sync {self.folder}"
-                self.record.warnings.append(text)
-                self.record.save()
         return self.record
 
     def _chain(self) -> Known:

@@ -60,7 +60,7 @@ def open_tracking(record: Record, runs: Path, require: bool = False) -> Iterator
         finally:
             # Where something other than an error of ours ended the block, not all of the record may be logged.
             tracking.end(record, _status(record, done), whole=done or record.failure is not None)
-    if (require or record.register_as) and tracking.problem:
+    if require and tracking.problem:
         raise TrackingError(f"MLflow went away: {tracking.problem}", fix=f"Later: shrink sync {record.folder}")
 
 

@@ -1,5 +1,6 @@
 """The table at the end of a run, and what `shrink plan` and `shrink stages` print."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,20 @@ def show(record: Record, console: Console) -> None:
     notes += [Text(f"{gate.verdict}: {gate.message}", style=VERDICTS[gate.verdict]) for gate in record.gates]
     console.print(Group(*notes))
     folder = shown(Path(record.folder))
+    if not _is_synced(Path(record.folder)):
+        console.print(
+            Text(f"warning: MLflow does not have this run whole; later: shrink sync {folder}", style="yellow")
+        )
     places = [f"model: {folder / record.final.file}"] if record.final else []
     # Left to the terminal to wrap, so that a path can be copied whole.
     places.append(f"run: {folder}    MLflow: {_mlflow(Path(record.folder).parent)}")
     console.print(Text("\n".join(places)), soft_wrap=True)
+
+
+def _is_synced(folder: Path) -> bool:
+    """What tracking left; a run without tracking misses nothing."""
+    state = folder / "tracking.json"
+    return not state.exists() or bool(json.loads(state.read_text())["synced"])
 
 
 def _mlflow(runs: Path) -> str:

@@ -597,7 +597,7 @@ def test_a_server_that_answers_too_late_costs_one_warning_and_not_the_run(
     proxy.fails(at, "slow")
     made = run(project(CHAIN, **{"mine.py": MINE}), runs=tmp_path / "runs")
     assert len(made.stages) == 1
-    assert len(said) == 1
+    assert len([text for text in said if "MLflow" in text]) == 1
     assert proxy.count == at  # nothing more is tried
     time.sleep(4)  # what was carried out too late is there now
     proxy.whole()
