@@ -23,10 +23,12 @@ from rich.console import Console
 
 from pipeline.build import build
 from pipeline.config import PipelineConfig, load_config
+from pipeline.deploy import deploy
 from pipeline.interrupt import Interrupts
 from pipeline.journal import Journal
 from pipeline.maker import Maker, Result, set_seed
 from pipeline.measure.accuracy import evaluate_task
+from pipeline.model import TorchModel
 from pipeline.runner import run
 from pipeline.store import Store
 
@@ -50,9 +52,10 @@ def by_hand(folder: Path) -> float:
         work = folder / str(i)
         work.mkdir()
         set_seed(config.seed)
-        made = stage.run(model, maker._context(work, {}))
+        made = stage.run(model, maker.context(work, {}, []))
         if made is not model and i >= len(built.baseline) - 1:
-            maker._deployed(work, made)
+            if isinstance(made, TorchModel):
+                deploy(made, work / "deployed.onnx")
             evaluate_task(made, built.task, built.task.test, lambda steps: None)
         model = made
     return time.perf_counter() - began
@@ -117,8 +120,10 @@ def main() -> None:
             hand = Path(folder) / f"hand-{i}"
             hand.mkdir()
             pairs.append((by_hand(hand), with_the_runner(runs)))
+            print(f"round {i}: by hand and with the runner {pairs[-1]} s", file=sys.stderr)
         ratios = [ours / hand for hand, ours in pairs]
         own, one = shared(Path(folder))
+        print(f"four strategies: {own} s, sharing {one} s", file=sys.stderr)
         figures = {
             "by_hand_seconds": [round(hand, 2) for hand, _ in pairs],
             "runner_seconds": [round(ours, 2) for _, ours in pairs],

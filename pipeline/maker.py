@@ -152,7 +152,7 @@ class Maker:
         warnings: list[str] = []
         set_seed(self.built.config.seed)
         before = given.model.predict(given.model.example)
-        made = stage.run(given.model, self._context(work, reports, warnings))
+        made = stage.run(given.model, self.context(work, reports, warnings))
         if differing(before, given.model.predict(given.model.example)):
             fix = "Work on copy.deepcopy(model.module) and return dataclasses.replace(model, module=...)"
             raise StageError("run changed the model that it was given", expected="a new model", fix=fix)
@@ -180,7 +180,8 @@ class Maker:
         metrics = {name: value.model_dump() for name, value in evaluation.metrics.items()}
         (to / RESULT).write_text(json.dumps({"metrics": metrics}))
 
-    def _context(self, work: Path, reports: dict[str, Any], warnings: list[str]) -> Context:
+    def context(self, work: Path, reports: dict[str, Any], warnings: list[str]) -> Context:
+        """What a stage is given; its reports and warnings are put into these."""
         task = self.built.task
         return Context(
             train=task.train,
