@@ -70,7 +70,8 @@ class blame:
     """Turn what is raised inside the block into one `error` that says where.
 
     For code that we call and do not own: a user's file, task or stage, a library inside a stage. Errors of ours pass
-    with the place filled in, exhausted disk or memory becomes a `ResourceError`, interrupts pass untouched.
+    with the place put before theirs, `sys.exit` is an error like any other, exhausted disk or memory becomes a
+    `ResourceError`, interrupts pass untouched.
 
     Example:
         >>> with blame(ConfigError, "models.py", fix="Repair the file"):

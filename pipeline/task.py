@@ -44,7 +44,7 @@ class Split:
     Args:
         dataset: map-style; `dataset[i]` gives (inputs, target); a bare tensor of inputs is named "input".
         collate: list of (inputs by name, target) -> (batched inputs, batched targets); torch's default stacks.
-        fingerprint: a digest of the content, where one is known; else the samples are hashed.
+        fingerprint: a version of the content, such as a dataset's own; it enters keys beside the samples' hashes.
     """
 
     dataset: Examples
