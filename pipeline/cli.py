@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import tempfile
 import traceback
@@ -28,6 +29,10 @@ Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 RequireTracking = Annotated[bool, typer.Option("--require-tracking", help="Exit 7 where MLflow is down.")]
 LockTimeout = Annotated[float | None, typer.Option(help="Seconds to wait for a run that makes the same; then exit 75.")]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Train over so many processes on this machine; torchrun starts them on several."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
 
 # typer carries its own copy of click's errors and exports one of them; this is the one above it.
@@ -45,6 +50,7 @@ def run(
     register: Annotated[str | None, typer.Option(help="Register the last model in MLflow under this name.")] = None,
     require_tracking: RequireTracking = False,
     lock_timeout: LockTimeout = None,
+    processes: Processes = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
@@ -64,6 +70,7 @@ def run(
             register=register,
             require_tracking=require_tracking,
             lock_timeout=lock_timeout,
+            processes=processes,
         )
     return _end(record, as_json)
 
@@ -73,15 +80,16 @@ def resume(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
     require_tracking: RequireTracking = False,
     lock_timeout: LockTimeout = None,
+    processes: Processes = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
-    """Go on with a run that was stopped or killed, in its folder. Exit codes as `run`."""
+    """Go on with a run that was stopped or killed, in its folder, with as many processes. Exit codes as `run`."""
     _log(debug)
     from pipeline import runner
 
     with redirect_stdout(sys.stderr):
-        record = runner.resume(run, require_tracking=require_tracking, lock_timeout=lock_timeout)
+        record = runner.resume(run, require_tracking=require_tracking, lock_timeout=lock_timeout, processes=processes)
     return _end(record, as_json)
 
 
@@ -174,7 +182,10 @@ def schema(
 
 
 def main() -> None:
-    """Run the command line and turn every ending into its exit code."""
+    """Run the command line and turn every ending into its exit code; under torchrun in the first process alone."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings come once a process and a training
+    if int(os.environ.get("RANK", "0")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.exit(_train_along())
     debug = "--debug" in sys.argv
     try:
         code: Any = app(standalone_mode=False)
@@ -190,6 +201,15 @@ def main() -> None:
         if code == INTERRUPTED:  # typer turns the interrupt into this code by itself
             _say("interrupted")
     sys.exit(code or 0)
+
+
+def _train_along() -> int:
+    """What a process of a higher rank does: nothing unless the first trains."""
+    if not {"run", "resume"} & set(sys.argv[1:2]):
+        return 0
+    from pipeline import worker
+
+    return worker.main()
 
 
 def _explain(error: Exception, debug: bool) -> int:

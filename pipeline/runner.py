@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import yaml
+from pydantic import JsonValue
 from rich.console import Console
 
 from pipeline import disk, journal
@@ -31,6 +32,7 @@ from pipeline.errors import (
 from pipeline.interrupt import Interrupts
 from pipeline.journal import Journal
 from pipeline.maker import Maker, pick_device, set_seed
+from pipeline.processes import check_division, gathered, how_many
 from pipeline.record import Record
 from pipeline.store import Store
 from pipeline.tracking import open_tracking, sync
@@ -48,6 +50,7 @@ def run(
     require_tracking: bool = False,
     lock_timeout: float | None = None,
     console: Console | None = None,
+    processes: int | None = None,
 ) -> Record:
     """Run a pipeline file and give its record; the run folder `runs/<run>` holds all that it made.
 
@@ -60,6 +63,7 @@ def run(
         require_tracking: raise TrackingError where MLflow cannot be reached.
         lock_timeout: seconds to wait for another process that makes the same result; None waits for ever.
         console: where progress is shown; standard error by default.
+        processes: how many train together on this machine; under torchrun those that it has started.
 
     Raises:
         ConfigError: the config cannot work; nothing was run.
@@ -69,11 +73,12 @@ def run(
     source = None
     if not isinstance(config, PipelineConfig):
         config, source = load_config(Path(config), overrides)
+    size = how_many(processes)
     set_seed(config.seed)  # the task may draw a split and the model its first weights
     built = build(config, source)
-    pick_device(config.device)
+    _check(built, size)
     record = start(built, Path(runs), register)
-    return _go(built, record, track, require_tracking, lock_timeout, console)
+    return _go(built, record, size, track, require_tracking, lock_timeout, console)
 
 
 def resume(
@@ -83,25 +88,28 @@ def resume(
     require_tracking: bool = False,
     lock_timeout: float | None = None,
     console: Console | None = None,
+    processes: int | None = None,
 ) -> Record:
-    """Go on with a run that was stopped or killed, in its folder; see `run`."""
+    """Go on with a run that was stopped or killed, in its folder, with as many processes unless told; see `run`."""
     folder = Path(folder).resolve()
     events = journal.read(folder / "journal.jsonl")
     if not events or not (folder / "record.json").is_file():
         raise ConfigError("this is no run folder", where=str(folder), expected="a journal.jsonl and a record.json")
+    size = how_many(processes, _size(events))
     with blame(ConfigError, str(folder), fix="Start a new run"):
         earlier = Record.load(folder)
     code = _code_folder(folder)
     config = PipelineConfig.model_validate({**earlier.config, "folder": code}, context={"folder": code})
     set_seed(config.seed)
     built = build(config)
+    _check(built, size)
     left = journal.unfinished(events)
     if left:
         LOG.warning("%s was killed in %s; if memory ran out, lower its batch_size", earlier.run, left)
     times = {(event["place"], event["key"]): event["finished"] for event in events if event["event"] == "measured"}
     anew: dict[str, Any] = {"baseline": None, "stages": [], "gates": [], "verdict": None, "failure": None}
     record = earlier.model_copy(update={**anew, "warnings": [*built.warnings]})
-    return _go(built, record, track, require_tracking, lock_timeout, console, times)
+    return _go(built, record, size, track, require_tracking, lock_timeout, console, times)
 
 
 def sync_run(folder: str | Path) -> bool:
@@ -111,6 +119,16 @@ def sync_run(folder: str | Path) -> bool:
         TrackingError: MLflow cannot be reached.
     """
     return sync(Path(folder).resolve())
+
+
+def _size(events: list[dict[str, Any]]) -> int:
+    """How many processes trained when a run was last begun."""
+    return int([event for event in events if event["event"] == "start"][-1].get("processes", 1))
+
+
+def _check(built: Built, size: int) -> None:
+    """Refuse a device that is not there and what cannot be divided among processes."""
+    check_division(size, pick_device(built.config.device), (*built.baseline, *built.stages), len(built.task.train))
 
 
 def _code_folder(folder: Path) -> Path:
@@ -153,6 +171,7 @@ def start(built: Built, runs: Path, register: str | None = None) -> Record:
 def _go(
     built: Built,
     record: Record,
+    size: int,
     track: bool,
     require: bool,
     lock_timeout: float | None,
@@ -166,12 +185,19 @@ def _go(
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         stack.enter_context(_alone(folder))
-        log = stack.enter_context(_journal(folder, built))
+        log = stack.enter_context(_journal(folder, built, size))
         stack.enter_context(_log_to(folder / "run.log"))
         tracking = stack.enter_context(open_tracking(record, runs, require)) if track else None
         store = Store(runs / "store", lock_timeout, interrupts.check)
-        maker = Maker(built, store, log, console or Console(stderr=True), interrupts)
+        group = stack.enter_context(gathered(size, _told(built, record), interrupts.check))
+        maker = Maker(built, store, log, console or Console(stderr=True), interrupts, processes=group)
         return Run(built, record, maker, tracking, earlier or {}).forwards()
+
+
+def _told(built: Built, record: Record) -> dict[str, JsonValue]:
+    """What the other processes need to build what is built here."""
+    data: dict[str, JsonValue] = {name: sighting.digest for name, sighting in built.data.items()}
+    return {"config": record.config, "folder": str(built.config.folder.resolve()), "data": data}
 
 
 @contextmanager
@@ -186,10 +212,10 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _journal(folder: Path, built: Built) -> Iterator[Journal]:
+def _journal(folder: Path, built: Built, size: int) -> Iterator[Journal]:
     log = Journal(folder / "journal.jsonl")
     try:
-        log.write("start", folder=str(built.config.folder.resolve()))
+        log.write("start", folder=str(built.config.folder.resolve()), processes=size)
         yield log
     finally:
         log.close()

@@ -267,7 +267,7 @@ def test_register_and_overrides_reach_the_runner(shrink: Make, monkeypatch: pyte
     monkeypatch.setattr(runner, "run", run)
     shrink("run", "a.yaml", "--set", "a=1", "--set", "b=2", "--register", "tiny", "--runs", "there")
     expected = {"config": Path("a.yaml"), "overrides": ["a=1", "b=2"], "runs": Path("there"), "register": "tiny"}
-    assert given == {**expected, "require_tracking": False, "lock_timeout": None}
+    assert given == {**expected, "require_tracking": False, "lock_timeout": None, "processes": None}
     shrink("run", "a.yaml", "--require-tracking", "--lock-timeout", "2.5")
     assert (given["require_tracking"], given["lock_timeout"]) == (True, 2.5)
 
