@@ -14,9 +14,11 @@ from pipeline.build import Built
 from pipeline.errors import Interruption, ResourceError, ShrinkError, StageError, blame, is_exhausted
 from pipeline.gate import judge, verdict
 from pipeline.maker import Maker, Result
+from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, seeds_of
 from pipeline.measure.model import Known, measure
-from pipeline.record import Failure, ModelRecord, Record, StageRecord
+from pipeline.record import Comparison, Failure, Gain, ModelRecord, Record, StageRecord
 from pipeline.stage import Stage
+from pipeline.statistics import Scores
 from pipeline.tracking import Tracking
 
 LOG = logging.getLogger("shrinkline")
@@ -84,7 +86,11 @@ class Run:
             result = self.maker.make(place, stage, use, result, self.folder / "baseline" / f"{i}-{_short(use)}")
             reports |= {f"{i}.{name}": value for name, value in result.reports.items()}
             seconds, cached = seconds + result.seconds, result.cached
-            keys.append(result.key)
+            keys += (*result.uses, result.key)
+            for text in result.warnings:
+                self._warn(f"{place}: {text}")
+            if result.comparisons:
+                self._warn(f"{place}: what it compares with is not measured in `baseline:`. Compare in `stages:`")
         known = self._examined(place, result, self.folder / "baseline", None)
         located = self._located(place, known, replace(result, seconds=seconds, cached=cached), keys)
         self.record.baseline = ModelRecord(**known.measure.model_dump(), **located, reports=reports)
@@ -115,19 +121,59 @@ class Run:
             self._warn(f"{place}: it made the file to deploy larger, {grown}")
         if result.cached and stage.host_bound:
             self._warn(f"{place}: its figures are those of an earlier run on this machine")
+        comparisons, scores = self._compared(place, result)
+        gain = self._gained(place, stage, known, scores)
         with blame(StageError, place, fix="A report named `latency` is a list of dictionaries"):
             made = StageRecord(
                 **known.measure.model_dump(),
-                **self._located(place, known, result),
+                **self._located(place, known, result, [other.key for other in comparisons.values()]),
                 position=position,
                 name=use,
                 settings=settings_of(stage),
                 changed=before is None or before.digest != result.digest,
                 reports=reports,
                 latency=latency,
+                comparisons=comparisons,
+                seeds=seeds_of(known.evaluation.scores.numpy(), scores),
+                gain=gain,
             )
         self.record.stages.append(made)
         self._keep()
+
+    def _compared(self, place: str, result: Result) -> tuple[dict[str, Comparison], dict[str, Scores]]:
+        """The models beside a stage's own, measured like it; and their scores on the test split."""
+        found, scores = dict[str, Comparison](), dict[str, Scores]()
+        for name, other in result.comparisons.items():
+            folder = other.folder.parent
+            deployed, evaluation, key = self.maker.examine(f"{place}, {name}", other, folder)
+            scores[name] = evaluation.scores.numpy()
+            found[name] = Comparison(
+                score=float(scores[name].mean()),
+                folder=str(other.folder.relative_to(self.folder)),
+                file=str(deployed.path.relative_to(self.folder)),
+                predictions=str((folder / "predictions.safetensors").relative_to(self.folder)),
+                digest=other.digest,
+                key=key,
+            )
+        return found, scores
+
+    def _gained(self, place: str, stage: Stage, known: Known, scores: dict[str, Scores]) -> Gain | None:
+        """What distillation brought, where there is a control; said in a note, or in a warning where it is doubtful."""
+        own = known.evaluation.scores.numpy()
+        reference = self.baseline.evaluation.scores.numpy() if self.baseline else None
+        gain = gain_of(own, scores, reference, self.record.seed)
+        if gain:
+            shares = are_shares(own, *scores.values())
+            text = gain_text(gain, examples=len(own), shares=shares, teacher=self._teacher(stage))
+            (self._note if is_clear(gain) else self._warn)(f"{place}: {text}")
+        return gain
+
+    def _teacher(self, stage: Stage) -> str:
+        """What the baseline is to a distilling stage: its teacher, or the baseline alone."""
+        settings, before = settings_of(stage), self.record.final
+        same = before is None or self.baseline is None or before.digest == self.baseline.digest
+        is_teacher = not settings.get("teachers") and (same or settings.get("teacher") == "baseline")
+        return "teacher" if is_teacher else "baseline"
 
     def _located(self, place: str, known: Known, result: Result, keys: Sequence[str | None] = ()) -> dict[str, Any]:
         """Where a model lies, relative to the run folder, and how it came there."""
@@ -136,7 +182,7 @@ class Run:
             "finished": self._finished(place, result.key),
             "cached": result.cached,
             "key": result.key,
-            "uses": [key for key in (*keys, result.key, known.key) if key],
+            "uses": [key for key in dict.fromkeys((*keys, *result.uses, result.key, known.key)) if key],
             "form": known.model.form,
             "folder": str(known.folder.relative_to(self.folder)),
             "file": str(known.deployed.path.relative_to(self.folder)),
@@ -168,6 +214,10 @@ class Run:
             self.maker.journal.write(event, where=error.where, message=str(error))
             self._keep()
         return error
+
+    def _note(self, text: str) -> None:
+        LOG.info(text)
+        self.record.notes.append(text)
 
     def _warn(self, text: str) -> None:
         LOG.warning(text)

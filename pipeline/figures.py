@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.record import ModelRecord
+from pipeline.record import ModelRecord, Spread, StageRecord
 
 
 def metrics(found: ModelRecord) -> dict[str, float]:
-    """All numbers of a record's MEASURE and of its latencies, by name; intervals as `_low` and `_high`."""
+    """All numbers of a record's MEASURE, of its latencies and of its gain; intervals as `_low` and `_high`."""
     figures: dict[str, float] = {}
     for name in (*ModelRecord.model_fields, "seconds"):
         value = getattr(found, name)
@@ -24,7 +24,7 @@ def metrics(found: ModelRecord) -> dict[str, float]:
         flat = flatten(entry)
         numbers = {k: v for k, v in flat.items() if isinstance(v, int | float) and not isinstance(v, bool)}
         figures |= {f"{kind}.{key}": float(value) for key, value in numbers.items()}
-    return figures
+    return figures | (_gained(found) if isinstance(found, StageRecord) else {})
 
 
 def points(figures: dict[str, float], step: int) -> list[tuple[str, float, int]]:
@@ -49,6 +49,19 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, list) and any(isinstance(v, dict) for v in value):
         return {k: v for i, inner in enumerate(value) for k, v in flatten(inner, f"{prefix}.{i}".lstrip(".")).items()}
     return {prefix: json.dumps(value) if isinstance(value, list | dict) else value} if prefix else {}
+
+
+def _gained(found: StageRecord) -> dict[str, float]:
+    """What distillation brought, and the scores over seeds; deviations only where there are several seeds."""
+    figures: dict[str, float | None] = {}
+    spreads: dict[str, Spread | None] = {"student_score": found.seeds}
+    if gain := found.gain:
+        figures = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "gain_deviation": gain.deviation}
+        spreads |= {"student_score": gain.student, "control_score": gain.control}
+    for name, spread in spreads.items():
+        if spread:
+            figures |= {name: spread.mean, f"{name}_deviation": spread.deviation}
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def _spread(figures: dict[str, float], name: str, value: BaseModel) -> None:

@@ -66,14 +66,56 @@ class ModelRecord(Measure):
     reports: dict[str, JsonValue] = {}
 
 
+class Comparison(BaseModel):
+    """A model that a stage made to compare its own with; the paths are relative to the run folder.
+
+    `control` is the same student trained on labels alone, `student_1`, `control_1` and so on are of further seeds.
+    `key` is that of its measurement in the store.
+    """
+
+    score: float
+    folder: str
+    file: str
+    predictions: str
+    digest: str
+    key: str
+
+
+class Spread(BaseModel):
+    """Scores of trainings that differ in their seed alone; the deviation is a sample's, null for one training."""
+
+    mean: float
+    deviation: float | None = None
+    count: int = 1
+
+
+class Gain(Estimate):
+    """What distillation brought: mean score of the student minus that of the control, paired by test example.
+
+    With several seeds the value is the mean of `by_seed`, and the interval has the doubt of examples and of seeds.
+    `control_drop` is the baseline's score minus the control's; `control_matches` says whether that is surely under a
+    point, null for scores that are not from 0 to 1.
+    """
+
+    by_seed: list[Estimate]
+    deviation: float | None = None
+    student: Spread
+    control: Spread
+    control_drop: Estimate | None = None
+    control_matches: bool | None = None
+
+
 class StageRecord(ModelRecord):
-    """What one stage did."""
+    """What one stage did; `seeds` has the scores of its trainings with several seeds."""
 
     position: int
     name: str
     settings: dict[str, JsonValue]
     changed: bool = True
     latency: list[dict[str, JsonValue]] = []
+    comparisons: dict[str, Comparison] = {}
+    seeds: Spread | None = None
+    gain: Gain | None = None
 
 
 class GateRecord(BaseModel):
@@ -97,7 +139,7 @@ class Failure(BaseModel):
 
 
 class Record(BaseModel):
-    """A whole run, as far as it came."""
+    """A whole run, as far as it came. Notes say what was found and ask for nothing; warnings do."""
 
     schema_version: int = SCHEMA_VERSION
     run: str
@@ -108,6 +150,7 @@ class Record(BaseModel):
     data: dict[str, JsonValue]
     environment: dict[str, JsonValue]
     warnings: list[str] = []
+    notes: list[str] = []
     baseline: ModelRecord | None = None
     stages: list[StageRecord] = []
     gates: list[GateRecord] = []

@@ -18,9 +18,10 @@ VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 
 
 def show(record: Record, console: Console) -> None:
-    """Print a run: the table, the verdict, the warnings, and where everything is."""
+    """Print a run: the table, the notes, the warnings, the verdict, and where everything is."""
     console.print(table(record, console.width))
-    notes = [Text(f"warning: {warning}", style="yellow") for warning in record.warnings]
+    notes = [Text(note) for note in record.notes]
+    notes += [Text(f"warning: {warning}", style="yellow") for warning in record.warnings]
     notes += [Text(f"{gate.verdict}: {gate.message}", style=VERDICTS[gate.verdict]) for gate in record.gates]
     console.print(Group(*notes))
     folder = shown(Path(record.folder))

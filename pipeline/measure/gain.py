@@ -1,0 +1,164 @@
+"""What distillation brought: a student against the same student trained on labels alone, and how to say it."""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+
+import numpy as np
+from scipy import stats
+
+from pipeline.record import Gain, Spread
+from pipeline.statistics import LEVEL, Estimate, Scores, drop, is_right_or_wrong
+
+MARGIN = 0.01  # of score, within which labels alone are as good as the teacher
+
+
+def gain_of(own: Scores, others: Mapping[str, Scores], baseline: Scores | None = None, seed: int = 0) -> Gain | None:
+    """What distillation brought, with its paired 95 % interval; None where there is no control.
+
+    Args:
+        own: the student's scores (N,).
+        others: scores on the same examples by name: `control`; `student_1` and `control_1` of a further seed, etc.
+        baseline: the baseline's.
+        seed: of the bootstrap.
+    """
+    students, controls = _by_seed(own, others)
+    if not controls:
+        return None
+    gains = [drop(ours, theirs, seed) for ours, theirs in zip(controls, students, strict=True)]
+    behind = None if baseline is None else lead([baseline] * len(controls), controls, seed)
+    shares = baseline is not None and are_shares(baseline, *controls)
+    return Gain(
+        **lead(students, controls, seed).model_dump(),
+        by_seed=gains,
+        deviation=_spread([gain.value for gain in gains]).deviation,
+        student=_spread([float(scores.mean()) for scores in students]),
+        control=_spread([float(scores.mean()) for scores in controls]),
+        control_drop=behind,
+        control_matches=behind.high < MARGIN if behind and shares else None,
+    )
+
+
+def seeds_of(own: Scores, others: Mapping[str, Scores]) -> Spread | None:
+    """The mean scores of trainings with several seeds; None where there is one."""
+    scores = [own, *(found for name, found in others.items() if name.startswith("student_"))]
+    return _spread([float(found.mean()) for found in scores]) if len(scores) > 1 else None
+
+
+def lead(firsts: Sequence[Scores], seconds: Sequence[Scores], seed: int = 0) -> Estimate:
+    """Mean score of the first models minus that of the second, with a paired 95 % interval; a pair of models a seed.
+
+    For one seed it is the interval of `pipeline.statistics.drop`. For several the doubt has two sources: the examples,
+    by the differences that are averaged over seeds, and the seeds, by their deviation; their variances add up. What is
+    counted in both makes the interval a little wide. Right-or-wrong scores get a pair more in each direction, half
+    weighted, so that the interval has width even where nothing differs.
+
+    Args:
+        firsts, seconds: scores (N,) each, on the same examples.
+        seed: of the bootstrap.
+
+    Reference:
+        Satterthwaite: An approximate distribution of estimates of variance components, Biometrics Bulletin 2, 1946.
+        Agresti and Min: Simple improved confidence intervals for comparing matched proportions, Statistics in
+        Medicine 24, 2005, the interval "Wald+2".
+    """
+    if len(firsts) == 1:
+        return drop(seconds[0], firsts[0], seed)
+    differences = np.stack(firsts) - np.stack(seconds)
+    by_example, by_seed = differences.mean(axis=0), differences.mean(axis=1)
+    count, value = len(by_example), float(by_seed.mean())
+    of_examples = float(by_example.var(ddof=1)) / count if count > 1 else 0.0
+    right_or_wrong = is_right_or_wrong(*firsts, *seconds)
+    if right_or_wrong:
+        whole = count + 2
+        of_examples = ((by_example**2).sum() + 1) / whole**2 - (by_example.sum() / whole) ** 2 / whole
+    of_seeds = float(by_seed.var(ddof=1)) / len(by_seed)
+    total = of_examples + of_seeds
+    if total <= 0:
+        return Estimate(value=value, low=value, high=value)
+    parts = of_seeds**2 / (len(by_seed) - 1) + of_examples**2 / max(count - 1, 1)
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, total**2 / parts)) * sqrt(total)
+    furthest = 1.0 if right_or_wrong else np.inf
+    return Estimate(value=value, low=max(value - reach, -furthest), high=min(value + reach, furthest))
+
+
+def are_shares(*scores: Scores) -> bool:
+    """Whether all scores are from 0 to 1, so that a hundredth is a point."""
+    return all(bool((found >= 0).all() and (found <= 1).all()) for found in scores)
+
+
+def is_clear(gain: Gain) -> bool:
+    """Whether the teacher was worth it: a gain above zero that labels alone did not make needless."""
+    return gain.low > 0 and not gain.control_matches
+
+
+def gain_text(gain: Gain, *, examples: int, shares: bool, teacher: str = "teacher") -> str:
+    """What distillation brought, in a line.
+
+    Args:
+        gain: what was found.
+        examples: of the test split.
+        shares: whether scores are from 0 to 1 and told in points.
+        teacher: what to call the baseline.
+    """
+    told, several = _difference(gain, shares), len(gain.by_seed) > 1
+    if gain.low > 0:
+        text = f"distillation brought {told} over labels alone"
+    elif gain.high < 0:
+        text = f"labels alone did better: distillation brought {told}"
+    else:
+        text = f"distillation brought nothing that {examples:,} examples can show: {told}"
+    text += f" ({_scores(gain)})"
+    if gain.control_matches and gain.control_drop:
+        ahead = gain.control_drop
+        turned = Estimate(value=-ahead.value, low=-ahead.high, high=-ahead.low)
+        text += f"; labels alone would have matched the {teacher}: {_difference(turned, shares)}"
+    return text + _advice(gain, several, teacher)
+
+
+def _advice(gain: Gain, several: bool, teacher: str) -> str:
+    """What to do, where something is."""
+    if gain.control_matches:
+        return f". A smaller student would show what the {teacher} is worth"
+    if gain.high < 0:
+        return ". Try a larger hard_weight or another temperature, or train.supervised, which needs no teacher"
+    if gain.low <= 0:
+        return ". More test examples would tell" if several else ". `seeds: 3` would tell luck from gain"
+    return ""
+
+
+def _by_seed(own: Scores, others: Mapping[str, Scores]) -> tuple[list[Scores], list[Scores]]:
+    """Students and their controls, of the seeds that have both."""
+    students, controls = [], []
+    for name, control in others.items():
+        kind, _, number = name.partition("_")
+        student = others.get(f"student_{number}") if number else own
+        if kind == "control" and student is not None:
+            students.append(student)
+            controls.append(control)
+    return students, controls
+
+
+def _spread(means: list[float]) -> Spread:
+    deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    return Spread(mean=float(np.mean(means)), deviation=deviation, count=len(means))
+
+
+def _difference(found: Estimate, shares: bool) -> str:
+    """+1.2 points [0.4, 2.1]; of other scores than shares the difference itself."""
+    if shares:
+        value, low, high = (_signless(100 * number, 1) for number in (found.value, found.low, found.high))
+        return f"{value:+.1f} points [{low:.1f}, {high:.1f}]"
+    return f"{found.value:+.4g} of score [{found.low:.4g}, {found.high:.4g}]"
+
+
+def _signless(number: float, digits: int) -> float:
+    """Rounded, and without the sign of a zero."""
+    return round(number, digits) + 0.0
+
+
+def _scores(gain: Gain) -> str:
+    """3 seeds: 0.981 +- 0.002 against 0.969 +- 0.004."""
+    if gain.student.deviation is None or gain.control.deviation is None:
+        return f"one seed: {gain.student.mean:.4g} against {gain.control.mean:.4g}"
+    sides = [f"{side.mean:.3f} +- {side.deviation:.3f}" for side in (gain.student, gain.control)]
+    return f"{gain.student.count} seeds: {sides[0]} against {sides[1]}"
