@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, TensorDataset, default_collate
 
 from pipeline.errors import ConfigError
 from pipeline.model import Inputs, Outputs
 
 Forward = Callable[[Inputs], Outputs]
 Augment = Callable[[Inputs, int, int], Inputs]
+AsTarget = Callable[[Inputs, Tensor], tuple[Inputs, Any]]
 
 CALIBRATION_EXAMPLES = 512
 
@@ -61,37 +62,46 @@ class Split:
 
     def select(self, indices: list[int]) -> "Split":
         """The examples at `indices`, in that order."""
-        return replace(self, dataset=torch.utils.data.Subset(self.dataset, indices), fingerprint=None)  # type: ignore[arg-type]
+        return replace(self, dataset=Subset(self.dataset, indices), fingerprint=None)  # type: ignore[arg-type]
 
     def loader(
         self,
         batch_size: int,
         *,
         order: tuple[int, int] | None = None,
+        seed: int | None = None,
+        view: int | None = None,
         augment: Augment | None = None,
         workers: int = 0,
         skip: int = 0,
+        pin: bool = False,
     ) -> DataLoader[Batch]:
         """Batches of named inputs.
 
         Args:
             batch_size: examples a batch.
             order: (seed, epoch); shuffles by it, and drops the last batch where it is not full. None keeps the order.
-            augment: applied to each example with (inputs, seed, epoch), where the seed is the example's own: a view
-                depends on (seed, epoch, example) alone, not on the batch that it falls in. One that draws from the
-                global generators instead gets the same numbers for the same batch, whatever was drawn before.
+            seed: of the augmentation; that of the order unless given.
+            view: which augmentation to show; the epoch unless given.
+            augment: applied to each example with (inputs, seed, view), where the seed is the example's own: what it
+                gives depends on (seed, view, example) alone, not on the batch that it falls in. The global generators
+                are seeded by the same for one that draws from them.
             workers: loader processes.
             skip: batches to leave out at the front of the shuffled order.
+            pin: keep batches in memory that a GPU can copy from while it computes.
         """
-        seed, epoch = order or (0, 0)
-        sampler = _Shuffled(len(self), seed, epoch, skip * batch_size) if order else None
+        start, epoch = order or (seed or 0, 0)
+        seed, view = start if seed is None else seed, epoch if view is None else view
+        sampler = _Shuffled(len(self), start, epoch, skip * batch_size) if order else None
+        whole = None if augment or self.collate else _whole(self.dataset)
         return DataLoader(
-            _Indexed(self, augment, seed, epoch),
+            _Indexed(self, augment, seed, view) if whole is None else whole,
             batch_size=batch_size,
             sampler=sampler,
             drop_last=order is not None and len(self) >= batch_size,
-            collate_fn=_Collate(self.collate, seed, epoch),
+            collate_fn=_Collate(self.collate, seed, epoch) if whole is None else _as_it_is,
             num_workers=workers,
+            pin_memory=pin,
             generator=torch.Generator().manual_seed(seed),  # its own, so that loading draws from no other
         )
 
@@ -112,9 +122,12 @@ class Task:
         calibration: part of train; by default a fixed random sample of it.
         decode: (forward, inputs) -> predictions (N, ...); the first output unless given.
         metrics: name -> f(predictions, targets) -> float over the whole split: F1, Spearman, perplexity.
-        augment: (inputs of one example, seed, epoch) -> inputs; used on train only.
+        augment: (inputs of one example, seed, view) -> inputs; used on train only. The view is the epoch, or one of a
+            few that come round again where a teacher's logits on them are kept.
         logits: predictions are unnormalized scores over classes on the last axis, so that agreement is of the best
             class and KL divergence means something.
+        as_target: (inputs of one example, tokens (T,)) -> the training example (inputs, target) that has these tokens
+            as its target; distillation of sequences needs it.
     """
 
     train: Split
@@ -127,6 +140,7 @@ class Task:
     metrics: Mapping[str, Callable[[Any, Any], float]] = field(default_factory=dict)
     augment: Augment | None = None
     logits: bool = False
+    as_target: AsTarget | None = None
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
@@ -192,35 +206,79 @@ def kind(value: Any) -> str:
 class _Indexed(Dataset[Any]):
     """Adds each example's position and its augmentation."""
 
-    def __init__(self, split: Split, augment: Augment | None, seed: int, epoch: int) -> None:
-        self.split, self.augment, self.seed, self.epoch = split, augment, seed, epoch
+    def __init__(self, split: Split, augment: Augment | None, seed: int, view: int) -> None:
+        self.split, self.augment, self.seed, self.view = split, augment, seed, view
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[int, Inputs, Any]]:
         """A batch at once, as torch's loaders ask for it."""
-        with _drawing(self.seed, self.epoch, indices[0]):
-            return [self[index] for index in indices]
+        with _drawing(self.seed, self.view, indices[0]):
+            rows = [(index, *self.split[index]) for index in indices]  # all read before the first is augmented,
+            return [(index, self._view(index, inputs), target) for index, inputs, target in rows]  # which seeds anew
 
-    def __getitem__(self, index: int) -> tuple[int, Inputs, Any]:
-        inputs, target = self.split[index]
-        if self.augment:
-            # Distinct odd multipliers keep (seed, index) pairs apart; the epoch goes to the function by itself.
-            inputs = self.augment(inputs, (self.seed * 1_000_003 + index * 7_919) % 2**63, self.epoch)
-        return index, inputs, target
+    def _view(self, index: int, inputs: Inputs) -> Inputs:
+        if not self.augment:
+            return inputs
+        _seed(self.seed, self.view, index)
+        # Distinct odd multipliers keep (seed, index) pairs apart; the view goes to the function by itself.
+        return self.augment(inputs, (self.seed * 1_000_003 + index * 7_919) % 2**63, self.view)
+
+
+class _Whole(Dataset[Any]):
+    """Examples that lie in two tensors, taken a batch at a time; the batches are those that stacking them gives."""
+
+    def __init__(self, tensors: tuple[Tensor, Tensor], rows: Tensor) -> None:
+        self.tensors, self.rows = tensors, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """A batch at once, as torch's loaders ask for it."""
+        index = torch.tensor(indices)
+        inputs, targets = (tensor.index_select(0, self.rows[index]) for tensor in self.tensors)
+        return Batch(index, as_inputs(inputs), targets)
+
+
+def _whole(dataset: Any) -> _Whole | None:
+    """The dataset, where it is two plain tensors or a part of them; a class that is derived may do anything."""
+    if type(dataset) is Subset:
+        inner = _whole(dataset.dataset)
+        rows = torch.from_numpy(np.array(dataset.indices, dtype=np.int64, order="C"))
+        return None if inner is None else _Whole(inner.tensors, inner.rows[rows])
+    if type(dataset) is not TensorDataset or len(dataset.tensors) != 2 or not all(map(_plain, dataset.tensors)):
+        return None
+    return _Whole(dataset.tensors, torch.arange(len(dataset)))
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether selecting rows gives to the bit, and in the same layout, what stacking them gives."""
+    dense = tensor.device.type == "cpu" and tensor.layout is torch.strided
+    return dense and tensor.is_contiguous() and not tensor.requires_grad
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 class _Collate:
     """A class and not a closure, so that spawned workers can receive it."""
 
     def __init__(self, collate: Callable[[list[Any]], tuple[Any, Any]] | None, seed: int, epoch: int) -> None:
-        self.collate, self.seed, self.epoch = collate or default_collate, seed, epoch
+        self.collate, self.seed, self.epoch = collate, seed, epoch
 
     def __call__(self, rows: list[tuple[int, Inputs, Any]]) -> Batch:
-        with _drawing(self.seed, self.epoch, rows[0][0]):
-            inputs, targets = self.collate([(inputs, target) for _, inputs, target in rows])
+        inputs, targets = self._collated([(inputs, target) for _, inputs, target in rows], rows[0][0])
         return Batch(torch.tensor([index for index, _, _ in rows]), as_inputs(inputs), targets)
+
+    def _collated(self, rows: list[Any], index: int) -> tuple[Any, Any]:
+        if self.collate is None:  # torch's own draws nothing
+            inputs, targets = default_collate(rows)
+            return inputs, targets
+        with _drawing(self.seed, self.epoch, index):
+            return self.collate(rows)
 
 
 class _Shuffled(Sampler[int]):
@@ -244,13 +302,17 @@ def _drawing(seed: int, epoch: int, index: int) -> Iterator[None]:
     A loader fetches ahead, here or in other processes; a training that goes on must see what it would have seen.
     """
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    own = (seed * 1_000_003 + epoch * 104_729 + index * 7_919) % 2**32
-    random.seed(own)
-    np.random.seed(own)
-    torch.default_generator.manual_seed(own)  # not torch.manual_seed: it would reset the GPU's, which the model uses
+    _seed(seed, epoch, index)
     try:
         yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def _seed(seed: int, epoch: int, index: int) -> None:
+    own = (seed * 1_000_003 + epoch * 104_729 + index * 7_919) % 2**32
+    random.seed(own)
+    np.random.seed(own)
+    torch.default_generator.manual_seed(own)  # not torch.manual_seed: it would reset the GPU's, which the model uses
