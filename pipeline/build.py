@@ -15,7 +15,7 @@ from pipeline.config import ModelSource, PipelineConfig, Source, StageConfig, va
 from pipeline.errors import ConfigError, blame
 from pipeline.model import Model, TorchModel
 from pipeline.probe import Sighting, example_inputs, probe, try_out
-from pipeline.stage import Outlook, Stage, check_chain, stage_class
+from pipeline.stage import Note, Outlook, Stage, check_chain, stage_class
 from pipeline.statistics import samples_needed
 from pipeline.task import Task
 from pipeline.use import Reference, find, nearest
@@ -38,6 +38,7 @@ class Built:
     baseline: Chain
     stages: Chain
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def build(config: PipelineConfig, source: Source | None = None) -> Built:
@@ -61,11 +62,16 @@ def build(config: PipelineConfig, source: Source | None = None) -> Built:
         model = build_model(config.model, task)
     with _at(source, "task"):
         try_out(task, model, data)
-    outlook = Outlook(model, {name: len(split) for name, split in task.splits.items()}, task.logits)
-    warnings = [*check_stages(baseline, stages, outlook), *check_budget(config, task)]
+    examples = {name: len(split) for name, split in task.splits.items()}
+    outlook = Outlook(
+        model, examples, task.logits, augmented=task.augment is not None, as_target=task.as_target is not None
+    )
+    said = check_stages(baseline, stages, outlook)
+    notes = [text for text in said if isinstance(text, Note)]
+    warnings = [*(text for text in said if not isinstance(text, Note)), *check_budget(config, task)]
     if config.model.weights is None and not baseline:
         warnings.append("the model is untrained: there is no `weights:` and no `baseline:`, so retention says nothing")
-    return Built(config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)))
+    return Built(config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)), tuple(notes))
 
 
 @contextmanager
@@ -154,13 +160,13 @@ def _unpickle(path: Path) -> Any:
 
 
 def check_stages(baseline: Chain, stages: Chain, outlook: Outlook) -> list[str]:
-    """Each stage's own check against what stands before it; gives the warnings with their places."""
+    """Each stage's own check against what stands before it; gives the warnings and notes with their places."""
     warnings: list[str] = []
     before: list[Stage] = []
     for i, (place, stage) in enumerate((*baseline, *stages)):
         seen = replace(outlook, in_baseline=i < len(baseline))
         with blame(ConfigError, place):
-            warnings += [f"{place}: {text}" for text in stage.check(tuple(before), seen)]
+            warnings += [type(text)(f"{place}: {text}") for text in stage.check(tuple(before), seen)]
         before.append(stage)
     return warnings
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.table import Table
 
@@ -12,8 +13,9 @@ from pipeline.use import built_in, find
 
 
 def built_in_stages() -> dict[str, type[Stage]]:
-    """Every built-in stage by the name that `use:` takes."""
-    modules = {name: find(name, Path(), package="stages") for name in built_in("stages")}
+    """Every built-in stage by the name that `use:` takes: a method in the folder of its family."""
+    methods = [name for name in built_in("stages") if "." in name]
+    modules = {name: find(name, Path(), package="stages") for name in methods}
     return {name: stages_in(module)[0] for name, module in modules.items() if stages_in(module)}
 
 
@@ -25,7 +27,7 @@ def describe() -> list[dict[str, Any]]:
         settings = [
             {
                 "name": key,
-                "default": "required" if field.is_required() else field.get_default(call_default_factory=True),
+                "default": "required" if field.is_required() else to_jsonable_python(field.get_default()),
                 "type": _type(properties[key]),
                 "help": field.description or "",
             }
@@ -67,7 +69,7 @@ def pipeline_schema() -> dict[str, Any]:
 
 def _open_references(definitions: dict[str, Any]) -> None:
     """A reference is `use` with any arguments beside it, or a bare string."""
-    for name in ("Reference", "ModelSource"):
+    for name in ("Reference", "ModelSource", "Student", "Teacher"):
         made = definitions.get(name)
         if made:
             for key in ("folder", "arguments"):

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -42,10 +42,11 @@ class Keys:
     Args:
         built: the task, the data, the seed.
         device: where it is computed.
+        processes: how many train together.
     """
 
-    def __init__(self, built: Built, device: torch.device) -> None:
-        self.built, self.device = built, device
+    def __init__(self, built: Built, device: torch.device, processes: int = 1) -> None:
+        self.built, self.device, self.processes = built, device, processes
         self.sources = Sources()
         self.versions: Parts = {name: metadata.version(name) for name in LIBRARIES}
         for _, stage in (*built.baseline, *built.stages):
@@ -64,10 +65,12 @@ class Keys:
             "stage": use if not use.endswith(".py") else Path(use).name,
             "settings": stage.model_dump(mode="json"),
             "code": self._code(stage),
+            "files": _digests(stage),
             **self._common(model, ("train", "calibration", "validation")),
             "baseline": baseline,
             "seed": self.built.config.seed,
             "threads": torch.get_num_threads(),
+            "processes": self.processes if stage.distributed else 1,
             "host": host() if stage.host_bound else None,
         }
 
@@ -79,6 +82,16 @@ class Keys:
             "stage": "measure",
             "code": self.sources.code([Path(str(accuracy.__file__)), Path(str(deploy.__file__))]),
             **self._common(model, ("test",)),
+            "host": host(),
+        }
+
+    def kept(self, what: str, model: Parts, parts: Parts, make: Callable[..., Any]) -> Parts:
+        """What the values that `make` computes of a model on the training data depend on."""
+        return {
+            "stage": what,
+            "parts": parts,
+            "code": self.sources.code([Path(make.__code__.co_filename)]),
+            **self._common(model, ("train",)),
             "host": host(),
         }
 
@@ -156,9 +169,18 @@ def changed(old: Parts, new: Parts, prefix: str = "") -> list[str]:
 
 
 def references(stage: BaseModel, folder: Path) -> list[Path]:
-    """The user's files that a stage's settings name."""
-    found = [value for value in _values(stage) if isinstance(value, Reference)]
-    return [file for value in found for file in _user_files([value.use], value.folder or folder)]
+    """The code that a stage's settings name: the user's files, and where the parts of the settings are defined."""
+    found = [value for value in _values(stage) if isinstance(value, BaseModel)]
+    named = [value for value in found if isinstance(value, Reference)]
+    files = [file for value in named for file in _user_files([value.use], value.folder or folder)]
+    return files + [_file(type(value)) for value in found]
+
+
+def _digests(stage: BaseModel) -> Parts:
+    """Of the files that hold data for a stage, by their names in its settings."""
+    named = [value for value in _values(stage) if isinstance(value, Reference)]
+    files = [(file.relative_to(value.folder), file) for value in named for file in value.files()]
+    return {name.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files}
 
 
 def _user_files(uses: Iterable[str], folder: Path) -> list[Path]:
@@ -202,7 +224,7 @@ def _flat(value: Any) -> Iterable[Any]:
         yield value
 
 
-def _file(stage: type[Stage]) -> Path:
+def _file(stage: type[BaseModel]) -> Path:
     return Path(str(sys.modules[stage.__module__].__file__))
 
 

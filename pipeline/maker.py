@@ -4,12 +4,14 @@ import hashlib
 import json
 import logging
 import random
+import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -28,11 +30,13 @@ from pipeline.journal import Journal
 from pipeline.key import Keys
 from pipeline.measure.accuracy import BATCH_SIZE, Evaluation, evaluate_task
 from pipeline.model import Model, OnnxModel, Outputs, TorchModel
+from pipeline.processes import Processes
 from pipeline.report.progress import progress
 from pipeline.stage import Context, Stage, forms
 from pipeline.statistics import Estimate
 from pipeline.store import Entry, Store
 from pipeline.task import kind
+from pipeline.world import ALONE
 
 LOG = logging.getLogger("shrinkline")
 
@@ -54,6 +58,18 @@ class Result:
     cached: bool = False
     key: str | None = None
     measured_only: bool = False
+    uses: tuple[str, ...] = ()
+    comparisons: dict[str, "Result"] = field(default_factory=dict)
+
+
+@dataclass
+class Said:
+    """What a stage tells while it runs, beside the model that it gives."""
+
+    reports: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    comparisons: dict[str, TorchModel] = field(default_factory=dict)
+    uses: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -67,6 +83,7 @@ class Maker:
         console: for progress.
         interrupts: whether to stop.
         baseline: the reference, once there is one.
+        processes: those that train together.
     """
 
     built: Built
@@ -75,10 +92,11 @@ class Maker:
     console: Console
     interrupts: Interrupts
     baseline: Result | None = None
+    processes: Processes = field(default_factory=Processes)
     deployed: dict[int, tuple[Model, OnnxModel]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.keys = Keys(self.built, self.device)
+        self.keys = Keys(self.built, self.device, self.processes.world.size)
 
     def start(self, folder: Path) -> Result:
         """The model at the start of the chain, as it was built."""
@@ -94,7 +112,12 @@ class Maker:
             found = json.loads((entry.path / RESULT).read_text())
             reports, seconds = found["reports"], found["seconds"]
             common: dict[str, Any] = {"seconds": seconds, "cached": cached, "key": entry.key, "reports": reports}
-            common["warnings"] = tuple(found["warnings"])
+            common |= {"warnings": tuple(found["warnings"]), "uses": tuple(found["uses"])}
+            for name in found["comparisons"]:
+                store.link(entry.path / "comparisons" / name, folder / "comparisons" / name / "model")
+            common["comparisons"] = {
+                n: self._loaded(folder / "comparisons" / n / "model") for n in found["comparisons"]
+            }
             if found["digest"] is None:
                 return replace(given, measured_only=True, **common)
             store.link(entry.path / "model", folder / "model")
@@ -123,6 +146,9 @@ class Maker:
         """Where to compute."""
         return pick_device(self.built.config.device)
 
+    def _loaded(self, folder: Path) -> Result:
+        return Result(models.load(folder, self.built.config.folder), digest(folder), folder)
+
     def _identity(self, of: Result) -> key.Parts:
         return self.keys.model(of.digest, of.folder)
 
@@ -148,11 +174,12 @@ class Maker:
     def _run(self, place: str, stage: Stage, given: Result, work: Path, to: Path) -> None:
         """Run a stage and write what it made into `to`."""
         began = time.monotonic()
-        reports: dict[str, Any] = {}
-        warnings: list[str] = []
+        said = Said()
         set_seed(self.built.config.seed)
         before = given.model.predict(given.model.example)
-        made = stage.run(given.model, self.context(work, reports, warnings))
+        ctx = self.context(place, stage, given, work, said)
+        with self._together(place, stage, given, work):
+            made = stage.run(given.model, ctx)
         if differing(before, given.model.predict(given.model.example)):
             fix = "Work on copy.deepcopy(model.module) and return dataclasses.replace(model, module=...)"
             raise StageError("run changed the model that it was given", expected="a new model", fix=fix)
@@ -163,9 +190,22 @@ class Maker:
         if made is not given.model:
             save_exactly(made, to / "model", self.built.config.folder)
             name = digest(to / "model")
+        for other, model in said.comparisons.items():
+            save_exactly(model, to / "comparisons" / other, self.built.config.folder)
         seconds = round(time.monotonic() - began, 3)
-        found = {"digest": name, "reports": reports, "warnings": warnings, "seconds": seconds}
+        found = {"digest": name, "reports": said.reports, "warnings": said.warnings, "seconds": seconds}
+        found |= {"uses": said.uses, "comparisons": list(said.comparisons)}
         (to / RESULT).write_text(json.dumps(found))
+
+    def _together(self, place: str, stage: Stage, given: Result, work: Path) -> AbstractContextManager[None]:
+        """Have the other processes run a stage along, where it is one for all."""
+        if not stage.distributed:
+            return nullcontext()
+        folders = {"given": given.folder, "baseline": self.baseline.folder if self.baseline else None, "work": work}
+        order: key.Parts = {"place": place}
+        order |= {name: str(folder.resolve()) if folder else None for name, folder in folders.items()}
+        run, size = shlex.quote(str(self.journal.path.parent)), self.processes.world.size
+        return self.processes.together(order, f"`shrink resume {run} --processes {size}` goes on")
 
     def _evaluate(self, model: Model, to: Path) -> None:
         """Write the deployed file of a torch form, and the predictions and metrics on the test split."""
@@ -180,9 +220,10 @@ class Maker:
         metrics = {name: value.model_dump() for name, value in evaluation.metrics.items()}
         (to / RESULT).write_text(json.dumps({"metrics": metrics}))
 
-    def context(self, work: Path, reports: dict[str, Any], warnings: list[str]) -> Context:
-        """What a stage is given; its reports and warnings are put into these."""
+    def context(self, place: str, stage: Stage, given: Result, work: Path, said: Said) -> Context:
+        """What a stage is given; what it says is put into `said`."""
         task = self.built.task
+        kept = partial(self._keep, place, given, work, said)
         return Context(
             train=task.train,
             calibration=task.calibration,
@@ -197,12 +238,47 @@ class Maker:
             seed=self.built.config.seed,
             log=LOG,
             progress=partial(progress, self.console, LOG),
-            report=partial(keep_report, reports),
+            report=partial(keep_report, said.reports),
             deployed=partial(self._deployed, work),
             interrupted=self.interrupts.requested,
             logits=task.logits,
-            warn=warnings.append,
+            as_target=task.as_target,
+            warn=said.warnings.append,
+            world=self.processes.world if stage.distributed else ALONE,
+            kept=self.processes.share(kept) if stage.distributed else kept,
+            compare=said.comparisons.__setitem__,
         )
+
+    def _keep(
+        self,
+        place: str,
+        given: Result,
+        work: Path,
+        said: Said,
+        what: str,
+        model: Model,
+        parts: key.Parts,
+        make: Callable[[Path], None],
+    ) -> Path:
+        """The folder that `make` has filled for a model, through the store; linked into the work folder."""
+        known = [result for result in (given, self.baseline) if result and result.model is model]
+        if known:
+            identity = self._identity(known[0])
+        else:
+            with TemporaryDirectory(dir=work) as folder:
+                model.save(Path(folder))
+                identity = self.keys.model(digest(Path(folder)), Path(folder))
+        whole = self.keys.kept(what, identity, parts, make)
+
+        def fill(_: Path, to: Path) -> None:
+            (to / "kept").mkdir()
+            make(to / "kept")
+
+        with self._kept(f"{place}, {what}", whole, fill) as (entry, _):
+            target = work / f"kept-{entry.key[:16]}"
+            store.link(entry.path / "kept", target)
+            said.uses.append(entry.key)
+        return target
 
     def _deployed(self, work: Path, model: Model) -> OnnxModel:
         """The file that a model would be deployed as; an ONNX form is its own."""

@@ -30,6 +30,7 @@ def as_json(built: Built, store: Store) -> dict[str, Any]:
         ],
         "disk_bytes": estimate_bytes(built),
         "budget": built.config.budget.model_dump(mode="json", exclude_none=True),
+        "notes": list(built.notes),
         "warnings": list(built.warnings),
     }
     if isinstance(built.model, TorchModel):
@@ -87,5 +88,7 @@ def show(built: Built, store: Store, console: Console, *, explain: bool = False)
     console.print(table, highlight=False)
     if found["budget"]:
         console.print(f"budget: {found['budget']}", highlight=False)
+    for note in found["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
     for warning in found["warnings"]:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)

@@ -1,7 +1,10 @@
 """What a stage is, what it is given, and whether a chain of stages fits together."""
 
+import atexit
 import inspect
 import logging
+import shutil
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -15,7 +18,8 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, blame
 from pipeline.model import Inputs, Model, OnnxModel, Outputs, TorchModel
-from pipeline.task import Augment, Forward, Split
+from pipeline.task import AsTarget, Augment, Forward, Split
+from pipeline.world import ALONE, World
 
 AnyForm = TypeVar("AnyForm", TorchModel, OnnxModel)
 """For a stage that takes either form and gives the same form back."""
@@ -31,6 +35,8 @@ class Outlook:
         model: the untrained or loaded model at the start of the chain.
         examples: number of examples by split.
         logits: whether predictions are logits over classes.
+        as_target: whether the task can make examples of generated tokens.
+        augmented: whether the task augments its training data.
         in_baseline: whether the stage is one that makes the baseline, so that there is none yet.
     """
 
@@ -38,6 +44,20 @@ class Outlook:
     examples: dict[str, int]
     logits: bool = True
     in_baseline: bool = False
+    augmented: bool = False
+    as_target: bool = True
+
+
+class Note(str):
+    """What a stage's check says in the plan without meaning that anything is wrong."""
+
+
+def make_anew(what: str, model: Model, parts: dict[str, JsonValue], make: Callable[[Path], None]) -> Path:
+    """The folder that make(folder) has filled, where there is no store: it goes when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="shrinkline-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    make(folder)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,7 @@ class Context:
         train, calibration, validation: the splits; calibration is part of train.
         loss, decode, score, augment: the task's functions.
         logits: whether predictions are logits over classes.
+        as_target: (inputs of an example, tokens) -> the example that has these tokens as its target.
         baseline: the reference model, None while it is being made.
         directory: a folder of this stage's own for what it writes.
         device: where to compute.
@@ -59,6 +80,10 @@ class Context:
         deployed: the ONNX file that a model would be deployed as, made once a model; not to be changed.
         interrupted: whether a long stage should keep what it needs to go on, in `directory`, and raise Interruption.
             Where it was stopped or killed, it is given that directory again.
+        world: the processes that run this stage together; more than one for a `distributed` stage alone.
+        kept: kept(what, model, parts, make) -> folder that make(folder) has filled, once for all runs; the parts are
+            what it depends on beside the model, the training data, the task and the code of the file that `make` is in.
+        compare: compare(name, model) has a model measured on the test split beside the one that the stage gives.
     """
 
     train: Split
@@ -79,6 +104,10 @@ class Context:
     interrupted: Callable[[], bool] = lambda: False
     logits: bool = True
     warn: Callable[[str], None] = logging.getLogger("shrinkline").warning
+    as_target: AsTarget | None = None
+    world: World = ALONE
+    kept: Callable[[str, Model, dict[str, JsonValue], Callable[[Path], None]], Path] = make_anew
+    compare: Callable[[str, TorchModel], None] = lambda name, model: None
 
 
 class Stage(BaseModel, ABC):
@@ -89,11 +118,16 @@ class Stage(BaseModel, ABC):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    distributed: ClassVar[bool] = False
+    """Whether all processes run it together where there are several, as they must where it trains."""
     host_bound: ClassVar[bool] = False
     """Whether what it finds holds on this machine alone, as a latency does."""
 
     def check(self, before: Sequence["Stage"], outlook: Outlook) -> Iterable[str]:
-        """What the types cannot say: raise ConfigError for what cannot work, give warnings for what is suspicious."""
+        """What the types cannot say: raise ConfigError for what cannot work, give warnings for what is suspicious.
+
+        A `Note` among them is said in the plan and is no warning.
+        """
         return ()
 
     @abstractmethod

@@ -49,6 +49,8 @@ class Reference(BaseModel):
         """Every key that is not a field is an argument."""
         if isinstance(data, str):
             data = {"use": data}
+        elif isinstance(data, Reference) and not isinstance(data, cls):
+            data = {"use": data.use, "arguments": data.arguments, "folder": data.folder}
         if not isinstance(data, dict):
             return data
         known = cls.model_fields.keys() - ({"folder"} if info.context else set())
@@ -59,6 +61,10 @@ class Reference(BaseModel):
         if not isinstance(arguments, dict):
             raise ValueError(f"a mapping of arguments, not {arguments!r}")
         return fields | given | {"arguments": arguments | rest}
+
+    def files(self) -> list[Path]:
+        """Files below `folder` whose content counts beside the code, such as weights."""
+        return []
 
     def resolve(self) -> Any:
         """What is named. Raises ConfigError when there is no such file, module or attribute, or it fails on import."""

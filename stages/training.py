@@ -7,18 +7,20 @@ one machine, as one that was not.
 import copy
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
-from pydantic import BaseModel, ConfigDict, Field
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from safetensors.torch import load_model
 from torch import Tensor, nn
-from torch.optim import lr_scheduler
 
 from pipeline.errors import Interruption, StageError
 from pipeline.measure.accuracy import mean_score
@@ -26,27 +28,10 @@ from pipeline.model import TorchModel, call
 from pipeline.stage import Context
 from pipeline.task import Batch
 from stages import checkpoint
-from stages.objectives import Objective, scalar
+from stages.objectives import Moment, Objective, scalar
+from stages.optimization import TrainingSettings, make_optimizer, make_schedule, mixed_precision
 
 STEPS_BETWEEN_CHECKS = 20  # of the loss for NaN; each check waits for the device
-
-
-class TrainingSettings(BaseModel):
-    """How to train; the settings of every stage that does."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    epochs: int = Field(default=20, gt=0, description="passes over the training split")
-    batch_size: int = Field(default=64, gt=0, description="examples a step, over all processes")
-    learning_rate: float = Field(default=1e-3, gt=0, description="its peak, after warm-up")
-    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd has Nesterov momentum 0.9")
-    weight_decay: float = Field(default=0.01, ge=0, description="decoupled with adamw")
-    schedule: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="after warm-up, to zero")
-    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps that the rate takes to rise")
-    gradient_clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null for none")
-    patience: int | None = Field(default=None, gt=0, description="stop after so many epochs without a better score")
-    checkpoint_epochs: int = Field(default=1, gt=0, description="epochs between checkpoints, to go on after a kill")
-    workers: int = Field(default=0, ge=0, description="processes that load data")
 
 
 def train(
@@ -84,31 +69,23 @@ class Place:
     best_epoch: int = 0
     best_score: float = -math.inf
     history: list[Any] = field(default_factory=list)
+    scaler: dict[str, Any] | None = None
 
 
-def make_optimizer(module: nn.Module, settings: TrainingSettings) -> Any:
-    """The optimizer that the settings name, over all parameters that want gradients."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+class _Learner(nn.Module):
+    """What is trained: the student, and what the objective adds to it; gives the loss of a batch.
 
+    One module holds both, so that gradients of adapters are averaged over processes like all others.
+    """
 
-def make_schedule(optimizer: Any, settings: TrainingSettings, steps: int) -> lr_scheduler.LRScheduler:
-    """Linear warm-up to the peak, then cosine or linear decay to zero, or none, over `steps` in all."""
-    rise = math.ceil(settings.warmup * steps)
-    fall = max(steps - rise, 1)
-    after: lr_scheduler.LRScheduler
-    if settings.schedule == "cosine":
-        after = lr_scheduler.CosineAnnealingLR(optimizer, T_max=fall)
-    else:
-        end = 0.0 if settings.schedule == "linear" else 1.0
-        after = lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=end, total_iters=fall)
-    if not rise:
-        return after
-    before = lr_scheduler.LinearLR(optimizer, start_factor=1 / (rise + 1), total_iters=rise)
-    return lr_scheduler.SequentialLR(optimizer, [before, after], milestones=[rise])
+    def __init__(self, student: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.student, self.objective = student, objective
+        objective.watch(student)
+
+    def forward(self, batch: Batch, moment: Moment) -> Tensor:
+        """The loss of a batch."""
+        return scalar(self.objective(batch, call(self.student, batch.inputs), moment))
 
 
 class _Loop:
@@ -117,17 +94,21 @@ class _Loop:
     def __init__(
         self, model: TorchModel, objective: Objective, settings: TrainingSettings, ctx: Context, folder: Path
     ) -> None:
-        self.objective, self.settings, self.ctx, self.folder = objective, settings, ctx, folder
-        self.accelerator = Accelerator(cpu=ctx.device.type == "cpu")
+        self.settings, self.ctx, self.folder, self.views = settings, ctx, folder, objective.views
+        self.accelerator = _accelerator(settings, ctx)
         self.trained = replace(model, module=copy.deepcopy(model.module))
         self.steps = max(len(ctx.train) // settings.batch_size, 1)
-        self.optimizer = make_optimizer(self.trained.module, settings)
+        self.whole = _Learner(self.trained.module, objective)
+        self.optimizer = make_optimizer(self.whole, settings)
         self.schedule = make_schedule(self.optimizer, settings, settings.epochs * self.steps)
-        self.module, self.stepper = self.accelerator.prepare(self.trained.module, self.optimizer)
+        self.learner, self.stepper = self.accelerator.prepare(self.whole, self.optimizer)
+        self.origin = _digest(settings, ctx.seed, self.whole)
         folder.mkdir(parents=True, exist_ok=True)
-        self.origin = _digest(settings, ctx.seed, self.trained.module)
-        found = checkpoint.restore(folder, self.origin, self.trained.module, self.optimizer, self.schedule)
+        found = checkpoint.restore(folder, self.origin, self.whole, self.optimizer, self.schedule)
         self.place = Place(**found) if found else Place()
+        if self.accelerator.scaler and self.place.scaler:
+            self.accelerator.scaler.load_state_dict(self.place.scaler)
+        ctx.world.wait()  # all have read before one writes
         if found:
             ctx.log.info("%s goes on at epoch %d, step %d", folder.name, self.place.epoch, self.place.step)
         else:
@@ -146,72 +127,127 @@ class _Loop:
 
     def best_module(self) -> nn.Module:
         """The module with the weights of the best epoch, on the CPU."""
+        self.ctx.world.wait()
+        self.whole.objective.unwatch()
         load_model(self.trained.module, str(self.folder / "best.safetensors"))
-        self.accelerator.free_memory()
+        self.ctx.world.wait()  # rank 0 may clear the folder away
+        if self.accelerator.device.type == "cuda":  # elsewhere it would only collect garbage, for a fifth of a second
+            self.accelerator.free_memory()
         return self.trained.module.to("cpu")
 
     def _epoch(self, advance: Callable[..., None]) -> None:
         """The steps of an epoch that are not done yet."""
-        place, order = self.place, (self.ctx.seed, self.place.epoch)
-        loader = self.ctx.train.loader(
-            self.settings.batch_size,
-            order=order,
-            augment=self.ctx.augment,
-            workers=self.settings.workers,
-            skip=place.step,
-        )
+        place, world = self.place, self.ctx.world
         total = torch.tensor(place.total, device=self.accelerator.device)
-        self.module.train()
-        for batch in prepare_data_loader(loader, self.accelerator.device, split_batches=True, put_on_device=True):
-            total += self._step(batch)
+        self.learner.train()
+        for parts in self._batches():
+            if world.size > 1:  # each process its own noise, such as dropout's, the same after a restart
+                torch.manual_seed(_mixed(self.ctx.seed, place.epoch, place.step, world.rank))
+            total += self._step(parts)
             place.step += 1
             if place.step % STEPS_BETWEEN_CHECKS == 0 or place.step == self.steps:
-                self._refuse_nan(total)
+                self._refuse_nan(world.mean(total))
                 advance(0, f"loss {float(total) / place.step:.4f}")
             advance(1)
-            if self.ctx.interrupted():
-                self._refuse_nan(total)
-                place.total = float(total)
+            if world.any(self.ctx.interrupted()):
+                place.total = self._refuse_nan(world.mean(total))
                 self._checkpoint()
                 raise Interruption(f"stopped in epoch {place.epoch} after step {place.step}")
-        place.total = float(total)
+        place.total = float(world.mean(total))
 
-    def _step(self, batch: Batch) -> Tensor:
-        loss = scalar(self.objective(batch, call(self.module, batch.inputs)))
+    def _batches(self) -> Iterator[list[Batch]]:
+        """The steps that are left of this epoch, each as the parts of its batch for this process."""
+        place, parts = self.place, self.settings.accumulate
+        device = self.accelerator.device
+        loader = self.ctx.train.loader(
+            min(self.settings.batch_size, len(self.ctx.train)) // parts,
+            order=(self.ctx.seed, place.epoch),
+            view=self._moment.view,
+            augment=self.ctx.augment,
+            workers=self.settings.workers,
+            skip=place.step * parts,
+            pin=device.type == "cuda",
+        )
+        batches = iter(prepare_data_loader(loader, device, split_batches=True, put_on_device=True))
+        for _ in range(place.step, self.steps):
+            yield list(islice(batches, parts))
+
+    @property
+    def _moment(self) -> Moment:
+        epoch, step = self.place.epoch, self.place.step
+        done = (epoch * self.steps + step) / (self.settings.epochs * self.steps)
+        return Moment(epoch, epoch % self.views if self.views else epoch, done)
+
+    def _step(self, parts: list[Batch]) -> Tensor:
+        """One step of the optimizer on a batch, given in parts; gives its loss."""
+        total = torch.zeros((), device=self.accelerator.device)
         self.stepper.zero_grad()
-        self.accelerator.backward(loss)
+        for i, batch in enumerate(parts):
+            last = i + 1 == len(parts)
+            with nullcontext() if last else self.accelerator.no_sync(self.learner):
+                loss = self.learner(batch, self._moment) / len(parts)
+                self.accelerator.backward(loss)
+            total += loss.detach()
         if self.settings.gradient_clip:
-            self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.gradient_clip)
+            self.accelerator.clip_grad_norm_(self.learner.parameters(), self.settings.gradient_clip)
         self.stepper.step()
         self.schedule.step()
-        return loss.detach()
+        return total
 
     def _close_epoch(self) -> None:
         """Validate, note what was found, keep the weights if they are the best yet."""
         place, ctx = self.place, self.ctx
-        self.module.eval()
-        score = mean_score(self.trained, ctx.validation, decode=ctx.decode, score=ctx.score)
+        self.learner.eval()
+        score = ctx.world.tell(self._validated() if ctx.world.main else None)
         row = {"epoch": place.epoch, "loss": place.total / self.steps, "validation_score": score}
         place.history.append({**row, "learning_rate": self.optimizer.param_groups[0]["lr"]})
         if score > place.best_score:
             place.best_epoch, place.best_score = place.epoch, score
-            checkpoint.keep(self.trained.module, self.folder / "best.safetensors")
+            if ctx.world.main:
+                checkpoint.keep(self.trained.module, self.folder / "best.safetensors")
         ctx.log.debug("epoch %d: loss %.4f, validation score %.4f", place.epoch, row["loss"], score)
         place.epoch, place.step, place.total = place.epoch + 1, 0, 0.0
         if place.epoch % self.settings.checkpoint_epochs == 0:
             self._checkpoint()
 
-    def _refuse_nan(self, total: Tensor) -> None:
+    def _validated(self) -> float:
+        ctx = self.ctx
+        return mean_score(self.trained, ctx.validation, decode=ctx.decode, score=ctx.score)
+
+    def _refuse_nan(self, total: Tensor) -> float:
         if not torch.isfinite(total):
             raise StageError(
                 f"the loss became {float(total)} in epoch {self.place.epoch}",
                 expected="a finite loss",
                 fix=f"Lower learning_rate or gradient_clip; the last finite weights are in {self.folder}",
             )
+        return float(total)
 
     def _checkpoint(self) -> None:
-        progress = asdict(self.place)
-        checkpoint.save(self.folder, self.origin, self.trained.module, self.optimizer, self.schedule, progress)
+        if self.ctx.world.main:
+            self.place.scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
+            checkpoint.save(self.folder, self.origin, self.whole, self.optimizer, self.schedule, asdict(self.place))
+
+
+def _accelerator(settings: TrainingSettings, ctx: Context) -> Accelerator:
+    """Where and how precisely to compute. Raises StageError for settings that do not fit device or processes."""
+    parts = ctx.world.size * settings.accumulate
+    if settings.batch_size % parts:
+        fix = f"Use a multiple of {parts}"
+        raise StageError(f"a batch of {settings.batch_size} cannot be split into {parts} equal parts", fix=fix)
+    if ctx.world.size == 1 and torch.distributed.is_initialized():
+        raise StageError("it trains, and is not `distributed`", fix="Write `distributed: ClassVar[bool] = True` in it")
+    AcceleratorState._reset_state(reset_partial_state=True)  # precision and processes are the stage's
+    return Accelerator(
+        cpu=ctx.device.type == "cpu",
+        mixed_precision=mixed_precision(settings, ctx.device),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def _mixed(*numbers: int) -> int:
+    """A seed from several numbers."""
+    return int(hashlib.sha256(str(numbers).encode()).hexdigest()[:15], 16)
 
 
 def _digest(settings: TrainingSettings, seed: int, module: nn.Module) -> str:

@@ -4,6 +4,7 @@ import logging
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,16 @@ class TinyNet(nn.Module):
         return self.head(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
 
 
+def answers(module: nn.Module, inputs: Inputs, beams: int, max_tokens: int | None) -> Tensor:
+    """What a classifier would generate: its best class, as a sequence (N, 1, 1) of one token."""
+    with torch.no_grad():
+        return module(inputs["input"]).argmax(-1)[:, None, None]
+
+
+def as_target(inputs: Inputs, tokens: Tensor) -> tuple[Inputs, Tensor]:
+    return inputs, tokens[0].long()
+
+
 @pytest.fixture(scope="session")
 def task() -> Task:
     return classification(
@@ -76,15 +87,16 @@ def silent(description: str, total: int) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def context(task: Task, tmp_path: Path) -> Callable[..., Context]:
-    """context(**changes): a Context on the tiny task; its reports are in `context.reports`."""
+    """context(**changes): a Context on the tiny task with a folder of its own; its reports are in `context.reports`."""
     reports: dict[str, Any] = {}
 
     def deployed(model: Model) -> OnnxModel:
         return model if isinstance(model, OnnxModel) else deploy(model, tmp_path / "deployed" / f"{id(model)}.onnx")
 
     def make(**changes: Any) -> Context:
-        directory = tmp_path / "work"
-        directory.mkdir(exist_ok=True)
+        directory = next(path for n in count() if not (path := tmp_path / f"work{n or ''}").exists())
+        if "directory" not in changes:
+            directory.mkdir()
         given = {
             "train": task.train,
             "calibration": task.calibration,
@@ -101,6 +113,7 @@ def context(task: Task, tmp_path: Path) -> Callable[..., Context]:
             "progress": silent,
             "report": reports.__setitem__,
             "deployed": deployed,
+            "as_target": as_target,
         }
         return Context(**{**given, **changes})
 

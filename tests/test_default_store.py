@@ -40,7 +40,7 @@ def test_two_runs_at_once_compute_each_result_once_and_a_flipped_bit_is_never_us
     damaged = next(entry for entry in entries if entry.parts["stage"] == "quantize.static")
     file = damaged.path / "model" / "model.onnx"
     file.write_bytes(file.read_bytes()[:-1] + b"\0")
-    third = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # as many threads as they had
+    third = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert third.returncode == 0, third.stderr
     again = Record.load(max(file.parent for file in tmp_path.glob("*/record.json")))
     assert [stage.cached for stage in again.stages if stage.name == "quantize.static"] == [False]

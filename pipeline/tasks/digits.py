@@ -1,16 +1,21 @@
 """scikit-learn's handwritten digits: 1,797 real grey images of 8x8, ten classes, no download."""
 
 import torch
+from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from pipeline.model import Inputs
 from pipeline.task import Split, Task, classification, split_by_seed
 
+BRIGHTNESS = 0.1  # the largest change, as a share
 
-def task(test: float = 0.25, validation: float = 0.1) -> Task:
+
+def task(test: float = 0.25, validation: float = 0.1, augment: bool = False) -> Task:
     """Single-label classification of digits.
 
     Args:
         test, validation: shares of the 1,797 images, drawn with a fixed seed; the rest is train.
+        augment: train on images that are moved and brightened a little, another way in each epoch.
     """
     from sklearn.datasets import load_digits
 
@@ -19,4 +24,21 @@ def task(test: float = 0.25, validation: float = 0.1) -> Task:
     labels = torch.tensor(data.target, dtype=torch.int64)
     whole = Split(TensorDataset(images, labels))
     parts = split_by_seed(whole, [1 - test - validation, validation, test])
-    return classification(train=parts[0], validation=parts[1], test=parts[2])
+    return classification(train=parts[0], validation=parts[1], test=parts[2], augment=varied if augment else None)
+
+
+def varied(inputs: Inputs, seed: int, epoch: int) -> Inputs:
+    """The image (1, 8, 8) moved by up to a pixel each way and its brightness scaled by 0.9 to 1.1, within 0 to 1.
+
+    Args:
+        inputs: one example's.
+        seed: the example's own.
+        epoch: every epoch gives another view.
+    """
+    image = inputs["input"]
+    height, width = image.shape[-2:]
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    top, left = torch.randint(0, 3, (2,), generator=generator).tolist()
+    factor = 1 + BRIGHTNESS * (2 * torch.rand((), generator=generator) - 1)
+    moved = F.pad(image, (1, 1, 1, 1))[..., top : top + height, left : left + width]
+    return {"input": (moved * factor).clamp(0, 1)}

@@ -1,8 +1,8 @@
 """Structured pruning: whole channels leave, and what is left is an ordinary, smaller network."""
 
 import copy
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from accelerate.utils import send_to_device
@@ -14,17 +14,25 @@ from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Inputs, TorchModel, call
 from pipeline.stage import Context, Outlook, Stage
 from pipeline.use import nearest
-from stages.objectives import Objective, distill, supervised
+from stages.distillation import Distillation
+from stages.foresight import misfits
+from stages.objectives import Objective, Supervised
+from stages.optimization import TrainingSettings
 from stages.prune import engine
 from stages.prune.reshape import USE, difference
 from stages.prune.search import Counts, Scope, removed, solve
-from stages.training import TrainingSettings, train
+from stages.teachers import Master, Taught, Teacher
+from stages.terms.labels import Labels
+from stages.terms.logits import Logits
+from stages.terms.named import Terms
+from stages.terms.term import Term
+from stages.training import train
 
 TAYLOR_BATCH = 32
 FAR_BELOW = 0.9  # of the target; below it the record carries a warning
 
 
-class Recovery(TrainingSettings):
+class Recovery(TrainingSettings, Taught):
     """How to train what pruning left, over all steps together."""
 
     teacher: Literal["incoming", "baseline", "labels"] = Field(
@@ -32,6 +40,28 @@ class Recovery(TrainingSettings):
     )
     temperature: float = Field(default=4.0, gt=0, description="softens the logits of teacher and student")
     hard_weight: float = Field(default=0.3, ge=0, le=1, description="weight of the loss against the labels")
+    terms: Terms | None = Field(default=None, description="what to minimize instead, as in distill.combine")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "Recovery":
+        own = [n for n in ("temperature", "hard_weight") if getattr(self, n) != type(self).model_fields[n].default]
+        if own and self.terms:
+            raise ValueError(f"`{own[0]}` is of no use beside `terms`: set it in a term")
+        if self.teacher == "labels" and (self.terms or self.teachers or "temperature" in own):
+            raise ValueError(
+                "with `teacher: labels` there is nothing to distill: leave out terms, teachers, temperature"
+            )
+        return self
+
+    def terms_of(self) -> tuple[Term, ...]:
+        """What is minimized where there is a teacher."""
+        soft = Logits(weight=1 - self.hard_weight, temperature=self.temperature)
+        single = (Labels(weight=self.hard_weight), soft)
+        return self.terms or tuple(term for term in single if term.weight > 0)
+
+    def masters_of(self) -> tuple[Teacher, ...]:
+        """The teachers that are asked for."""
+        return self.teachers or (Teacher(use=self.teacher),)
 
 
 class ChannelPruning(Stage):
@@ -46,6 +76,7 @@ class ChannelPruning(Stage):
         Network Pruning", 2019, arXiv:1906.10771; here the sum of |gradient * weight|.
     """
 
+    distributed: ClassVar[bool] = True
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [t]} for t in ("macs", "params", "channels")]})
 
     macs: float | None = Field(default=None, gt=0, lt=1, description="share of the MACs kept, at most")
@@ -79,19 +110,27 @@ class ChannelPruning(Stage):
             raise ValueError(f"{self.recovery.epochs} epochs of recovery cannot be divided among {self.steps} steps")
         return self
 
-    def check(self, before: Sequence[Stage], outlook: Outlook) -> list[str]:
+    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
         """Refuse unknown layers where the incoming model is known; warn of steps that train nothing in between."""
         if self.recovery and self.recovery.teacher != "labels":
-            if not outlook.logits:
-                fix = "Set `recovery: {teacher: labels}`"
-                raise ConfigError("the task's predictions are no logits to distill", fix=fix)
-            if self.recovery.teacher == "baseline" and outlook.in_baseline:
-                raise ConfigError("there is no baseline yet", fix="Use `teacher: incoming` or `teacher: labels`")
+            yield from self._check_teachers(self.recovery, outlook, known=not before)
         if not before and isinstance(outlook.model, TorchModel):
             self._require_layers(outlook.model.module, ConfigError)
         if self.steps > 1 and not self.recovery and self.importance == "magnitude":
-            return ["`steps` without `recovery` changes little: magnitudes stay what they are between steps"]
-        return []
+            yield "`steps` without `recovery` changes little: magnitudes stay what they are between steps"
+
+    def _check_teachers(self, recovery: Recovery, outlook: Outlook, known: bool) -> Iterable[str]:
+        """Refuse terms that do not fit, as far as the model to prune is known."""
+        if not outlook.logits and recovery.terms is None:
+            raise ConfigError(
+                "the task's predictions are no logits to distill", fix="Set `recovery: {teacher: labels}`"
+            )
+        if recovery.teacher == "baseline" and outlook.in_baseline:
+            raise ConfigError("there is no baseline yet", fix="Use `teacher: incoming` or `teacher: labels`")
+        if known and isinstance(outlook.model, TorchModel):
+            example = outlook.model.example
+            masters = [Master(t, t.open(outlook.model, outlook.model, example)) for t in recovery.masters_of()]
+            yield from misfits(recovery.terms_of(), outlook.model, masters, outlook)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The pruned, and where asked trained, model.
@@ -100,7 +139,7 @@ class ChannelPruning(Stage):
             StageError: nothing can be removed, the target cannot be reached, or a layer in `ignore` does not exist.
         """
         self._require_layers(model.module, StageError)
-        objective = self._objective(model, ctx)
+        masters = self._masters(model, ctx)
         groups = engine.coupled(copy.deepcopy(model.module), model.example, self.ignore, "magnitude")
         if not groups:
             raise StageError(
@@ -117,7 +156,8 @@ class ChannelPruning(Stage):
             current.module.load_state_dict(module.state_dict())
             cost = self._cost(module, model.example, prunable)
             steps.append({"target": budget / full, "achieved": cost / full, "ratio": ratio})
-            if self.recovery and objective:
+            if self.recovery:
+                objective = self._objective(self.recovery, masters, current, ctx)
                 current = train(current, objective, self._training(self.recovery, step), ctx, f"recovery_{step}")
         self._report(model, current, prunable, steps, ctx)
         return current
@@ -133,15 +173,13 @@ class ChannelPruning(Stage):
             if name not in names:
                 raise error(f"`ignore` names `{name}`, which the model does not have{nearest(name, names)}")
 
-    def _objective(self, model: TorchModel, ctx: Context) -> Objective | None:
-        if self.recovery is None:
-            return None
-        if self.recovery.teacher == "labels":
-            return supervised(ctx)
-        teacher = ctx.baseline if self.recovery.teacher == "baseline" else model
-        if teacher is None:
-            raise StageError("there is no baseline yet", expected="`teacher: incoming` or `teacher: labels`")
-        return distill(teacher, ctx, temperature=self.recovery.temperature, hard_weight=self.recovery.hard_weight)
+    def _masters(self, model: TorchModel, ctx: Context) -> list[Master]:
+        if self.recovery is None or self.recovery.teacher == "labels":
+            return []
+        return [Master(t, t.open(model, ctx.baseline, model.example), ctx) for t in self.recovery.masters_of()]
+
+    def _objective(self, recovery: Recovery, masters: list[Master], current: TorchModel, ctx: Context) -> Objective:
+        return Distillation(recovery.terms_of(), masters, current, recovery, ctx) if masters else Supervised(ctx)
 
     def _training(self, recovery: Recovery, step: int) -> Recovery:
         """A step's share of the training; where the epochs do not divide, later steps get more."""

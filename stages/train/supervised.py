@@ -2,8 +2,9 @@
 
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Stage
-from stages.objectives import supervised
-from stages.training import TrainingSettings, train
+from stages.objectives import Supervised
+from stages.optimization import TrainingSettings
+from stages.training import train
 
 
 class SupervisedTraining(TrainingSettings, Stage):
@@ -21,4 +22,4 @@ class SupervisedTraining(TrainingSettings, Stage):
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The trained model."""
-        return train(model, supervised(ctx), self, ctx)
+        return train(model, Supervised(ctx), self, ctx)

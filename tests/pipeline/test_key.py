@@ -257,11 +257,9 @@ def test_installed_libraries_count_by_their_version_and_not_file_by_file(ours: P
     (ours / "numpy").mkdir()  # where we are installed, they lie beside us
     (ours / "numpy" / "__init__.py").write_text("")
     (ours / "mine.py").write_text("import numpy\nfrom stages.losses import logits\n")
-    assert list(Sources().code([ours / "mine.py"])) == [
-        "mine.py",
-        "stages/losses/__init__.py",
-        "stages/losses/logits.py",
-    ]
+    found = list(Sources().code([ours / "mine.py"]))
+    assert {"mine.py", "stages/losses/__init__.py", "stages/losses/logits.py"} <= set(found)
+    assert not any("numpy" in name for name in found)
 
 
 def test_a_built_in_task_is_part_of_the_key(project: Make) -> None:

@@ -170,7 +170,7 @@ def test_the_resolved_config_in_the_run_folder_spells_out_every_setting(finished
 
 def test_reports_of_the_stages_are_in_the_record(finished: Record) -> None:
     assert {stage.name: set(stage.reports) for stage in finished.stages} == {
-        "distill.logits": {"training"},
+        "distill.logits": {"teacher", "training"},
         "export.onnx": {"parity"},
     }
 

@@ -26,7 +26,7 @@ from pipeline.task import Batch, Task
 from pipeline.use import Reference
 from stages import checkpoint
 from stages.distill.logits import LogitDistillation
-from stages.objectives import supervised
+from stages.objectives import Moment, Objective, Supervised
 from stages.prune.channels import ChannelPruning
 from stages.train.supervised import SupervisedTraining
 from stages.training import TrainingSettings, make_optimizer, make_schedule, train
@@ -68,6 +68,7 @@ def go(context: Callable[..., Context], task: Task, tmp_path: Path) -> Callable[
 
     def make(stage: Stage | None = None, folder: str = "work", **changes: Any) -> Ended:
         reports: dict[str, Any] = {}
+        (tmp_path / folder).mkdir(exist_ok=True)
         given = {"baseline": None, "report": reports.__setitem__, **changes, "directory": tmp_path / folder}
         set_seed(0)
         example = {"input": torch.stack([task.train[i][0]["input"] for i in range(2)])}
@@ -86,7 +87,7 @@ def after(steps: int) -> Callable[[], bool]:
 
 def stopped(go: Callable[..., Ended], steps: int, stage: Stage | None = None, **changes: Any) -> Ended:
     """Stop after some steps, then go on to the end."""
-    with pytest.raises(Interruption, match="after step"):
+    with pytest.raises(Interruption, match=r"after step|teacher's logits"):
         go(stage, interrupted=after(steps), **changes)
     return go(stage, **changes)
 
@@ -198,7 +199,7 @@ def test_distillation_goes_on(go: Callable[..., Ended], tmp_path: Path, augment:
 def test_a_stop_is_heard_while_a_teachers_logits_are_computed(
     go: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.objectives.BATCH_SIZE", 32)
+    monkeypatch.setattr("stages.kept.BATCH_SIZE", 32)
     student = Reference(use="nets.py:Noisy", arguments={"width": 3}, folder=tmp_path)
     stage = LogitDistillation(student=student, **QUICK)
     with pytest.raises(Interruption, match="teacher's logits"):
@@ -211,13 +212,14 @@ def test_a_stop_is_heard_while_a_teachers_logits_are_computed(
     [(STEPS + 1, "magnitude"), (2 * STEPS, "magnitude"), (3 * STEPS + 1, "magnitude"), (2 * STEPS + 1, "taylor")],
 )
 def test_pruning_in_steps_goes_on_in_the_recovery_that_was_stopped(
-    go: Callable[..., Ended], tmp_path: Path, steps: int, importance: Any
+    go: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, importance: Any
 ) -> None:
+    monkeypatch.setattr("stages.kept.BATCH_SIZE", 512)  # so that keeping the teacher's logits asks once whether to stop
     recovery: Any = {**QUICK, "epochs": 4}
     stage = ChannelPruning(macs=0.5, steps=2, round_to=1, importance=importance, recovery=recovery)
     with pytest.raises(Interruption):
         go(stage, interrupted=after(steps))
-    assert (tmp_path / "work" / "recovery_2").exists() is (steps > 2 * STEPS)
+    assert (tmp_path / "work" / "recovery_2").exists() is (steps - 1 > 2 * STEPS)
     assert go(stage).same(go(stage, "whole"))
 
 
@@ -285,7 +287,7 @@ def test_killed_before_any_file_operation_of_a_training_it_ends_as_if_it_had_not
         reports: dict[str, Any] = {}
         set_seed(0)
         ctx = context(train=few, validation=few, directory=folder, report=reports.__setitem__)
-        return Ended(train(model, supervised(ctx), settings, ctx).module.state_dict(), reports)
+        return Ended(train(model, Supervised(ctx), settings, ctx).module.state_dict(), reports)
 
     whole, points = go(tmp_path / "whole"), 0
     folder = tmp_path / "kill"
@@ -430,7 +432,7 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_with(
         ctx = context(directory=folder, report=reports.__setitem__, **seed, **rest)
         set_seed(0)
         settings = TrainingSettings(**{**QUICK, **(change if isinstance(change, dict) else {})})
-        return Ended(train(model, supervised(ctx), settings, ctx).module.state_dict(), reports)
+        return Ended(train(model, Supervised(ctx), settings, ctx).module.state_dict(), reports)
 
     with suppress(Interruption):
         go(tmp_path / "one", interrupted=after(6))
@@ -441,8 +443,8 @@ def test_two_trainings_of_one_name_in_a_stage_are_two(
     tiny: Callable[..., TorchModel], context: Callable[..., Context]
 ) -> None:
     ctx, settings = context(), TrainingSettings(**QUICK)
-    once = train(tiny(), supervised(ctx), settings, ctx)
-    twice = train(once, supervised(ctx), settings, ctx)
+    once = train(tiny(), Supervised(ctx), settings, ctx)
+    twice = train(once, Supervised(ctx), settings, ctx)
     assert not torch.equal(once.module.head.weight, twice.module.head.weight)  # type: ignore[union-attr, arg-type]
 
 
@@ -450,13 +452,14 @@ def test_a_stop_where_the_loss_is_nan_keeps_the_finite_weights(
     tiny: Callable[..., TorchModel], context: Callable[..., Context], tmp_path: Path
 ) -> None:
     ctx = context(interrupted=after(3))
-    plain, calls = supervised(ctx), count(1)
+    labels, calls = Supervised(ctx), count(1)
 
-    def objective(batch: Batch, outputs: Outputs) -> Tensor:
-        return plain(batch, outputs) * (float("nan") if next(calls) == 2 else 1.0)
+    class Failing(Objective):
+        def forward(self, batch: Batch, outputs: Outputs, moment: Moment) -> Tensor:
+            return labels(batch, outputs, moment) * (float("nan") if next(calls) == 2 else 1.0)
 
     from pipeline.errors import StageError
 
     with pytest.raises(StageError, match="became nan"):
-        train(tiny(), objective, TrainingSettings(**QUICK), ctx)
+        train(tiny(), Failing(), TrainingSettings(**QUICK), ctx)
     assert progress(ctx.directory / "training")["step"] == 0

@@ -15,8 +15,9 @@ from pipeline.measure.accuracy import mean_score
 from pipeline.model import Outputs, TorchModel
 from pipeline.stage import Context
 from pipeline.task import Batch, Task
-from stages.objectives import supervised
-from stages.training import TrainingSettings, make_optimizer, make_schedule, train
+from stages.objectives import Moment, Objective, Supervised
+from stages.optimization import TrainingSettings, make_optimizer, make_schedule
+from stages.training import train
 
 Make = Callable[..., Any]
 
@@ -42,8 +43,19 @@ def score(model: TorchModel, ctx: Context) -> float:
     return mean_score(model, ctx.validation, decode=ctx.decode, score=ctx.score)
 
 
+class Altered(Objective):
+    """The labels' loss, changed by a function."""
+
+    def __init__(self, ctx: Context, change: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.labels, self.change = Supervised(ctx), change
+
+    def forward(self, batch: Batch, outputs: Outputs, moment: Moment) -> Any:
+        return self.change(self.labels(batch, outputs, moment))
+
+
 def fit(model: TorchModel, ctx: Context, **settings: Any) -> TorchModel:
-    return train(model, supervised(ctx), TrainingSettings(**{**QUICK, **settings}), ctx)
+    return train(model, Supervised(ctx), TrainingSettings(**{**QUICK, **settings}), ctx)
 
 
 def test_training_learns_the_task(tiny: Make, context: Make) -> None:
@@ -82,11 +94,7 @@ def test_both_optimizers_lower_the_loss(tiny: Make, context: Make, optimizer: st
 def test_the_weights_of_the_best_epoch_are_what_comes_out(tiny: Make, context: Make) -> None:
     # Four epochs of 8 steps downhill and then uphill: the best epoch is not the last.
     ctx, calls = context(), iter(range(1000))
-    plain = supervised(ctx)
-
-    def objective(batch: Batch, outputs: Outputs) -> Tensor:
-        return plain(batch, outputs) * (1 if next(calls) < 4 * 8 else -1)
-
+    objective = Altered(ctx, lambda loss: loss * (1 if next(calls) < 4 * 8 else -1))
     settings = TrainingSettings(**{**QUICK, "epochs": 7, "schedule": "constant"})
     trained = train(tiny(), objective, settings, ctx)
     scores = [entry["validation_score"] for entry in context.reports["training"]]
@@ -124,9 +132,8 @@ def test_patience_counts_epochs_without_a_better_score(
 
 def one_step(model: TorchModel, ctx: Context, scale: float, **settings: Any) -> Tensor:
     """The change of the weights in one step of SGD without decay, on a loss that is `scale` times the task's."""
-    objective = supervised(ctx)
     given = {"epochs": 1, "batch_size": len(ctx.train), "optimizer": "sgd", "weight_decay": 0, "warmup": 0}
-    trained = train(model, lambda *a: scale * objective(*a), TrainingSettings(**given, **settings), ctx)
+    trained = train(model, Altered(ctx, lambda loss: scale * loss), TrainingSettings(**given, **settings), ctx)
     return weights(trained) - weights(model)
 
 
@@ -188,11 +195,7 @@ def test_the_history_tells_epoch_loss_score_and_rate(tiny: Make, context: Make) 
 @pytest.mark.parametrize("step", [9, 30])
 def test_a_loss_that_becomes_nan_stops_with_the_epoch_and_finite_weights(tiny: Make, context: Make, step: int) -> None:
     ctx, calls = context(), iter(range(1000))
-    plain = supervised(ctx)
-
-    def objective(batch: Batch, outputs: Outputs) -> Tensor:
-        return plain(batch, outputs) * (math.nan if next(calls) == step else 1.0)
-
+    objective = Altered(ctx, lambda loss: loss * (math.nan if next(calls) == step else 1.0))
     settings = TrainingSettings(**{**QUICK, "epochs": 8})  # 8 steps an epoch
     with pytest.raises(
         StageError, match=rf"the loss became nan in epoch {step // 8}; expected a finite loss"
@@ -208,13 +211,14 @@ def test_a_loss_that_becomes_nan_stops_with_the_epoch_and_finite_weights(tiny: M
 
 
 @pytest.mark.parametrize(
-    ("loss", "found"), [(lambda outputs: outputs["output"].sum(1), r"shape \(32,\)"), (lambda _: 0.5, "float")]
+    ("loss", "found"), [(lambda loss: loss.repeat(32), r"shape \(32,\)"), (lambda _: 0.5, "float")]
 )
 def test_a_loss_that_is_no_scalar_is_refused(
-    tiny: Make, context: Make, loss: Callable[[Outputs], Any], found: str
+    tiny: Make, context: Make, loss: Callable[[Tensor], Any], found: str
 ) -> None:
+    ctx = context()
     with pytest.raises(StageError, match=rf"the loss is a .*{found}.*expected a scalar.*mean"):
-        train(tiny(), lambda _, outputs: loss(outputs), TrainingSettings(**QUICK), context())
+        train(tiny(), Altered(ctx, loss), TrainingSettings(**QUICK), ctx)
 
 
 def test_labels_out_of_range_are_one_error_that_names_the_task(tiny: Make, context: Make, task: Task) -> None:

@@ -11,12 +11,13 @@ from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError
 from pipeline.measure.accuracy import agreement, mean_score
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Outlook
+from pipeline.stage import Context, Note, Outlook
 from pipeline.use import Reference
 from stages.distill.logits import LogitDistillation
-from stages.objectives import distill
+from stages.distillation import Distillation
+from stages.teachers import Master, Teacher
 from stages.train.supervised import SupervisedTraining
-from stages.training import TrainingSettings, train
+from stages.training import train
 
 Make = Callable[..., Any]
 
@@ -26,17 +27,6 @@ from torch import nn
 def make(width=8, classes=4):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, classes))
 """
-
-
-@pytest.fixture
-def context(context: Make, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Each context has a folder of its own: in the same one a training would go on from the other's checkpoint."""
-
-    def make(**changes: Any) -> Context:
-        return context(**{"directory": tmp_path_factory.mktemp("work"), **changes})
-
-    make.reports = context.reports  # type: ignore[attr-defined]
-    return make
 
 
 @pytest.fixture
@@ -103,7 +93,7 @@ def test_teacher_baseline_is_the_baseline_and_not_the_model_that_comes_in(tiny: 
 
 
 def test_teacher_baseline_inside_the_baseline_is_refused(tiny: Make, context: Make, net: Make) -> None:
-    with pytest.raises(StageError, match=r"there is no baseline yet.*teacher: incoming"):
+    with pytest.raises(ConfigError, match=r"there is no baseline yet.*teacher: incoming"):
         stage(net(), teacher="baseline").run(tiny(), context(baseline=None))
 
 
@@ -116,8 +106,9 @@ def test_a_teacher_of_either_form_teaches_the_same(
     given = teacher if form == "torch" else deploy(teacher, tmp_path / "teacher.onnx")
     torch.manual_seed(0)
     student = TorchModel.build(net(), teacher.example)
-    objective = distill(given, ctx, temperature=4, hard_weight=0)
-    trained = train(student, objective, TrainingSettings(epochs=8, batch_size=32, learning_rate=0.01), ctx)
+    master, settings = Master(Teacher(use="incoming"), given, ctx), stage(net(), hard_weight=0)
+    objective = Distillation(settings.terms_of(), [master], student, settings, ctx)
+    trained = train(student, objective, settings, ctx)
     assert alike(trained, teacher, ctx) > 0.6
 
 
@@ -133,8 +124,8 @@ def test_logits_of_another_shape_are_refused_in_training_too(tiny: Make, context
 
 
 def test_the_teacher_of_a_second_distillation_is_the_first_ones_student(tiny: Make, net: Make) -> None:
-    outlook, first = Outlook(tiny(), {}), stage(net(classes=7))
-    assert list(stage(net(classes=7)).check((first,), outlook)) == []
+    outlook, first = Outlook(tiny(), {"train": 256}), stage(net(classes=7))
+    assert all(isinstance(text, Note) for text in stage(net(classes=7)).check((first,), outlook))
     with pytest.raises(ConfigError, match="as the teacher gives"):
         list(stage(net(classes=7), teacher="baseline").check((first,), outlook))
 
@@ -153,6 +144,7 @@ def test_what_is_suspicious_is_a_warning(
 ) -> None:
     import re
 
-    warnings = list(stage(net(**student), **settings).check((), Outlook(tiny(48), {})))
+    said = stage(net(**student), **settings).check((), Outlook(tiny(48), {"train": 256}))
+    warnings = [text for text in said if not isinstance(text, Note)]
     assert len(warnings) == len(expected)
     assert all(re.search(text, warning) for text, warning in zip(expected, warnings, strict=True))

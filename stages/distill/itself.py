@@ -1,0 +1,64 @@
+"""Self-distillation over generations."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, JsonValue
+
+from pipeline.measure.accuracy import mean_score
+from pipeline.model import TorchModel
+from pipeline.stage import Context
+from stages.distilling import SingleMethod
+from stages.objectives import Supervised
+from stages.students import Student
+from stages.teachers import Master, Teacher
+from stages.terms.logits import LogitMethod, Logits
+from stages.terms.term import Term
+from stages.training import train
+
+
+class SelfDistillation(LogitMethod, SingleMethod):
+    """A model of the teacher's own structure, trained on its logits, generation after generation.
+
+    Choose it where the model may not become smaller and accuracy is wanted: a generation often does better than the
+    one before, for as much training. `teachers: [{use: models.py:Net, weights: early.safetensors}]` learns from an
+    earlier checkpoint.
+
+    Example:
+        - {use: distill.itself, generations: 3, temperature: 2, epochs: 30}
+
+    Reference:
+        Furlanello, Lipton, Tschannen, Itti and Anandkumar: Born-Again Neural Networks, 2018, 1805.04770, section 3.
+    """
+
+    term: ClassVar[type[Term]] = Logits
+
+    student: Student = Field(
+        default=Student(use="teacher"), description="its structure: the teacher's own unless given"
+    )
+    generations: int = Field(default=3, gt=0, description="each learns from the one before, the first from the teacher")
+    keep: Literal["best", "last"] = Field(default="best", description="the generation to give, by validation score")
+
+    def control_of(self, student: TorchModel, ctx: Context, name: str) -> TorchModel:
+        """The same structure on labels alone, for as many steps as all generations together."""
+        longer = self.model_copy(update={"epochs": self.epochs * self.generations})
+        return train(student, Supervised(ctx), longer, ctx, name)
+
+    def lesson(self, student: TorchModel, masters: Sequence[Master], ctx: Context, name: str) -> TorchModel:
+        """The last or the best generation; each begins anew with a seed of its own."""
+        rows: list[JsonValue] = []
+        best: tuple[float, TorchModel] | None = None
+        for number in range(1, self.generations + 1):
+            own = replace(ctx, seed=ctx.seed + 1000 * (number - 1))
+            torch.manual_seed(own.seed)
+            start = student if number == 1 else self.student.build(student, student.example)
+            made = super().lesson(start, masters, own, f"{name}_generation_{number}")
+            score = ctx.world.tell(mean_score(made, ctx.validation, decode=ctx.decode, score=ctx.score))
+            rows.append({"generation": number, "validation_score": score})
+            if best is None or score > best[0] or self.keep == "last":
+                best = score, made
+            masters = [Master(Teacher(use="incoming"), made, ctx)]
+        ctx.report(f"{name}_generations", rows)
+        return best[1] if best else student

@@ -1,0 +1,110 @@
+"""Values of each training example, such as a teacher's logits: computed once, memory-mapped ever after."""
+
+import json
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import Interruption
+from pipeline.model import Inputs
+from pipeline.stage import Context
+
+BATCH_SIZE = 128  # larger ones leave the caches of a CPU
+
+Values = dict[str, Tensor]
+
+
+def fill(folder: Path, ctx: Context, compute: Callable[[Inputs], Values], views: int | None) -> None:
+    """Write what `compute` gives for each training example, in the order of the examples, one view after the other.
+
+    Memory stays flat: a batch is written before the next is computed.
+
+    Args:
+        folder: gets for each value and view a raw file with the numbers and one with the shapes of the examples.
+        ctx: the data.
+        compute: a batch's inputs -> values by name, (B, ...) each.
+        views: how many augmentations; None for the examples as they are.
+    """
+    types: dict[str, str] = {}
+    with ctx.progress("the teacher's logits", len(ctx.train) * (views or 1)) as advance:
+        for view in range(views or 1):
+            augment = ctx.augment if views else None
+            for batch in ctx.train.loader(BATCH_SIZE, seed=ctx.seed, view=view, augment=augment):
+                if ctx.interrupted():
+                    raise Interruption("stopped while the teacher's logits were computed")
+                for name, value in compute(batch.inputs).items():
+                    array = value.cpu().numpy()
+                    types[name] = str(array.dtype)
+                    _append(folder / f"{name}-{view}.bin", array)
+                    _append(
+                        folder / f"{name}-{view}.shapes",
+                        np.tile(np.array(array.shape[1:], dtype=np.int32), (len(array), 1)),
+                    )
+                advance(len(batch.index))
+    (folder / "values.json").write_text(json.dumps({"types": types, "views": views or 1}))
+
+
+class Kept:
+    """What `fill` wrote, read an example at a time from the disk's cache."""
+
+    def __init__(self, folder: Path, examples: int) -> None:
+        found = json.loads((folder / "values.json").read_text())
+        self.values = {
+            (name, view): _Rows(folder / f"{name}-{view}.bin", dtype, examples)
+            for name, dtype in found["types"].items()
+            for view in range(found["views"])
+        }
+        self.names = list(found["types"])
+        self.ragged = not all(rows.same for rows in self.values.values())
+
+    def __call__(self, index: Tensor, view: int) -> Values:
+        """The values of these examples, (B, ...) each; where their shapes differ, zeros fill up to the largest."""
+        positions = index.cpu().numpy()
+        return {name: self.values[name, view].take(positions) for name in self.names}
+
+
+class _Rows:
+    """One array an example, all of one shape or of several."""
+
+    def __init__(self, path: Path, dtype: str, examples: int) -> None:
+        shapes = np.fromfile(path.with_suffix(".shapes"), dtype=np.int32).reshape(examples, -1)
+        self.flat = np.memmap(path, dtype=dtype, mode="r")
+        self.same = bool((shapes == shapes[0]).all())
+        self.shapes, self.ends = shapes, np.cumsum(shapes.astype(np.int64).prod(axis=1))
+        self.rows: Any = self.flat.reshape(examples, *shapes[0]) if self.same else None
+
+    def take(self, positions: Any) -> Tensor:
+        if self.same:
+            return torch.from_numpy(np.ascontiguousarray(self.rows[positions]))
+        largest = self.shapes[positions].max(axis=0)
+        made = np.zeros((len(positions), *largest), dtype=self.flat.dtype)
+        for row, position in zip(made, positions, strict=True):
+            shape = tuple(self.shapes[position])
+            end = self.ends[position]
+            row[tuple(slice(size) for size in shape)] = self.flat[end - prod(shape) : end].reshape(shape)
+        return torch.from_numpy(made)
+
+
+def fitted(values: Tensor, like: Tensor) -> Tensor:
+    """Values with their middle axes cut or filled up with zeros to those of `like`: lengths of another padding.
+
+    The first axis, of examples, and the last stay as they are, for there a difference is an error.
+    """
+    for axis in range(1, min(values.ndim, like.ndim) - 1):
+        missing = like.shape[axis] - values.shape[axis]
+        if missing < 0:
+            values = values.narrow(axis, 0, like.shape[axis])
+        elif missing > 0:
+            filling = values.new_zeros([missing if i == axis else size for i, size in enumerate(values.shape)])
+            values = torch.cat([values, filling], dim=axis)
+    return values
+
+
+def _append(path: Path, array: Any) -> None:
+    with path.open("ab") as file:
+        np.ascontiguousarray(array).tofile(file)

@@ -1,0 +1,70 @@
+"""How to train: the settings that every training stage has, and the optimizer and schedule that they name."""
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+from torch.optim import lr_scheduler
+
+from pipeline.errors import StageError
+
+
+class TrainingSettings(BaseModel):
+    """How to train; the settings of every stage that does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    distributed: ClassVar[bool] = True
+    """Whether a stage with these settings runs in every process; see `Stage.distributed`."""
+
+    epochs: int = Field(default=20, gt=0, description="passes over the training split")
+    batch_size: int = Field(default=64, gt=0, description="examples a step, over all processes")
+    learning_rate: float = Field(default=1e-3, gt=0, description="its peak, after warm-up")
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd has Nesterov momentum 0.9")
+    weight_decay: float = Field(default=0.01, ge=0, description="decoupled with adamw")
+    schedule: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="after warm-up, to zero")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps that the rate takes to rise")
+    gradient_clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null for none")
+    patience: int | None = Field(default=None, gt=0, description="stop after so many epochs without a better score")
+    checkpoint_epochs: int = Field(default=1, gt=0, description="epochs between checkpoints, to go on after a kill")
+    workers: int = Field(default=0, ge=0, description="processes that load data")
+    accumulate: int = Field(default=1, gt=0, description="parts that a step's batch is computed in, to save memory")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="of the arithmetic; auto: bf16 or fp16 on a GPU, fp32 on a CPU"
+    )
+
+
+def make_optimizer(module: nn.Module, settings: TrainingSettings) -> Any:
+    """The optimizer that the settings name, over all parameters that want gradients."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+
+
+def make_schedule(optimizer: Any, settings: TrainingSettings, steps: int) -> lr_scheduler.LRScheduler:
+    """Linear warm-up to the peak, then cosine or linear decay to zero, or none, over `steps` in all."""
+    rise = math.ceil(settings.warmup * steps)
+    fall = max(steps - rise, 1)
+    after: lr_scheduler.LRScheduler
+    if settings.schedule == "cosine":
+        after = lr_scheduler.CosineAnnealingLR(optimizer, T_max=fall)
+    else:
+        end = 0.0 if settings.schedule == "linear" else 1.0
+        after = lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=end, total_iters=fall)
+    if not rise:
+        return after
+    before = lr_scheduler.LinearLR(optimizer, start_factor=1 / (rise + 1), total_iters=rise)
+    return lr_scheduler.SequentialLR(optimizer, [before, after], milestones=[rise])
+
+
+def mixed_precision(settings: TrainingSettings, device: torch.device) -> str:
+    """What Accelerate calls the arithmetic: "no", "bf16" or "fp16". Raises StageError where the device has it not."""
+    wanted, gpu = settings.precision, device.type == "cuda"
+    if wanted == "auto":
+        return ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "no"
+    if wanted == "fp16" and not gpu:
+        raise StageError("`precision` is fp16 on a CPU", expected="a GPU for fp16", fix="Use bf16, fp32 or auto")
+    return "no" if wanted == "fp32" else wanted

@@ -1,0 +1,286 @@
+"""Teachers: where they come from, and what they say about a batch of the training data."""
+
+import copy
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from torch import Tensor, nn
+
+from pipeline import model as models
+from pipeline.build import load_weights
+from pipeline.errors import ConfigError, StageError, blame
+from pipeline.model import Inputs, Model, Outputs, TorchModel, call
+from pipeline.stage import Context
+from pipeline.task import Batch, sample
+from pipeline.use import Reference
+from stages.kept import Kept, Values, fill, fitted
+from stages.losses.logits import rows
+from stages.losses.sparse import Sparse, k_for_mass, sparsify
+from stages.objectives import Moment, first
+from stages.taps import Tap, Taps
+from stages.terms.term import Seen
+
+NO_BASELINE = "Use teacher: incoming inside `baseline:`"
+SHARE_OF_DISK = 0.5  # of the free bytes that kept logits may take
+SAMPLED = 256  # examples that say how many classes hold the mass, and how many rows of their logits at most
+KEPT_MASS = "mass.json"
+AT_ONCE = 16  # examples: whole logits over a large vocabulary take much memory
+
+
+class Teacher(Reference):
+    """`incoming`, `baseline`, a builder with `weights`, or the folder of a `saved` model.
+
+    Args:
+        weights: a state dict in safetensors, or by torch.save, for a teacher that is built.
+        saved: a folder in which a run has saved a model, such as runs/RUN/stages/0-distill.logits/model.
+        share: its weight among several.
+        inputs: names of the inputs that it takes, or a function(inputs) -> inputs: another size, another modality.
+    """
+
+    use: str = ""
+    weights: str | None = None
+    saved: str | None = None
+    share: float = Field(default=1.0, gt=0)
+    inputs: tuple[str, ...] | Reference | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.use) == bool(self.saved):
+            raise ValueError("expected either `use` (incoming, baseline or a builder) or `saved`")
+        if (self.saved or self.given) and (self.arguments or self.weights):
+            raise ValueError(f"`{self.saved or self.use}` comes trained and takes no arguments and no `weights`")
+        return self
+
+    @property
+    def given(self) -> bool:
+        """Whether it is a model of the chain."""
+        return self.use in ("incoming", "baseline")
+
+    def files(self) -> list[Path]:
+        """Files whose content counts beside the code."""
+        if self.saved:
+            return sorted(path for path in (self.folder / self.saved).rglob("*") if path.is_file())
+        return [self.folder / self.weights] if self.weights else []
+
+    def open(self, incoming: Model | None, baseline: Model | None, example: Inputs) -> Model:
+        """The model. Raises ConfigError where there is none, or its weights do not fit."""
+        if self.given:
+            found = incoming if self.use == "incoming" else baseline
+            if found is None:
+                raise ConfigError("there is no baseline yet", fix=NO_BASELINE)
+            return found
+        if self.saved:
+            return models.load(self.folder / self.saved, self.folder)
+        builder = Reference(use=self.use, arguments=self.arguments, folder=self.folder)
+        built = TorchModel.build(builder, self.adapted(example))
+        if self.weights:
+            load_weights(built, self.folder / self.weights)
+        return built
+
+    def adapted(self, inputs: Inputs) -> Inputs:
+        """A batch's inputs as this teacher takes them."""
+        if self.inputs is None:
+            return inputs
+        if isinstance(self.inputs, Reference):
+            with blame(StageError, f"inputs of the teacher ({self.inputs.use})"):
+                return dict(self.inputs.call(inputs))
+        missing = [name for name in self.inputs if name not in inputs]
+        if missing:
+            raise ConfigError(f"there is no input `{missing[0]}` for the teacher", expected=f"one of {sorted(inputs)}")
+        return {name: inputs[name] for name in self.inputs}
+
+
+class Taught(BaseModel):
+    """Who teaches, and how; settings that every distilling stage and every recovery has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    teachers: tuple[Teacher, ...] = Field(default=(), description="several instead of `teacher`, each with a `share`")
+    average: Literal["logits", "probabilities"] = Field(
+        default="logits", description="what is averaged of several teachers' logits: before or after the softmax"
+    )
+    cache_teacher: bool = Field(default=True, description="run the teacher once an example and keep its logits on disk")
+    views: int | None = Field(
+        default=None, gt=0, description="augmentations of an example, with kept logits; null: another one each epoch"
+    )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the terms want of the teachers.
+
+    Args:
+        layers: whether some look inside all the time, so that keeping logits saves nothing.
+        mass, temperature, axis: where the largest probabilities alone are kept; axis is that of the classes.
+    """
+
+    layers: bool = False
+    mass: float | None = None
+    temperature: float = 1.0
+    axis: int = -1
+
+
+class Master:
+    """One teacher, ready to be asked."""
+
+    def __init__(self, teacher: Teacher, model: Model, ctx: Context | None = None) -> None:
+        self.teacher, self.model = teacher, model
+        self.device = ctx.device if ctx else torch.device("cpu")
+        self.module: nn.Module | None = None
+        if isinstance(model, TorchModel):  # a copy: it may be moved and watched, the model stays as it was given
+            self.module = copy.deepcopy(model.module).to(self.device).eval()
+        self.kept: Kept | None = None
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """The outputs of a batch, without gradients, on the device."""
+        inputs = self.teacher.adapted(inputs)
+        if self.module is None:
+            return {name: value.to(self.device) for name, value in self.model.predict(inputs).items()}
+        with torch.no_grad():
+            return call(self.module, {name: value.to(self.device) for name, value in inputs.items()})
+
+    def look(self) -> nn.Module:
+        """The module, to find layers in; one without layers for an ONNX file."""
+        return self.module or nn.Identity()
+
+    def watch(self, taps: Sequence[Tap]) -> Taps:
+        """Read inside it from now on."""
+        return Taps(self.look(), taps)
+
+    def keep(self, ctx: Context, wanted: Wanted, views: int | None) -> None:
+        """Have its logits on the training data computed once; say what the largest alone leave out.
+
+        Raises:
+            StageError: the largest classes that hold the mass would take too much of the disk.
+            Interruption: a stop was asked for; nothing is kept.
+        """
+        parts: dict[str, JsonValue] = {
+            "views": views,
+            "seed": ctx.seed if views else None,
+            "fingerprint": ctx.train.fingerprint,
+            **inputs_key(self.teacher),
+            "mass": wanted.mass,
+            "temperature": wanted.temperature if wanted.mass else None,
+            "axis": wanted.axis if wanted.mass else None,
+        }
+
+        def make(folder: Path) -> None:
+            if wanted.mass is None:
+                fill(folder, ctx, lambda inputs: {"logits": first(self(inputs)).float()}, views)
+            else:
+                largest = _Largest(self, wanted, wanted.mass, ctx)
+                largest.expect_room(len(ctx.train) * (views or 1), folder)
+                fill(folder, ctx, largest, views)
+                (folder / KEPT_MASS).write_text(json.dumps(largest.report()))
+
+        folder = ctx.kept("teacher's logits", self.model, parts, make)
+        self.kept = Kept(folder, len(ctx.train))
+        if wanted.mass is not None:
+            ctx.report("teacher_logits", json.loads((folder / KEPT_MASS).read_text()))
+
+    def see(self, batch: Batch, moment: Moment, student: Tensor, *, inside: bool) -> Seen:
+        """What it says of a batch: from what is kept, unless its layers are wanted."""
+        if self.kept is None or inside:
+            return Seen(self(batch.inputs))
+        kept = {name: value.to(self.device) for name, value in self.kept(batch.index, moment.view).items()}
+        if "logits" in kept:
+            return Seen({"logits": fitted(kept["logits"], student) if self.kept.ragged else kept["logits"]})
+        return Seen({}, sparse=Sparse(**kept))
+
+
+def keeps_logits(settings: Taught, wanted: Wanted, augmented: bool, needed: int, folder: Path) -> str:
+    """Why the teachers' logits are not kept; empty where they are.
+
+    Args:
+        settings: how the teachers are used.
+        wanted: what the terms want of them.
+        augmented: whether the task augments.
+        needed: bytes that the logits would take.
+        folder: on the disk that they would lie on.
+    """
+    if not settings.cache_teacher:
+        return "cache_teacher is false"
+    if wanted.layers:
+        return "no term looks at its logits alone"
+    if augmented and settings.views is None:
+        return "each epoch shows a new augmentation; `views: 10` would keep ten"
+    free = shutil.disk_usage(folder).free
+    if needed > SHARE_OF_DISK * free:
+        return f"its logits would take {needed:,} of {free:,} free bytes; `mass: 0.999` would keep fewer"
+    return ""
+
+
+def kept_bytes(outputs: Outputs, examples: int, views: int | None) -> int:
+    """Bytes that a teacher's kept logits take, from its outputs on an example batch."""
+    logits = first(outputs)
+    return 4 * prod(logits.shape[1:]) * examples * (views or 1)
+
+
+def inputs_key(teacher: Teacher) -> dict[str, JsonValue]:
+    """What values kept of a teacher depend on beside the model and the data: how its inputs are made, and that code."""
+    found = teacher.inputs if isinstance(teacher.inputs, Reference) else None
+    return {**teacher.model_dump(mode="json", include={"inputs"}), "inputs_code": code_of(found)}
+
+
+def code_of(reference: Reference | None) -> str | None:
+    """A digest of the folder of code that a reference to a user's file names; None for other code."""
+    if reference is None or not reference.use.partition(":")[0].endswith(".py"):
+        return None
+    digest = hashlib.sha256()
+    for file in sorted((reference.folder / reference.use.partition(":")[0]).parent.glob("*.py")):
+        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+class _Largest:
+    """Computes, of a teacher's logits, the probabilities of as many classes as hold the mass in the mean over a sample.
+
+    Single precision: half would save a quarter of the bytes, for the indices take as many.
+    """
+
+    def __init__(self, master: Callable[[Inputs], Outputs], wanted: Wanted, mass: float, ctx: Context) -> None:
+        self.master, self.wanted = master, wanted
+        some = sample(ctx.train, SAMPLED)
+        few = max(SAMPLED * AT_ONCE // len(some), 1)  # of a batch: all rows of long sequences would not fit
+        generator, parts, count = torch.Generator().manual_seed(0), list[Tensor](), 0
+        for batch in some.loader(AT_ONCE):
+            found = rows(first(master(batch.inputs)), wanted.axis)
+            parts.append(found[torch.randperm(len(found), generator=generator)[:few].to(found.device)])
+            count += len(found)
+        self.k, self.classes = k_for_mass(torch.cat(parts), mass, temperature=wanted.temperature), parts[0].shape[1]
+        self.bytes = (8 * self.k + 4) * count // len(some)  # an example
+        self.rest, self.rows = 0.0, 0
+
+    def __call__(self, inputs: Inputs) -> Values:
+        """Those of a batch, a few examples at a time."""
+        made: list[dict[str, Tensor]] = []
+        for start in range(0, len(next(iter(inputs.values()))), AT_ONCE):
+            logits = first(self.master({name: value[start : start + AT_ONCE] for name, value in inputs.items()}))
+            made.append(sparsify(logits, self.k, self.wanted.temperature, axis=self.wanted.axis)._asdict())
+            self.rest += float(made[-1]["rest"].double().exp().sum())
+            self.rows += made[-1]["rest"].numel()
+        return {name: torch.cat([part[name] for part in made]) for name in made[0]}
+
+    def expect_room(self, examples: int, folder: Path) -> None:
+        """Nothing. Raises StageError where so many examples would take too much of the disk."""
+        needed, free = self.bytes * examples, shutil.disk_usage(folder).free
+        if needed > SHARE_OF_DISK * free:
+            raise StageError(
+                f"the teacher's {self.k:,} largest of {self.classes:,} classes would take {needed:,} of {free:,} free "
+                "bytes",
+                fix="Lower `mass`, free disk, or set `cache_teacher: false`",
+            )
+
+    def report(self) -> dict[str, JsonValue]:
+        """What is kept, over all positions, padding among them."""
+        mass = 1 - self.rest / max(self.rows, 1)
+        found = {"classes_kept": self.k, "classes": self.classes, "mean_mass_kept": mass}
+        return {**found, "temperature": self.wanted.temperature}
