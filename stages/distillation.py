@@ -10,9 +10,10 @@ from pipeline.errors import StageError
 from pipeline.model import Outputs, TorchModel, call
 from pipeline.stage import Context
 from pipeline.task import Batch
+from stages.largest import Wanted
 from stages.objectives import Moment, Objective
 from stages.taps import Taps
-from stages.teachers import Master, Taught, Wanted, keeps_logits, kept_bytes
+from stages.teachers import Master, Taught, keeps_logits, kept_bytes
 from stages.terms.logits import LogitMethod
 from stages.terms.term import Lesson, Seen, Term
 

@@ -92,7 +92,8 @@ class Distilling(TrainingSettings, Taught, Stage):
             own, suffix = replace(ctx, seed=ctx.seed + number), f"_{number}" if number else ""
             torch.manual_seed(own.seed)
             start = student.build(source, model.example)
-            taught = self.lesson(start, masters, own, f"{name}{suffix}")
+            with torch.random.fork_rng():  # so that the control draws the same noise
+                taught = self.lesson(start, masters, own, f"{name}{suffix}")
             if self.control:
                 ctx.compare(f"control{suffix}", self.control_of(start, own, f"control{suffix}"))
             if made:

@@ -59,7 +59,8 @@ def what_is_kept(
     shown = f" in {views} views" if views else ""
     until = max((term.end for term, looks in zip(terms, inside, strict=True) if looks), default=0.0)
     steps = f", and in every step of the first {until:.0%}, where its layers are looked at" if until else ""
-    return Note(f"the teacher runs once an example{shown}; its logits take {needed:,} bytes on disk{steps}")
+    most = "at most " if any(isinstance(term, LogitMethod) and term.mass for term in terms) else ""
+    return Note(f"the teacher runs once an example{shown}; its logits take {most}{needed:,} bytes on disk{steps}")
 
 
 def _expect_same_logits(student: TorchModel, masters: Sequence[Master]) -> None:

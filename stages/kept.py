@@ -19,7 +19,13 @@ BATCH_SIZE = 128  # larger ones leave the caches of a CPU
 Values = dict[str, Tensor]
 
 
-def fill(folder: Path, ctx: Context, compute: Callable[[Inputs], Values], views: int | None) -> None:
+def fill(
+    folder: Path,
+    ctx: Context,
+    compute: Callable[[Inputs], Values],
+    views: int | None,
+    what: str = "the teacher's logits",
+) -> None:
     """Write what `compute` gives for each training example, in the order of the examples, one view after the other.
 
     Memory stays flat: a batch is written before the next is computed.
@@ -29,14 +35,15 @@ def fill(folder: Path, ctx: Context, compute: Callable[[Inputs], Values], views:
         ctx: the data.
         compute: a batch's inputs -> values by name, (B, ...) each.
         views: how many augmentations; None for the examples as they are.
+        what: what is computed, for progress and messages.
     """
     types: dict[str, str] = {}
-    with ctx.progress("the teacher's logits", len(ctx.train) * (views or 1)) as advance:
+    with ctx.progress(what, len(ctx.train) * (views or 1)) as advance:
         for view in range(views or 1):
             augment = ctx.augment if views else None
             for batch in ctx.train.loader(BATCH_SIZE, seed=ctx.seed, view=view, augment=augment):
                 if ctx.interrupted():
-                    raise Interruption("stopped while the teacher's logits were computed")
+                    raise Interruption(f"stopped while computing {what}")
                 for name, value in compute(batch.inputs).items():
                     array = value.cpu().numpy()
                     types[name] = str(array.dtype)

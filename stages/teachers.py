@@ -4,8 +4,7 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Literal, Self
@@ -19,20 +18,17 @@ from pipeline.build import load_weights
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.model import Inputs, Model, Outputs, TorchModel, call
 from pipeline.stage import Context
-from pipeline.task import Batch, sample
+from pipeline.task import Batch
 from pipeline.use import Reference
-from stages.kept import Kept, Values, fill, fitted
-from stages.losses.logits import rows
-from stages.losses.sparse import Sparse, k_for_mass, sparsify
+from stages.kept import Kept, fill, fitted
+from stages.largest import SHARE_OF_DISK, Largest, Wanted
+from stages.losses.sparse import Sparse
 from stages.objectives import Moment, first
 from stages.taps import Tap, Taps
 from stages.terms.term import Seen
 
 NO_BASELINE = "Use teacher: incoming inside `baseline:`"
-SHARE_OF_DISK = 0.5  # of the free bytes that kept logits may take
-SAMPLED = 256  # examples that say how many classes hold the mass, and how many rows of their logits at most
 KEPT_MASS = "mass.json"
-AT_ONCE = 16  # examples: whole logits over a large vocabulary take much memory
 
 
 class Teacher(Reference):
@@ -113,21 +109,6 @@ class Taught(BaseModel):
     )
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What the terms want of the teachers.
-
-    Args:
-        layers: whether some look inside all the time, so that keeping logits saves nothing.
-        mass, temperature, axis: where the largest probabilities alone are kept; axis is that of the classes.
-    """
-
-    layers: bool = False
-    mass: float | None = None
-    temperature: float = 1.0
-    axis: int = -1
-
-
 class Master:
     """One teacher, ready to be asked."""
 
@@ -176,7 +157,7 @@ class Master:
             if wanted.mass is None:
                 fill(folder, ctx, lambda inputs: {"logits": first(self(inputs)).float()}, views)
             else:
-                largest = _Largest(self, wanted, wanted.mass, ctx)
+                largest = Largest(self, wanted, wanted.mass, ctx)
                 largest.expect_room(len(ctx.train) * (views or 1), folder)
                 fill(folder, ctx, largest, views)
                 (folder / KEPT_MASS).write_text(json.dumps(largest.report()))
@@ -213,7 +194,7 @@ def keeps_logits(settings: Taught, wanted: Wanted, augmented: bool, needed: int,
     if augmented and settings.views is None:
         return "each epoch shows a new augmentation; `views: 10` would keep ten"
     free = shutil.disk_usage(folder).free
-    if needed > SHARE_OF_DISK * free:
+    if wanted.mass is None and needed > SHARE_OF_DISK * free:  # how much the largest take is known later
         return f"its logits would take {needed:,} of {free:,} free bytes; `mass: 0.999` would keep fewer"
     return ""
 
@@ -238,49 +219,3 @@ def code_of(reference: Reference | None) -> str | None:
     for file in sorted((reference.folder / reference.use.partition(":")[0]).parent.glob("*.py")):
         digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-class _Largest:
-    """Computes, of a teacher's logits, the probabilities of as many classes as hold the mass in the mean over a sample.
-
-    Single precision: half would save a quarter of the bytes, for the indices take as many.
-    """
-
-    def __init__(self, master: Callable[[Inputs], Outputs], wanted: Wanted, mass: float, ctx: Context) -> None:
-        self.master, self.wanted = master, wanted
-        some = sample(ctx.train, SAMPLED)
-        few = max(SAMPLED * AT_ONCE // len(some), 1)  # of a batch: all rows of long sequences would not fit
-        generator, parts, count = torch.Generator().manual_seed(0), list[Tensor](), 0
-        for batch in some.loader(AT_ONCE):
-            found = rows(first(master(batch.inputs)), wanted.axis)
-            parts.append(found[torch.randperm(len(found), generator=generator)[:few].to(found.device)])
-            count += len(found)
-        self.k, self.classes = k_for_mass(torch.cat(parts), mass, temperature=wanted.temperature), parts[0].shape[1]
-        self.bytes = (8 * self.k + 4) * count // len(some)  # an example
-        self.rest, self.rows = 0.0, 0
-
-    def __call__(self, inputs: Inputs) -> Values:
-        """Those of a batch, a few examples at a time."""
-        made: list[dict[str, Tensor]] = []
-        for start in range(0, len(next(iter(inputs.values()))), AT_ONCE):
-            logits = first(self.master({name: value[start : start + AT_ONCE] for name, value in inputs.items()}))
-            made.append(sparsify(logits, self.k, self.wanted.temperature, axis=self.wanted.axis)._asdict())
-            self.rest += float(made[-1]["rest"].double().exp().sum())
-            self.rows += made[-1]["rest"].numel()
-        return {name: torch.cat([part[name] for part in made]) for name in made[0]}
-
-    def expect_room(self, examples: int, folder: Path) -> None:
-        """Nothing. Raises StageError where so many examples would take too much of the disk."""
-        needed, free = self.bytes * examples, shutil.disk_usage(folder).free
-        if needed > SHARE_OF_DISK * free:
-            raise StageError(
-                f"the teacher's {self.k:,} largest of {self.classes:,} classes would take {needed:,} of {free:,} free "
-                "bytes",
-                fix="Lower `mass`, free disk, or set `cache_teacher: false`",
-            )
-
-    def report(self) -> dict[str, JsonValue]:
-        """What is kept, over all positions, padding among them."""
-        mass = 1 - self.rest / max(self.rows, 1)
-        found = {"classes_kept": self.k, "classes": self.classes, "mean_mass_kept": mass}
-        return {**found, "temperature": self.wanted.temperature}

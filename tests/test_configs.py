@@ -16,7 +16,7 @@ from pipeline.runner import run
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
-SMALL = {"epochs": 1, "steps": 1, "rounds": 2, "iterations": 20}
+SMALL = {"epochs": 1, "steps": 1, "rounds": 2, "iterations": 20, "beams": 2}
 
 
 def smaller(config: Path) -> list[str]:

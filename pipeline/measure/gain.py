@@ -120,7 +120,7 @@ def _advice(gain: Gain, several: bool, teacher: str) -> str:
     if gain.control_matches:
         return f". A smaller student would show what the {teacher} is worth"
     if gain.high < 0:
-        return ". Try a larger hard_weight or another temperature, or train.supervised, which needs no teacher"
+        return ". Try other settings of the stage, or train.supervised, which needs no teacher"
     if gain.low <= 0:
         return ". More test examples would tell" if several else ". `seeds: 3` would tell luck from gain"
     return ""

@@ -183,7 +183,7 @@ MATCHED: dict[str, Any] = {
         (
             gain(-0.02, -0.03, -0.01),
             "labels alone did better: distillation brought -2.0 points [-3.0, -1.0] (one seed: 0.981 against 0.969). "
-            "Try a larger hard_weight or another temperature, or train.supervised, which needs no teacher",
+            "Try other settings of the stage, or train.supervised, which needs no teacher",
         ),
         (
             gain(0.012, 0.004, 0.021, **MATCHED),

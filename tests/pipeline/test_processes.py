@@ -25,7 +25,11 @@ from pipeline.record import Record
 
 Make = Callable[..., Path]
 
-FORK = multiprocessing.get_context("fork")  # children start warm: importing torch takes seconds
+# Commands start warm, for importing torch takes seconds, and from a server that did nothing else: what other tests
+# have left in this process, such as threads and the locks that they hold, would go into a fork of it.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["pipeline.cli", "pipeline.runner", "pipeline.worker", "stages.distill.logits"])
+FORK = multiprocessing.get_context("fork")
 PATIENCE = 120  # seconds until a test gives up; nothing is measured in them
 
 DATA = """
@@ -103,21 +107,24 @@ class Forked:
         self.process.kill()
 
 
+def command(words: tuple[str, ...], err: Path, out: Path) -> None:
+    """What a child does: a `shrink` command in a process group of its own, without MLflow."""
+    os.setpgid(0, 0)
+    torch.set_num_threads(1)
+    sys.argv = ["shrink", *words]
+    runner.open_tracking = lambda *_, **__: nullcontext()  # type: ignore[assignment, attr-defined]
+    processes._child = Forked  # type: ignore[assignment]
+    with err.open("w", buffering=1) as sys.stderr, out.open("w") as sys.stdout:
+        cli.main()
+
+
 class Child:
-    """A `shrink` command in a forked process, in a process group of its own, without MLflow."""
+    """A `shrink` command in a process of its own."""
 
     def __init__(self, folder: Path, *words: str) -> None:
         self.folder, self.err, self.out = folder, folder / "stderr.txt", folder / "stdout.txt"
-        self.process = FORK.Process(target=self._main, args=(words,))
+        self.process = SERVER.Process(target=command, args=(words, self.err, self.out))
         self.process.start()
-
-    def _main(self, words: tuple[str, ...]) -> None:
-        os.setpgid(0, 0)
-        sys.argv = ["shrink", *words]
-        runner.open_tracking = lambda *_, **__: nullcontext()  # type: ignore[assignment, attr-defined]
-        processes._child = Forked  # type: ignore[assignment]
-        with self.err.open("w", buffering=1) as sys.stderr, self.out.open("w") as sys.stdout:
-            cli.main()
 
     def until(self, happened: Callable[[], Any]) -> None:
         deadline = time.monotonic() + PATIENCE

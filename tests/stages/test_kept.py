@@ -23,11 +23,12 @@ from pipeline.use import Reference
 from stages import kept as keeping
 from stages import teachers
 from stages.kept import BATCH_SIZE, Kept, fill, fitted
+from stages.largest import AT_ONCE, Wanted
 from stages.losses.logits import soft_loss
 from stages.losses.sparse import Sparse, sparse_soft_loss
 from stages.objectives import Moment, Objective
 from stages.optimization import TrainingSettings
-from stages.teachers import AT_ONCE, Master, Teacher, Wanted
+from stages.teachers import Master, Teacher
 from stages.training import train
 
 Make = Callable[..., Any]

@@ -1,6 +1,7 @@
 """Export: the file says what the module says, and a file that does not is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -59,7 +60,7 @@ def test_the_file_of_the_stage_is_its_own(tiny: Make, context: Make) -> None:
     measured = ctx.deployed(model)
     seen = [ctx.deployed(model).path, measured.path]
     assert seen[0] == seen[1]
-    file = OnnxExport().run(model, context(deployed=lambda _: measured))
+    file = OnnxExport().run(model, replace(ctx, deployed=lambda _: measured))
     assert file.path == ctx.directory / "model.onnx"
     assert file.path.read_bytes() == measured.path.read_bytes()
 
