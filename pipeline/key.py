@@ -179,7 +179,11 @@ def references(stage: BaseModel, folder: Path) -> list[Path]:
 def _digests(stage: BaseModel) -> Parts:
     """Of the files that hold data for a stage, by their names in its settings."""
     named = [value for value in _values(stage) if isinstance(value, Reference)]
-    files = [(file.relative_to(value.folder), file) for value in named for file in value.files()]
+    files = [
+        (file.relative_to(value.folder) if file.is_relative_to(value.folder) else file, file)
+        for value in named
+        for file in value.files()
+    ]
     return {name.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files}
 
 

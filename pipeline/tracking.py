@@ -154,7 +154,8 @@ class Tracking:
         self._log_model(record, final)
 
     def _end(self, record: Record, status: str, when: str) -> None:
-        self._log(self.parent, tags={"warnings": "\n".join(record.warnings)}, when=record.started)
+        tags = {"warnings": "\n".join(record.warnings), "notes": "\n".join(record.notes)}
+        self._log(self.parent, tags=tags, when=record.started)
         self.client.set_terminated(self.parent, status, _milliseconds(when) if when else None)
 
     def _experiment(self) -> str:

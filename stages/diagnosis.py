@@ -62,8 +62,17 @@ def diagnose(masters: Sequence[Master], ctx: Context, temperature: float | None 
     Raises:
         Interruption: a stop was asked for.
     """
-    if not ctx.world.main:
-        return
+    stopped = False
+    if ctx.world.main:
+        try:
+            _diagnose(masters, ctx, temperature)
+        except Interruption:
+            stopped = True
+    if ctx.world.any(stopped):  # all stop, or none: the others wait for the first
+        raise Interruption("stopped while looking at the teacher")
+
+
+def _diagnose(masters: Sequence[Master], ctx: Context, temperature: float | None) -> None:
     for i, master in enumerate(masters):
         began, name = time.monotonic(), f"teacher_{i}" if i else "teacher"
         # Without logits training targets may be of another kind than those that are scored.

@@ -74,7 +74,7 @@ class Distillation(Objective):
         if any(self.terms[i].needs_teacher for i in active):
             inside = any(taps.wanted for i in active for taps in self.theirs[i])
             seen = [master.see(batch, moment, logits, inside=inside) for master in self.masters]
-        total = logits.new_zeros(())
+        total = logits.flatten()[:0].sum()  # zero, with a gradient even where a ramp has not begun
         for i in active:
             students = tuple(Seen(outputs, layers) for layers in shown[i])
             teachers = tuple(
@@ -119,9 +119,10 @@ def wants(terms: Sequence[Term], inside: Sequence[bool]) -> Wanted:
     if sparse and len(logits) > 1:
         fix = "Leave `mass` out, or use one such term"
         raise StageError("`mass` keeps too little for several terms on logits", fix=fix)
+    axis = next((term.axis for term in logits if isinstance(term, LogitMethod)), -1)
     if sparse:
-        return Wanted(layers=not alone, mass=sparse[0].mass, temperature=sparse[0].temperature, axis=sparse[0].axis)
-    return Wanted(layers=not alone)
+        return Wanted(layers=not alone, mass=sparse[0].mass, temperature=sparse[0].temperature, axis=axis)
+    return Wanted(layers=not alone, axis=axis)
 
 
 def _remove(taps: list[list[Taps]]) -> None:

@@ -92,7 +92,8 @@ class Distilling(TrainingSettings, Taught, Stage):
             own, suffix = replace(ctx, seed=ctx.seed + number), f"_{number}" if number else ""
             torch.manual_seed(own.seed)
             start = student.build(source, model.example)
-            with torch.random.fork_rng():  # so that the control draws the same noise
+            gpus = [torch.cuda.current_device()] if ctx.device.type == "cuda" else []
+            with torch.random.fork_rng(gpus):  # so that the control draws the same noise
                 taught = self.lesson(start, masters, own, f"{name}{suffix}")
             if self.control:
                 ctx.compare(f"control{suffix}", self.control_of(start, own, f"control{suffix}"))
@@ -141,7 +142,8 @@ class Distilling(TrainingSettings, Taught, Stage):
             return outlook.model
         last = earlier[-1]
         source = last._expected(last.masters_of()[0], before[: before.index(last)], outlook)
-        return last.student.build(_torch(source), outlook.model.example)
+        student = sized(last.student, last.grow.argument, last.grow.sizes[-1]) if last.grow else last.student
+        return student.build(_torch(source), outlook.model.example)
 
 
 class SingleMethod(Distilling):

@@ -25,6 +25,7 @@ def misfits(terms: Sequence[Term], student: TorchModel, masters: Sequence[Master
     Raises:
         ConfigError: they cannot work: layers that are not there, shapes that do not fit, no logits.
     """
+    _expect_no_gap(terms)
     modules = [master.look() for master in masters]
     on_logits = [term for term in terms if isinstance(term, LogitMethod)]
     if not outlook.logits:
@@ -61,6 +62,15 @@ def what_is_kept(
     steps = f", and in every step of the first {until:.0%}, where its layers are looked at" if until else ""
     most = "at most " if any(isinstance(term, LogitMethod) and term.mass for term in terms) else ""
     return Note(f"the teacher runs once an example{shown}; its logits take {most}{needed:,} bytes on disk{steps}")
+
+
+def _expect_no_gap(terms: Sequence[Term]) -> None:
+    """Nothing. Raises ConfigError where there is a part of the training in which nothing is minimized."""
+    counting = [term for term in terms if term.weight > 0]
+    for at in sorted({0.0, *(term.end for term in counting if term.end < 1)}):
+        if not any(term.start <= at < term.end for term in counting):
+            found = f"no term counts after {at:.0%} of the training"
+            raise ConfigError(found, expected="one at every moment", fix="Move a `start` or an `end`")
 
 
 def _expect_same_logits(student: TorchModel, masters: Sequence[Master]) -> None:

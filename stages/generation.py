@@ -176,7 +176,7 @@ def choose(folder: Path, ctx: Context, rule: Rule) -> Choice:
     columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     with ctx.progress("scoring the teacher's sequences", len(ctx.train)) as advance:
         for batch in ctx.train.loader(BATCH_SIZE):
-            if ctx.interrupted():
+            if ctx.world.any(ctx.interrupted()):
                 raise Interruption("stopped while the teacher's sequences were scored")
             tokens = read(kept, batch.index)
             count = tokens.shape[1] if rule.select == "score" else 1

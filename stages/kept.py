@@ -1,7 +1,7 @@
 """Values of each training example, such as a teacher's logits: computed once, memory-mapped ever after."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -97,17 +97,21 @@ class _Rows:
         return torch.from_numpy(made)
 
 
-def fitted(values: Tensor, like: Tensor) -> Tensor:
-    """Values with their middle axes cut or filled up with zeros to those of `like`: lengths of another padding.
+def fitted(values: Tensor, places: Sequence[int], class_axis: int | None = None) -> Tensor:
+    """Values (B, ...) with their axes cut or filled up with zeros to `places`: lengths of another padding.
 
-    The first axis, of examples, and the last stay as they are, for there a difference is an error.
+    Args:
+        values: what was kept of a batch.
+        places: the shape that is wanted, without the classes; its first axis, of examples, is that of the values.
+        class_axis: where the classes are; they stay, for there a difference is an error. None where there are none.
     """
-    for axis in range(1, min(values.ndim, like.ndim) - 1):
-        missing = like.shape[axis] - values.shape[axis]
+    axes = [i for i in range(values.ndim) if class_axis is None or i != class_axis % values.ndim]
+    for axis, size in list(zip(axes, places, strict=True))[1:]:
+        missing = size - values.shape[axis]
         if missing < 0:
-            values = values.narrow(axis, 0, like.shape[axis])
+            values = values.narrow(axis, 0, size)
         elif missing > 0:
-            filling = values.new_zeros([missing if i == axis else size for i, size in enumerate(values.shape)])
+            filling = values.new_zeros([missing if i == axis else n for i, n in enumerate(values.shape)])
             values = torch.cat([values, filling], dim=axis)
     return values
 

@@ -29,7 +29,11 @@ class TrainingSettings(BaseModel):
     patience: int | None = Field(default=None, gt=0, description="stop after so many epochs without a better score")
     checkpoint_epochs: int = Field(default=1, gt=0, description="epochs between checkpoints, to go on after a kill")
     workers: int = Field(default=0, ge=0, description="processes that load data")
-    accumulate: int = Field(default=1, gt=0, description="parts that a step's batch is computed in, to save memory")
+    accumulate: int = Field(
+        default=1,
+        gt=0,
+        description="parts that a step's batch is computed in, to save memory; each counts alike, whatever is masked",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="of the arithmetic; auto: bf16 or fp16 on a GPU, fp32 on a CPU"
     )
@@ -64,7 +68,7 @@ def mixed_precision(settings: TrainingSettings, device: torch.device) -> str:
     """What Accelerate calls the arithmetic: "no", "bf16" or "fp16". Raises StageError where the device has it not."""
     wanted, gpu = settings.precision, device.type == "cuda"
     if wanted == "auto":
-        return ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "no"
+        return ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16") if gpu else "no"
     if wanted == "fp16" and not gpu:
         raise StageError("`precision` is fp16 on a CPU", expected="a GPU for fp16", fix="Use bf16, fp32 or auto")
     return "no" if wanted == "fp32" else wanted

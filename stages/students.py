@@ -1,10 +1,10 @@
 """The student of a distilling stage: a builder of the user's, or the teacher with fewer layers or narrower."""
 
 import inspect
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 from torch import Size, Tensor, nn
 
 from pipeline.errors import ConfigError, blame
@@ -35,7 +35,7 @@ class Student(Reference):
 
     use: str = Field(default="", description="builds the student, such as models.py:Net")
     shrink_of: Literal["teacher"] | None = Field(default=None, description="make the teacher smaller instead")
-    layers: Annotated[int | dict[str, int] | None, BeforeValidator(_counts)] = Field(
+    layers: JsonValue = Field(
         default=None,
         description="with shrink_of: how many layers stay in every list of layers, or by its name; else an argument",
     )
@@ -46,6 +46,8 @@ class Student(Reference):
             raise ValueError("either `use: models.py:Net` or `shrink_of: teacher`")
         if self.use == "teacher" and (self.layers or self.arguments):
             raise ValueError("no arguments beside `use: teacher`; `shrink_of: teacher` takes them")
+        if self.shrink_of:
+            _counts(self.layers)
         if self.shrink_of and not self.layers and not self.arguments:
             raise ValueError("`layers` or arguments of the teacher's builder beside `shrink_of`")
         return self
@@ -121,7 +123,7 @@ def _rebuilt(teacher: TorchModel, arguments: dict[str, JsonValue]) -> TorchModel
     return student
 
 
-def _shorter(model: TorchModel, layers: int | dict[str, int]) -> TorchModel:
+def _shorter(model: TorchModel, layers: Any) -> TorchModel:
     """The model with fewer layers, tried out on its example."""
     lists: dict[str, Any] = kept_layers(model, layers)
     student = model.edited(USE, lists=lists)

@@ -22,6 +22,7 @@ from pipeline.task import Batch
 from pipeline.use import Reference
 from stages.kept import Kept, fill, fitted
 from stages.largest import SHARE_OF_DISK, Largest, Wanted
+from stages.losses.logits import positions
 from stages.losses.sparse import Sparse
 from stages.objectives import Moment, first
 from stages.taps import Tap, Taps
@@ -119,6 +120,7 @@ class Master:
         if isinstance(model, TorchModel):  # a copy: it may be moved and watched, the model stays as it was given
             self.module = copy.deepcopy(model.module).to(self.device).eval()
         self.kept: Kept | None = None
+        self.axis, self.padded = -1, False
 
     def __call__(self, inputs: Inputs) -> Outputs:
         """The outputs of a batch, without gradients, on the device."""
@@ -163,7 +165,7 @@ class Master:
                 (folder / KEPT_MASS).write_text(json.dumps(largest.report()))
 
         folder = ctx.kept("teacher's logits", self.model, parts, make)
-        self.kept = Kept(folder, len(ctx.train))
+        self.kept, self.axis, self.padded = Kept(folder, len(ctx.train)), wanted.axis, ctx.train.collate is not None
         if wanted.mass is not None:
             ctx.report("teacher_logits", json.loads((folder / KEPT_MASS).read_text()))
 
@@ -172,9 +174,10 @@ class Master:
         if self.kept is None or inside:
             return Seen(self(batch.inputs))
         kept = {name: value.to(self.device) for name, value in self.kept(batch.index, moment.view).items()}
-        if "logits" in kept:
-            return Seen({"logits": fitted(kept["logits"], student) if self.kept.ragged else kept["logits"]})
-        return Seen({}, sparse=Sparse(**kept))
+        if self.padded:  # by the batch; the one that was kept may have been longer or shorter
+            places, axes = positions(student, self.axis), {"logits": self.axis, "rest": None}
+            kept = {name: fitted(value, places, axes.get(name, -1)) for name, value in kept.items()}
+        return Seen({"logits": kept["logits"]}) if "logits" in kept else Seen({}, sparse=Sparse(**kept))
 
 
 def keeps_logits(settings: Taught, wanted: Wanted, augmented: bool, needed: int, folder: Path) -> str:

@@ -158,9 +158,9 @@ class _Loop:
     def _batches(self) -> Iterator[list[Batch]]:
         """The steps that are left of this epoch, each as the parts of its batch for this process."""
         place, parts = self.place, self.settings.accumulate
-        device = self.accelerator.device
+        device, whole = self.accelerator.device, parts * self.ctx.world.size
         loader = self.ctx.train.loader(
-            min(self.settings.batch_size, len(self.ctx.train)) // parts,
+            max(min(self.settings.batch_size, len(self.ctx.train)) // whole, 1) * self.ctx.world.size,
             order=(self.ctx.seed, place.epoch),
             view=self._moment.view,
             augment=self.ctx.augment,

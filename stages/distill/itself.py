@@ -49,11 +49,12 @@ class SelfDistillation(LogitMethod, SingleMethod):
     def lesson(self, student: TorchModel, masters: Sequence[Master], ctx: Context, name: str) -> TorchModel:
         """The last or the best generation; each begins anew with a seed of its own."""
         rows: list[JsonValue] = []
+        source = masters[0].model if isinstance(masters[0].model, TorchModel) else student
         best: tuple[float, TorchModel] | None = None
         for number in range(1, self.generations + 1):
             own = replace(ctx, seed=ctx.seed + 1000 * (number - 1))
             torch.manual_seed(own.seed)
-            start = student if number == 1 else self.student.build(student, student.example)
+            start = student if number == 1 else self.student.build(source, student.example)
             made = super().lesson(start, masters, own, f"{name}_generation_{number}")
             score = ctx.world.tell(mean_score(made, ctx.validation, decode=ctx.decode, score=ctx.score))
             rows.append({"generation": number, "validation_score": score})

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -62,7 +63,9 @@ def attention_scores(query: Tensor, key: Tensor) -> Tensor:
         query: (N, heads, L, d).
         key: (N, heads, L2, d).
     """
-    return query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    query, key = precise(query), precise(key)
+    with torch.autocast(query.device.type, enabled=False):
+        return query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
 
 
 def attention_loss(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:

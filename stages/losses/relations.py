@@ -109,7 +109,9 @@ def _cosines(vectors: Tensor) -> Tensor:
     edges = vectors[None, :] - vectors[:, None]
     directions = _over(edges, torch.linalg.vector_norm(edges, dim=2, keepdim=True))
     first, second = torch.triu_indices(len(vectors), len(vectors), 1, device=vectors.device)
-    return (directions @ directions.transpose(1, 2))[:, first, second]
+    with torch.autocast(vectors.device.type, enabled=False):
+        products = directions @ directions.transpose(1, 2)
+    return products[:, first, second]
 
 
 def _over(values: Tensor, length: Tensor) -> Tensor:

@@ -279,11 +279,21 @@ def test_without_logits_only_the_validation_data_are_scored(tiny: Make, context:
     assert set(context.reports["teacher"]) == {"validation"}  # type: ignore[attr-defined]
 
 
+class Second(World):
+    """The second of two processes, to whom nobody speaks."""
+
+    def __init__(self) -> None:
+        super().__init__(rank=1, size=2)
+
+    def any(self, flag: bool) -> bool:
+        return flag
+
+
 def test_several_teachers_have_a_report_each_and_other_processes_none(tiny: Make, context: Make) -> None:
     said: list[str] = []
     ctx = context(warn=said.append)
     pair = [master(tiny(), ctx), master(tiny(seed=1), ctx)]
-    diagnose(pair, replace(ctx, world=World(rank=1, size=2)), 4.0)
+    diagnose(pair, replace(ctx, world=Second()), 4.0)
     assert context.reports == {}  # type: ignore[attr-defined]
     diagnose(pair, ctx, 4.0)
     assert set(context.reports) == {"teacher", "teacher_1"}  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from pipeline.errors import Interruption, StageError
 from pipeline.model import Inputs, TorchModel
 from pipeline.runner import run
 from pipeline.stage import Context
-from pipeline.task import Split
+from pipeline.task import Batch, Split
 from pipeline.use import Reference
 from stages import kept as keeping
 from stages import teachers
@@ -117,8 +117,34 @@ def test_ragged_lengths_are_kept_as_each_batch_was_padded_and_fitted_to_another_
     assert found.shape[1] == 7
     for row, i in enumerate(index):
         length = len(split[int(i)][0]["input"])
-        torch.testing.assert_close(fitted(found, expected)[row, :length], expected[row, :length])
-    assert fitted(found[:, :2], expected).shape == expected.shape
+        torch.testing.assert_close(fitted(found, expected.shape[:2], -1)[row, :length], expected[row, :length])
+    assert fitted(found[:, :2], expected.shape[:2], -1).shape == expected.shape
+    # Classes on the first axis, and values without classes.
+    assert fitted(found.transpose(1, 2), (4, 3), 1).shape == (4, 3, 3)
+    assert fitted(found[..., 0], (4, 9)).shape == (4, 9)
+
+
+@pytest.mark.parametrize("mass", [None, 0.999])
+@pytest.mark.parametrize("long", [True, False])
+def test_of_padded_batches_the_kept_logits_fit_the_batch_that_is_trained_on(
+    context: Make, mass: float | None, long: bool
+) -> None:
+    # All batches of the filling are of one length; batches that are trained on are shorter or longer.
+    split = Split(Tokens(300), collate=padded)
+    longest = max(range(300), key=lambda i: len(split[i][0]["input"]))
+    ctx = context(train=split)
+    master = master_of(linear(3, torch.randn(2, 4, 5)), ctx)
+    master.keep(ctx, Wanted(mass=mass), None)
+    index = torch.tensor([longest, 0] if long else [0, 7])
+    batch, targets = padded([split[int(i)] for i in index])
+    student = master(batch)["output"].clone()
+    seen = master.see(Batch(index, batch, targets), Moment(), student, inside=False)
+    length = len(split[0][0]["input"])
+    if mass is None:
+        torch.testing.assert_close(seen.logits[1 if long else 0, :length], student[1 if long else 0, :length])
+        return
+    assert seen.sparse is not None
+    assert float(sparse_soft_loss(student, seen.sparse, 1.0, mask=torch.ones(2, student.shape[1]))) >= 0
 
 
 def sequences(count: int, length: int, classes: int, context: Make) -> tuple[Context, TorchModel]:

@@ -505,7 +505,7 @@ def test_settings_from_a_file_say_what_is_wrong():
 
     with pytest.raises(ConfigError, match=r"student: `student` does not fit; expected either `use: models.py:Net` or"):
         read(width=3)
-    with pytest.raises(ConfigError, match=r"student.layers: `layers` does not fit; expected a number of layers, 1 or"):
+    with pytest.raises(ConfigError, match=r"student: `student` does not fit; expected a number of layers, 1 or"):
         read(shrink_of="teacher", layers={"blocks": 0})
     made = read(use="models.py:DigitNet", width=4).student.build(None, teacher("models.py:DigitNet").example)
     assert made.builder.folder == DIGITS
