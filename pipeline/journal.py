@@ -45,8 +45,15 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def unfinished(events: list[dict[str, Any]]) -> str:
     """The place of the stage in which the process died without a word; empty where it did not."""
-    last = events[-1] if events else {}
-    return str(last.get("place", "")) if last.get("event") == "begin" else ""
+    begun: dict[str, str] = {}  # places by key; a stage may begin something that is kept by itself, and go on after it
+    for event in events:
+        if event["event"] == "begin":
+            begun[event.get("key", event["place"])] = event["place"]
+        elif event["event"] == "made":
+            begun.pop(event.get("key", event["place"]), None)
+        elif event["event"] in ("start", "stopped", "failed", "end"):
+            begun.clear()
+    return list(begun.values())[-1] if begun else ""
 
 
 def _whole(content: bytes) -> bytes:

@@ -100,3 +100,18 @@ def test_only_a_stage_whose_begin_is_the_last_word_is_unfinished(path: Path, eve
     journal.write(event, place="stages[0]")
     journal.close()
     assert unfinished(read(path)) == ""
+
+
+def test_a_stage_that_has_kept_something_by_itself_is_still_unfinished(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    for event, place in [
+        ("start", ""),
+        ("begin", "stages[0]"),
+        ("begin", "stages[0], logits"),
+        ("made", "stages[0], logits"),
+    ]:
+        journal.write(event, place=place, key=place)
+    assert unfinished(read(tmp_path / "journal.jsonl")) == "stages[0]"
+    journal.write("made", place="stages[0]", key="stages[0]")
+    assert unfinished(read(tmp_path / "journal.jsonl")) == ""
+    journal.close()

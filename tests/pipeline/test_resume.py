@@ -228,9 +228,10 @@ def test_a_stage_that_was_killed_is_given_its_folder_again(quick: Make, tmp_path
 def is_distilling(runs: Path) -> bool:
     """Whether stages[0] has trained for an epoch."""
     events = [event for file in runs.glob("*/journal.jsonl") for event in journal.read(file)]
-    if not events or events[-1].get("place") != "stages[0] (distill.logits)":
+    if not journal.unfinished(events).startswith("stages[0] (distill.logits)"):
         return False
-    work: Path = runs / "store" / "work" / events[-1]["key"]
+    (key,) = (e["key"] for e in events if (e["event"], e.get("place")) == ("begin", "stages[0] (distill.logits)"))
+    work: Path = runs / "store" / "work" / key
     return (work / "training" / "checkpoint-2").exists()
 
 
