@@ -14,7 +14,7 @@ from stages.losses.attention import activation_transfer_loss, attention_loss, at
 from stages.losses.features import hint_loss
 from stages.taps import Tap
 from stages.terms.features import regressor, require_layers
-from stages.terms.term import LayerMethod, Lesson, Seen, Term
+from stages.terms.term import LayerMethod, Lesson, Seen, Term, refuse_strangers
 
 OWN = {"maps": ("power", "map_weight"), "transformer": ("mapping", "scores", "hidden", "embeddings", "mask")}
 Pair = tuple[Attention, Attention]
@@ -42,10 +42,7 @@ class AttentionMethod(LayerMethod):
 
     @model_validator(mode="after")
     def _fitting(self) -> "AttentionMethod":
-        for kind, names in OWN.items():
-            given = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
-            if given and kind != self.kind:
-                raise ValueError(f"`{given[0]}` is for `kind: {kind}`, not {self.kind}")
+        refuse_strangers(self, "kind", OWN)
         if self.kind == "maps" and not (self.layers and all(isinstance(name, str) for name in sum(self.layers, ()))):
             raise ValueError("`kind: maps` needs `layers`: [[student's name, teacher's name], ...]")
         if self.kind == "transformer" and not (self.scores or self.hidden or self.embeddings):

@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.stage import Outlook
 from stages.losses.logits import averaged, decoupled_loss, dist_loss, expect_shape, soft_loss
 from stages.losses.sparse import sparse_soft_loss
-from stages.terms.term import Lesson, Method, Term
+from stages.terms.term import Lesson, Method, Term, refuse_strangers
 
 HOT = 4  # temperature above which DIST's gradient, which grows with T^2, outweighs that of the labels
 ONE_TEACHER = "`mass` keeps the largest classes of one teacher; there are {}"
@@ -41,10 +41,7 @@ class LogitMethod(Method):
 
     @model_validator(mode="after")
     def _fitting(self) -> "LogitMethod":
-        for objective, names in OWN.items():
-            given = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
-            if given and objective != self.objective:
-                raise ValueError(f"`{given[0]}` is for `objective: {objective}`, not {self.objective}")
+        refuse_strangers(self, "objective", OWN)
         return self
 
     def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], outlook: Outlook) -> Iterable[str]:

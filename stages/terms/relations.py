@@ -15,7 +15,7 @@ from stages.losses.attention import attention_scores
 from stages.losses.logits import divergence, rows
 from stages.losses.relations import angle_loss, attention_relation_loss, distance_loss
 from stages.taps import Tap, require_layer
-from stages.terms.term import LayerMethod, Lesson, Seen, Term
+from stages.terms.term import LayerMethod, Lesson, Seen, Term, refuse_strangers
 
 OWN = {"examples": ("distance_weight", "angle_weight"), "self_attention": ("parts", "relation_heads", "mask")}
 Part = Literal["attention", "queries", "keys", "values"]
@@ -45,10 +45,7 @@ class RelationMethod(LayerMethod):
 
     @model_validator(mode="after")
     def _fitting(self) -> "RelationMethod":
-        for kind, names in OWN.items():
-            given = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
-            if given and kind != self.kind:
-                raise ValueError(f"`{given[0]}` is for `kind: {kind}`, not {self.kind}")
+        refuse_strangers(self, "kind", OWN)
         if self.kind == "examples" and not all(isinstance(name, str) for name in self.layer or ()):
             raise ValueError("`kind: examples` takes names of layers")
         if self.kind == "examples" and self.distance_weight + self.angle_weight == 0:

@@ -1,7 +1,7 @@
 """What a term of a distillation's loss is, and what it is shown."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -75,6 +75,21 @@ class Settings(BaseModel):
     """Frozen and strict; the keys of a term in a config."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def refuse_strangers(settings: BaseModel, choice: str, own: Mapping[str, Sequence[str]]) -> None:
+    """Nothing. Raises ValueError where a setting differs from its default that is of use for another choice alone.
+
+    Args:
+        settings: what was given.
+        choice: the setting that decides which others are of use.
+        own: for each of its values the settings that are of use for it alone.
+    """
+    chosen = getattr(settings, choice)
+    for value, names in own.items():
+        given = [name for name in names if getattr(settings, name) != type(settings).model_fields[name].default]
+        if given and value != chosen:
+            raise ValueError(f"`{given[0]}` is for `{choice}: {value}`, not {chosen}")
 
 
 class Method(Settings, ABC):
