@@ -40,7 +40,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-def small(width: int = 4) -> Student:
+def small(width: int = 12) -> Student:
     return Student(use="conftest.py:TinyNet", width=width, folder=TESTS)
 
 
@@ -87,7 +87,7 @@ def test_adapters_are_trained_and_stay_behind(tiny: Make, context: Make, tmp_pat
     student = chosen.student.build(teacher, teacher.example)
     objective = Distillation(chosen.terms_of(), [Master(Teacher(use="incoming"), teacher, ctx)], student, chosen, ctx)
     before = {name: value.clone() for name, value in objective.adapters.named_parameters()}
-    assert sorted(tuple(value.shape) for value in before.values()) == [(16,), (16, 4, 1, 1)]
+    assert sorted(tuple(value.shape) for value in before.values()) == [(16,), (16, 12, 1, 1)]
     trained = train(student, objective, chosen, ctx)
     assert all(not torch.equal(before[name], value.cpu()) for name, value in objective.adapters.named_parameters())
     save_exactly(trained, tmp_path / "saved", TESTS)
