@@ -29,7 +29,7 @@ class Distillation(Objective):
         ctx: the data and the task's loss.
 
     Raises:
-        StageError: a term looks for layers that student or teacher have not.
+        ConfigError: a term looks for layers that student or teacher have not.
     """
 
     def __init__(

@@ -41,11 +41,6 @@ def layer_lists(module: nn.Module) -> dict[str, list[str]]:
     return chosen
 
 
-def names_of_layers(module: nn.Module) -> dict[str, int]:
-    """How many layers every list of repeated layers has, by the list's name."""
-    return {name: len(layers) for name, layers in layer_lists(module).items()}
-
-
 def kept_layers(model: TorchModel, layers: int | Mapping[str, int]) -> dict[str, list[int]]:
     """The positions that stay in each list from which layers are dropped, evenly spaced: i * n // N for N of n.
 

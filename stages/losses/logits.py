@@ -201,20 +201,6 @@ def averaged(
     return temperature * (stacked + share.log()).logsumexp(0)
 
 
-def distillation_loss(
-    student: Tensor, teacher: Tensor, hard_loss: Tensor, *, temperature: float, hard_weight: float
-) -> Tensor:
-    """hard_weight * hard_loss + (1 - hard_weight) * soft_loss: lambda of the paper is the weight of the labels.
-
-    Args:
-        student, teacher: logits (..., classes).
-        hard_loss: scalar loss of the student against the labels.
-        temperature: see `soft_loss`.
-        hard_weight: 0 learns from the teacher alone, 1 from the labels alone.
-    """
-    return hard_weight * hard_loss + (1 - hard_weight) * soft_loss(student, teacher, temperature)
-
-
 def _pair(student: Tensor, teacher: Tensor, axis: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """The rows of both. Refuses a single class, on which every softmax is 1 and every loss 0."""
     expect_shape("teacher's logits", teacher, student.shape)

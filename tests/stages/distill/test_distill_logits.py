@@ -15,6 +15,8 @@ from pipeline.stage import Context, Note, Outlook
 from pipeline.use import Reference
 from stages.distill.logits import LogitDistillation
 from stages.distillation import Distillation
+from stages.losses.logits import soft_loss
+from stages.objectives import Moment
 from stages.teachers import Master, Teacher
 from stages.train.supervised import SupervisedTraining
 from stages.training import train
@@ -71,6 +73,19 @@ def test_hard_weight_one_is_plain_training(tiny: Make, context: Make, net: Make)
     student = TorchModel.build(net(), teacher.example)
     plain = SupervisedTraining(epochs=8, batch_size=32, learning_rate=0.01).run(student, ctx)
     assert torch.equal(distilled.predict(teacher.example)["output"], plain.predict(teacher.example)["output"])
+
+
+@pytest.mark.parametrize("hard_weight", [0.0, 0.3, 1.0])
+def test_hard_weight_is_the_weight_of_the_labels(tiny: Make, context: Make, net: Make, hard_weight: float) -> None:
+    teacher, ctx = tiny(), context(loss=lambda outputs, targets: 0 * outputs["output"].sum() + 1.7)
+    chosen, student = stage(net(), hard_weight=hard_weight), TorchModel.build(net(), teacher.example)
+    master = Master(Teacher(use="incoming"), teacher, ctx)
+    objective = Distillation(chosen.terms_of(), [master], student, chosen, ctx)
+    objective.watch(student.module)
+    batch = next(iter(ctx.train.loader(8)))
+    outputs, taught = student.predict(batch.inputs), teacher.predict(batch.inputs)
+    expected = hard_weight * 1.7 + (1 - hard_weight) * float(soft_loss(outputs["output"], taught["output"], 4.0))
+    assert float(objective(batch, outputs, Moment())) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_teacher_is_not_changed(tiny: Make, context: Make, net: Make) -> None:

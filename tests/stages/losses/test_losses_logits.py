@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.losses.logits import distillation_loss, soft_loss
+from stages.losses.logits import soft_loss
 
 
 def textbook(student: Tensor, teacher: Tensor, temperature: float) -> float:
@@ -70,13 +70,6 @@ def test_logits_of_a_sequence_count_each_position_as_an_example() -> None:
     assert float(soft_loss(student, teacher, 2.0)) == pytest.approx(
         textbook(student.reshape(24, 10), teacher.reshape(24, 10), 2.0)
     )
-
-
-@pytest.mark.parametrize(("hard_weight", "hard", "soft"), [(0.0, 0, 1), (1.0, 1, 0), (0.3, 0.3, 0.7)])
-def test_hard_weight_is_the_weight_of_the_labels(hard_weight: float, hard: float, soft: float) -> None:
-    student, teacher, labels = logits(4, 5), logits(4, 5, seed=1), torch.tensor(1.7)
-    found = distillation_loss(student, teacher, labels, temperature=4.0, hard_weight=hard_weight)
-    assert float(found) == pytest.approx(hard * 1.7 + soft * textbook(student, teacher, 4.0))
 
 
 def test_logits_far_apart_stay_finite_in_single_precision() -> None:
