@@ -13,6 +13,7 @@ from safetensors.torch import load_model
 
 from pipeline.config import ModelSource, PipelineConfig, Source, StageConfig, validate
 from pipeline.errors import ConfigError, blame
+from pipeline.expected import load_expected
 from pipeline.model import Model, TorchModel
 from pipeline.probe import Sighting, example_inputs, probe, try_out
 from pipeline.stage import Note, Outlook, Stage, check_chain, stage_class
@@ -41,12 +42,13 @@ class Built:
     notes: tuple[str, ...] = ()
 
 
-def build(config: PipelineConfig, source: Source | None = None) -> Built:
+def build(config: PipelineConfig, source: Source | None = None, like: Built | None = None) -> Built:
     """Import, construct and check everything that a config names.
 
     Args:
         config: what to build.
         source: the parsed file, for line numbers in errors.
+        like: built before, whose task is taken where it is the same one, so that data are read once.
 
     Raises:
         ConfigError: anything that cannot work.
@@ -55,9 +57,12 @@ def build(config: PipelineConfig, source: Source | None = None) -> Built:
     stages = build_chain(config.stages, "stages", config.folder, source)
     form = check_chain(baseline, TorchModel)
     check_chain(stages, form)
-    with _at(source, "task"):
-        task = build_task(config.task)
-        data = probe(task)
+    if like and like.config.task == config.task and like.config.seed == config.seed:
+        task, data = like.task, like.data
+    else:
+        with _at(source, "task"):
+            task = build_task(config.task)
+            data = probe(task)
     with _at(source, "model"):
         model = build_model(config.model, task)
     with _at(source, "task"):
@@ -68,7 +73,9 @@ def build(config: PipelineConfig, source: Source | None = None) -> Built:
     )
     said = check_stages(baseline, stages, outlook)
     notes = [text for text in said if isinstance(text, Note)]
-    warnings = [*(text for text in said if not isinstance(text, Note)), *check_budget(config, task)]
+    with _at(source, "budget"):
+        doubts = check_budget(config, task, stages)
+    warnings = [*(text for text in said if not isinstance(text, Note)), *doubts]
     if config.model.weights is None and not baseline:
         warnings.append("the model is untrained: there is no `weights:` and no `baseline:`, so retention says nothing")
     return Built(config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)), tuple(notes))
@@ -171,18 +178,35 @@ def check_stages(baseline: Chain, stages: Chain, outlook: Outlook) -> list[str]:
     return warnings
 
 
-def check_budget(config: PipelineConfig, task: Task) -> list[str]:
-    """Warns where the test split is too small to tell the budget's margin."""
+def check_budget(config: PipelineConfig, task: Task, stages: Chain) -> list[str]:
+    """Warns where the test split is too small to tell the budget's margin, and where latency is not the last model's.
+
+    Raises:
+        ConfigError: latency is limited and no stage measures it, or a limit is told of an expected.json that is not
+            there.
+    """
+    load_expected(config.budget, config.folder)
+    warnings = _check_latency(stages) if config.budget.latency else []
     limit = config.budget.retention
     if limit is None or limit.min >= 1:
-        return []
+        return warnings
     needed = samples_needed(limit.min)
     if len(task.test) >= needed:
-        return []
+        return warnings
     return [
+        *warnings,
         f"budget: {len(task.test)} test examples can hardly decide a retention of {limit.min:g}; about {needed} would, "
-        "for a model as good as the baseline that differs from it on 5 % of the examples"
+        "for a model as good as the baseline that differs from it on 5 % of the examples",
     ]
+
+
+def _check_latency(stages: Chain) -> list[str]:
+    measuring = [i for i, (_, stage) in enumerate(stages) if stage.host_bound]
+    if not measuring:
+        fix = "Add `- {use: benchmark.latency}` to stages"
+        raise ConfigError("latency is limited and no stage measures it", where="budget", fix=fix)
+    later = [place for place, _ in stages[measuring[-1] + 1 :]]
+    return [f"budget: latency is measured before {later[0]}, whose model may be another"] if later else []
 
 
 def outline(built: Built) -> list[tuple[str, dict[str, Any]]]:

@@ -37,6 +37,7 @@ def describe(folder: Path) -> dict[str, JsonValue]:
 
     versions: dict[str, JsonValue] = {name: metadata.version(name) for name in LIBRARIES}
     return {
+        "host": host(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),

@@ -11,6 +11,7 @@ from pipeline.statistics import Estimate
 SCHEMA_VERSION = 1
 
 Verdict = Literal["pass", "fail", "inconclusive"]
+GateVerdict = Literal["pass", "fail", "inconclusive", "skipped"]
 
 
 class Flips(BaseModel):
@@ -20,11 +21,25 @@ class Flips(BaseModel):
     gained: int
 
 
+class ClassMeasure(BaseModel):
+    """What became of one class of the test split; `label` is its name or number, `support` its number of examples.
+
+    Retention is null where the baseline has no example of the class right.
+    """
+
+    label: str
+    support: int
+    score: float
+    retention: Estimate | None = None
+    flips: Flips | None = None
+
+
 class Measure(BaseModel):
     """What is measured of a model in the form in which it would be deployed.
 
     `retention` is null where the baseline's score is not above zero, with the reason; `drop` always stands beside it.
     `retention_before` is against the model of the stage before. KL divergence is in nats, KL(baseline || model).
+    The validation figures are what a choice among models is made on; those without the word are of the test split.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -45,6 +60,9 @@ class Measure(BaseModel):
     kl_mean: float | None = None
     kl_p99: float | None = None
     test_samples: int
+    validation_score: float | None = None
+    validation_retention: Estimate | None = None
+    classes: list[ClassMeasure] = []
 
 
 class ModelRecord(Measure):
@@ -119,15 +137,89 @@ class StageRecord(ModelRecord):
 
 
 class GateRecord(BaseModel):
-    """One limit of the budget, what was found, and the verdict."""
+    """One limit of the budget, what was found, and the verdict.
+
+    `limit` is absolute; `of` says what it was told as a share of. `counts_as` is what the verdict means for the run,
+    where the budget says so for an inconclusive or a skipped gate. `fix` says what to change next, `samples_needed` is
+    the number of test examples that would decide.
+    """
 
     name: str
     limit: float
     value: float | None
     low: float | None = None
     high: float | None = None
-    verdict: Verdict
+    verdict: GateVerdict
     message: str
+    of: Literal["baseline", "expected"] | None = None
+    counts_as: Literal["pass", "warn", "fail", "inconclusive"] | None = None
+    fix: str = ""
+    samples_needed: int | None = None
+
+
+class Port(BaseModel):
+    """An input or output of the deployed model: its shape without the batch, and what was seen on training data."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+    low: float | None = None
+    high: float | None = None
+    mean: float | None = None
+
+
+class Interface(BaseModel):
+    """What someone who deploys the model has to know; `labels` are the names of the classes, in order."""
+
+    inputs: list[Port]
+    outputs: list[Port]
+    labels: list[str] = []
+    preprocessing: str = ""
+
+
+class Confusion(BaseModel):
+    """How many examples of a class the baseline had right and the last model takes for another class."""
+
+    label: str
+    predicted: str
+    count: int
+
+
+class Example(BaseModel):
+    """A test example that the baseline had right and the last model has wrong.
+
+    `kind` says how it is shown: `file`, a PNG in the run folder, for an image; `text`; or `numbers`, a curve.
+    """
+
+    index: int
+    label: str | None = None
+    baseline: str | None = None
+    predicted: str | None = None
+    baseline_score: float
+    score: float
+    kind: Literal["image", "text", "numbers"]
+    file: str | None = None
+    text: str | None = None
+    numbers: list[float] = []
+
+
+class Flipped(BaseModel):
+    """What the last model lost against the baseline: which classes for which, and the worst examples first."""
+
+    confusions: list[Confusion] = []
+    examples: list[Example] = []
+
+
+class Origin(BaseModel):
+    """What a run was asked for: the pipeline file as it was named, what was overridden, and the strategy of several.
+
+    `folder` is the file's own, absolute.
+    """
+
+    file: str
+    folder: str = ""
+    overrides: list[str] = []
+    strategy: str | None = None
 
 
 class Failure(BaseModel):
@@ -139,7 +231,11 @@ class Failure(BaseModel):
 
 
 class Record(BaseModel):
-    """A whole run, as far as it came. Notes say what was found and ask for nothing; warnings do."""
+    """A whole run, as far as it came. Notes say what was found and ask for nothing; warnings do.
+
+    `comparison` is the folder, beside the run's own, of the comparison that it is part of. `test_uses` counts the
+    models that were measured on this test split in this folder of runs, this run's among them.
+    """
 
     schema_version: int = SCHEMA_VERSION
     run: str
@@ -157,6 +253,11 @@ class Record(BaseModel):
     verdict: Verdict | None = None
     register_as: str | None = None
     failure: Failure | None = None
+    origin: Origin | None = None
+    comparison: str | None = None
+    interface: Interface | None = None
+    flipped: Flipped | None = None
+    test_uses: int | None = None
 
     @property
     def final(self) -> ModelRecord | None:
@@ -165,19 +266,23 @@ class Record(BaseModel):
 
     def save(self) -> None:
         """Write record.json whole or not at all."""
-        path = Path(self.folder) / "record.json"
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w") as file:
-            file.write(self.model_dump_json(indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_whole(self, Path(self.folder) / "record.json")
 
     @classmethod
     def load(cls, folder: Path) -> "Record":
         """What `save` wrote, found again where the run folder is now."""
         record = cls.model_validate_json((folder / "record.json").read_text())
         return record.model_copy(update={"folder": str(folder)})
+
+
+def write_whole(record: BaseModel, path: Path) -> None:
+    """Write a record as JSON, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        file.write(record.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def schema() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
+from pipeline import comparison
 from pipeline.record import SCHEMA_VERSION, Failure, Flips, ModelRecord, Record, StageRecord, schema
 from pipeline.statistics import Estimate
 
@@ -121,3 +123,9 @@ def test_a_report_that_holds_nan_is_null_in_the_file_and_still_loads(tmp_path: P
     record(tmp_path, stages=[stage(reports={"mean": math.nan})]).save()
     assert "NaN" not in (tmp_path / "record.json").read_text()  # which is no JSON
     assert Record.load(tmp_path).stages[0].reports == {"mean": None}
+
+
+@pytest.mark.parametrize(("name", "made"), [("record", schema), ("comparison", comparison.schema)])
+def test_the_published_schema_is_that_of_the_code(name: str, made: Callable[[], dict[str, Any]]) -> None:
+    published = Path(__file__).parents[2] / "docs" / f"{name}.schema.json"
+    assert json.loads(published.read_text()) == made(), f"shrink schema --{name} > docs/{published.name}"

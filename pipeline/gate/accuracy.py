@@ -1,0 +1,139 @@
+"""Gates on accuracy: retention, drop and flips, each decided by its interval."""
+
+import numpy as np
+
+from pipeline.budget import LeastKept, MostShare
+from pipeline.expected import Expected, host_of, scores_of, split_digests
+from pipeline.gate.finding import (
+    Of,
+    at_least,
+    at_most,
+    costliest,
+    gate,
+    interval,
+    last,
+    samples_fix,
+    samples_text,
+    skipped,
+)
+from pipeline.record import GateRecord, Measure, Record
+from pipeline.statistics import (
+    Decided,
+    Estimate,
+    Pairs,
+    Scores,
+    is_right_or_wrong,
+    kept,
+    pairs,
+    samples_by_reach,
+    samples_to_decide,
+    share_interval,
+    undropped,
+    unlost,
+)
+from pipeline.statistics import retention as retention_of
+
+ALONE = "there is nothing to compare the baseline with"
+GRADED = "an example is lost where scores are right or wrong, and these are graded"
+NO_RATIO = "Limit `drop` instead: a difference means something there"
+SAME = "Run it on the test split of the committed model, or commit this one: shrink expect RUN"
+ELSEWHERE = " (measured on another kind of processor, whose int8 arithmetic differs)"
+
+
+def retention(limit: LeastKept, record: Record, expected: Expected | None) -> GateRecord:
+    """Share of the score of the baseline, or of the committed model, that the last model keeps."""
+    if limit.of == "expected":
+        return _of_expected(limit.min, record, expected)
+    found = last(record)
+    if found.retention is None:
+        return skipped("retention", limit.min, found.retention_reason or ALONE, NO_RATIO, of="baseline")
+    text = f"retention is {interval(found.retention)}, the limit {limit.min:g}"
+    return _decided("retention", limit.min, found.retention, text, record, kept, table_of(found), of="baseline")
+
+
+def drop(limit: MostShare, record: Record) -> GateRecord:
+    """How far the last model's score is below the baseline's."""
+    found = last(record)
+    if found.drop is None:
+        return skipped("drop", limit.max, ALONE, "Add stages")
+    text = f"drop is {interval(found.drop)}, the limit {limit.max:g}"
+    return _decided("drop", limit.max, found.drop, text, record, undropped, table_of(found))
+
+
+def flips(limit: MostShare, record: Record) -> GateRecord:
+    """Share of the test examples that the baseline has right and the last model wrong, with its exact interval."""
+    found = last(record)
+    if found.flips is None:
+        fix = "Score each example 0 or 1, or limit `drop` instead"
+        return skipped("flips", limit.max, GRADED if found.drop else ALONE, fix)
+    share = share_interval(found.flips.lost, found.test_samples)
+    counted = f"{found.flips.lost:,} of {found.test_samples:,} test examples lost"
+    text = f"flips are {interval(share)} ({counted}), the limit {limit.max:g}"
+    return _decided("flips", limit.max, share, text, record, unlost, table_of(found))
+
+
+def table_of(found: Measure) -> Pairs | None:
+    """The table of pairs against the baseline; None where scores are not right or wrong, or for the baseline."""
+    if found.flips is None:
+        return None
+    right, lost, gained = round(found.score * found.test_samples), found.flips.lost, found.flips.gained
+    return Pairs(right - gained, gained, lost, found.test_samples - right - lost)
+
+
+def _decided(
+    name: str,
+    limit: float,
+    found: Estimate,
+    text: str,
+    record: Record,
+    figure: Decided,
+    table: Pairs | None,
+    *,
+    of: Of | None = None,
+) -> GateRecord:
+    """A gate with an upper limit, or with a lower one where the figure is `kept`."""
+    least, size = figure is kept, last(record).test_samples
+    verdict = at_least(found, limit) if least else at_most(found, limit)
+    fix, needed = costliest(record) if verdict == "fail" else "", None
+    if verdict == "inconclusive":
+        if table is None:
+            needed = samples_by_reach(found, limit, size)
+        else:
+            needed = samples_to_decide(table, limit if least else -limit, figure)
+        text += samples_text(needed, size)
+        fix = samples_fix(needed, found.value > limit if least else found.value < limit, costliest(record))
+    return gate(name, limit, found, verdict, text, fix=fix, needed=needed, of=of)
+
+
+def _of_expected(limit: float, record: Record, expected: Expected | None) -> GateRecord:
+    """Retention of the committed model's score, paired over the same test examples."""
+    found = _paired(record, expected)
+    if isinstance(found, str):
+        return skipped("retention", limit, found, SAME, of="expected")
+    ours, theirs = found
+    graded = not is_right_or_wrong(ours, theirs)
+    if graded:
+        ours = ours.astype(np.float32).astype(np.float64)  # as theirs are kept, so that the same model keeps all
+    share = retention_of(ours, theirs, record.seed)
+    if share is None:
+        return skipped("retention", limit, "scores are not all above zero", NO_RATIO, of="expected")
+    text = f"retention is {interval(share)} of the committed model's score, the limit {limit:g}"
+    text += ELSEWHERE if expected and expected.host != host_of(record) else ""
+    table = None if graded else pairs(ours, theirs)
+    return _decided("retention", limit, share, text, record, kept, table, of="expected")
+
+
+def _paired(record: Record, expected: Expected | None) -> tuple[Scores, Scores] | str:
+    """The test scores of the last model and of the committed one, or why they cannot be paired."""
+    if expected is None:
+        return "there is no committed model"
+    digest = split_digests(record).get("test")
+    if digest is None or expected.digests.get("test") != digest:
+        return "the committed model was measured on other test examples"
+    ours = scores_of(record, last(record))
+    if ours is None:
+        return "the run folder has no predictions of the last model any more"
+    if expected.scores is None:
+        return "the committed model has no test scores"
+    theirs = expected.scores.scores()
+    return (ours, theirs) if len(ours) == len(theirs) else "the committed model has another number of test scores"

@@ -1,0 +1,96 @@
+"""The gate on the worst class: every class has to keep its share."""
+
+from collections.abc import Sequence
+from math import inf
+from typing import NamedTuple
+
+from pipeline.budget import Least
+from pipeline.gate.finding import costliest, gate, interval, last, samples_fix, samples_text, skipped
+from pipeline.record import ClassMeasure, GateRecord, Record
+from pipeline.statistics import LEVEL, POWER, Estimate, Pairs, kept, ratio_interval, samples_to_decide
+
+NONE = "there are no figures by class"
+FIX = "It takes integer class numbers as targets, logits, and scores that are right or wrong; else take it out"
+
+
+class _Class(NamedTuple):
+    label: str
+    table: Pairs
+    support: int
+    usual: Estimate
+    """Its interval by itself."""
+    wide: Estimate
+    """Its interval among so many classes."""
+
+
+def worst_class(limit: Least, record: Record) -> GateRecord:
+    """Whether every class keeps its share of the baseline's score in it.
+
+    It passes when the lower end of every class clears the limit: all have to, so that no correction for their number
+    is due (an intersection-union test). It fails when the upper end of some class does not, at a level that allows
+    for looking at all of them. A class of which the baseline has no example right has nothing to lose.
+
+    Reference:
+        Berger: Multiparameter hypothesis testing and acceptance sampling, Technometrics 24, 1982.
+        Dunn: Multiple comparisons among means, Journal of the American Statistical Association 56, 1961 (Bonferroni).
+    """
+    classes = _classes(last(record).classes)
+    if not classes:
+        return skipped("worst_class", limit.min, NONE, FIX)
+    worst = min(classes, key=lambda one: one.usual.low)
+    if worst.usual.low >= limit.min:
+        return gate("worst_class", limit.min, worst.usual, "pass", _text(worst.label, worst.usual, limit.min))
+    surest = min(classes, key=lambda one: one.wide.high)
+    if surest.wide.high < limit.min:
+        text = _text(surest.label, surest.wide, limit.min)
+        text += f"; the interval allows for {len(classes)} classes" if len(classes) > 1 else ""
+        fix = f"Give class {surest.label} more training examples or more weight. {costliest(record)}"
+        return gate("worst_class", limit.min, surest.wide, "fail", text, fix=fix)
+    return _open(limit.min, classes, record)
+
+
+def _classes(measured: Sequence[ClassMeasure]) -> list[_Class]:
+    """Those of which the baseline has examples right."""
+    tables = [(one, table) for one in measured if (table := _table(one)) and table.both + table.lost]
+    level = _level(len(tables))
+    return [
+        _Class(one.label, table, one.support, ratio_interval(table), ratio_interval(table, level))
+        for one, table in tables
+    ]
+
+
+def _table(found: ClassMeasure) -> Pairs | None:
+    if found.flips is None or not found.support:
+        return None
+    right, lost, gained = round(found.score * found.support), found.flips.lost, found.flips.gained
+    return Pairs(right - gained, gained, lost, found.support - right - lost)
+
+
+def _level(classes: int) -> float:
+    return 1 - (1 - LEVEL) / max(classes, 1)
+
+
+def _open(limit: float, classes: list[_Class], record: Record) -> GateRecord:
+    """The gate where neither is sure, with the test examples that it would take."""
+    size, unclear = last(record).test_samples, [one for one in classes if one.usual.low < limit]
+    worst = min(unclear, key=lambda one: one.usual.value)
+    passes = worst.usual.value > limit
+    if passes:  # all have to pass, so that each may fail less often
+        power = 1 - (1 - POWER) / len(unclear)
+        each = [(_whole(one, size, limit, LEVEL, power), one) for one in unclear]
+        needed, worst = max(each, key=lambda found: found[0] or inf)
+    else:
+        needed = _whole(worst, size, limit, _level(len(classes)), POWER)
+    text = _text(worst.label, worst.usual, limit) + samples_text(needed, size)
+    fix = f"{samples_fix(needed, passes, costliest(record))}; class {worst.label} has {worst.support:,} of {size:,}"
+    return gate("worst_class", limit, worst.usual, "inconclusive", text, fix=fix, needed=needed)
+
+
+def _whole(found: _Class, size: int, limit: float, level: float, power: float) -> int | None:
+    """Test examples of all classes at which there are enough of this one."""
+    needed = samples_to_decide(found.table, limit, kept, level=level, power=power)
+    return None if needed is None else -(-needed * size // found.support)
+
+
+def _text(label: str, found: Estimate, limit: float) -> str:
+    return f"the worst class, {label}, keeps {interval(found)}, the limit {limit:g}"

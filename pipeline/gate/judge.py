@@ -1,0 +1,97 @@
+"""All gates of a budget, and what they come to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.budget import Budget, Choice, Strict
+from pipeline.expected import Expected
+from pipeline.gate.accuracy import drop, flips, retention
+from pipeline.gate.classes import worst_class
+from pipeline.gate.finding import skipped
+from pipeline.gate.measured import exact, latency, parity
+from pipeline.record import GateRecord, Record, Verdict
+
+NAMES = {"size": "size_bytes"}
+"""Of the gates that are not called like their limit."""
+
+
+def judge(budget: Budget, record: Record, expected: Expected | None = None) -> list[GateRecord]:
+    """One verdict a limit. Sizes and counts are exact; accuracy and latency are decided by their intervals.
+
+    A run that did not come to its end has no last model: every limit is skipped.
+
+    Args:
+        budget: the limits.
+        record: of the run; the scores in its folder are read where a limit is told of the committed model's.
+        expected: the committed model; needed where a limit is told of it.
+    """
+    ended = record.final and not record.failure
+    gates = _gates(budget, record, expected) if ended else _unfinished(budget, record)
+    return [gate.model_copy(update={"counts_as": _counts(budget, gate)}) for gate in gates]
+
+
+def judged(record: Record, gates: list[GateRecord]) -> Record:
+    """The record with these gates in place of those that it has, their verdict, and their warnings."""
+    earlier = warnings_of(record.gates)
+    warnings = [text for text in record.warnings if text not in earlier]
+    changes = {"gates": gates, "verdict": verdict(gates), "warnings": [*warnings, *warnings_of(gates)]}
+    return record.model_copy(update=changes)
+
+
+def verdict(gates: Sequence[GateRecord]) -> Verdict | None:
+    """Fail if any counts as failed, else inconclusive if any does, else pass; None without a budget."""
+    counted = {gate.counts_as or ("inconclusive" if gate.verdict == "skipped" else gate.verdict) for gate in gates}
+    order: tuple[Verdict, ...] = ("fail", "inconclusive")
+    return next((v for v in order if v in counted), "pass" if counted else None)
+
+
+def warnings_of(gates: Sequence[GateRecord]) -> list[str]:
+    """What stands in the record's warnings: the gates that the budget lets pass with a warning."""
+    return [f"budget: {gate.verdict}: {gate.message}" for gate in gates if gate.counts_as == "warn"]
+
+
+def has_limits(budget: Budget) -> bool:
+    """Whether there is anything to judge."""
+    return bool(_limits(budget))
+
+
+def _gates(budget: Budget, record: Record, expected: Expected | None) -> list[GateRecord]:
+    gates = []
+    if budget.retention:
+        gates.append(retention(budget.retention, record, expected))
+    if budget.drop:
+        gates.append(drop(budget.drop, record))
+    if budget.flips:
+        gates.append(flips(budget.flips, record))
+    if budget.worst_class:
+        gates.append(worst_class(budget.worst_class, record))
+    if budget.parity:
+        gates.append(parity(budget.parity, record))
+    for name, limit in (("size_bytes", budget.size), ("params", budget.params), ("macs", budget.macs)):
+        if limit:
+            gates.append(exact(name, limit, record, expected))
+    if budget.latency:
+        gates.append(latency(budget.latency, record))
+    return gates
+
+
+def _unfinished(budget: Budget, record: Record) -> list[GateRecord]:
+    """A skipped gate for each limit."""
+    ended = f"the run ended in {record.failure.where}" if record.failure else "the run has no model yet"
+    fix = f"Mend what ended it, then `shrink resume {record.folder}`"
+    return [skipped(NAMES.get(name, name), _number(limit), ended, fix) for name, limit in _limits(budget).items()]
+
+
+def _limits(budget: Budget) -> dict[str, Strict]:
+    return {name: limit for name in Budget.model_fields if isinstance(limit := getattr(budget, name), Strict)}
+
+
+def _number(limit: Strict) -> float:
+    told: dict[str, Any] = limit.model_dump()
+    return float(told["min"] if "min" in told else told["max"])
+
+
+def _counts(budget: Budget, gate: GateRecord) -> Choice:
+    if gate.verdict == "skipped":
+        return budget.on_skipped
+    return budget.on_inconclusive if gate.verdict == "inconclusive" else gate.verdict

@@ -1,0 +1,143 @@
+"""Gates on what is measured without test examples: size, counts, export parity, latency."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from math import ceil, log
+from typing import Any
+
+from pipeline.budget import Most, MostBytes, MostRatio
+from pipeline.expected import Expected
+from pipeline.gate.finding import CASES, at_most, gate, interval, place, skipped
+from pipeline.record import GateRecord, Record, StageRecord
+from pipeline.statistics import POWER, Estimate, reach_ratio
+
+WORDS = {"size_bytes": "file", "params": "number of parameters", "macs": "number of MACs"}
+KNOBS = {
+    "size_bytes": "quantize to int8, prune more, or distill into a smaller student",
+    "params": "prune more, or distill into a smaller student",
+    "macs": "prune more channels, or distill into a smaller student",
+}
+NO_LATENCY = "Add `- {use: benchmark.latency}` as the last stage"
+ANEW = "Run it again with `latency` in the budget, which has it measured in the run"
+
+
+def exact(name: str, limit: MostBytes | Most, record: Record, expected: Expected | None) -> GateRecord:
+    """Whether a count of the last model is at most the limit, or at most a factor of another model's count."""
+    value = int(getattr(record.final, name))
+    other = {"baseline": record.baseline, "expected": expected, None: None}[limit.of]
+    if limit.of and other is None:
+        fix = "Write the file: shrink expect RUN" if limit.of == "expected" else "Run it again"
+        return skipped(name, limit.max, f"there is no {limit.of} model", fix, of=limit.of)
+    most = float(limit.max)
+    text = f"{name} is {value:,}, the limit {limit.max:,}"
+    if other is not None:
+        count = int(getattr(other, name))
+        most = int(Decimal(str(limit.max)) * count)  # as floats, 0.29 of 100 is less than 29
+        whose = "the baseline's" if limit.of == "baseline" else "the committed model's"
+        text = f"{name} is {value:,}, the limit {most:,}, which is {limit.max:g} of {whose} {count:,}"
+    done: dict[str, Any] = {"name": name, "limit": most, "value": value, "message": text, "of": limit.of}
+    if value <= most:
+        return GateRecord(verdict="pass", **done)
+    return GateRecord(verdict="fail", fix=_shrink_more(name, value, most, record), **done)
+
+
+def parity(limit: MostRatio, record: Record) -> GateRecord:
+    """Whether the exported file gives what the torch model gave, as the last stage that exported has found."""
+    for stage in reversed(record.stages):
+        report = stage.reports.get("parity")
+        difference = report.get("largest_difference") if isinstance(report, dict) else None
+        if isinstance(difference, int | float):
+            text = f"export parity: outputs differ by {difference:.2g} at most, the limit {limit.max:g}"
+            done: dict[str, Any] = {"name": "parity", "limit": limit.max, "value": float(difference), "message": text}
+            if difference <= limit.max:
+                return GateRecord(verdict="pass", **done)
+            fix = f"{place(stage)}: try another `opset`, or look for operators that depend on the batch"
+            return GateRecord(verdict="fail", fix=fix, **done)
+    return skipped("parity", limit.max, "no stage exported", "Add `- {use: export.onnx}` to stages")
+
+
+def latency(limit: MostRatio, record: Record) -> GateRecord:
+    """Whether the last model takes at most so much of the baseline's time, in every row that was measured."""
+    stage = next((stage for stage in reversed(record.stages) if stage.latency), None)
+    if stage is None:
+        return skipped("latency", limit.max, "no stage measured it", NO_LATENCY)
+    if stage.cached:
+        return skipped("latency", limit.max, f"{place(stage)} measured it in an earlier run", ANEW)
+    later = next((other for other in record.stages if other.position > stage.position and other.changed), None)
+    if later:
+        return skipped("latency", limit.max, f"it was measured before {place(later)} changed the model", NO_LATENCY)
+    rows = [(row, _ratio(row)) for row in stage.latency]
+    sure = [(row, found) for row, found in rows if found]
+    verdicts = [at_most(found, limit.max) for _, found in sure]
+    if "fail" not in verdicts and len(sure) < len(rows):
+        row = next(row for row, found in rows if found is None)
+        return skipped("latency", limit.max, f"{_cell(row)}: {_reason(row)}", _why_no_ratio(row, stage))
+    if "fail" in verdicts:
+        return _too_slow(limit.max, sure, record)
+    row, found = max(sure, key=lambda one: one[1].high)
+    text = f"latency is {interval(found)} of the baseline's ({_cell(row)}), the limit {limit.max:g}"
+    if found.high <= limit.max:
+        return gate("latency", limit.max, found, "pass", text)
+    return gate("latency", limit.max, found, "inconclusive", text, fix=_more_rounds(row, found, limit.max, stage))
+
+
+def _too_slow(limit: float, rows: Sequence[tuple[dict[str, Any], Estimate]], record: Record) -> GateRecord:
+    row, found = max(rows, key=lambda one: one[1].low)
+    text = f"latency is {interval(found)} of the baseline's ({_cell(row)}), the limit {limit:g}"
+    fix = f"The model takes {found.value / limit:.2f} times what the limit allows"
+    if record.baseline and record.final and record.baseline.macs:
+        fix += f", with {record.final.macs / record.baseline.macs:.2f} of the baseline's MACs"
+    return gate("latency", limit, found, "fail", text, fix=f"{fix}: {KNOBS['macs']}, or quantize to int8")
+
+
+def _more_rounds(row: dict[str, Any], found: Estimate, limit: float, stage: StageRecord) -> str:
+    """How many rounds would decide: on the log scale the interval narrows with the root of their number."""
+    knob = f"`rounds` of {place(stage)}"
+    margin = abs(log(found.value / limit))
+    rounds = row.get("rounds")
+    if margin < 1e-6 or not isinstance(rounds, int):
+        return f"Raise {knob} on a quiet machine, or make the model faster: {KNOBS['macs']}"
+    reach = log(found.value / found.low) if found.value > limit else log(found.high / found.value)
+    needed = max(ceil(rounds * (reach_ratio(POWER) * reach / margin) ** 2), rounds + 1)
+    then = "passes" if found.value <= limit else "fails"
+    return f"Raise {knob} from {rounds:,} to about {needed:,}: a model as fast as this one then {then} in {CASES}"
+
+
+def _ratio(row: dict[str, Any]) -> Estimate | None:
+    """The ratio of a row with its interval; None where there is no whole one."""
+    ratio = row.get("ratio")
+    figures = [ratio.get(name) for name in ("value", "low", "high")] if isinstance(ratio, dict) else [None]
+    if not all(isinstance(figure, int | float) and figure > 0 for figure in figures):
+        return None
+    return Estimate.model_validate(dict(zip(("value", "low", "high"), figures, strict=True)))
+
+
+def _reason(row: dict[str, Any]) -> str:
+    """Why a row has no ratio with an interval, as the stage says it."""
+    reasons = row.get("reasons")
+    return str(reasons["ratio"]) if isinstance(reasons, dict) and "ratio" in reasons else "there is no ratio"
+
+
+def _why_no_ratio(row: dict[str, Any], stage: StageRecord) -> str:
+    if isinstance(row.get("ratio"), dict):
+        return f"Raise `rounds` of {place(stage)}: an interval needs some"
+    return f"Have {place(stage)} measure in a runtime that runs the baseline too, such as onnxruntime"
+
+
+def _cell(row: dict[str, Any]) -> str:
+    """onnxruntime, threads 1, batch 1."""
+    return f"{row.get('runtime')}, threads {row.get('threads')}, batch {row.get('batch')}"
+
+
+def _shrink_more(name: str, value: int, limit: float, record: Record) -> str:
+    """By which factor the last model is over, and where to turn the knob."""
+    over = f"The {WORDS[name]} is {value / limit:.2f} times the limit" if limit else "Nothing keeps a limit of 0"
+    before, shrunk = record.baseline, list[tuple[float, StageRecord]]()
+    for stage in record.stages:
+        if before and 0 < getattr(stage, name) < getattr(before, name):
+            shrunk.append((getattr(before, name) / getattr(stage, name), stage))
+        before = stage
+    if not shrunk:
+        return f"{over}, and no stage makes it smaller: {KNOBS[name]}"
+    factor, least = min(shrunk, key=lambda found: found[0])
+    return f"{over}; {place(least)} shrinks it least, by a factor of {factor:.2f}: turn it up, or {KNOBS[name]}"
