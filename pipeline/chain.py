@@ -9,19 +9,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline import disk
+from pydantic import JsonValue
+
+from pipeline import disk, ledger
 from pipeline.build import Built
 from pipeline.errors import Interruption, ResourceError, ShrinkError, StageError, blame, is_exhausted
-from pipeline.gate import judge, verdict
+from pipeline.expected import Expected, load_expected
+from pipeline.gate import judge, verdict, warnings_of
 from pipeline.maker import Maker, Result
+from pipeline.measure.accuracy import Evaluation
+from pipeline.measure.classes import absent, few
+from pipeline.measure.flipped import flipped
 from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, seeds_of
+from pipeline.measure.interface import interface
 from pipeline.measure.model import Known, measure
+from pipeline.model import OnnxModel
 from pipeline.record import Comparison, Failure, Gain, ModelRecord, Record, StageRecord
+from pipeline.report.files import write_files
 from pipeline.stage import Stage
-from pipeline.statistics import Scores
-from pipeline.tracking import Tracking
+from pipeline.statistics import Scores, retention
+from pipeline.tracking.projection import Tracking
 
 LOG = logging.getLogger("shrinkline")
+LATENCY = "A report named `latency` is a list of dictionaries"
 
 
 @dataclass
@@ -41,12 +51,18 @@ class Run:
         """The run folder."""
         return Path(self.record.folder)
 
-    def forwards(self) -> Record:
-        """The whole chain; whatever ends it, journal and record say how far it came."""
+    def forwards(self, benchmarks: bool = True) -> Record:
+        """The whole chain; whatever ends it, journal and record say how far it came.
+
+        Args:
+            benchmarks: run the stages that are `host_bound` too. A comparison leaves them out and measures its models
+                afterwards, in turns; see `latency_record`.
+        """
         for warning in self.record.warnings:
             LOG.warning(warning)
         try:
-            return self._judged(self._chain())
+            expected = load_expected(self.built.config.budget, self.built.config.folder)
+            return self._judged(self._chain(benchmarks), expected)
         except ShrinkError as error:
             ended = self._ended(error)
             if ended is error:
@@ -57,19 +73,36 @@ class Run:
                 raise
             raise self._ended(ResourceError(f"disk or memory ran out: {error}", where=str(self.folder))) from error
 
-    def _judged(self, last: Known) -> Record:
-        self.record.gates = judge(self.built.config.budget, last.measure)
+    def _judged(self, last: Known, expected: Expected | None) -> Record:
+        self._look_at(last)
+        self.record.gates = judge(self.built.config.budget, self.record, expected)
         self.record.verdict = verdict(self.record.gates)
+        for text in warnings_of(self.record.gates):
+            self._warn(text)
         self._keep()
         self.maker.journal.write("end", verdict=self.record.verdict)
+        write_files(self.record)
         if self.tracking:
             self.tracking.finish(self.record, last.deployed)
         return self.record
 
-    def _chain(self) -> Known:
-        self.baseline = known = self._make_baseline()
+    def _look_at(self, last: Known) -> None:
+        """Keep what whoever deploys the last model has to know, and what it lost against the baseline."""
+        task = self.built.task
+        self.record.interface = interface(last.deployed, task)
+        if self.baseline:
+            found = self.baseline.evaluation, last.evaluation
+            self.record.flipped = flipped(task, *found, self.folder, self._warn)
+        without = absent(last.evaluation, task.labels, task.logits) if self.built.config.budget.worst_class else []
+        if without:
+            self._warn(f"budget: worst_class says nothing of {few(without)}: the test split has no example of it")
+
+    def _chain(self, benchmarks: bool) -> Known:
+        self.baseline = known = self._make_baseline(benchmarks)
         result = self.maker.baseline = Result(known.model, known.digest, known.folder)
         for position, (place, stage) in enumerate(self.built.stages):
+            if stage.host_bound and not benchmarks:
+                continue
             use = self.built.config.stages[position].use
             folder = self.folder / "stages" / f"{position}-{_short(use)}"
             result = self.maker.make(place, stage, use, result, folder)
@@ -77,11 +110,13 @@ class Run:
             self._record(position, use, place, stage, result, known)
         return known
 
-    def _make_baseline(self) -> Known:
+    def _make_baseline(self, benchmarks: bool) -> Known:
         """Run the `baseline:` chain and measure what it made: the reference of everything after it."""
         result, reports, seconds = self.maker.start(self.folder / "start" / "model"), dict[str, Any](), 0.0
         place, cached, keys = "model", False, list[str | None]()
         for i, (place, stage) in enumerate(self.built.baseline):
+            if stage.host_bound and not benchmarks:
+                continue
             use = self.built.config.baseline[i].use
             result = self.maker.make(place, stage, use, result, self.folder / "baseline" / f"{i}-{_short(use)}")
             reports |= {f"{i}.{name}": value for name, value in result.reports.items()}
@@ -99,16 +134,24 @@ class Run:
 
     def _examined(self, place: str, result: Result, folder: Path, before: Known | None) -> Known:
         """What is known of a result; of one that only measured, what was known before."""
-        given: dict[str, Any] = {"logits": self.built.task.logits, "seed": self.built.config.seed}
+        task = self.built.task
+        given: dict[str, Any] = {"logits": task.logits, "labels": task.labels, "seed": self.built.config.seed}
         given |= {"baseline": self.baseline, "before": before}
         if before and result.measured_only:
             return replace(before, measure=measure(before.deployed, before.evaluation, **given))
-        deployed, evaluation, key = self.maker.examine(place, result, folder)
+        deployed, evaluation, key = self._measured(place, result, folder)
         with blame(StageError, place):
             found = measure(deployed, evaluation, **given)
         if before and result.digest == before.digest:
             self._warn(f"{place}: it changed nothing, the model is the same to the byte")
         return Known(result.model, result.folder, folder, key, result.digest, deployed, evaluation, found)
+
+    def _measured(self, place: str, result: Result, folder: Path) -> tuple[OnnxModel, Evaluation, str]:
+        """What the maker finds out about a model, which is counted as a look at the test split."""
+        found = self.maker.examine(place, result, folder)
+        test = self.built.data["test"].digest
+        self.record.test_uses = ledger.note_use(self.folder.parent, test, result.digest, self.record.run)
+        return found
 
     def _record(self, position: int, use: str, place: str, stage: Stage, result: Result, known: Known) -> None:
         before = self.record.stages[-1] if self.record.stages else self.record.baseline
@@ -119,11 +162,13 @@ class Run:
         if before and known.measure.size_bytes > before.size_bytes:
             grown = f"from {before.size_bytes:,} to {known.measure.size_bytes:,} bytes"
             self._warn(f"{place}: it made the file to deploy larger, {grown}")
+        if self.maker.keys.is_own(stage):
+            result = replace(result, cached=False)  # what a resumed run finds of it is what it measured itself
         if result.cached and stage.host_bound:
             self._warn(f"{place}: its figures are those of an earlier run on this machine")
         comparisons, scores = self._compared(place, result)
         gain = self._gained(place, stage, known, scores)
-        with blame(StageError, place, fix="A report named `latency` is a list of dictionaries"):
+        with blame(StageError, place, fix=LATENCY):
             made = StageRecord(
                 **known.measure.model_dump(),
                 **self._located(place, known, result, [other.key for other in comparisons.values()]),
@@ -145,7 +190,7 @@ class Run:
         found, scores = dict[str, Comparison](), dict[str, Scores]()
         for name, other in result.comparisons.items():
             folder = other.folder.parent
-            deployed, evaluation, key = self.maker.examine(f"{place}, {name}", other, folder)
+            deployed, evaluation, key = self._measured(f"{place}, {name}", other, folder)
             scores[name] = evaluation.scores.numpy()
             found[name] = Comparison(
                 score=float(scores[name].mean()),
@@ -194,7 +239,7 @@ class Run:
         """When this was measured first; journalled, so that MLflow gets the same time however often it is told."""
         known = self.earlier.get((place, key))
         if known is None:
-            known = datetime.now(UTC).isoformat(timespec="milliseconds")
+            known = _now()
             self.maker.journal.write("measured", place=place, key=key, finished=known)
         return known
 
@@ -213,6 +258,7 @@ class Run:
         with suppress(*([OSError] if isinstance(error, ResourceError) else [])):  # the disk may be full for these too
             self.maker.journal.write(event, where=error.where, message=str(error))
             self._keep()
+        write_files(self.record)
         return error
 
     def _note(self, text: str) -> None:
@@ -229,9 +275,46 @@ class Run:
             self.tracking.update(self.record)
 
 
+def latency_record(
+    record: Record,
+    position: int,
+    name: str,
+    settings: dict[str, JsonValue],
+    rows: JsonValue,
+    seconds: float,
+) -> StageRecord:
+    """The record of a `host_bound` stage that was left out of a run, made of what was measured afterwards.
+
+    Args:
+        record: of the run; the model before the position is the one that was measured.
+        position: of the stage in the config.
+        name: what it is called there, such as "benchmark.latency".
+        settings: its own, resolved.
+        rows: what it measured of the model, a list of dictionaries.
+        seconds: that measuring them took.
+
+    Raises:
+        StageError: there is no model before the position, or the rows are something else.
+    """
+    before = [*([record.baseline] if record.baseline else []), *(s for s in record.stages if s.position < position)]
+    place = f"stages[{position}] ({name})"
+    if not before:
+        raise StageError("the run has no measured model", where=place)
+    given = {field: getattr(before[-1], field) for field in ModelRecord.model_fields}
+    scores = Evaluation.load(Path(record.folder) / before[-1].predictions).scores.numpy()
+    given |= {"reports": {}, "key": None, "cached": False, "seconds": round(seconds, 3), "finished": _now()}
+    given |= {"retention_before": retention(scores, scores, record.seed), "latency": rows, "changed": False}
+    with blame(StageError, place, fix=LATENCY):
+        return StageRecord(**given, position=position, name=name, settings=settings)
+
+
 def settings_of(stage: Stage) -> dict[str, Any]:
     """A stage's settings, resolved, as JSON."""
     return stage.model_dump(mode="json")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _short(use: str) -> str:

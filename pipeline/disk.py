@@ -17,7 +17,7 @@ def estimate_bytes(built: Built) -> int:
     """Bytes that a chain writes at most, if every stage kept the size of the first model."""
     weights = 4 * torch_params(built.model.module) if isinstance(built.model, TorchModel) else 0
     stages = len(built.baseline) + len(built.stages) + 1
-    predictions = 64 * len(built.task.test) * stages
+    predictions = (64 * len(built.task.test) + 8 * len(built.task.validation)) * stages
     return weights * (COPIES_OF_A_STAGE * stages + COPIES_WHILE_TRAINING) + predictions
 
 

@@ -43,10 +43,11 @@ class Keys:
         built: the task, the data, the seed.
         device: where it is computed.
         processes: how many train together.
+        run: the name of the run; what is limited in it and holds on this machine alone is measured in it.
     """
 
-    def __init__(self, built: Built, device: torch.device, processes: int = 1) -> None:
-        self.built, self.device, self.processes = built, device, processes
+    def __init__(self, built: Built, device: torch.device, processes: int = 1, run: str = "a new run") -> None:
+        self.built, self.device, self.processes, self.run = built, device, processes, run
         self.sources = Sources()
         self.versions: Parts = {name: metadata.version(name) for name in LIBRARIES}
         for _, stage in (*built.baseline, *built.stages):
@@ -72,7 +73,12 @@ class Keys:
             "threads": torch.get_num_threads(),
             "processes": self.processes if stage.distributed else 1,
             "host": host() if stage.host_bound else None,
+            **({"run": self.run} if self.is_own(stage) else {}),
         }
+
+    def is_own(self, stage: Stage) -> bool:
+        """Whether a stage is run anew in each run: a limit on latency is kept now, or it is not."""
+        return stage.host_bound and self.built.config.budget.latency is not None
 
     def measure(self, model: Parts) -> Parts:
         """What a model's measurement depends on; int8 arithmetic differs between processors, so the host does too."""
@@ -81,7 +87,7 @@ class Keys:
         return {
             "stage": "measure",
             "code": self.sources.code([Path(str(accuracy.__file__)), Path(str(deploy.__file__))]),
-            **self._common(model, ("test",)),
+            **self._common(model, ("validation", "test")),
             "host": host(),
         }
 

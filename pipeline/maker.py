@@ -1,6 +1,5 @@
 """One result at a time: from the store where it is there, else made, checked and kept."""
 
-import hashlib
 import json
 import logging
 import random
@@ -18,18 +17,18 @@ import numpy as np
 import torch
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from rich.console import Console
-from torch import Tensor
 
 from pipeline import key, store
 from pipeline import model as models
 from pipeline.build import Built
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError, blame
+from pipeline.exact import differing, digest, save_exactly
 from pipeline.interrupt import Interrupts
 from pipeline.journal import Journal
 from pipeline.key import Keys
-from pipeline.measure.accuracy import BATCH_SIZE, Evaluation, evaluate_task
-from pipeline.model import Model, OnnxModel, Outputs, TorchModel
+from pipeline.measure.accuracy import BATCH_SIZE, Evaluation, examine_task
+from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.processes import Processes
 from pipeline.report.progress import progress
 from pipeline.stage import Context, Stage, forms
@@ -41,7 +40,6 @@ from pipeline.world import ALONE
 LOG = logging.getLogger("shrinkline")
 
 JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
-REBUILT = "Make every change of structure an edit (model.edited), and keep all state in parameters and buffers"
 RESULT, PREDICTIONS = "result.json", "predictions.safetensors"
 
 
@@ -72,6 +70,16 @@ class Said:
     uses: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class At:
+    """A stage that runs: its place, what it is given, the folder that it works in, and where goes what it says."""
+
+    place: str
+    given: Result
+    work: Path
+    said: Said
+
+
 @dataclass
 class Maker:
     """Makes the results of one run.
@@ -96,7 +104,8 @@ class Maker:
     deployed: dict[int, tuple[Model, OnnxModel]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.keys = Keys(self.built, self.device, self.processes.world.size)
+        run = self.journal.path.parent.name
+        self.keys = Keys(self.built, self.device, self.processes.world.size, run)
 
     def start(self, folder: Path) -> Result:
         """The model at the start of the chain, as it was built."""
@@ -125,7 +134,7 @@ class Maker:
         return Result(made, found["digest"], folder / "model", **common)
 
     def examine(self, place: str, given: Result, folder: Path) -> tuple[OnnxModel, Evaluation, str]:
-        """The file that a model would be deployed as, its scores on the test split, and the key of both.
+        """The file that a model would be deployed as, its scores on test and validation, and the key of both.
 
         The files are put into `folder`.
         """
@@ -139,7 +148,7 @@ class Maker:
         made = given.model
         deployed = made if isinstance(made, OnnxModel) else OnnxModel(folder / "deployed.onnx", made.example)
         self.deployed[id(made)] = (made, deployed)
-        return deployed, Evaluation(evaluation.predictions, evaluation.scores, estimates), entry.key
+        return deployed, replace(evaluation, metrics=estimates), entry.key
 
     @property
     def device(self) -> torch.device:
@@ -208,14 +217,18 @@ class Maker:
         return self.processes.together(order, f"`shrink resume {run} --processes {size}` goes on")
 
     def _evaluate(self, model: Model, to: Path) -> None:
-        """Write the deployed file of a torch form, and the predictions and metrics on the test split."""
+        """Write the deployed file of a torch form, and the predictions and metrics on the test split.
+
+        The scores on validation are written beside the predictions.
+        """
         measured = to / "measured"
         measured.mkdir()
         if isinstance(model, TorchModel):
             deploy(model, measured / "deployed.onnx")
         task = self.built.task
-        with progress(self.console, LOG, "measuring", -(-len(task.test) // BATCH_SIZE)) as advance:
-            evaluation = evaluate_task(model, task, task.test, advance)
+        batches = sum(-(-len(split) // BATCH_SIZE) for split in (task.test, task.validation))
+        with progress(self.console, LOG, "measuring", batches) as advance:
+            evaluation = examine_task(model, task, advance)
         evaluation.save(measured / PREDICTIONS)
         metrics = {name: value.model_dump() for name, value in evaluation.metrics.items()}
         (to / RESULT).write_text(json.dumps({"metrics": metrics}))
@@ -223,7 +236,7 @@ class Maker:
     def context(self, place: str, stage: Stage, given: Result, work: Path, said: Said) -> Context:
         """What a stage is given; what it says is put into `said`."""
         task = self.built.task
-        kept = partial(self._keep, place, given, work, said)
+        kept = partial(self._keep, At(place, given, work, said))
         return Context(
             train=task.train,
             calibration=task.calibration,
@@ -249,23 +262,13 @@ class Maker:
             compare=said.comparisons.__setitem__,
         )
 
-    def _keep(
-        self,
-        place: str,
-        given: Result,
-        work: Path,
-        said: Said,
-        what: str,
-        model: Model,
-        parts: key.Parts,
-        make: Callable[[Path], None],
-    ) -> Path:
+    def _keep(self, at: At, what: str, model: Model, parts: key.Parts, make: Callable[[Path], None]) -> Path:
         """The folder that `make` has filled for a model, through the store; linked into the work folder."""
-        known = [result for result in (given, self.baseline) if result and result.model is model]
+        known = [result for result in (at.given, self.baseline) if result and result.model is model]
         if known:
             identity = self._identity(known[0])
         else:
-            with TemporaryDirectory(dir=work) as folder:
+            with TemporaryDirectory(dir=at.work) as folder:
                 model.save(Path(folder))
                 identity = self.keys.model(digest(Path(folder)), Path(folder))
         whole = self.keys.kept(what, identity, parts, make)
@@ -274,10 +277,10 @@ class Maker:
             (to / "kept").mkdir()
             make(to / "kept")
 
-        with self._kept(f"{place}, {what}", whole, fill) as (entry, _):
-            target = work / f"kept-{entry.key[:16]}"
+        with self._kept(f"{at.place}, {what}", whole, fill) as (entry, _):
+            target = at.work / f"kept-{entry.key[:16]}"
             store.link(entry.path / "kept", target)
-            said.uses.append(entry.key)
+            at.said.uses.append(entry.key)
         return target
 
     def _deployed(self, work: Path, model: Model) -> OnnxModel:
@@ -289,50 +292,6 @@ class Maker:
             # The model is kept beside its file: an id alone could be given to another object.
             self.deployed[id(model)] = (model, deploy(model, work / f"deployed-{len(self.deployed)}.onnx"))
         return self.deployed[id(model)][1]
-
-
-def save_exactly(model: Model, directory: Path, folder: Path) -> None:
-    """Save a model, load it again and compare to the bit.
-
-    Args:
-        model: what a stage made.
-        directory: where it goes.
-        folder: where the user's files are.
-
-    Raises:
-        StageError: what was loaded gives other outputs: something of the model is in neither its builder, its edits
-            nor its state dict.
-    """
-    model.save(directory)
-    try:
-        loaded = models.load(directory, folder)
-    except ConfigError as error:
-        raise StageError(f"what it made cannot be loaded again: {error.found}", fix=REBUILT) from error
-    if changed := differing(model.predict(model.example), loaded.predict(model.example)):
-        raise StageError(
-            f"saved and loaded again, the model gives other values for {changed}",
-            expected="the same outputs to the bit",
-            fix=REBUILT,
-        )
-
-
-def differing(ours: Outputs, theirs: Outputs) -> list[str]:
-    """Names of our outputs that are not in theirs, or are not the same to the bit."""
-    return [name for name in ours if name not in theirs or not _equal(ours[name], theirs[name])]
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    """Equal to the bit; NaN equals NaN, for it is the measuring's to refuse."""
-    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | (a.isnan() & b.isnan())).all())
-
-
-def digest(directory: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files."""
-    whole = hashlib.sha256()
-    for file in store.files(directory):
-        name = str(file.relative_to(directory))
-        whole.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-    return whole.hexdigest()
 
 
 def keep_report(reports: dict[str, Any], name: str, value: Any) -> None:

@@ -11,8 +11,9 @@ from rich.table import Table
 from pipeline import key
 from pipeline.build import Built, outline
 from pipeline.disk import estimate_bytes
+from pipeline.exact import digest, save_exactly
 from pipeline.key import Keys, Parts
-from pipeline.maker import RESULT, digest, pick_device, save_exactly
+from pipeline.maker import RESULT, pick_device
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import TorchModel
 from pipeline.store import Store

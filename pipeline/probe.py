@@ -96,6 +96,7 @@ def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> None:
             _check_loss(task.loss(outputs, targets), where)
             predictions = task.decode(model.predict, inputs)
             _check_predictions(predictions, task.logits, where)
+            _check_labels(task, predictions)
             _check_scores(task.score(predictions, targets), len(rows), where)
             _try_metrics(task, predictions, targets, where)
 
@@ -115,6 +116,13 @@ def _check_predictions(predictions: Any, logits: bool, where: str) -> None:
             expected="logits (N, ..., classes) of at least two classes",
             fix="Set logits=False in the Task",
         )
+
+
+def _check_labels(task: Task, predictions: Any) -> None:
+    """Names that are not one a class would be put beside the wrong ones."""
+    if task.labels and task.logits and len(task.labels) != predictions.shape[-1]:
+        expected = f"a name for each of the {predictions.shape[-1]} classes of the logits"
+        raise ConfigError(f"`labels` has {len(task.labels)} names", where="task", expected=expected)
 
 
 def _try_metrics(task: Task, predictions: Any, targets: Any, where: str) -> None:

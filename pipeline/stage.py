@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +129,13 @@ class Stage(BaseModel, ABC):
         A `Note` among them is said in the plan and is no warning.
         """
         return ()
+
+    def measure(self, models: Mapping[str, Model], ctx: Context) -> dict[str, JsonValue]:
+        """For each model what is measured of it, all in turns; a `host_bound` stage has it, and `run` reports it.
+
+        Strategies are compared so: what interleaves is comparable.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def run(self, model: Any, ctx: Context) -> Any:

@@ -18,6 +18,7 @@ from pipeline.model import Inputs, Outputs
 
 Forward = Callable[[Inputs], Outputs]
 Augment = Callable[[Inputs, int, int], Inputs]
+Show = Callable[[Inputs], Tensor | str]
 AsTarget = Callable[[Inputs, Tensor], tuple[Inputs, Any]]
 
 CALIBRATION_EXAMPLES = 512
@@ -128,6 +129,10 @@ class Task:
             class and KL divergence means something.
         as_target: (inputs of one example, tokens (T,)) -> the training example (inputs, target) that has these tokens
             as its target; distillation of sequences needs it.
+        labels: names of the classes, in the order of their numbers.
+        preprocessing: how what the model is fed is made, for whoever deploys it: "grey pixels / 16, as (1, 8, 8)".
+        show: (inputs of one example) -> what a report shows of it: text, or an image (1 or 3, H, W) from 0 to 1. Inputs
+            that are such images already, and curves, need none.
     """
 
     train: Split
@@ -141,6 +146,9 @@ class Task:
     augment: Augment | None = None
     logits: bool = False
     as_target: AsTarget | None = None
+    labels: Sequence[str] = ()
+    preprocessing: str = ""
+    show: Show | None = None
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):

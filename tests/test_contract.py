@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pipeline import model as models
 from pipeline.catalogue import built_in_stages
 from pipeline.deploy import deploy
-from pipeline.maker import digest, save_exactly
+from pipeline.exact import digest, save_exactly
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context, Stage, forms
 from pipeline.use import Reference

@@ -47,7 +47,14 @@ def task(train: int = 2000, validation: int = 300, test: int = 600, length: int 
     fresh = sentences(seed)
     parts = [[(encode(words, length), grade) for words, grade in islice(fresh, size)] for size in (test, validation)]
     rest = [(encode(words, length), grade) for words, grade in islice(fresh, train)]
-    return classification(train=Split(rest), validation=Split(parts[1]), test=Split(parts[0]))
+    return classification(
+        train=Split(rest),
+        validation=Split(parts[1]),
+        test=Split(parts[0]),
+        labels=GRADES,
+        preprocessing="<start> and words as positions in VOCABULARY, padded with <pad>; the mask is 1 where they stand",
+        show=words_of,
+    )
 
 
 def encode(words: Words, length: int) -> Inputs:
@@ -55,6 +62,12 @@ def encode(words: Words, length: int) -> Inputs:
     ids = [START, *(VOCABULARY[word] for word in words)]
     gap = [PAD] * (length - len(ids))
     return {"input_ids": torch.tensor(ids + gap), "attention_mask": torch.tensor([1] * len(ids) + gap)}
+
+
+def words_of(inputs: Inputs) -> str:
+    """The sentence of one example, without start and padding."""
+    words = list(VOCABULARY)
+    return " ".join(words[token] for token in inputs["input_ids"].tolist() if token not in (PAD, START))
 
 
 def sentences(seed: int) -> Iterator[tuple[Words, int]]:

@@ -51,6 +51,8 @@ def task(train: int = 3000, validation: int = 200, test: int = 400, seed: int = 
         score=exact_match,
         decode=greedy,
         as_target=as_target,
+        preprocessing="digits and <end> as positions in WORDS, padded with <pad>; the mask is 1 up to <end>",
+        show=digits_of,
     )
 
 
@@ -110,6 +112,11 @@ def example(number: int) -> tuple[Inputs, Tensor]:
     gap = [PAD] * (SOURCE - len(digits))
     source = {"input_ids": torch.tensor(digits + gap), "attention_mask": torch.tensor([1] * len(digits) + gap)}
     return as_target(source, torch.tensor([*(VOCABULARY[word] for word in in_words(number)), END]))
+
+
+def digits_of(inputs: Inputs) -> str:
+    """The number that one example asks for."""
+    return "".join(WORDS[token] for token in inputs["input_ids"].tolist() if token not in (PAD, END))
 
 
 def in_words(number: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Score, retention and flips: one evaluation path for every form of a model, a score per example."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,29 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's predictions (N, ...) and scores (N,) on a split, and metrics over the whole of it."""
+    """A model's predictions (N, ...) and scores (N,) on a split, and metrics over the whole of it.
+
+    `targets` (N,) are there where they are class numbers, `validation_scores` (M,) where validation was looked at too.
+    """
 
     predictions: Tensor
     scores: Tensor
     metrics: dict[str, Estimate] = field(default_factory=dict)
+    targets: Tensor | None = None
+    validation_scores: Tensor | None = None
 
     def save(self, path: Path) -> None:
-        """Keep predictions and scores, so that any two models can be compared in pairs later."""
-        save_file({"predictions": self.predictions.contiguous(), "scores": self.scores}, path)
+        """Keep all but the metrics, so that any two models can be compared in pairs later."""
+        kept = {"predictions": self.predictions, "scores": self.scores, "targets": self.targets}
+        kept |= {"validation_scores": self.validation_scores}
+        save_file({name: value.contiguous() for name, value in kept.items() if value is not None}, path)
 
     @classmethod
     def load(cls, path: Path) -> "Evaluation":
-        """What `save` wrote; metrics are not in it."""
+        """What `save` wrote; one of an earlier version has predictions and scores alone."""
         kept = load_file(path)
-        return cls(kept["predictions"], kept["scores"])
+        targets, on_validation = kept.get("targets"), kept.get("validation_scores")
+        return cls(kept["predictions"], kept["scores"], targets=targets, validation_scores=on_validation)
 
 
 def evaluate(
@@ -61,19 +69,18 @@ def evaluate(
         _check(predicted, scored, len(batch.index))
         predictions.append(predicted.cpu())
         scores.append(scored.cpu().double())
-        targets.append(batch.targets)
+        if metrics or _are_classes(batch.targets):  # others are not needed all at once
+            targets.append(batch.targets)
         advance(1)
-    found = Evaluation(torch.cat(predictions), torch.cat(scores))
-    if not metrics:
-        return found
+    classes = torch.cat(targets).cpu().long() if targets and all(map(_are_classes, targets)) else None
+    found = Evaluation(torch.cat(predictions), torch.cat(scores), targets=classes)
     estimates = {}
-    for name, function in metrics.items():
+    for name, function in (metrics or {}).items():
         with blame(StageError, f"the task's metric `{name}`"):
-            # Only metrics over the whole set need the targets at once.
             estimates[name] = _metric(function, found, torch.cat(targets))
         if not np.isfinite(estimates[name].value):
             raise StageError(f"the task's metric `{name}` is {estimates[name].value}", expected="a finite number")
-    return Evaluation(found.predictions, found.scores, estimates)
+    return replace(found, metrics=estimates)
 
 
 def evaluate_task(
@@ -81,6 +88,14 @@ def evaluate_task(
 ) -> Evaluation:
     """`evaluate` with everything that the task says."""
     return evaluate(model, split, decode=task.decode, score=task.score, metrics=dict(task.metrics), advance=advance)
+
+
+def examine_task(model: Model, task: Task, advance: Callable[..., None] = lambda steps: None) -> Evaluation:
+    """The evaluation on the test split, with the scores on validation."""
+    found = evaluate_task(model, task, task.test, advance)
+    with blame(StageError, "validation"):
+        chosen_on = evaluate(model, task.validation, decode=task.decode, score=task.score, advance=advance)
+    return replace(found, validation_scores=chosen_on.scores)
 
 
 def mean_score(model: Model, split: Split, *, decode: Callable[..., Tensor], score: Callable[..., Tensor]) -> float:
@@ -137,6 +152,12 @@ def _check(predicted: Any, scored: Any, size: int) -> None:
         raise StageError("the model's predictions are not finite", expected="no NaN and no infinity")
     if not isinstance(scored, Tensor) or scored.shape != (size,) or not torch.isfinite(scored).all():
         raise StageError(f"score gave {kind(scored)}", expected=f"finite numbers of shape ({size},), one an example")
+
+
+def _are_classes(targets: Any) -> bool:
+    """Whether targets are class numbers (N,)."""
+    whole = isinstance(targets, Tensor) and not (targets.is_floating_point() or targets.is_complex())
+    return whole and targets.ndim == 1 and targets.dtype is not torch.bool
 
 
 def _metric(function: Callable[[Any, Any], float], found: Evaluation, targets: Tensor) -> Estimate:

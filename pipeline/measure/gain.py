@@ -48,16 +48,17 @@ def lead(firsts: Sequence[Scores], seconds: Sequence[Scores], seed: int = 0) -> 
     """Mean score of the first models minus that of the second, with a paired 95 % interval; a pair of models a seed.
 
     For one seed it is the interval of `pipeline.statistics.drop`. For several the doubt has two sources: the examples,
-    by the differences that are averaged over seeds, and the seeds, by their deviation; their variances add up. What is
-    counted in both makes the interval a little wide. Right-or-wrong scores get a pair more in each direction, half
-    weighted, so that the interval has width even where nothing differs.
+    by the differences that are averaged over seeds, and the seeds, by their deviation; the squares of their reaches add
+    up. What is counted in both makes the interval a little wide. Right-or-wrong scores get a pair more in each
+    direction, half weighted, so that the interval has width even where nothing differs.
 
     Args:
         firsts, seconds: scores (N,) each, on the same examples.
         seed: of the bootstrap.
 
     Reference:
-        Satterthwaite: An approximate distribution of estimates of variance components, Biometrics Bulletin 2, 1946.
+        Zou and Donner: Construction of confidence limits about effect measures: a general approach, Statistics in
+        Medicine 27, 2008.
         Agresti and Min: Simple improved confidence intervals for comparing matched proportions, Statistics in
         Medicine 24, 2005, the interval "Wald+2".
     """
@@ -75,10 +76,14 @@ def lead(firsts: Sequence[Scores], seconds: Sequence[Scores], seed: int = 0) -> 
     total = of_examples + of_seeds
     if total <= 0:
         return Estimate(value=value, low=value, high=value)
-    parts = of_seeds**2 / (len(by_seed) - 1) + of_examples**2 / max(count - 1, 1)
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, total**2 / parts)) * sqrt(total)
+    reach = sqrt(of_seeds * student_t(len(by_seed)) ** 2 + of_examples * student_t(count) ** 2)
     furthest = 1.0 if right_or_wrong else np.inf
     return Estimate(value=value, low=max(value - reach, -furthest), high=min(value + reach, furthest))
+
+
+def student_t(count: int) -> float:
+    """How many standard errors of a mean of `count` values reach to either end of its interval."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, max(count - 1, 1)))
 
 
 def are_shares(*scores: Scores) -> bool:

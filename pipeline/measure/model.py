@@ -1,11 +1,15 @@
 """Everything that is measured of one model, in the form in which it would be deployed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from pipeline.measure import cost, size
 from pipeline.measure.accuracy import Evaluation, compare
+from pipeline.measure.classes import by_class
 from pipeline.model import Model, OnnxModel
 from pipeline.record import Measure
 from pipeline.statistics import retention
@@ -43,16 +47,18 @@ def measure(
     baseline: Known | None,
     before: Known | None,
     logits: bool,
+    labels: Sequence[str],
     seed: int,
 ) -> Measure:
     """The MEASURE of a record.
 
     Args:
         deployed: the file to deploy.
-        evaluation: the model's scores on the test split.
+        evaluation: the model's scores on the test split, and on validation.
         baseline: the reference; None for the reference itself.
         before: the model of the stage before.
         logits: whether predictions are logits.
+        labels: names of the classes.
         seed: of the bootstrap.
     """
     found: dict[str, Any] = {
@@ -64,9 +70,20 @@ def measure(
         "metrics": evaluation.metrics,
         "test_samples": len(evaluation.scores),
     }
+    reference = baseline.evaluation if baseline else None
+    found["classes"] = by_class(evaluation, reference, labels=labels, logits=logits, seed=seed)
+    found |= _on_validation(evaluation.validation_scores, reference.validation_scores if reference else None, seed)
     if baseline:
         found |= compare(evaluation, baseline.evaluation, logits=logits, seed=seed)
         found["compression_ratio"] = baseline.measure.size_bytes / found["size_bytes"]
     if before:
         found["retention_before"] = retention(evaluation.scores.numpy(), before.evaluation.scores.numpy(), seed)
     return Measure(**found)
+
+
+def _on_validation(ours: Tensor | None, theirs: Tensor | None, seed: int) -> dict[str, Any]:
+    """The figures of the validation split; none where only the test split was looked at."""
+    if ours is None:
+        return {}
+    kept = None if theirs is None else retention(ours.numpy(), theirs.numpy(), seed)
+    return {"validation_score": float(ours.mean()), "validation_retention": kept}

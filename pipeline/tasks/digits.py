@@ -24,7 +24,14 @@ def task(test: float = 0.25, validation: float = 0.1, augment: bool = False) -> 
     labels = torch.tensor(data.target, dtype=torch.int64)
     whole = Split(TensorDataset(images, labels))
     parts = split_by_seed(whole, [1 - test - validation, validation, test])
-    return classification(train=parts[0], validation=parts[1], test=parts[2], augment=varied if augment else None)
+    return classification(
+        train=parts[0],
+        validation=parts[1],
+        test=parts[2],
+        augment=varied if augment else None,
+        labels=[str(digit) for digit in range(10)],
+        preprocessing="grey pixels from 0, background, to 16, ink, divided by 16; float32 (1, 8, 8), channel first",
+    )
 
 
 def varied(inputs: Inputs, seed: int, epoch: int) -> Inputs:

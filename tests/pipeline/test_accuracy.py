@@ -1,12 +1,14 @@
 """One evaluation for both forms, a score an example, and comparisons in pairs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributions import Categorical
 from torch.distributions import kl_divergence as reference_kl
@@ -21,6 +23,7 @@ from pipeline.measure.accuracy import (
     compare,
     evaluate,
     evaluate_task,
+    examine_task,
     kl_divergence,
     mean_score,
 )
@@ -129,11 +132,68 @@ def test_a_decode_or_score_that_goes_wrong_is_an_error(decode: Any, score: Any, 
 
 
 def test_an_evaluation_is_saved_and_loaded(tmp_path: Path) -> None:
-    found = Evaluation(draw(6, 3).T.contiguous().T, torch.rand(6).double())
+    rest = {"targets": torch.arange(6), "validation_scores": torch.rand(4).double()}
+    found = Evaluation(draw(6, 3).T.contiguous().T, torch.rand(6).double(), **rest)
     found.save(tmp_path / "predictions.safetensors")
     loaded = Evaluation.load(tmp_path / "predictions.safetensors")
-    assert torch.equal(loaded.predictions, found.predictions)
-    assert torch.equal(loaded.scores, found.scores)
+    for name in ("predictions", "scores", *rest):
+        assert torch.equal(getattr(loaded, name), getattr(found, name))
+
+
+def test_a_file_of_an_earlier_version_has_predictions_and_scores_alone(tmp_path: Path) -> None:
+    rows, scores = draw(6, 3), torch.rand(6).double()
+    save_file({"predictions": rows, "scores": scores}, tmp_path / "predictions.safetensors")
+    loaded = Evaluation.load(tmp_path / "predictions.safetensors")
+    assert torch.equal(loaded.predictions, rows)
+    assert (loaded.targets, loaded.validation_scores) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("targets", "kept"),
+    [
+        (torch.arange(SIZE) % 3, True),
+        ((torch.arange(SIZE) % 3).to(torch.int32), True),
+        (torch.rand(SIZE), False),
+        (torch.zeros(SIZE, 2, dtype=torch.int64), False),
+        (torch.zeros(SIZE, dtype=torch.bool), False),
+    ],
+    ids=["class numbers", "short ones", "real numbers", "tokens", "flags"],
+)
+def test_targets_are_kept_where_they_are_class_numbers(targets: Tensor, kept: bool) -> None:
+    def score(predictions: Tensor, targets: Tensor) -> Tensor:
+        return torch.ones(len(targets))
+
+    def metric(predictions: Tensor, targets: Tensor) -> float:
+        return float(targets.double().mean())
+
+    for metrics in ({}, {"mean": metric}):
+        found = evaluate(table(draw(SIZE, 3)), split(targets), decode=first_output, score=score, metrics=metrics)
+        assert (found.targets is not None) == kept
+        if found.targets is not None:
+            assert torch.equal(found.targets, targets.long())
+
+
+def test_both_splits_are_looked_at_and_only_the_test_split_is_reported(
+    task: Task, tiny: Callable[..., TorchModel]
+) -> None:
+    model, steps = tiny(), list[int]()
+    found = examine_task(model, task, steps.append)
+    alone = [evaluate_task(model, task, part) for part in (task.test, task.validation)]
+    assert torch.equal(found.scores, alone[0].scores)
+    assert torch.equal(found.predictions, alone[0].predictions)
+    assert found.validation_scores is not None
+    assert torch.equal(found.validation_scores, alone[1].scores)
+    assert sum(steps) == 2  # batches of each
+
+
+def test_a_score_that_fails_on_validation_alone_says_so(task: Task, tiny: Callable[..., TorchModel]) -> None:
+    def score(predictions: Tensor, targets: Tensor) -> Tensor:
+        if len(targets) == len(task.validation):
+            raise ValueError("too few")
+        return correct(predictions, targets)
+
+    with pytest.raises(StageError, match="validation: the task's decode or score: ValueError: too few"):
+        examine_task(tiny(), replace(task, score=score))
 
 
 @pytest.mark.parametrize("shape", [(50, 7), (10, 5, 7)])

@@ -59,9 +59,8 @@ def test_several_seeds_add_the_doubt_of_seeds_to_that_of_examples() -> None:
     found = lead(list(firsts), list(seconds))
     per_example, per_seed = (firsts - seconds).mean(0), (firsts - seconds).mean(1)
     a, b = per_example.var(ddof=1) / 50, per_seed.var(ddof=1) / 3
-    freedom = (a + b) ** 2 / (a**2 / 49 + b**2 / 2)
-    expected = stats.t.interval(0.95, freedom, loc=per_seed.mean(), scale=np.sqrt(a + b))
-    assert (found.low, found.high) == pytest.approx(expected)
+    reach = np.hypot(stats.t.ppf(0.975, 49) * np.sqrt(a), stats.t.ppf(0.975, 2) * np.sqrt(b))
+    assert (found.low, found.high) == pytest.approx((per_seed.mean() - reach, per_seed.mean() + reach))
     assert found.value == pytest.approx(per_seed.mean())
 
 

@@ -142,7 +142,7 @@ def test_settings_and_seed_are_part_of_the_key(chain: Path, override: str, line:
     ("split", "of_stage", "of_measuring"),
     [
         ("train", ["data.calibration: changed", "data.train: changed"], []),
-        ("validation", ["data.validation: changed"], []),
+        ("validation", ["data.validation: changed"], ["data.validation: changed"]),
         ("test", [], ["data.test: changed"]),
     ],
 )

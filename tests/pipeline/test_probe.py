@@ -103,6 +103,7 @@ def graded(outputs: dict[str, Tensor], targets: Tensor) -> Any:
         ({"decode": lambda f, i: f({"x": i["input"]}).values()}, "decode gave a dict_values; expected logits"),
         ({"decode": lambda f, i: f(i)["output"][:, 0]}, r"decode gave a tensor of shape \(\d,\); expected logits"),
         ({"metrics": {"f1": lambda p, t: 1 / 0}}, "metric `f1`: ZeroDivisionError"),
+        ({"labels": ("one", "two")}, "`labels` has 2 names; expected a name for each of the 4 classes of the logits"),
     ],
 )  # fmt: skip
 def test_a_loss_or_score_of_the_wrong_shape_is_refused(

@@ -20,6 +20,7 @@ from pipeline.measure.accuracy import Evaluation
 from pipeline.record import Record, schema
 from pipeline.runner import run
 from pipeline.stage import Context
+from pipeline.statistics import retention
 
 Make = Callable[..., Any]
 
@@ -146,6 +147,37 @@ def test_predictions_are_kept_for_each_example(finished: Record) -> None:
         assert float(kept.scores.mean()) == found.score
 
 
+def test_validation_is_looked_at_beside_the_test_split(finished: Record, task: Any) -> None:
+    base = finished.baseline
+    assert base is not None
+    assert base.validation_retention is None
+    theirs = Evaluation.load(Path(finished.folder) / base.predictions).validation_scores
+    assert theirs is not None
+    for stage in finished.stages:
+        session = onnxruntime.InferenceSession(Path(finished.folder) / stage.file)
+        images, labels = task.validation.dataset.tensors
+        (logits,) = session.run(None, {"input": images.numpy()})
+        right = logits.argmax(1) == labels.numpy()
+        ours = Evaluation.load(Path(finished.folder) / stage.predictions).validation_scores
+        assert ours is not None
+        np.testing.assert_array_equal(ours.numpy(), right)
+        assert stage.validation_score == pytest.approx(float(right.mean()))
+        assert stage.validation_retention == retention(ours.numpy(), theirs.numpy())
+
+
+def test_each_class_is_looked_at(finished: Record, task: Any) -> None:
+    labels = task.test.dataset.tensors[1]
+    for found in (finished.baseline, *finished.stages):
+        assert found is not None
+        assert [one.label for one in found.classes] == ["0", "1", "2", "3"]
+        assert [one.support for one in found.classes] == torch.bincount(labels).tolist()
+        kept = Evaluation.load(Path(finished.folder) / found.predictions)
+        assert kept.targets is not None
+        assert torch.equal(kept.targets, labels)
+        means = [float(kept.scores[labels == number].mean()) for number in range(4)]
+        assert [one.score for one in found.classes] == pytest.approx(means)
+
+
 def test_models_are_kept_and_load_again(finished: Record) -> None:
     code = Path(finished.folder).parents[1]
     predicted = []
@@ -158,7 +190,9 @@ def test_models_are_kept_and_load_again(finished: Record) -> None:
 
 def test_nothing_in_the_run_folder_is_pickled(finished: Record) -> None:
     kinds = {path.suffix for path in Path(finished.folder).rglob("*") if path.is_file()}
-    assert kinds == {".json", ".jsonl", ".yaml", ".safetensors", ".onnx", ".log", ""}  # "" is the empty file `lock`
+    kinds -= {".png"}  # of examples that the last model lost, where it lost any
+    known = {".json", ".jsonl", ".yaml", ".safetensors", ".onnx", ".log", ".md", ".html", ".xml", ""}
+    assert kinds == known  # "" is the empty file `lock`
 
 
 def test_the_resolved_config_in_the_run_folder_spells_out_every_setting(finished: Record) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.config import validate
 from pipeline.errors import ConfigError
-from pipeline.maker import save_exactly
+from pipeline.exact import save_exactly
 from pipeline.model import Inputs, TorchModel
 from pipeline.use import Reference
 from stages.layers import evenly, keep_layers, layer_lists

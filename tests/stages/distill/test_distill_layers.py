@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError
-from pipeline.maker import save_exactly
+from pipeline.exact import save_exactly
 from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel
 from pipeline.probe import example_inputs

@@ -1,0 +1,84 @@
+"""What someone who deploys a model has to know: what goes in, what comes out, and on which scale."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import inf, isfinite
+
+import onnx
+from torch import Tensor
+
+from pipeline.errors import StageError, blame
+from pipeline.model import OnnxModel
+from pipeline.record import Interface, Port
+from pipeline.task import CALIBRATION_EXAMPLES, Split, Task
+
+BATCH_SIZE = 128
+
+
+def interface(deployed: OnnxModel, task: Task) -> Interface:
+    """The ports of the deployed file with the values seen on training data, and what the task says of them.
+
+    Args:
+        deployed: the file.
+        task: its first calibration examples are looked at, which are part of train.
+
+    Raises:
+        StageError: the file does not run on them.
+    """
+    graph = onnx.load(deployed.path, load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    with blame(StageError, "looking at the interface"):
+        seen = _seen(deployed, task.calibration, (value.name for value in (*inputs, *graph.output)))
+    return Interface(
+        inputs=[_port(value, seen[value.name]) for value in inputs],
+        outputs=[_port(value, seen[value.name]) for value in graph.output],
+        labels=[str(name) for name in task.labels],
+        preprocessing=task.preprocessing,
+    )
+
+
+@dataclass
+class Range:
+    """Lowest and highest value, mean, and the shape without the batch, of the values that were added."""
+
+    low: float = inf
+    high: float = -inf
+    total: float = 0.0
+    count: int = 0
+    shape: list[int] = field(default_factory=list)
+
+    def add(self, values: Tensor) -> None:
+        """Take in a batch."""
+        self.shape = list(values.shape[1:])
+        if values.numel() and not values.is_complex():
+            numbers = values.double()
+            self.low, self.high = min(self.low, float(numbers.min())), max(self.high, float(numbers.max()))
+            self.total, self.count = self.total + float(numbers.sum()), self.count + values.numel()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Low, high and mean, where they are finite."""
+        if not self.count:
+            return {}
+        found = {"low": self.low, "high": self.high, "mean": self.total / self.count}
+        return {name: value for name, value in found.items() if isfinite(value)}
+
+
+def _seen(deployed: OnnxModel, split: Split, names: Iterable[str]) -> dict[str, Range]:
+    """What goes in and comes out on the first examples of a split."""
+    seen = {name: Range() for name in names}
+    first = split.select(list(range(min(len(split), CALIBRATION_EXAMPLES))))
+    for batch in first.loader(BATCH_SIZE):
+        values = {**batch.inputs, **deployed.predict(batch.inputs)}
+        for name, found in seen.items():
+            found.add(values[name])
+    return seen
+
+
+def _port(value: onnx.ValueInfoProto, seen: Range) -> Port:
+    """A port; an axis of any length, as the file says, is -1."""
+    kind = value.type.tensor_type
+    known = [axis.dim_value if axis.HasField("dim_value") else -1 for axis in kind.shape.dim[1:]]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+    return Port(name=value.name, shape=known if kind.HasField("shape") else seen.shape, dtype=dtype, **seen.figures)
