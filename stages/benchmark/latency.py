@@ -1,14 +1,9 @@
 """Latency of the model beside the baseline's, in fresh and interleaved processes."""
 
-import itertools
-import json
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from statistics import fmean, median
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,23 +14,24 @@ from pydantic import Field, JsonValue
 from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.model import Inputs, Model, OnnxModel, TorchModel
 from pipeline.stage import AnyForm, Context, Outlook, Stage, forms
-from stages.benchmark.ratios import FEWEST_ROUNDS, compare, judge, percentiles
+from stages.benchmark.ratios import FEWEST_ROUNDS
+from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Spec, Who, in_turns
+from stages.benchmark.rows import Cell, rows_of
 
 Count = Annotated[int, Field(ge=1)]
-Spec = dict[str, Any]
-"""What `stages.benchmark.child` is told."""
-
-Times = dict[str, list[list[float]]]
-"""For each of "model", "baseline" and "again": the latencies in milliseconds of each round's process."""
-
-ROOT = Path(__file__).parents[2]
+NO_TORCH: dict[str, Any] = {
+    "found": "`runtimes` has torch, and the model is an ONNX file here",
+    "expected": "runtimes: [onnxruntime]",
+    "fix": "Leave torch out, or measure before export.onnx",
+}
 
 
 class Latency(Stage):
     """The same model, and in the record its latency as a ratio to the baseline's with a verdict.
 
     Put it where a claim of speed is made. Each round starts a process for the baseline, one for the model and one more
-    for the baseline, in rotated order; the two baselines tell the noise of the machine, below which no claim is made.
+    for the baseline, in an order that changes; the two baselines tell the noise of the machine, below which no claim is
+    made. Where strategies are compared, the models of all of them are in the same rounds.
 
     Example:
         - {use: benchmark.latency, threads: [1, 2], batch: [1, 8]}
@@ -69,120 +65,75 @@ class Latency(Stage):
 
     def run(self, model: AnyForm, ctx: Context) -> AnyForm:
         """The model itself. Raises StageError when a process fails or the runtime cannot run this form."""
-        if "torch" in self.runtimes and isinstance(model, OnnxModel):
-            raise StageError(**NO_TORCH)
-        cells = list(itertools.product(self.threads, self.batch))
-        rows: list[JsonValue] = []
-        ctx.directory.mkdir(parents=True, exist_ok=True)
-        with (
-            TemporaryDirectory(dir=ctx.directory.resolve(), prefix="latency-") as folder,
-            ctx.progress("latency", len(self.runtimes) * len(cells) * self.rounds) as advance,
-        ):
-            for runtime in self.runtimes:
-                specs, reason = self._specs(model, ctx, Path(folder), runtime)
-                for threads, batch in cells:
-                    place = {"runtime": runtime, "threads": threads, "batch": batch}
-                    inputs = save_inputs(model.example, batch, Path(folder) / "inputs.npz")
-                    told = {name: {**spec, "threads": threads, "inputs": inputs} for name, spec in specs.items()}
-                    times, provider = self._rounds(told, Path(folder), advance)
-                    rows.append({**place, "execution_provider": provider, "rounds": self.rounds, **row(times, reason)})
-        ctx.report("latency", rows)
+        ctx.report("latency", self.measure({"model": model}, ctx)["model"])
         return model
 
-    def _specs(self, model: Model, ctx: Context, folder: Path, runtime: str) -> tuple[dict[str, Spec], str]:
+    def measure(self, models: Mapping[str, Model], ctx: Context) -> dict[str, JsonValue]:
+        """The latency rows of each model, all from the same rounds; `{"failure": message}` for one that fails.
+
+        Starts a process runtimes x threads x batch x rounds x (models + 2) times, one at a time; each takes its start,
+        warm-up and `seconds`.
+
+        Args:
+            models: by name, which is a label and may be any text.
+            ctx: with the baseline that the ratios are to.
+
+        Raises:
+            StageError, ResourceError: the baseline failed, or the only model.
+            Interruption: a stop was asked for.
+        """
+        if not models:
+            return {}
+        rows: dict[str, list[JsonValue]] = {name: [] for name in models}
+        failures = Failures(alone=len(models) == 1)
+        _warn_of_load(ctx.warn)
+        ctx.directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=ctx.directory.resolve(), prefix="latency-") as name:
+            cells = self._cells(models, ctx, Path(name), failures)
+            processes = self.rounds * sum(len(cell.specs) for cell in cells)
+            with ctx.progress("latency", processes) as advance:
+                for cell in cells:
+                    timed = in_turns(cell.specs, self.rounds, Path(name), failures, advance, ctx.interrupted)
+                    for model, found in rows_of(cell, timed, failures).items():
+                        rows[model].append(found)
+        return {name: {"failure": failures.of[name]} if name in failures.of else rows[name] for name in models}
+
+    def _cells(self, models: Mapping[str, Model], ctx: Context, folder: Path, failures: Failures) -> list[Cell]:
+        """What to measure. Every model gets the inputs of the first, so that the work is equal."""
+        told = {runtime: self._specs(models, ctx, folder, runtime, failures) for runtime in self.runtimes}
+        example = next(iter(models.values())).example
+        inputs = {batch: save_inputs(example, batch, folder / f"inputs-{batch}.npz") for batch in self.batch}
+        cells = []
+        for (runtime, (specs, reason)), threads, batch in product(told.items(), self.threads, self.batch):
+            same = {"threads": threads, "inputs": inputs[batch]}
+            place: dict[str, JsonValue] = {"runtime": runtime, "threads": threads, "batch": batch}
+            cells.append(Cell(place, {who: {**spec, **same} for who, spec in specs.items()}, reason))
+        return cells
+
+    def _specs(
+        self, models: Mapping[str, Model], ctx: Context, folder: Path, runtime: str, failures: Failures
+    ) -> tuple[dict[Who, Spec], str]:
         """What each process of a round is told, and why there is no baseline, if there is none."""
         how = {"runtime": runtime, "seconds": self.seconds, "iterations": self.iterations, "warmup": self.warmup}
-        specs = {"model": {**how, **_located(model, ctx, folder / "model", runtime)}}
+        specs: dict[Who, Spec] = {}
+        for i, (name, model) in enumerate(models.items()):
+            who = Who("model", name)
+            try:
+                specs[who] = {**how, **_located(model, ctx, folder / f"model-{i}", runtime)}
+            except (StageError, ResourceError) as error:
+                failures.take(who, error)
         if ctx.baseline is None:
             return specs, "there is no baseline yet"
         if runtime == "torch" and isinstance(ctx.baseline, OnnxModel):
             return specs, "the baseline is an ONNX file, which torch cannot run"
         baseline = {**how, **_located(ctx.baseline, ctx, folder / "baseline", runtime)}
-        return {"baseline": baseline, **specs, "again": baseline}, ""
-
-    def _rounds(self, specs: dict[str, Spec], folder: Path, advance: Callable[..., None]) -> tuple[Times, str]:
-        """Run every spec once a round, over three rounds each first, second and last once: a drift favours none."""
-        times: Times = {name: [] for name in specs}
-        provider = ""
-        for i in range(self.rounds):
-            turn = i % len(specs)
-            for name in [*specs][turn:] + [*specs][:turn]:
-                samples, provider = measure(specs[name], folder)
-                times[name].append(samples)
-            advance(1, f"{specs['model']['runtime']}, threads {specs['model']['threads']}")
-        return times, provider
-
-
-LESS = "Lower `batch`, or run where there is more memory"
-NO_TORCH: dict[str, Any] = {
-    "found": "`runtimes` has torch, and the model is an ONNX file here",
-    "expected": "runtimes: [onnxruntime]",
-    "fix": "Leave torch out, or measure before export.onnx",
-}
-
-
-def measure(spec: Spec, folder: Path) -> tuple[list[float], str]:
-    """Time a model in a fresh process.
-
-    Args:
-        spec: what `stages.benchmark.child` is told, without `result`; paths are absolute.
-        folder: where the spec and the result are written.
-
-    Returns:
-        Latencies in milliseconds, and the execution provider.
-
-    Raises:
-        StageError: the process failed; with the last lines that it wrote.
-        ResourceError: it was killed, most likely for memory.
-    """
-    path, result = folder / "spec.json", folder / "result.json"
-    result.unlink(missing_ok=True)
-    path.write_text(json.dumps({**spec, "result": str(result)}))
-    command = [sys.executable, "-m", "stages.benchmark.child", str(path)]
-    # -m looks in the current folder first: ours, not one where the user may have an onnx.py.
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if ended.returncode == -signal.SIGKILL:
-        raise ResourceError("the process that timed was killed, as the system does when memory runs out", fix=LESS)
-    if ended.returncode or not result.is_file():
-        last = " | ".join(ended.stderr.strip().splitlines()[-5:]) or "no message"
-        raise StageError(f"the process that timed {spec['model']} ended with {ended.returncode}: {last}")
-    content = json.loads(result.read_text())
-    return [ns / 1e6 for ns in content["samples_ns"]], str(content["execution_provider"])
-
-
-def row(times: Times, reason: str = "") -> dict[str, JsonValue]:
-    """One line of the record.
-
-    Args:
-        times: see `Times`; without "baseline" and "again" there are absolute figures alone.
-        reason: why there is no baseline.
-    """
-    samples = [value for process in times["model"] for value in process]
-    figures, reasons = percentiles(samples)
-    medians = {name: [median(process) for process in rounds] for name, rounds in times.items()}
-    found: dict[str, JsonValue] = {
-        "samples": len(samples),
-        **figures,
-        "mean_ms": fmean(samples),
-        "min_ms": min(samples),
-        "ratio": None,
-        "noise": None,
-        "baseline_p50_ms": None,
-    }
-    if reason:
-        reasons |= dict.fromkeys(("ratio", "noise", "baseline_p50_ms"), reason)
-    else:
-        ratio, noise = compare(medians["model"], medians["baseline"], medians["again"])
-        found["ratio"] = {**ratio.json, "verdict": judge(ratio, noise)}
-        found["noise"] = noise.json
-        found["baseline_p50_ms"] = median(v for name in ("baseline", "again") for p in times[name] for v in p)
-        if ratio.low is None:
-            reasons["ratio"] = f"{len(medians['model'])} rounds; an interval needs {FEWEST_ROUNDS}"
-    return {**found, "reasons": {**reasons}}
+        return {BASELINE: baseline, **specs, AGAIN: baseline}, ""
 
 
 def _located(model: Model, ctx: Context, folder: Path, runtime: str) -> dict[str, str]:
-    """Where a child finds the model, in the form that the runtime takes."""
+    """Where a child finds the model, in the form that the runtime takes. Raises StageError where it has none."""
+    if runtime == "torch" and isinstance(model, OnnxModel):
+        raise StageError(**NO_TORCH)
     if runtime == "torch" and isinstance(model, TorchModel):
         model.save(folder)
         return {"model": str(folder), "folder": str(model.builder.folder.resolve())}
@@ -194,6 +145,24 @@ def save_inputs(example: Inputs, batch: int, path: Path) -> str:
     rows = torch.arange(batch)
     np.savez(path, **{name: value[rows % len(value)].cpu().numpy() for name, value in example.items()})  # type: ignore[arg-type]
     return str(path)
+
+
+def _warn_of_load(warn: Callable[[str], None]) -> None:
+    """Warn where more wants to run than there are cores: ratios stay fair, for all are slowed, and the doubt grows."""
+    load, cores = _load(), os.cpu_count() or 1
+    if load > cores:
+        warn(
+            f"the load of this machine was {load:.1f} on {cores} cores before latency was measured, over the last "
+            "minute: ratios stay fair and their intervals get wider. Measure again when it is quiet, or raise `rounds`"
+        )
+
+
+def _load() -> float:
+    """How many wanted to run at a time, over the last minute."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows, or a system that does not tell
+        return 0.0
 
 
 def _cores() -> int:

@@ -11,7 +11,7 @@ Mean", Biometrika, 1908).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, inf, log
+from math import exp, inf, log, sqrt
 from statistics import fmean
 from typing import Literal
 
@@ -60,6 +60,11 @@ def percentiles(samples: Sequence[float]) -> tuple[dict[str, float | None], dict
     return values, reasons
 
 
+def quantiles(samples: Sequence[float]) -> list[float]:
+    """The 101 quantiles from 0 to 100 %, to four significant digits: the shape of a distribution in little space."""
+    return [float(f"{value:.4g}") for value in np.percentile(samples, range(101))]
+
+
 def interval(logs: Sequence[float]) -> Ratio:
     """exp of the mean of log-ratios, one a round, with Student's 95 % interval.
 
@@ -80,8 +85,12 @@ def compare(model: Sequence[float], baseline: Sequence[float], again: Sequence[f
             round, and the geometric mean of the two is what the model is compared with.
     """
     noise = [log(b / a) for a, b in zip(baseline, again, strict=True)]
-    ratio = [log(m) - (log(a) + log(b)) / 2 for m, a, b in zip(model, baseline, again, strict=True)]
-    return interval(ratio), interval(noise)
+    return interval([log(ratio) for ratio in by_round(model, baseline, again)]), interval(noise)
+
+
+def by_round(model: Sequence[float], baseline: Sequence[float], again: Sequence[float]) -> list[float]:
+    """The ratio of each round: the model over the geometric mean of the two baselines."""
+    return [m / sqrt(a * b) for m, a, b in zip(model, baseline, again, strict=True)]
 
 
 def judge(ratio: Ratio, noise: Ratio) -> Verdict:

@@ -21,7 +21,9 @@ from pipeline.stage import Context, Outlook, Stage
 from pipeline.task import Split, correct, cross_entropy, first_output
 from pipeline.use import Reference
 from stages.benchmark.child import FEWEST, sample
-from stages.benchmark.latency import Latency, measure, row, save_inputs
+from stages.benchmark.latency import Latency, save_inputs
+from stages.benchmark.rounds import time_process
+from stages.benchmark.rows import row
 
 EXAMPLE = {"input": torch.rand(3, 32)}
 QUICK: dict[str, Any] = {"rounds": 3, "iterations": 40, "warmup": 3}
@@ -96,7 +98,8 @@ def test_a_smaller_model_is_faster_and_is_returned_as_it_is(tmp_path: Path) -> N
     assert "1000" in line["reasons"]["p99_ms"]
     assert (line["runtime"], line["threads"], line["batch"]) == ("onnxruntime", 1, 1)
     assert line["execution_provider"] == "CPUExecutionProvider"
-    assert reports["progress"] == ("latency", 3, 3)
+    assert reports["progress"] == ("latency", 9, 9)
+    assert line["beside"] == []
     assert json.dumps(reports["latency"])
     assert list(ctx.directory.iterdir()) == []
 
@@ -175,7 +178,7 @@ def test_a_users_module_in_the_current_folder_is_not_imported(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     spec = {"runtime": "onnxruntime", "model": str(chain(tmp_path / "m.onnx", 2).path), "threads": 1, "warmup": 0}
     spec |= {"inputs": save_inputs(EXAMPLE, 1, tmp_path / "i.npz"), "seconds": 1, "iterations": 2}
-    samples, _ = measure(spec, tmp_path)
+    samples, _ = time_process(spec, tmp_path)
     assert len(samples) == 2
 
 
@@ -232,4 +235,4 @@ def test_a_process_that_the_system_kills_is_a_matter_of_memory(tmp_path: Path, m
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda _, **options: run(killed, **options))
     with pytest.raises(ResourceError, match=r"was killed, as the system does when memory runs out\. Lower `batch`"):
-        measure({}, tmp_path)
+        time_process({}, tmp_path)

@@ -1,0 +1,85 @@
+"""From the times of processes to the lines of a record."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import fmean, median
+
+from pydantic import JsonValue
+
+from stages.benchmark.ratios import FEWEST_ROUNDS, by_round, compare, judge, percentiles, quantiles
+from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Spec, Timed, Who
+
+Times = dict[str, list[list[float]]]
+"""For each of "model", "baseline" and "again": the latencies in milliseconds of each round's process."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of each model's record: where and how, what each process is told, and why there is no baseline."""
+
+    place: dict[str, JsonValue]
+    specs: dict[Who, Spec]
+    reason: str
+
+
+def rows_of(cell: Cell, timed: Mapping[Who, Timed], failures: Failures) -> dict[str, JsonValue]:
+    """One line of the record for each model that did not fail, by its name.
+
+    Args:
+        cell: what was measured.
+        timed: what was found; the baseline's figures and the noise are shared.
+        failures: of models.
+    """
+    measured = datetime.now(UTC).isoformat(timespec="seconds")
+    whole = [who for who in timed if who.role == "model" and not failures.out(who)]
+    shared: Times = {who.role: timed[who].processes for who in (BASELINE, AGAIN) if who in timed}
+    rows: dict[str, JsonValue] = {}
+    for who in whole:
+        beside: list[JsonValue] = [other.name for other in whole if other != who]
+        own = timed[who]
+        rows[who.name] = {
+            **cell.place,
+            "execution_provider": own.providers[-1],
+            "rounds": len(own.processes),
+            **row({"model": own.processes, **shared}, cell.reason),
+            "measured": measured,
+            "beside": beside,
+        }
+    return rows
+
+
+def row(times: Times, reason: str = "") -> dict[str, JsonValue]:
+    """One line of the record.
+
+    Args:
+        times: see `Times`; without "baseline" and "again" there are absolute figures alone.
+        reason: why there is no baseline.
+    """
+    samples = [value for process in times["model"] for value in process]
+    figures, reasons = percentiles(samples)
+    medians = {name: [median(process) for process in rounds] for name, rounds in times.items()}
+    found: dict[str, JsonValue] = {
+        "samples": len(samples),
+        **figures,
+        "mean_ms": fmean(samples),
+        "min_ms": min(samples),
+        "ratio": None,
+        "noise": None,
+        "baseline_p50_ms": None,
+        "round_ratios": [],
+    }
+    distributions: dict[str, JsonValue] = {"model": [*quantiles(samples)]}
+    if reason:
+        reasons |= dict.fromkeys(("ratio", "noise", "baseline_p50_ms"), reason)
+    else:
+        ratio, noise = compare(medians["model"], medians["baseline"], medians["again"])
+        found["ratio"] = {**ratio.json, "verdict": judge(ratio, noise)}
+        found["noise"] = noise.json
+        reference = [value for name in ("baseline", "again") for process in times[name] for value in process]
+        found["baseline_p50_ms"] = median(reference)
+        found["round_ratios"] = [*by_round(medians["model"], medians["baseline"], medians["again"])]
+        distributions["baseline"] = [*quantiles(reference)]
+        if ratio.low is None:
+            reasons["ratio"] = f"{len(medians['model'])} rounds; an interval needs {FEWEST_ROUNDS}"
+    return {**found, "distribution_ms": distributions, "reasons": {**reasons}}
