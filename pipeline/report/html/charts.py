@@ -1,0 +1,169 @@
+"""Points with intervals as plotly figures: the way of a chain, and the front of a comparison."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log10
+from typing import Any
+
+from pipeline.report.html.text import label
+from pipeline.report.html.views import Json
+
+CLEAR = "rgba(0,0,0,0)"
+INK, MUTED, LINE, ACCENT, SURFACE = (f"var(--{name})" for name in ("ink", "muted", "line", "accent", "surface"))
+LOG_FROM = 4  # a ratio of largest to smallest from which sizes are told by their logarithm
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis shows; `limit` is drawn across it."""
+
+    title: str
+    format: str = ""
+    suffix: str = ""
+    is_count: bool = False
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point with an interval in each direction, its name of one or more lines, and what the pointer shows of it.
+
+    `kind` is one of `KINDS`.
+    """
+
+    name: str
+    x: tuple[float, float, float]
+    y: tuple[float, float, float]
+    kind: str
+    says: Sequence[str] = ()
+
+
+KINDS: dict[str, Json] = {
+    "baseline": {"symbol": "diamond", "color": MUTED, "size": 11, "line": {"color": MUTED, "width": 2}},
+    "step": {"symbol": "circle", "color": ACCENT, "size": 11, "line": {"color": ACCENT, "width": 2}},
+    "front": {"symbol": "circle", "color": ACCENT, "size": 12, "line": {"color": ACCENT, "width": 2}},
+    "chosen": {"symbol": "star", "color": "var(--pass)", "size": 18, "line": {"color": "var(--pass)", "width": 1}},
+    "dominated": {"symbol": "circle", "color": SURFACE, "size": 12, "line": {"color": MUTED, "width": 2}},
+}
+NAMES = {
+    "baseline": "baseline",
+    "step": "after a stage",
+    "front": "on the front",
+    "chosen": "chosen",
+    "dominated": "dominated",
+}
+
+
+def drawn(traces: Sequence[Json], x: Json, y: Json, height: int = 360, **layout: Any) -> Json:
+    """A plotly figure as JSON, without plotly's own colours, legend and margins."""
+    import plotly.graph_objects as go
+
+    axis = {"gridcolor": LINE, "linecolor": LINE, "tickcolor": LINE, "zeroline": False, "automargin": True}
+    given = {
+        "template": "none",
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "font": {"color": INK, "size": 12},
+        "hoverlabel": {"bgcolor": SURFACE, "bordercolor": LINE, "font": {"color": INK}, "align": "left"},
+        "showlegend": False,
+        "dragmode": False,  # a finger that scrolls the page must not draw a box
+        "height": height,
+        "margin": {"l": 16, "r": 16, "t": 30, "b": 16},
+        "xaxis": {**axis, **x},
+        "yaxis": {**axis, **y},
+        **layout,
+    }
+    figure: Json = json.loads(go.Figure(list(traces), layout=given).to_json())
+    return figure
+
+
+def titled(title: str, **rest: Any) -> Json:
+    """An axis with its title."""
+    return {"title": {"text": label(title, 60), "standoff": 8, "font": {"color": MUTED, "size": 12}}, **rest}
+
+
+def named(name: str, **trace: Any) -> Json:
+    """A trace that the legend lists; `meta` is its name as it is, for text that is not plotly's."""
+    return {"name": label(name), "meta": name, "showlegend": True, "hoverinfo": "text", **trace}
+
+
+def scatter(
+    points: Sequence[Point], x: Axis, y: Axis, path: Sequence[tuple[float, float]] = (), shape: str = "linear"
+) -> Json:
+    """Points with intervals and a name on each; limits as lines, the allowed side free of colour.
+
+    Args:
+        points: what is drawn.
+        x, y: the axes.
+        path: points of a line behind them.
+        shape: of that line, as plotly calls it.
+    """
+    logs = x.is_count and _is_wide([p.x[0] for p in points])
+    traces: list[Json] = []
+    if len(path) > 1:
+        line = {"color": MUTED, "width": 1.5, "dash": "dot", "shape": shape}
+        along = {"x": [p[0] for p in path], "y": [p[1] for p in path]}
+        traces.append({"type": "scatter", "mode": "lines", "line": line, "hoverinfo": "skip", **along})
+    for kind in dict.fromkeys(point.kind for point in points):
+        traces.append(_points(kind, [point for point in points if point.kind == kind]))
+    across, up = _axis(x, [v for p in points for v in p.x], logs), _axis(y, [v for p in points for v in p.y], False)
+    return drawn(traces, across, up, height=420, shapes=_limits(x, y))
+
+
+def _points(kind: str, points: Sequence[Point]) -> Json:
+    return named(
+        NAMES[kind],
+        type="scatter",
+        mode="markers",
+        x=[p.x[0] for p in points],
+        y=[p.y[0] for p in points],
+        error_x=_error([p.x for p in points], KINDS[kind]["line"]["color"]),
+        error_y=_error([p.y for p in points], KINDS[kind]["line"]["color"]),
+        marker=KINDS[kind],
+        # The page writes the names where they cover least; how wide it is only the browser knows.
+        text=["<br>".join(label(line) for line in p.name.splitlines()) for p in points],
+        hovertext=[_said(point) for point in points],
+        cliponaxis=False,
+    )
+
+
+def _said(point: Point) -> str:
+    """What the pointer shows of a point."""
+    name = label(" ".join(point.name.splitlines()), 60)
+    return "<br>".join([f"<b>{name}</b>", *(label(text, 80) for text in point.says)])
+
+
+def _error(values: Sequence[tuple[float, float, float]], color: str) -> Json:
+    above, below = [high - value for value, _, high in values], [value - low for value, low, _ in values]
+    shown = any(above) or any(below)
+    bars = {"type": "data", "array": above, "arrayminus": below, "thickness": 1.5, "width": 5, "color": color}
+    return {**bars, "visible": shown}
+
+
+def _axis(axis: Axis, values: Sequence[float], logs: bool) -> Json:
+    """The axis with room for names at its ends."""
+    reached = [*values, *([] if axis.limit is None else [axis.limit])]
+    scale = log10 if logs else float
+    low, high = scale(min(reached)), scale(max(reached))
+    room = (high - low) * 0.14 or abs(high) * 0.05 or 0.05
+    given: Json = {"range": [low - room, high + room], "tickformat": axis.format, "ticksuffix": axis.suffix}
+    if logs:
+        given |= {"type": "log", "dtick": "D2" if high - low < 1.2 else 1, "tickformat": "~s"}
+    elif axis.is_count:
+        given |= {"tickformat": "~s"}
+    return titled(axis.title, **given, nticks=7)
+
+
+def _limits(x: Axis, y: Axis) -> list[Json]:
+    line = {"color": "var(--fail)", "width": 1.5, "dash": "dash"}
+    shapes: list[Json] = []
+    if x.limit is not None:
+        shapes.append({"type": "line", "x0": x.limit, "x1": x.limit, "yref": "paper", "y0": 0, "y1": 1, "line": line})
+    if y.limit is not None:
+        shapes.append({"type": "line", "y0": y.limit, "y1": y.limit, "xref": "paper", "x0": 0, "x1": 1, "line": line})
+    return shapes
+
+
+def _is_wide(values: Sequence[float]) -> bool:
+    return min(values) > 0 and max(values) / min(values) > LOG_FROM

@@ -1,0 +1,229 @@
+"""The figures of a run's page, each with its words and its table; None where the record has nothing to show."""
+
+import logging
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from pipeline.figures import curves
+from pipeline.record import ClassMeasure, Flipped, ModelRecord, Record
+from pipeline.report.html import panels
+from pipeline.report.html.charts import Axis, Point, scatter
+from pipeline.report.html.steps import accuracy_of
+from pipeline.report.html.summary import ratio_of, setting_of, timed
+from pipeline.report.html.text import count_of, duration_text, milliseconds, number, numbers, times_text
+from pipeline.report.html.views import Cell, Figure, Plot, Table
+from pipeline.report.terminal import COLUMNS, bytes_text, count_text, interval_text
+
+LOG = logging.getLogger("shrinkline")
+
+
+def stages_table(record: Record) -> Table:
+    """The columns of the terminal's table, a row for the baseline and for each stage."""
+    rows: list[Sequence[Cell]] = [["baseline", *figures_of(record.baseline)]] if record.baseline else []
+    rows += [[stage.name, *figures_of(stage)] for stage in record.stages]
+    return Table("Baseline and stages", ["stage", *COLUMNS], rows)
+
+
+def figures_of(found: ModelRecord) -> list[str]:
+    """The cells of a model, in the order of the terminal's columns."""
+    rows = getattr(found, "latency", [])
+    ratios = [interval_text(ratio_of(row), 2) for row in rows if ratio_of(row)]
+    return [
+        bytes_text(found.size_bytes),
+        f"{found.compression_ratio:.1f}x",
+        count_text(found.params),
+        count_text(found.macs),
+        f"{found.score:.4f}",
+        interval_text(found.retention),
+        "\n".join(ratios) or "-",
+        duration_text(found.seconds),
+    ]
+
+
+def trajectory(record: Record) -> Figure | None:
+    """Size against retention after each stage, or against the score where no retention is defined."""
+    first = record.baseline
+    if first is None or not record.stages:
+        return None
+    kept = all(stage.retention for stage in record.stages)
+    start = (1.0, 1.0, 1.0) if kept else (first.score,) * 3
+    points = [Point("baseline", (float(first.size_bytes),) * 3, start, "baseline", [bytes_text(first.size_bytes)])]
+    # Stages that leave both figures as they are share a point, so that their names do not cover each other.
+    for (size, up), group in groupby(record.stages, lambda s: (s.size_bytes, _height(s, kept))):
+        same = list(group)
+        said = [bytes_text(size), times_text(same[0].compression_ratio), " ".join(accuracy_of(same[0]))]
+        names = [s.name for s in same if s.changed] or [same[0].name]
+        points.append(Point("\n→ ".join(names), (float(size),) * 3, up, "step", said))
+    x = Axis("size of the file to deploy", suffix="B", is_count=True, limit=_limit(record, "size_bytes", "size"))
+    y = Axis("retention" if kept else "score", limit=_limit(record, "retention") if kept else None)
+    words = "After each stage: bytes to deploy, and the share of the baseline's score that is left, with its interval."
+    if x.limit is not None or y.limit is not None:
+        words += " Dashed red lines are limits of the budget."
+    rows = [["baseline", bytes_text(first.size_bytes), "1.0x", f"{first.score:.4f}", "-"]]
+    rows += [[s.name, *(figures_of(s)[i] for i in (0, 1, 4, 5))] for s in record.stages]
+    table = Table("Size and retention", ["stage", "size", "ratio", "score", "retention [95 %]"], rows)
+    drawn = scatter(points, x, y, [(p.x[0], p.y[0]) for p in points])
+    return Figure("trajectory", "Size against retention", words, [Plot("", drawn)], table)
+
+
+def latency(record: Record) -> tuple[Figure | None, Table | None, list[str]]:
+    """Distributions where the record has them, the table of all settings, and why a figure is missing."""
+    rows = timed(record)
+    if not rows:
+        return None, None, []
+    plots = []
+    for _, row in rows:
+        kept = row.get("distribution_ms")
+        model, base = (numbers(kept.get(name)) if isinstance(kept, dict) else [] for name in ("model", "baseline"))
+        if len(model) > 1:
+            plots.append(Plot(setting_of(row), panels.latencies(model, base), _latency_words(row)))
+    table = _latency_table([row for _, row in rows])
+    notes = [f"{text[0].upper()}{text[1:]}." for text in dict.fromkeys(t for _, row in rows for t in _reasons(row))]
+    if rows[0][0].cached:
+        notes.append("These latencies are those of an earlier run on this machine.")
+    words = "Share of inferences that took at most so long, of all processes together; further left is faster."
+    figure = Figure("latency", "Latency distributions", words, plots, table, "Setting") if plots else None
+    return figure, table, notes
+
+
+def classes(found: Sequence[ClassMeasure], limit: float | None) -> Figure | None:
+    """Retention by class, worst first."""
+    if not any(c.retention for c in found):
+        return None
+    rows: list[Sequence[Cell]] = [
+        [c.label, f"{c.support:,}", f"{c.score:.3f}", interval_text(c.retention), *_lost(c)]
+        for c in panels.worst_first(found)
+    ]
+    columns = ["class", "examples", "score", "retention [95 %]", "lost", "gained"]
+    words = "Retention of each class on the test split with its 95 % interval, worst first."
+    if len(found) > panels.MOST_CLASSES:
+        words += f" Drawn are the worst {panels.MOST_CLASSES} of {len(found):,}; the table has all."
+    drawn = panels.by_class(found, limit)
+    return Figure("classes", "Retention by class", words, [Plot("", drawn)], Table("Classes", columns, rows))
+
+
+def confusions(flipped: Flipped) -> tuple[Figure | None, Table | None]:
+    """Flips by true and predicted class: as a figure with its table, or as a table where they are too many."""
+    if not flipped.confusions:
+        return None, None
+    rows: list[Sequence[Cell]] = [[c.label, c.predicted, f"{c.count:,}"] for c in flipped.confusions[:200]]
+    table = Table("What was lost", ["true class", "taken for", "examples"], rows, frozenset({1}))
+    drawn = panels.flips(flipped.confusions)
+    words = "Examples that the baseline had right and the last model has wrong, by what they are and are taken for."
+    return (Figure("flips", "Confusion of flips", words, [Plot("", drawn)], table) if drawn else None), table
+
+
+def bytes_by_layer(record: Record) -> list[Figure]:
+    """Where the bytes are, in the baseline's file and in the last model's."""
+    folder = Path(record.folder)
+    files = {"baseline": record.baseline, "final": record.final if record.stages else None}
+    found: dict[str, tuple[ModelRecord, list[tuple[str, str, int]]]] = {}
+    for key, model in files.items():
+        if model and (parts := _layers(folder / model.file)):
+            rest = model.size_bytes - sum(size for _, _, size in parts)
+            parts += [("graph", "graph", rest)] if rest > 0 else []
+            found[key] = model, sorted(parts, key=lambda part: -part[2])
+    types = [*sorted({kind for _, parts in found.values() for _, kind, _ in parts if kind != "graph"}), "graph"]
+    return [_bytes_figure(key, model, parts, types) for key, (model, parts) in found.items()]
+
+
+def trainings(record: Record) -> list[Figure]:
+    """A figure a stage that trained, with a drawing for each of its curves; like figures share one."""
+    made = []
+    places = [("baseline", record.baseline), *((f"{s.position + 1}. {s.name}", s) for s in record.stages)]
+    for i, (name, found) in enumerate(places):
+        known = curves(found) if found else {}
+        if known:
+            made.append(_training(i, name, known))
+    return made
+
+
+def _training(index: int, name: str, known: dict[str, list[float]]) -> Figure:
+    groups: dict[str, dict[str, list[float]]] = {}
+    for key, values in known.items():
+        groups.setdefault(_kind(key), {})[key] = values
+    plots = [Plot(kind, panels.curves(kind, series)) for kind, series in groups.items()]
+    epochs = max(len(values) for values in known.values())
+    rows: list[Sequence[Cell]] = [
+        [str(i), *(f"{values[i]:.4g}" if i < len(values) else "-" for values in known.values())] for i in range(epochs)
+    ]
+    words = f"{name}: {count_of(epochs, 'epoch')}."
+    table = Table(name, ["epoch", *known], rows)
+    return Figure(f"training-{index}", f"Training of {name}", words, plots, table, "Curve")
+
+
+def _kind(key: str) -> str:
+    """What a curve is of: losses of all splits belong together, each other figure is for itself."""
+    return "loss" if key.rpartition(".")[2].endswith("loss") else key.rpartition(".")[2]
+
+
+def _height(found: ModelRecord, kept: bool) -> tuple[float, float, float]:
+    if kept and found.retention:
+        return found.retention.value, found.retention.low, found.retention.high
+    return found.score, found.score, found.score
+
+
+def _limit(record: Record, *names: str) -> float | None:
+    """The limit of the budget on a figure of the last model as it stands on an axis."""
+    gates = [g for g in record.gates if g.name in names and not (g.name == "retention" and g.of == "expected")]
+    return gates[0].limit if gates else None
+
+
+def _layers(path: Path) -> list[tuple[str, str, int]]:
+    """Name, type and bytes of each layer of a file; empty where it is gone or no ONNX file any more."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    from pipeline.measure.size import layers
+
+    try:
+        return [(part.name, part.dtype, part.bytes) for part in layers(path)] if path.is_file() else []
+    except (DecodeError, OSError):
+        LOG.warning("%s cannot be read, so the report does not show where its bytes are", path)
+        return []
+
+
+def _bytes_figure(key: str, model: ModelRecord, parts: list[tuple[str, str, int]], types: Sequence[str]) -> Figure:
+    name = "baseline" if key == "baseline" else "last model"
+    rows: list[Sequence[Cell]] = [
+        [part, kind, f"{size:,}", f"{size / model.size_bytes:.1%}"] for part, kind, size in parts[:500]
+    ]
+    by_type = {kind: sum(size for _, k, size in parts if k == kind) for kind in types}
+    told = ", ".join(f"{kind} {bytes_text(size)}" for kind, size in by_type.items() if size)
+    words = f"The {name}: {bytes_text(model.size_bytes)} ({told}). Colours are types, areas are bytes."
+    table = Table(f"Bytes of the {name}", ["layer", "type", "bytes", "share"], rows, frozenset({1}))
+    drawn = panels.layer_bytes(parts, types)
+    return Figure(f"bytes-{key}", f"Bytes by layer of the {name}", words, [Plot("", drawn)], table)
+
+
+def _latency_words(row: dict[str, object]) -> str:
+    ratio, noise = ratio_of(row), ratio_of(row, "noise")
+    text = f"{setting_of(row)}: "
+    if ratio is None:
+        return text + "no ratio to a baseline."
+    told = row["ratio"].get("verdict") if isinstance(row["ratio"], dict) else None
+    text += f"ratio to the baseline {interval_text(ratio, 2)}" + (f", {told}" if told else "")
+    return text + (f"; noise of this machine (baseline against itself) {interval_text(noise, 2)}." if noise else ".")
+
+
+def _latency_table(rows: Sequence[dict[str, object]]) -> Table:
+    columns = ["setting", "p50 ms", "p90 ms", "p99 ms", "baseline p50 ms", "ratio [95 %]", "noise [95 %]", "samples"]
+    cells: list[Sequence[Cell]] = []
+    for row in rows:
+        times = [milliseconds(row.get(key)) for key in ("p50_ms", "p90_ms", "p99_ms", "baseline_p50_ms")]
+        samples = number(row.get("samples"))
+        ratios = [interval_text(ratio_of(row, key), 2) for key in ("ratio", "noise")]
+        count = "-" if samples is None else f"{samples:,.0f}"
+        cells.append([setting_of(row), *times, *ratios, count, str(row.get("execution_provider") or "-")])
+    return Table("Latency in milliseconds", [*columns, "provider"], cells, frozenset({8}))
+
+
+def _reasons(row: dict[str, object]) -> list[str]:
+    found = row.get("reasons")
+    names = {"p50_ms": "p50", "p90_ms": "p90", "p99_ms": "p99"}
+    given = found if isinstance(found, dict) else {}
+    return [f"no {names.get(key, key)}: {text}" for key, text in given.items() if key != "p999_ms"]
+
+
+def _lost(found: ClassMeasure) -> list[str]:
+    return [f"{found.flips.lost:,}", f"{found.flips.gained:,}"] if found.flips else ["-", "-"]

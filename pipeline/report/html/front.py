@@ -1,0 +1,122 @@
+"""The front of a comparison as figures: one for each two of its axes."""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+from pipeline.comparison import ComparisonRecord, StrategyRecord
+from pipeline.pareto import AXES
+from pipeline.report.html.charts import Axis, Point, scatter
+from pipeline.report.html.text import duration_text, joined
+from pipeline.report.html.views import Cell, Figure, Plot, Table
+from pipeline.report.terminal import bytes_text, count_text, interval_text
+
+Reach = tuple[float, float, float]
+
+
+TEXTS: dict[str, Callable[[float], str]] = {
+    "size": bytes_text,
+    "payload": bytes_text,
+    "params": count_text,
+    "macs": count_text,
+    "retention": lambda value: f"{value:.3f}",
+    "latency": lambda value: f"{value:.2f}",
+    "seconds": duration_text,
+}
+SHARES = ("retention", "latency")
+"""Axes that are told as shares of the baseline, which is 1 there, and that have intervals."""
+
+
+def front(record: ComparisonRecord) -> list[Figure]:
+    """The figure of the front, with a drawing for each pair of axes that some strategies have; empty without any."""
+    axes = [axis for axis in dict.fromkeys(record.axes) if axis in AXES]
+    on_validation = any(s.validation_retention for s in record.strategies[1:])
+    pairs = [_ordered(first, second) for first, second in combinations(axes, 2)]
+    plots = [plot for pair in pairs if (plot := _plot(record, *pair, on_validation))]
+    if not plots:
+        return []
+    words = "Each strategy with its 95 % intervals. A star is the chosen one, a hollow point is dominated by another."
+    if not on_validation:
+        words += " There are no validation figures, so retention is that of the test split."
+    return [Figure("front", f"Front of {joined(axes)}", words, plots, _table(record, axes, on_validation), "Axes")]
+
+
+def reach(found: StrategyRecord, axis: str, on_validation: bool) -> Reach | None:
+    """A strategy's value on an axis with its interval, which has no width for what is counted; None without it."""
+    if axis == "retention":
+        kept = found.validation_retention if on_validation else found.retention
+        return (kept.value, kept.low, kept.high) if kept else None
+    if axis == "latency":
+        timing = found.latency[0] if found.latency else None
+        if timing is None:
+            return None
+        low, high = timing.low, timing.high
+        return (timing.value,) * 3 if low is None or high is None else (timing.value, low, high)
+    value = AXES[axis].read(found)
+    return None if value is None else (float(value),) * 3
+
+
+def _ordered(first: str, second: str) -> tuple[str, str]:
+    """Retention goes up, everything else across."""
+    return (second, first) if first == "retention" else (first, second)
+
+
+def _plot(record: ComparisonRecord, across: str, up: str, on_validation: bool) -> Plot | None:
+    points = []
+    for i, found in enumerate(record.strategies):
+        x, y = _of(found, across, i, on_validation), _of(found, up, i, on_validation)
+        if x and y:
+            said = [f"{_title(a, on_validation)}: {_told(a, v)}" for a, v in ((across, x), (up, y))]
+            said.append(f"retention on test: {interval_text(found.retention)}")
+            points.append(Point(found.name, x, y, _kind(found, i), said))
+    if not points:
+        return None
+    best = [(p.x[0], p.y[0]) for p in sorted(points, key=lambda p: p.x[0]) if p.kind in ("front", "chosen")]
+    path = best if len(record.axes) == 2 else []  # a front of three axes is no line in two of them
+    drawn = scatter(points, _axis(across, on_validation), _axis(up, on_validation), path, shape="hv")
+    return Plot(f"{across} and {up}", drawn)
+
+
+def _of(found: StrategyRecord, axis: str, position: int, on_validation: bool) -> Reach | None:
+    """What it reaches; the baseline is 1 of itself."""
+    known = reach(found, axis, on_validation)
+    return (1.0, 1.0, 1.0) if known is None and position == 0 and axis in SHARES else known
+
+
+def _kind(found: StrategyRecord, position: int) -> str:
+    if found.chosen:
+        return "chosen"
+    if position == 0:
+        return "baseline"
+    return "front" if found.on_front else "dominated"
+
+
+def _title(axis: str, on_validation: bool) -> str:
+    return "retention on test" if axis == "retention" and not on_validation else AXES[axis].label
+
+
+def _axis(axis: str, on_validation: bool) -> Axis:
+    unit = AXES[axis].unit
+    suffix = {"bytes": "B", "s": " s"}.get(unit, unit)
+    return Axis(_title(axis, on_validation), suffix=suffix, is_count=axis not in SHARES)
+
+
+def _told(axis: str, value: Reach) -> str:
+    text = TEXTS[axis]
+    return text(value[0]) if value[1] == value[2] else f"{text(value[0])} [{text(value[1])}, {text(value[2])}]"
+
+
+def _table(record: ComparisonRecord, axes: Sequence[str], on_validation: bool) -> Table:
+    rows: list[Sequence[Cell]] = []
+    for i, found in enumerate(record.strategies):
+        values = [_of(found, axis, i, on_validation) for axis in axes]
+        cells = [_told(axis, value) if value else "-" for axis, value in zip(axes, values, strict=True)]
+        rows.append([found.name, *cells, interval_text(found.retention), _place(found)])
+    titles = [_title(axis, on_validation) for axis in axes]
+    columns = ["strategy", *titles, "retention on test", "place"]
+    return Table("The front", columns, rows, frozenset({len(columns) - 1}))
+
+
+def _place(found: StrategyRecord) -> str:
+    if found.chosen:
+        return "chosen, on the front" if found.on_front else "chosen"
+    return "on the front" if found.on_front else "dominated"

@@ -1,0 +1,79 @@
+"""report.html: one file that a browser shows without network, for a run and for a comparison."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from pipeline.comparison import ComparisonRecord
+from pipeline.record import Record
+from pipeline.report.html import comparison, run
+from pipeline.report.html.views import Figure, Section
+
+HERE = Path(__file__).parent
+CONFIG = {"displaylogo": False, "responsive": True}
+"""What plotly is told beside the figure."""
+
+
+def write_report(record: Record, path: Path) -> Path:
+    """The page of a run at `path`, from its record and the files in its folder; gives the path.
+
+    Args:
+        record: of this version or an older one, of a run that ended well or not.
+        path: the file to write; its folder is there.
+    """
+    return _write(path, "run.html.j2", run.sections(record), run.head(record))
+
+
+def write_comparison(record: ComparisonRecord, path: Path) -> Path:
+    """The page of a comparison at `path`, with links to the pages of its runs that are there; gives the path."""
+    found = comparison.sections(record, path.resolve().parent)
+    return _write(path, "comparison.html.j2", found, comparison.head(record))
+
+
+def _write(path: Path, template: str, sections: Sequence[Section], head: dict[str, Any]) -> Path:
+    """Render and write; what no encoding has, such as half a character, becomes a question mark."""
+    text = _render(template, sections, head)
+    path.write_bytes(text.encode("utf-8", "replace"))
+    return path
+
+
+def _render(template: str, sections: Sequence[Section], head: dict[str, Any]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2.utils import htmlsafe_json_dumps
+
+    figures = [figure for section in sections for figure in section.parts.get("figures", [])]
+    loader = FileSystemLoader(HERE)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    scripts = [*([_plotly()] if figures else []), _script((HERE / "page.js").read_text("utf-8"))]
+    return made.get_template(template).render(
+        head,
+        sections={section.key: section for section in sections},
+        style=Markup((HERE / "style.css").read_text("utf-8")),
+        scripts=scripts,
+        hashes=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+        figures=htmlsafe_json_dumps({figure.key: _drawings(figure) for figure in figures}),
+        config=htmlsafe_json_dumps(CONFIG),
+    )
+
+
+def _drawings(figure: Figure) -> list[Any]:
+    return [plot.figure for plot in figure.plots]
+
+
+def _plotly() -> Markup:
+    from plotly.offline import get_plotlyjs
+
+    return _script(get_plotlyjs())
+
+
+def _script(source: str) -> Markup:
+    """JavaScript with the line ends that a browser makes of them before it looks at the digest."""
+    return Markup(source.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _digest(source: str) -> str:
+    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

@@ -1,0 +1,169 @@
+"""The other plotly figures: latencies, classes, flips, bytes by layer, and curves of a training."""
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.record import ClassMeasure, Confusion
+from pipeline.report.html.charts import ACCENT, INK, MUTED, SURFACE, drawn, named, titled
+from pipeline.report.html.text import label, number
+from pipeline.report.html.views import Json
+from pipeline.report.terminal import bytes_text, interval_text
+
+SERIES = [f"var(--series-{i})" for i in range(1, 7)]
+MOST_CLASSES = 40
+MOST_CELLS = 20
+MOST_LAYERS = 60
+
+
+def latencies(model: Sequence[float], baseline: Sequence[float]) -> Json:
+    """Which share of the inferences took at most how many milliseconds; quantiles from 0 to 100 %, evenly spaced."""
+    traces = []
+    for name, values, color in (("baseline", baseline, MUTED), ("model", model, ACCENT)):
+        if len(values) < 2:
+            continue
+        shares = [100 * i / (len(values) - 1) for i in range(len(values))]
+        says = [f"<b>{name}</b><br>{s:.0f} % within {v:.3g} ms" for v, s in zip(values, shares, strict=True)]
+        line = {"color": color, "width": 2.5}
+        traces.append(named(name, type="scatter", mode="lines", x=list(values), y=shares, line=line, hovertext=says))
+    seen = [*model, *baseline]
+    wide = min(seen) > 0 and max(seen) / min(seen) > 8
+    across = titled("latency (ms)", **({"type": "log", "dtick": "D2"} if wide else {"nticks": 7}))
+    return drawn(traces, across, titled("share of inferences", ticksuffix=" %", range=[0, 101]))
+
+
+def by_class(classes: Sequence[ClassMeasure], limit: float | None = None) -> Json:
+    """Retention of each class with its interval, worst at the top, at most `MOST_CLASSES`."""
+    shown = worst_first(classes)[:MOST_CLASSES]
+    kept = [c.retention for c in shown]
+    rows = [(i, c, k) for i, (c, k) in enumerate(zip(shown, kept, strict=True)) if k]
+    says = [
+        f"<b>{label(c.label, 60)}</b><br>retention {interval_text(k)}<br>score {c.score:.3f} of {c.support:,}"
+        for _, c, k in rows
+    ]
+    bars = {"type": "data", "array": [k.high - k.value for _, _, k in rows], "thickness": 1.5, "width": 4}
+    bars |= {"arrayminus": [k.value - k.low for _, _, k in rows], "color": ACCENT}
+    dots = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [k.value for _, _, k in rows],
+        "y": [i for i, _, _ in rows],
+        "error_x": bars,
+        "marker": {"color": ACCENT, "size": 9},
+        "hoverinfo": "text",
+        "hovertext": says,
+    }
+    lines = [_upright(1, {"color": MUTED, "width": 1})]
+    if limit is not None:
+        lines.append(_upright(limit, {"color": "var(--fail)", "width": 1.5, "dash": "dash"}))
+    up = {"tickvals": list(range(len(shown))), "ticktext": [label(c.label, 20) for c in shown]}
+    up |= {"range": [len(shown) - 0.5, -0.5]}
+    return drawn([dots], titled("retention", nticks=7), up, height=90 + 26 * len(shown), shapes=lines)
+
+
+def worst_first(classes: Sequence[ClassMeasure]) -> list[ClassMeasure]:
+    """Classes by retention, least first; those without at the end."""
+    return sorted(classes, key=lambda c: (c.retention is None, c.retention.value if c.retention else 0.0))
+
+
+def flips(confusions: Sequence[Confusion]) -> Json | None:
+    """True class by predicted class, of the examples that were lost; None for more classes than can be read."""
+    truths = sorted({c.label for c in confusions}, key=_by_number)
+    taken = sorted({c.predicted for c in confusions}, key=_by_number)
+    if not confusions or max(len(truths), len(taken)) > MOST_CELLS:
+        return None
+    counts: list[list[int | None]] = [[None] * len(taken) for _ in truths]
+    for found in confusions:
+        counts[truths.index(found.label)][taken.index(found.predicted)] = found.count
+    says = [
+        [f"<b>{label(t)}</b> taken for <b>{label(p)}</b>: {counts[i][j] or 0}" for j, p in enumerate(taken)]
+        for i, t in enumerate(truths)
+    ]
+    cells = {
+        "type": "heatmap",
+        "z": counts,
+        "x": list(range(len(taken))),
+        "y": list(range(len(truths))),
+        "hovertext": says,
+        "hoverinfo": "text",
+        "hoverongaps": False,
+        "xgap": 2,
+        "ygap": 2,
+        "zmin": 0,
+        "zmax": max(c.count for c in confusions),
+        "colorscale": [[0, "var(--heat-low)"], [1, "var(--heat-high)"]],
+        "showscale": False,
+        "texttemplate": "%{z}",
+        "textfont": {"color": INK, "size": 13},
+    }
+    across = titled("taken for", tickvals=cells["x"], ticktext=[label(p, 16) for p in taken], showgrid=False)
+    across |= {"range": [-0.5, len(taken) - 0.5]}
+    up = titled("true class", tickvals=cells["y"], ticktext=[label(t, 16) for t in truths], showgrid=False)
+    up |= {"range": [len(truths) - 0.5, -0.5]}
+    return drawn([cells], across, up, height=110 + 34 * len(truths))
+
+
+def layer_bytes(layers: Sequence[tuple[str, str, int]], types: Sequence[str]) -> Json:
+    """A rectangle a layer, as large as its bytes, with the colour of its type.
+
+    Args:
+        layers: name, type and bytes, the largest first.
+        types: all types, which choose the colours.
+    """
+    shown = merged(layers)
+    colors = {name: SERIES[i % len(SERIES)] for i, name in enumerate(types)}
+    whole = sum(size for _, _, size in shown) or 1
+    tiles = {
+        "type": "treemap",
+        "ids": [str(i) for i in range(len(shown))],
+        "labels": [label(name, 24) for name, _, _ in shown],
+        "parents": [""] * len(shown),
+        "values": [size for _, _, size in shown],
+        "text": ["<br>".join([label(k, 16)] * (k != name) + [bytes_text(size)]) for name, k, size in shown],
+        "textinfo": "label+text",
+        "hoverinfo": "text",
+        "hovertext": [
+            f"<b>{label(name, 60)}</b><br>{label(kind)}<br>{bytes_text(size)}, {size / whole:.1%}"
+            for name, kind, size in shown
+        ],
+        "marker": {
+            "colors": [colors[kind] for _, kind, _ in shown],
+            "line": {"color": SURFACE, "width": 2},
+            "pad": {"t": 0, "l": 0, "r": 0, "b": 0},
+        },
+        "textfont": {"color": "var(--on-series)", "size": 13},
+        "tiling": {"pad": 2},
+        "pathbar": {"visible": False},
+        "root": {"color": "rgba(0,0,0,0)"},
+    }
+    uniform = {"minsize": 10, "mode": "hide"}
+    return drawn([tiles], {}, {}, height=300, margin={"l": 0, "r": 0, "t": 4, "b": 4}, uniformtext=uniform)
+
+
+def merged(layers: Sequence[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    """The largest layers, and all others as one a type."""
+    shown, rest = list(layers[:MOST_LAYERS]), dict[str, int]()
+    for _, kind, size in layers[MOST_LAYERS:]:
+        rest[kind] = rest.get(kind, 0) + size
+    return shown + [(f"all others, {kind}", kind, size) for kind, size in rest.items()]
+
+
+def curves(kind: str, series: Mapping[str, Sequence[float]]) -> Json:
+    """One or more figures of a training by epoch, all of a kind."""
+    traces = []
+    for i, (name, values) in enumerate(series.items()):
+        color = SERIES[i % len(SERIES)]
+        clean = [number(value) for value in values]
+        says = [f"<b>{label(name, 60)}</b><br>epoch {n}: {value:.4g}" for n, value in enumerate(values)]
+        line = {"color": color, "width": 2}
+        given = {"x": list(range(len(values))), "y": clean, "hovertext": says, "line": line}
+        traces.append(named(name, type="scatter", mode="lines" if len(values) > 1 else "markers", **given))
+    across = titled("epoch", nticks=6, rangemode="tozero")
+    return drawn(traces, across, titled(kind, nticks=6), height=260)
+
+
+def _upright(x: float, line: Json) -> Json:
+    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    """Class numbers in their order, and names after them in theirs."""
+    return (int(name), "") if name.isdecimal() else (10**9, name)

@@ -1,0 +1,153 @@
+"""The page of a run, section by section."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.measure.gain import gain_text
+from pipeline.record import ModelRecord, Record, StageRecord
+from pipeline.report.html import again, evidence, pictures
+from pipeline.report.html.steps import steps
+from pipeline.report.html.summary import judgement, tiles
+from pipeline.report.html.text import count_of, duration_text, joined, settings_table, spread_text
+from pipeline.report.html.views import Cell, Details, Section, Short, Table
+from pipeline.report.terminal import interval_text
+
+
+def sections(record: Record) -> list[Section]:
+    """All that there is to show of a run, in reading order; a section without content is left out."""
+    found = [
+        Section("chain", "The chain", {"steps": steps(record), "table": evidence.stages_table(record)}),
+        Section("trajectory", "Size against retention", _figures([evidence.trajectory(record)])),
+        Section("latency", "Latency", _latency(record)),
+        Section("classes", "By class", _classes(record)),
+        Section("lost", "What was lost", _lost(record)),
+        Section("bytes", "Where the bytes are", _figures(evidence.bytes_by_layer(record), side_by_side=True)),
+        Section("training", "Training", _figures(evidence.trainings(record))),
+        Section("gain", "What distillation brought", _gains(record)),
+        Section("said", "Warnings and notes", {"warnings": record.warnings, "notes": record.notes}),
+        Section("settings", "Settings and reports", {"details": [*_baseline_details(record), *_details(record)]}),
+        Section("data", "Data and environment", ground(record.data, record.environment, record.test_uses)),
+        Section("again", "Reproduce and go on", _again(record)),
+    ]
+    return [section for section in found if any(section.parts.values())]
+
+
+def head(record: Record) -> dict[str, Any]:
+    """The verdict, the headline figures, and what the page is called."""
+    name = str(record.config.get("name") or record.run)
+    about = [record.run, record.started.replace("T", " ").replace("+00:00", " UTC"), f"seed {record.seed}"]
+    return {
+        "title": name,
+        "kind": "run",
+        "about": about,
+        "judgement": judgement(record),
+        "failure": record.failure.message if record.failure else "",
+        "tiles": tiles(record),
+    }
+
+
+def ground(data: Mapping[str, Any], environment: Mapping[str, Any], test_uses: int | None) -> dict[str, Any]:
+    """Splits with their digests, how often test was used, and where it took place."""
+    rows = [_split(name, found) for name, found in data.items()]
+    uses = ""
+    if test_uses is not None:
+        verb = "was" if test_uses == 1 else "were"
+        uses = f"{count_of(test_uses, 'model')} {verb} measured on this test split in this folder of runs."
+        uses += " The more there are, the more a best one is best by luck." if test_uses > 1 else ""
+    return {
+        "splits": Table("Data", ["split", "examples", "digest"], rows, frozenset({2})) if rows else None,
+        "uses": uses,
+        "environment": settings_table("Environment", environment) if environment else None,
+    }
+
+
+def _split(name: str, found: Any) -> list[Cell]:
+    given = found if isinstance(found, dict) else {}
+    digest, examples = str(given.get("digest") or "-"), given.get("examples")
+    return [name, f"{examples:,}" if isinstance(examples, int) else "-", Short(digest[:12], digest)]
+
+
+def _figures(found: Sequence[Any], side_by_side: bool = False) -> dict[str, Any]:
+    figures = [figure for figure in found if figure]
+    return {"figures": figures, "side_by_side": side_by_side and bool(figures)}
+
+
+def _latency(record: Record) -> dict[str, Any]:
+    figure, table, notes = evidence.latency(record)
+    return {"figures": [figure] if figure else [], "table": None if figure else table, "remarks": notes}
+
+
+def _classes(record: Record) -> dict[str, Any]:
+    last = record.final if record.stages else None
+    limit = next((gate.limit for gate in record.gates if gate.name == "worst_class"), None)
+    return _figures([evidence.classes(last.classes, limit)] if last else [])
+
+
+def _lost(record: Record) -> dict[str, Any]:
+    if record.flipped is None:
+        return {}
+    figure, table = evidence.confusions(record.flipped)
+    examples = [pictures.example(found, Path(record.folder)) for found in record.flipped.examples]
+    return {"figures": [figure] if figure else [], "table": None if figure else table, "examples": examples}
+
+
+def _gains(record: Record) -> dict[str, Any]:
+    """A sentence and the figures for each stage with a control."""
+    sentences, rows = [], list[Sequence[Cell]]()
+    for stage in record.stages:
+        if not (gain := stage.gain):
+            continue
+        shares = all(0 <= spread.mean <= 1 for spread in (gain.student, gain.control))
+        told = gain_text(gain, examples=stage.test_samples, shares=shares, teacher="baseline")
+        sentences.append(f"{stage.name}: {told}")
+        figures = [interval_text(gain, 4), spread_text(gain.student), spread_text(gain.control)]
+        rows.append([stage.name, *figures, interval_text(gain.control_drop, 4)])
+    columns = ["stage", "gain [95 %]", "student", "on labels alone", "baseline minus labels alone [95 %]"]
+    return {"sentences": sentences, "table": Table("Gain over labels alone", columns, rows) if rows else None}
+
+
+def _baseline_details(record: Record) -> list[Details]:
+    """How the baseline was made, as the config has it."""
+    about = {key: record.config[key] for key in ("task", "model", "budget", "device") if record.config.get(key)}
+    entries = record.config.get("baseline")
+    tables = [settings_table("Task, model, budget", about)] if about else []
+    for i, entry in enumerate(entries if isinstance(entries, list) else []):
+        if isinstance(entry, dict):
+            settings = {key: value for key, value in entry.items() if key != "use"}
+            tables.append(settings_table(f"{i + 1}. {entry.get('use', '')}", settings))
+    tables += _reports(record.baseline)
+    return [Details("Task, model and baseline", tables)] if tables else []
+
+
+def _details(record: Record) -> list[Details]:
+    return [Details(f"{s.position + 1}. {s.name}", _tables(s), _stage_note(s)) for s in record.stages]
+
+
+def _tables(stage: StageRecord) -> list[Table]:
+    settings = [settings_table("Settings", stage.settings)] if stage.settings else []
+    return [*settings, *_reports(stage)]
+
+
+def _reports(found: ModelRecord | None) -> list[Table]:
+    """What stages reported, without the curves, which are drawn."""
+    reports = found.reports if found else {}
+    kept = {key: value for key, value in reports.items() if not isinstance(value, list)}
+    return [settings_table("Reports", kept)] if kept else []
+
+
+def _stage_note(stage: StageRecord) -> str:
+    parts = [f"{'taken from the store, made' if stage.cached else 'made'} in {duration_text(stage.seconds)}"]
+    if stage.flips:
+        lost = count_of(stage.flips.lost, "example")
+        parts.append(f"{lost} lost and {stage.flips.gained:,} gained against the baseline")
+    if stage.agreement is not None:
+        parts.append(f"agrees with it on {stage.agreement:.1%}")
+    if stage.validation_retention:
+        parts.append(f"retention on validation {interval_text(stage.validation_retention)}")
+    return joined(parts) + "."
+
+
+def _again(record: Record) -> dict[str, Any]:
+    note = again.code_note(dict(record.environment)) if record.origin else "How it was started is not in its record."
+    return {"commands": again.of_run(record), "note": note}

@@ -1,0 +1,125 @@
+"""The chain as a picture: a step for the baseline and for each stage, with size and accuracy."""
+
+import re
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+from pipeline.record import ModelRecord, Record, StageRecord
+from pipeline.report.html.pictures import interval, square
+from pipeline.report.html.summary import STOPPED
+from pipeline.report.html.text import duration_text
+from pipeline.report.terminal import bytes_text, interval_text
+from pipeline.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Step:
+    """One box of the picture; `kind` is baseline, done, failed, stopped or left, that is not run."""
+
+    name: str
+    kind: str
+    size: str = ""
+    ratio: str = ""
+    accuracy: str = ""
+    accuracy_label: str = "retention"
+    seconds: str = ""
+    marks: list[str] = field(default_factory=list)
+    square: Markup | None = None
+    interval: Markup | None = None
+    note: str = ""
+
+
+def steps(record: Record) -> list[Step]:
+    """What was done, what failed, and what was left, in the order of the chain."""
+    made = [_baseline(record)]
+    for stage in record.stages:
+        made.append(_done(stage, record))
+    known = {stage.position for stage in record.stages}
+    for position, name in enumerate(planned(record)):
+        if position not in known:
+            made.append(_missing(record, position, name))
+    return made
+
+
+def planned(record: Record) -> list[str]:
+    """The names of the stages that the config asks for."""
+    entries = record.config.get("stages")
+    found = entries if isinstance(entries, list) else []
+    return [str(entry.get("use", "stage")) if isinstance(entry, dict) else "stage" for entry in found]
+
+
+def accuracy_of(found: ModelRecord) -> tuple[str, str]:
+    """Retention with its interval, or the score where there is none; and which of the two."""
+    return ("retention", interval_text(found.retention)) if found.retention else ("score", f"{found.score:.4f}")
+
+
+def _baseline(record: Record) -> Step:
+    found = record.baseline
+    if found is None:
+        return Step("baseline", _ending(record) if record.failure else "left")
+    scale = _scale(record)
+    return Step(
+        "baseline",
+        "baseline",
+        bytes_text(found.size_bytes),
+        accuracy=f"{found.score:.4f}",
+        accuracy_label="score",
+        seconds=duration_text(found.seconds),
+        marks=_marks(found),
+        square=_square(found, record),
+        interval=interval(None, scale, "the baseline: retention 1") if _has_retention(record) else None,
+    )
+
+
+def _done(stage: StageRecord, record: Record) -> Step:
+    name, accuracy = accuracy_of(stage)
+    ratio = f"{stage.compression_ratio:.1f}x"
+    drawn = interval(stage.retention, _scale(record), f"{name} {accuracy}") if stage.retention else None
+    return Step(
+        stage.name,
+        "done",
+        bytes_text(stage.size_bytes),
+        ratio,
+        accuracy,
+        name,
+        duration_text(stage.seconds),
+        _marks(stage),
+        _square(stage, record),
+        drawn,
+        "" if stage.changed else "measured only, or changed nothing",
+    )
+
+
+def _missing(record: Record, position: int, name: str) -> Step:
+    where = record.failure.where if record.failure else ""
+    if re.match(rf"stages\[{position}\]", where):
+        return Step(name, _ending(record))
+    return Step(name, "left")
+
+
+def _ending(record: Record) -> str:
+    return "stopped" if record.failure and record.failure.exit_code in STOPPED else "failed"
+
+
+def _marks(found: ModelRecord) -> list[str]:
+    return [*(["cached"] if found.cached else []), "ONNX file" if found.form == "onnx" else "torch model"]
+
+
+def _square(found: ModelRecord, record: Record) -> Markup:
+    sizes = [m.size_bytes for m in (record.baseline, *record.stages) if m]
+    whole = record.baseline.size_bytes if record.baseline else found.size_bytes
+    says = f"{bytes_text(found.size_bytes)}, the baseline {bytes_text(whole)}"
+    return square(found.size_bytes, whole, max(sizes), says)
+
+
+def _has_retention(record: Record) -> bool:
+    return any(stage.retention for stage in record.stages)
+
+
+def _scale(record: Record) -> tuple[float, float]:
+    """One scale for all intervals, with 1 on it."""
+    known: list[Estimate] = [stage.retention for stage in record.stages if stage.retention]
+    low, high = min([1.0, *(e.low for e in known)]), max([1.0, *(e.high for e in known)])
+    room = (high - low) * 0.06 or 0.01
+    return low - room, high + room

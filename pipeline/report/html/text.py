@@ -1,0 +1,93 @@
+"""Figures and names as text, for the page and for plotly, which reads some HTML in its texts."""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from pipeline.figures import flatten
+from pipeline.record import Spread
+from pipeline.report.html.views import Cell, Table
+
+LONGEST = 400  # characters of a setting
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and isfinite(value) else None  # type: ignore[arg-type]
+
+
+def numbers(values: object) -> list[float]:
+    """A list of finite numbers, or an empty one for anything else."""
+    found = [number(value) for value in values] if isinstance(values, list) else []
+    return [] if None in found else [value for value in found if value is not None]
+
+
+def short(text: str, longest: int = 28) -> str:
+    """The text, cut in the middle where it is long: both ends of a name tell."""
+    if len(text) <= longest:
+        return text
+    half = (longest - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
+
+
+def label(text: str, longest: int = 28) -> str:
+    """A name in a plotly text: short, and escaped, for plotly takes out tags, reads entities, and takes $ for TeX."""
+    return html.escape(short(text, longest)).replace("$", "&#36;")
+
+
+def times_text(ratio: float) -> str:
+    """78.72 -> 78.7 times smaller."""
+    if ratio <= 0 or abs(ratio - 1) < 0.005:
+        return "the same"
+    return f"{ratio:.1f} times smaller" if ratio > 1 else f"{1 / ratio:.2f} times larger"
+
+
+def milliseconds(value: object) -> str:
+    """0.04321 -> 0.0432."""
+    found = number(value)
+    return "-" if found is None else f"{found:.3g}"
+
+
+def duration_text(seconds: float | None) -> str:
+    """How long something took: 12.3 s, 4 min 10 s, 2 h 05 min."""
+    if seconds is None:
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def spread_text(spread: Spread | None, with_count: bool = True) -> str:
+    """0.9876 ± 0.0012 (3 seeds)."""
+    if spread is None:
+        return "-"
+    deviation = "" if spread.deviation is None else f" ± {spread.deviation:.4f}"
+    return f"{spread.mean:.4f}{deviation}" + (f" ({spread.count} seeds)" if with_count and spread.count > 1 else "")
+
+
+def count_of(count: int, one: str, many: str = "") -> str:
+    """1 limit, 2 limits."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def joined(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return ", ".join(words[:-1]) + f" and {words[-1]}" if len(words) > 1 else "".join(words)
+
+
+def settings_table(caption: str, settings: Mapping[str, Any], most: int = 80) -> Table:
+    """Nested JSON as a table of dotted keys; the rest of a long one is counted."""
+    flat = flatten(dict(settings))
+    rows: list[Sequence[Cell]] = [[key, _value(value)] for key, value in list(flat.items())[:most]]
+    if len(flat) > most:
+        rows.append(["…", f"{len(flat) - most:,} more in record.json"])
+    return Table(caption, ["key", "value"], rows, words=frozenset({1}))
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else "-" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
