@@ -1,0 +1,39 @@
+"""Predictions as JSON: python predict.py INPUTS, an .npz with an array for each input or an .npy for the only one."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+HERE = Path(__file__).resolve().parent
+NUMPY = {"float": "float32", "double": "float64"}  # the other types have the same name in ONNX and in numpy
+
+
+def check(given: dict[str, Any], ports: list[Any]) -> None:
+    """End with one message where names, dtypes or shapes are not what the model takes."""
+    if set(given) != {port.name for port in ports}:
+        sys.exit(f"the inputs are {sorted(given)}; expected {sorted(port.name for port in ports)}")
+    for port in ports:
+        found, kind = given[port.name], port.type.removeprefix("tensor(").removesuffix(")")
+        if found.dtype != NUMPY.get(kind, kind):
+            sys.exit(f"the input {port.name} has the dtype {found.dtype}; expected {NUMPY.get(kind, kind)}")
+        fits = [not isinstance(a, int) or a == b for a, b in zip(port.shape, found.shape, strict=False)]
+        if found.ndim != len(port.shape) or not all(fits):
+            sys.exit(f"the input {port.name} has the shape {list(found.shape)}; expected {port.shape}")
+
+
+if __name__ == "__main__":
+    loaded = np.load(sys.argv[1]) if len(sys.argv) == 2 else sys.exit(__doc__)
+    session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
+    arrays = dict(loaded) if hasattr(loaded, "files") else {session.get_inputs()[0].name: loaded}
+    check(arrays, session.get_inputs())
+    names = [port.name for port in session.get_outputs()]
+    outputs = dict(zip(names, session.run(names, arrays), strict=True))
+    shown: Any = {name: values.tolist() for name, values in outputs.items()}
+    if classes := json.loads((HERE / "model.json").read_text())["classifier"]:  # softmax, at its largest
+        best = [(row.argmax(), 1 / np.exp(row - row.max()).sum()) for row in outputs[classes["output"]].astype(float)]
+        shown = [{"label": classes["labels"][place], "score": share} for place, share in best]
+    sys.stdout.write(json.dumps(shown) + "\n")

@@ -1,0 +1,203 @@
+"""A folder to deploy, made from a run folder alone: the model, what runs it, what it takes and gives, digests."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from pipeline import journal
+from pipeline.errors import ConfigError, blame
+from pipeline.exact import digest
+from pipeline.measure.size import size_bytes
+from pipeline.model import OnnxModel
+from pipeline.record import Interface, ModelRecord, Port, Record
+from pipeline.report.terminal import interval_text
+
+SCHEMA_VERSION = 1
+PREDICT = Path(__file__).parent / "deployment" / "predict.py"
+RUNTIME = ("onnxruntime", "numpy")
+
+README = """# {name}
+
+The model of the run `{run}`: {size:,} bytes, score {score:.4f}, retention {kept}.
+
+    pip install -r requirements.txt
+    python predict.py inputs.npz    # an array for each input, by name; JSON comes out
+    sha256sum -c SHA256SUMS
+
+model.json has the inputs and outputs with shapes, dtypes and the values seen in training, labels, preprocessing,
+what was measured, digests and versions.
+"""
+
+
+def package(run: Path, output: Path) -> Path:
+    """Make the folder `output`, whole or not at all, and give it.
+
+    Args:
+        run: a run folder; its code and data are not needed.
+        output: a folder that is not there yet, or is empty.
+
+    Raises:
+        ConfigError: the run has no last model, its file is not the one that was measured, or the output is taken.
+    """
+    record = _record(run)
+    final = _final(record, run)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError("it is there already", where=str(output), expected="a folder that is new or empty")
+    with _whole(output) as made:
+        _copy(run / final.file, made)
+        content = describe(record, final, made / "model.onnx")
+        (made / "model.json").write_text(json.dumps(content, indent=2) + "\n")
+        shutil.copyfile(PREDICT, made / "predict.py")
+        (made / "requirements.txt").write_text("".join(f"{name}=={_version(record, name)}\n" for name in RUNTIME))
+        (made / "README.md").write_text(_readme(record, final))
+        (made / "SHA256SUMS").write_text(_sums(made))
+    return output
+
+
+def describe(record: Record, final: ModelRecord, graph: Path) -> dict[str, Any]:
+    """What stands in model.json.
+
+    `classifier` is null unless predictions are logits of classes; then it has the output and its labels in order.
+    """
+    ports = record.interface or interface_of(graph)
+    kept = ("size_bytes", "payload_bytes", "params", "macs", "compression_ratio", "score", "retention", "drop")
+    figures = final.model_dump(mode="json", include={*kept, "test_samples", "validation_score"})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": record.config.get("name", record.run),
+        "run": record.run,
+        "file": graph.name,
+        **ports.model_dump(mode="json", include={"inputs", "outputs", "labels", "preprocessing"}),
+        "classifier": classifier(ports, final),
+        "figures": {**figures, "verdict": record.verdict},
+        "digests": {"model": _sha256(graph), "data": record.data},
+        "versions": record.environment.get("versions", {}),
+        "seed": record.seed,
+        "started": record.started,
+    }
+
+
+def classifier(ports: Interface, final: ModelRecord) -> dict[str, Any] | None:
+    """The output with the logits of classes, and the labels in order; None where predictions are something else.
+
+    Classes are measured where predictions are logits (N, classes) and nowhere else, so that they are there tells it. A
+    class without a name has its number.
+    """
+    output, names = ports.outputs[0], ports.labels
+    if not final.classes or len(output.shape) != 1:
+        return None
+    count = output.shape[0] if output.shape[0] > 0 else len(names)
+    labels = [names[i] if i < len(names) else str(i) for i in range(count)]
+    return {"output": output.name, "labels": labels} if labels else None
+
+
+def interface_of(graph: Path) -> Interface:
+    """Names, shapes and dtypes of a file's inputs and outputs, for a run that did not keep them; -1 is any length."""
+    import onnx
+
+    content = onnx.load(graph, load_external_data=False).graph
+    weights = {tensor.name for tensor in content.initializer}
+    inputs = [_port(value) for value in content.input if value.name not in weights]
+    return Interface(inputs=inputs, outputs=[_port(value) for value in content.output])
+
+
+def _port(value: Any) -> Port:
+    import onnx
+
+    kind = value.type.tensor_type
+    shape = [axis.dim_value if axis.HasField("dim_value") else -1 for axis in kind.shape.dim[1:]]
+    return Port(name=value.name, shape=shape, dtype=onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name)
+
+
+def _record(run: Path) -> Record:
+    if not (run / "record.json").is_file():
+        raise ConfigError("this is no run folder", where=str(run), expected="a record.json")
+    with blame(ConfigError, str(run)):
+        return Record.load(run.resolve())
+
+
+def _final(record: Record, run: Path) -> ModelRecord:
+    """The last model of a chain that came to its end, its file as it was measured."""
+    again = f"Go on with it: shrink resume {run}"
+    if record.failure:
+        raise ConfigError(f"it ended in {record.failure.where}, so it has no last model", where=str(run), fix=again)
+    if record.final is None or not _has_ended(run):
+        raise ConfigError("it has not come to its end, so it has no last model", where=str(run), fix=again)
+    file, folder = run / record.final.file, run / record.final.folder
+    if not file.is_file():
+        raise ConfigError("the model's file is gone", where=str(file), fix=again)
+    if record.final.form == "onnx" and digest(folder) != record.final.digest:
+        raise ConfigError("the model is not the one that was measured", where=str(folder), fix=again)
+    with blame(ConfigError, str(file), fix=again):
+        size = size_bytes(OnnxModel(file, {}))
+    if size != record.final.size_bytes:
+        expected = f"the {record.final.size_bytes:,} bytes that were measured"
+        raise ConfigError(f"the model has {size:,} bytes", where=str(file), expected=expected, fix=again)
+    return record.final
+
+
+def _has_ended(run: Path) -> bool:
+    """Whether the journal has an end after its last start; a run without a journal is taken at its word."""
+    with blame(ConfigError, str(run / "journal.jsonl")):
+        events = [event["event"] for event in journal.read(run / "journal.jsonl")]
+    ends = [event for event in events if event in ("start", "end")]
+    return not ends or ends[-1] == "end"
+
+
+def _copy(file: Path, made: Path) -> None:
+    """Copy the graph as model.onnx and its external data to where the graph looks for it, compared by digest."""
+    graph, *data = OnnxModel(file, {}).files()
+    places = {graph: made / "model.onnx"}
+    for part in data:
+        if not part.resolve().is_relative_to(graph.parent.resolve()):
+            raise ConfigError(f"its data lies elsewhere, at {part}", where=str(graph), expected="data beside the graph")
+        places[part] = made / part.relative_to(graph.parent)
+    for source, place in places.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, place)
+        if _sha256(source) != _sha256(place):
+            raise ConfigError("the copy differs from the file", where=str(source), fix="Look at the disk, then repeat")
+
+
+@contextmanager
+def _whole(output: Path) -> Iterator[Path]:
+    """A folder beside `output` that takes its place at the end, or goes."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        yield made
+        made.chmod(0o755)
+        os.replace(made, output)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _version(record: Record, name: str) -> str:
+    """The version that the model was measured with; that which is installed for a record that does not say."""
+    versions = record.environment.get("versions")
+    found = versions.get(name) if isinstance(versions, dict) else None
+    return str(found or metadata.version(name))
+
+
+def _readme(record: Record, final: ModelRecord) -> str:
+    kept = interval_text(final.retention) if final.retention else "not measured"
+    name = str(record.config.get("name", record.run))
+    return README.format(name=name, run=record.run, size=final.size_bytes, score=final.score, kept=kept)
+
+
+def _sums(folder: Path) -> str:
+    """What `sha256sum -c` reads."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return "".join(f"{_sha256(path)}  {path.relative_to(folder)}\n" for path in files)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

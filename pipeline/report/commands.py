@@ -1,0 +1,51 @@
+"""How to make a run or a comparison again and how to go on with it, as the words of commands."""
+
+import re
+import shlex
+from pathlib import Path
+
+from pipeline.comparison import ComparisonRecord
+from pipeline.record import Record
+from pipeline.report.terminal import shown
+
+Words = list[str]
+
+
+def reproduce(record: Record) -> list[Words]:
+    """The commands that make the run again; none where it was not made from a pipeline file."""
+    if not record.origin:
+        return []
+    words = ["shrink", "run", record.origin.file]
+    if record.origin.strategy:
+        words += ["--strategy", record.origin.strategy]
+    settings = [setting for setting in record.origin.overrides if not setting.startswith("seed=")]
+    for setting in (*settings, f"seed={record.seed}"):
+        words += ["--set", setting]
+    return [*_checkout(record), words]
+
+
+def go_on(record: Record) -> list[Words]:
+    """The commands that resume the run, build its reports again, and make a folder to deploy where there is a model."""
+    folder = str(shown(Path(record.folder)))
+    return [["shrink", word, folder] for word in ("resume", "report", *(["package"] if record.final else []))]
+
+
+def compare_again(record: ComparisonRecord) -> list[Words]:
+    """The commands that make the comparison again, and build its reports."""
+    files = list(dict.fromkeys(record.origins))
+    settings = [word for setting in record.overrides for word in ("--set", setting)]
+    words = ["shrink", "compare", *(["--runs"] if record.of_runs else []), *files, *settings]
+    again = [words] if files else []
+    return [*again, ["shrink", "report", str(shown(Path(record.folder)))]]
+
+
+def lines(commands: list[Words]) -> str:
+    """Commands as a shell takes them, one a line."""
+    return "\n".join(map(shlex.join, commands))
+
+
+def _checkout(record: Record) -> list[Words]:
+    commit, dirty = record.environment.get("git_commit"), record.environment.get("git_dirty")
+    # Anything but a commit's name might be an option.
+    is_known = isinstance(commit, str) and re.fullmatch("[0-9a-f]{7,64}", commit)
+    return [["git", "checkout", str(commit)]] if is_known and not dirty else []

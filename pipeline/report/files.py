@@ -1,0 +1,115 @@
+"""The files of a run or a comparison that others read: summary.md, junit.xml, report.html."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.comparison import FILE, ComparisonRecord
+from pipeline.errors import ConfigError, blame
+from pipeline.record import Record
+from pipeline.report.junit import junit
+from pipeline.report.summary import comparison_summary, summary
+
+LOG = logging.getLogger("shrinkline")
+
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+STEP_SUMMARY_BYTES = 1 << 20  # GitHub shows nothing of a step that wrote more
+
+Write = Callable[[Path], object]
+
+
+def write_files(record: Record) -> None:
+    """Write what is read of a run into its folder, and append the summary to GitHub's of the step, where there is one.
+
+    A disk that is full or a file that cannot be written is a warning: how the run itself ended is told by its caller.
+    A run that is part of a comparison is not appended; the comparison is.
+    """
+    for name, write in run_files(record).items():
+        _try(Path(record.folder) / name, write)
+    if record.comparison is None:
+        _append_to_step(summary(record))
+
+
+def write_comparison_files(record: ComparisonRecord) -> None:
+    """Like `write_files`, of a comparison."""
+    for name, write in comparison_files(record).items():
+        _try(Path(record.folder) / name, write)
+    _append_to_step(comparison_summary(record))
+
+
+def run_files(record: Record) -> dict[str, Write]:
+    """By name what writes each file of a run to a path."""
+
+    def html(path: Path) -> object:  # plotly takes its time
+        from pipeline.report.html import write_report
+
+        return write_report(record, path)
+
+    return {
+        "summary.md": lambda path: path.write_text(summary(record), encoding="utf-8"),
+        "junit.xml": lambda path: path.write_bytes(junit(record)),
+        "report.html": html,
+    }
+
+
+def comparison_files(record: ComparisonRecord) -> dict[str, Write]:
+    """By name what writes each file of a comparison to a path."""
+
+    def html(path: Path) -> object:  # plotly takes its time
+        from pipeline.report.html import write_comparison
+
+        return write_comparison(record, path)
+
+    return {
+        "summary.md": lambda path: path.write_text(comparison_summary(record), encoding="utf-8"),
+        "report.html": html,
+    }
+
+
+def files_of(folder: Path) -> dict[str, Write]:
+    """By name what writes each file into the folder of a run or a comparison.
+
+    Raises:
+        ConfigError: it is neither, or its record is damaged.
+    """
+    place = folder.resolve()
+    with blame(ConfigError, str(folder)):
+        if (place / FILE).is_file():
+            return comparison_files(ComparisonRecord.load(place))
+        if (place / "record.json").is_file():
+            return run_files(Record.load(place))
+    raise ConfigError("this is no run folder", where=str(folder), expected=f"a record.json or a {FILE}")
+
+
+def write_whole(path: Path, write: Write) -> None:
+    """Write a file whole or not at all, with what writes it to a path."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _try(path: Path, write: Write) -> None:
+    try:
+        write_whole(path, write)
+    except (OSError, MemoryError) as error:
+        LOG.warning("%s is not written: %s", path, error)
+
+
+def _append_to_step(text: str) -> None:
+    """Add a summary to the step's, where it still fits: of one that is too long GitHub shows nothing."""
+    target = os.environ.get(STEP_SUMMARY)
+    if not target:
+        return
+    try:
+        with Path(target).open("ab") as file:
+            added = f"{text.rstrip()}\n\n".encode()
+            if file.tell() + len(added) > STEP_SUMMARY_BYTES:
+                LOG.warning("the summary does not fit in that of the step, %s, any more", target)
+            else:
+                file.write(added)
+    except OSError as error:
+        LOG.warning("the summary of the step is not written: %s", error)

@@ -1,0 +1,67 @@
+"""junit.xml: a case a gate, for the CI systems that show tests."""
+
+import re
+from io import BytesIO
+
+from junitparser import Error, Failure, Skipped, TestCase, TestSuite
+
+from pipeline.record import GateRecord, Record
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit(record: Record) -> bytes:
+    """The document: one suite for the run, its gates as cases, and an error where the run ended early.
+
+    A gate that failed is a failure. One that is inconclusive or was skipped is skipped, unless the budget says what it
+    counts as: a failure, or passed with the message in the output.
+    """
+    suite = TestSuite(_clean(record.run))
+    suite.timestamp = record.started[:19]  # the schemas want it without a zone
+    suite.add_testcases(_cases(record))  # the sums are made here; the time is the run's and not the cases'
+    suite.time = seconds(record)
+    content = BytesIO()
+    suite.write(content, pretty=True)
+    return content.getvalue()
+
+
+def seconds(record: Record) -> float:
+    """What the results of a run took to make, also those that were found in the store."""
+    measured = [record.baseline] if record.baseline else []
+    return round(sum(found.seconds for found in (*measured, *record.stages)), 3)
+
+
+def _cases(record: Record) -> list[TestCase]:
+    name = str(record.config.get("name", record.run))
+    if record.failure:
+        return [_case(name, record.failure.where or "run", Error(_clean(record.failure.message), "failure"))]
+    if not record.gates:
+        return [_case(name, "run")]
+    return [_of_gate(name, gate) for gate in record.gates]
+
+
+def _of_gate(name: str, gate: GateRecord) -> TestCase:
+    text = _clean(f"{gate.verdict}: {gate.message}")
+    if gate.verdict == "fail" or gate.counts_as == "fail":
+        failure = Failure(_clean(gate.message), gate.verdict)
+        failure.text = f"{text}\n{_clean(gate.fix)}".strip()
+        return _case(name, gate.name, failure)
+    if gate.verdict == "pass":
+        return _case(name, gate.name)
+    if gate.counts_as in ("pass", "warn"):
+        case = _case(name, gate.name)
+        case.system_out = f"{text}\n{_clean(gate.fix)}".strip()
+        return case
+    return _case(name, gate.name, Skipped(_clean(f"{gate.message} {gate.fix}".strip()), gate.verdict))
+
+
+def _case(classname: str, name: str, result: Error | Failure | Skipped | None = None) -> TestCase:
+    case = TestCase(_clean(name), _clean(classname), 0.0)
+    if result is not None:
+        case.result = [result]
+    return case
+
+
+def _clean(text: str) -> str:
+    """Without the characters that no XML may hold."""
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,0 +1,112 @@
+"""Records made by hand, with every field that the files show."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.comparison import ComparisonRecord, StrategyRecord, Timing
+from pipeline.record import ClassMeasure, Failure, Flips, GateRecord, ModelRecord, Origin, Record, Spread, StageRecord
+from pipeline.statistics import Estimate
+
+KEPT = Estimate(value=0.98, low=0.97, high=0.99)
+
+
+def measured(**changes: Any) -> dict[str, Any]:
+    figures = {"size_bytes": 12_000, "payload_bytes": 11_000, "params": 2740, "macs": 157_000, "score": 0.9}
+    place = {"form": "onnx", "folder": "m", "file": "m/model.onnx", "digest": "d", "predictions": "p"}
+    return {**figures, **place, "test_samples": 400, "seconds": 1.25, "finished": "now", **changes}
+
+
+def gate(**changes: Any) -> GateRecord:
+    given: dict[str, Any] = {
+        "name": "retention",
+        "limit": 0.95,
+        "value": 0.98,
+        "verdict": "pass",
+        "message": "it is kept",
+    }
+    return GateRecord(**{**given, **changes})
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Callable[..., Record]:
+    """record(**changes): a run of two stages that keeps its budget."""
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    classes = [
+        ClassMeasure(
+            label=f"class {i}",
+            support=40,
+            score=0.9,
+            retention=Estimate(value=value, low=value / 2, high=value * 1.2),
+            flips=Flips(lost=i, gained=0),
+        )
+        for i, value in enumerate([1.0, 0.5, 0.9, 0.7, 0.8])
+    ]
+    small = measured(size_bytes=3_000, compression_ratio=4.0, retention=KEPT, classes=classes)
+    rows: list[Any] = [{"runtime": "onnxruntime", "ratio": {"value": 0.5, "low": 0.4, "high": 0.6}}]
+
+    def make(**changes: Any) -> Record:
+        given: dict[str, Any] = {
+            "run": "20260101-chain-ab12",
+            "folder": str(folder),
+            "started": "2026-01-01T10:00:00+00:00",
+            "config": {"name": "chain"},
+            "seed": 7,
+            "data": {},
+            "environment": {"git_commit": "a" * 40, "git_dirty": False, "versions": {"onnxruntime": "1.2.3"}},
+            "baseline": ModelRecord(**measured()),
+            "stages": [
+                StageRecord(**small, position=0, name="quantize.static", settings={}),
+                StageRecord(**small, position=1, name="benchmark.latency", settings={}, latency=rows),
+            ],
+            "gates": [gate()],
+            "verdict": "pass",
+            "origin": Origin(file="my chain.yaml", overrides=["stages.0.epochs=2"], strategy="a + b"),
+        }
+        return Record(**{**given, **changes})
+
+    return make
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Callable[..., ComparisonRecord]:
+    """comparison(**changes): a baseline, a chosen strategy, and one that failed."""
+    folder = tmp_path / "runs" / "compared"
+    folder.mkdir(parents=True)
+    figures: dict[str, Any] = {
+        "size_bytes": 3000.0,
+        "params": 2740.0,
+        "macs": 157_000.0,
+        "compression_ratio": 4.0,
+        "score": Spread(mean=0.9, deviation=0.01, count=3),
+        "retention": KEPT,
+        "validation_retention": Estimate(value=0.96, low=0.95, high=0.97),
+        "latency": [Timing(runtime="onnxruntime", threads=1, batch=1, value=0.5, low=0.4, high=0.6)],
+        "seconds": 12.0,
+    }
+
+    def make(**changes: Any) -> ComparisonRecord:
+        given: dict[str, Any] = {
+            "comparison": "20260101-strategies",
+            "folder": str(folder),
+            "started": "2026-01-01T10:00:00+00:00",
+            "origins": ["strategies.yaml"],
+            "strategies": [
+                StrategyRecord(name="baseline", size_bytes=12_000, verdicts=[None]),
+                StrategyRecord(name="quantize", claim="4x", on_front=True, chosen=True, verdicts=["pass"], **figures),
+                StrategyRecord(
+                    name="prune", failures={"1": Failure(where="stages[0]", message="it broke", exit_code=3)}
+                ),
+            ],
+            "indistinguishable": [("quantize", "prune")],
+            "choice": "quantize",
+            "choice_reason": "smallest of the strategies that keep 0.95",
+            "test_samples": 400,
+            "validation_samples": 100,
+        }
+        return ComparisonRecord(**{**given, **changes})
+
+    return make
