@@ -28,11 +28,11 @@ import onnxruntime
 import pytest
 from mlflow import MlflowClient
 
-from pipeline import tracking
 from pipeline.errors import TrackingError
 from pipeline.record import Failure, Record
 from pipeline.runner import resume, run, sync_run
-from pipeline.tracking import open_tracking
+from pipeline.tracking import connection as tracking
+from pipeline.tracking.projection import open_tracking
 
 Make = Callable[..., Any]
 

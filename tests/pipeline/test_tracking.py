@@ -22,7 +22,7 @@ from pipeline.figures import curves, flatten, metrics
 from pipeline.record import Failure, ModelRecord, Record, StageRecord
 from pipeline.runner import run
 from pipeline.statistics import Estimate
-from pipeline.tracking import open_tracking
+from pipeline.tracking.projection import open_tracking
 
 Make = Callable[..., Any]
 
@@ -257,7 +257,7 @@ def test_more_and_longer_values_than_mlflow_takes_at_once_are_logged(
     made = bare(tmp_path / "run", "large")
     made.config = {f"key{i}": i for i in range(250)} | {"long": "x" * 10_000}
     with open_tracking(made, runs) as tracking:
-        assert not tracking.problem
+        assert not tracking.to.problem
     logged = found(client, made).data.params
     assert len(logged) == 251
     assert logged["key249"] == "249"
@@ -284,10 +284,10 @@ OPEN = """
 import sys
 from pathlib import Path
 from test_tracking import bare
-from pipeline.tracking import open_tracking
+from pipeline.tracking.projection import open_tracking
 folder = Path(sys.argv[1])
 with open_tracking(bare(folder / "run", sys.argv[2]), folder / "runs") as tracking:
-    sys.exit(bool(tracking.problem))
+    sys.exit(bool(tracking.to.problem))
 """
 
 
@@ -372,6 +372,6 @@ def test_a_latency_report_of_a_users_own_shape_does_not_end_the_run() -> None:
 def test_a_database_that_is_none_costs_one_warning(tmp_path: Path, said: list[str]) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database " * 500)
     with open_tracking(bare(tmp_path / "run"), tmp_path) as tracking:
-        assert tracking.problem
+        assert tracking.to.problem
     assert len(said) == 1
     assert "file is not a database" in said[0]

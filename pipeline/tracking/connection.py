@@ -1,0 +1,177 @@
+"""A connection to MLflow that makes everything once, and that an outage costs one warning.
+
+Everything is searched by its `shrink_uid` tag before it is created, and metrics carry the times of the record: to
+project a record once more changes nothing. So a projection that broke off, at whatever request, is simply done again.
+"""
+
+import fcntl
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import TrackingError
+
+LOG = logging.getLogger("shrinkline")
+
+EXPERIMENT = "shrinkline"
+UID, PARENT = "shrink_uid", "mlflow.parentRunId"
+PARAM_LENGTH = 6000  # MLflow's limits: characters a value, entries a call
+BATCH_LENGTH = 100
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds; MLflow's own 120 would hold up a run
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is data
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+class Connection:
+    """MLflow's client, and the experiment that everything goes into.
+
+    Args:
+        runs: the default database `mlflow.db` lies here, unless MLFLOW_TRACKING_URI says otherwise.
+        later: the command that logs what an outage left out.
+    """
+
+    def __init__(self, runs: Path, later: str) -> None:
+        self.runs, self.later = runs, later
+        self.problem = ""
+
+    def open(self) -> None:
+        """Reach the server, or make the database."""
+        import mlflow
+
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.runs / 'mlflow.db').resolve()}"
+        with locked(self.runs / "mlflow.lock"):  # making the database's tables twice at once fails
+            self.client = mlflow.MlflowClient(self.uri)  # makes the database where there is none
+            self.experiment = self._experiment()
+
+    def insist(self) -> None:
+        """Raise TrackingError where there was an outage."""
+        if self.problem:
+            raise TrackingError(f"MLflow went away: {self.problem}", fix=f"Later: {self.later}")
+
+    def find(self, uid: str) -> Any:
+        """The run with this uid, None where there is none."""
+        found = self.client.search_runs([self.experiment], tagged(uid), max_results=1)
+        return found[0] if found else None
+
+    def run(self, uid: str, name: str, when: str, tags: dict[str, str]) -> Any:
+        """The run with this uid, created where there is none."""
+        given: dict[str, Any] = {"tags": {**tags, UID: uid}, "run_name": name}
+        return self.find(uid) or self.client.create_run(self.experiment, milliseconds(when), **given)
+
+    def log(
+        self,
+        run: str,
+        *,
+        when: str,
+        params: dict[str, Any] | None = None,
+        metrics: Sequence[tuple[str, float, int]] = (),
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        """Everything in as few calls as MLflow allows; metrics are (name, value, step)."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = milliseconds(when)
+        parameters = [Param(allowed(key), str(value)[:PARAM_LENGTH]) for key, value in (params or {}).items()]
+        labels = [RunTag(allowed(key), value[:PARAM_LENGTH]) for key, value in (tags or {}).items()]
+        numbers = [Metric(allowed(key), value, now, step) for key, value, step in metrics]
+        size = BATCH_LENGTH
+        for i in range(0, max(len(parameters), len(labels), len(numbers)), size):
+            self.client.log_batch(run, numbers[i : i + size], parameters[i : i + size], labels[i : i + size])
+
+    def tolerant(self, action: Callable[..., None], *args: Any) -> None:
+        """Do it, again after a pause where it fails; an outage becomes one warning, then nothing more is tried."""
+        if self.problem:
+            return
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        tries = 1 + int(os.environ.get(RETRIES) or 2)
+        for i in range(tries):
+            try:
+                with _requests_once():
+                    action(*args)
+                return
+            except (MlflowException, SQLAlchemyError, OSError, ImportError, TrackingError) as error:
+                problem = (str(error).splitlines() or [type(error).__name__])[0]
+            if i + 1 < tries:
+                time.sleep(2**i)
+        self.problem = problem
+        LOG.warning(
+            "MLflow tracking stopped: %s; the run folder has everything; later: %s",
+            problem,
+            self.later,
+        )
+
+    def _experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+        found = self.client.get_experiment_by_name(name)
+        if found:
+            return str(found.experiment_id)
+        local = self.uri.startswith("sqlite:")
+        place = (self.runs / "mlartifacts").resolve().as_uri() if local else None
+        try:
+            return str(self.client.create_experiment(name, artifact_location=place))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+                raise
+            return str(self.client.get_experiment_by_name(name).experiment_id)
+
+
+def tagged(uid: str) -> str:
+    """A search for what carries this uid; the name of a run is that of a user's file and may hold a quote."""
+    quote = '"' if "'" in uid else "'"
+    return f"tags.{UID} = {quote}{uid}{quote}"
+
+
+def milliseconds(when: str) -> int:
+    """MLflow's clock."""
+    return int(datetime.fromisoformat(when).timestamp() * 1000)
+
+
+def allowed(name: str) -> str:
+    """A name that MLflow takes: letters, digits, and _ - . : / and space."""
+    return re.sub(r"[^\w\-./: ]", "_", name)
+
+
+@contextmanager
+def _requests_once() -> Iterator[None]:
+    """Our settings for MLflow's client. It sends a request once: its own retry would create a second run where the
+    first was created and only the answer was lost; `_tolerant` searches again first.
+    """
+    changed = {RETRIES: "0"} | {name: os.environ.get(name) or value for name, value in DEFAULTS.items()}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """A lock of the kernel's; gives whether it is ours, which can only be false where we do not wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            ours = True
+        except BlockingIOError:
+            ours = False
+        yield ours
