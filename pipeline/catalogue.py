@@ -64,6 +64,15 @@ def pipeline_schema() -> dict[str, Any]:
     own = {"type": "object", "required": ["use"], "properties": {"use": {"type": "string", "pattern": r"\.py$|:"}}}
     definitions["StageConfig"] = {"oneOf": [*choices, own]}
     _open_references(definitions)
+    lists = schema["properties"]["stages"]
+    schema["properties"]["strategies"] = {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": {key: lists[key] for key in ("type", "items", "minItems")},
+        "description": "in place of stages: a name to each list of stages, for `shrink compare`",
+    }
+    schema["required"] = [key for key in schema["required"] if key != "stages"]
+    schema["oneOf"] = [{"required": [key]} for key in ("stages", "strategies")]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.gate_cli import data_even_of_a_failure, expect, gate
+from pipeline.report_cli import package, report
 from pipeline.store_cli import app as store_app
 
 app = typer.Typer(
@@ -22,11 +24,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.add_typer(store_app)
 
+Strategy = Annotated[str | None, typer.Option(help="Which one of a file with `strategies:`.", show_default=False)]
 Config = Annotated[Path, typer.Argument(help="A pipeline file in YAML.", show_default=False)]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Such as stages.1.temperature=2.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Runs = Annotated[Path, typer.Option(help="Where run folders and the MLflow database are made.")]
 RequireTracking = Annotated[bool, typer.Option("--require-tracking", help="Exit 7 where MLflow is down.")]
 LockTimeout = Annotated[float | None, typer.Option(help="Seconds to wait for a run that makes the same; then exit 75.")]
 Processes = Annotated[
@@ -46,11 +49,13 @@ BUG, INTERRUPTED = 70, 130
 def run(
     config: Config,
     overrides: Overrides = [],  # noqa: B006  # typer reads it and does not keep it
-    runs: Annotated[Path, typer.Option(help="Where run folders and the MLflow database are made.")] = Path("runs"),
+    strategy: Strategy = None,
+    runs: Runs = Path("runs"),
     register: Annotated[str | None, typer.Option(help="Register the last model in MLflow under this name.")] = None,
     require_tracking: RequireTracking = False,
     lock_timeout: LockTimeout = None,
     processes: Processes = None,
+    in_comparison: Annotated[str | None, typer.Option(hidden=True)] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
@@ -59,20 +64,56 @@ def run(
     Exit codes: 0 done, 1 the budget failed, 2 config, 3 a stage failed, 4 disk or memory ran out, 5 inconclusive,
     7 tracking required and down, 75 a lock timed out, 130 and 143 interrupted.
     """
-    _log(debug)
     from pipeline import runner
 
-    with redirect_stdout(sys.stderr):  # a user's file may print; standard output is data
+    alone = in_comparison is None  # a comparison times all models in turns, and logs when everything is there
+    with data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):  # a user's file may print; stdout is data
         record = runner.run(
             config,
             overrides=overrides,
+            strategy=strategy,
             runs=runs,
             register=register,
+            comparison=in_comparison,
+            track=alone,
+            benchmarks=alone,
             require_tracking=require_tracking,
             lock_timeout=lock_timeout,
             processes=processes,
         )
     return _end(record, as_json)
+
+
+@app.command()
+def compare(
+    paths: Annotated[list[Path], typer.Argument(help="Pipeline files; with --runs run folders.", show_default=False)],
+    of_runs: Annotated[bool, typer.Option("--runs", help="Compare runs that are there; runs nothing.")] = False,
+    overrides: Overrides = [],  # noqa: B006
+    jobs: Annotated[int, typer.Option(min=1, help="Strategies that run at a time; benchmarks come afterwards.")] = 1,
+    into: Annotated[Path, typer.Option(help="Where run folders and the MLflow database are made.")] = Path("runs"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Run all strategies of one file or several, time them in turns, and say which differ and which to choose.
+
+    Exit codes: 0 all ran, 2 config, 130 and 143 interrupted, else that of the first strategy that failed; the others
+    are run and compared all the same.
+    """
+    from pipeline.compare import compare as comparing
+    from pipeline.report.comparison import show
+
+    if of_runs and (overrides or jobs > 1):
+        raise UsageError("--set and --jobs are for pipeline files: with --runs nothing is run")
+    with redirect_stdout(sys.stderr):
+        if of_runs:
+            record = comparing.compare_runs(paths, runs=into)
+        else:
+            record = comparing.compare(paths, overrides=overrides, runs=into, jobs=jobs)
+    if as_json:
+        print(record.model_dump_json(indent=2))  # noqa: T201
+    else:
+        show(record, _console())
+    return next((f.exit_code for s in record.strategies for f in s.failures.values()), 0)
 
 
 @app.command()
@@ -85,10 +126,9 @@ def resume(
     debug: Debug = False,
 ) -> int:
     """Go on with a run that was stopped or killed, in its folder, with as many processes. Exit codes as `run`."""
-    _log(debug)
     from pipeline import runner
 
-    with redirect_stdout(sys.stderr):
+    with data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):
         record = runner.resume(run, require_tracking=require_tracking, lock_timeout=lock_timeout, processes=processes)
     return _end(record, as_json)
 
@@ -100,26 +140,31 @@ def sync(
     debug: Debug = False,
 ) -> int:
     """Log to MLflow what it missed while it was down; what it has already is not logged again."""
-    _log(debug)
     from pipeline.runner import sync_run
 
-    for folder in run or sorted(file.parent for file in runs.glob("*/record.json")):
+    kinds = ("record.json", "comparison.json")
+    for folder in run or sorted(file.parent for kind in kinds for file in runs.glob(f"*/{kind}")):
         with redirect_stdout(sys.stderr):
             done = sync_run(folder)
         print(f"{folder.name}: {'logged' if done else 'nothing to do'}")  # noqa: T201
     return 0
 
 
-def _end(record: Any, as_json: bool) -> int:
-    """Print a run and give its exit code."""
+def _console() -> Any:
+    """Where results are shown: as wide as the terminal, or wide enough for the table."""
     from rich.console import Console
 
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _end(record: Any, as_json: bool) -> int:
+    """Print a run and give its exit code."""
     from pipeline.report.terminal import show
 
     if as_json:
         print(record.model_dump_json(indent=2))  # noqa: T201
     else:
-        show(record, Console(width=None if sys.stdout.isatty() else 160))
+        show(record, _console())
     return EXIT_CODES[record.verdict]
 
 
@@ -127,13 +172,13 @@ def _end(record: Any, as_json: bool) -> int:
 def plan(
     config: Config,
     overrides: Overrides = [],  # noqa: B006
+    strategy: Strategy = None,
     runs: Annotated[Path, typer.Option(help="Where run folders and the store are.")] = Path("runs"),
     explain: Annotated[bool, typer.Option("--explain", help="Say why a stage would run again.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
     """Show what would run, what is stored already, and what looks suspicious; nothing is trained."""
-    _log(debug)
     from rich.console import Console
 
     from pipeline.build import build
@@ -145,7 +190,7 @@ def plan(
 
     store = Store(runs / "store")
     with redirect_stdout(sys.stderr):
-        loaded, source = load_config(config, overrides)
+        loaded, source = load_config(config, overrides, strategy)
         set_seed(loaded.seed)
         built = build(loaded, source)
     if as_json:
@@ -172,13 +217,21 @@ def stages(as_json: AsJson = False) -> int:
 @app.command()
 def schema(
     record: Annotated[bool, typer.Option("--record", help="Of record.json instead of the pipeline file.")] = False,
+    comparison: Annotated[bool, typer.Option("--comparison", help="Of comparison.json instead.")] = False,
 ) -> int:
-    """Print the JSON Schema of a pipeline file, for editors; or of record.json."""
-    from pipeline.catalogue import pipeline_schema
-    from pipeline.record import schema as record_schema
+    """Print the JSON Schema of a pipeline file, for editors; or of record.json or comparison.json."""
+    from pipeline import catalogue
+    from pipeline import comparison as comparisons
+    from pipeline import record as records
 
-    print(json.dumps(record_schema() if record else pipeline_schema(), indent=2))  # noqa: T201
+    made = records.schema if record else comparisons.schema if comparison else catalogue.pipeline_schema
+    print(json.dumps(made(), indent=2))  # noqa: T201
     return 0
+
+
+for command in (gate, expect, report, package):
+    app.command()(command)
+app.add_typer(store_app)
 
 
 def main() -> None:
@@ -187,6 +240,7 @@ def main() -> None:
     if int(os.environ.get("RANK", "0")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.exit(_train_along())
     debug = "--debug" in sys.argv
+    _log(debug)
     try:
         code: Any = app(standalone_mode=False)
     except UsageError as error:

@@ -6,18 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from pipeline.budget import Budget, Strict
 from pipeline.errors import ConfigError
 from pipeline.use import Reference, nearest
 
 Path_ = tuple[str | int, ...]
 
-
-class Strict(BaseModel):
-    """Frozen, and a key that is not a field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+Axis = Literal["size", "payload", "params", "macs", "retention", "latency", "seconds"]
 
 
 class ModelSource(Reference):
@@ -40,31 +37,28 @@ class StageConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Least(Strict):
-    """A lower limit."""
+class Comparing(Strict):
+    """`compare:`: how the strategies of a file, or several files, are compared."""
 
-    min: float = Field(gt=0, le=1)
+    seeds: int = Field(default=1, ge=1, le=100, description="trainings of each strategy, from `seed` on")
+    axes: tuple[Axis, ...] = Field(
+        default=("size", "retention"), min_length=2, max_length=3, description="of the Pareto front"
+    )
+    least: Axis = Field(default="size", description="what the chosen strategy has least of")
+    retention: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="kept on validation; as the budget unless given",
+    )
+    claims: dict[str, str] = Field(default={}, description="what is promised of a strategy, shown beside what it does")
 
-
-class MostBytes(Strict):
-    """An upper limit such as `40 kB` (1000 bytes each) or `1 MiB`."""
-
-    max: ByteSize
-
-
-class Most(Strict):
-    """An upper limit of a count."""
-
-    max: int = Field(gt=0)
-
-
-class Budget(Strict):
-    """What the last model must keep to, for `shrink run` to succeed."""
-
-    retention: Least | None = Field(default=None, description="of the baseline's score; the interval decides")
-    size: MostBytes | None = Field(default=None, description="bytes of the file to deploy")
-    params: Most | None = None
-    macs: Most | None = None
+    @field_validator("axes")
+    @classmethod
+    def _no_axis_twice(cls, axes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(axes)) < len(axes):
+            raise ValueError("each axis once")
+        return axes
 
 
 def _folder_name(name: Any) -> Any:
@@ -86,6 +80,7 @@ class PipelineConfig(Strict):
     )
     stages: list[StageConfig] = Field(min_length=1)
     budget: Budget = Budget()
+    compare: Comparing = Comparing()
     seed: int = Field(default=0, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     folder: Path = Field(default=Path(), exclude=True, description="where files are looked for; the file's own folder")
@@ -98,6 +93,9 @@ class _Loader(yaml.SafeLoader):
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, [*"-+0123456789"])
 
+
+BASELINE = "baseline"
+STRATEGY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ +-]*")
 
 EXPECTED = {
     "dict_type": "a mapping, such as {min: 0.95}",
@@ -135,6 +133,42 @@ class Source:
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, str(self.path))
+
+    def strategies(self) -> list[str]:
+        """The names under `strategies:`; none in a file with `stages:`.
+
+        Raises:
+            ConfigError: there are both, or what stands there are no named lists.
+        """
+        if "strategies" not in self.data:
+            return []
+        where, named = self.place(("strategies",)), self.data["strategies"]
+        if "stages" in self.data:
+            raise ConfigError("there are both `stages` and `strategies`", where=where, fix="Keep one of them")
+        if not isinstance(named, dict) or not named:
+            raise ConfigError("`strategies` does not fit", where=where, expected="a name to each list of stages")
+        for name in named:
+            if not isinstance(name, str) or not STRATEGY.fullmatch(name) or name == BASELINE:
+                fix = f"Use letters, digits, spaces and + - _, and not `{BASELINE}`"
+                raise ConfigError(f"`{name}` is no name of a strategy", where=where, fix=fix)
+        return list(named)
+
+    def choose(self, strategy: str | None) -> None:
+        """Make the stages of a strategy those of the file."""
+        names, where = self.strategies(), str(self.path)
+        if strategy is None and names:
+            fix = "Choose one with --strategy, or compare them: shrink compare"
+            raise ConfigError(f"it has the strategies {', '.join(names)}", where=where, fix=fix)
+        if strategy is None:
+            return
+        if not names:
+            raise ConfigError("it has `stages`, not `strategies`", where=where, fix="Leave out --strategy")
+        if strategy not in names:
+            raise ConfigError(f"there is no strategy `{strategy}`{nearest(strategy, names)}", where=where)
+        self.data["stages"] = self.data.pop("strategies")[strategy]
+        at = ("strategies", strategy)
+        chosen = {("stages", *key[2:]): line for key, line in self.lines.items() if key[:2] == at}
+        self.lines = {key: line for key, line in self.lines.items() if key[0] != at[0]} | chosen
 
     def override(self, assignment: str) -> None:
         """Apply one `a.b.0.c=value`; the value is YAML."""
@@ -182,20 +216,34 @@ class Source:
                 self._walk(value, (*path, i))
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> tuple[PipelineConfig, Source]:
-    """The config in a file, with overrides applied.
+def load_config(
+    path: Path, overrides: Sequence[str] = (), strategy: str | None = None
+) -> tuple[PipelineConfig, Source]:
+    """The config in a file, with overrides applied; of a file with `strategies:` that of one of them.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, or has a key or value that does not fit.
+        ConfigError: it cannot be read, is not YAML, has a key or value that does not fit, or no such strategy.
     """
     source = Source(path)
-    for assignment in overrides:
+    of_strategies = [assignment for assignment in overrides if assignment.startswith("strategies.")]
+    for assignment in of_strategies:
         source.override(assignment)
+    source.choose(strategy)
+    for assignment in overrides:
+        if assignment not in of_strategies:
+            source.override(assignment)
     if "folder" in source.data:
         raise ConfigError("there is no key `folder`", where=source.place(("folder",)))
     folder = path.resolve().parent
     data = {**source.data, "name": source.data.get("name") or path.stem, "folder": folder}
+    if strategy is not None:
+        data["name"] = f"{data['name']}-{slug(strategy)}"
     return validate(PipelineConfig, data, source, (), folder), source
+
+
+def slug(strategy: str) -> str:
+    """A strategy's name as part of a folder's: "distill + quantize" -> "distill-quantize"."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", strategy).strip("-")
 
 
 def validate(model: type[BaseModel], data: Any, source: Source | None, at: Path_, folder: Path) -> Any:

@@ -1,6 +1,7 @@
 """Errors that a user can act on: where, what was found, what was expected, what to do, and the exit code."""
 
 import errno
+from pathlib import Path
 from types import TracebackType
 
 _EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
@@ -17,6 +18,8 @@ class ShrinkError(Exception):
     """
 
     exit_code = 70
+    run: Path | None = None
+    """The folder of the run that it ended."""
 
     def __init__(self, found: str, *, where: str = "", expected: str = "", fix: str = "") -> None:
         super().__init__(found)

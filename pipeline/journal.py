@@ -1,10 +1,30 @@
 """journal.jsonl: what happened in a run, a line an event, each on disk before the next thing happens."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from pipeline.errors import LockTimeoutError
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of the folder of a run or a comparison, as long as this one works on it.
+
+    Raises:
+        LockTimeoutError: another one does.
+    """
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, a child does not hold it any longer
+        except OSError:
+            raise LockTimeoutError("another process works on this run", where=str(folder)) from None
+        yield
 
 
 class Journal:

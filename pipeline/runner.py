@@ -5,14 +5,13 @@
 >>> record.final.retention, record.final.file
 """
 
-import fcntl
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
 import yaml
@@ -22,80 +21,94 @@ from rich.console import Console
 from pipeline import disk, journal
 from pipeline.build import Built, build
 from pipeline.chain import Run, settings_of
+from pipeline.comparison import FILE, ComparisonRecord
 from pipeline.config import PipelineConfig, load_config
 from pipeline.environment import describe
 from pipeline.errors import (
     ConfigError,
     LockTimeoutError,
+    ShrinkError,
     blame,
 )
 from pipeline.interrupt import Interrupts
-from pipeline.journal import Journal
+from pipeline.journal import Journal, alone
 from pipeline.maker import Maker, pick_device, set_seed
 from pipeline.processes import check_division, gathered, how_many
-from pipeline.record import Record
+from pipeline.record import Origin, Record
 from pipeline.store import Store
-from pipeline.tracking import open_tracking, sync
+from pipeline.tracking.comparison import track_comparison
+from pipeline.tracking.projection import open_tracking, sync
 
 LOG = logging.getLogger("shrinkline")
+
+
+class How(TypedDict, total=False):
+    """How a run is done.
+
+    Args:
+        track: log to MLflow, as unless given.
+        require_tracking: raise TrackingError where MLflow cannot be reached.
+        lock_timeout: seconds to wait for another process that makes the same result; waits for ever unless given.
+        console: where progress is shown; standard error unless given.
+        processes: how many train together on this machine; under torchrun those that it has started.
+        benchmarks: run the stages whose figures hold on this machine alone, as unless given.
+    """
+
+    track: bool
+    require_tracking: bool
+    lock_timeout: float | None
+    console: Console | None
+    processes: int | None
+    benchmarks: bool
 
 
 def run(
     config: str | Path | PipelineConfig,
     *,
     overrides: Sequence[str] = (),
+    strategy: str | None = None,
     runs: str | Path = "runs",
     register: str | None = None,
-    track: bool = True,
-    require_tracking: bool = False,
-    lock_timeout: float | None = None,
-    console: Console | None = None,
-    processes: int | None = None,
+    comparison: str | None = None,
+    **how: Unpack[How],
 ) -> Record:
     """Run a pipeline file and give its record; the run folder `runs/<run>` holds all that it made.
 
     Args:
         config: a pipeline file, or a config made in Python.
         overrides: such as "stages.1.temperature=2".
+        strategy: which of a file's `strategies:`.
         runs: where run folders are made; the store and the default MLflow database lie there too.
         register: a name under which the last model goes into MLflow's registry.
-        track: log to MLflow.
-        require_tracking: raise TrackingError where MLflow cannot be reached.
-        lock_timeout: seconds to wait for another process that makes the same result; None waits for ever.
-        console: where progress is shown; standard error by default.
-        processes: how many train together on this machine; under torchrun those that it has started.
+        comparison: the folder of the comparison that the run is part of.
+        how: see `How`.
 
     Raises:
         ConfigError: the config cannot work; nothing was run.
         StageError: a stage failed; the record of what came before is in the run folder.
         Interruption: a stop was asked for; `resume` goes on.
     """
-    source = None
+    source, origin = None, None
     if not isinstance(config, PipelineConfig):
-        config, source = load_config(Path(config), overrides)
-    size = how_many(processes)
+        given = Path(config)
+        origin = Origin(file=str(given), folder=str(given.resolve().parent), overrides=[*overrides], strategy=strategy)
+        config, source = load_config(Path(config), overrides, strategy)
+    size = how_many(how.get("processes"))
     set_seed(config.seed)  # the task may draw a split and the model its first weights
     built = build(config, source)
     _check(built, size)
     record = start(built, Path(runs), register)
-    return _go(built, record, size, track, require_tracking, lock_timeout, console)
+    record.origin, record.comparison = origin, comparison
+    return _go(built, record, size, how)
 
 
-def resume(
-    folder: str | Path,
-    *,
-    track: bool = True,
-    require_tracking: bool = False,
-    lock_timeout: float | None = None,
-    console: Console | None = None,
-    processes: int | None = None,
-) -> Record:
+def resume(folder: str | Path, **how: Unpack[How]) -> Record:
     """Go on with a run that was stopped or killed, in its folder, with as many processes unless told; see `run`."""
     folder = Path(folder).resolve()
     events = journal.read(folder / "journal.jsonl")
     if not events or not (folder / "record.json").is_file():
         raise ConfigError("this is no run folder", where=str(folder), expected="a journal.jsonl and a record.json")
-    size = how_many(processes, _size(events))
+    size = how_many(how.get("processes"), _size(events))
     with blame(ConfigError, str(folder), fix="Start a new run"):
         earlier = Record.load(folder)
     code = _code_folder(folder)
@@ -108,17 +121,34 @@ def resume(
         LOG.warning("%s was killed in %s; if memory ran out, lower its batch_size", earlier.run, left)
     times = {(event["place"], event["key"]): event["finished"] for event in events if event["event"] == "measured"}
     anew: dict[str, Any] = {"baseline": None, "stages": [], "gates": [], "verdict": None, "failure": None}
+    anew |= {"notes": [], "interface": None, "flipped": None, "test_uses": None}
     record = earlier.model_copy(update={**anew, "warnings": [*built.warnings]})
-    return _go(built, record, size, track, require_tracking, lock_timeout, console, times)
+    return _go(built, record, size, how, times)
 
 
 def sync_run(folder: str | Path) -> bool:
-    """Log to MLflow what a run folder has and MLflow has not; gives whether there was something to do.
+    """Log to MLflow what a folder of a run or comparison has and MLflow has not; gives whether there was something.
 
     Raises:
         TrackingError: MLflow cannot be reached.
     """
-    return sync(Path(folder).resolve())
+    folder = Path(folder).resolve()
+    try:
+        with alone(folder):  # one that still runs, untracked, would be told as killed
+            if (folder / FILE).is_file():
+                return track_comparison(ComparisonRecord.load(folder), require=True)
+            with _comparison_of(folder):  # which logs its runs itself, once they are timed
+                return sync(folder)
+    except LockTimeoutError:
+        LOG.warning("%s: another process runs or logs it", folder.name)
+        return False
+
+
+def _comparison_of(folder: Path) -> AbstractContextManager[None]:
+    """Keep out the comparison that a run is part of, where there is one."""
+    name = Record.load(folder).comparison if (folder / "record.json").is_file() else None
+    above = folder.parent / name if name else None
+    return alone(above) if above and above.is_dir() else nullcontext()
 
 
 def _size(events: list[dict[str, Any]]) -> int:
@@ -172,26 +202,26 @@ def _go(
     built: Built,
     record: Record,
     size: int,
-    track: bool,
-    require: bool,
-    lock_timeout: float | None,
-    console: Console | None,
+    how: How,
     earlier: dict[tuple[str, str | None], str] | None = None,
 ) -> Record:
-    """Everything that lasts as long as a run, around it."""
+    """Everything that lasts as long as a run, around it; an error of ours knows the run that it ended."""
     folder = Path(record.folder)
     runs = folder.parent
     disk.check(built, runs)
+    console = how.get("console") or Console(stderr=True)
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
-        stack.enter_context(_alone(folder))
+        stack.enter_context(alone(folder))
         log = stack.enter_context(_journal(folder, built, size))
         stack.enter_context(_log_to(folder / "run.log"))
-        tracking = stack.enter_context(open_tracking(record, runs, require)) if track else None
-        store = Store(runs / "store", lock_timeout, interrupts.check)
+        require = how.get("require_tracking", False)
+        tracking = stack.enter_context(open_tracking(record, runs, require)) if how.get("track", True) else None
+        store = Store(runs / "store", how.get("lock_timeout"), interrupts.check)
         group = stack.enter_context(gathered(size, _told(built, record), interrupts.check))
-        maker = Maker(built, store, log, console or Console(stderr=True), interrupts, processes=group)
-        return Run(built, record, maker, tracking, earlier or {}).forwards()
+        maker = Maker(built, store, log, console, interrupts, processes=group)
+        stack.enter_context(_naming(folder))
+        return Run(built, record, maker, tracking, earlier or {}).forwards(benchmarks=how.get("benchmarks", True))
 
 
 def _told(built: Built, record: Record) -> dict[str, JsonValue]:
@@ -201,14 +231,13 @@ def _told(built: Built, record: Record) -> dict[str, JsonValue]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder."""
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, a child does not hold it any longer
-        except OSError:
-            raise LockTimeoutError("another process works on this run", where=str(folder)) from None
+def _naming(folder: Path) -> Iterator[None]:
+    """Tell an error the run that it ended."""
+    try:
         yield
+    except ShrinkError as error:
+        error.run = folder
+        raise
 
 
 @contextmanager

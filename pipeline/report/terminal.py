@@ -9,12 +9,12 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.record import ModelRecord, Record, StageRecord
+from pipeline.record import GateRecord, ModelRecord, Record, StageRecord
 from pipeline.statistics import Estimate
 
 WIDE = 126  # characters of a table with one line a row and names such as benchmark.latency
 COLUMNS = ["size", "ratio", "params", "MACs", "score", "retention [95 %]", "latency ratio [95 %]", "time"]
-VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
+VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skipped": "yellow"}
 
 
 def show(record: Record, console: Console) -> None:
@@ -22,7 +22,7 @@ def show(record: Record, console: Console) -> None:
     console.print(table(record, console.width))
     notes = [Text(note) for note in record.notes]
     notes += [Text(f"warning: {warning}", style="yellow") for warning in record.warnings]
-    notes += [Text(f"{gate.verdict}: {gate.message}", style=VERDICTS[gate.verdict]) for gate in record.gates]
+    notes += [Text(gate_text(gate), style=VERDICTS[gate.verdict]) for gate in record.gates]
     console.print(Group(*notes))
     folder = shown(Path(record.folder))
     if not _is_synced(Path(record.folder)):
@@ -33,6 +33,12 @@ def show(record: Record, console: Console) -> None:
     # Left to the terminal to wrap, so that a path can be copied whole.
     places.append(f"run: {folder}    MLflow: {_mlflow(Path(record.folder).parent)}")
     console.print(Text("\n".join(places)), soft_wrap=True)
+
+
+def gate_text(gate: GateRecord) -> str:
+    """A gate in a line: the verdict, what it counts as where that is another, what was found, what to change next."""
+    counts = f", counts as {gate.counts_as}" if gate.counts_as and gate.counts_as != gate.verdict else ""
+    return f"{gate.verdict}{counts}: {gate.message}" + (f". {gate.fix}." if gate.fix else "")
 
 
 def _is_synced(folder: Path) -> bool:

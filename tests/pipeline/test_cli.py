@@ -243,7 +243,9 @@ def test_stages_lists_every_method_with_its_settings(shrink: Make) -> None:
     assert all(name in ended.out for name in listed)
 
 
-@pytest.mark.parametrize(("args", "key"), [([], "stages"), (["--record"], "schema_version")])
+@pytest.mark.parametrize(
+    ("args", "key"), [([], "stages"), (["--record"], "schema_version"), (["--comparison"], "axes")]
+)
 def test_schema_prints_a_json_schema(shrink: Make, args: list[str], key: str) -> None:
     printed = json.loads(shrink("schema", *args).out)
     jsonschema.Draft202012Validator.check_schema(printed)
@@ -267,7 +269,11 @@ def test_register_and_overrides_reach_the_runner(shrink: Make, monkeypatch: pyte
     monkeypatch.setattr(runner, "run", run)
     shrink("run", "a.yaml", "--set", "a=1", "--set", "b=2", "--register", "tiny", "--runs", "there")
     expected = {"config": Path("a.yaml"), "overrides": ["a=1", "b=2"], "runs": Path("there"), "register": "tiny"}
-    assert given == {**expected, "require_tracking": False, "lock_timeout": None, "processes": None}
+    alone = {"strategy": None, "comparison": None, "track": True, "benchmarks": True}
+    assert given == {**expected, **alone, "require_tracking": False, "lock_timeout": None, "processes": None}
+    shrink("run", "a.yaml", "--strategy", "wide", "--in-comparison", "one")
+    member = {"strategy": "wide", "comparison": "one", "track": False, "benchmarks": False}
+    assert {name: given[name] for name in member} == member
     shrink("run", "a.yaml", "--require-tracking", "--lock-timeout", "2.5")
     assert (given["require_tracking"], given["lock_timeout"]) == (True, 2.5)
 
@@ -371,7 +377,7 @@ def test_a_run_that_another_process_works_on_is_left_alone(shrink: Make, chain: 
 def test_tracking_that_is_required_and_down_exits_7_before_any_work(
     shrink: Make, chain: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.tracking import open_tracking
+    from pipeline.tracking.projection import open_tracking
 
     monkeypatch.setattr(runner, "open_tracking", open_tracking)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # where nothing listens

@@ -43,7 +43,7 @@ def outcome(folder: Path) -> Outcome:
     """The digests of all models and deployed files of a run, and its record but for times, cached and its names."""
     files = [file for file in store.files(folder) if file.parent != folder]
     record = json.loads((folder / "record.json").read_text())
-    for name in ("run", "folder", "started"):
+    for name in ("run", "folder", "started", "origin"):
         del record[name]
     for made in [record["baseline"], *record["stages"]]:
         for name in ("seconds", "finished", "cached"):

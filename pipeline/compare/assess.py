@@ -1,0 +1,160 @@
+"""Records of runs -> the figures of each strategy, the front, the choice, and which strategies differ at all."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors.numpy import load_file
+
+from pipeline import pairwise, pareto
+from pipeline.comparison import ComparisonRecord, StrategyRecord, Timing
+from pipeline.config import BASELINE
+from pipeline.measure.gain import are_shares, lead
+from pipeline.record import Failure, ModelRecord, Record, Spread
+from pipeline.statistics import Estimate, Scores
+
+RETENTION = 0.95  # of the chosen strategy, where neither `compare:` nor the budget says
+
+
+def assess(
+    record: ComparisonRecord,
+    runs: Mapping[str, Sequence[Record]],
+    failures: Mapping[str, Mapping[str, Failure]],
+    least: str,
+    retention: float | None,
+    claims: Mapping[str, str],
+) -> None:
+    """Fill a comparison's record.
+
+    Args:
+        record: with its axes; the rest is filled.
+        runs: by strategy, one a seed.
+        failures: by strategy and seed.
+        least: the axis of which the chosen strategy has least.
+        retention: of the baseline's validation score that the chosen one keeps.
+        claims: what is promised of a strategy.
+    """
+    strategies = [strategy_record(name, made, failures.get(name, {}), claims.get(name)) for name, made in runs.items()]
+    references = _references(runs)
+    record.strategies = [baseline_record(references), *strategies] if references else strategies
+    places = {
+        run.run: os.path.relpath(run.folder, Path(record.folder).parent) for made in runs.values() for run in made
+    }
+    for strategy in record.strategies:
+        strategy.runs = [places[name] for name in strategy.runs]
+    usable = [strategy for strategy in record.strategies if strategy.size_bytes is not None]
+    on_front = pareto.front_of(usable, record.axes)
+    wanted = RETENTION if retention is None else retention
+    record.choice, record.choice_reason = pareto.choose([s for s in usable if s.name != BASELINE], least, wanted)
+    if usable and not on_front:
+        record.warnings.append(f"there is no front: no strategy has a figure of each of {', '.join(record.axes)}")
+    for strategy in usable:
+        strategy.on_front, strategy.chosen = strategy.name in on_front, strategy.name == record.choice
+    paired = _paired(runs, record.warnings)
+    record.tests = pairwise.pair_tests(paired, record.seeds[0] if record.seeds else 0)
+    record.indistinguishable = pairwise.indistinguishable(record.tests)
+    shares = are_shares(*(scores for made in paired.values() for scores in made))
+    record.notes += pairwise.sentences(record.tests, record.test_samples, shares=shares)
+
+
+def strategy_record(
+    name: str, runs: Sequence[Record], failures: Mapping[str, Failure], claim: str | None
+) -> StrategyRecord:
+    """One strategy over its seeds."""
+    made = StrategyRecord(name=name, claim=claim, failures=dict(failures), runs=[r.run for r in runs])
+    pairs = [(run, run.final) for run in runs if run.final and run.baseline]
+    if not pairs:
+        return made
+    scores = [_scores(run, found) for run, found in pairs]
+    theirs = [_scores(run, run.baseline) for run, _ in pairs]
+    changes: dict[str, Any] = _means([found for _, found in pairs])
+    changes |= {"score": _spread(scores, "scores"), "validation_score": _spread(scores, "validation_scores")}
+    for key, of in (("retention", "scores"), ("validation_retention", "validation_scores")):
+        if all(of in one for one in (*scores, *theirs)):
+            changes[key] = pairwise.retention_over_seeds([s[of] for s in scores], [t[of] for t in theirs])
+    changes["drop"] = lead([t["scores"] for t in theirs], [s["scores"] for s in scores])
+    changes["latency"] = _first(run for run, _ in pairs)
+    changes["seconds"] = fmean(sum(stage.seconds for stage in run.stages if not stage.latency) for run, _ in pairs)
+    changes["verdicts"] = [run.verdict for run, _ in pairs]
+    return made.model_copy(update=changes)
+
+
+def baseline_record(runs: Sequence[Record]) -> StrategyRecord:
+    """The reference, over its seeds: a run for each."""
+    found = [run.baseline for run in runs if run.baseline]
+    scores = [_scores(run, run.baseline) for run in runs]
+    one = Estimate(value=1.0, low=1.0, high=1.0)
+    changes: dict[str, Any] = _means(found)
+    changes |= {"score": _spread(scores, "scores"), "validation_score": _spread(scores, "validation_scores")}
+    changes |= {"retention": one, "validation_retention": one, "seconds": fmean(f.seconds for f in found)}
+    changes["latency"] = [
+        t.model_copy(update={"value": 1.0, "low": 1.0, "high": 1.0, "verdict": "same"}) for t in _first(runs)
+    ]
+    return StrategyRecord(name=BASELINE, runs=[run.run for run in runs]).model_copy(update=changes)
+
+
+def timings(run: Record) -> list[Timing]:
+    """The latency ratios of a run, of the last stage that measured any."""
+    rows = next((stage.latency for stage in reversed(run.stages) if stage.latency), [])
+    return [timing for row in rows if (timing := _timing(row))]
+
+
+def _timing(row: Mapping[str, Any]) -> Timing | None:
+    """None of a row without a ratio, as a stage of the user's may have it."""
+    ratio = row.get("ratio")
+    with suppress(ValidationError):
+        return Timing.model_validate({**row, **ratio}) if isinstance(ratio, dict) else None
+    return None
+
+
+def _first(runs: Iterable[Record]) -> list[Timing]:
+    return next((found for found in map(timings, runs) if found), [])
+
+
+def _means(found: Sequence[ModelRecord]) -> dict[str, float]:
+    names = ("size_bytes", "payload_bytes", "params", "macs", "compression_ratio")
+    return {name: fmean(getattr(model, name) for model in found) for name in names}
+
+
+def _spread(scores: Sequence[Mapping[str, Scores]], name: str) -> Spread | None:
+    if not all(name in one for one in scores):
+        return None
+    means = [float(one[name].mean()) for one in scores]
+    deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    return Spread(mean=fmean(means), deviation=deviation, count=len(means))
+
+
+def _scores(run: Record, found: ModelRecord | None) -> dict[str, Scores]:
+    """Scores of a model of a run, (N,) each: `scores` on the test split, `validation_scores` where they are kept."""
+    if found is None:
+        return {}
+    kept = load_file(Path(run.folder) / found.predictions)
+    return {name: kept[name].astype(np.float64) for name in ("scores", "validation_scores") if name in kept}
+
+
+def _references(runs: Mapping[str, Sequence[Record]]) -> list[Record]:
+    """A run for each seed, for its baseline."""
+    by_seed = dict[int, Record]()
+    for run in (run for made in runs.values() for run in made if run.baseline):
+        by_seed.setdefault(run.seed, run)
+    return [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def _paired(runs: Mapping[str, Sequence[Record]], warnings: list[str]) -> dict[str, list[Scores]]:
+    """Test scores by strategy, over the seeds that all of them have; of one that never ended there are none."""
+    made = {name: {run.seed: run for run in found} for name, found in runs.items() if found}
+    if len(made) < 2:
+        return {}
+    common = sorted(set[int].intersection(*map(set, made.values())))
+    if not common:
+        warnings.append("no paired tests: there is no seed with which all strategies ended")
+        return {}
+    if any(len(by) > len(common) for by in made.values()):
+        told = ", ".join(map(str, common))
+        warnings.append(f"the paired tests are of the seeds with which all strategies ended: {told}")
+    return {name: [_scores(by[seed], by[seed].final)["scores"] for seed in common] for name, by in made.items()}

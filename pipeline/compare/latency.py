@@ -1,0 +1,168 @@
+"""Latency of all strategies in turns, after everything else is done: nothing else then takes the cores."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+from rich.console import Console
+
+from pipeline import model as models
+from pipeline.build import Built
+from pipeline.chain import latency_record
+from pipeline.compare.children import Ending, Order
+from pipeline.errors import ResourceError, StageError, blame
+from pipeline.interrupt import Interrupts
+from pipeline.journal import Journal
+from pipeline.maker import Maker, Result, Said
+from pipeline.model import Model, OnnxModel
+from pipeline.record import Failure, ModelRecord, Record
+from pipeline.stage import Stage
+from pipeline.store import Store
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model to time: the run that made it, and the stage of that run that asks for it."""
+
+    order: Order
+    built: Built
+    record: Record
+    position: int
+
+    @property
+    def title(self) -> str:
+        """Tells it from the others."""
+        several = sum(stage.host_bound for _, stage in self.built.stages) > 1
+        return self.order.title + (f", stages[{self.position}]" if several else "")
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that measures."""
+        return self.built.stages[self.position][1]
+
+    @property
+    def model(self) -> ModelRecord | None:
+        """What comes in at the stage: the last model before it."""
+        before = [stage for stage in self.record.stages if stage.position < self.position]
+        return before[-1] if before else self.record.baseline
+
+    @property
+    def rank(self) -> str:
+        """What has to be equal for two to be timed in turns: how, and beside what baseline."""
+        baseline = self.record.baseline
+        shape = baseline and (baseline.size_bytes, baseline.params, baseline.macs)
+        return json.dumps([type(self.stage).__name__, self.stage.model_dump(mode="json"), shape])
+
+
+@dataclass
+class Timed:
+    """What timing had to say: warnings, and which runs could not be timed."""
+
+    warnings: list[str] = field(default_factory=list)
+    failures: dict[Order, Failure] = field(default_factory=dict)
+
+
+def contenders(endings: Sequence[Ending], built: Mapping[str, Built]) -> list[Contender]:
+    """Every run that came to its end, once for each stage of it that measures on this machine.
+
+    Args:
+        endings: of all runs.
+        built: by the strategy's name.
+    """
+    return [
+        Contender(ending.order, built[ending.order.strategy.name], ending.record, position)
+        for ending in endings
+        if ending.record and not ending.failure
+        for position, (_, stage) in enumerate(built[ending.order.strategy.name].stages)
+        if stage.host_bound
+    ]
+
+
+def time_all(found: Sequence[Contender], folder: Path, interrupts: Interrupts, console: Console) -> Timed:
+    """Time all contenders, those that can be compared in turns, and put it into their records.
+
+    A model that cannot be timed is a failure of its run, whose other figures stay.
+
+    Args:
+        found: what to time.
+        folder: for what is written meanwhile.
+        interrupts: whether to stop.
+        console: for progress.
+    """
+    groups, timed = defaultdict[str, list[Contender]](list), Timed()
+    for contender in found:
+        groups[contender.rank].append(contender)
+    for group in groups.values():
+        interrupts.check()
+        _time(group, folder, interrupts, console, timed)
+    runs = {contender.order for contender in found}
+    if any({contender.order for contender in group} != runs for group in groups.values()):
+        differ = "their benchmark stages or their baselines differ"
+        timed.warnings.append(f"not all strategies were timed in turns: {differ}")
+    return timed
+
+
+def _time(group: Sequence[Contender], folder: Path, interrupts: Interrupts, console: Console, timed: Timed) -> None:
+    said, began = Said(), time.monotonic()
+    rows: dict[str, JsonValue] = {}
+    try:
+        with _maker(group[0], folder, interrupts, console) as maker, blame(StageError, "timing"):
+            rows = _measure(group, maker, folder, said)
+    except (StageError, ResourceError) as error:  # of the baseline, or of the only model: what was trained stays
+        rows = {contender.title: {"failure": str(error)} for contender in group}
+    timed.warnings += said.warnings
+    for contender in group:
+        try:
+            _put(contender, rows[contender.title], (time.monotonic() - began) / len(group))
+        except StageError as error:
+            text = f"it could not be timed: {error}"
+            timed.failures[contender.order] = Failure(
+                where=contender.title, message=text, exit_code=StageError.exit_code
+            )
+
+
+def _measure(group: Sequence[Contender], maker: Maker, folder: Path, said: Said) -> dict[str, JsonValue]:
+    """The rows of each, by its title."""
+    first = group[0]
+    code = first.built.config.folder
+    loaded = {one.title: _model(maker, one.record, one.model, one.built.config.folder) for one in group}
+    maker.baseline = Result(_model(maker, first.record, first.record.baseline, code), "", folder)
+    ctx = maker.context("benchmark", first.stage, Result(loaded[first.title], "", folder), folder / "latency", said)
+    return first.stage.measure(loaded, ctx)
+
+
+def _put(contender: Contender, rows: JsonValue, seconds: float) -> None:
+    """Put rows into a run's record, where the stage stands. Raises StageError where there are none."""
+    if isinstance(rows, dict):
+        raise StageError(str(rows.get("failure", "it gave no rows")))
+    use = contender.built.config.stages[contender.position].use
+    settings: Any = contender.stage.model_dump(mode="json")
+    made = latency_record(contender.record, contender.position, use, settings, rows, round(seconds, 3))
+    contender.record.stages.append(made)
+    contender.record.stages.sort(key=lambda stage: stage.position)
+
+
+@contextmanager
+def _maker(contender: Contender, folder: Path, interrupts: Interrupts, console: Console) -> Iterator[Maker]:
+    store = Store(folder.parent / "store", None, interrupts.check)
+    journal = Journal(folder / "journal.jsonl")
+    try:
+        yield Maker(contender.built, store, journal, console, interrupts)
+    finally:
+        journal.close()
+
+
+def _model(maker: Maker, record: Record, found: ModelRecord | None, code: Path) -> Model:
+    """A run's model, with the file that it is deployed as."""
+    if found is None:
+        raise StageError("the run has no model", where=record.folder)
+    folder = Path(record.folder)
+    model = models.load(folder / found.folder, code)
+    maker.deployed[id(model)] = (model, OnnxModel(folder / found.file, model.example))
+    return model

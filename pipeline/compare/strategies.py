@@ -1,0 +1,90 @@
+"""What is compared: the strategies of one file or of several, each checked before any of them runs."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.build import Built, build
+from pipeline.config import BASELINE, PipelineConfig, Source, load_config
+from pipeline.errors import ConfigError
+from pipeline.maker import set_seed
+from pipeline.stage import Stage
+from pipeline.use import nearest
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A chain to compare.
+
+    Args:
+        name: in tables; that of the file where it has one chain.
+        file: the pipeline file.
+        key: under `strategies:`; None where the file has one chain.
+        overrides: such as "task.path=data".
+        config: loaded, with the first seed.
+        source: the file, for the lines of errors.
+    """
+
+    name: str
+    file: Path
+    key: str | None
+    overrides: tuple[str, ...]
+    config: PipelineConfig
+    source: Source
+
+
+def find_strategies(files: Sequence[Path], overrides: Sequence[str] = ()) -> list[Strategy]:
+    """The strategies of all files, in order.
+
+    Raises:
+        ConfigError: a file cannot be read, or two strategies have the same name.
+    """
+    found = []
+    for file in files:
+        keys: list[str | None] = [*Source(file).strategies()]
+        for key in keys or [None]:
+            config, source = load_config(file, overrides, key)
+            found.append(Strategy(key or str(config.name), file, key, tuple(overrides), config, source))
+    twice = [name for name, count in Counter(strategy.name for strategy in found).items() if count > 1]
+    if twice or BASELINE in {strategy.name for strategy in found}:
+        name = twice[0] if twice else BASELINE
+        taken = "more than one strategy" if twice else "a strategy, and so is the reference,"
+        fix = "Give each strategy a name of its own; a file with `stages:` has it by `name:`"
+        raise ConfigError(f"{taken} is called `{name}`", where=", ".join(map(str, files)), fix=fix)
+    if len({strategy.config.seed for strategy in found}) > 1:
+        raise ConfigError(
+            "the files have different seeds", where=", ".join(map(str, files)), fix="Give all one `seed:`"
+        )
+    for strategy in found:
+        for name in strategy.config.compare.claims:
+            if name not in {other.name for other in found}:
+                near = nearest(name, [other.name for other in found])
+                where = strategy.source.place(("compare", "claims", name))
+                raise ConfigError(f"there is no strategy `{name}`{near}", where=where)
+    return found
+
+
+def build_all(strategies: Iterable[Strategy]) -> list[Built]:
+    """All strategies built, so that none fails for its config after another has run for hours.
+
+    Raises:
+        ConfigError: one cannot work, or they are measured on different test data.
+    """
+    made: list[Built] = []
+    for strategy in strategies:
+        set_seed(strategy.config.seed)
+        made.append(build(strategy.config, strategy.source, made[-1] if made else None))
+        for split in ("test", "validation"):
+            if made[0].data[split].digest != made[-1].data[split].digest:
+                raise ConfigError(
+                    f"its {split} split is another than that of {made[0].config.name}",
+                    where=str(strategy.file),
+                    expected=f"the same {split} examples, for nothing else can be compared",
+                    fix="Give both the same `task:` and `seed:`",
+                )
+        for place, stage in made[-1].stages:
+            if stage.host_bound and type(stage).measure is Stage.measure:
+                fix = "Give it the method `measure`, or leave it out of what is compared"
+                raise ConfigError("it cannot measure several models in turns", where=place, fix=fix)
+    return made
