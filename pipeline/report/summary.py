@@ -9,7 +9,7 @@ from pipeline.comparison import ComparisonRecord, StrategyRecord, Timing
 from pipeline.record import ClassMeasure, Failure, GateRecord, ModelRecord, Record, Spread, StageRecord
 from pipeline.report import commands
 from pipeline.report.markdown import block, capped, code, escaped, heading, items, paragraph, table
-from pipeline.report.terminal import bytes_text, count_text, interval_text, shown
+from pipeline.report.terminal import bytes_text, count_text, interval_text, model_cells, shown
 
 WORST = 3
 STOPPED = (130, 143)
@@ -113,12 +113,7 @@ def _stages(record: Record) -> list[str]:
 def _figures(name: str, found: ModelRecord) -> list[str]:
     return [
         escaped(name),
-        bytes_text(found.size_bytes),
-        f"{found.compression_ratio:.1f}x",
-        count_text(found.params),
-        count_text(found.macs),
-        f"{found.score:.4f}",
-        interval_text(found.retention),
+        *model_cells(found),
         "<br>".join(_ratios(found.latency if isinstance(found, StageRecord) else [])),
     ]
 

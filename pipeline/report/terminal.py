@@ -106,6 +106,18 @@ def interval_text(estimate: Estimate | dict[str, Any] | None, digits: int = 3) -
     return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
 
+def model_cells(found: ModelRecord) -> list[str]:
+    """Size, ratio, params, MACs, score and retention of a model, for the tables of every medium."""
+    return [
+        bytes_text(found.size_bytes),
+        f"{found.compression_ratio:.1f}x",
+        count_text(found.params),
+        count_text(found.macs),
+        f"{found.score:.4f}",
+        interval_text(found.retention),
+    ]
+
+
 def _lines(cells: list[str], width: int) -> list[str]:
     """The cells of a row; on a narrow terminal ratio under size, MACs under params, and intervals under their value."""
     if width >= WIDE:
@@ -118,12 +130,7 @@ def _figures(found: ModelRecord) -> list[str]:
     latency = found.latency if isinstance(found, StageRecord) else []
     ratios = [interval_text(entry.get("ratio"), 2) for entry in latency]  # type: ignore[arg-type]
     return [
-        bytes_text(found.size_bytes),
-        f"{found.compression_ratio:.1f}x",
-        count_text(found.params),
-        count_text(found.macs),
-        f"{found.score:.4f}",
-        interval_text(found.retention),
+        *model_cells(found),
         "\n".join(ratios),
         f"{found.seconds:.1f} s",
     ]

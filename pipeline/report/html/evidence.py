@@ -13,7 +13,7 @@ from pipeline.report.html.steps import accuracy_of
 from pipeline.report.html.summary import ratio_of, setting_of, timed
 from pipeline.report.html.text import count_of, duration_text, milliseconds, number, numbers, times_text
 from pipeline.report.html.views import Cell, Figure, Plot, Table
-from pipeline.report.terminal import COLUMNS, bytes_text, count_text, interval_text
+from pipeline.report.terminal import COLUMNS, bytes_text, interval_text, model_cells
 
 LOG = logging.getLogger("shrinkline")
 
@@ -30,12 +30,7 @@ def figures_of(found: ModelRecord) -> list[str]:
     rows = getattr(found, "latency", [])
     ratios = [interval_text(ratio_of(row), 2) for row in rows if ratio_of(row)]
     return [
-        bytes_text(found.size_bytes),
-        f"{found.compression_ratio:.1f}x",
-        count_text(found.params),
-        count_text(found.macs),
-        f"{found.score:.4f}",
-        interval_text(found.retention),
+        *model_cells(found),
         "\n".join(ratios) or "-",
         duration_text(found.seconds),
     ]
