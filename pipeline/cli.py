@@ -237,6 +237,8 @@ app.add_typer(store_app)
 def main() -> None:
     """Run the command line and turn every ending into its exit code; under torchrun in the first process alone."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings come once a process and a training
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+        os.environ.setdefault(name, "true")  # of libraries that would report to their makers
     if int(os.environ.get("RANK", "0")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.exit(_train_along())
     debug = "--debug" in sys.argv

@@ -28,6 +28,7 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds; MLflow's own 120 would hold up a run
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is data
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # looked at when MLflow is imported; it would report to its makers
 }
 
 
@@ -93,25 +94,12 @@ class Connection:
         """Do it, again after a pause where it fails; an outage becomes one warning, then nothing more is tried."""
         if self.problem:
             return
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        tries = 1 + int(os.environ.get(RETRIES) or 2)
-        for i in range(tries):
-            try:
-                with _requests_once():
-                    action(*args)
-                return
-            except (MlflowException, SQLAlchemyError, OSError, ImportError, TrackingError) as error:
-                problem = (str(error).splitlines() or [type(error).__name__])[0]
-            if i + 1 < tries:
-                time.sleep(2**i)
-        self.problem = problem
-        LOG.warning(
-            "MLflow tracking stopped: %s; the run folder has everything; later: %s",
-            problem,
-            self.later,
-        )
+        tries = 1 + int(os.environ.get(RETRIES) or 2)  # the user's setting; ours is for MLflow's client
+        with _settings():
+            self.problem = _tried(tries, action, *args)
+        if self.problem:
+            text = "MLflow tracking stopped: %s; the run folder has everything; later: %s"
+            LOG.warning(text, self.problem, self.later)
 
     def _experiment(self) -> str:
         from mlflow.exceptions import MlflowException
@@ -128,6 +116,23 @@ class Connection:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                 raise
             return str(self.client.get_experiment_by_name(name).experiment_id)
+
+
+def _tried(tries: int, action: Callable[..., None], *args: Any) -> str:
+    """Why it failed in the end; empty where it did not."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    problem = ""
+    for i in range(tries):
+        try:
+            action(*args)
+            return ""
+        except (MlflowException, SQLAlchemyError, OSError, ImportError, TrackingError) as error:
+            problem = (str(error).splitlines() or [type(error).__name__])[0]
+        if i + 1 < tries:
+            time.sleep(2**i)
+    return problem
 
 
 def tagged(uid: str) -> str:
@@ -147,7 +152,7 @@ def allowed(name: str) -> str:
 
 
 @contextmanager
-def _requests_once() -> Iterator[None]:
+def _settings() -> Iterator[None]:
     """Our settings for MLflow's client. It sends a request once: its own retry would create a second run where the
     first was created and only the answer was lost; `_tolerant` searches again first.
     """

@@ -375,3 +375,19 @@ def test_a_database_that_is_none_costs_one_warning(tmp_path: Path, said: list[st
         assert tracking.to.problem
     assert len(said) == 1
     assert "file is not a database" in said[0]
+
+
+def test_nothing_is_reported_to_the_makers_of_mlflow(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from pipeline.tracking.connection import Connection
+to = Connection(Path(sys.argv[1]), "later")
+to.tolerant(to.open)
+from mlflow.telemetry.client import get_telemetry_client
+print([to.problem, get_telemetry_client()])
+"""
+    there = ("CI", "PYTEST", "GITHUB", "MLFLOW", "DO_NOT_TRACK")  # with these MLflow is silent by itself
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(there)}
+    ended = subprocess.run([sys.executable, "-c", code, tmp_path], env=environment, capture_output=True, text=True)
+    assert ended.stdout.strip() == "['', None]", ended.stderr
