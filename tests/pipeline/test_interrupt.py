@@ -12,25 +12,21 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-import torch
 
-from pipeline import cli, journal, runner
-from pipeline.deploy import deploy
+from pipeline import journal
 from pipeline.errors import Interruption, StageError
 from pipeline.interrupt import SIGNALS, Interrupts
-from pipeline.model import TorchModel
 from pipeline.record import Record
 from pipeline.runner import resume, run
-from pipeline.use import Reference
+from tests.forked import PATIENCE, Shrink
 
 Make = Callable[..., Path]
 
 ROOT = Path(__file__).parents[2]
-FORK = multiprocessing.get_context("fork")  # children start warm: importing torch takes seconds
-PATIENCE = 60  # seconds until a test gives up; nothing is measured in them
+FORK = multiprocessing.get_context("fork")
 
 DATA = """
 import time
@@ -80,49 +76,6 @@ class Mine(Stage):
 """
 
 
-class Ended(NamedTuple):
-    code: int | None
-    err: str
-
-
-class Child:
-    """A `shrink` command in a forked process, in a process group of its own, without MLflow."""
-
-    def __init__(self, folder: Path, *words: str) -> None:
-        self.err = folder / "stderr.txt"
-        self.process = FORK.Process(target=self._main, args=(words,))
-        self.process.start()
-
-    def _main(self, words: tuple[str, ...]) -> None:
-        os.setpgid(0, 0)
-        sys.argv = ["shrink", *words]
-        runner.open_tracking = lambda *_, **__: nullcontext()  # type: ignore[assignment, attr-defined]
-        with self.err.open("w", buffering=1) as sys.stderr, open(os.devnull, "w") as sys.stdout:
-            cli.main()
-
-    def send(self, number: int, *, group: bool = False) -> None:
-        assert self.process.pid is not None
-        (os.killpg if group else os.kill)(self.process.pid, number)
-
-    def until(self, happened: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not happened():
-            assert self.process.is_alive(), self.err.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-    def end(self) -> Ended:
-        self.process.join(PATIENCE)
-        return Ended(self.process.exitcode, self.err.read_text())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def warm(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Import what a chain imports late, so that the children have it."""
-    deploy(TorchModel.build(Reference(use="torch.nn:Linear", arguments={"in_features": 2, "out_features": 2}),
-                            {"input": torch.zeros(2, 2)}), tmp_path_factory.mktemp("warm") / "model.onnx")  # fmt: skip
-
-
 @pytest.fixture
 def folder(project: Make) -> Path:
     """A user's folder: a training whose steps take as long as the file `slow` says, and a stage that does nothing."""
@@ -147,12 +100,12 @@ def whole(kept: dict[str, Record], folder: Path) -> Record:
 
 
 @pytest.fixture
-def start(folder: Path) -> Callable[..., Child]:
+def start(folder: Path) -> Callable[..., Shrink]:
     """start(slow): a run whose training has reached a step; each takes `slow` seconds."""
 
-    def make(slow: float) -> Child:
+    def make(slow: float) -> Shrink:
         (folder / "slow").write_text(str(slow))
-        child = Child(folder, "run", str(folder / "chain.yaml"), "--runs", str(folder / "runs"))
+        child = Shrink(folder, "run", str(folder / "chain.yaml"), "--runs", str(folder / "runs"))
         child.until((folder / "reached").exists)
         return child
 
@@ -178,7 +131,7 @@ def events(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_stops_after_the_step_and_the_printed_command_finishes(
-    start: Callable[..., Child], folder: Path, whole: Record, number: signal.Signals, code: int
+    start: Callable[..., Shrink], folder: Path, whole: Record, number: signal.Signals, code: int
 ) -> None:
     child = start(0.3)
     child.send(number)
@@ -196,7 +149,7 @@ def test_the_first_signal_stops_after_the_step_and_the_printed_command_finishes(
     (folder / "slow").unlink()
     command = re.search(r"`shrink (resume .+)` goes on", message)
     assert command is not None
-    again = Child(folder, *shlex.split(command[1])).end()
+    again = Shrink(folder, *shlex.split(command[1])).end()
     assert again.code == 0
     assert "training goes on at epoch" in (stopped / "run.log").read_text()
     finished = Record.load(stopped)
@@ -214,7 +167,7 @@ def test_the_first_signal_stops_after_the_step_and_the_printed_command_finishes(
     ],
 )
 def test_the_second_signal_stops_at_once(
-    start: Callable[..., Child], folder: Path, whole: Record, first: int, second: int, codes: set[int]
+    start: Callable[..., Shrink], folder: Path, whole: Record, first: int, second: int, codes: set[int]
 ) -> None:
     child = start(10 * PATIENCE)
     child.send(first)
@@ -234,7 +187,7 @@ REACH = '(FOLDER / "reached").touch(); '
 def test_between_stages_the_one_that_runs_is_kept_and_the_next_does_not_begin(project: Make) -> None:
     chain = "task: {use: data.py}\nmodel: {use: models.py:TinyNet}\nstages: [{use: mine.py}, {use: export.onnx}]\n"
     folder = write(project, REACH + "time.sleep(1)", chain)
-    child = Child(folder, "run", str(folder / "chain.yaml"), "--runs", str(folder / "runs"))
+    child = Shrink(folder, "run", str(folder / "chain.yaml"), "--runs", str(folder / "runs"))
     child.until((folder / "reached").exists)
     child.send(signal.SIGINT)
     ended = child.end()
@@ -253,7 +206,7 @@ def test_a_stage_whose_own_process_the_signal_ended_was_stopped_and_has_not_fail
     # A terminal sends Ctrl-C to the whole group.
     body = REACH + f"subprocess.run([sys.executable, '-c', 'import time; time.sleep({10 * PATIENCE})'], check=True)"
     folder = write(project, body, TRAINED.replace("  - {use: train.supervised", "#"))
-    child = Child(folder, "run", str(folder / "chain.yaml"), "--runs", str(folder / "runs"))
+    child = Shrink(folder, "run", str(folder / "chain.yaml"), "--runs", str(folder / "runs"))
     child.until((folder / "reached").exists)
     time.sleep(0.5)  # for its process to start; where it has not, the test waits for nothing and shows less
     child.send(signal.SIGINT, group=True)
@@ -273,8 +226,8 @@ def test_a_killed_stage_is_given_its_folder_again(project: Make) -> None:
         ctx.report("seen", seen)
     """
     folder = write(project, body.strip(), TRAINED.replace("  - {use: train.supervised", "#"))
-    assert Child(folder, "run", str(folder / "chain.yaml"), "--runs", str(folder / "runs")).end().code == -9
-    assert Child(folder, "resume", str(only_run(folder))).end().code == -9
+    assert Shrink(folder, "run", str(folder / "chain.yaml"), "--runs", str(folder / "runs")).end().code == -9
+    assert Shrink(folder, "resume", str(only_run(folder))).end().code == -9
     (stage,) = resume(only_run(folder), track=False).stages
     assert stage.reports == {"seen": "xx"}
     assert not list((folder / "runs" / "store" / "work").iterdir())
@@ -331,7 +284,7 @@ def test_a_signal_is_caught_once_and_asks_to_stop(number: signal.Signals) -> Non
 def test_a_child_of_a_run_can_be_terminated_and_leaves_ctrl_c_to_its_parent() -> None:
     ready = FORK.Event()
 
-    def wait() -> None:
+    def wait() -> None:  # no more than that: it is a fork of this process, for it is to inherit the handlers
         ready.set()
         time.sleep(10 * PATIENCE)
 

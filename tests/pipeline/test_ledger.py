@@ -1,7 +1,6 @@
 """Each model that was measured on a test split counts once, whoever measures, and whatever was killed in between."""
 
 import json
-import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.ledger import FILE, note_use
 from pipeline.record import Record
 from pipeline.runner import run
-
-FORK = multiprocessing.get_context("fork")
+from tests.forked import start
 
 
 def lines(runs: Path) -> list[dict[str, str]]:
@@ -66,9 +64,7 @@ def use_often(runs: Path, name: str) -> None:
 
 
 def test_processes_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    children = [FORK.Process(target=use_often, args=(tmp_path, name)) for name in "abc"]
-    for child in children:
-        child.start()
+    children = [start(use_often, tmp_path, name) for name in "abc"]
     for child in children:
         child.join(60)
         assert child.exitcode == 0

@@ -9,9 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -22,15 +20,11 @@ from pipeline.config import StageConfig
 from pipeline.errors import ConfigError
 from pipeline.processes import check_division, how_many
 from pipeline.record import Record
+from tests.forked import PATIENCE, Ended, Shrink
 
 Make = Callable[..., Path]
 
-# Commands start warm, for importing torch takes seconds, and from a server that did nothing else: what other tests
-# have left in this process, such as threads and the locks that they hold, would go into a fork of it.
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pipeline.cli", "pipeline.runner", "pipeline.worker", "stages.distill.logits"])
 FORK = multiprocessing.get_context("fork")
-PATIENCE = 120  # seconds until a test gives up; nothing is measured in them
 
 DATA = """
 import os, signal, time
@@ -71,26 +65,31 @@ stages:
 """
 
 
-class Ended(NamedTuple):
-    code: int | None
-    err: str
-    out: str
+class Worker:
+    """What `subprocess.Popen` is for a worker, without the imports: a process that has waited for its variables.
 
+    It is a fork of its command's process before that one has begun, which no thread disturbs yet.
+    """
 
-class Forked:
-    """What `subprocess.Popen` is for a worker, without the imports."""
-
-    def __init__(self, variables: Mapping[str, object]) -> None:
+    def __init__(self) -> None:
         self.read, write = os.pipe()
-        self.process = FORK.Process(target=self._main, args=(variables, write))
+        self.process = FORK.Process(target=self._main, args=(write,), daemon=True)
         self.process.start()
         os.close(self.read)
         self.stdin = os.fdopen(write, "wb")
 
-    def _main(self, variables: Mapping[str, object], write: int) -> None:
+    def begin(self, variables: Mapping[str, object]) -> "Worker":
+        self.stdin.write(json.dumps({name: str(value) for name, value in variables.items()}).encode() + b"\n")
+        self.stdin.flush()
+        return self
+
+    def _main(self, write: int) -> None:
         os.close(write)
-        os.environ.update({name: str(value) for name, value in variables.items()})
         os.dup2(self.read, 0)
+        line = b"".join(iter(lambda: os.read(0, 1).strip(b"\n"), b""))  # nothing beyond its end
+        if not line:  # the command needed no worker, or is gone
+            return
+        os.environ.update(json.loads(line))
         worker._die_with_parent()
         sys.exit(worker.main())
 
@@ -107,40 +106,10 @@ class Forked:
         self.process.kill()
 
 
-def command(words: tuple[str, ...], err: Path, out: Path) -> None:
-    """What a child does: a `shrink` command in a process group of its own, without MLflow."""
-    os.setpgid(0, 0)
-    torch.set_num_threads(1)
-    sys.argv = ["shrink", *words]
-    runner.open_tracking = lambda *_, **__: nullcontext()  # type: ignore[assignment, attr-defined]
-    processes._child = Forked  # type: ignore[assignment]
-    with err.open("w", buffering=1) as sys.stderr, out.open("w") as sys.stdout:
-        cli.main()
-
-
-class Child:
-    """A `shrink` command in a process of its own."""
-
-    def __init__(self, folder: Path, *words: str) -> None:
-        self.folder, self.err, self.out = folder, folder / "stderr.txt", folder / "stdout.txt"
-        self.process = SERVER.Process(target=command, args=(words, self.err, self.out))
-        self.process.start()
-
-    def until(self, happened: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not happened():
-            assert self.process.is_alive(), self.err.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-    def end(self) -> Ended:
-        self.process.join(PATIENCE)
-        return Ended(self.process.exitcode, self.err.read_text(), self.out.read_text())
-
-    def group(self) -> list[int]:
-        """The processes that are left of the command's group."""
-        rows = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
-        return [int(row[2]) for row in rows if int(row[2]) == self.process.pid and row[0] != "Z"]
+def workers() -> None:
+    """A worker for a command over two processes."""
+    waiting = [Worker()]
+    processes._child = lambda variables: waiting.pop().begin(variables)  # type: ignore[assignment, return-value]
 
 
 @pytest.fixture
@@ -148,8 +117,12 @@ def folder(quick: Make) -> Path:
     return quick(CHAIN, **{"data.py": DATA}).parent
 
 
-def begin(folder: Path, runs: str = "runs", *words: str) -> Child:
-    return Child(folder, "run", str(folder / "chain.yaml"), "--runs", str(folder / runs), "--processes", "2", *words)
+def begin(folder: Path, runs: str = "runs", *words: str) -> Shrink:
+    return shrink(folder, "run", str(folder / "chain.yaml"), "--runs", str(folder / runs), "--processes", "2", *words)
+
+
+def shrink(folder: Path, *words: str) -> Shrink:
+    return Shrink(folder, *words, prepare=workers)
 
 
 def only_run(folder: Path, runs: str = "runs") -> Path:
@@ -189,7 +162,7 @@ def one_message(ended: Ended) -> str:
 def finish(folder: Path, *words: str) -> None:
     for asked in folder.glob("asked-*"):
         asked.unlink()
-    again = Child(folder, "resume", str(only_run(folder)), *words).end()
+    again = shrink(folder, "resume", str(only_run(folder)), *words).end()
     assert again.code == 0, again.err
 
 

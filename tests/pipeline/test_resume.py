@@ -2,7 +2,6 @@
 
 import json
 import logging
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -18,17 +18,18 @@ import pytest
 from pipeline import journal, store
 from pipeline.errors import ConfigError
 from pipeline.housekeeping import damaged
-from pipeline.journal import Journal
 from pipeline.record import Record
 from pipeline.runner import resume, run
 from pipeline.store import Store
+from tests.forked import die, exit_code
+from tests.pipeline.conftest import quick_run
 
 Make = Callable[..., Path]
 Outcome = tuple[dict[str, str], dict[str, Any]]
 
 ROOT = Path(__file__).parents[2]
-FORK = multiprocessing.get_context("fork")  # the children start warm: importing torch takes seconds
 
+JOURNAL = ("pipeline.journal:Journal", "write")
 CHANGES, LOOKS = ["begin", "made", "begin", "made", "measured"], ["begin", "made", "measured"]
 EVENTS = ["start", *CHANGES, *CHANGES, *LOOKS, *CHANGES, "end"]
 """What a run of the quick chain journals: a stage that changes the model is made, and then its measurement."""
@@ -51,20 +52,13 @@ def outcome(folder: Path) -> Outcome:
     return {str(file.relative_to(folder)): store._digest(file) for file in files}, record
 
 
-def in_child(work: Callable[[], Any]) -> int | None:
-    """The exit code of a forked child that does this: negative where a signal ended it."""
-    child = FORK.Process(target=work)
-    child.start()
-    child.join(120)
-    return child.exitcode
+def killed_at(owner: str, name: str, point: int, after: bool, chain: Path, runs: Path) -> None:
+    """Run it in a child that kills itself at one call of a function, before the call or after it."""
+    assert exit_code(run_until, owner, name, point, after, chain, runs) == -signal.SIGKILL
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def killed_at(owner: Any, name: str, point: int, after: bool, work: Callable[[], Any]) -> None:
-    """Do it in a child that kills itself at one call of a function, before the call or after it."""
+def run_until(where: str, name: str, point: int, after: bool, chain: Path, runs: Path) -> None:
+    owner = resolve_name(where)
     original, calls = getattr(owner, name), count()
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -74,11 +68,8 @@ def killed_at(owner: Any, name: str, point: int, after: bool, work: Callable[[],
             die()
         return found
 
-    def child() -> None:
-        setattr(owner, name, call)
-        work()
-
-    assert in_child(child) == -signal.SIGKILL
+    setattr(owner, name, call)
+    quick_run(chain, runs)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +92,7 @@ def expected(kept: dict[str, Outcome], quick: Make, tmp_path: Path) -> Outcome:
 def test_killed_at_every_journalled_point_a_run_ends_as_if_it_had_not_been(
     quick: Make, tmp_path: Path, expected: Outcome, point: int, after: bool
 ) -> None:
-    killed_at(Journal, "write", point, after, lambda: run(quick(), runs=tmp_path / "runs", track=False))
+    killed_at(*JOURNAL, point, after, quick(), tmp_path / "runs")
     folder = only_run(tmp_path / "runs")
     assert len(journal.read(folder / "journal.jsonl")) == point + after
     if point + after == 0:  # nothing had begun
@@ -113,10 +104,10 @@ def test_killed_at_every_journalled_point_a_run_ends_as_if_it_had_not_been(
 
 
 COMMIT = {
-    "after the files": (store, "_digest", False),
-    "before the manifest is synced": (store, "_sync", False),
-    "before the rename": (Path, "rename", False),
-    "between the rename and the sync of its folder": (Path, "rename", True),
+    "after the files": ("pipeline.store", "_digest", False),
+    "before the manifest is synced": ("pipeline.store", "_sync", False),
+    "before the rename": ("pathlib:Path", "rename", False),
+    "between the rename and the sync of its folder": ("pathlib:Path", "rename", True),
 }
 
 
@@ -125,7 +116,7 @@ def test_killed_in_the_middle_of_a_commit_nothing_half_is_left(
     quick: Make, tmp_path: Path, expected: Outcome, moment: str
 ) -> None:
     owner, name, after = COMMIT[moment]
-    killed_at(owner, name, 1, after, lambda: run(quick(), runs=tmp_path / "runs", track=False))
+    killed_at(owner, name, 1, after, quick(), tmp_path / "runs")
     assert damaged(Store(tmp_path / "runs" / "store")) == {}
     folder = only_run(tmp_path / "runs")
     resume(folder, track=False)
@@ -133,27 +124,27 @@ def test_killed_in_the_middle_of_a_commit_nothing_half_is_left(
     assert not list((tmp_path / "runs" / "store" / "entries").glob(".*"))
 
 
+def run_until_change(point: int, chain: Path, runs: Path) -> None:
+    """A run that kills itself before it changes the disk for the n-th time."""
+    changes, calls = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}, count()
+
+    def audit(event: str, args: tuple[Any, ...]) -> None:
+        written = event == "open" and isinstance(args[1], str) and args[1][0] in "wa"
+        if (event in changes or written) and str(runs) in str(args[0]) and next(calls) == point:
+            die()
+
+    sys.addaudithook(audit)
+    quick_run(chain, runs)
+
+
 @pytest.mark.slow
 def test_killed_before_every_change_of_the_disk_a_run_ends_as_if_it_had_not_been(
     quick: Make, tmp_path: Path, expected: Outcome
 ) -> None:
-    changes = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
     chain, point = quick(), 0
     while True:
         runs = tmp_path / f"runs{point}"
-
-        def child(point: int = point, runs: Path = runs) -> None:
-            calls = count()
-
-            def audit(event: str, args: tuple[Any, ...]) -> None:
-                written = event == "open" and isinstance(args[1], str) and args[1][0] in "wa"
-                if (event in changes or written) and str(runs) in str(args[0]) and next(calls) == point:
-                    die()
-
-            sys.addaudithook(audit)
-            run(chain, runs=runs, track=False)
-
-        code = in_child(child)
+        code = exit_code(run_until_change, point, chain, runs)
         if code == 0:
             break
         assert code == -signal.SIGKILL
@@ -167,7 +158,7 @@ def test_killed_before_every_change_of_the_disk_a_run_ends_as_if_it_had_not_been
 
 
 def test_a_torn_last_line_of_the_journal_is_left_out(quick: Make, tmp_path: Path, expected: Outcome) -> None:
-    killed_at(Journal, "write", 7, True, lambda: run(quick(), runs=tmp_path / "runs", track=False))
+    killed_at(*JOURNAL, 7, True, quick(), tmp_path / "runs")
     folder = only_run(tmp_path / "runs")
     whole = journal.read(folder / "journal.jsonl")
     with (folder / "journal.jsonl").open("ab") as file:
@@ -182,7 +173,7 @@ def test_a_torn_last_line_of_the_journal_is_left_out(quick: Make, tmp_path: Path
 def test_resume_names_the_stage_that_was_killed_and_suggests_a_smaller_batch(
     quick: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, point: int, named: str
 ) -> None:
-    killed_at(Journal, "write", point, True, lambda: run(quick(), runs=tmp_path / "runs", track=False))
+    killed_at(*JOURNAL, point, True, quick(), tmp_path / "runs")
     with caplog.at_level(logging.INFO, "shrinkline"):
         resume(only_run(tmp_path / "runs"), track=False)
     told = [record.getMessage() for record in caplog.records if "was killed in" in record.getMessage()]
@@ -219,7 +210,7 @@ def test_a_stage_that_was_killed_is_given_its_folder_again(quick: Make, tmp_path
     chain = quick(
         "task: {use: data.py}\nmodel: {use: models.py:flat}\nstages:\n  - {use: dies.py}\n", **{"dies.py": DIES}
     )
-    assert in_child(lambda: run(chain, runs=tmp_path / "runs", track=False)) == -signal.SIGKILL
+    assert exit_code(quick_run, chain, tmp_path / "runs") == -signal.SIGKILL
     record = resume(only_run(tmp_path / "runs"), track=False)
     assert record.stages[0].reports == {"found": True}
     assert list((tmp_path / "runs" / "store" / "work").iterdir()) == []

@@ -1,7 +1,6 @@
 """The store: what it gives is what was put in, whole, by whoever came first."""
 
 import logging
-import multiprocessing
 import os
 import signal
 import time
@@ -17,10 +16,11 @@ from pipeline.errors import LockTimeoutError, StageError
 from pipeline.record import Record
 from pipeline.runner import run
 from pipeline.store import Store, files, link, verify
+from tests.forked import PATIENCE, SERVER, start
+from tests.pipeline.conftest import quick_run
 
 Make = Callable[..., Path]
 
-FORK = multiprocessing.get_context("fork")
 PARTS: dict[str, Any] = {"stage": "mine", "seed": 0}
 
 
@@ -126,19 +126,18 @@ def test_the_nearest_entry_is_of_the_same_stage_and_shares_the_most(store: Store
     assert store.nearest({"stage": "third"}) is None
 
 
+def hold(root: Path, held: Any) -> None:
+    with Store(root).claim("k", "theirs"):
+        held.set()
+        signal.pause()
+
+
 @pytest.fixture
 def holder(store: Store) -> Iterator[Any]:
     """A process that holds the lock of "k"."""
-    ours, theirs = FORK.Pipe()
-
-    def child() -> None:
-        with store.claim("k", "theirs"):
-            theirs.send("held")
-            signal.pause()
-
-    process = FORK.Process(target=child)
-    process.start()
-    assert ours.recv() == "held"
+    held = SERVER.Event()
+    process = start(hold, store.root, held)
+    assert held.wait(PATIENCE)
     yield process
     process.kill()
     process.join()
@@ -221,11 +220,10 @@ def test_a_failure_is_never_kept(quick: Make, tmp_path: Path) -> None:
 
 def test_two_runs_of_one_config_at_once_make_each_stage_once(quick: Make, tmp_path: Path) -> None:
     chain = quick(counting("number: 1, wait: 1", "number: 2, wait: 0.3"), **{"counts.py": COUNTS})
-    started = [FORK.Process(target=lambda: run(chain, runs=tmp_path / "runs", track=False)) for _ in range(2)]
+    barrier = SERVER.Barrier(2)
+    started = [start(quick_run, chain, tmp_path / "runs", barrier) for _ in range(2)]
     for process in started:
-        process.start()
-    for process in started:
-        process.join(60)
+        process.join(PATIENCE)
     assert [process.exitcode for process in started] == [0, 0]
     assert calls(chain) == {"1": 1, "2": 1}
     folders = [path.parent for path in (tmp_path / "runs").glob("*/record.json")]
@@ -248,8 +246,7 @@ def test_two_runs_of_one_config_at_once_make_each_stage_once(quick: Make, tmp_pa
 
 def test_a_run_that_waits_for_too_long_ends_and_says_for_whom(quick: Make, tmp_path: Path) -> None:
     chain = quick(counting("number: 1, wait: 600"), **{"counts.py": COUNTS})
-    slow = FORK.Process(target=lambda: run(chain, runs=tmp_path / "runs", track=False))
-    slow.start()
+    slow = start(quick_run, chain, tmp_path / "runs")
     while not (chain.parent / "calls").exists():
         assert slow.is_alive()
         time.sleep(0.01)

@@ -5,7 +5,6 @@ What MLflow has is compared as it lies in its database and its artifact folder, 
 
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
@@ -33,6 +32,7 @@ from pipeline.record import Failure, Record
 from pipeline.runner import resume, run, sync_run
 from pipeline.tracking import connection as tracking
 from pipeline.tracking.projection import open_tracking
+from tests.forked import start
 
 Make = Callable[..., Any]
 
@@ -488,9 +488,8 @@ def proxy(proxies: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 def disturbed(proxy: Proxy, folder: Path, how: str) -> None:
     """Project a run folder until the proxy makes an end of it."""
     if how == "killed":
-        child = multiprocessing.get_context("fork").Process(target=sync_run, args=(folder,))
         with proxy.lock:  # no request passes before it is known whom to kill
-            child.start()
+            child = start(sync_run, folder)
             proxy.victim = child.pid or 0
         child.join(120)
         assert child.exitcode == -signal.SIGKILL
@@ -613,12 +612,9 @@ def test_a_run_that_was_killed_and_resumed_has_one_model_version(
     project: Make, server: Server, proxy: Proxy, tmp_path: Path, outage: int
 ) -> None:
     path = project(CHAIN, **{"mine.py": MINE})
-    started = multiprocessing.get_context("fork").Process(
-        target=run, args=(path,), kwargs={"runs": tmp_path / "runs", "register": "resumed"}
-    )
     proxy.fails(outage, "killed")
     with proxy.lock:
-        started.start()
+        started = start(run, path, runs=tmp_path / "runs", register="resumed")
         proxy.victim = started.pid or 0
     started.join(120)
     assert started.exitcode == -signal.SIGKILL

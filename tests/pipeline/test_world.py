@@ -1,10 +1,8 @@
 """Several processes that talk to each other, and what they see where one is gone."""
 
-import multiprocessing
-import os
-import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,8 @@ from torch import distributed as dist
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from pipeline.world import ALONE, FOR_EVER, World, is_lost, join
+from tests.forked import PATIENCE, SERVER, die, start
 
-FORK = multiprocessing.get_context("fork")
 SIZE = 3
 
 
@@ -29,15 +27,13 @@ def main(rank: int, port: int, act: Callable[[World], Any], results: Any) -> Non
 
 
 def together(act: Callable[[World], Any]) -> list[Any]:
-    """What `act` gives in each of three processes."""
+    """What `act`, which is pickled, gives in each of three processes."""
     store = TCPStore("127.0.0.1", 0, SIZE, is_master=True, timeout=FOR_EVER, wait_for_workers=False)
-    results = FORK.Queue()
-    children = [FORK.Process(target=main, args=(rank, store.port, act, results)) for rank in range(SIZE)]
+    results = SERVER.Queue()
+    children = [start(main, rank, store.port, act, results) for rank in range(SIZE)]
+    found = dict(results.get(timeout=PATIENCE) for _ in children)
     for child in children:
-        child.start()
-    found = dict(results.get(timeout=60) for _ in children if child)
-    for child in children:
-        child.join(60)
+        child.join(PATIENCE)
     assert [child.exitcode for child in children] == [0] * SIZE
     return [found[rank] for rank in range(SIZE)]
 
@@ -50,50 +46,70 @@ def test_alone_it_asks_nobody() -> None:
     ALONE.wait()
 
 
+def any_of(rows: list[tuple[bool, ...]], world: World) -> list[bool]:
+    return [world.any(row[world.rank]) for row in rows]
+
+
 def test_any_is_set_where_one_has_set_it() -> None:
     flags = [(False, False, False), (False, True, False), (True, True, True)]
-    assert together(lambda world: [world.any(row[world.rank]) for row in flags]) == [[False, True, True]] * SIZE
+    assert together(partial(any_of, flags)) == [[False, True, True]] * SIZE
+
+
+def mean_of(numbers: list[float], world: World) -> float:
+    return float(world.mean(torch.tensor(numbers[world.rank], dtype=torch.float64)))
 
 
 def test_the_mean_is_of_all() -> None:
-    numbers = torch.tensor([1.0, 2.5, -8.0], dtype=torch.float64)
-    found = together(lambda world: float(world.mean(numbers[world.rank])))
-    assert found == [pytest.approx(float(numbers.mean()), abs=1e-12)] * SIZE
+    numbers = [1.0, 2.5, -8.0]
+    assert together(partial(mean_of, numbers)) == [pytest.approx(sum(numbers) / 3, abs=1e-12)] * SIZE
+
+
+def told_by_main(values: list[Any], world: World) -> list[Any]:
+    return [world.tell(value if world.main else "other") for value in values]
 
 
 def test_what_rank_0_tells_reaches_all_and_what_others_tell_nobody() -> None:
     told = [{"text": "é" * 1000, "list": [1, 2.5, None, True]}, None, [], "x", {}]
-    assert together(lambda world: [world.tell(value if world.main else "other") for value in told]) == [told] * SIZE
+    assert together(partial(told_by_main, told)) == [told] * SIZE
+
+
+def arrive(folder: Path, world: World) -> int:
+    if world.rank == 2:
+        time.sleep(0.3)
+    (folder / str(world.rank)).touch()
+    world.wait()
+    return len(list(folder.iterdir()))
 
 
 def test_nobody_passes_before_all_are_there(tmp_path: Path) -> None:
-    def act(world: World) -> int:
-        if world.rank == 2:
-            time.sleep(0.3)
-        (tmp_path / str(world.rank)).touch()
-        world.wait()
-        return len(list(tmp_path.iterdir()))
-
-    assert together(act) == [SIZE] * SIZE
+    assert together(partial(arrive, tmp_path)) == [SIZE] * SIZE
 
 
-@pytest.mark.parametrize("ask", [
-    lambda world: world.any(False), lambda world: world.mean(torch.zeros(())), lambda world: world.tell(["b" * 99]),
-])  # fmt: skip
+def ask_any(world: World) -> Any:
+    return world.any(False)
+
+
+def ask_mean(world: World) -> Any:
+    return world.mean(torch.zeros(()))
+
+
+def ask_tell(world: World) -> Any:
+    return world.tell(["b" * 99])
+
+
+def ask_and_die(port: int, ask: Callable[[World], Any]) -> None:
+    ask(join(TCPStore("127.0.0.1", port, 2, is_master=False, timeout=FOR_EVER), 1, 2))
+    die()
+
+
+@pytest.mark.parametrize("ask", [ask_any, ask_mean, ask_tell])
 def test_a_process_that_is_killed_is_an_error_that_is_told_apart(ask: Callable[[World], Any]) -> None:
     store = TCPStore("127.0.0.1", 0, 2, is_master=True, timeout=FOR_EVER, wait_for_workers=False)
-
-    def other() -> None:
-        world = join(TCPStore("127.0.0.1", store.port, 2, is_master=False, timeout=FOR_EVER), 1, 2)
-        ask(world)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    child = FORK.Process(target=other)
-    child.start()
+    child = start(ask_and_die, store.port, ask)
     world = join(store, 0, 2)
     try:
         ask(world)
-        child.join(60)
+        child.join(PATIENCE)
         with pytest.raises(RuntimeError) as raised:
             list(map(ask, [world] * 100))  # a small message may still be sent to a process that is gone
         assert is_lost(raised.value)

@@ -1,8 +1,6 @@
 """A training that was stopped or killed, anywhere, ends with the weights, to the bit, of one that was not."""
 
 import json
-import multiprocessing
-import os
 import random
 import shutil
 import signal
@@ -30,8 +28,8 @@ from stages.objectives import Moment, Objective, Supervised
 from stages.prune.channels import ChannelPruning
 from stages.train.supervised import SupervisedTraining
 from stages.training import TrainingSettings, make_optimizer, make_schedule, train
-
-FORK = multiprocessing.get_context("fork")
+from tests.contexts import bare_context, saved_tiny, tiny_task
+from tests.forked import die, exit_code
 
 STEPS = 4  # an epoch: 256 examples in batches of 64
 QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 64, "learning_rate": 0.01}
@@ -70,13 +68,18 @@ def go(context: Callable[..., Context], task: Task, tmp_path: Path) -> Callable[
         reports: dict[str, Any] = {}
         (tmp_path / folder).mkdir(exist_ok=True)
         given = {"baseline": None, "report": reports.__setitem__, **changes, "directory": tmp_path / folder}
-        set_seed(0)
-        example = {"input": torch.stack([task.train[i][0]["input"] for i in range(2)])}
-        model = TorchModel.build(Reference(use="nets.py:Noisy", folder=tmp_path), example)
-        made = (stage or SupervisedTraining(**QUICK)).run(model, context(**given))
+        made = trained(stage or SupervisedTraining(**QUICK), context(**given), task, tmp_path)
         return Ended(made.module.state_dict(), reports)
 
     return make
+
+
+def trained(stage: Stage, ctx: Context, task: Task, home: Path) -> TorchModel:
+    """What the stage makes of a network whose file lies in `home`."""
+    set_seed(0)
+    example = {"input": torch.stack([task.train[i][0]["input"] for i in range(2)])}
+    made: TorchModel = stage.run(TorchModel.build(Reference(use="nets.py:Noisy", folder=home), example), ctx)
+    return made
 
 
 def after(steps: int) -> Callable[[], bool]:
@@ -223,29 +226,26 @@ def test_pruning_in_steps_goes_on_in_the_recovery_that_was_stopped(
     assert go(stage).same(go(stage, "whole"))
 
 
-def in_child(work: Callable[[], Any]) -> int | None:
-    """The exit code of a forked child that does this: negative where a signal ended it."""
-    child = FORK.Process(target=work)
-    child.start()
-    child.join(120)
-    return child.exitcode
+def train_until(steps: int, every: int, home: Path) -> None:
+    """A training that kills itself in its n-th step."""
+    task, calls = tiny_task(), count(1)
 
+    def deadly(outputs: Outputs, targets: Tensor) -> Tensor:
+        if next(calls) == steps:
+            die()
+        return task.loss(outputs, targets)
 
-def die(*_: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    (home / "work").mkdir()
+    stage = SupervisedTraining(**{**QUICK, "checkpoint_epochs": every})
+    trained(stage, bare_context(home / "work", loss=deadly), task, home)
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, 2), (1, STEPS + 1), (2, STEPS + 1), (2, 3 * STEPS), (5, 3 * STEPS)])
 def test_killed_it_goes_on_from_the_last_checkpoint_in_another_process(
-    go: Callable[..., Ended], task: Task, tmp_path: Path, every: int, steps: int
+    go: Callable[..., Ended], tmp_path: Path, every: int, steps: int
 ) -> None:
     stage = SupervisedTraining(**{**QUICK, "checkpoint_epochs": every})
-    calls = count(1)
-
-    def deadly(outputs: Outputs, targets: Tensor) -> Tensor:
-        return die() if next(calls) == steps else task.loss(outputs, targets)  # type: ignore[return-value]
-
-    assert in_child(lambda: go(stage, loss=deadly)) == -signal.SIGKILL
+    assert exit_code(train_until, steps, every, tmp_path) == -signal.SIGKILL
     epochs_done = (steps - 1) // STEPS
     assert progress(tmp_path / "work" / "training")["epoch"] == epochs_done - epochs_done % every
     assert go(stage).same(go(stage, "whole"))
@@ -258,8 +258,15 @@ def progress(folder: Path) -> dict[str, Any]:
     return found
 
 
-def killed_at(point: int, folder: Path, work: Callable[[], Any]) -> bool:
-    """Do it in a child that kills itself before it opens, makes, renames or removes a file for the n-th time."""
+def killed_at(point: int, folder: Path, work: Callable[..., Any], *args: Any) -> bool:
+    """Do work(*args) in a child that kills itself before it touches a file in `folder` for the n-th time."""
+    code = exit_code(work_until, point, folder, work, args)
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def work_until(point: int, folder: Path, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """It touches a file where it opens, makes, renames or removes one."""
     seen = count()
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -267,32 +274,28 @@ def killed_at(point: int, folder: Path, work: Callable[[], Any]) -> bool:
         if touches and str(folder) in str(arguments[0]) and next(seen) == point:
             die()
 
-    def child() -> None:
-        sys.addaudithook(hook)
-        work()
+    sys.addaudithook(hook)
+    work(*args)
 
-    code = in_child(child)
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
+
+def train_on_few(saved: Path, folder: Path) -> Ended:
+    """A small training of a saved `tiny` model, with its checkpoints in `folder`."""
+    few, reports = tiny_task().train.select(list(range(32))), dict[str, Any]()
+    settings = TrainingSettings(epochs=2, batch_size=16, learning_rate=0.01)
+    ctx = bare_context(folder, train=few, validation=few, report=reports.__setitem__)
+    set_seed(0)
+    return Ended(train(saved_tiny(saved), Supervised(ctx), settings, ctx).module.state_dict(), reports)
 
 
 @pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_before_any_file_operation_of_a_training_it_ends_as_if_it_had_not_been(
-    context: Callable[..., Context], tiny: Callable[..., TorchModel], task: Task, tmp_path: Path, stride: int
+    tiny: Callable[..., TorchModel], tmp_path: Path, stride: int
 ) -> None:
-    few, model = task.train.select(list(range(32))), tiny(width=2)
-    settings = TrainingSettings(epochs=2, batch_size=16, learning_rate=0.01)
-
-    def go(folder: Path) -> Ended:
-        reports: dict[str, Any] = {}
-        set_seed(0)
-        ctx = context(train=few, validation=few, directory=folder, report=reports.__setitem__)
-        return Ended(train(model, Supervised(ctx), settings, ctx).module.state_dict(), reports)
-
-    whole, points = go(tmp_path / "whole"), 0
-    folder = tmp_path / "kill"
-    while killed_at(points, folder, lambda: go(folder)):
-        assert go(folder).same(whole), f"killed before file operation {points}"
+    model, folder, points = tmp_path / "model", tmp_path / "kill", 0
+    tiny(width=2).save(model)
+    whole = train_on_few(model, tmp_path / "whole")
+    while killed_at(points, folder, train_on_few, model, folder):
+        assert train_on_few(model, folder).same(whole), f"killed before file operation {points}"
         shutil.rmtree(folder)
         points += stride
     assert points > 40
@@ -391,7 +394,7 @@ def test_killed_at_any_file_operation_of_saving_the_old_or_the_new_checkpoint_is
     while True:
         folder = tmp_path / "kill" / str(points)
         saved(1, folder)
-        if not killed_at(points, folder, lambda folder=folder: saved(2, folder)):  # type: ignore[misc]
+        if not killed_at(points, folder, saved, 2, folder):
             break
         state, module, *_ = restored(folder)
         assert state is not None

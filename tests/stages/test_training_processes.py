@@ -1,6 +1,5 @@
 """Training over two processes is the training of one: the same batches, the same losses, the same weights."""
 
-import multiprocessing
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,12 +17,14 @@ from pipeline.model import Outputs, TorchModel
 from pipeline.stage import Context
 from pipeline.task import Batch
 from pipeline.world import ALONE, FOR_EVER, World, join
+from stages import checkpoint
 from stages.objectives import Moment, Objective, Supervised, first
 from stages.training import TrainingSettings, train
+from tests.contexts import bare_context, saved_tiny
+from tests.forked import PATIENCE, start
 
 Make = Callable[..., Any]
 
-FORK = multiprocessing.get_context("fork")
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 32, "learning_rate": 0.05, "optimizer": "sgd"}
 
 
@@ -59,22 +60,38 @@ def trained(world: World, model: TorchModel, ctx: Context, settings: dict[str, A
     }
 
 
-def other(rank: int, port: int, folder: Path, *rest: Any) -> None:
+def other(rank: int, port: int, folder: Path, directory: Path, settings: dict[str, Any]) -> None:
     shared = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
     os.environ.update({name: str(value) for name, value in shared.items()})
     world = join(TCPStore("127.0.0.1", port, 2, is_master=False, timeout=FOR_EVER), rank, 2)
-    torch.save(trained(world, *rest), folder / f"{rank}.pt")
+    noted(folder / "writers")
+    found = trained(world, saved_tiny(folder / "model"), bare_context(directory), settings)
+    torch.save(found, folder / f"{rank}.pt")
     destroy_process_group()
 
 
+def noted(file: Path) -> None:
+    """Have this process note its rank where it writes a checkpoint."""
+
+    def watched(real: Callable[..., Any]) -> Callable[..., Any]:
+        def write(*args: Any) -> Any:
+            with file.open("a") as ranks:
+                ranks.write(os.environ["RANK"])
+            return real(*args)
+
+        return write
+
+    checkpoint.save = watched(checkpoint.save)
+    checkpoint.keep = watched(checkpoint.keep)
+
+
 def in_two(model: TorchModel, ctx: Context, folder: Path, **settings: Any) -> list[dict[str, Any]]:
-    """What each of two processes gives."""
+    """What each of two processes gives, in the context's directory."""
+    model.save(folder / "model")
     store = TCPStore("127.0.0.1", 0, 2, is_master=True, timeout=FOR_EVER, wait_for_workers=False)
-    children = [FORK.Process(target=other, args=(r, store.port, folder, model, ctx, settings)) for r in range(2)]
+    children = [start(other, rank, store.port, folder, ctx.directory, settings) for rank in range(2)]
     for child in children:
-        child.start()
-    for child in children:
-        child.join(120)
+        child.join(PATIENCE)
     assert [child.exitcode for child in children] == [0, 0]
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
@@ -119,22 +136,7 @@ def test_a_batch_in_parts_gives_the_same_weights(tiny: Make, context: Make, tmp_
 
 
 def test_rank_0_alone_writes(tiny: Make, context: Make, tmp_path: Path) -> None:
-    from stages import checkpoint
-
-    def noted(name: str) -> None:
-        real = getattr(checkpoint, name)
-
-        def write(*args: Any) -> None:
-            with (tmp_path / "writers").open("a") as file:
-                file.write(os.environ["RANK"])
-            real(*args)
-
-        patch.setattr(checkpoint, name, write)
-
-    with pytest.MonkeyPatch.context() as patch:
-        noted("save")
-        noted("keep")
-        in_two(tiny(), context(), tmp_path)
+    in_two(tiny(), context(), tmp_path)
     assert set((tmp_path / "writers").read_text()) == {"0"}
 
 
