@@ -55,13 +55,16 @@ def pairs(model: Scores, baseline: Scores) -> Pairs:
 def retention(model: Scores, baseline: Scores, seed: int = 0) -> Estimate | None:
     """Mean score of the model over that of the baseline, with a paired 95 % interval.
 
-    None where the baseline's mean is not above zero or a score is below it: a ratio means nothing there.
+    None where the baseline's mean is not above zero or a score is below it, and where so few of its scores are above
+    zero that a resample has none of them: a ratio means nothing there.
     """
     if baseline.mean() <= 0 or min(model.min(), baseline.min()) < 0:
         return None
     if is_right_or_wrong(model, baseline):
         return ratio_interval(pairs(model, baseline))
-    return _bootstrap(lambda a, b, axis=-1: a.mean(axis) / b.mean(axis), (model, baseline), seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        limits = _limits(lambda a, b, axis=-1: a.mean(axis) / b.mean(axis), (model, baseline), seed)
+    return Estimate(**limits) if np.isfinite(list(limits.values())).all() else None
 
 
 def drop(model: Scores, baseline: Scores, seed: int = 0) -> Estimate:
@@ -164,11 +167,46 @@ def metric_interval(metric: Callable[[NDArray[np.intp]], float], size: int, seed
     Args:
         metric: gives the figure for the examples at these positions.
         size: number of examples.
+        seed: of the draw.
+    """
+    return percentile_interval(resampled(metric, size, seed=seed))
+
+
+def resampled(metric: Callable[[NDArray[np.intp]], float], size: int, *, count: int = 200, seed: int = 0) -> Scores:
+    """A metric of all examples, and then of resamples of them: (1 + count,).
+
+    The draw is the same for all models on the same split: element by element these compare them in pairs.
+
+    Args:
+        metric: gives the figure for the examples at these positions.
+        size: number of examples.
+        count: of resamples.
+        seed: of the draw.
+
+    Reference:
+        Koehn: Statistical significance tests for machine translation evaluation, 2004.
     """
     draw = np.random.default_rng(seed)
-    values = [metric(draw.integers(0, size, size)) for _ in range(200)]
-    low, high = np.nanpercentile(values, [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2])
-    return Estimate(value=metric(np.arange(size)), low=float(low), high=float(high))
+    return np.array([metric(np.arange(size)), *(metric(draw.integers(0, size, size)) for _ in range(count))])
+
+
+def percentile_interval(values: Scores) -> Estimate:
+    """The first value, with the 95 % interval of the others; a resample that is NaN is left out."""
+    low, high = np.nanpercentile(values[1:], [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2])
+    return Estimate(value=float(values[0]), low=float(low), high=float(high))
+
+
+def metric_drop(model: Scores, baseline: Scores) -> Estimate:
+    """A metric of the baseline minus that of the model, in pairs; each is of `resampled`. Below zero is a gain."""
+    return percentile_interval(baseline - model)
+
+
+def metric_retention(model: Scores, baseline: Scores) -> Estimate | None:
+    """A metric of the model over that of the baseline, in pairs; each is of `resampled`.
+
+    None where the baseline's is not above zero in all resamples: a ratio means nothing there.
+    """
+    return percentile_interval(model / baseline) if np.nanmin(baseline) > 0 else None
 
 
 class Figure(NamedTuple):
@@ -295,9 +333,13 @@ def _worse(counts: Scores, moved: float) -> Scores:
 
 
 def _bootstrap(figure: Callable[..., Scores], data: tuple[Scores, ...], seed: int) -> Estimate:
+    return Estimate(**_limits(figure, data, seed))
+
+
+def _limits(figure: Callable[..., Scores], data: tuple[Scores, ...], seed: int) -> dict[str, float]:
     """Percentile bootstrap over examples, drawn in pairs (Efron 1979)."""
     result = stats.bootstrap(
         data, figure, paired=True, vectorized=True, n_resamples=RESAMPLES, batch=50, method="percentile", rng=seed
     )
     interval = result.confidence_interval
-    return Estimate(value=float(figure(*data)), low=float(interval.low), high=float(interval.high))
+    return {"value": float(figure(*data)), "low": float(interval.low), "high": float(interval.high)}

@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx
 
+from pipeline.shared_weights import graphs_at, stored
+from pipeline.tokenizer import canonical
+
 if TYPE_CHECKING:  # a report reads files alone, and torch would cost it two seconds
-    from pipeline.model import OnnxModel
+    from pipeline.model import Deployed
 
 BITS = {onnx.TensorProto.INT4: 4, onnx.TensorProto.UINT4: 4, onnx.TensorProto.FLOAT4E2M1: 4}
 CARRIERS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "Transpose", "Identity"}
@@ -30,15 +33,23 @@ class _Reader(NamedTuple):
     handed_on: str
 
 
-def size_bytes(model: "OnnxModel") -> int:
-    """Bytes on disk of the graph and its external data."""
+def size_bytes(model: "Deployed") -> int:
+    """Bytes on disk of the graph and its external data; of an encoder-decoder, of all files that it generates with."""
     return sum(path.stat().st_size for path in model.files())
 
 
-def payload_bytes(model: "OnnxModel") -> int:
-    """Bytes of the initializers alone: weights, quantization scales and zero points, shape constants."""
-    graph = onnx.load(model.path, load_external_data=False).graph
-    return sum(_tensor_bytes(tensor) for tensor in graph.initializer)
+def payload_bytes(model: "Deployed") -> int:
+    """Bytes of the initializers alone: weights, quantization scales and zero points, shape constants.
+
+    What several graphs share counts once, as it lies on disk.
+    """
+    return sum(_tensor_bytes(tensor) for _, tensor in stored(graphs_at(model.path)))
+
+
+def tokenizer_bytes(model: "Deployed", tokenizer: Any) -> int | None:
+    """Bytes of the tokenizer.json that is deployed beside the file: the task's tokenizer, or what is left of it."""
+    text = model.vocabulary.pruned if model.vocabulary else canonical(tokenizer)
+    return None if text is None else len(text.encode())
 
 
 def layers(path: Path) -> list[LayerBytes]:
@@ -46,11 +57,20 @@ def layers(path: Path) -> list[LayerBytes]:
 
     A layer is named by its module, such as "blocks.0.conv1", with its scales and zero points. An initializer whose name
     does not tell, as in a file with compacted names, counts to the operator that reads it: "Conv 2", the second one.
+    Of a folder with several graphs each layer is named with its graph; what they share counts to the first of them.
     """
-    graph = onnx.load(path, load_external_data=False).graph
-    readers = _readers(graph)
+    paths = graphs_at(path)
+    kept = stored(paths)
+    rows = {one: _layers(one, [tensor for at, tensor in kept if at == one]) for one in paths}
+    if len(paths) == 1:
+        return rows[path]
+    return [row._replace(name=f"{one.stem}: {row.name}") for one in paths for row in rows[one]]
+
+
+def _layers(path: Path, tensors: list[onnx.TensorProto]) -> list[LayerBytes]:
+    readers = _readers(onnx.load(path, load_external_data=False).graph)
     found, order = Counter[tuple[str, str]](), dict[str, int]()
-    for tensor in graph.initializer:
+    for tensor in tensors:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).name
         module, dot, _ = tensor.name.rpartition(".")
         reader = _reader(tensor.name, readers)
@@ -82,7 +102,7 @@ def _readers(graph: onnx.GraphProto) -> dict[str, _Reader]:
     for position, node in enumerate(graph.node):
         seen[node.op_type] += 1
         handed_on = node.output[0] if node.op_type in CARRIERS else ""
-        for name in _read_by(node):
+        for name in filter(None, _read_by(node)):  # an input that is left out has no name
             first.setdefault(name, _Reader(f"{node.op_type} {seen[node.op_type]}", position, handed_on))
     return first
 

@@ -62,6 +62,12 @@ def saved(path: Path, values: dict[str, torch.Tensor], nodes: list[onnx.NodeProt
     onnx.save(helper.make_model(helper.make_graph(nodes, "made", [given], [gives], weights)), path)
 
 
+def test_an_input_that_is_left_out_is_no_layer(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Clip", ["input", "", "most"], ["output"])]
+    saved(tmp_path / "model.onnx", {"most": torch.ones(())}, nodes)
+    assert by_name(layers(tmp_path / "model.onnx")) == {"Clip 1": {"float32": 4}}
+
+
 def test_a_name_that_tells_no_module_counts_to_the_operator_that_reads_it(tmp_path: Path) -> None:
     node = helper.make_node
     nodes = [

@@ -51,6 +51,13 @@ def score_interval(table: Pairs) -> tuple[float, float]:
     return ends[0], ends[1]
 
 
+def test_a_baseline_that_is_nearly_all_zero_has_no_retention() -> None:
+    scores = np.zeros(50)
+    scores[0] = 0.3
+    assert retention(np.full(50, 0.1), scores) is None
+    assert retention(scores, np.full(50, 0.1)) is not None
+
+
 def test_the_reference_gives_its_published_interval() -> None:
     # Fagerland, Lydersen and Laake: Statistical Analysis of Contingency Tables, 2017, chapter 8.
     assert score_interval(CAVO) == pytest.approx((0.7476, 0.9876), abs=5e-5)
