@@ -20,14 +20,13 @@ from pipeline.runner import run
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
 STRATEGIES = {config: names for config in CONFIGS if (names := Source(config).strategies())}
+LARGE = ("mnist", "multi30k")  # networks that take long, small as the run is
 CHAINS = [
-    *((config, None) for config in CONFIGS if config not in STRATEGIES),
     # The last strategy of a file has the most stages.
-    *(
-        pytest.param(config, name, marks=[] if name == names[-1] else [pytest.mark.slow])
-        for config, names in STRATEGIES.items()
-        for name in names
-    ),
+    pytest.param(config, name, marks=[pytest.mark.slow] * (name != names[-1] or config.parent.name in LARGE))
+    for config in CONFIGS
+    for names in [STRATEGIES.get(config, [None])]
+    for name in names
 ]
 SMALL = {"epochs": 1, "steps": 1, "rounds": 2, "iterations": 20, "beams": 2}
 
@@ -47,10 +46,39 @@ def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with noise at 8 kHz, of two speakers, ten digits and twelve recordings each, no two alike."""
+    folder = tmp_path_factory.mktemp("recordings")
+    generator = np.random.default_rng(0)
+    rows = {
+        "audio": [generator.uniform(-0.5, 0.5, 1000 + i).astype(np.float32) for i in range(240)],
+        "sampling_rate": [8000] * 240,
+        "label": [i // 24 for i in range(240)],
+        "speaker": ["ada" if i // 12 % 2 else "bob" for i in range(240)],
+    }
+    Dataset.from_dict(rows).to_parquet(folder / "train-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pairs of short English and German sentences, no two alike, in a train and a validation part."""
+    folder, draw = tmp_path_factory.mktemp("sentences"), np.random.default_rng(0)
+    for part, size in (("train", 80), ("validation", 16)):
+        lines = [" ".join(draw.choice(["dog", "man", "ball", "red"], draw.integers(1, 9))) for _ in range(size)]
+        english = [f"{line} {part} {i}" for i, line in enumerate(lines)]
+        rows = {"en": english, "de": [line.replace("dog", "Hund").replace("red", "grün") for line in english]}
+        Dataset.from_dict(rows).to_parquet(folder / f"{part}-00000-of-00001.parquet")
+    return folder
+
+
 @pytest.fixture
-def data(request: pytest.FixtureRequest, parquet: Path) -> list[str]:
+def data(request: pytest.FixtureRequest, parquet: Path, recordings: Path, sentences: Path) -> list[str]:
     """Overrides that read small local data in place of the hub's."""
-    return [f"task.path={parquet}"] if request.node.callspec.params["config"].parent.name == "fashion_mnist" else []
+    folders = {"fashion_mnist": parquet, "mnist": parquet, "fsdd": recordings, "multi30k": sentences}
+    found = folders.get(request.node.callspec.params["config"].parent.name)
+    return [f"task.path={found}"] if found else []
 
 
 def smaller(config: Path, strategy: str | None, data: list[str]) -> list[str]:
