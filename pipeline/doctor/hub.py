@@ -1,0 +1,72 @@
+"""Whether a dataset or a model is a folder here, in the cache of the Hugging Face hub, or can be fetched."""
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pipeline.doctor.finding import Finding
+
+Kind = Literal["datasets", "models"]
+
+CONCERN = "config"
+SECONDS = 3.0
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+YES = {"1", "true", "yes", "on"}
+
+
+def located(what: str, name: str, kind: Kind, folders: Sequence[Path]) -> Finding:
+    """Where it is.
+
+    Args:
+        what: the key of the config.
+        name: a path, or a name on the hub such as "owner/name".
+        kind: what it is on the hub.
+        folders: from which a path may go.
+    """
+    label = f"{what}: {name}"
+    there = next((folder / name for folder in folders if (folder / Path(name).expanduser()).exists()), None)
+    if there is not None:
+        return Finding(CONCERN, label, "ok", f"{there.resolve()} is here")
+    if not could_be_name(name):
+        return Finding(CONCERN, label, "missing", "there is no such file or folder", f"Set {what} to where it is")
+    kept = cached(name, kind)
+    if kept:
+        return Finding(CONCERN, label, "ok", f"in the cache, {kept}")
+    if any(os.environ.get(variable, "").lower() in YES for variable in OFFLINE):
+        fix = f"Set {what} to a folder, or fetch it where there is a network"
+        return Finding(CONCERN, label, "missing", "not here and not in the cache, and the hub is switched off", fix)
+    return asked(label, name, kind)
+
+
+def could_be_name(name: str) -> bool:
+    """Whether the hub could have it under this name: "name" or "owner/name", no path."""
+    parts = name.split("/")
+    return len(parts) <= 2 and all(parts) and not name.startswith((".", "~")) and " " not in name
+
+
+def cached(name: str, kind: Kind) -> Path | None:
+    """The folder of the hub's cache that has it, None where there is none."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    downloaded = hub / f"{kind}--{name.replace('/', '--')}" / "snapshots"
+    if downloaded.is_dir() and any(downloaded.iterdir()):
+        return downloaded.parent
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")) / name.replace("/", "___")
+    return prepared if kind == "datasets" and prepared.is_dir() else None
+
+
+def asked(label: str, name: str, kind: Kind) -> Finding:
+    """What the hub says, within three seconds."""
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    try:
+        with urllib.request.urlopen(f"{hub}/api/{kind}/{name}", timeout=SECONDS):
+            return Finding(CONCERN, label, "ok", f"{hub} has it; it will be fetched")
+    except urllib.error.HTTPError as error:
+        fix = "Look at the name, or log in with `hf auth login`"
+        return Finding(CONCERN, label, "missing", f"not here, and {hub} answers {error.code} {error.reason}", fix)
+    except (OSError, ValueError) as error:
+        found = f"not here, and {hub} does not answer: {getattr(error, 'reason', error)}"
+        return Finding(CONCERN, label, "missing", found, "Give a folder, or fetch it where there is a network")

@@ -1,0 +1,119 @@
+"""What a config needs that is not here: files, modules, extras, data, a GPU. Nothing that it names is imported."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import PipelineConfig, Source, load_config
+from pipeline.doctor import gpu
+from pipeline.doctor.finding import Finding
+from pipeline.doctor.hub import CONCERN, Kind, located
+from pipeline.doctor.packages import install
+from pipeline.doctor.sources import Absent, missing_imports, source_of
+from pipeline.errors import ConfigError
+from pipeline.use import Reference
+
+FILES = ("weights", "saved", "onnx")
+"""Keys, anywhere in a config, that name a file or a folder beside it."""
+
+DATA: dict[str, tuple[tuple[str, Kind], ...]] = {
+    "task": (("data", "datasets"), ("path", "datasets"), ("tokenizer", "models")),
+    "model": (("name", "models"),),
+}
+"""Arguments of a task and a model that name a folder, or what is on the hub."""
+
+AUDIO = "soundfile"
+
+
+def needs(path: Path, overrides: Sequence[str] = ()) -> list[Finding]:
+    """A row for each thing that the config names, each once; of a file with `strategies:` those of all."""
+    try:
+        names: list[str | None] = [*Source(path).strategies()] or [None]
+        configs = [load_config(path, overrides, name)[0] for name in names]
+    except ConfigError as error:
+        return [Finding(CONCERN, str(path), "missing", f"it cannot be read as a config: {error}", "Repair it")]
+    rows = [row for config in configs for row in _of(config)]
+    return list(dict.fromkeys(rows))
+
+
+def _of(config: PipelineConfig) -> Iterator[Finding]:
+    """What one config needs."""
+    folder, limits = config.folder, config.budget.model_dump(mode="json").values()
+    yield from code("task", config.task.use, folder, "pipeline.tasks")
+    if config.model.use:
+        known = "" if ":" in config.model.use or config.model.use.endswith(".py") else "pipeline.tasks"
+        yield from code("model", config.model.use, folder, known)
+    for key, entries in (("baseline", config.baseline), ("stages", config.stages)):
+        for entry in entries:
+            yield from code(key, entry.use, folder, "stages")
+            yield from _inside(key, entry.settings, folder)
+    yield from _inside("model", config.model.model_dump(mode="json"), folder, builders=False)
+    for key, reference in (("task", config.task), ("model", config.model)):
+        yield from _data(key, reference)
+    if "expected" in [limit.get("of") for limit in limits if isinstance(limit, dict)]:
+        yield beside("budget", str(config.budget.expected), folder)
+    if config.device == "cuda" and not gpu.usable():
+        fix = "Set `device: auto`, or install the driver and a torch with CUDA"
+        yield Finding(CONCERN, "device: cuda", "missing", "there is no GPU that the installed torch can use", fix)
+
+
+def code(place: str, use: str, folder: Path, package: str = "") -> Iterator[Finding]:
+    """Whether the code that a `use:` names is there, and what it imports too.
+
+    Args:
+        place: in the config, such as "stages".
+        use: as it stands there.
+        folder: of the pipeline file.
+        package: what a bare dotted name is in.
+    """
+    name = f"{place}: {use}"
+    try:
+        source = source_of(use, folder, package)
+    except Absent as error:
+        yield Finding(CONCERN, name, "missing", str(error), "Correct `use`, or put the file beside the config")
+        return
+    absent = sorted(missing_imports(source)) if source else []
+    for module in absent:
+        yield Finding(CONCERN, name, "missing", f"it imports `{module}`, which is not installed", install(module))
+    if not absent:
+        yield Finding(CONCERN, name, "ok", "here, with what it imports" if source else "here")
+
+
+def beside(place: str, name: str, folder: Path) -> Finding:
+    """Whether a file or folder that the config names is there."""
+    path = folder / name
+    if path.exists():
+        return Finding(CONCERN, f"{place}: {name}", "ok", "here")
+    return Finding(CONCERN, f"{place}: {name}", "missing", f"there is no {path}", "Put it there, or correct the name")
+
+
+def _inside(place: str, value: Any, folder: Path, builders: bool = True) -> Iterator[Finding]:
+    """What settings name at any depth: code of the user's or of an installed module, weights, saved models."""
+    values: Iterable[Any] = value if isinstance(value, list) else ()
+    if isinstance(value, dict):
+        values = value.values()
+        use = value.get("use")
+        if builders and isinstance(use, str) and (use.partition(":")[0].endswith(".py") or ":" in use):
+            yield from code(place, use, folder)
+        for key in FILES:
+            named = value.get(key)
+            if isinstance(named, dict):  # `onnx: {file: net.onnx}`
+                named = named.get("file")
+            if isinstance(named, str):
+                yield beside(f"{place} {key}", named, folder)
+    for inner in values:
+        if isinstance(inner, dict | list):
+            yield from _inside(place, inner, folder, builders)
+
+
+def _data(key: str, reference: Reference) -> Iterator[Finding]:
+    """Folders and names on the hub; what decodes audio."""
+    for argument, kind in DATA[key]:
+        name = reference.arguments.get(argument)
+        if isinstance(name, str) and name:
+            yield located(f"{key}.{argument}", name, kind, (reference.folder, Path.cwd()))
+    if "audio" in str(reference.arguments.get("kind", "")):
+        try:
+            source_of(f"{AUDIO}:read", reference.folder)
+        except Absent as error:
+            yield Finding(CONCERN, f"{key}.kind", "missing", f"{error}, which reads audio", install(AUDIO))

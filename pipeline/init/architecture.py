@@ -1,0 +1,94 @@
+"""What a model is made of, as far as it decides which stages suit it."""
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
+from statistics import median
+from typing import Any, Literal
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+Kind = Literal["convolutional", "transformer", "sequence", "feed-forward", "recurrent", "other"]
+
+PROJECTIONS = 2  # of query, key and value; some attention has two of them in one matrix
+
+
+def kind_of(module: nn.Module, inputs: Iterable[str] = ()) -> Kind:
+    """Which stages suit it.
+
+    Args:
+        module: it is looked at, not run.
+        inputs: the names of its inputs.
+    """
+    parts = list(module.modules())
+    if "decoder_input_ids" in inputs or any(generates(part) for part in parts):
+        return "sequence"
+    if any(map(_attends, parts)):
+        return "transformer"
+    if any(isinstance(part, nn.RNNBase | nn.RNNCellBase) for part in parts):
+        return "recurrent"
+    if any(isinstance(part, _ConvNd) for part in parts):
+        return "convolutional"
+    return "feed-forward" if sum(isinstance(part, nn.Linear) for part in parts) > 1 else "other"
+
+
+def kind_of_operators(operators: Iterable[str]) -> Kind:
+    """The same of an ONNX graph, from the operators of its nodes."""
+    count = Counter(operators)
+    attends = count["Softmax"] and count["MatMul"] >= 2 * PROJECTIONS
+    if attends or count["Attention"] or count["MultiHeadAttention"]:
+        return "transformer"
+    if count["LSTM"] or count["GRU"] or count["RNN"]:
+        return "recurrent"
+    if count["Conv"]:
+        return "convolutional"
+    return "feed-forward" if count["Gemm"] + count["MatMul"] > 1 else "other"
+
+
+def generates(part: nn.Module) -> bool:
+    """Whether it is an encoder-decoder of transformers."""
+    return bool(getattr(getattr(part, "config", None), "is_encoder_decoder", False))
+
+
+def of_library(module: nn.Module) -> bool:
+    """Whether a model of transformers is in it, told by name: importing the library takes seconds."""
+    bases: Iterable[type] = chain.from_iterable(type(part).__mro__ for part in module.modules())
+    return any(base.__name__ == "PreTrainedModel" and base.__module__.startswith("transformers.") for base in bases)
+
+
+def width_of(module: nn.Module) -> int:
+    """The usual number of outputs of its layers; 0 where it has none."""
+    parts: list[Any] = [part for part in module.modules() if isinstance(part, _ConvNd | nn.Linear)]
+    widths = [part.out_channels if isinstance(part, _ConvNd) else part.out_features for part in parts[:-1]]
+    return int(median(widths)) if widths else 0
+
+
+def depth_of(module: nn.Module) -> int:
+    """Layers in its longest list of layers; 0 where there is no such list."""
+    return max((len(layers) for layers in layer_lists(module)), default=0)
+
+
+def layer_lists(module: nn.Module) -> list[nn.ModuleList | nn.Sequential]:
+    """Its lists of layers of one class, each layer with several weights."""
+    lists = [part for part in module.modules() if isinstance(part, nn.ModuleList | nn.Sequential)]
+    return [part for part in lists if len({type(layer) for layer in part}) == 1 and _is_block(part[0])]
+
+
+def share_in(module: nn.Module, parts: Iterable[nn.Module]) -> float:
+    """Share of its parameters that are in some of its parts, from 0 to 1."""
+    inside = {id(parameter): parameter.numel() for part in parts for parameter in part.parameters()}
+    total = sum(parameter.numel() for parameter in module.parameters())
+    return sum(inside.values()) / total if total else 0.0
+
+
+def _attends(part: nn.Module) -> bool:
+    if isinstance(part, nn.MultiheadAttention):
+        return True
+    linear = sum(type(inner).__name__ in ("Linear", "Conv1D") for inner in part.modules())
+    convolves = any(isinstance(inner, _ConvNd) for inner in part.modules())  # as squeeze-and-excitation does
+    return "attention" in type(part).__name__.lower() and linear >= PROJECTIONS and not convolves
+
+
+def _is_block(layer: nn.Module) -> bool:
+    return sum(parameter.ndim > 1 for parameter in layer.parameters()) > 1

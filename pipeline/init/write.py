@@ -1,0 +1,121 @@
+"""The text of a starting config, and the proof that it fits what it was written for."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.build import build_chain, check_budget, check_stages
+from pipeline.config import ModelSource, PipelineConfig, validate
+from pipeline.errors import ConfigError
+from pipeline.init.facts import Facts, look
+from pipeline.init.presets import Preset, preset
+from pipeline.init.students import Student, students
+from pipeline.init.values import Target, values
+from pipeline.model import OnnxModel, TorchModel
+from pipeline.stage import Outlook, check_chain
+from pipeline.task import Task
+from pipeline.use import Reference
+
+WHERE: dict[Target, str] = {
+    "cpu": "a server's or a desktop's processor",
+    "gpu": "a GPU",
+    "edge": "a small device",
+}
+WHAT = {
+    "convolutional": "convolutions lose channels",
+    "feed-forward": "dense layers lose channels",
+    "transformer": "a transformer loses layers",
+    "sequence": "an encoder-decoder loses layers, and learns what the whole one generates",
+    "recurrent": "a recurrent network keeps its structure",
+    "other": "a network that no stage is known to make smaller is exported as it is",
+}
+DISTILLING = ("distill.logits", "distill.sequence")
+
+
+def starting_config(
+    model: dict[str, Any], task: dict[str, Any], target: Target, folder: Path, name: str = "my.yaml"
+) -> str:
+    """The text of a config that `shrink plan` accepts.
+
+    Args:
+        model: `model:` of it, such as {"use": "models.py:net", "weights": "net.pt"} or {"onnx": "net.onnx"}.
+        task: `task:` of it.
+        target: where the model is to run.
+        folder: where the file will lie, from which paths go.
+        name: of the file, for its comments.
+
+    Raises:
+        ConfigError: model or task are not there, cannot be built or do not fit each other, or no stage would do.
+    """
+    at: dict[str, Any] = {"context": {"folder": folder}}
+    source = validate(ModelSource, model, None, ("model",), folder)
+    facts, built, outlook = look(source, Reference.model_validate(task, **at))
+    refused: ConfigError | None = None
+    for student in _candidates(facts, outlook):
+        stages = preset(facts, target, student=student is not None)
+        if student is not None and not set(DISTILLING) & set(stages):
+            continue  # it would be of no use
+        text = _render(facts, target, stages, student, model=model, task=task, name=name)
+        try:
+            _check(text, folder, facts, built, outlook)
+        except ConfigError as error:
+            refused = error
+            continue
+        return text
+    raise refused or ConfigError("no chain was found", where="shrink init")
+
+
+def _candidates(facts: Facts, outlook: Outlook) -> Iterator[Student | None]:
+    """Ways to make the model smaller for a student, and at last none."""
+    if isinstance(outlook.model, TorchModel):
+        yield from students(outlook.model, facts)
+    yield None
+
+
+def _render(
+    facts: Facts,
+    target: Target,
+    stages: Preset,
+    student: Student | None,
+    **given: Any,
+) -> str:
+    """The template filled in."""
+    loader = PackageLoader("pipeline.init", "presets")
+    made = Environment(  # text, not HTML: nothing is to be escaped
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    shown = {key: flow(given[key]) for key in ("model", "task")}
+    return made.get_template("config.yaml.j2").render(
+        **shown,
+        name=given["name"],
+        facts=facts,
+        target=target,
+        where=WHERE[target],
+        what="an ONNX file is quantized" if facts.onnx else WHAT[facts.kind],
+        stages=stages,
+        student=flow({"shrink_of": "teacher", **(student.arguments if student else {})}),
+        values=values(facts, target, stages, student.share if student else 1.0),
+    )
+
+
+def flow(value: dict[str, Any]) -> str:
+    """A mapping in one line of YAML."""
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
+
+
+def _check(text: str, folder: Path, facts: Facts, task: Task, outlook: Outlook) -> None:
+    """Nothing. Raises ConfigError where a stage does not fit the model, the task, or those before it."""
+    data = {**yaml.safe_load(text), "folder": folder}
+    config: PipelineConfig = validate(PipelineConfig, data, None, (), folder)
+    baseline, stages = (
+        build_chain(entries, key, folder, None)
+        for key, entries in (("baseline", config.baseline), ("stages", config.stages))
+    )
+    form = check_chain(baseline, OnnxModel if facts.onnx else TorchModel)
+    check_chain(stages, form)
+    check_stages(baseline, stages, replace(outlook))
+    check_budget(config, task, stages)

@@ -1,0 +1,137 @@
+"""What `shrink doctor CONFIG` finds missing, and that it runs nothing of what the config names."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.doctor.needs import needs
+from pipeline.doctor.sources import Absent, missing_imports, source_of
+from tests.pipeline.test_doctor import shrink
+
+Make = Callable[..., Path]
+
+WHOLE = """
+task: {use: data.py}
+model: {use: models.py:TinyNet, weights: net.safetensors}
+stages:
+  - {use: distill.logits, student: {use: models.py:TinyNet, width: 4}}
+  - {use: mine.py}
+  - {use: export.onnx}
+budget: {size: {max: 0.5, of: expected}}
+"""
+RUNS = "raise RuntimeError('it was run')\n"
+
+
+def missing(path: Path, *overrides: str) -> dict[str, str]:
+    return {row.name: row.found for row in needs(path, overrides) if row.state == "missing"}
+
+
+def test_a_config_that_has_all_it_needs(project: Make) -> None:
+    files = {"net.safetensors": "", "mine.py": RUNS, "expected.json": ""}
+    path = project(WHOLE, **files)
+    (path.parent / "data.py").write_text(RUNS)
+    assert missing(path) == {}
+    done = shrink("doctor", path.name, "--json", cwd=path.parent)
+    assert done.returncode == 0, done.stdout
+    named = [row["name"] for row in json.loads(done.stdout)["findings"] if row["concern"] == "config"]
+    assert named == [
+        "task: data.py", "model: models.py:TinyNet", "stages: distill.logits", "stages: models.py:TinyNet",
+        "stages: mine.py", "stages: export.onnx", "model weights: net.safetensors", "budget: expected.json",
+    ]  # fmt: skip
+
+
+def test_everything_that_a_config_misses_is_told_at_once(project: Make) -> None:
+    path = project(WHOLE.replace("export.onnx", "export.onx"), **{"mine.py": "import a_library_of_ours.part\n"})
+    (path.parent / "models.py").rename(path.parent / "model.py")
+    found = missing(path)
+    assert list(found) == [
+        "model: models.py:TinyNet", "stages: models.py:TinyNet", "stages: mine.py", "stages: export.onx",
+        "model weights: net.safetensors", "budget: expected.json",
+    ]  # fmt: skip
+    assert "did you mean" in found["model: models.py:TinyNet"]
+    assert found["stages: mine.py"] == "it imports `a_library_of_ours`, which is not installed"
+    assert "did you mean `export.onnx`" in found["stages: export.onx"]
+    done = shrink("doctor", path.name, cwd=path.parent)
+    assert done.returncode == 2
+    assert "6 missing" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_all_strategies_are_looked_at_and_each_thing_is_told_once(project: Make) -> None:
+    path = project("""
+        task: {use: data.py}
+        model: {use: models.py:TinyNet}
+        strategies:
+          one: [{use: none.py}, {use: export.onnx}]
+          two: [{use: export.onnx}, {use: quantize.none}]
+    """)
+    assert set(missing(path)) == {"stages: none.py", "stages: quantize.none"}
+    names = [row.name for row in needs(path)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("task: [", "this is not YAML"), ("task: {use: data.py}\nstages: [{use: export.onnx}]", "`model` is missing"),
+])  # fmt: skip
+def test_a_config_that_cannot_be_read_is_missing_itself(project: Make, text: str, told: str) -> None:
+    path = project(text)
+    (found,) = missing(path).values()
+    assert told in found
+    assert shrink("doctor", path.name, cwd=path.parent).returncode == 2
+    assert "there is no file" in missing(path.with_name("none.yaml"))[str(path.with_name("none.yaml"))]
+
+
+def test_data_are_looked_for_beside_the_config(project: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    path = project("task: {use: data.py, path: rows}\nmodel: {use: models.py:TinyNet}\nstages: [{use: export.onnx}]\n")
+    assert set(missing(path)) == {"task.path: rows"}
+    (path.parent / "rows").mkdir()
+    assert missing(path) == {}
+    assert set(missing(path, "task.path=others")) == {"task.path: others"}
+
+
+def test_an_onnx_file_and_a_gpu_are_needed_where_they_are_named(project: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = project("task: {use: data.py}\nmodel: {onnx: net.onnx}\nstages: [{use: quantize.static}]\ndevice: cuda\n")
+    monkeypatch.setattr("pipeline.doctor.gpu.usable", lambda: False)
+    assert set(missing(path)) == {"model onnx: net.onnx", "device: cuda"}
+    (path.parent / "net.onnx").touch()
+    monkeypatch.setattr("pipeline.doctor.gpu.usable", lambda: True)
+    assert missing(path) == {}
+
+
+def test_imports_are_read_at_any_depth_but_those_that_are_tried(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(
+        "from typing import TYPE_CHECKING\nimport os.path, torch\nfrom .helpers import x\nfrom . import main\n"
+        "if TYPE_CHECKING:\n    import only_for_types\n"
+        "try:\n    import perhaps\nexcept ImportError:\n    perhaps = None\n"
+        "def f():\n    from needed.later import y\n"
+    )
+    (tmp_path / "helpers.py").write_text("import needed_by_helpers\nfrom .main import f\n")
+    assert missing_imports(tmp_path / "main.py") == {"needed", "needed_by_helpers"}
+    (tmp_path / "broken.py").write_text("def (")
+    assert missing_imports(tmp_path / "broken.py") == set()
+
+
+@pytest.mark.parametrize(("use", "package"), [
+    ("none.py", ""), ("no_such_module:f", ""), ("quantize.none", "stages"), ("pipeline.none:f", ""),
+])  # fmt: skip
+def test_what_is_not_there_is_absent(tmp_path: Path, use: str, package: str) -> None:
+    with pytest.raises(Absent, match="there is no"):
+        source_of(use, tmp_path, package)
+
+
+def test_where_code_lies(tmp_path: Path) -> None:
+    assert source_of("torch.nn:Linear", tmp_path) is None
+    assert source_of("quantize.static", tmp_path, "stages").name == "static.py"  # type: ignore[union-attr]
+    assert source_of("pipeline.task:classification", tmp_path).name == "task.py"  # type: ignore[union-attr]
+
+
+def test_audio_needs_what_reads_it(project: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = project(
+        "task: {use: data.py, kind: audio_classification}\nmodel: {use: models.py:TinyNet}\n"
+        "stages: [{use: export.onnx}]\n"
+    )
+    monkeypatch.setattr("pipeline.doctor.needs.AUDIO", "no_such_reader")
+    assert set(missing(path)) == {"task.kind"}
