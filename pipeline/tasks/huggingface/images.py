@@ -1,0 +1,178 @@
+"""Images and classes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BeforeValidator, Field
+from torch import Tensor
+
+from pipeline.errors import ConfigError
+from pipeline.model import Inputs
+from pipeline.task import correct, cross_entropy
+from pipeline.tasks.huggingface.columns import Columns
+from pipeline.tasks.huggingface.made import DatasetTask, data
+from pipeline.tasks.huggingface.rows import TARGET, Classes, classes, encoded_parts
+from pipeline.tasks.huggingface.settings import Count, Settings
+from pipeline.tasks.huggingface.source import Parts
+
+PIXELS = "pixel_values"
+MODES = {"grey": "L", "rgb": "RGB"}
+GREY = ("1", "L", "LA", "I", "I;16", "F")
+
+Numbers = tuple[float, ...]
+Color = Literal["grey", "rgb"]
+
+
+def _pair(value: Any) -> Any:
+    return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Channels = Annotated[Numbers, BeforeValidator(_listed), Field(min_length=1, max_length=3)]
+
+
+class Images(Settings):
+    """The keys of image classification."""
+
+    image_size: Annotated[tuple[Count, Count], BeforeValidator(_pair)] | None = Field(
+        default=None, description="height and width, or one number for both; as they are unless given"
+    )
+    color: Color | None = Field(default=None, description="grey or rgb; as the first image is unless given")
+    scale: float = Field(default=1 / 255, gt=0, description="what pixels from 0 to 255 are multiplied by")
+    mean: Channels = Field(default=(0.0,), description="taken off the scaled pixels, one number or one a channel")
+    std: Channels = Field(default=(1.0,), description="what the rest is divided by, likewise")
+
+
+def classification(parts: Parts, columns: Columns, settings: Images) -> DatasetTask:
+    """Single-label classification of images `pixel_values` (N, C, H, W): accuracy is the score."""
+    column, target = columns.inputs[0], classes(parts.whole, columns.target)
+    first = _first(parts, column)
+    color: Color = settings.color or ("grey" if first.mode in GREY else "rgb")
+    channels = 1 if color == "grey" else 3
+    for name in ("mean", "std"):
+        if len(getattr(settings, name)) not in (1, channels):
+            wrong = f"`{name}` has {len(getattr(settings, name))} numbers"
+            raise ConfigError(wrong, expected=f"1 or {channels}, as there are channels")
+    if min(settings.std) <= 0:
+        raise ConfigError(f"`std` is {list(settings.std)}", expected="numbers above zero")
+    size = settings.image_size or (first.height, first.width)
+    encode = EncodeImages(column, target, size, color, resize=settings.image_size is not None)
+    read = ReadImage((channels, *size), settings.scale, settings.mean, settings.std)
+    found = data(encoded_parts(parts, encode, read), settings)
+    plain = settings.mean == (0.0,) and settings.std == (1.0,)
+    return DatasetTask(
+        **found.splits,
+        loss=cross_entropy,
+        score=correct,
+        logits=True,
+        output="logits",
+        labels=target.names,
+        show=ShownImage(settings.mean, settings.std, settings.scale),
+        preprocessing=f"{color} pixels * {settings.scale:.6g}"
+        + ("" if plain else f", minus {list(settings.mean)}, divided by {list(settings.std)}")
+        + f", as {read.shape}, channel first"
+        + (", resized without keeping the aspect, bilinear" if settings.image_size else ""),
+        kind="image_classification",
+        notes=(*parts.notes, *found.notes),
+    )
+
+
+def _first(parts: Parts, column: str) -> Any:
+    try:
+        return parts.train[0][column]
+    except OSError as error:
+        raise ConfigError(f"the first image of train cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class EncodeImages:
+    """Images as bytes of one size (H, W, C), so that no file is decoded twice, and their labels."""
+
+    column: str
+    target: Classes
+    size: tuple[int, int]
+    color: Color
+    resize: bool
+    batch: int = 100
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return self.column, self.target.column
+
+    @property
+    def key(self) -> Any:
+        """What tells it apart."""
+        return [self.column, self.target.key, self.size, self.color, self.resize]
+
+    def features(self) -> dict[str, Any]:
+        """What is kept."""
+        from datasets import Value
+
+        return {PIXELS: Value("binary"), TARGET: Value("int64")}
+
+    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """A few rows."""
+        pixels = [self._bytes(image) for image in rows[self.column]]
+        return {PIXELS: pixels, TARGET: self.target(rows[self.target.column])}
+
+    def _bytes(self, image: Any) -> bytes:
+        from PIL import Image
+
+        if image is None:
+            raise ConfigError(f"a row has no image in `{self.column}`", fix="Leave such rows out of the dataset")
+        height, width = self.size
+        if self.resize:
+            image = image.convert(MODES[self.color]).resize((width, height), Image.Resampling.BILINEAR)
+        elif (image.height, image.width) != self.size:
+            found = f"images differ in size: {image.height}x{image.width} and {height}x{width}"
+            raise ConfigError(found, fix=f"Set `image_size`, such as {height}")
+        return np.asarray(image.convert(MODES[self.color]), dtype=np.uint8).tobytes()
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """Makes an example of a row.
+
+    Args:
+        shape: (C, H, W).
+        scale, mean, std: what is done to the pixels; see `Images`.
+    """
+
+    shape: tuple[int, int, int]
+    scale: float
+    mean: Numbers
+    std: Numbers
+
+    def __call__(self, row: Mapping[str, Any]) -> tuple[Inputs, int]:
+        """`pixel_values` float32 (C, H, W), and the class."""
+        channels, height, width = self.shape
+        flat = np.frombuffer(row[PIXELS].as_buffer(), dtype=np.uint8).reshape(height, width, channels)
+        pixels = torch.from_numpy(flat.transpose(2, 0, 1).astype(np.float32)).mul_(self.scale)
+        if self.mean != (0.0,) or self.std != (1.0,):
+            pixels = (pixels - _by_channel(self.mean)) / _by_channel(self.std)
+        return {PIXELS: pixels}, row[TARGET].as_py()
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """The image of one example as it was before it was scaled."""
+
+    mean: Numbers
+    std: Numbers
+    scale: float
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """(C, H, W) from 0 to 1."""
+        pixels = inputs[PIXELS] * _by_channel(self.std) + _by_channel(self.mean)
+        return (pixels / self.scale / 255).clamp(0, 1)
+
+
+def _by_channel(numbers: Numbers) -> Tensor:
+    return torch.tensor(numbers)[:, None, None]

@@ -1,0 +1,194 @@
+"""Encoded examples in Arrow files, mapped into memory: what a row holds is read when it is asked for."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import ConfigError, blame
+from pipeline.model import Inputs
+from pipeline.tasks.huggingface.source import Parts, code, fingerprint, quiet
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Read = Callable[[Mapping[str, Any]], tuple[Inputs, Any]]
+
+TARGET = "target"
+
+
+class Encode(Protocol):
+    """Makes of the rows of a dataset what is kept on disk."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of the dataset that it reads."""
+
+    @property
+    def batch(self) -> int:
+        """How many rows it is given at once."""
+
+    @property
+    def key(self) -> Any:
+        """JSON that tells encoders apart that encode differently."""
+
+    def features(self) -> dict[str, Any]:
+        """The types of what it makes."""
+
+    def __call__(self, rows: dict[str, list[Any]], /) -> dict[str, list[Any]]:
+        """What is kept of a few rows."""
+
+
+class Rows:
+    """Examples of an encoded table; a map-style dataset that loaders' processes map anew, not copy.
+
+    Args:
+        table: what `encoded` gave.
+        read: makes an example of a row of Arrow values by name; it can be pickled.
+    """
+
+    def __init__(self, table: "Dataset", read: Read) -> None:
+        self.table, self.read = table, read
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> tuple[Inputs, Any]:
+        """The example (inputs, target)."""
+        return self.read({name: column[index] for name, column in self.columns.items()})
+
+    def _open(self) -> None:
+        # Read past the library's formatting, which takes ten times as long for a row.
+        self.columns = {name: self.table.data.column(name) for name in self.table.column_names}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"table": self.table, "read": self.read}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+
+def encoded(rows: "Dataset", encode: Encode, where: str) -> "Dataset":
+    """The encoded rows, kept on disk by what they are made of; made once.
+
+    Args:
+        rows: as the dataset has them.
+        encode: what to make of a few at a time.
+        where: which rows they are, for messages.
+    """
+    from datasets import Features
+
+    given = rows.select_columns(list(encode.columns))
+    name = fingerprint(rows._fingerprint, type(encode).__name__, encode.key, code())
+    with quiet(), blame(ConfigError, where):
+        return given.map(
+            encode,
+            batched=True,
+            batch_size=encode.batch,
+            remove_columns=given.column_names,
+            features=Features(encode.features()),
+            new_fingerprint=name,
+        )
+
+
+def encoded_parts(parts: Parts, encode: Encode, read: Read) -> dict[str, Rows]:
+    """Train, validation and test, encoded."""
+    raw = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    return {name: Rows(encoded(rows, encode, name), read) for name, rows in raw.items()}
+
+
+def integers(value: Any) -> Tensor:
+    """An Arrow list of whole numbers as int64 (L,)."""
+    return torch.from_numpy(value.values.to_numpy(zero_copy_only=False).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Labels as class numbers.
+
+    Args:
+        column: where they are.
+        names: of the classes, in the order of their numbers.
+        numbers: the number of each value; None where the values are the numbers.
+    """
+
+    column: str
+    names: tuple[str, ...]
+    numbers: Mapping[Any, int] | None = None
+
+    @property
+    def key(self) -> Any:
+        """What tells it apart."""
+        return [self.column, self.names, [*map(str, self.numbers)] if self.numbers else None]
+
+    def __call__(self, values: Sequence[Any]) -> list[int]:
+        """The numbers of the classes.
+
+        Raises:
+            ConfigError: a label is missing, is hidden, or does not occur in train.
+        """
+        for value in values:
+            if value is None or (value == -1 and value not in (self.numbers or {})):
+                raise ConfigError(
+                    f"a label in `{self.column}` is {value}, as labels that are kept secret are",
+                    fix="Set `test` to a part that has labels, such as `test: validation`, or to a share of train",
+                )
+            if self.numbers is not None and value not in self.numbers:
+                known = ", ".join(self.names[:12])
+                raise ConfigError(f"the label {value!r} in `{self.column}` does not occur in train", expected=known)
+        return [int(value) if self.numbers is None else self.numbers[value] for value in values]
+
+
+def classes(rows: "Dataset", column: str) -> Classes:
+    """The classes of a column: the names that the dataset knows, else the values that occur, sorted.
+
+    Args:
+        rows: all of train.
+        column: of class labels, texts or whole numbers.
+    """
+    from datasets import ClassLabel
+
+    feature = rows.features[column]
+    if isinstance(feature, ClassLabel):
+        found = Classes(column, tuple(feature.names))
+    else:
+        values = sorted(value for value in rows.unique(column) if value is not None)
+        if any(isinstance(value, float) for value in values):
+            fix = "Set `target`, or `kind: text_regression`"
+            raise ConfigError(f"`{column}` holds real numbers", expected="labels", fix=fix)
+        found = Classes(column, tuple(map(str, values)), {value: i for i, value in enumerate(values)})
+    if len(found.names) < 2:
+        raise ConfigError(f"`{column}` has the labels {', '.join(found.names) or 'none'}", expected="two or more")
+    return found
+
+
+@dataclass(frozen=True)
+class Reals:
+    """Real targets, from `low` to `high` mapped to 0 to 1.
+
+    Args:
+        column: where they are.
+        low, high: the range of the values.
+    """
+
+    column: str
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def key(self) -> Any:
+        """What tells it apart."""
+        return [self.column, self.low, self.high]
+
+    def __call__(self, values: Sequence[Any]) -> list[float]:
+        """The values, scaled. Raises ConfigError where one is missing or is no finite number."""
+        for value in values:
+            if value is None or not np.isfinite(value):
+                fix = "Leave such rows out, or set `test` to a part that has values"
+                raise ConfigError(f"a value in `{self.column}` is {value}", expected="a finite number", fix=fix)
+        return [(float(value) - self.low) / (self.high - self.low) for value in values]

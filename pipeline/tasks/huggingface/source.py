@@ -1,0 +1,217 @@
+"""A dataset of the hub or of a folder -> train, validation and test, each a table on disk that is mapped into memory.
+
+With `streaming` the rows that are asked for are read one after the other into a file of their own, which is then
+mapped like any other. So memory stays flat, and since the examples keep their numbers, pairs, teachers' caches and
+resuming within an epoch work, which they would not on an iterable dataset.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+
+from pipeline.errors import ConfigError, is_exhausted
+from pipeline.tasks.huggingface.settings import Role, Settings
+from pipeline.use import nearest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SHARE = 0.1  # of train, for a part that the dataset has not
+USUAL: dict[Role, tuple[str, ...]] = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+LIBRARIES = ("datasets", "numpy", "pillow", "scipy", "tokenizers", "torch", "transformers")
+AT_ONCE = 1000  # rows that a stream writes together
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Rows by what they are for, as they are in the dataset.
+
+    Args:
+        train, validation, test: the rows.
+        whole: all rows of the part that train is of: what columns and labels are found from.
+        notes: how they were made, where nobody said how.
+    """
+
+    train: "Dataset"
+    validation: "Dataset"
+    test: "Dataset"
+    whole: "Dataset"
+    notes: tuple[str, ...]
+
+
+def read(settings: Settings) -> Parts:
+    """The three parts.
+
+    Raises:
+        ConfigError: there is no such dataset, or it has no such part.
+    """
+    with quiet(), _explained(settings):
+        found = _stream(settings) if settings.streaming else _load(settings)
+    chosen = roles(settings, list(found))
+    shares = {role: share for role, share in chosen.items() if isinstance(share, float)}
+    with quiet(), _explained(settings):
+        rows = {role: found[name](settings.most(role)) for role, name in chosen.items() if isinstance(name, str)}
+    parts = {role: _limited(all_of_it, settings.most(role), settings.seed) for role, all_of_it in rows.items()}
+    notes: list[str] = []
+    *taken, parts["train"] = _cut(parts["train"], list(shares.values()), settings.seed)
+    for (role, share), own in zip(shares.items(), taken, strict=True):
+        parts[role] = own
+        if getattr(settings, role) is None:
+            notes.append(f"{role} is {share:.0%} of `{settings.train}`, drawn with seed {settings.seed}")
+    for role, part in parts.items():
+        if not len(part):
+            raise ConfigError(f"there are no rows for {role}", where=settings.data, fix="Raise `limit` or the share")
+    return Parts(parts["train"], parts["validation"], parts["test"], rows["train"], tuple(notes))
+
+
+def roles(settings: Settings, names: Sequence[str]) -> dict[Role, str | float]:
+    """For train, validation and test the name of a part of the dataset, or the share of train that it is.
+
+    Args:
+        settings: what is asked for.
+        names: the parts that there are.
+
+    Raises:
+        ConfigError: there is no part of a name that is asked for, one would be used twice, or a limit has no part.
+    """
+    found: dict[Role, str | float] = {"train": settings.train}
+    for role, usual in USUAL.items():
+        asked: str | float | None = getattr(settings, role)
+        taken = (settings.train, settings.validation, settings.test)
+        there = [name for name in usual if name in names and name not in taken]
+        found[role] = asked if asked is not None else there[0] if there else SHARE
+    for role, name in found.items():
+        if isinstance(name, str) and name not in names:
+            expected = f"one of {', '.join(names)}" + ("" if role == "train" else ", or a share of train such as 0.1")
+            raise ConfigError(f"`{role}` is {name}{nearest(name, list(names))}", where=settings.data, expected=expected)
+        if isinstance(name, float) and isinstance(settings.limit, dict) and role in settings.limit:
+            fix = "Limit train, or change the share"
+            raise ConfigError(f"`limit` has {role}, which is a share of train", where=settings.data, fix=fix)
+    used = [name for name in found.values() if isinstance(name, str)]
+    if len(set(used)) < len(used):
+        raise ConfigError(f"the parts are {found}", where=settings.data, expected="each part once")
+    return found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of `datasets`."""
+    from datasets import disable_progress_bars, enable_progress_bars
+    from datasets.utils import are_progress_bars_disabled
+
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            enable_progress_bars()
+
+
+def kept_in() -> Path:
+    """Where we keep what is made of datasets, beside what `datasets` keeps."""
+    from datasets import config
+
+    folder = Path(config.HF_DATASETS_CACHE) / "shrinkline"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 of JSON values; names what was made of them."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def code() -> str:
+    """A digest of this folder's code and the libraries' versions: what others encoded is not read."""
+    whole = hashlib.sha256(" ".join(map(version, LIBRARIES)).encode())
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        whole.update(file.read_bytes())
+    return whole.hexdigest()
+
+
+def _load(settings: Settings) -> dict[str, Any]:
+    """A function for each part that gives its rows."""
+    from datasets import DatasetDict, load_dataset, load_from_disk
+
+    folder = Path(settings.data)
+    if (folder / "dataset_dict.json").is_file():
+        found = load_from_disk(str(folder))
+    else:
+        found = load_dataset(settings.data, settings.config, revision=settings.revision)
+    parts: DatasetDict = found
+    return {str(name): lambda _, rows=rows: rows for name, rows in parts.items()}
+
+
+def _stream(settings: Settings) -> dict[str, Any]:
+    """A function for each part that reads at most so many rows into a file."""
+    from datasets import load_dataset_builder
+
+    builder = load_dataset_builder(settings.data, settings.config, revision=settings.revision)
+    parts = builder.as_streaming_dataset()
+    known = (settings.data, builder.config_id, builder.hash)
+    return {
+        str(name): lambda most, name=name, rows=rows: _written(rows, most, fingerprint(known, str(name), most))
+        for name, rows in parts.items()
+    }
+
+
+def _written(rows: Any, most: int | None, name: str) -> "Dataset":
+    """The first rows of a stream, in a file that is kept under `name`."""
+    from datasets import Dataset
+    from datasets.arrow_writer import ArrowWriter
+
+    path = kept_in() / f"stream-{name}.arrow"
+    if not path.is_file():
+        rows = rows if most is None else rows.take(most)
+        making = path.with_name(f"{path.name}-{uuid4().hex}")
+        with ArrowWriter(path=str(making), features=rows.features) as writer:
+            for table in rows.with_format("arrow").iter(AT_ONCE):
+                writer.write_table(table)
+            writer.finalize()
+        making.rename(path)
+    return Dataset.from_file(str(path))
+
+
+def _limited(rows: "Dataset", most: int | None, seed: int) -> "Dataset":
+    if most is None or most >= len(rows):
+        return rows
+    return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:most]))
+
+
+def _cut(rows: "Dataset", shares: list[float], seed: int) -> list["Dataset"]:
+    """Random parts with these shares, and the rest as the last; each in the order of the rows."""
+    if not shares:
+        return [rows]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    ends = [round(end * len(rows)) for end in np.cumsum(shares)]
+    return [rows.select(np.sort(part)) for part in np.split(order, ends)]
+
+
+@contextmanager
+def _explained(settings: Settings) -> Iterator[None]:
+    """Says in one line why a dataset cannot be read."""
+    from datasets.exceptions import DatasetsError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        if is_exhausted(error):
+            raise
+        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"`data` is {settings.data}, and it cannot be read: {reason[0].rstrip('.')}",
+            expected="the name of a dataset on the Hugging Face hub that can be reached, or a folder of "
+            "parquet, JSON lines, CSV or images",
+            fix="Give a folder with --set task.data=FOLDER",
+        ) from error
