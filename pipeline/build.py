@@ -1,31 +1,29 @@
 """Config -> objects, checked: all that can fail before any work fails here."""
 
 import inspect
-import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_model
-
 from pipeline.config import ModelSource, PipelineConfig, Source, StageConfig, validate
 from pipeline.errors import ConfigError, blame
 from pipeline.expected import load_expected
-from pipeline.model import Model, TorchModel
+from pipeline.foreign.start import check_stages_take_onnx, open_onnx
+from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.probe import Sighting, example_inputs, probe, try_out
 from pipeline.stage import Note, Outlook, Stage, check_chain, stage_class
 from pipeline.statistics import samples_needed
 from pipeline.task import Task
-from pipeline.use import Reference, find, nearest
+from pipeline.use import Reference, find, is_built_in
+from pipeline.weights import load_weights as load_weights
 
 Chain = tuple[tuple[str, Stage], ...]
 """Stages with their places, such as "stages[1] (prune.channels)"."""
 
 
-WRAPPINGS = ("state_dict", "model_state_dict", "model")
+UNSAFE_ALLOWED = "--allow-unsafe-load was given: weights with the sha256 of `model:` may run code of theirs"
 
 
 @dataclass(frozen=True)
@@ -40,22 +38,35 @@ class Built:
     stages: Chain
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    loading: tuple[str, ...] = ()
+    """Those of the notes that say how the model was loaded; the record of a run repeats them."""
 
 
-def build(config: PipelineConfig, source: Source | None = None, like: Built | None = None) -> Built:
+def build(
+    config: PipelineConfig,
+    source: Source | None = None,
+    like: Built | None = None,
+    *,
+    allow_unsafe_load: bool = False,
+) -> Built:
     """Import, construct and check everything that a config names.
 
     Args:
         config: what to build.
         source: the parsed file, for line numbers in errors.
         like: built before, whose task is taken where it is the same one, so that data are read once.
+        allow_unsafe_load: unpickle weights that are more than tensors, where `model:` has their sha256; it runs code of
+            theirs. No config can say so.
 
     Raises:
         ConfigError: anything that cannot work.
+        ForeignError: an ONNX file from outside crashed the process that ran it.
     """
     baseline = build_chain(config.baseline, "baseline", config.folder, source)
     stages = build_chain(config.stages, "stages", config.folder, source)
-    form = check_chain(baseline, TorchModel)
+    if config.model.onnx:
+        check_stages_take_onnx((*baseline, *stages), config.model.onnx.file)
+    form = check_chain(baseline, OnnxModel if config.model.onnx else TorchModel)
     check_chain(stages, form)
     if like and like.config.task == config.task and like.config.seed == config.seed:
         task, data = like.task, like.data
@@ -64,21 +75,30 @@ def build(config: PipelineConfig, source: Source | None = None, like: Built | No
             task = build_task(config.task)
             data = probe(task)
     with _at(source, "model"):
-        model = build_model(config.model, task)
+        model, told, trained = start_model(config.model, task, allow_unsafe_load=allow_unsafe_load)
     with _at(source, "task"):
         try_out(task, model, data)
+    if isinstance(model, OnnxModel):
+        model.close()  # until it is needed again; where strategies are compared there are many of them
     examples = {name: len(split) for name, split in task.splits.items()}
     outlook = Outlook(
-        model, examples, task.logits, augmented=task.augment is not None, as_target=task.as_target is not None
+        model,
+        examples,
+        task.logits,
+        augmented=task.augment is not None,
+        as_target=task.as_target is not None,
+        output=task.output,
+        tokenizer=task.tokenizer,
     )
-    said = check_stages(baseline, stages, outlook)
+    said = [*map(Note, getattr(task, "notes", ())), *told, *check_stages(baseline, stages, outlook)]
     notes = [text for text in said if isinstance(text, Note)]
     with _at(source, "budget"):
         doubts = check_budget(config, task, stages)
     warnings = [*(text for text in said if not isinstance(text, Note)), *doubts]
-    if config.model.weights is None and not baseline:
+    if not trained and not baseline:
         warnings.append("the model is untrained: there is no `weights:` and no `baseline:`, so retention says nothing")
-    return Built(config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)), tuple(notes))
+    loading = tuple(text for text in told if isinstance(text, Note))
+    return Built(config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)), tuple(notes), loading)
 
 
 @contextmanager
@@ -118,52 +138,38 @@ def build_task(reference: Reference) -> Task:
     return task
 
 
-def build_model(source: ModelSource, task: Task) -> TorchModel:
-    """The model at the start of the chain, with its weights when it comes trained."""
+def start_model(
+    source: ModelSource, task: Task, *, allow_unsafe_load: bool = False
+) -> tuple[TorchModel | OnnxModel, list[str], bool]:
+    """The model at the start of the chain, warnings and notes of how it was loaded, and whether it comes trained."""
+    said = [UNSAFE_ALLOWED] if allow_unsafe_load else []
+    if source.onnx:
+        with blame(ConfigError, "task, the first examples of train"):
+            example = example_inputs(task.train)
+        opened, told = open_onnx(source, task, example)
+        return opened, said + told, True
+    model, notes, trained = build_model(source, task)
+    said += notes
+    if source.weights is not None:
+        path = source.folder / source.weights
+        said += load_weights(model, path, sha256=source.sha256, allow_unsafe_load=allow_unsafe_load)
+    return model, said, trained or source.weights is not None
+
+
+def build_model(source: ModelSource, task: Task) -> tuple[TorchModel, list[str], bool]:
+    """The model that the builder makes, as yet without the weights that `weights` names; notes; whether it is trained.
+
+    A builder without a colon is one of pipeline/tasks/, such as huggingface, which fits a model to the task.
+    """
     reference = Reference(use=source.use, arguments=source.arguments, folder=source.folder)
     with blame(ConfigError, "task, the first examples of train"):
         example = example_inputs(task.train)
     with blame(ConfigError, f"model ({source.use})"):
-        model = TorchModel.build(reference, example)
-    if source.weights is not None:
-        load_weights(model, source.folder / source.weights)
-    return model
-
-
-def load_weights(model: TorchModel, path: Path) -> None:
-    """Load a state dict into a model that was just built; code in the file is never run.
-
-    Raises:
-        ConfigError: there is no such file, it holds more than tensors, or its keys or shapes do not fit.
-    """
-    where = f"model weights {path}"
-    if not path.is_file():
-        beside = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
-        raise ConfigError(f"there is no such file{nearest(path.name, beside)}", where=where)
-    with blame(ConfigError, where, fix="The builder must make the module that the weights come from"):
-        if path.suffix == ".safetensors":
-            load_model(model.module, path)  # knows tied weights, which such a file holds once
-            return
-        model.module.load_state_dict(unwrapped(_unpickle(path)))
-
-
-def unwrapped(state: Any) -> dict[str, Any]:
-    """The state dict inside the common wrappings: a key such as "state_dict", names that begin with "module."."""
-    for key in WRAPPINGS:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping):
-        raise ConfigError(f"it holds a {type(state).__name__}", expected="a state dict, as module.state_dict() gives")
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def _unpickle(path: Path) -> Any:
-    with blame(ConfigError, f"model weights {path}", fix="It must be a file that torch.save wrote"):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            fix = "Save module.state_dict() instead"
-            raise ConfigError("it holds more than tensors, or is damaged", fix=fix) from error
+        if is_built_in(source.use):
+            fit = find(source.use, source.folder, package="pipeline.tasks", attribute="model")
+            start = fit(task, example, **source.arguments)
+            return start.model, [*map(Note, start.notes)], start.trained
+        return TorchModel.build(reference, example, task.axes), [], False
 
 
 def check_stages(baseline: Chain, stages: Chain, outlook: Outlook) -> list[str]:

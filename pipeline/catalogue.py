@@ -27,7 +27,9 @@ def describe() -> list[dict[str, Any]]:
         settings = [
             {
                 "name": key,
-                "default": "required" if field.is_required() else to_jsonable_python(field.get_default()),
+                "default": "required"
+                if field.is_required()
+                else to_jsonable_python(field.get_default(call_default_factory=True)),
                 "type": _type(properties[key]),
                 "help": field.description or "",
             }

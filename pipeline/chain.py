@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from pipeline import disk, ledger
+from pipeline import disk, ledger, tokenizer
 from pipeline.build import Built
 from pipeline.errors import Interruption, ResourceError, ShrinkError, StageError, blame, is_exhausted
 from pipeline.expected import Expected, load_expected
@@ -23,7 +23,7 @@ from pipeline.measure.flipped import flipped
 from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, seeds_of
 from pipeline.measure.interface import interface
 from pipeline.measure.model import Known, measure
-from pipeline.model import OnnxModel
+from pipeline.model import Deployed
 from pipeline.record import Comparison, Failure, Gain, ModelRecord, Record, StageRecord
 from pipeline.report.files import write_files
 from pipeline.stage import Stage
@@ -60,6 +60,8 @@ class Run:
         """
         for warning in self.record.warnings:
             LOG.warning(warning)
+        for note in self.built.loading:
+            self._note(note)
         try:
             expected = load_expected(self.built.config.budget, self.built.config.folder)
             return self._judged(self._chain(benchmarks), expected)
@@ -98,6 +100,8 @@ class Run:
             self._warn(f"budget: worst_class says nothing of {few(without)}: the test split has no example of it")
 
     def _chain(self, benchmarks: bool) -> Known:
+        if text := tokenizer.canonical(self.built.task.tokenizer):  # for `shrink package`, which has no task
+            (self.folder / tokenizer.FILE).write_text(text)
         self.baseline = known = self._make_baseline(benchmarks)
         result = self.maker.baseline = Result(known.model, known.digest, known.folder)
         for position, (place, stage) in enumerate(self.built.stages):
@@ -136,7 +140,7 @@ class Run:
         """What is known of a result; of one that only measured, what was known before."""
         task = self.built.task
         given: dict[str, Any] = {"logits": task.logits, "labels": task.labels, "seed": self.built.config.seed}
-        given |= {"baseline": self.baseline, "before": before}
+        given |= {"baseline": self.baseline, "before": before, "tokenizer": task.tokenizer}
         if before and result.measured_only:
             return replace(before, measure=measure(before.deployed, before.evaluation, **given))
         deployed, evaluation, key = self._measured(place, result, folder)
@@ -146,7 +150,7 @@ class Run:
             self._warn(f"{place}: it changed nothing, the model is the same to the byte")
         return Known(result.model, result.folder, folder, key, result.digest, deployed, evaluation, found)
 
-    def _measured(self, place: str, result: Result, folder: Path) -> tuple[OnnxModel, Evaluation, str]:
+    def _measured(self, place: str, result: Result, folder: Path) -> tuple[Deployed, Evaluation, str]:
         """What the maker finds out about a model, which is counted as a look at the test split."""
         found = self.maker.examine(place, result, folder)
         test = self.built.data["test"].digest
@@ -166,8 +170,8 @@ class Run:
             result = replace(result, cached=False)  # what a resumed run finds of it is what it measured itself
         if result.cached and stage.host_bound:
             self._warn(f"{place}: its figures are those of an earlier run on this machine")
-        comparisons, scores = self._compared(place, result)
-        gain = self._gained(place, stage, known, scores)
+        comparisons, others = self._compared(place, result)
+        gain = self._gained(place, stage, known, others)
         with blame(StageError, place, fix=LATENCY):
             made = StageRecord(
                 **known.measure.model_dump(),
@@ -179,34 +183,35 @@ class Run:
                 reports=reports,
                 latency=latency,
                 comparisons=comparisons,
-                seeds=seeds_of(known.evaluation.scores.numpy(), scores),
+                seeds=seeds_of(known.evaluation.scores.numpy(), _scores(others)),
                 gain=gain,
             )
         self.record.stages.append(made)
         self._keep()
 
-    def _compared(self, place: str, result: Result) -> tuple[dict[str, Comparison], dict[str, Scores]]:
-        """The models beside a stage's own, measured like it; and their scores on the test split."""
-        found, scores = dict[str, Comparison](), dict[str, Scores]()
+    def _compared(self, place: str, result: Result) -> tuple[dict[str, Comparison], dict[str, Evaluation]]:
+        """The models beside a stage's own, measured like it; and what they gave on the test split."""
+        found, others = dict[str, Comparison](), dict[str, Evaluation]()
         for name, other in result.comparisons.items():
             folder = other.folder.parent
             deployed, evaluation, key = self._measured(f"{place}, {name}", other, folder)
-            scores[name] = evaluation.scores.numpy()
+            others[name] = evaluation
             found[name] = Comparison(
-                score=float(scores[name].mean()),
+                score=float(evaluation.scores.mean()),
                 folder=str(other.folder.relative_to(self.folder)),
                 file=str(deployed.path.relative_to(self.folder)),
                 predictions=str((folder / "predictions.safetensors").relative_to(self.folder)),
                 digest=other.digest,
                 key=key,
             )
-        return found, scores
+        return found, others
 
-    def _gained(self, place: str, stage: Stage, known: Known, scores: dict[str, Scores]) -> Gain | None:
+    def _gained(self, place: str, stage: Stage, known: Known, others: dict[str, Evaluation]) -> Gain | None:
         """What distillation brought, where there is a control; said in a note, or in a warning where it is doubtful."""
-        own = known.evaluation.scores.numpy()
+        own, scores = known.evaluation.scores.numpy(), _scores(others)
         reference = self.baseline.evaluation.scores.numpy() if self.baseline else None
-        gain = gain_of(own, scores, reference, self.record.seed)
+        metrics = {name: found.resampled for name, found in {"": known.evaluation, **others}.items()}
+        gain = gain_of(own, scores, reference, self.record.seed, metrics)
         if gain:
             shares = are_shares(own, *scores.values())
             text = gain_text(gain, examples=len(own), shares=shares, teacher=self._teacher(stage))
@@ -311,6 +316,10 @@ def latency_record(
 def settings_of(stage: Stage) -> dict[str, Any]:
     """A stage's settings, resolved, as JSON."""
     return stage.model_dump(mode="json")
+
+
+def _scores(evaluations: dict[str, Evaluation]) -> dict[str, Scores]:
+    return {name: found.scores.numpy() for name, found in evaluations.items()}
 
 
 def _now() -> str:

@@ -12,7 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.doctor_cli import doctor
 from pipeline.gate_cli import data_even_of_a_failure, expect, gate
+from pipeline.init_cli import init
 from pipeline.report_cli import package, report
 from pipeline.store_cli import app as store_app
 
@@ -36,6 +38,10 @@ Processes = Annotated[
     int | None,
     typer.Option(min=1, help="Train over so many processes on this machine; torchrun starts them on several."),
 ]
+Unsafe = Annotated[
+    bool,
+    typer.Option("--allow-unsafe-load", help="Unpickle weights whose sha256 `model:` has; that runs code of theirs."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
 
 # typer carries its own copy of click's errors and exports one of them; this is the one above it.
@@ -56,13 +62,15 @@ def run(
     lock_timeout: LockTimeout = None,
     processes: Processes = None,
     in_comparison: Annotated[str | None, typer.Option(hidden=True)] = None,
+    allow_unsafe_load: Unsafe = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
     """Run a chain and judge it; what was computed before is taken from the store.
 
     Exit codes: 0 done, 1 the budget failed, 2 config, 3 a stage failed, 4 disk or memory ran out, 5 inconclusive,
-    7 tracking required and down, 75 a lock timed out, 130 and 143 interrupted.
+    6 an ONNX file from outside crashed the process that ran it, 7 tracking required and down, 75 a lock timed out,
+    130 and 143 interrupted.
     """
     from pipeline import runner
 
@@ -80,6 +88,7 @@ def run(
             require_tracking=require_tracking,
             lock_timeout=lock_timeout,
             processes=processes,
+            allow_unsafe_load=allow_unsafe_load,
         )
     return _end(record, as_json)
 
@@ -91,6 +100,7 @@ def compare(
     overrides: Overrides = [],  # noqa: B006
     jobs: Annotated[int, typer.Option(min=1, help="Strategies that run at a time; benchmarks come afterwards.")] = 1,
     into: Annotated[Path, typer.Option(help="Where run folders and the MLflow database are made.")] = Path("runs"),
+    allow_unsafe_load: Unsafe = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
@@ -108,7 +118,8 @@ def compare(
         if of_runs:
             record = comparing.compare_runs(paths, runs=into)
         else:
-            record = comparing.compare(paths, overrides=overrides, runs=into, jobs=jobs)
+            how: dict[str, Any] = {"runs": into, "jobs": jobs, "allow_unsafe_load": allow_unsafe_load}
+            record = comparing.compare(paths, overrides=overrides, **how)
     if as_json:
         print(record.model_dump_json(indent=2))  # noqa: T201
     else:
@@ -122,6 +133,7 @@ def resume(
     require_tracking: RequireTracking = False,
     lock_timeout: LockTimeout = None,
     processes: Processes = None,
+    allow_unsafe_load: Unsafe = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
@@ -129,7 +141,13 @@ def resume(
     from pipeline import runner
 
     with data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):
-        record = runner.resume(run, require_tracking=require_tracking, lock_timeout=lock_timeout, processes=processes)
+        record = runner.resume(
+            run,
+            require_tracking=require_tracking,
+            lock_timeout=lock_timeout,
+            processes=processes,
+            allow_unsafe_load=allow_unsafe_load,
+        )
     return _end(record, as_json)
 
 
@@ -175,6 +193,7 @@ def plan(
     strategy: Strategy = None,
     runs: Annotated[Path, typer.Option(help="Where run folders and the store are.")] = Path("runs"),
     explain: Annotated[bool, typer.Option("--explain", help="Say why a stage would run again.")] = False,
+    allow_unsafe_load: Unsafe = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
@@ -192,7 +211,7 @@ def plan(
     with redirect_stdout(sys.stderr):
         loaded, source = load_config(config, overrides, strategy)
         set_seed(loaded.seed)
-        built = build(loaded, source)
+        built = build(loaded, source, allow_unsafe_load=allow_unsafe_load)
     if as_json:
         print(json.dumps(plan_json(built, store), indent=2))  # noqa: T201
     else:
@@ -229,7 +248,7 @@ def schema(
     return 0
 
 
-for command in (gate, expect, report, package):
+for command in (gate, expect, report, package, init, doctor):
     app.command()(command)
 app.add_typer(store_app)
 

@@ -3,10 +3,21 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline.budget import Budget, Strict
 from pipeline.errors import ConfigError
@@ -17,12 +28,65 @@ Path_ = tuple[str | int, ...]
 Axis = Literal["size", "payload", "params", "macs", "retention", "latency", "seconds"]
 
 
+class OnnxFile(Strict):
+    """`onnx:`: a file from outside, and the limits of the process that runs it; a bare path is the file."""
+
+    file: Path = Field(description="an ONNX file; its external data lie in its folder")
+    memory: ByteSize | None = Field(
+        default=None, gt=0, description="address space of the process; 16 GiB unless given, more for a file above 2 GiB"
+    )
+    seconds: float = Field(default=300.0, gt=0, description="for loading it, and for each batch")
+
+
+def _as_file(given: Any) -> Any:
+    return {"file": given} if isinstance(given, str) else given
+
+
 class ModelSource(Reference):
-    """`model:`: a builder with arguments and, when the model comes trained, its weights."""
+    """`model:`: a builder with arguments and, when the model comes trained, its weights; or an ONNX file."""
 
     weights: Path | None = Field(
-        default=None, description="a state dict: .safetensors, or .pt/.pth without pickled code"
+        default=None,
+        description="a state dict: .safetensors, .pt/.pth without pickled code, a folder or index.json of Hugging Face",
     )
+    onnx: Annotated[OnnxFile | None, BeforeValidator(_as_file, json_schema_input_type=OnnxFile | str | None)] = Field(
+        default=None, description="an ONNX file in place of `use`: the chain starts at quantize or benchmark"
+    )
+    sha256: str | None = Field(
+        default=None, pattern="^[0-9a-fA-F]{64}$", description="of the file that is loaded, checked before it is opened"
+    )
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: _use_or_onnx(schema))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_use(cls, data: Any) -> Any:
+        """An ONNX file needs no builder."""
+        return {"use": "", **data} if isinstance(data, dict) and data.get("onnx") is not None else data
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.use.endswith(".onnx"):
+            raise ValueError(f"`onnx: {self.use}` for an ONNX file")
+        if self.onnx and (self.use or self.weights or self.arguments):
+            beside = [*(["use"] if self.use else []), *(["weights"] if self.weights else []), *self.arguments]
+            raise ValueError(f"nothing but `sha256` beside `onnx`, and there is `{beside[0]}`")
+        if self.sha256 and not (self.onnx or self.weights):
+            raise ValueError("`weights` or `onnx` beside `sha256`, which is the digest of that file")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As it was written: a record tells no builder of an ONNX file, and nothing of one for a builder."""
+        found: dict[str, Any] = handler(self)
+        given = {"use": self.use, "onnx": self.onnx, "sha256": self.sha256}
+        return {key: value for key, value in found.items() if key not in given or given[key]}
+
+
+def _use_or_onnx(schema: dict[str, Any]) -> None:
+    """Tell an editor that either will do."""
+    schema.pop("required", None)
+    schema["oneOf"] = [{"required": ["use"]}, {"required": ["onnx"]}]
 
 
 class StageConfig(BaseModel):

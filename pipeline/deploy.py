@@ -1,23 +1,34 @@
 """From a torch model to the ONNX file that would be deployed; measuring and `export.onnx` both use it."""
 
+import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial, wraps
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from pipeline.errors import StageError, blame
-from pipeline.model import Inputs, OnnxModel, TorchModel, call
+from pipeline.model import Axes, Inputs, OnnxModel, Outputs, TorchModel, call, named
+from pipeline.translated import split
 
 OPSET = 20
+BATCH = "batch"  # name of the first axis
 EXTERNAL_DATA_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; above this the weights go to a file beside the graph
 
 
 def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
     """Write the model as an fp32 ONNX file with a dynamic batch and without the exporter's metadata.
+
+    The model's `axes` take any length too. Of outputs by name the tensors are written; what is nested in others, such
+    as the hidden states of transformers, is not.
 
     Args:
         model: what to export; its inputs' first axis is the batch.
@@ -25,17 +36,25 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
         opset: ONNX operator set, 18 to 25.
 
     Raises:
-        StageError: the exporter cannot trace the model, or the checker refuses the file.
+        StageError: the exporter cannot trace the model, an axis would have one length alone, or the checker refuses the
+            file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    deployed = located(model, path)
+    model = replace(model, module=split(model.module)[0], example=deployed.feed(model.example))
     with blame(StageError, "ONNX export", fix="The forward must be traceable by torch.export"), _quiet(), slow_path():
         proto = _export(model, opset)
     strip(proto)
-    _check_batch(proto.graph)
     rename(proto.graph, "input", list(model.example))
-    rename(proto.graph, "output", list(call(model.module, _pair(model.example))))
+    rename(proto.graph, "output", list(call(model.module, _traced(model))))
+    _check_axes(proto.graph, model.axes)
     save(proto, path)
-    return OnnxModel(path, model.example)
+    return deployed
+
+
+def located(model: TorchModel, path: Path) -> OnnxModel:
+    """The file at a path that `deploy` has written or will write."""
+    return OnnxModel(path, model.example, vocabulary=split(model.module)[1])
 
 
 def save(proto: onnx.ModelProto, path: Path) -> None:
@@ -89,16 +108,27 @@ def rename(graph: onnx.GraphProto, side: str, names: list[str]) -> None:
                 ends[i] = mapping.get(name, name)
 
 
-def _check_batch(graph: onnx.GraphProto) -> None:
+def _check_axes(graph: onnx.GraphProto, axes: Axes) -> None:
+    """Nothing. Raises StageError where the batch, or one of these axes, would have one length alone."""
+    seen: dict[str, str] = {}
     for value in graph.input:
-        first = value.type.tensor_type.shape.dim[0]
-        if first.HasField("dim_value"):
-            raise StageError(
-                f"the forward fixes the batch of `{value.name}` to {first.dim_value}",
-                where="ONNX export",
-                expected="any number of examples",
-                fix="Reshape by x.shape[0] or -1, not by a number",
-            )
+        for axis, name in {0: BATCH, **axes.get(value.name, {})}.items():
+            what = f"the batch of `{value.name}`" if axis == 0 else f"axis {axis} of `{value.name}` ({name})"
+            found = value.type.tensor_type.shape.dim[axis]
+            if found.HasField("dim_value"):
+                raise StageError(
+                    f"the forward fixes {what} to {found.dim_value}",
+                    where="ONNX export",
+                    expected="any number of examples" if axis == 0 else "any length",
+                    fix=f"Reshape by x.shape[{axis}] or -1, not by a number",
+                )
+            if seen.setdefault(found.dim_param, name) != name:
+                raise StageError(
+                    f"the forward needs {what} to be as long as {seen[found.dim_param]}",
+                    where="ONNX export",
+                    expected="lengths of different names to be free of each other",
+                    fix="Give both the same name in the task's `axes`",
+                )
 
 
 @contextmanager
@@ -113,12 +143,13 @@ def slow_path() -> Iterator[None]:
 
 
 def _export(model: TorchModel, opset: int) -> onnx.ModelProto:
-    example = _pair(model.example)
-    batch = torch.export.Dim("batch")
-    axes = {name: {0: batch} for name in example}
+    example = _traced(model)
+    lengths = {name: torch.export.Dim(name) for name in (BATCH, *_names(model.axes))}
+    named_axes = {name: {0: BATCH, **model.axes.get(name, {})} for name in example}
+    axes = {name: {axis: lengths[length] for axis, length in by.items()} for name, by in named_axes.items()}
     single = len(example) == 1
     program = torch.onnx.export(
-        model.module,
+        _flat(model.module, example),
         tuple(example.values()) if single else (),
         kwargs=None if single else example,
         dynamic_shapes=tuple(axes.values()) if single else axes,
@@ -131,9 +162,36 @@ def _export(model: TorchModel, opset: int) -> onnx.ModelProto:
     return program.model_proto
 
 
-def _pair(example: Inputs) -> Inputs:
-    """Two examples: a batch of one would be traced as a constant."""
-    return {name: torch.cat([value, value])[:2] for name, value in example.items()}
+def _traced(model: TorchModel) -> Inputs:
+    """What to trace with: two examples, of two steps at least on an axis of any length; one would be a constant."""
+    example = {name: torch.cat([value, value])[:2] for name, value in model.example.items()}
+    for name, axes in model.axes.items():
+        for axis in axes:
+            if example[name].shape[axis] == 1:
+                example[name] = torch.cat([example[name], example[name]], dim=axis)
+    return example
+
+
+def _names(axes: Axes) -> list[str]:
+    return list(dict.fromkeys(name for by_axis in axes.values() for name in by_axis.values()))
+
+
+def _flat(module: nn.Module, example: Inputs) -> nn.Module:
+    """The module; where its outputs by name have more than tensors, one that shares all with it and gives these."""
+    with torch.no_grad():
+        given = module(*example.values()) if len(example) == 1 else module(**example)
+    found = [value for value in tree_leaves(given) if value is not None]
+    if not isinstance(given, Mapping) or len(found) == len(named(given)):
+        return module
+    lean = copy.copy(module)
+    forward = partial(type(module).forward, lean)
+
+    @wraps(module.forward)
+    def alone(*inputs: Any, **by_name: Any) -> Outputs:
+        return named(forward(*inputs, **by_name))
+
+    lean.forward = alone
+    return lean
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.build import Built
 from pipeline.errors import ResourceError
 from pipeline.measure.cost import torch_params
+from pipeline.measure.size import size_bytes
 from pipeline.model import TorchModel
 from pipeline.report.terminal import bytes_text
 
@@ -15,10 +16,12 @@ COPIES_WHILE_TRAINING = 8  # two checkpoints of weights and two moments each, th
 
 def estimate_bytes(built: Built) -> int:
     """Bytes that a chain writes at most, if every stage kept the size of the first model."""
-    weights = 4 * torch_params(built.model.module) if isinstance(built.model, TorchModel) else 0
     stages = len(built.baseline) + len(built.stages) + 1
     predictions = (64 * len(built.task.test) + 8 * len(built.task.validation)) * stages
-    return weights * (COPIES_OF_A_STAGE * stages + COPIES_WHILE_TRAINING) + predictions
+    if isinstance(built.model, TorchModel):
+        weights = 4 * torch_params(built.model.module)
+        return weights * (COPIES_OF_A_STAGE * stages + COPIES_WHILE_TRAINING) + predictions
+    return size_bytes(built.model) * stages + predictions
 
 
 def check(built: Built, runs: Path) -> None:

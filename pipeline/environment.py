@@ -17,6 +17,11 @@ LIBRARIES = (
     "onnxscript",
     "torch-pruning",
     "accelerate",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "optimum",
+    "optimum-onnx",
     "mlflow",
     "numpy",
 )

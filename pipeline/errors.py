@@ -51,6 +51,12 @@ class ResourceError(ShrinkError):
     exit_code = 4
 
 
+class ForeignError(ShrinkError):
+    """A file from outside crashed, or hung, the process that runs it."""
+
+    exit_code = 6
+
+
 class TrackingError(ShrinkError):
     """Tracking was required and could not be reached."""
 

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import hashlib
 import json
 import zlib
 from pathlib import Path
@@ -63,7 +62,7 @@ class Expected(Strict):
     schema_version: int = SCHEMA_VERSION
     config: str
     seed: int
-    form: Literal["torch", "onnx"]
+    form: Literal["torch", "onnx", "seq2seq"]
     size_bytes: int
     payload_bytes: int
     params: int
@@ -146,12 +145,14 @@ def of_run(record: Record) -> Expected:
     Raises:
         ConfigError: the run did not come to its end, or the file of the model is gone.
     """
+    from pipeline.shared_weights import digest_of
+
     final = record.final
     if record.failure or not final:
         fix = "Go on with `shrink resume`, then expect"
         raise ConfigError("this run did not come to its end", where=record.folder, fix=fix)
     file = Path(record.folder) / final.file
-    if not file.is_file():
+    if not file.exists():
         raise ConfigError(f"the model {final.file} is gone", where=record.folder, fix="Run it again")
     scores = scores_of(record, final)
     figures = final.model_dump(include=set(Expected.model_fields) - {"digests", "scores"})
@@ -159,7 +160,7 @@ def of_run(record: Record) -> Expected:
     return Expected(
         config=str(record.config.get("name")),
         seed=record.seed,
-        digests={"model": hashlib.sha256(file.read_bytes()).hexdigest(), **split_digests(record)},
+        digests={"model": digest_of(file), **split_digests(record)},
         host=host_of(record),
         versions=versions,
         scores=None if scores is None else PackedScores.of(scores),

@@ -17,8 +17,9 @@ def metrics(found: ModelRecord) -> dict[str, float]:
             figures[name] = value
         elif isinstance(value, BaseModel):
             _spread(figures, name, value)
-    for name, estimate in found.metrics.items():
-        _spread(figures, f"metric.{name}", estimate)
+    beside = {"metric": found.metrics, "metric_drop": found.metrics_drop, "metric_retention": found.metrics_retention}
+    for kind, name, estimate in ((kind, *pair) for kind, by_name in beside.items() for pair in by_name.items()):
+        _spread(figures, f"{kind}.{name}", estimate)
     for entry in getattr(found, "latency", []):
         kind = f"latency.{entry.get('runtime')}.threads{entry.get('threads')}.batch{entry.get('batch')}"
         flat = flatten(entry)
@@ -55,13 +56,16 @@ def _gained(found: StageRecord) -> dict[str, float]:
     """What distillation brought, and the scores over seeds; deviations only where there are several seeds."""
     figures: dict[str, float | None] = {}
     spreads: dict[str, Spread | None] = {"student_score": found.seeds}
+    by_metric: dict[str, float] = {}
     if gain := found.gain:
         figures = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "gain_deviation": gain.deviation}
         spreads |= {"student_score": gain.student, "control_score": gain.control}
+        for name, estimate in gain.metrics.items():
+            _spread(by_metric, f"gain.{name}", estimate)
     for name, spread in spreads.items():
         if spread:
             figures |= {name: spread.mean, f"{name}_deviation": spread.deviation}
-    return {name: value for name, value in figures.items() if value is not None}
+    return {name: value for name, value in figures.items() if value is not None} | by_metric
 
 
 def _spread(figures: dict[str, float], name: str, value: BaseModel) -> None:

@@ -24,6 +24,7 @@ from pipeline.build import Built
 from pipeline.environment import LIBRARIES, host
 from pipeline.stage import Stage
 from pipeline.use import Reference
+from pipeline.weights import files_at
 
 Parts = dict[str, JsonValue]
 
@@ -102,7 +103,7 @@ class Keys:
         }
 
     def model(self, digest: str, saved: Path) -> Parts:
-        """A model: the digest of its files and, as weights alone are no model, the user's code that rebuilds it.
+        """A model: the digest of its files and, as weights alone are no model, the code that rebuilds it.
 
         Args:
             digest: of its files.
@@ -110,7 +111,8 @@ class Keys:
         """
         found = json.loads((saved / "model.json").read_text())
         named = [entry["use"] for entry in [found.get("builder"), *found.get("edits", [])] if entry]
-        return {"digest": digest, "code": self.sources.code(_user_files(named, self.built.config.folder))}
+        files = _user_files(named, self.built.config.folder) + _our_files(named)
+        return {"digest": digest, "code": self.sources.code(files)}
 
     def _code(self, stage: Stage) -> Parts:
         return self.sources.code([_file(type(stage)), *references(stage, self.built.config.folder)])
@@ -118,8 +120,7 @@ class Keys:
     def _task(self) -> Parts:
         task = self.built.config.task
         use = task.use.partition(":")[0]
-        ours = OURS.joinpath("pipeline", "tasks", *use.split(".")).with_suffix(".py")
-        files = _user_files([use], task.folder) or [file for file in (ours,) if file.is_file()]
+        files = _user_files([use], task.folder) or _our_files([f"pipeline.tasks.{use}"])
         return {"use": task.use, "arguments": task.arguments, "code": self.sources.code(files)}
 
     def _common(self, model: Parts, splits: tuple[str, ...]) -> Parts:
@@ -188,7 +189,8 @@ def _digests(stage: BaseModel) -> Parts:
     files = [
         (file.relative_to(value.folder) if file.is_relative_to(value.folder) else file, file)
         for value in named
-        for file in value.files()
+        for named_file in value.files()
+        for file in files_at(named_file)
     ]
     return {name.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files}
 
@@ -196,6 +198,12 @@ def _digests(stage: BaseModel) -> Parts:
 def _user_files(uses: Iterable[str], folder: Path) -> list[Path]:
     names = [use.partition(":")[0] for use in uses]
     return [folder / name for name in names if name.endswith(".py")]
+
+
+def _our_files(uses: Iterable[str]) -> list[Path]:
+    """The modules and packages of ours among these names."""
+    places = [OURS.joinpath(*use.partition(":")[0].split(".")) for use in uses if use.split(".")[0] in PACKAGES]
+    return [file for at in places for file in (at.with_suffix(".py"), at / "__init__.py") if file.is_file()]
 
 
 @cache

@@ -21,18 +21,17 @@ from rich.console import Console
 from pipeline import key, store
 from pipeline import model as models
 from pipeline.build import Built
-from pipeline.deploy import deploy
+from pipeline.deploy import deploy, located
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.exact import differing, digest, save_exactly
 from pipeline.interrupt import Interrupts
 from pipeline.journal import Journal
 from pipeline.key import Keys
 from pipeline.measure.accuracy import BATCH_SIZE, Evaluation, examine_task
-from pipeline.model import Model, OnnxModel, TorchModel
+from pipeline.model import Deployed, Model, OnnxModel, TorchModel
 from pipeline.processes import Processes
 from pipeline.report.progress import progress
 from pipeline.stage import Context, Stage, forms
-from pipeline.statistics import Estimate
 from pipeline.store import Entry, Store
 from pipeline.task import kind
 from pipeline.world import ALONE
@@ -101,7 +100,7 @@ class Maker:
     interrupts: Interrupts
     baseline: Result | None = None
     processes: Processes = field(default_factory=Processes)
-    deployed: dict[int, tuple[Model, OnnxModel]] = field(default_factory=dict)
+    deployed: dict[int, tuple[Model, Deployed]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         run = self.journal.path.parent.name
@@ -110,7 +109,9 @@ class Maker:
     def start(self, folder: Path) -> Result:
         """The model at the start of the chain, as it was built."""
         save_exactly(self.built.model, folder, self.built.config.folder)
-        return Result(models.load(folder, self.built.config.folder), digest(folder), folder)
+        if isinstance(self.built.model, OnnxModel):
+            self.built.model.close()  # what goes on is the copy
+        return Result(self._load(folder), digest(folder), folder)
 
     def make(self, place: str, stage: Stage, use: str, given: Result, folder: Path) -> Result:
         """What a stage makes of a model; its files are put into `folder`."""
@@ -130,10 +131,10 @@ class Maker:
             if found["digest"] is None:
                 return replace(given, measured_only=True, **common)
             store.link(entry.path / "model", folder / "model")
-        made = models.load(folder / "model", self.built.config.folder)
+        made = self._load(folder / "model")
         return Result(made, found["digest"], folder / "model", **common)
 
-    def examine(self, place: str, given: Result, folder: Path) -> tuple[OnnxModel, Evaluation, str]:
+    def examine(self, place: str, given: Result, folder: Path) -> tuple[Deployed, Evaluation, str]:
         """The file that a model would be deployed as, its scores on test and validation, and the key of both.
 
         The files are put into `folder`.
@@ -142,18 +143,23 @@ class Maker:
         parts = self.keys.measure(self._identity(given))
         with self._kept(f"{place}, measured", parts, lambda _, to: self._evaluate(given.model, to)) as (entry, _):
             store.link(entry.path / "measured", folder)
-            metrics = json.loads((entry.path / RESULT).read_text())["metrics"]
         evaluation = Evaluation.load(folder / PREDICTIONS)
-        estimates = {name: Estimate(**value) for name, value in metrics.items()}
         made = given.model
-        deployed = made if isinstance(made, OnnxModel) else OnnxModel(folder / "deployed.onnx", made.example)
+        deployed = located(made, folder / "deployed.onnx") if isinstance(made, TorchModel) else made
         self.deployed[id(made)] = (made, deployed)
-        return deployed, replace(evaluation, metrics=estimates), entry.key
+        return deployed, evaluation, entry.key
 
     @property
     def device(self) -> torch.device:
         """Where to compute."""
         return pick_device(self.built.config.device)
+
+    def _load(self, folder: Path) -> Model:
+        """A saved model; a file from outside is run within the limits of the config."""
+        made, start = models.load(folder, self.built.config.folder), self.built.model
+        if isinstance(made, OnnxModel) and made.outside and isinstance(start, OnnxModel) and start.outside:
+            return replace(made, outside=made.outside._replace(limits=start.outside.limits))
+        return made
 
     def _loaded(self, folder: Path) -> Result:
         return Result(models.load(folder, self.built.config.folder), digest(folder), folder)
@@ -193,9 +199,12 @@ class Maker:
             fix = "Work on copy.deepcopy(model.module) and return dataclasses.replace(model, module=...)"
             raise StageError("run changed the model that it was given", expected="a new model", fix=fix)
         promised = forms(type(stage))[1] or type(given.model)
-        if not isinstance(made, TorchModel | OnnxModel) or not isinstance(made, promised):
+        if not isinstance(made, Model) or not isinstance(made, promised):
             raise StageError(f"run gave {type(made).__name__}", expected=f"{promised.__name__}, as it is annotated")
         name = None
+        if isinstance(made, OnnxModel) and isinstance(given.model, OnnxModel) and given.model.outside:
+            # What is made of a file from outside is from there too.
+            made = made if made.outside else replace(made, outside=given.model.outside)
         if made is not given.model:
             save_exactly(made, to / "model", self.built.config.folder)
             name = digest(to / "model")
@@ -255,7 +264,9 @@ class Maker:
             deployed=partial(self._deployed, work),
             interrupted=self.interrupts.requested,
             logits=task.logits,
+            output=task.output,
             as_target=task.as_target,
+            tokenizer=task.tokenizer,
             warn=said.warnings.append,
             world=self.processes.world if stage.distributed else ALONE,
             kept=self.processes.share(kept) if stage.distributed else kept,
@@ -283,9 +294,9 @@ class Maker:
             at.said.uses.append(entry.key)
         return target
 
-    def _deployed(self, work: Path, model: Model) -> OnnxModel:
+    def _deployed(self, work: Path, model: Model) -> Deployed:
         """The file that a model would be deployed as; an ONNX form is its own."""
-        if isinstance(model, OnnxModel):
+        if not isinstance(model, TorchModel):
             return model
         known = self.deployed.get(id(model))
         if known is None or not known[1].path.exists():  # an earlier stage's work folder is gone with its files

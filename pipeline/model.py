@@ -7,7 +7,7 @@ are ONNX, the rest is JSON.
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -19,10 +19,17 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, ShrinkError, blame
+from pipeline.foreign.check import check, external
+from pipeline.foreign.session import DEFAULT, Child, Outside
+from pipeline.seq2seq import Seq2SeqOnnx
 from pipeline.use import Reference
+from pipeline.vocabulary import FILE as VOCABULARY
+from pipeline.vocabulary import Vocabulary
 
 Inputs = dict[str, Tensor]
 Outputs = dict[str, Tensor]
+Axes = Mapping[str, Mapping[int, str]]
+"""Input -> {axis: name} of the axes beside the batch whose length varies; equal names are equal lengths."""
 
 
 class Edit(Reference):
@@ -38,21 +45,23 @@ class TorchModel:
         example: a small batch of inputs, at least two examples, as the task gives them.
         builder: builds the module as it was before any edit.
         edits: what has been done to its structure since, in order.
+        axes: of the inputs, those that the deployed file takes at any length; see `Axes`.
     """
 
     module: nn.Module
     example: Inputs
     builder: Reference
     edits: tuple[Edit, ...] = ()
+    axes: Axes = field(default_factory=dict)
     form = "torch"
 
     def __post_init__(self) -> None:
         self.module.eval()
 
     @classmethod
-    def build(cls, builder: Reference, example: Inputs) -> Self:
+    def build(cls, builder: Reference, example: Inputs, axes: Axes | None = None) -> Self:
         """A fresh, untrained model from its builder."""
-        return cls(_as_module(builder.call(), builder), example, builder)
+        return cls(_as_module(builder.call(), builder), example, builder, axes=axes or {})
 
     def predict(self, inputs: Inputs) -> Outputs:
         """Named outputs for a batch of named inputs, without gradients, on the CPU."""
@@ -70,9 +79,10 @@ class TorchModel:
     def save(self, directory: Path) -> None:
         """Write weights.safetensors (tied weights once), example.safetensors and model.json."""
         directory.mkdir(parents=True, exist_ok=True)
-        save_model(self.module, str(directory / "weights.safetensors"))
+        _save_weights(self.module, directory / "weights.safetensors")
         edits = [edit.model_dump(mode="json") for edit in self.edits]
-        _save_rest(self, directory, builder=self.builder.model_dump(mode="json"), edits=edits)
+        axes = {"axes": {name: dict(by_axis) for name, by_axis in self.axes.items()}} if self.axes else {}
+        _save_rest(self, directory, builder=self.builder.model_dump(mode="json"), edits=edits, **axes)
 
     @classmethod
     def load(cls, directory: Path, folder: Path = Path()) -> Self:
@@ -84,7 +94,8 @@ class TorchModel:
         """
         rest, example = _load_rest(directory, cls.form)
         builder = Reference(**rest["builder"], folder=folder)
-        model = cls.build(builder, example)
+        axes = {name: {int(axis): called for axis, called in by.items()} for name, by in rest.get("axes", {}).items()}
+        model = cls.build(builder, example, axes)
         for edit in rest["edits"]:
             model = model.edited(edit["use"], **edit["arguments"])
         with blame(ConfigError, str(directory), fix="The builder must be what it was when the model was saved"):
@@ -98,18 +109,29 @@ class OnnxModel:
 
     Args:
         path: the file.
-        example: a small batch of inputs.
+        example: a small batch of inputs, as the task gives them.
         optimize: let ONNX Runtime rewrite the graph, as it does by default.
+        vocabulary: puts the task's inputs into those that the file takes, where tokens have left; None where they fit.
+        outside: of a file that comes from outside, or was made of one: it is run in a process of its own, and its names
+            may differ from the task's. None for a file of ours.
     """
 
     path: Path
     example: Inputs
     optimize: bool = True
+    vocabulary: Vocabulary | None = None
+    outside: Outside | None = None
     form = "onnx"
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
-        """The session, opened on first use. Raises ShrinkError when another provider than the CPU's took over."""
+        """The session, opened on first use.
+
+        Raises:
+            ShrinkError: another provider than the CPU's took over, or the file is from outside.
+        """
+        if self.outside:
+            raise ShrinkError("a file from outside is not opened in this process", where=str(self.path))
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if not self.optimize:
@@ -119,50 +141,90 @@ class OnnxModel:
             raise ShrinkError(f"ONNX Runtime fell back to {session.get_providers()}", where=str(self.path))
         return session
 
+    @cached_property
+    def child(self) -> Child:
+        """The process that runs a file from outside, started on first use. Raises ForeignError where it dies."""
+        return Child(self.path, optimize=self.optimize, limits=self.outside.limits if self.outside else DEFAULT)
+
+    def close(self) -> None:
+        """End the process that runs it, if there is one; it starts again where it is needed."""
+        if "child" in self.__dict__:
+            self.__dict__.pop("child").close()
+
+    def feed(self, inputs: Inputs) -> Inputs:
+        """What the file takes for a batch of the task's inputs, by the names of its own."""
+        given = self.vocabulary.translate(inputs) if self.vocabulary else inputs
+        return {self.outside.inputs.get(name, name): value for name, value in given.items()} if self.outside else given
+
     def predict(self, inputs: Inputs) -> Outputs:
-        """Named outputs for a batch of named inputs."""
-        wanted = {node.name for node in self.session.get_inputs()}
-        if missing := wanted - set(inputs):
+        """Named outputs for a batch of the task's named inputs; one that the task calls otherwise has both names."""
+        wanted, names = self._ports()
+        given = self.feed(inputs)
+        if missing := wanted - set(given):
             raise ConfigError(
                 f"inputs {sorted(missing)} are missing", where=str(self.path), expected=str(sorted(wanted))
             )
-        feed = {name: value.cpu().numpy() for name, value in inputs.items() if name in wanted}
-        names = [node.name for node in self.session.get_outputs()]
-        return {name: torch.from_numpy(value) for name, value in zip(names, self.session.run(names, feed), strict=True)}
+        feed = {name: value.cpu().numpy() for name, value in given.items() if name in wanted}
+        outputs = {name: torch.from_numpy(value) for name, value in self._run(names, feed).items()}
+        called = self.outside.outputs if self.outside else {}
+        return {called[name]: value for name, value in outputs.items() if name in called} | outputs
+
+    def _ports(self) -> tuple[set[str], list[str]]:
+        if self.outside:
+            return set(self.child.inputs), self.child.outputs
+        return {node.name for node in self.session.get_inputs()}, [node.name for node in self.session.get_outputs()]
+
+    def _run(self, names: list[str], feed: dict[str, Any]) -> dict[str, Any]:
+        if not self.outside:
+            return dict(zip(names, self.session.run(names, feed), strict=True))
+        try:
+            return dict(self.child.run(feed))
+        except (ShrinkError, RuntimeError):  # it is gone; the next one begins anew
+            self.close()
+            raise
 
     def files(self) -> list[Path]:
         """The file to deploy and its external data, if any."""
-        import onnx
-
-        graph = onnx.load(self.path, load_external_data=False).graph
-        entries = [e.value for t in graph.initializer for e in t.external_data if e.key == "location"]
-        return [self.path, *(self.path.parent / name for name in dict.fromkeys(entries))]
+        return [self.path, *(self.path.parent / name for name in external(self.path))]
 
     def save(self, directory: Path) -> None:
         """Copy the graph as model.onnx, its external data beside it, and write the example."""
         directory.mkdir(parents=True, exist_ok=True)
+        if self.outside:
+            check(self.path)  # what its data are copied from lies inside its folder
         graph, *data = self.files()
         shutil.copyfile(graph, directory / "model.onnx")
         for file in data:  # where the graph looks for them
             place = directory / file.relative_to(self.path.parent)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)
-        _save_rest(self, directory)
+        if self.vocabulary:
+            self.vocabulary.save(directory)
+        rest: dict[str, Any] = {"vocabulary": VOCABULARY} if self.vocabulary else {}
+        if self.outside:  # without the limits, which are the run's and not the file's
+            rest["outside"] = {"inputs": dict(self.outside.inputs), "outputs": dict(self.outside.outputs)}
+        _save_rest(self, directory, **rest)
 
     @classmethod
     def load(cls, directory: Path, folder: Path = Path()) -> Self:
         """Open what `save` wrote; `folder` is not needed and stands for symmetry with `TorchModel.load`."""
-        _, example = _load_rest(directory, cls.form)
-        return cls(directory / "model.onnx", example)
+        rest, example = _load_rest(directory, cls.form)
+        vocabulary = Vocabulary.load(directory) if "vocabulary" in rest else None
+        outside = Outside(**rest["outside"]) if "outside" in rest else None
+        return cls(directory / "model.onnx", example, vocabulary=vocabulary, outside=outside)
 
 
-Model = TorchModel | OnnxModel
+Deployed = OnnxModel | Seq2SeqOnnx
+Model = TorchModel | Deployed
 
 
 def load(directory: Path, folder: Path = Path()) -> Model:
-    """Load either form from what its `save` wrote."""
+    """Load any form from what its `save` wrote."""
     form = _read(directory)["form"]
-    return (TorchModel if form == TorchModel.form else OnnxModel).load(directory, folder)
+    kinds: dict[str, type[Model]] = {kind.form: kind for kind in (TorchModel, OnnxModel, Seq2SeqOnnx)}
+    if form not in kinds:
+        raise ConfigError(f"it holds the {form} form", where=str(directory), expected=f"one of {', '.join(kinds)}")
+    return kinds[form].load(directory, folder)
 
 
 def call(module: nn.Module, inputs: Inputs) -> Outputs:
@@ -197,6 +259,15 @@ def _copy(module: nn.Module) -> nn.Module:
     import copy
 
     return copy.deepcopy(module)
+
+
+def _save_weights(module: nn.Module, path: Path) -> None:
+    """Write weights, tied ones once, to the same bytes each time."""
+    whole = path.with_suffix(".tmp")
+    save_model(module, str(whole))
+    # It also says which names are tied, in any order, which the digest would tell; nobody reads it.
+    save_file(load_file(whole), path)
+    whole.unlink()
 
 
 def _save_rest(model: Model, directory: Path, **rest: Any) -> None:

@@ -11,16 +11,21 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from pipeline import journal
+from pipeline import journal, tokenizer
+from pipeline.deployment.generate import unheeded
 from pipeline.errors import ConfigError, blame
 from pipeline.exact import digest
 from pipeline.measure.size import size_bytes
-from pipeline.model import OnnxModel
+from pipeline.model import Deployed, OnnxModel
 from pipeline.record import Interface, ModelRecord, Port, Record
 from pipeline.report.terminal import interval_text
+from pipeline.seq2seq import Seq2SeqOnnx
+from pipeline.shared_weights import digest_of
+from pipeline.translated import saved_vocabulary
 
 SCHEMA_VERSION = 1
 PREDICT = Path(__file__).parent / "deployment" / "predict.py"
+GENERATE = PREDICT.with_name("generate.py")
 RUNTIME = ("onnxruntime", "numpy")
 
 README = """# {name}
@@ -33,6 +38,11 @@ The model of the run `{run}`: {size:,} bytes, score {score:.4f}, retention {kept
 
 model.json has the inputs and outputs with shapes, dtypes and the values seen in training, labels, preprocessing,
 what was measured, digests and versions.
+"""
+
+TOKENIZER = """
+tokenizer.json makes the inputs of texts: `tokenizers.Tokenizer.from_file("tokenizer.json").encode(text).ids`. It is the
+model's own: with any other, also the one it was pruned from, the ids mean something else.
 """
 
 
@@ -52,11 +62,14 @@ def package(run: Path, output: Path) -> Path:
         raise ConfigError("it is there already", where=str(output), expected="a folder that is new or empty")
     with _whole(output) as made:
         _copy(run / final.file, made)
-        content = describe(record, final, made / "model.onnx")
+        _tokenizer(run, final, made)
+        content = describe(record, final, made if final.form == Seq2SeqOnnx.form else made / "model.onnx")
+        content |= _generation(run, final)
         (made / "model.json").write_text(json.dumps(content, indent=2) + "\n")
-        shutil.copyfile(PREDICT, made / "predict.py")
+        shutil.copyfile(GENERATE if final.form == Seq2SeqOnnx.form else PREDICT, made / "predict.py")
         (made / "requirements.txt").write_text("".join(f"{name}=={_version(record, name)}\n" for name in RUNTIME))
-        (made / "README.md").write_text(_readme(record, final))
+        beside = TOKENIZER if (made / tokenizer.FILE).is_file() else ""
+        (made / "README.md").write_text(_readme(record, final) + beside)
         (made / "SHA256SUMS").write_text(_sums(made))
     return output
 
@@ -73,11 +86,11 @@ def describe(record: Record, final: ModelRecord, graph: Path) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "name": record.config.get("name", record.run),
         "run": record.run,
-        "file": graph.name,
+        "file": "." if graph.is_dir() else graph.name,
         **ports.model_dump(mode="json", include={"inputs", "outputs", "labels", "preprocessing"}),
         "classifier": classifier(ports, final),
         "figures": {**figures, "verdict": record.verdict},
-        "digests": {"model": _sha256(graph), "data": record.data},
+        "digests": {"model": digest_of(graph), "data": record.data},
         "versions": record.environment.get("versions", {}),
         "seed": record.seed,
         "started": record.started,
@@ -90,7 +103,8 @@ def classifier(ports: Interface, final: ModelRecord) -> dict[str, Any] | None:
     Classes are measured where predictions are logits (N, classes) and nowhere else, so that they are there tells it. A
     class without a name has its number.
     """
-    output, names = ports.outputs[0], ports.labels
+    scored = [port for port in ports.outputs if port.name == ports.scored]
+    output, names = [*scored, *ports.outputs][0], ports.labels
     if not final.classes or len(output.shape) != 1:
         return None
     count = output.shape[0] if output.shape[0] > 0 else len(names)
@@ -131,16 +145,36 @@ def _final(record: Record, run: Path) -> ModelRecord:
     if record.final is None or not _has_ended(run):
         raise ConfigError("it has not come to its end, so it has no last model", where=str(run), fix=again)
     file, folder = run / record.final.file, run / record.final.folder
-    if not file.is_file():
+    if not file.exists():
         raise ConfigError("the model's file is gone", where=str(file), fix=again)
-    if record.final.form == "onnx" and digest(folder) != record.final.digest:
+    if record.final.form != "torch" and digest(folder) != record.final.digest:
         raise ConfigError("the model is not the one that was measured", where=str(folder), fix=again)
     with blame(ConfigError, str(file), fix=again):
-        size = size_bytes(OnnxModel(file, {}))
+        size = size_bytes(_at(file))
     if size != record.final.size_bytes:
         expected = f"the {record.final.size_bytes:,} bytes that were measured"
         raise ConfigError(f"the model has {size:,} bytes", where=str(file), expected=expected, fix=again)
     return record.final
+
+
+def _at(file: Path) -> Deployed:
+    return Seq2SeqOnnx(file, {}) if file.is_dir() else OnnxModel(file, {})
+
+
+def _generation(run: Path, final: ModelRecord) -> dict[str, int]:
+    """How many tokens the files of an encoder-decoder were measured with.
+
+    Raises:
+        ConfigError: they generate in a way that predict.py does not.
+    """
+    if final.form != Seq2SeqOnnx.form:
+        return {}
+    model = Seq2SeqOnnx.load(run / final.folder)
+    if others := unheeded(model.settings):
+        fix = f"Have Optimum generate: ORTModelForSeq2SeqLM.from_pretrained('{model.path}')"
+        found = f"its generation_config has {', '.join(others)}"
+        raise ConfigError(found, where=str(model.path), expected="greedy search, which predict.py does", fix=fix)
+    return {"max_tokens": model.tokens}
 
 
 def _has_ended(run: Path) -> bool:
@@ -153,8 +187,8 @@ def _has_ended(run: Path) -> bool:
 
 def _copy(file: Path, made: Path) -> None:
     """Copy the graph as model.onnx and its external data to where the graph looks for it, compared by digest."""
-    graph, *data = OnnxModel(file, {}).files()
-    places = {graph: made / "model.onnx"}
+    graph, *data = _at(file).files()
+    places = {graph: made / (graph.name if file.is_dir() else "model.onnx")}
     for part in data:
         if not part.resolve().is_relative_to(graph.parent.resolve()):
             raise ConfigError(f"its data lies elsewhere, at {part}", where=str(graph), expected="data beside the graph")
@@ -164,6 +198,15 @@ def _copy(file: Path, made: Path) -> None:
         shutil.copyfile(source, place)
         if _sha256(source) != _sha256(place):
             raise ConfigError("the copy differs from the file", where=str(source), fix="Look at the disk, then repeat")
+
+
+def _tokenizer(run: Path, final: ModelRecord, made: Path) -> None:
+    """Write the tokenizer.json that the model's inputs are made with, where its task has one."""
+    vocabulary, whole = saved_vocabulary(run / final.folder), run / tokenizer.FILE
+    if vocabulary:
+        (made / tokenizer.FILE).write_text(vocabulary.pruned)
+    elif whole.is_file():
+        shutil.copyfile(whole, made / tokenizer.FILE)
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from pipeline.disk import estimate_bytes
 from pipeline.exact import digest, save_exactly
 from pipeline.key import Keys, Parts
 from pipeline.maker import RESULT, pick_device
-from pipeline.measure.cost import torch_macs, torch_params
-from pipeline.model import TorchModel
+from pipeline.measure.cost import onnx_macs, onnx_params, torch_macs, torch_params
+from pipeline.model import OnnxModel, TorchModel
 from pipeline.store import Store
 
 
@@ -37,6 +37,9 @@ def as_json(built: Built, store: Store) -> dict[str, Any]:
     if isinstance(built.model, TorchModel):
         module = built.model.module
         found["model"] = {"params": torch_params(module), "macs": torch_macs(module, built.model.example)}
+    elif isinstance(built.model, OnnxModel):
+        found["model"] = {"params": onnx_params(built.model), "macs": onnx_macs(built.model)}
+    found["model"] = {"form": built.model.form, **found.get("model", {})}
     return found
 
 
@@ -79,7 +82,7 @@ def show(built: Built, store: Store, console: Console, *, explain: bool = False)
     found = as_json(built, store)
     splits = ", ".join(f"{size:,} {name}" for name, size in found["data"].items())
     console.print(f"[bold]{found['name']}[/]: {splits} examples, seed {found['seed']}", highlight=False)
-    if "model" in found:
+    if "params" in found["model"]:
         console.print("model: {params:,} parameters, {macs:,} MACs".format(**found["model"]), highlight=False)
     table = Table("stage", "state", "settings")
     for entry in found["chain"]:

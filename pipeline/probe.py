@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from pipeline.errors import ConfigError, blame
+from pipeline.lengths import batch_of, check_lengths
 from pipeline.model import Inputs, Model, Outputs
-from pipeline.task import Batch, Split, Task, as_inputs, kind
+from pipeline.task import Split, Task, as_inputs, kind, scored
 
 EXAMPLES = 2
 
@@ -22,12 +24,13 @@ class Sighting:
     """One pass over a split: a digest of each example's inputs, one of the whole, and telling positions.
 
     `extremes` holds the first example and those with the smallest and the largest integer label: where labels are
-    out of range, they are.
+    out of range, they are. `ends` holds the shortest and the longest example.
     """
 
     hashes: list[bytes]
     digest: str
     extremes: list[int]
+    ends: tuple[int, int] = (0, 0)
 
 
 def probe(task: Task) -> dict[str, Sighting]:
@@ -56,6 +59,7 @@ def see(name: str, split: Split) -> Sighting:
     if len(split) == 0:
         raise ConfigError(f"the {name} split is empty", where="task", expected="at least one example")
     hashes, whole, labels = [], hashlib.sha256(), {}
+    shortest, longest = (inf, 0, 0), (-inf, 0, 0)
     if split.fingerprint:
         whole.update(split.fingerprint.encode())
     for i in range(len(split)):
@@ -63,35 +67,39 @@ def see(name: str, split: Split) -> Sighting:
         with blame(ConfigError, where):
             inputs, target = split[i % len(split)]
             digest = _hash(inputs, where)
+            length = _length(inputs, padded=split.collate is not None)
+        shortest, longest = min(shortest, (*length, i)), max(longest, (*length, -i))
         hashes.append(digest)
         whole.update(digest + _target_bytes(target))
         label = _label(target)
         if label is not None:
             labels[i] = label
     extremes = {0} | ({min(labels, key=labels.__getitem__), max(labels, key=labels.__getitem__)} if labels else set())
-    return Sighting(hashes, whole.hexdigest(), sorted(extremes))
+    return Sighting(hashes, whole.hexdigest(), sorted(extremes), (shortest[2], -longest[2]))
 
 
 def example_inputs(split: Split) -> Inputs:
-    """A batch of the first examples' inputs: what models are traced with."""
-    batch: Batch = next(iter(split.select([i % len(split) for i in range(EXAMPLES)]).loader(EXAMPLES)))
-    return batch.inputs
+    """A batch of the first examples' inputs: what models are traced with, and what is counted and timed of them."""
+    return batch_of(split, [i % len(split) for i in range(EXAMPLES)])
 
 
 def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> None:
-    """Run model, loss, decode and score on the telling examples of each split.
+    """Run model, loss, decode and score on the telling examples of each split, and the model on the longest too.
 
     Raises:
-        ConfigError: one of them raises, or gives another shape than it should, or the loss is not finite.
+        ConfigError: one of them raises, or gives another shape than it should, or the loss is not finite; batches are
+            of other lengths, on an axis that the task's `axes` do not name.
     """
     for name, split in task.splits.items():
-        positions = seen[name].extremes
+        check_lengths(task, split, model, seen[name].ends, f"task, {name} examples {list(seen[name].ends)}")
+        positions = seen[name].extremes if split.collate else sorted({*seen[name].extremes, *seen[name].ends})
         where = f"task, {name} examples {positions}"
         with blame(ConfigError, where, fix="Look at the shapes and the range of the targets"):
             rows = [split[i] for i in positions]
             batch, targets = (split.collate or default_collate)(rows)
             inputs = as_inputs(batch)
             outputs = model.predict(inputs)
+            scored(outputs, task.output)
             _check_repeats(outputs, model.predict(inputs), where)
             _check_loss(task.loss(outputs, targets), where)
             predictions = task.decode(model.predict, inputs)
@@ -158,6 +166,12 @@ def _hash(inputs: Inputs, where: str) -> bytes:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.digest()
+
+
+def _length(inputs: Inputs, *, padded: bool) -> tuple[int, int]:
+    """How many numbers there are and, where a collate may cut padding off, how many integers are not zero."""
+    whole = [value for value in inputs.values() if padded and not value.is_floating_point()]
+    return sum(value.numel() for value in inputs.values()), sum(int(value.count_nonzero()) for value in whole)
 
 
 def _label(target: Any) -> int | None:

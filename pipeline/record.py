@@ -40,15 +40,21 @@ class Measure(BaseModel):
     `retention` is null where the baseline's score is not above zero, with the reason; `drop` always stands beside it.
     `retention_before` is against the model of the stage before. KL divergence is in nats, KL(baseline || model).
     The validation figures are what a choice among models is made on; those without the word are of the test split.
+    `metrics_drop` and `metrics_retention` compare each of `metrics` with the baseline's on the same resamples: its
+    minus ours, and ours over its, the latter where the baseline's is above zero in all of them. `tokenizer_bytes` is
+    the tokenizer's file, which is deployed beside the model and not counted in its size; null where there is none.
     """
 
     model_config = ConfigDict(extra="forbid")
     size_bytes: int
     payload_bytes: int
+    tokenizer_bytes: int | None = None
     params: int
     macs: int
     score: float
     metrics: dict[str, Estimate] = {}
+    metrics_drop: dict[str, Estimate] = {}
+    metrics_retention: dict[str, Estimate] = {}
     retention: Estimate | None = None
     retention_reason: str | None = None
     retention_before: Estimate | None = None
@@ -76,7 +82,7 @@ class ModelRecord(Measure):
     cached: bool = False
     key: str | None = None
     uses: list[str] = []
-    form: Literal["torch", "onnx"]
+    form: Literal["torch", "onnx", "seq2seq"]
     folder: str
     file: str
     digest: str
@@ -112,7 +118,7 @@ class Gain(Estimate):
 
     With several seeds the value is the mean of `by_seed`, and the interval has the doubt of examples and of seeds.
     `control_drop` is the baseline's score minus the control's; `control_matches` says whether that is surely under a
-    point, null for scores that are not from 0 to 1.
+    point, null for scores that are not from 0 to 1. `metrics` has the gain of each metric over the whole test split.
     """
 
     by_seed: list[Estimate]
@@ -121,6 +127,7 @@ class Gain(Estimate):
     control: Spread
     control_drop: Estimate | None = None
     control_matches: bool | None = None
+    metrics: dict[str, Estimate] = {}
 
 
 class StageRecord(ModelRecord):
@@ -169,12 +176,16 @@ class Port(BaseModel):
 
 
 class Interface(BaseModel):
-    """What someone who deploys the model has to know; `labels` are the names of the classes, in order."""
+    """What someone who deploys the model has to know; `labels` are the names of the classes, in order.
+
+    `scored` is the output that the task scores, where it says which.
+    """
 
     inputs: list[Port]
     outputs: list[Port]
     labels: list[str] = []
     preprocessing: str = ""
+    scored: str | None = None
 
 
 class Confusion(BaseModel):

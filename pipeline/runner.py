@@ -52,6 +52,7 @@ class How(TypedDict, total=False):
         console: where progress is shown; standard error unless given.
         processes: how many train together on this machine; under torchrun those that it has started.
         benchmarks: run the stages whose figures hold on this machine alone, as unless given.
+        allow_unsafe_load: unpickle weights that are more than tensors, where `model:` has their sha256.
     """
 
     track: bool
@@ -60,6 +61,7 @@ class How(TypedDict, total=False):
     console: Console | None
     processes: int | None
     benchmarks: bool
+    allow_unsafe_load: bool
 
 
 def run(
@@ -95,7 +97,7 @@ def run(
         config, source = load_config(Path(config), overrides, strategy)
     size = how_many(how.get("processes"))
     set_seed(config.seed)  # the task may draw a split and the model its first weights
-    built = build(config, source)
+    built = build(config, source, allow_unsafe_load=how.get("allow_unsafe_load", False))
     _check(built, size)
     record = start(built, Path(runs), register)
     record.origin, record.comparison = origin, comparison
@@ -114,7 +116,7 @@ def resume(folder: str | Path, **how: Unpack[How]) -> Record:
     code = _code_folder(folder)
     config = PipelineConfig.model_validate({**earlier.config, "folder": code}, context={"folder": code})
     set_seed(config.seed)
-    built = build(config)
+    built = build(config, allow_unsafe_load=how.get("allow_unsafe_load", False))
     _check(built, size)
     left = journal.unfinished(events)
     if left:
@@ -218,7 +220,8 @@ def _go(
         require = how.get("require_tracking", False)
         tracking = stack.enter_context(open_tracking(record, runs, require)) if how.get("track", True) else None
         store = Store(runs / "store", how.get("lock_timeout"), interrupts.check)
-        group = stack.enter_context(gathered(size, _told(built, record), interrupts.check))
+        told = {**_told(built, record), "allow_unsafe_load": how.get("allow_unsafe_load", False)}
+        group = stack.enter_context(gathered(size, told, interrupts.check))
         maker = Maker(built, store, log, console, interrupts, processes=group)
         stack.enter_context(_naming(folder))
         return Run(built, record, maker, tracking, earlier or {}).forwards(benchmarks=how.get("benchmarks", True))

@@ -17,14 +17,15 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from torch import Tensor
 
 from pipeline.errors import ConfigError, blame
-from pipeline.model import Inputs, Model, OnnxModel, Outputs, TorchModel
+from pipeline.model import Deployed, Inputs, Model, OnnxModel, Outputs, TorchModel
+from pipeline.seq2seq import Seq2SeqOnnx
 from pipeline.task import AsTarget, Augment, Forward, Split
 from pipeline.world import ALONE, World
 
-AnyForm = TypeVar("AnyForm", TorchModel, OnnxModel)
-"""For a stage that takes either form and gives the same form back."""
+AnyForm = TypeVar("AnyForm", TorchModel, OnnxModel, Seq2SeqOnnx)
+"""For a stage that takes every form and gives the same form back."""
 
-FORMS = {TorchModel: "a torch model", OnnxModel: "an ONNX file"}
+FORMS = {TorchModel: "a torch model", OnnxModel: "an ONNX file", Seq2SeqOnnx: "an encoder-decoder as ONNX files"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Outlook:
         model: the untrained or loaded model at the start of the chain.
         examples: number of examples by split.
         logits: whether predictions are logits over classes.
+        output: name of the output that holds them; None for the first.
+        tokenizer: the one that made the inputs, where the task has one.
         as_target: whether the task can make examples of generated tokens.
         augmented: whether the task augments its training data.
         in_baseline: whether the stage is one that makes the baseline, so that there is none yet.
@@ -46,6 +49,8 @@ class Outlook:
     in_baseline: bool = False
     augmented: bool = False
     as_target: bool = True
+    output: str | None = None
+    tokenizer: Any = None
 
 
 class Note(str):
@@ -68,7 +73,9 @@ class Context:
         train, calibration, validation: the splits; calibration is part of train.
         loss, decode, score, augment: the task's functions.
         logits: whether predictions are logits over classes.
+        output: name of the output that is trained on; None for the first.
         as_target: (inputs of an example, tokens) -> the example that has these tokens as its target.
+        tokenizer: the one that made the inputs, where the task has one.
         baseline: the reference model, None while it is being made.
         directory: a folder of this stage's own for what it writes.
         device: where to compute.
@@ -77,7 +84,8 @@ class Context:
         progress: progress(description, total) is a context manager that gives advance(steps, note).
         warn: a warning that the record and the report repeat.
         report: report(name, JSON) keeps what the stage measured beside the model, in the record.
-        deployed: the ONNX file that a model would be deployed as, made once a model; not to be changed.
+        deployed: the ONNX file that a model would be deployed as, made once a model; not to be changed. A form that
+            is deployed already is its own.
         interrupted: whether a long stage should keep what it needs to go on, in `directory`, and raise Interruption.
             Where it was stopped or killed, it is given that directory again.
         world: the processes that run this stage together; more than one for a `distributed` stage alone.
@@ -100,11 +108,13 @@ class Context:
     log: logging.Logger
     progress: Callable[[str, int], AbstractContextManager[Callable[..., None]]]
     report: Callable[[str, JsonValue], None]
-    deployed: Callable[[Model], OnnxModel]
+    deployed: Callable[[Model], Deployed]
     interrupted: Callable[[], bool] = lambda: False
     logits: bool = True
+    output: str | None = None
     warn: Callable[[str], None] = logging.getLogger("shrinkline").warning
     as_target: AsTarget | None = None
+    tokenizer: Any = None
     world: World = ALONE
     kept: Callable[[str, Model, dict[str, JsonValue], Callable[[Path], None]], Path] = make_anew
     compare: Callable[[str, TorchModel], None] = lambda name, model: None
@@ -168,7 +178,7 @@ def forms(stage: type[Stage]) -> tuple[frozenset[type], type | None]:
     if not known or (len(gives) > 1 and taken != given):
         raise ConfigError(
             f"`{stage.__name__}.run` is annotated ({taken}) -> {given}",
-            expected="(model: TorchModel | OnnxModel, ctx: Context) -> TorchModel or OnnxModel, AnyForm for both",
+            expected="(model: TorchModel | OnnxModel, ctx: Context) -> TorchModel or OnnxModel, AnyForm for all",
         )
     if isinstance(given, TypeVar) or len(gives) > 1:
         return takes, None
@@ -190,10 +200,18 @@ def check_chain(chain: Sequence[tuple[str, Stage]], start: type) -> type:
                 f"it is given {FORMS[form]} by {giver}",
                 where=place,
                 expected=" or ".join(FORMS[t] for t in FORMS if t in takes),
-                fix=f"Move it before {giver}" if TorchModel in takes else "Put export.onnx before it",
+                fix=_remedy(form, takes, giver),
             )
         form, giver = gives or form, place
     return form
+
+
+def _remedy(form: type, takes: frozenset[type], giver: str) -> str:
+    if TorchModel in takes:
+        return f"Move it before {giver}"
+    if form is Seq2SeqOnnx:
+        return "Use quantize.optimum, which takes these files, or export.onnx in place of export.seq2seq"
+    return "Put export.onnx before it"
 
 
 def _members(hint: Any) -> list[type]:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, TensorDataset, default_collate
 
 from pipeline.errors import ConfigError
-from pipeline.model import Inputs, Outputs
+from pipeline.model import Axes, Inputs, Outputs
 
 Forward = Callable[[Inputs], Outputs]
 Augment = Callable[[Inputs, int, int], Inputs]
@@ -107,9 +108,47 @@ class Split:
         )
 
 
-def first_output(forward: Forward, inputs: Inputs) -> Tensor:
-    """The default way to decode: the first output of the model."""
-    return next(iter(forward(inputs).values()))
+def scored(outputs: Outputs, name: str | None = None) -> Tensor:
+    """The output of that name, or the first one. Raises ConfigError where the model gives none of that name."""
+    if name is None:
+        return next(iter(outputs.values()))
+    if name not in outputs:
+        expected = f"`output` to be one of those that it gives: {', '.join(outputs)}"
+        raise ConfigError(f"the model gives no output `{name}`", expected=expected)
+    return outputs[name]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric over a whole set that looks at each example once, so that an interval by resampling costs little.
+
+    Any function (predictions, targets) -> float is a metric too; it is then called anew for each resample.
+
+    Args:
+        rows: (predictions, targets) -> (N, ...), what each example contributes, such as counts.
+        figure: (any rows of these) -> the metric over their examples.
+    """
+
+    rows: Callable[[Any, Any], Any]
+    figure: Callable[[Any], float]
+
+    def __call__(self, predictions: Any, targets: Any) -> float:
+        """The metric over all examples."""
+        return self.figure(self.rows(predictions, targets))
+
+
+@dataclass(frozen=True)
+class Output:
+    """The default way to decode: the output of that name, or the first one."""
+
+    name: str | None = None
+
+    def __call__(self, forward: Forward, inputs: Inputs) -> Tensor:
+        """What the model gives there."""
+        return scored(forward(inputs), self.name)
+
+
+first_output = Output()
 
 
 @dataclass(frozen=True)
@@ -121,8 +160,10 @@ class Task:
         loss: (outputs, targets) -> scalar, differentiable.
         score: (predictions, targets) -> (N,), per example, higher is better; right or wrong is 1.0 or 0.0.
         calibration: part of train; by default a fixed random sample of it.
-        decode: (forward, inputs) -> predictions (N, ...); the first output unless given.
-        metrics: name -> f(predictions, targets) -> float over the whole split: F1, Spearman, perplexity.
+        decode: (forward, inputs) -> predictions (N, ...); the model's `output` unless given.
+        metrics: name -> f(predictions, targets) -> float over the whole split: F1, Spearman, BLEU, as there are in
+            `pipeline.tasks.metrics`; see `Metric` for slow ones. Predictions and targets of the whole split are held in
+            memory for them: where these are logits over many tokens, let `decode` give what the metric needs.
         augment: (inputs of one example, seed, view) -> inputs; used on train only. The view is the epoch, or one of a
             few that come round again where a teacher's logits on them are kept.
         logits: predictions are unnormalized scores over classes on the last axis, so that agreement is of the best
@@ -133,6 +174,13 @@ class Task:
         preprocessing: how what the model is fed is made, for whoever deploys it: "grey pixels / 16, as (1, 8, 8)".
         show: (inputs of one example) -> what a report shows of it: text, or an image (1 or 3, H, W) from 0 to 1. Inputs
             that are such images already, and curves, need none.
+        output: name of the output that is scored and trained on, the logits, unless `decode` and `loss` look at others;
+            all models of a chain, teachers too, give it. The first output unless given.
+        axes: input -> {axis: name} of the axes beside the batch whose length varies from batch to batch, such as
+            {"input_ids": {1: "tokens"}, "attention_mask": {1: "tokens"}}; equal names are equal lengths. The exported
+            file takes any length there. `collate` may then pad each batch to its own longest example.
+        fill: what pads predictions and targets of batches of other lengths before they are joined for metrics.
+        tokenizer: the fast tokenizer of transformers that made the inputs, where there is one.
     """
 
     train: Split
@@ -149,12 +197,25 @@ class Task:
     labels: Sequence[str] = ()
     preprocessing: str = ""
     show: Show | None = None
+    output: str | None = None
+    axes: Axes = field(default_factory=dict)
+    fill: int = -100
+    tokenizer: Any = None
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
             if not isinstance(given := getattr(self, name), Split):
                 found = f"`{name}` is a {type(given).__name__}"
                 raise ConfigError(found, where="task", expected="a pipeline.task.Split", fix="Write Split(dataset)")
+        for name in {name for by_axis in self.axes.values() for name in by_axis.values()}:
+            if not name.isidentifier() or name == "batch":
+                expected = "a word of letters, digits and _, and not `batch`, which is the first axis"
+                raise ConfigError(f"`axes` has the name `{name}`", where="task", expected=expected)
+        if self.output and isinstance(self.decode, Output):
+            object.__setattr__(self, "decode", Output(self.output))
+        loss: Any = getattr(self.loss, "func", self.loss)
+        if self.output and loss is cross_entropy:
+            object.__setattr__(self, "loss", partial(cross_entropy, output=self.output))
         if self.calibration is None:
             object.__setattr__(self, "calibration", sample(self.train, CALIBRATION_EXAMPLES))
 
@@ -166,13 +227,13 @@ class Task:
 
 
 def classification(train: Split, validation: Split, test: Split, **rest: Any) -> Task:
-    """A task of single-label classification: cross-entropy on the first output (N, classes), right or wrong."""
+    """A task of single-label classification: cross-entropy on the output (N, classes), right or wrong."""
     return Task(train, validation, test, loss=cross_entropy, score=correct, **{"logits": True, **rest})
 
 
-def cross_entropy(outputs: Outputs, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of the first output, logits (N, classes), against class numbers (N,)."""
-    return F.cross_entropy(next(iter(outputs.values())), targets)
+def cross_entropy(outputs: Outputs, targets: Tensor, output: str | None = None) -> Tensor:
+    """Mean cross-entropy of an output, logits (N, classes), the first unless named, against class numbers (N,)."""
+    return F.cross_entropy(scored(outputs, output), targets)
 
 
 def correct(predictions: Tensor, targets: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """`use:` names code: a module of ours, a file of the user's, or an attribute in either. No registry.
 
-distill.logits            a module of the package that the key implies, here `stages.distill.logits`
+distill.logits            a module of the package that the key implies: `stages.distill.logits`, for a model or a task
+                          `pipeline.tasks.huggingface`
 my_stage.py               a file beside the pipeline file
 models.py:SmallNet        an attribute of such a file
 torch.nn:Linear           an attribute of an installed module
@@ -101,6 +102,11 @@ def find(use: str, folder: Path, package: str = "", attribute: str = "") -> Any:
         names = [n for n in vars(module) if not n.startswith("_")]
         raise ConfigError(f"`{name}` has no `{wanted}`{nearest(wanted, names)}")
     return getattr(module, wanted)
+
+
+def is_built_in(use: str) -> bool:
+    """Whether it is the bare name of a module, which is relative to the package that its key implies."""
+    return ":" not in use and not use.endswith(".py")
 
 
 def import_module(name: str, use: str, package: str = "") -> ModuleType:

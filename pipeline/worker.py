@@ -32,13 +32,16 @@ from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, Interruption, ShrinkError, StageError, blame
 from pipeline.interrupt import Interrupts
 from pipeline.maker import pick_device, set_seed
-from pipeline.model import Model, OnnxModel
+from pipeline.model import Deployed, Model, TorchModel
 from pipeline.processes import launched, rank
 from pipeline.stage import Context
 from pipeline.world import FOR_EVER, World, is_lost, join
 
 LOG = logging.getLogger("shrinkline")
-OF_TASK = ("train", "calibration", "validation", "loss", "decode", "score", "augment", "logits", "as_target")
+OF_TASK = (
+    *("train", "calibration", "validation", "loss", "decode", "score", "augment"),
+    *("logits", "output", "as_target", "tokenizer"),
+)
 
 
 def main() -> int:
@@ -70,7 +73,7 @@ def _work(world: World, interrupts: Interrupts) -> None:
     with blame(ConfigError, ""):
         config = PipelineConfig.model_validate({**told["config"], "folder": folder}, context={"folder": folder})
         set_seed(config.seed)
-        built = build(config)
+        built = build(config, allow_unsafe_load=told["allow_unsafe_load"])
     ours = {name: sighting.digest for name, sighting in built.data.items()}
     if different := [name for name, digest in told["data"].items() if ours[name] != digest]:
         fix = "Load the same files everywhere, and draw from generators with a seed"
@@ -103,8 +106,8 @@ def _context(order: Any, built: Built, world: World, interrupts: Interrupts, scr
             raise Interruption(f"stopped while {what} was made")
         return Path(folder)
 
-    def deployed(model: Model) -> OnnxModel:
-        return model if isinstance(model, OnnxModel) else deploy(model, scratch / f"{id(model)}.onnx")
+    def deployed(model: Model) -> Deployed:
+        return deploy(model, scratch / f"{id(model)}.onnx") if isinstance(model, TorchModel) else model
 
     return Context(
         **{name: getattr(built.task, name) for name in OF_TASK},

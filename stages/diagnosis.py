@@ -16,7 +16,7 @@ from pipeline.errors import Interruption
 from pipeline.model import Inputs, Outputs
 from pipeline.stage import Context
 from pipeline.statistics import LEVEL, drop
-from pipeline.task import Batch, Split, first_output
+from pipeline.task import Batch, Output, Split
 from stages.kept import Kept
 from stages.sureness import (
     Numbers,
@@ -147,7 +147,7 @@ def asked(
         for batch in split.select(order.tolist()).loader(BATCH_SIZE):
             if ctx.interrupted():
                 raise Interruption("stopped while looking at the teacher")
-            forward = partial(_recalled, remembered, order[batch.index]) if remembered else master
+            forward = partial(_recalled, remembered, order[batch.index], ctx.output) if remembered else master
             predicted = ctx.decode(forward, batch.inputs).cpu()
             scores.append(ctx.score(predicted, batch.targets).double().cpu())
             parts.append(_sure(predicted, batch, temperature) if ctx.logits else None)
@@ -157,12 +157,14 @@ def asked(
 
 def _tells_all(kept: Kept | None, ctx: Context) -> bool:
     """Whether kept logits are whole, of the examples as they are, and all that decoding wants."""
-    plain = ctx.augment is None and ctx.decode is first_output
-    return kept is not None and plain and kept.names == ["logits"] and not kept.ragged
+    plain = ctx.augment is None and ctx.decode == Output(ctx.output)
+    if kept is None or not plain or kept.names != ["logits"] or kept.ragged:
+        return False
+    return kept.flat or ctx.train.collate is None  # which may pad these examples to another length
 
 
-def _recalled(kept: Kept, index: Tensor, _: Inputs) -> Outputs:
-    return kept(index, 0)
+def _recalled(kept: Kept, index: Tensor, output: str | None, _: Inputs) -> Outputs:
+    return {output or "logits": kept(index, 0)["logits"]}
 
 
 def _sure(predicted: Tensor, batch: Batch, temperature: float | None) -> Sureness | None:

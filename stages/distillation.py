@@ -11,7 +11,7 @@ from pipeline.model import Outputs, TorchModel, call
 from pipeline.stage import Context
 from pipeline.task import Batch
 from stages.largest import Wanted
-from stages.objectives import Moment, Objective
+from stages.objectives import Moment, Objective, led
 from stages.taps import Taps
 from stages.teachers import Master, Taught, keeps_logits, kept_bytes
 from stages.terms.logits import LogitMethod
@@ -37,6 +37,7 @@ class Distillation(Objective):
     ) -> None:
         super().__init__()
         self.terms, self.masters, self.average, self.hard_loss = terms, masters, settings.average, ctx.loss
+        self.output = ctx.output
         total = sum(master.teacher.share for master in masters)
         self.shares = tuple(master.teacher.share / total for master in masters)
         self.watched = [[term.watch(student.module, master.look()) for master in masters] for term in terms]
@@ -44,7 +45,8 @@ class Distillation(Objective):
             [master.watch(taps) for master, (_, taps) in zip(masters, row, strict=True)] for row in self.watched
         ]
         self.ours: list[list[Taps]] = []
-        self.adapters = nn.ModuleList(nn.ModuleList(row) for row in adapters(terms, masters, student))
+        made = adapters(terms, masters, student, ctx.output)
+        self.adapters = nn.ModuleList(nn.ModuleList(row) for row in made)
         self.views = settings.views if ctx.augment else 1  # without augmentation there is one
         wanted = wants(terms, [any(taps for _, taps in row) for row in self.watched])
         views = settings.views if ctx.augment else None
@@ -66,6 +68,7 @@ class Distillation(Objective):
 
     def forward(self, batch: Batch, outputs: Outputs, moment: Moment) -> Tensor:
         """The loss of a batch at that moment of the training."""
+        outputs = led(outputs, self.output)
         shown = [[taps.take() for taps in row] for row in self.ours]
         weights = [term.weight_at(moment.done) for term in self.terms]
         active = [i for i, weight in enumerate(weights) if weight > 0]
@@ -85,8 +88,16 @@ class Distillation(Objective):
         return total
 
 
-def adapters(terms: Sequence[Term], masters: Sequence[Master], student: TorchModel) -> list[list[nn.Module]]:
+def adapters(
+    terms: Sequence[Term], masters: Sequence[Master], student: TorchModel, output: str | None = None
+) -> list[list[nn.Module]]:
     """For each term and teacher the part between them, made for the shapes that the student's example gives.
+
+    Args:
+        terms: what is minimized.
+        masters: the teachers.
+        student: it is not changed.
+        output: name of the student's logits; its first output unless given.
 
     Raises:
         ConfigError: layers that are not there, or do not fit.
@@ -96,7 +107,7 @@ def adapters(terms: Sequence[Term], masters: Sequence[Master], student: TorchMod
     ours = [[Taps(module, mine) for mine, _ in row] for row in places]
     theirs = [[master.watch(taps) for master, (_, taps) in zip(masters, row, strict=True)] for row in places]
     with torch.no_grad():
-        outputs = call(module, student.example)
+        outputs = led(call(module, student.example), output)
     given = [master(student.example) for master in masters]
     made = [
         [

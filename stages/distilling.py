@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 from pipeline.errors import ConfigError, StageError
 from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import torch_params
-from pipeline.model import Model, TorchModel
+from pipeline.model import Axes, Model, TorchModel
 from pipeline.stage import Context, Outlook, Stage
 from stages.diagnosis import diagnose
 from stages.distillation import Distillation
@@ -63,9 +63,10 @@ class Distilling(TrainingSettings, Taught, Stage):
     def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
         """Refuses teachers, layers and logits that do not fit; warns of students that are far smaller."""
         models = [self._expected(teacher, before, outlook) for teacher in self.masters_of()]
-        masters = [Master(teacher, model) for teacher, model in zip(self.masters_of(), models, strict=True)]
+        opened = zip(self.masters_of(), models, strict=True)
+        masters = [Master(teacher, model, output=outlook.output) for teacher, model in opened]
         smallest = sized(self.student, self.grow.argument, self.grow.sizes[0]) if self.grow else self.student
-        student = smallest.build(_torch(models[0]), outlook.model.example)
+        student = smallest.build(_torch(models[0]), outlook.model.example, axes_of(outlook.model))
         yield from misfits(self.terms_of(), student, masters, outlook)
         yield from too_small(student, masters)
         yield from self.foresee(student, masters, outlook)
@@ -91,7 +92,7 @@ class Distilling(TrainingSettings, Taught, Stage):
         for number in range(self.seeds):
             own, suffix = replace(ctx, seed=ctx.seed + number), f"_{number}" if number else ""
             torch.manual_seed(own.seed)
-            start = student.build(source, model.example)
+            start = student.build(source, model.example, model.axes)
             gpus = [torch.cuda.current_device()] if ctx.device.type == "cuda" else []
             with torch.random.fork_rng(gpus):  # so that the control draws the same noise
                 taught = self.lesson(start, masters, own, f"{name}{suffix}")
@@ -121,7 +122,7 @@ class Distilling(TrainingSettings, Taught, Stage):
         for size in grow.sizes:
             student, name = sized(self.student, grow.argument, size), f"{grow.argument}_{size}"
             torch.manual_seed(ctx.seed)
-            start = student.build(_torch(masters[0].model), model.example)
+            start = student.build(_torch(masters[0].model), model.example, model.axes)
             made = self.lesson(start, masters, ctx, name)
             score = ctx.world.tell(mean_score(made, ctx.validation, decode=ctx.decode, score=ctx.score))
             rows.append({"size": size, "params": torch_params(made.module), "validation_score": score})
@@ -143,7 +144,7 @@ class Distilling(TrainingSettings, Taught, Stage):
         last = earlier[-1]
         source = last._expected(last.masters_of()[0], before[: before.index(last)], outlook)
         student = sized(last.student, last.grow.argument, last.grow.sizes[-1]) if last.grow else last.student
-        return student.build(_torch(source), outlook.model.example)
+        return student.build(_torch(source), outlook.model.example, axes_of(outlook.model))
 
 
 class SingleMethod(Distilling):
@@ -165,6 +166,11 @@ def sized(student: Student, argument: str, size: int) -> Student:
     if argument == "layers":
         return student.model_copy(update={"layers": size})
     return student.model_copy(update={"arguments": {**student.arguments, argument: size}})
+
+
+def axes_of(model: Model) -> Axes:
+    """The axes of varying length that a model knows of."""
+    return model.axes if isinstance(model, TorchModel) else {}
 
 
 def _torch(model: Model) -> TorchModel | None:

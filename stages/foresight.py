@@ -7,8 +7,9 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError
 from pipeline.measure.cost import torch_params
-from pipeline.model import TorchModel
+from pipeline.model import Inputs, TorchModel
 from pipeline.stage import Note, Outlook
+from pipeline.task import scored
 from stages.distillation import adapters, wants
 from stages.objectives import first
 from stages.teachers import Master, Taught, keeps_logits, kept_bytes
@@ -30,12 +31,12 @@ def misfits(terms: Sequence[Term], student: TorchModel, masters: Sequence[Master
     on_logits = [term for term in terms if isinstance(term, LogitMethod)]
     if not outlook.logits:
         for method in on_logits:
-            _expect_logits(first(student.predict(student.example)), method.axis)
+            _expect_logits(_logits(student, outlook), method.axis)
     for term in terms:
         yield from term.check_models(student.module, modules, outlook)
     if on_logits:
-        _expect_same_logits(student, masters)
-    adapters(terms, masters, student)
+        _expect_same_logits(_logits(student, outlook), student.example, masters)
+    adapters(terms, masters, student, outlook.output)
 
 
 def too_small(student: TorchModel, masters: Sequence[Master]) -> Iterator[str]:
@@ -73,10 +74,14 @@ def _expect_no_gap(terms: Sequence[Term]) -> None:
             raise ConfigError(found, expected="one at every moment", fix="Move a `start` or an `end`")
 
 
-def _expect_same_logits(student: TorchModel, masters: Sequence[Master]) -> None:
-    ours = tuple(first(student.predict(student.example)).shape)
+def _logits(student: TorchModel, outlook: Outlook) -> Tensor:
+    return scored(student.predict(student.example), outlook.output)
+
+
+def _expect_same_logits(logits: Tensor, example: Inputs, masters: Sequence[Master]) -> None:
+    ours = tuple(logits.shape)
     for i, master in enumerate(masters):
-        theirs = tuple(first(master(student.example)).shape)
+        theirs = tuple(first(master(example)).shape)
         if ours != theirs:
             which = f"teachers[{i}]" if len(masters) > 1 else "the teacher"
             raise ConfigError(f"the student gives logits {ours}", expected=f"{theirs}, as {which} gives")

@@ -68,6 +68,7 @@ class Kept:
         }
         self.names = list(found["types"])
         self.ragged = not all(rows.same for rows in self.values.values())
+        self.flat = all(rows.shapes.shape[1] == 1 for rows in self.values.values())
 
     def __call__(self, index: Tensor, view: int) -> Values:
         """The values of these examples, (B, ...) each; where their shapes differ, zeros fill up to the largest."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pipeline.errors import StageError, blame
 from pipeline.model import Outputs
 from pipeline.stage import Context
-from pipeline.task import Batch, kind
+from pipeline.task import Batch, kind, scored
 
 
 @dataclass(frozen=True)
@@ -66,5 +66,10 @@ def scalar(loss: Tensor) -> Tensor:
 
 
 def first(outputs: Outputs) -> Tensor:
-    """The first output: by convention the logits."""
+    """The first output: by convention the logits; see `led`."""
     return next(iter(outputs.values()))
+
+
+def led(outputs: Outputs, name: str | None) -> Outputs:
+    """The outputs with the one of that name first, for it is the logits. Raises ConfigError where there is none."""
+    return outputs if name is None else {name: scored(outputs, name), **outputs}

@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue, model_validator
 from torch import Size, Tensor, nn
 
 from pipeline.errors import ConfigError, blame
-from pipeline.model import Inputs, TorchModel
+from pipeline.model import Axes, Inputs, TorchModel
 from pipeline.use import Reference, nearest
 from stages.layers import USE, kept_layers, layer_lists, spread
 
@@ -52,12 +52,13 @@ class Student(Reference):
             raise ValueError("`layers` or arguments of the teacher's builder beside `shrink_of`")
         return self
 
-    def build(self, teacher: TorchModel | None, example: Inputs) -> TorchModel:
+    def build(self, teacher: TorchModel | None, example: Inputs, axes: Axes | None = None) -> TorchModel:
         """The student: untrained from `use`, with the teacher's weights from `shrink_of`; the teacher stays as it is.
 
         Args:
             teacher: what `shrink_of` means; None where there is none, or it is no torch model.
             example: a small batch of inputs.
+            axes: those of the inputs whose length varies, for a builder; a teacher has its own.
 
         Raises:
             ConfigError: there is no teacher, its builder does not take the arguments, or nothing can be dropped.
@@ -65,7 +66,7 @@ class Student(Reference):
         if self.use and self.use != "teacher":
             layers: dict[str, Any] = {} if self.layers is None else {"layers": self.layers}
             arguments = self.arguments | layers
-            return TorchModel.build(Reference(use=self.use, arguments=arguments, folder=self.folder), example)
+            return TorchModel.build(Reference(use=self.use, arguments=arguments, folder=self.folder), example, axes)
         if teacher is None:
             fix = "Give the student a builder with `use`"
             raise ConfigError("there is no torch model to shrink", where="student", expected="a torch teacher", fix=fix)
@@ -78,7 +79,7 @@ class Student(Reference):
 
 def untrained(model: TorchModel) -> TorchModel:
     """The same structure built again, with fresh weights."""
-    made = TorchModel.build(model.builder, model.example)
+    made = TorchModel.build(model.builder, model.example, model.axes)
     for edit in model.edits:
         made = made.edited(edit.use, **edit.arguments)
     return made
@@ -118,7 +119,7 @@ def _rebuilt(teacher: TorchModel, arguments: dict[str, JsonValue]) -> TorchModel
         )
     _check_arguments(teacher.builder, arguments)
     changed = teacher.builder.model_copy(update={"arguments": teacher.builder.arguments | arguments})
-    student = TorchModel.build(changed, teacher.example)
+    student = TorchModel.build(changed, teacher.example, teacher.axes)
     copy_weights(teacher.module, student.module)
     return student
 

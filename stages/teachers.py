@@ -24,7 +24,7 @@ from stages.kept import Kept, fill, fitted
 from stages.largest import SHARE_OF_DISK, Largest, Wanted
 from stages.losses.logits import positions
 from stages.losses.sparse import Sparse
-from stages.objectives import Moment, first
+from stages.objectives import Moment, first, led
 from stages.taps import Tap, Taps
 from stages.terms.term import Seen
 
@@ -111,10 +111,18 @@ class Taught(BaseModel):
 
 
 class Master:
-    """One teacher, ready to be asked."""
+    """One teacher, ready to be asked.
 
-    def __init__(self, teacher: Teacher, model: Model, ctx: Context | None = None) -> None:
+    Args:
+        teacher: where it comes from.
+        model: it.
+        ctx: where to compute, and what its logits are called.
+        output: the name of its logits, where there is no context yet; None for its first output.
+    """
+
+    def __init__(self, teacher: Teacher, model: Model, ctx: Context | None = None, output: str | None = None) -> None:
         self.teacher, self.model = teacher, model
+        self.output = ctx.output if ctx else output
         self.device = ctx.device if ctx else torch.device("cpu")
         self.module: nn.Module | None = None
         if isinstance(model, TorchModel):  # a copy: it may be moved and watched, the model stays as it was given
@@ -123,12 +131,15 @@ class Master:
         self.axis, self.padded = -1, False
 
     def __call__(self, inputs: Inputs) -> Outputs:
-        """The outputs of a batch, without gradients, on the device."""
+        """The outputs of a batch, the logits first, without gradients, on the device."""
         inputs = self.teacher.adapted(inputs)
         if self.module is None:
-            return {name: value.to(self.device) for name, value in self.model.predict(inputs).items()}
-        with torch.no_grad():
-            return call(self.module, {name: value.to(self.device) for name, value in inputs.items()})
+            outputs = {name: value.to(self.device) for name, value in self.model.predict(inputs).items()}
+        else:
+            with torch.no_grad():
+                outputs = call(self.module, {name: value.to(self.device) for name, value in inputs.items()})
+        with blame(StageError, "the teacher"):
+            return led(outputs, self.output)
 
     def look(self) -> nn.Module:
         """The module, to find layers in; one without layers for an ONNX file."""

@@ -70,15 +70,18 @@ def greedy(forward: Forward, inputs: Inputs) -> Tensor:
     """The likeliest next word at every step, up to the end: ids (N, T), padded after it.
 
     The decoder's input is always whole, since an exported graph has a fixed length; what stands in it after the step in
-    question is hidden by the causal mask. The given `decoder_input_ids` lend their shape alone.
+    question is hidden by the causal mask. The given `decoder_input_ids` lend their shape alone. What a model generates
+    itself, as after export.seq2seq, is taken as it is.
     """
     buffer = torch.full_like(inputs["decoder_input_ids"], PAD)
     buffer[:, 0] = START
     ids = torch.full_like(buffer, PAD)
     ended = torch.zeros(len(buffer), dtype=torch.bool, device=buffer.device)
     for step in range(buffer.shape[1]):
-        logits = forward({**inputs, "decoder_input_ids": buffer})["logits"]
-        ids[:, step] = logits[:, step].argmax(-1).to(ids.device).masked_fill(ended, PAD)
+        outputs = forward({**inputs, "decoder_input_ids": buffer})
+        if "sequences" in outputs:
+            return F.pad(outputs["sequences"], (0, ids.shape[1]), value=PAD)[:, : ids.shape[1]]
+        ids[:, step] = outputs["logits"][:, step].argmax(-1).to(ids.device).masked_fill(ended, PAD)
         ended |= ids[:, step] == END
         if ended.all():
             break

@@ -118,6 +118,7 @@ def _command(order: Order, comparison: str, runs: Path) -> list[str]:
     words = [sys.executable, "-P", "-m", "pipeline", "run", str(strategy.file), "--json", "--runs", str(runs)]
     words += ["--strategy", strategy.key] if strategy.key else []
     words += [word for assignment in strategy.overrides for word in ("--set", assignment)]
+    words += ["--allow-unsafe-load"] if strategy.allow_unsafe_load else []
     return [*words, "--set", f"seed={order.seed}", "--in-comparison", comparison]
 
 

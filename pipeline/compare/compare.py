@@ -45,6 +45,7 @@ def compare(
     jobs: int = 1,
     track: bool = True,
     console: Console | None = None,
+    allow_unsafe_load: bool = False,
 ) -> ComparisonRecord:
     """Run every strategy of the pipeline files and compare what came out; its folder has comparison.json and a report.
 
@@ -55,12 +56,13 @@ def compare(
         jobs: strategies that run at a time. Benchmarks come afterwards, one at a time.
         track: log to MLflow.
         console: where progress is shown; standard error by default.
+        allow_unsafe_load: unpickle weights that are more than tensors, where `model:` has their sha256.
 
     Raises:
         ConfigError: a strategy cannot work; nothing was run.
         Interruption: a stop was asked for; what was made is in the store.
     """
-    strategies = find_strategies([Path(file) for file in files], overrides)
+    strategies = find_strategies([Path(file) for file in files], overrides, allow_unsafe_load=allow_unsafe_load)
     built = dict(zip((s.name for s in strategies), build_all(strategies), strict=True))
     config, first = strategies[0].config, built[strategies[0].name]
     record = _start(strategies[0].source.path.stem, [str(file) for file in files], Path(runs), config.compare)

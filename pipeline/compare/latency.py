@@ -16,11 +16,12 @@ from pipeline import model as models
 from pipeline.build import Built
 from pipeline.chain import latency_record
 from pipeline.compare.children import Ending, Order
+from pipeline.deploy import located
 from pipeline.errors import ResourceError, StageError, blame
 from pipeline.interrupt import Interrupts
 from pipeline.journal import Journal
 from pipeline.maker import Maker, Result, Said
-from pipeline.model import Model, OnnxModel
+from pipeline.model import Model, TorchModel
 from pipeline.record import Failure, ModelRecord, Record
 from pipeline.stage import Stage
 from pipeline.store import Store
@@ -164,5 +165,6 @@ def _model(maker: Maker, record: Record, found: ModelRecord | None, code: Path) 
         raise StageError("the run has no model", where=record.folder)
     folder = Path(record.folder)
     model = models.load(folder / found.folder, code)
-    maker.deployed[id(model)] = (model, OnnxModel(folder / found.file, model.example))
+    deployed = located(model, folder / found.file) if isinstance(model, TorchModel) else model
+    maker.deployed[id(model)] = (model, deployed)
     return model

@@ -24,6 +24,7 @@ class Strategy:
         overrides: such as "task.path=data".
         config: loaded, with the first seed.
         source: the file, for the lines of errors.
+        allow_unsafe_load: see `pipeline.build.build`.
     """
 
     name: str
@@ -32,9 +33,12 @@ class Strategy:
     overrides: tuple[str, ...]
     config: PipelineConfig
     source: Source
+    allow_unsafe_load: bool = False
 
 
-def find_strategies(files: Sequence[Path], overrides: Sequence[str] = ()) -> list[Strategy]:
+def find_strategies(
+    files: Sequence[Path], overrides: Sequence[str] = (), *, allow_unsafe_load: bool = False
+) -> list[Strategy]:
     """The strategies of all files, in order.
 
     Raises:
@@ -45,7 +49,8 @@ def find_strategies(files: Sequence[Path], overrides: Sequence[str] = ()) -> lis
         keys: list[str | None] = [*Source(file).strategies()]
         for key in keys or [None]:
             config, source = load_config(file, overrides, key)
-            found.append(Strategy(key or str(config.name), file, key, tuple(overrides), config, source))
+            name = key or str(config.name)
+            found.append(Strategy(name, file, key, tuple(overrides), config, source, allow_unsafe_load))
     twice = [name for name, count in Counter(strategy.name for strategy in found).items() if count > 1]
     if twice or BASELINE in {strategy.name for strategy in found}:
         name = twice[0] if twice else BASELINE
@@ -74,7 +79,8 @@ def build_all(strategies: Iterable[Strategy]) -> list[Built]:
     made: list[Built] = []
     for strategy in strategies:
         set_seed(strategy.config.seed)
-        made.append(build(strategy.config, strategy.source, made[-1] if made else None))
+        before, allow = made[-1] if made else None, strategy.allow_unsafe_load
+        made.append(build(strategy.config, strategy.source, before, allow_unsafe_load=allow))
         for split in ("test", "validation"):
             if made[0].data[split].digest != made[-1].data[split].digest:
                 raise ConfigError(

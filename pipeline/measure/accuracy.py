@@ -1,6 +1,6 @@
 """Score, retention and flips: one evaluation path for every form of a model, a score per example."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,25 @@ from torch.nn import functional as F
 
 from pipeline.errors import StageError, blame
 from pipeline.model import Model
-from pipeline.statistics import Estimate, drop, is_right_or_wrong, mcnemar_p, metric_interval, pairs, retention
-from pipeline.task import Forward, Split, Task, kind
+from pipeline.statistics import (
+    Estimate,
+    Scores,
+    drop,
+    is_right_or_wrong,
+    mcnemar_p,
+    metric_drop,
+    metric_retention,
+    pairs,
+    percentile_interval,
+    resampled,
+    retention,
+)
+from pipeline.task import Forward, Metric, Split, Task, kind
 
 BATCH_SIZE = 256
+FILL = Task.fill
+RESAMPLES, RESAMPLES_OF_ROWS = 200, 1000  # of a function, which may take long; of a `Metric`
+PREFIX = "metric."  # of the metrics' names in a file
 
 
 @dataclass(frozen=True)
@@ -25,18 +40,25 @@ class Evaluation:
     """A model's predictions (N, ...) and scores (N,) on a split, and metrics over the whole of it.
 
     `targets` (N,) are there where they are class numbers, `validation_scores` (M,) where validation was looked at too.
+    `resampled` has of each metric its value and those of resamples of the examples, the same for all models.
     """
 
     predictions: Tensor
     scores: Tensor
-    metrics: dict[str, Estimate] = field(default_factory=dict)
+    resampled: dict[str, Scores] = field(default_factory=dict)
     targets: Tensor | None = None
     validation_scores: Tensor | None = None
 
+    @property
+    def metrics(self) -> dict[str, Estimate]:
+        """Each metric with its interval."""
+        return {name: percentile_interval(values) for name, values in self.resampled.items()}
+
     def save(self, path: Path) -> None:
-        """Keep all but the metrics, so that any two models can be compared in pairs later."""
+        """Keep it, so that any two models can be compared in pairs later."""
         kept = {"predictions": self.predictions, "scores": self.scores, "targets": self.targets}
         kept |= {"validation_scores": self.validation_scores}
+        kept |= {PREFIX + name: torch.from_numpy(values) for name, values in self.resampled.items()}
         save_file({name: value.contiguous() for name, value in kept.items() if value is not None}, path)
 
     @classmethod
@@ -44,7 +66,9 @@ class Evaluation:
         """What `save` wrote; one of an earlier version has predictions and scores alone."""
         kept = load_file(path)
         targets, on_validation = kept.get("targets"), kept.get("validation_scores")
-        return cls(kept["predictions"], kept["scores"], targets=targets, validation_scores=on_validation)
+        names = [name for name in kept if name.startswith(PREFIX)]
+        metrics = {name.removeprefix(PREFIX): kept[name].numpy() for name in names}
+        return cls(kept["predictions"], kept["scores"], metrics, targets, on_validation)
 
 
 def evaluate(
@@ -54,53 +78,97 @@ def evaluate(
     decode: Callable[[Forward, Any], Tensor],
     score: Callable[[Any, Any], Tensor],
     metrics: dict[str, Callable[[Any, Any], float]] | None = None,
+    fill: int = FILL,
     advance: Callable[..., None] = lambda steps: None,
 ) -> Evaluation:
     """Run a model over a split in order.
+
+    The predictions of the whole split are held in memory, and where there are metrics the targets too.
+
+    Args:
+        model: either form.
+        split: where batches are of different lengths, predictions and targets are joined with `fill` at their ends.
+        decode, score, metrics, fill: the task's.
+        advance: told of each batch.
 
     Raises:
         StageError: predictions hold NaN, or the scores are not one finite number an example.
     """
     predictions, scores, targets = [], [], []
+    for predicted, scored, target in _scored(model, split, decode, score, advance):
+        predictions.append(predicted.cpu())
+        scores.append(scored)
+        if metrics or _are_classes(target):  # others are not needed all at once
+            targets.append(target)
+    classes = torch.cat(targets).cpu().long() if targets and all(map(_are_classes, targets)) else None
+    found = Evaluation(joined(predictions, fill), torch.cat(scores), targets=classes)
+    values, whole = {}, joined(targets, fill).cpu() if metrics else found.scores
+    for name, function in (metrics or {}).items():
+        with blame(StageError, f"the task's metric `{name}`"):
+            values[name] = _resampled(function, found.predictions, whole)
+        if not np.isfinite(values[name][0]):
+            raise StageError(f"the task's metric `{name}` is {values[name][0]}", expected="a finite number")
+    return replace(found, resampled=values)
+
+
+def _scored(
+    model: Model,
+    split: Split,
+    decode: Callable[[Forward, Any], Tensor],
+    score: Callable[[Any, Any], Tensor],
+    advance: Callable[..., None] = lambda steps: None,
+) -> Iterator[tuple[Tensor, Tensor, Any]]:
+    """Predictions, scores and targets of each batch, in order and checked."""
     for batch in split.loader(BATCH_SIZE):
         with blame(StageError, "the task's decode or score"):
             predicted = decode(model.predict, batch.inputs)
             scored = score(predicted, batch.targets)
         _check(predicted, scored, len(batch.index))
-        predictions.append(predicted.cpu())
-        scores.append(scored.cpu().double())
-        if metrics or _are_classes(batch.targets):  # others are not needed all at once
-            targets.append(batch.targets)
+        yield predicted, scored.cpu().double(), batch.targets
         advance(1)
-    classes = torch.cat(targets).cpu().long() if targets and all(map(_are_classes, targets)) else None
-    found = Evaluation(torch.cat(predictions), torch.cat(scores), targets=classes)
-    estimates = {}
-    for name, function in (metrics or {}).items():
-        with blame(StageError, f"the task's metric `{name}`"):
-            estimates[name] = _metric(function, found, torch.cat(targets))
-        if not np.isfinite(estimates[name].value):
-            raise StageError(f"the task's metric `{name}` is {estimates[name].value}", expected="a finite number")
-    return replace(found, metrics=estimates)
+
+
+def joined(parts: Sequence[Tensor], fill: int = FILL) -> Tensor:
+    """Tensors (B, ...) as one (N, ...), filled up at the ends of axes that differ in length.
+
+    Raises:
+        StageError: they differ in their number of axes, or `fill` is no number of their type.
+    """
+    if len({part.shape[1:] for part in parts}) == 1:
+        return torch.cat(list(parts))
+    if len({part.ndim for part in parts}) > 1:
+        raise StageError(f"batches give {kind(parts[0])} and {kind(parts[-1])}", expected="the same number of axes")
+    if int(torch.tensor(fill).to(parts[0].dtype)) != fill:
+        found = f"batches of {parts[0].dtype} differ in length and `fill` is {fill}"
+        raise StageError(found, expected="a number of that type", fix="Set `fill` in the Task, or give int64")
+    longest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    made = parts[0].new_full((sum(map(len, parts)), *longest), fill)
+    start = 0
+    for part in parts:
+        made[(slice(start, start + len(part)), *map(slice, part.shape[1:]))] = part
+        start += len(part)
+    return made
 
 
 def evaluate_task(
     model: Model, task: Task, split: Split, advance: Callable[..., None] = lambda steps: None
 ) -> Evaluation:
     """`evaluate` with everything that the task says."""
-    return evaluate(model, split, decode=task.decode, score=task.score, metrics=dict(task.metrics), advance=advance)
+    how: dict[str, Any] = {"decode": task.decode, "score": task.score, "fill": task.fill}
+    return evaluate(model, split, **how, metrics=dict(task.metrics), advance=advance)
 
 
 def examine_task(model: Model, task: Task, advance: Callable[..., None] = lambda steps: None) -> Evaluation:
     """The evaluation on the test split, with the scores on validation."""
     found = evaluate_task(model, task, task.test, advance)
     with blame(StageError, "validation"):
-        chosen_on = evaluate(model, task.validation, decode=task.decode, score=task.score, advance=advance)
-    return replace(found, validation_scores=chosen_on.scores)
+        scores = [scored for _, scored, _ in _scored(model, task.validation, task.decode, task.score, advance)]
+    return replace(found, validation_scores=torch.cat(scores))
 
 
 def mean_score(model: Model, split: Split, *, decode: Callable[..., Tensor], score: Callable[..., Tensor]) -> float:
     """The mean score on a split."""
-    return float(evaluate(model, split, decode=decode, score=score).scores.mean())
+    return float(torch.cat([scored for _, scored, _ in _scored(model, split, decode, score)]).mean())
 
 
 def compare(model: Evaluation, baseline: Evaluation, *, logits: bool, seed: int = 0) -> dict[str, Any]:
@@ -118,6 +186,7 @@ def compare(model: Evaluation, baseline: Evaluation, *, logits: bool, seed: int 
         "retention_reason": None if kept else "scores are not on a ratio scale: not all above zero; see the drop",
         "drop": drop(ours, theirs, seed),
         "agreement": agreement(model.predictions, baseline.predictions, logits),
+        **_on_metrics(model.resampled, baseline.resampled),
     }
     if is_right_or_wrong(ours, theirs):
         table = pairs(ours, theirs)
@@ -131,11 +200,15 @@ def compare(model: Evaluation, baseline: Evaluation, *, logits: bool, seed: int 
 def agreement(model: Tensor, baseline: Tensor, logits: bool) -> float | None:
     """Share of examples on which both decide the same: the best class of logits (N, ..., classes), else the value.
 
-    None for real numbers that are no logits: equality means nothing there.
+    None for real numbers that are no logits: equality means nothing there. Sequences of which one is longer are the
+    same where it has only -100 more, the usual `fill` of a task.
     """
     if not logits and model.is_floating_point():
         return None
-    same = model.argmax(-1) == baseline.argmax(-1) if logits else model == baseline
+    ours, theirs = (model.argmax(-1), baseline.argmax(-1)) if logits else (model, baseline)
+    if ours.shape != theirs.shape:
+        ours, theirs = joined([ours, theirs]).chunk(2)
+    same = ours == theirs
     return float(same.reshape(len(same), -1).all(1).double().mean())
 
 
@@ -160,9 +233,24 @@ def _are_classes(targets: Any) -> bool:
     return whole and targets.ndim == 1 and targets.dtype is not torch.bool
 
 
-def _metric(function: Callable[[Any, Any], float], found: Evaluation, targets: Tensor) -> Estimate:
-    def at(positions: NDArray[np.intp]) -> float:
-        chosen = torch.from_numpy(positions)
-        return float(function(found.predictions[chosen], targets[chosen]))
+def _resampled(function: Callable[[Any, Any], float], predictions: Tensor, targets: Tensor) -> Scores:
+    """A metric's value, and those of resamples."""
+    if isinstance(function, Metric):
+        metric, rows = function, function.rows(predictions, targets)
+        return resampled(lambda at: float(metric.figure(rows[at])), len(targets), count=RESAMPLES_OF_ROWS)
 
-    return metric_interval(at, len(targets))
+    def of(positions: NDArray[np.intp]) -> float:
+        chosen = torch.from_numpy(positions)
+        return float(function(predictions[chosen], targets[chosen]))
+
+    return resampled(of, len(targets), count=RESAMPLES)
+
+
+def _on_metrics(ours: dict[str, Scores], theirs: dict[str, Scores]) -> dict[str, dict[str, Estimate]]:
+    """What became of each metric, in pairs."""
+    pairs = {name: (ours[name], theirs[name]) for name in ours if name in theirs}
+    kept = {name: metric_retention(*pair) for name, pair in pairs.items()}
+    return {
+        "metrics_drop": {name: metric_drop(*pair) for name, pair in pairs.items()},
+        "metrics_retention": {name: found for name, found in kept.items() if found},
+    }

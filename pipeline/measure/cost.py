@@ -20,7 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.deploy import EXTERNAL_DATA_BYTES, slow_path
 from pipeline.errors import StageError, blame
 from pipeline.measure.size import elements
-from pipeline.model import Inputs, OnnxModel, call
+from pipeline.model import Deployed, Inputs, OnnxModel, call
+from pipeline.seq2seq import DECODER, ENCODER, WITH_PAST
+from pipeline.shared_weights import graphs_at, load_whole, stored
 
 Shapes = dict[str, list[int]]
 
@@ -47,24 +49,48 @@ def torch_macs(module: nn.Module, example: Inputs) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def onnx_params(model: OnnxModel) -> int:
-    """Elements of the weights in the graph, without scales, zero points and shape constants."""
-    graph = onnx.load(model.path, load_external_data=False).graph
-    measured = {node.output[1] for node in graph.node if node.op_type == "DynamicQuantizeLinear"}
-    aside = {name for node in graph.node for name in _quantization(node, measured)}
+def onnx_params(model: Deployed) -> int:
+    """Elements of the weights in the graph, without scales, zero points and shape constants.
+
+    Weights that several graphs of an encoder-decoder share count once, as they lie on disk.
+    """
+    paths = graphs_at(model.path)
+    aside = {path: _aside(onnx.load(path, load_external_data=False).graph) for path in paths}
     return sum(
         elements(t)
-        for t in graph.initializer
-        if t.name not in aside and onnx.TensorProto.DataType.Name(t.data_type) in WEIGHT_TYPES
+        for path, t in stored(paths)
+        if t.name not in aside[path] and onnx.TensorProto.DataType.Name(t.data_type) in WEIGHT_TYPES
     )
+
+
+def _aside(graph: onnx.GraphProto) -> set[str]:
+    """Names of scales and zero points."""
+    measured = {node.output[1] for node in graph.node if node.op_type == "DynamicQuantizeLinear"}
+    return {name for node in graph.node for name in _quantization(node, measured)}
+
+
+def deployed_macs(model: Deployed) -> int:
+    """MACs of one example: through the graph; for an encoder-decoder, to generate as many tokens as it may.
+
+    That is the encoder once, the first step of the decoder, and each further step with what was seen before. Attention
+    grows by the same with each step, so the mean of the first and the last tells the sum.
+    """
+    if isinstance(model, OnnxModel):
+        return onnx_macs(model)
+    steps = model.tokens - 1
+    first, last = (
+        {name: onnx_macs(OnnxModel(model.path / f"{name}.onnx", fed)) for name, fed in model.step_inputs(past).items()}
+        for past in (1, max(steps, 1))
+    )
+    return first[ENCODER] + first[DECODER] + steps * (first[WITH_PAST] + last[WITH_PAST]) // 2
 
 
 def onnx_macs(model: OnnxModel) -> int:
     """MACs of one example through the graph."""
-    proto = onnx.load(model.path)
+    proto, example = load_whole(model.path), model.feed(model.example)
     for value in proto.graph.input:
-        if value.name in model.example:
-            _fix_shape(value, [1, *model.example[value.name].shape[1:]])
+        if value.name in example:
+            _fix_shape(value, [1, *example[value.name].shape[1:]])
     graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     shapes = {v.name: _dims(v) for v in (*graph.input, *graph.output, *graph.value_info)}
     shapes |= {t.name: list(t.dims) for t in graph.initializer}
@@ -83,7 +109,7 @@ def _seen_shapes(proto: onnx.ModelProto, model: OnnxModel, names: list[str]) -> 
     with TemporaryDirectory() as folder, blame(StageError, "counting MACs"):
         place = Path(folder) / "model.onnx"
         onnx.save(proto, place, save_as_external_data=proto.ByteSize() > EXTERNAL_DATA_BYTES)
-        one = {name: value[:1] for name, value in model.example.items()}
+        one = {name: value[:1] for name, value in model.feed(model.example).items()}
         seen = OnnxModel(place, one, optimize=False).predict(one)
     return {name: list(seen[name].shape) for name in names}
 

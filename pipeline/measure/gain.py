@@ -7,12 +7,18 @@ import numpy as np
 from scipy import stats
 
 from pipeline.record import Gain, Spread
-from pipeline.statistics import LEVEL, Estimate, Scores, drop, is_right_or_wrong
+from pipeline.statistics import LEVEL, Estimate, Scores, drop, is_right_or_wrong, percentile_interval
 
 MARGIN = 0.01  # of score, within which labels alone are as good as the teacher
 
 
-def gain_of(own: Scores, others: Mapping[str, Scores], baseline: Scores | None = None, seed: int = 0) -> Gain | None:
+def gain_of(
+    own: Scores,
+    others: Mapping[str, Scores],
+    baseline: Scores | None = None,
+    seed: int = 0,
+    metrics: Mapping[str, Mapping[str, Scores]] | None = None,
+) -> Gain | None:
     """What distillation brought, with its paired 95 % interval; None where there is no control.
 
     Args:
@@ -20,6 +26,7 @@ def gain_of(own: Scores, others: Mapping[str, Scores], baseline: Scores | None =
         others: scores on the same examples by name: `control`; `student_1` and `control_1` of a further seed, etc.
         baseline: the baseline's.
         seed: of the bootstrap.
+        metrics: by the names in `others`, and "" for the student: each metric as `pipeline.statistics.resampled` gives.
     """
     students, controls = _by_seed(own, others)
     if not controls:
@@ -35,7 +42,26 @@ def gain_of(own: Scores, others: Mapping[str, Scores], baseline: Scores | None =
         control=_spread([float(scores.mean()) for scores in controls]),
         control_drop=behind,
         control_matches=behind.high < MARGIN if behind and shares else None,
+        metrics=_gained(metrics or {}),
     )
+
+
+def metric_lead(firsts: Sequence[Scores], seconds: Sequence[Scores]) -> Estimate:
+    """A metric of the first models minus that of the second, with a paired 95 % interval; a pair of models a seed.
+
+    For one seed it is the percentile interval over resamples of the examples. For several the value is the mean over
+    seeds, and each reach of the interval of that mean is joined with the reach of the seeds as in `lead`.
+
+    Args:
+        firsts, seconds: as `pipeline.statistics.resampled` gives them, on the same examples.
+    """
+    differences = np.stack(firsts) - np.stack(seconds)
+    found = percentile_interval(differences.mean(axis=0))
+    if len(firsts) == 1:
+        return found
+    of_seeds = student_t(len(firsts)) * float(differences[:, 0].std(ddof=1)) / sqrt(len(firsts))
+    below, above = (float(np.hypot(of_seeds, end - found.value)) for end in (found.low, found.high))
+    return Estimate(value=found.value, low=found.value - below, high=found.value + above)
 
 
 def seeds_of(own: Scores, others: Mapping[str, Scores]) -> Spread | None:
@@ -112,7 +138,7 @@ def gain_text(gain: Gain, *, examples: int, shares: bool, teacher: str = "teache
         text = f"labels alone did better: distillation brought {told}"
     else:
         text = f"distillation brought nothing that {examples:,} examples can show: {told}"
-    text += f" ({_scores(gain)})"
+    text += f" ({_scores(gain)})" + "".join(f"; {name} {_ahead(lead)}" for name, lead in gain.metrics.items())
     if gain.control_matches and gain.control_drop:
         ahead = gain.control_drop
         turned = Estimate(value=-ahead.value, low=-ahead.high, high=-ahead.low)
@@ -129,6 +155,17 @@ def _advice(gain: Gain, several: bool, teacher: str) -> str:
     if gain.low <= 0:
         return ". More test examples would tell" if several else ". `seeds: 3` would tell luck from gain"
     return ""
+
+
+def _gained(metrics: Mapping[str, Mapping[str, Scores]]) -> dict[str, Estimate]:
+    """The gain of each metric that all models have."""
+    found = {}
+    for name in metrics.get("", {}):
+        others = {other: values[name] for other, values in metrics.items() if other and name in values}
+        students, controls = _by_seed(metrics[""][name], others)
+        if controls:
+            found[name] = metric_lead(students, controls)
+    return found
 
 
 def _by_seed(own: Scores, others: Mapping[str, Scores]) -> tuple[list[Scores], list[Scores]]:
@@ -154,6 +191,11 @@ def _difference(found: Estimate, shares: bool) -> str:
         value, low, high = (_signless(100 * number, 1) for number in (found.value, found.low, found.high))
         return f"{value:+.1f} points [{low:.1f}, {high:.1f}]"
     return f"{found.value:+.4g} of score [{found.low:.4g}, {found.high:.4g}]"
+
+
+def _ahead(found: Estimate) -> str:
+    """+2.31 [1.20, 3.40]."""
+    return f"{found.value:+.3g} [{found.low:.3g}, {found.high:.3g}]"
 
 
 def _signless(number: float, digits: int) -> float:

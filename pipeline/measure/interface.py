@@ -8,34 +8,46 @@ import onnx
 from torch import Tensor
 
 from pipeline.errors import StageError, blame
-from pipeline.model import OnnxModel
+from pipeline.model import Deployed
 from pipeline.record import Interface, Port
+from pipeline.seq2seq import SEQUENCES, Seq2SeqOnnx
 from pipeline.task import CALIBRATION_EXAMPLES, Split, Task
 
 BATCH_SIZE = 128
 
 
-def interface(deployed: OnnxModel, task: Task) -> Interface:
+def interface(deployed: Deployed, task: Task) -> Interface:
     """The ports of the deployed file with the values seen on training data, and what the task says of them.
 
     Args:
-        deployed: the file.
+        deployed: the file; of an encoder-decoder's files the encoder's inputs count, and the sequences that come out.
         task: its first calibration examples are looked at, which are part of train.
 
     Raises:
         StageError: the file does not run on them.
     """
-    graph = onnx.load(deployed.path, load_external_data=False).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
+    inputs, outputs = ports(deployed)
     with blame(StageError, "looking at the interface"):
-        seen = _seen(deployed, task.calibration, (value.name for value in (*inputs, *graph.output)))
+        seen = _seen(deployed, task.calibration, (value.name for value in (*inputs, *outputs)))
     return Interface(
         inputs=[_port(value, seen[value.name]) for value in inputs],
-        outputs=[_port(value, seen[value.name]) for value in graph.output],
+        outputs=[_port(value, seen[value.name]) for value in outputs],
         labels=[str(name) for name in task.labels],
         preprocessing=task.preprocessing,
+        scored=task.output,
     )
+
+
+def ports(deployed: Deployed) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
+    """What goes in and what comes out, with names, types and shapes."""
+    file = deployed.graphs[0] if isinstance(deployed, Seq2SeqOnnx) else deployed.path
+    graph = onnx.load(file, load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    if isinstance(deployed, Seq2SeqOnnx):
+        tokens = onnx.helper.make_tensor_value_info(SEQUENCES, onnx.TensorProto.INT64, ["batch", "tokens"])
+        return inputs, [tokens]
+    return inputs, list(graph.output)
 
 
 @dataclass
@@ -65,12 +77,12 @@ class Range:
         return {name: value for name, value in found.items() if isfinite(value)}
 
 
-def _seen(deployed: OnnxModel, split: Split, names: Iterable[str]) -> dict[str, Range]:
+def _seen(deployed: Deployed, split: Split, names: Iterable[str]) -> dict[str, Range]:
     """What goes in and comes out on the first examples of a split."""
     seen = {name: Range() for name in names}
     first = split.select(list(range(min(len(split), CALIBRATION_EXAMPLES))))
     for batch in first.loader(BATCH_SIZE):
-        values = {**batch.inputs, **deployed.predict(batch.inputs)}
+        values = {**deployed.feed(batch.inputs), **deployed.predict(batch.inputs)}
         for name, found in seen.items():
             found.add(values[name])
     return seen

@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.measure import cost, size
 from pipeline.measure.accuracy import Evaluation, compare
 from pipeline.measure.classes import by_class
-from pipeline.model import Model, OnnxModel
+from pipeline.model import Deployed, Model
 from pipeline.record import Measure
 from pipeline.statistics import retention
 
@@ -35,13 +35,13 @@ class Known:
     measured: Path
     key: str
     digest: str
-    deployed: OnnxModel
+    deployed: Deployed
     evaluation: Evaluation
     measure: Measure
 
 
 def measure(
-    deployed: OnnxModel,
+    deployed: Deployed,
     evaluation: Evaluation,
     *,
     baseline: Known | None,
@@ -49,6 +49,7 @@ def measure(
     logits: bool,
     labels: Sequence[str],
     seed: int,
+    tokenizer: Any = None,
 ) -> Measure:
     """The MEASURE of a record.
 
@@ -60,12 +61,14 @@ def measure(
         logits: whether predictions are logits.
         labels: names of the classes.
         seed: of the bootstrap.
+        tokenizer: the task's.
     """
     found: dict[str, Any] = {
         "size_bytes": size.size_bytes(deployed),
         "payload_bytes": size.payload_bytes(deployed),
+        "tokenizer_bytes": size.tokenizer_bytes(deployed, tokenizer),
         "params": cost.onnx_params(deployed),
-        "macs": cost.onnx_macs(deployed),
+        "macs": cost.deployed_macs(deployed),
         "score": float(evaluation.scores.mean()),
         "metrics": evaluation.metrics,
         "test_samples": len(evaluation.scores),

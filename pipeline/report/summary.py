@@ -9,7 +9,7 @@ from pipeline.comparison import ComparisonRecord, StrategyRecord, Timing
 from pipeline.record import ClassMeasure, Failure, GateRecord, ModelRecord, Record, Spread, StageRecord
 from pipeline.report import commands
 from pipeline.report.markdown import block, capped, code, escaped, heading, items, paragraph, table
-from pipeline.report.terminal import bytes_text, count_text, interval_text, model_cells, shown
+from pipeline.report.terminal import bytes_text, count_text, interval_text, model_cells, shown, tokenizer_text
 
 WORST = 3
 STOPPED = (130, 143)
@@ -29,6 +29,7 @@ def summary(record: Record) -> str:
             *_headline(record),
             *_gates(record.gates),
             *_stages(record),
+            *(paragraph(f"{text}.") if (text := tokenizer_text(record)) else []),
             *_lost(record.final.classes if record.final else []),
             *items("Warnings", record.warnings),
             *items("Notes", record.notes),

@@ -19,8 +19,8 @@ VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skip
 
 def show(record: Record, console: Console) -> None:
     """Print a run: the table, the notes, the warnings, the verdict, and where everything is."""
-    console.print(table(record, console.width))
-    notes = [Text(note) for note in record.notes]
+    console.print(*(found for found in (table(record, console.width), metrics_table(record, console.width)) if found))
+    notes = [Text(note) for note in (tokenizer_text(record), *record.notes) if note]
     notes += [Text(f"warning: {warning}", style="yellow") for warning in record.warnings]
     notes += [Text(gate_text(gate), style=VERDICTS[gate.verdict]) for gate in record.gates]
     console.print(Group(*notes))
@@ -33,6 +33,20 @@ def show(record: Record, console: Console) -> None:
     # Left to the terminal to wrap, so that a path can be copied whole.
     places.append(f"run: {folder}    MLflow: {_mlflow(Path(record.folder).parent)}")
     console.print(Text("\n".join(places)), soft_wrap=True)
+
+
+def tokenizer_text(record: Record) -> str:
+    """The model and the tokenizer that is deployed beside it, in bytes; empty where there is no tokenizer."""
+    first, last = record.baseline, record.final
+    if not first or not last or last.tokenizer_bytes is None:
+        return ""
+    before = f", the baseline's {_with_tokenizer(first)}" if record.stages else ""
+    return f"Model and tokenizer: {_with_tokenizer(last)}{before}"
+
+
+def _with_tokenizer(found: ModelRecord) -> str:
+    beside = found.tokenizer_bytes or 0
+    return f"{bytes_text(found.size_bytes)} + {bytes_text(beside)} = {bytes_text(found.size_bytes + beside)}"
 
 
 def gate_text(gate: GateRecord) -> str:
@@ -70,6 +84,23 @@ def table(record: Record, width: int = WIDE) -> Table:
         made.add_row("baseline", *_lines(_figures(record.baseline), width), end_section=True)
     for stage in record.stages:
         made.add_row(stage.name, *_lines(_figures(stage), width))
+    return made
+
+
+def metrics_table(record: Record, width: int = WIDE) -> Table | None:
+    """A row a stage and metric over the whole test split, beside the baseline's; None where there are no metrics."""
+    models = [*([("baseline", record.baseline)] if record.baseline else []), *((s.name, s) for s in record.stages)]
+    if not any(found.metrics for _, found in models):
+        return None
+    made = Table(title="metrics over all test examples", padding=(0, 1 if width >= WIDE else 0))
+    made.add_column("stage", overflow="fold")
+    made.add_column("metric", overflow="fold")
+    for column in _wrapped(["value [95 %]", "baseline minus it [95 %]", "share of baseline's [95 %]"], width):
+        made.add_column(column, justify="right", no_wrap=True)
+    for stage, found in models:
+        for name, value in found.metrics.items():
+            beside = found.metrics_drop.get(name), found.metrics_retention.get(name)
+            made.add_row(stage, name, *_wrapped([interval_text(each) for each in (value, *beside)], width))
     return made
 
 
@@ -123,7 +154,12 @@ def _lines(cells: list[str], width: int) -> list[str]:
     if width >= WIDE:
         return cells
     size, ratio, params, macs, *rest = cells
-    return [f"{size}\n{ratio}", f"{params}\n{macs}", *(cell.replace(" [", "\n[") for cell in rest)]
+    return [f"{size}\n{ratio}", f"{params}\n{macs}", *_wrapped(rest, width)]
+
+
+def _wrapped(cells: list[str], width: int) -> list[str]:
+    """The cells; on a narrow terminal with intervals under their value."""
+    return cells if width >= WIDE else [cell.replace(" [", "\n[") for cell in cells]
 
 
 def _figures(found: ModelRecord) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.model import OnnxModel
-from pipeline.record import Record
+from pipeline.record import Port, Record
 from pipeline.tracking.connection import UID, Connection, tagged
 
 
@@ -25,32 +25,44 @@ def log_model(to: Connection, parent: str, record: Record, final: OnnxModel) -> 
         to.client.log_outputs(parent, [LoggedModelOutput(model.model_id, len(record.stages))])
     if str(model.status) != "READY":
         with tempfile.TemporaryDirectory() as folder:
-            _write(Path(folder) / "model", final, model, parent)
+            _write(Path(folder) / "model", record, final, model, parent)
             to.client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
         to.client.finalize_logged_model(model.model_id, "READY")
     if record.register_as:
         _register(to, parent, record, record.register_as, model)
 
 
-def _write(folder: Path, final: OnnxModel, model: Any, parent: str) -> None:
+def _write(folder: Path, record: Record, final: OnnxModel, model: Any, parent: str) -> None:
     """Write a model in MLflow's ONNX flavour."""
     import mlflow.onnx
     import onnx
     import onnxruntime
 
-    example = {name: value.numpy() for name, value in final.example.items()}
-    outputs = {name: value.numpy() for name, value in final.predict(final.example).items()}
+    example = {name: value.numpy() for name, value in final.feed(final.example).items()}
     given: dict[str, Any] = {"artifact_path": model.artifact_location, "run_id": parent}
     mlflow.onnx.save_model(
         onnx.load(final.path),
         str(folder),
         mlflow_model=mlflow.models.Model(**given, model_id=model.model_id, model_uuid=model.model_id),
-        signature=mlflow.models.infer_signature(example, outputs),
+        signature=_signature(record),
         input_example=example,
         # Given, because inferring them loads the model in yet another process.
         pip_requirements=[f"onnx=={onnx.__version__}", f"onnxruntime=={onnxruntime.__version__}"],
         save_as_external_data=False,
     )
+
+
+def _signature(record: Record) -> Any:
+    """What goes in and comes out, with -1 where any length fits."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+    from numpy import dtype
+
+    def schema(ports: list[Port]) -> Any:
+        return Schema([TensorSpec(dtype(port.dtype), (-1, *port.shape), port.name) for port in ports])
+
+    found = record.interface
+    return ModelSignature(schema(found.inputs), schema(found.outputs)) if found else None
 
 
 def _register(to: Connection, parent: str, record: Record, name: str, model: Any) -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 from pipeline import journal
 from pipeline.errors import TrackingError
 from pipeline.figures import curves, flatten, metrics, points
-from pipeline.model import OnnxModel
+from pipeline.model import Deployed, OnnxModel
 from pipeline.record import ModelRecord, Record, StageRecord
+from pipeline.seq2seq import Seq2SeqOnnx
 from pipeline.tracking.connection import PARENT, Connection, locked, milliseconds
 from pipeline.tracking.logged_model import log_model
+from pipeline.translated import saved_vocabulary
 
 LOG = logging.getLogger("shrinkline")
 
@@ -85,7 +87,7 @@ class Tracking:
         """Log what is new in the record."""
         self.to.tolerant(self._update, record)
 
-    def finish(self, record: Record, final: OnnxModel) -> None:
+    def finish(self, record: Record, final: Deployed) -> None:
         """Log verdict, record and config, and the last model in MLflow's ONNX flavour."""
         self.to.tolerant(self._finish, record, final)
 
@@ -123,11 +125,14 @@ class Tracking:
         for stage in record.stages:
             self._child(record, f"{stage.position}-{stage.name}", stage, stage.position + 1)
 
-    def _finish(self, record: Record, final: OnnxModel) -> None:
+    def _finish(self, record: Record, final: Deployed) -> None:
         tags = {f"gate.{gate.name}": f"{gate.verdict}: {gate.message}" for gate in record.gates}
         self.to.log(self.parent, tags=tags | {"verdict": record.verdict or "none"}, when=record.started)
         log_files(self.to, self.parent, self.folder, FILES)
-        log_model(self.to, self.parent, record, final)
+        if isinstance(final, OnnxModel):
+            log_model(self.to, self.parent, record, final)
+        elif record.register_as:
+            LOG.warning("an encoder-decoder is not registered: MLflow has no flavour for several graphs")
 
     def _end(self, record: Record, status: str, when: str) -> None:
         tags = {"warnings": "\n".join(record.warnings), "notes": "\n".join(record.notes)}
@@ -150,7 +155,8 @@ class Tracking:
             self.to.log(child, params=flatten(settings), metrics=[*figures, *drawn], tags=tags, when=when)
             folder = Path(record.folder)
             self.to.client.log_artifacts(child, str(folder / found.folder), "model")
-            self.to.client.log_artifact(child, str(folder / found.file), "deployed")
+            log = self.to.client.log_artifacts if (folder / found.file).is_dir() else self.to.client.log_artifact
+            log(child, str(folder / found.file), "deployed")
             self.to.client.set_terminated(child, "FINISHED", milliseconds(when))  # last: it says that all is there
         self.done.add(name)
 
@@ -188,8 +194,13 @@ def _status(record: Record, done: bool) -> str:
     return "FINISHED" if done else "KILLED"
 
 
-def _deployed(folder: Path, found: ModelRecord) -> OnnxModel:
+def _deployed(folder: Path, found: ModelRecord) -> Deployed:
     """A model of a run in the form in which it would be deployed; the user's code is not needed for it."""
     from safetensors.torch import load_file
 
-    return OnnxModel(folder / found.file, load_file(folder / found.folder / "example.safetensors"))
+    if found.form == Seq2SeqOnnx.form:
+        return Seq2SeqOnnx.load(folder / found.folder)
+    if found.form == OnnxModel.form:
+        return OnnxModel.load(folder / found.folder)
+    example = load_file(folder / found.folder / "example.safetensors")
+    return OnnxModel(folder / found.file, example, vocabulary=saved_vocabulary(folder / found.folder))

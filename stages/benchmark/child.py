@@ -24,7 +24,8 @@ def main(spec_path: Path) -> None:
     Args:
         spec_path: a JSON object: `runtime` onnxruntime or torch; `model`, an ONNX file or a saved TorchModel's folder;
             `folder`, where the user's files of a TorchModel are; `inputs`, an .npz of one batch; `threads`; `warmup`
-            calls; `iterations` or `seconds`; `result`, the file to write.
+            calls; `iterations` or `seconds`; `result`, the file to write. Where `generate` has how, an inference is a
+            generation of so many tokens, and the model may be an encoder-decoder's folder.
     """
     spec = json.loads(spec_path.read_text())
     step, provider = {"onnxruntime": onnx_step, "torch": torch_step}[spec["runtime"]](spec)
@@ -63,14 +64,25 @@ def onnx_step(spec: dict[str, Any]) -> tuple[Step, str]:
     import numpy as np
     import onnxruntime
 
+    from stages.benchmark import generation
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = spec["threads"], 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(spec["model"], options, providers=["CPUExecutionProvider"])
-    if session.get_providers() != ["CPUExecutionProvider"]:
-        sys.exit(f"ONNX Runtime fell back to {session.get_providers()}, expected CPUExecutionProvider")
+    where, whole = {"providers": ["CPUExecutionProvider"]}, Path(spec["model"]).is_dir()
+    files = generation.graphs(Path(spec["model"])) if whole else [spec["model"]]
+    sessions = [onnxruntime.InferenceSession(file, options, **where) for file in files]
+    for session in sessions:
+        if session.get_providers() != ["CPUExecutionProvider"]:
+            sys.exit(f"ONNX Runtime fell back to {session.get_providers()}, expected CPUExecutionProvider")
     with np.load(spec["inputs"], allow_pickle=False) as arrays:
-        feed = {node.name: arrays[node.name] for node in session.get_inputs()}
+        given = {name: arrays[name] for name in arrays.files}
+    if whole:
+        return generation.cached_step(sessions, given, spec["generate"]), "CPUExecutionProvider"
+    (session,) = sessions
+    feed = {node.name: given[node.name] for node in session.get_inputs()}
+    if spec.get("generate"):
+        return generation.uncached_step(session, feed, spec["generate"]), "CPUExecutionProvider"
     names = [node.name for node in session.get_outputs()]
     return lambda: session.run(names, feed), "CPUExecutionProvider"
 
@@ -81,13 +93,16 @@ def torch_step(spec: dict[str, Any]) -> tuple[Step, str]:
     import torch
 
     from pipeline.model import TorchModel, call
+    from pipeline.translated import split
 
     torch.set_num_threads(spec["threads"])
     torch.set_num_interop_threads(1)
     torch.inference_mode().__enter__()  # for the rest of this process
-    module = TorchModel.load(Path(spec["model"]), Path(spec["folder"])).module
+    module, vocabulary = split(TorchModel.load(Path(spec["model"]), Path(spec["folder"])).module)
     with np.load(spec["inputs"], allow_pickle=False) as arrays:
         inputs = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    if vocabulary:  # whoever deploys the model has the pruned tokenizer
+        inputs = vocabulary.translate(inputs)
     return lambda: call(module, inputs), "cpu"
 
 

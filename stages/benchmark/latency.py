@@ -12,7 +12,8 @@ import torch
 from pydantic import Field, JsonValue
 
 from pipeline.errors import ConfigError, ResourceError, StageError
-from pipeline.model import Inputs, Model, OnnxModel, TorchModel
+from pipeline.model import Inputs, Model, TorchModel
+from pipeline.seq2seq import Seq2SeqOnnx
 from pipeline.stage import AnyForm, Context, Outlook, Stage, forms
 from stages.benchmark.ratios import FEWEST_ROUNDS
 from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Spec, Who, in_turns
@@ -56,8 +57,10 @@ class Latency(Stage):
         form: type = type(outlook.model)
         for stage in before:
             form = forms(type(stage))[1] or form
-        if "torch" in self.runtimes and form is OnnxModel:
+        if "torch" in self.runtimes and form is not TorchModel:
             raise ConfigError(**NO_TORCH)
+        if any(forms(type(stage))[1] is Seq2SeqOnnx and getattr(stage, "beams", 1) > 1 for stage in before):
+            raise ConfigError("a beam search is not timed", expected="`beams: 1` of export.seq2seq")
         if max(self.threads) > (cores := _cores()):
             yield f"`threads` has {max(self.threads)} and this machine {cores} cores: threads will wait for each other"
         if self.rounds < FEWEST_ROUNDS:
@@ -101,43 +104,67 @@ class Latency(Stage):
     def _cells(self, models: Mapping[str, Model], ctx: Context, folder: Path, failures: Failures) -> list[Cell]:
         """What to measure. Every model gets the inputs of the first, so that the work is equal."""
         told = {runtime: self._specs(models, ctx, folder, runtime, failures) for runtime in self.runtimes}
-        example = next(iter(models.values())).example
-        inputs = {batch: save_inputs(example, batch, folder / f"inputs-{batch}.npz") for batch in self.batch}
         cells = []
         for (runtime, (specs, reason)), threads, batch in product(told.items(), self.threads, self.batch):
-            same = {"threads": threads, "inputs": inputs[batch]}
+            given = {who: {**spec, "threads": threads, "inputs": spec["inputs"][batch]} for who, spec in specs.items()}
             place: dict[str, JsonValue] = {"runtime": runtime, "threads": threads, "batch": batch}
-            cells.append(Cell(place, {who: {**spec, **same} for who, spec in specs.items()}, reason))
+            told_to = next(iter(specs.values()), {}).get("generate")
+            cells.append(Cell(place | ({"tokens": told_to["tokens"]} if told_to else {}), given, reason))
         return cells
 
     def _specs(
         self, models: Mapping[str, Model], ctx: Context, folder: Path, runtime: str, failures: Failures
     ) -> tuple[dict[Who, Spec], str]:
         """What each process of a round is told, and why there is no baseline, if there is none."""
-        how = {"runtime": runtime, "seconds": self.seconds, "iterations": self.iterations, "warmup": self.warmup}
+        how: Spec = {"runtime": runtime, "seconds": self.seconds, "iterations": self.iterations, "warmup": self.warmup}
+        if runtime == "onnxruntime":
+            how["generate"] = generation(models, ctx)
+        example = next(iter(models.values())).example
         specs: dict[Who, Spec] = {}
         for i, (name, model) in enumerate(models.items()):
             who = Who("model", name)
             try:
-                specs[who] = {**how, **_located(model, ctx, folder / f"model-{i}", runtime)}
+                specs[who] = {**how, **self._located(model, ctx, folder / f"model-{i}", runtime, example)}
             except (StageError, ResourceError) as error:
                 failures.take(who, error)
         if ctx.baseline is None:
             return specs, "there is no baseline yet"
-        if runtime == "torch" and isinstance(ctx.baseline, OnnxModel):
+        if runtime == "torch" and not isinstance(ctx.baseline, TorchModel):
             return specs, "the baseline is an ONNX file, which torch cannot run"
-        baseline = {**how, **_located(ctx.baseline, ctx, folder / "baseline", runtime)}
+        baseline = {**how, **self._located(ctx.baseline, ctx, folder / "baseline", runtime, example)}
         return {BASELINE: baseline, **specs, AGAIN: baseline}, ""
 
+    def _located(self, model: Model, ctx: Context, folder: Path, runtime: str, example: Inputs) -> Spec:
+        """Where a child finds the model, in the form that the runtime takes, and by batch its inputs.
 
-def _located(model: Model, ctx: Context, folder: Path, runtime: str) -> dict[str, str]:
-    """Where a child finds the model, in the form that the runtime takes. Raises StageError where it has none."""
-    if runtime == "torch" and isinstance(model, OnnxModel):
-        raise StageError(**NO_TORCH)
-    if runtime == "torch" and isinstance(model, TorchModel):
-        model.save(folder)
-        return {"model": str(folder), "folder": str(model.builder.folder.resolve())}
-    return {"model": str(ctx.deployed(model).path.resolve())}
+        Raises StageError where it has no such form.
+        """
+        if runtime == "torch" and not isinstance(model, TorchModel):
+            raise StageError(**NO_TORCH)
+        if runtime == "torch" and isinstance(model, TorchModel):
+            model.save(folder)
+            place = {"model": str(folder), "folder": str(model.builder.folder.resolve())}
+        else:
+            deployed = ctx.deployed(model)
+            place, example = {"model": str(deployed.path.resolve())}, deployed.feed(example)
+        files = {batch: folder.with_name(f"{folder.name}-{runtime}-{batch}.npz") for batch in self.batch}
+        return {**place, "inputs": {batch: save_inputs(example, batch, file) for batch, file in files.items()}}
+
+
+def generation(models: Mapping[str, Model], ctx: Context) -> dict[str, Any] | None:
+    """How to generate, where one of the models is an encoder-decoder's files: then all of them do, the baseline too.
+
+    Each generates as many tokens, whatever they are. One that is a single graph is given the whole prefix every time.
+
+    Raises:
+        StageError: by a beam search, which is not timed.
+    """
+    writers = [model for model in (*models.values(), ctx.baseline) if isinstance(model, Seq2SeqOnnx)]
+    if not writers:
+        return None
+    if any(model.settings.get("num_beams", 1) > 1 for model in writers):
+        raise StageError("a beam search is not timed", expected="`beams: 1` of export.seq2seq")
+    return {"tokens": writers[0].tokens, "settings": writers[0].settings}
 
 
 def save_inputs(example: Inputs, batch: int, path: Path) -> str:

@@ -54,7 +54,7 @@ class SelfDistillation(LogitMethod, SingleMethod):
         for number in range(1, self.generations + 1):
             own = replace(ctx, seed=ctx.seed + 1000 * (number - 1))
             torch.manual_seed(own.seed)
-            start = student if number == 1 else self.student.build(source, student.example)
+            start = student if number == 1 else self.student.build(source, student.example, student.axes)
             made = super().lesson(start, masters, own, f"{name}_generation_{number}")
             score = ctx.world.tell(mean_score(made, ctx.validation, decode=ctx.decode, score=ctx.score))
             rows.append({"generation": number, "validation_score": score})

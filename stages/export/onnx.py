@@ -1,6 +1,7 @@
 """Export to ONNX."""
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,22 +34,27 @@ class OnnxExport(Stage):
     def run(self, model: TorchModel, ctx: Context) -> OnnxModel:
         """The file; StageError when its outputs differ from the torch model's by more than the tolerance."""
         path = ctx.directory / "model.onnx"
-        if self.opset == OPSET:  # measuring has made this very file already
-            made = ctx.deployed(model)
+        made = ctx.deployed(model) if self.opset == OPSET else None
+        if isinstance(made, OnnxModel):  # measuring has made this very file already
             for file in made.files():
                 shutil.copyfile(file, path.with_name(file.name.replace(made.path.name, path.name)))
-            exported = OnnxModel(path, model.example)
+            exported = replace(made, path=path)
         else:
             exported = deploy(model, path, self.opset)
         found = compare(model, exported, ctx, self.examples)
         ctx.report("parity", found)
-        if not found["largest_difference"] <= self.tolerance:
-            raise StageError(
-                f"ONNX Runtime's outputs differ from torch's by {found['largest_difference']:.2e}",
-                expected=f"at most {self.tolerance:.0e}",
-                fix="Look for operators that depend on the batch, or raise `tolerance` if accuracy holds",
-            )
+        check_parity(found, self.tolerance)
         return exported
+
+
+def check_parity(found: dict[str, Any], tolerance: float) -> None:
+    """Raises StageError where what `compare` found is beyond the tolerance."""
+    if not found["largest_difference"] <= tolerance:
+        raise StageError(
+            f"ONNX Runtime's outputs differ from torch's by {found['largest_difference']:.2e}",
+            expected=f"at most {tolerance:.0e}",
+            fix="Look for operators that depend on the batch, or raise `tolerance` if accuracy holds",
+        )
 
 
 def compare(model: TorchModel, exported: OnnxModel, ctx: Context, examples: int) -> dict[str, Any]:

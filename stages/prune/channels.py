@@ -129,7 +129,8 @@ class ChannelPruning(Stage):
             raise ConfigError("there is no baseline yet", fix="Use `teacher: incoming` or `teacher: labels`")
         if known and isinstance(outlook.model, TorchModel):
             example = outlook.model.example
-            masters = [Master(t, t.open(outlook.model, outlook.model, example)) for t in recovery.masters_of()]
+            opened = [(t, t.open(outlook.model, outlook.model, example)) for t in recovery.masters_of()]
+            masters = [Master(teacher, model, output=outlook.output) for teacher, model in opened]
             yield from misfits(recovery.terms_of(), outlook.model, masters, outlook)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,11 +15,14 @@ import onnx
 from pipeline.deploy import EXTERNAL_DATA_BYTES, save, strip
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.model import OnnxModel
+from pipeline.shared_weights import load_whole
 from pipeline.stage import Context, Stage
 from pipeline.use import nearest
 from stages.quantize.compact import QDQ, compact_names, share_initializers
 
 QUANTIZED = (*QDQ, "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul")
+
+EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 Quantizer = Callable[[onnx.GraphProto, Path, Path, bool], None]
 """(prepared graph, its file, the file to write, whether weights go to a file beside it)."""
@@ -41,6 +45,21 @@ def quantize(
         StageError: the graph is quantized already, no node has a name of `exclude`, the quantizer failed, or
             no node was quantized.
     """
+    proto, quantized, left = quantized_graph(model, ctx, operators, exclude, quantizer)
+    path = ctx.directory / "quantized.onnx"
+    save(proto, path)
+    ctx.log.info("quantized %d nodes, left %d in fp32", sum(quantized.values()), sum(left.values()))
+    ctx.report("quantization", {"quantized": {**quantized}, "fp32": {**left}, **noted})
+    return replace(model, path=path)
+
+
+def quantized_graph(
+    model: OnnxModel, ctx: Context, operators: Sequence[str], exclude: Sequence[str], quantizer: Quantizer
+) -> tuple[onnx.ModelProto, dict[str, int], dict[str, int]]:
+    """The small graph that `quantizer` makes, and its nodes by operator: those quantized, those left in fp32.
+
+    Arguments and errors are those of `quantize`.
+    """
     ctx.directory.mkdir(parents=True, exist_ok=True)
     # ONNX Runtime's tools leave files beside what they read; in a folder of their own these go with it.
     with TemporaryDirectory(dir=ctx.directory, prefix="quantize-") as folder:
@@ -60,11 +79,7 @@ def quantize(
             fix="Name more operators or exclude fewer nodes",
         )
     strip(proto)
-    path = ctx.directory / "quantized.onnx"
-    save(compact_names(share_initializers(proto)), path)
-    ctx.log.info("quantized %d nodes, left %d in fp32", sum(quantized.values()), sum(left.values()))
-    ctx.report("quantization", {"quantized": {**quantized}, "fp32": {**left}, **noted})
-    return OnnxModel(path, model.example)
+    return compact_names(share_initializers(proto)), quantized, left
 
 
 def prepare(model: OnnxModel, path: Path, external: bool = False) -> onnx.GraphProto:
@@ -77,7 +92,7 @@ def prepare(model: OnnxModel, path: Path, external: bool = False) -> onnx.GraphP
     """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    proto = onnx.load(model.path)
+    proto = load_whole(model.path)
     if found := sorted({node.op_type for node in proto.graph.node} & set(QUANTIZED)):
         raise StageError(f"the graph is quantized already: it has {', '.join(found)}", fix="Quantize once, from fp32")
     # Some exporters name initializers in `value_info` with another shape than theirs; the quantizers then stop.
@@ -142,6 +157,7 @@ def tally(before: onnx.GraphProto, after: onnx.GraphProto, asked: set[str]) -> t
     not asked for and reads the dequantized output of a neighbour does not.
     """
     integers = {out for node in after.node if node.op_type == "DequantizeLinear" for out in node.output}
+    integers |= {t.name for t in after.initializer if t.data_type in EIGHT_BITS}  # a table that a Gather reads
     fused = {node.name for node in after.node if integers & set(node.input)} & asked
     same = {node.name for node in after.node if node.op_type not in QUANTIZED} - fused
     # The dynamic quantizer first splits every Gemm, also one that it then leaves alone.

@@ -8,7 +8,7 @@ import onnx
 from pydantic import Field
 
 from pipeline.errors import ConfigError, StageError
-from pipeline.model import OnnxModel
+from pipeline.model import Inputs, OnnxModel
 from pipeline.stage import Context, Outlook, Stage
 from pipeline.task import Batch, Split
 from stages.quantize.onnx_tools import SATURATION, check_before, check_operators, quantize, saturates
@@ -75,7 +75,7 @@ class StaticQuantization(Stage):
 
         def work(graph: onnx.GraphProto, source: Path, target: Path, external: bool) -> None:
             with ctx.progress("calibration", used) as advance:
-                data = CalibrationData(ctx.calibration, used, self.batch_size, _inputs(graph), advance)
+                data = CalibrationData(ctx.calibration, used, self.batch_size, _inputs(graph), advance, model.feed)
                 self._quantize(source, target, external, data)
 
         return quantize(model, ctx, self.operators or quantizable(), self.exclude, work, calibration_examples=used)
@@ -114,13 +114,20 @@ class CalibrationData:
         batch_size: examples a batch.
         names: inputs that the graph takes.
         advance: told the number of examples of each batch that is read.
+        feed: the task's inputs -> what the graph takes.
     """
 
     def __init__(
-        self, split: Split, examples: int, batch_size: int, names: list[str], advance: Callable[..., None]
+        self,
+        split: Split,
+        examples: int,
+        batch_size: int,
+        names: list[str],
+        advance: Callable[..., None],
+        feed: Callable[[Inputs], Inputs] = lambda inputs: inputs,
     ) -> None:
         self.loader = split.select(list(range(examples))).loader(batch_size)
-        self.names, self.advance = names, advance
+        self.names, self.advance, self.feed = names, advance, feed
         self.batches: Iterator[Batch] = iter(self.loader)
         self.allowed = 0
 
@@ -138,10 +145,11 @@ class CalibrationData:
             return None
         self.allowed -= 1
         batch = next(self.batches)
-        if missing := set(self.names) - set(batch.inputs):
+        inputs = self.feed(batch.inputs)
+        if missing := set(self.names) - set(inputs):
             raise StageError(f"the calibration data lacks {sorted(missing)}", expected=f"inputs {self.names}")
         self.advance(len(batch.index))
-        return {name: batch.inputs[name].numpy() for name in self.names}
+        return {name: inputs[name].numpy() for name in self.names}
 
 
 def quantizable() -> list[str]:

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
 
-from pipeline.build import Built, build, outline, unwrapped
+from pipeline.build import Built, build, outline
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
+from pipeline.state_dicts import unwrapped
 from pipeline.use import import_file
 
 Project = Callable[..., Path]

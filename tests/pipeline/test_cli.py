@@ -270,7 +270,8 @@ def test_register_and_overrides_reach_the_runner(shrink: Make, monkeypatch: pyte
     shrink("run", "a.yaml", "--set", "a=1", "--set", "b=2", "--register", "tiny", "--runs", "there")
     expected = {"config": Path("a.yaml"), "overrides": ["a=1", "b=2"], "runs": Path("there"), "register": "tiny"}
     alone = {"strategy": None, "comparison": None, "track": True, "benchmarks": True}
-    assert given == {**expected, **alone, "require_tracking": False, "lock_timeout": None, "processes": None}
+    defaults = {"require_tracking": False, "lock_timeout": None, "processes": None, "allow_unsafe_load": False}
+    assert given == {**expected, **alone, **defaults}
     shrink("run", "a.yaml", "--strategy", "wide", "--in-comparison", "one")
     member = {"strategy": "wide", "comparison": "one", "track": False, "benchmarks": False}
     assert {name: given[name] for name in member} == member

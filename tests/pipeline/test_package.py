@@ -260,7 +260,7 @@ def test_a_deployed_file_of_another_size_than_measured_is_refused(quick: Make, t
     with pytest.raises(ConfigError, match=r"expected the [\d,]+ bytes that were measured"):
         package(Path(record.folder), tmp_path / "again")
     file.write_bytes(b"no graph")
-    with pytest.raises(ConfigError, match=r"deployed\.onnx: DecodeError"):
+    with pytest.raises(ConfigError, match=r"deployed\.onnx: DamagedError"):
         package(Path(record.folder), tmp_path / "again")
 
 

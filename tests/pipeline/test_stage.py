@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.errors import ConfigError
 from pipeline.model import Model, OnnxModel, TorchModel
+from pipeline.seq2seq import Seq2SeqOnnx
 from pipeline.stage import AnyForm, Context, Stage, check_chain, forms, stage_class
 from pipeline.use import import_file
 
@@ -81,6 +82,7 @@ class Undefined(Stage):
 
 
 BOTH = frozenset({TorchModel, OnnxModel})
+ALL = BOTH | {Seq2SeqOnnx}
 
 
 @pytest.mark.parametrize(
@@ -91,8 +93,8 @@ BOTH = frozenset({TorchModel, OnnxModel})
         (FromOnnx, ({OnnxModel}, OnnxModel)),
         (Quoted, ({TorchModel}, OnnxModel)),
         (OldUnion, (BOTH, OnnxModel)),
-        (Either, (BOTH, None)),
-        (Alias, (BOTH, None)),
+        (Either, (ALL, None)),
+        (Alias, (ALL, None)),
         (Bar, (BOTH, None)),
     ],
 )

@@ -10,12 +10,12 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import TensorDataset, default_collate
 
 from pipeline.errors import Interruption
 from pipeline.model import Inputs, Outputs, TorchModel
 from pipeline.stage import Context
-from pipeline.task import Split, Task, correct, first_output
+from pipeline.task import Output, Split, Task, correct, first_output
 from pipeline.world import World
 from stages.diagnosis import EXAMPLES, Answers, asked, diagnose, findings
 from stages.distill.logits import LogitDistillation
@@ -231,6 +231,36 @@ def test_kept_logits_are_not_used_where_they_would_not_tell_all(
     fill(folder, ctx, lambda inputs: {"logits": torch.zeros(len(inputs["input"]), 4)}, None)
     with pytest.raises(AssertionError, match="the teacher was run"):
         asked(Silent(), ctx.train, ctx, None, Kept(folder, len(task.train)))
+
+
+def stacked(rows: list[Any]) -> tuple[Any, Any]:
+    return default_collate(rows)
+
+
+def test_kept_logits_of_tokens_are_not_used_where_batches_may_be_padded_otherwise(
+    tiny: Make, context: Make, task: Task
+) -> None:
+    def mean(predictions: Tensor, targets: Tensor) -> Tensor:
+        return predictions.flatten(1).mean(1)
+
+    for shape, used in (((4,), True), ((6, 4), False)):
+        ctx = context(train=replace(task.train, collate=stacked), score=mean)
+        (folder := ctx.directory / "kept").mkdir()
+        fill(folder, ctx, lambda inputs, shape=shape: {"logits": torch.zeros(len(inputs["input"]), *shape)}, None)
+        kept = Kept(folder, len(task.train))
+        if used:
+            assert asked(Silent(), ctx.train, ctx, None, kept).scores.tolist() == [0.0] * 256
+            continue
+        with pytest.raises(AssertionError, match="the teacher was run"):
+            asked(Silent(), ctx.train, ctx, None, kept)
+
+
+def test_kept_logits_have_the_name_of_the_output(tiny: Make, context: Make, task: Task) -> None:
+    ctx = context(decode=Output("other"), output="other")
+    (folder := ctx.directory / "kept").mkdir()
+    fill(folder, ctx, lambda inputs: {"logits": torch.eye(4)[torch.zeros(len(inputs["input"])).long()]}, None)
+    found = asked(Silent(), ctx.train, ctx, None, Kept(folder, len(task.train)))
+    assert found.scores.sum() == sum(int(task.train[i][1]) == 0 for i in range(len(task.train)))
 
 
 def many(count: int) -> Split:

@@ -172,7 +172,7 @@ def _layers(path: Path) -> list[tuple[str, str, int]]:
     from pipeline.measure.size import layers
 
     try:
-        return [(part.name, part.dtype, part.bytes) for part in layers(path)] if path.is_file() else []
+        return [(part.name, part.dtype, part.bytes) for part in layers(path)] if path.exists() else []
     except (DecodeError, OSError):
         LOG.warning("%s cannot be read, so the report does not show where its bytes are", path)
         return []

@@ -11,13 +11,13 @@ from pipeline.report.html.steps import steps
 from pipeline.report.html.summary import judgement, tiles
 from pipeline.report.html.text import count_of, duration_text, joined, settings_table, spread_text
 from pipeline.report.html.views import Cell, Details, Section, Short, Table
-from pipeline.report.terminal import interval_text
+from pipeline.report.terminal import interval_text, tokenizer_text
 
 
 def sections(record: Record) -> list[Section]:
     """All that there is to show of a run, in reading order; a section without content is left out."""
     found = [
-        Section("chain", "The chain", {"steps": steps(record), "table": evidence.stages_table(record)}),
+        Section("chain", "The chain", _chain(record)),
         Section("trajectory", "Size against retention", _figures([evidence.trajectory(record)])),
         Section("latency", "Latency", _latency(record)),
         Section("classes", "By class", _classes(record)),
@@ -66,6 +66,12 @@ def _split(name: str, found: Any) -> list[Cell]:
     given = found if isinstance(found, dict) else {}
     digest, examples = str(given.get("digest") or "-"), given.get("examples")
     return [name, f"{examples:,}" if isinstance(examples, int) else "-", Short(digest[:12], digest)]
+
+
+def _chain(record: Record) -> dict[str, Any]:
+    text = tokenizer_text(record)
+    beside = {"tokenizer": f"{text}."} if text else {}
+    return {"steps": steps(record), "table": evidence.stages_table(record), **beside}
 
 
 def _figures(found: Sequence[Any], side_by_side: bool = False) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def _ending(record: Record) -> str:
 
 
 def _marks(found: ModelRecord) -> list[str]:
-    return [*(["cached"] if found.cached else []), "ONNX file" if found.form == "onnx" else "torch model"]
+    forms = {"torch": "torch model", "onnx": "ONNX file", "seq2seq": "ONNX files"}
+    return [*(["cached"] if found.cached else []), forms[found.form]]
 
 
 def _square(found: ModelRecord, record: Record) -> Markup:

@@ -1,0 +1,146 @@
+"""The model of a chain that starts with an ONNX file: whether its graph takes what the task gives, name by name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.config import ModelSource
+from pipeline.errors import ConfigError, blame
+from pipeline.foreign.check import Graph, Port, check
+from pipeline.foreign.session import Limits, Outside
+from pipeline.model import Inputs, OnnxModel, TorchModel
+from pipeline.stage import Note, Stage, forms
+from pipeline.task import Task
+from pipeline.weights import verify
+
+BARE = "input", "output"
+"""What a task calls a bare tensor."""
+MUCH = 0.05
+"""Share of a file that is worth a warning."""
+NUMBERS = ("float", "int", "uint", "bool", "complex")
+
+
+def check_stages_take_onnx(chain: Sequence[tuple[str, Stage]], file: Path) -> None:
+    """Raises ConfigError for a stage that needs a torch model where there is only a file."""
+    form: type = OnnxModel
+    for place, stage in chain:
+        with blame(ConfigError, place):
+            takes, gives = forms(type(stage))
+        if form is OnnxModel and OnnxModel not in takes and TorchModel in takes:
+            raise ConfigError(
+                f"it needs a torch model, and the model comes as an ONNX file, {file}",
+                where=place,
+                expected="a stage that takes an ONNX file, such as quantize.static or benchmark.latency",
+                fix="Leave it out, or give the module: `model: {use: models.py:net, weights: net.safetensors}`",
+            )
+        form = gives or form
+
+
+def open_onnx(source: ModelSource, task: Task, example: Inputs) -> tuple[OnnxModel, list[str]]:
+    """The model, which a child has run on the first examples, and what there is to say of it.
+
+    Args:
+        source: with `onnx`.
+        task: what the model is for.
+        example: the first examples of its training data.
+
+    Raises:
+        ConfigError: the file did not pass the checks, or its graph does not take what the task gives.
+        ForeignError: it crashed the process that ran it.
+    """
+    if source.onnx is None:
+        raise ConfigError("there is no `onnx`", where="model")
+    path = source.folder / source.onnx.file
+    with blame(ConfigError, f"model ({source.onnx.file})", fix="Look at it with Netron, or export it again"):
+        if source.sha256 and path.is_file():
+            verify(path, source.sha256)
+        limits = Limits(source.onnx.memory, source.onnx.seconds)
+        graph = check(path, limits.memory)
+        inputs, outputs = bind(graph, task, example)
+        model = OnnxModel(path, example, outside=Outside(inputs, outputs, limits))
+        model.predict(example)
+    told = [f"the task's `{ours}` is `{theirs}` in the file" for ours, theirs in inputs.items()]
+    told += [f"the file's `{theirs}` is the task's `{ours}`" for theirs, ours in outputs.items()]
+    unused = [name for name in example if inputs.get(name, name) not in {port.name for port in graph.inputs}]
+    told += [f"the file does not take {', '.join(f'`{name}`' for name in unused)}"] if unused else []
+    told += ["it comes from outside and is run in a process of its own"]
+    notes: list[str] = [Note(f"model ({source.onnx.file}): {text}") for text in told]
+    share = graph.remarks_bytes / graph.size_bytes
+    if share < MUCH:
+        return model, notes
+    remarks = f"{graph.remarks_bytes:,} of its {graph.size_bytes:,} bytes are remarks of its exporter"
+    return model, [*notes, f"model ({source.onnx.file}): {remarks}, which stages leave out: ratios of size count them"]
+
+
+def bind(graph: Graph, task: Task, example: Inputs) -> tuple[dict[str, str], dict[str, str]]:
+    """The task's names of inputs -> the graph's, and the graph's names of outputs -> the task's, where they differ.
+
+    A single input that the task calls "input", as a bare tensor is called, and a single output are bound by position.
+
+    Raises:
+        ConfigError: names, ranks, sizes or types differ, or the graph fixes the batch.
+    """
+    inputs: dict[str, str] = {}
+    if list(example) == [BARE[0]] and len(graph.inputs) == 1 and graph.inputs[0].name != BARE[0]:
+        inputs = {BARE[0]: graph.inputs[0].name}
+    ours = {theirs: name for name, theirs in inputs.items()}
+    ports = {ours.get(port.name, port.name): port for port in graph.inputs}
+    if not ports or not all(_fits(port, name, task, example) for name, port in ports.items()):
+        raise ConfigError(
+            f"the file takes {_listed(graph.inputs) or 'nothing'}, and the task gives {_listed(_given(task, example))}",
+            expected="equal names, types and sizes; `?` and names stand for any size",
+            fix="Change what the task gives, or export the file for it",
+        )
+    for port in graph.inputs:
+        if port.shape and isinstance(port.shape[0], int):
+            raise ConfigError(
+                f"the batch of its input `{port.name}` is fixed to {port.shape[0]}",
+                expected="any number of examples",
+                fix="Export it with a dynamic batch, in torch.onnx.export by "
+                f'dynamic_shapes={{"{port.name}": {{0: "batch"}}}}; or free it by onnx.tools.update_model_dims',
+            )
+    return inputs, _outputs(graph.outputs, task.output)
+
+
+def _outputs(ports: Sequence[Port], wanted: str | None) -> dict[str, str]:
+    names = [port.name for port in ports]
+    strange = [port for port in ports if not port.dtype.startswith(NUMBERS)]
+    if strange or not ports:
+        fix = "Export it without, for a classifier of scikit-learn with zipmap=False and the probabilities alone"
+        found = f"it gives {_listed(strange)}" if strange else "it has no outputs"
+        raise ConfigError(found, expected="tensors of numbers", fix=fix)
+    if len(names) == 1 and names[0] != (wanted or BARE[1]):
+        return {names[0]: wanted or BARE[1]}
+    if wanted and wanted not in names:
+        expected = f"`{wanted}`, the task's `output`, among them"
+        raise ConfigError(f"it gives the outputs {', '.join(names)}", expected=expected)
+    return {}
+
+
+def _fits(port: Port, name: str, task: Task, example: Inputs) -> bool:
+    """Whether the graph's input takes what the task gives by that name; the batch is looked at later."""
+    given = example.get(name)
+    if given is None or port.dtype != _dtype(given):
+        return False
+    if port.shape is None:
+        return True
+    varying = task.axes.get(name, {})
+    sizes = [(axis, size) for axis, size in enumerate(port.shape) if axis and isinstance(size, int)]
+    return len(port.shape) == given.ndim and all(given.shape[i] == size and i not in varying for i, size in sizes)
+
+
+def _given(task: Task, example: Inputs) -> list[Port]:
+    """What the task gives, as ports."""
+    found = []
+    for name, value in example.items():
+        varying: dict[int, str] = {0: "batch", **task.axes.get(name, {})}
+        shape = tuple(varying.get(axis, size) for axis, size in enumerate(value.shape))
+        found.append(Port(name, _dtype(value), shape))
+    return found
+
+
+def _dtype(value: object) -> str:
+    return str(getattr(value, "dtype", "")).removeprefix("torch.")
+
+
+def _listed(ports: Sequence[Port]) -> str:
+    return ", ".join(map(str, ports))

@@ -1,0 +1,270 @@
+"""A tokenizer without some of its tokens, and the ids of the whole one put into those that it would give.
+
+A task goes on tokenizing as it always did; the inputs of a model that has lost tokens are translated before they reach
+it. Whoever deploys the model tokenizes with the pruned tokenizer and needs no translation.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from pipeline.errors import StageError
+from pipeline.texts import Text
+from pipeline.tokenizer import compact, pieces_of, prefix_of, prune
+
+FILE = "vocabulary.json"
+
+Ids = NDArray[np.int64]
+Row = tuple[list[int], list[int]]
+"""The ids and the types of one sequence."""
+
+
+class Vocabulary(BaseModel):
+    """The tokens of a tokenizer that are kept, in order, and how inputs that it made are put into what is left.
+
+    A word that has lost a piece is cut anew as WordPiece does, the longest piece first, and becomes unknown where the
+    pieces that are left do not make it up; a word-level one is unknown at once. What comes out is what the pruned
+    tokenizer gives for the same text, with three exceptions: a text that was truncated, whose end nobody knows any
+    more; a word that was unknown stays so, though a tokenizer without a piece for each character alone may now find
+    pieces for it; and a word that itself begins with the prefix of continuing pieces, which BERT's pre-tokenizer does
+    not let through.
+
+    Args:
+        tokenizer: the whole one, in canonical JSON.
+        kept: ids of the whole tokenizer that stay, as ranges: "0-4,17". Their ranks are the new ids.
+        texts: the inputs that hold ids.
+        pad: the padding's id in the whole tokenizer.
+        frame: ids of what stands around texts and is never truncated, such as [CLS] and [SEP].
+        left: whether padding stands before the text.
+        limit: the longest sequence, where the length is not fixed; None for any.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    tokenizer: str
+    kept: str
+    texts: tuple[Text, ...]
+    pad: int
+    frame: tuple[int, ...] = ()
+    left: bool = False
+    limit: int | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self
+
+    def keeping(self, ids: Iterable[int], limit: int | None) -> "Vocabulary":
+        """The same tokenizer with other tokens kept, and another limit."""
+        # Not model_copy, which would copy what has been looked up too.
+        return Vocabulary.model_validate({**self.model_dump(), "kept": ranges(sorted(ids)), "limit": limit})
+
+    def save(self, directory: Path) -> None:
+        """Write vocabulary.json."""
+        (directory / FILE).write_text(self.model_dump_json() + "\n")
+
+    @classmethod
+    def load(cls, directory: Path) -> "Vocabulary":
+        """What `save` wrote."""
+        return cls.model_validate_json((directory / FILE).read_text())
+
+    @cached_property
+    def ids(self) -> Ids:
+        """The ids of the whole tokenizer that are kept, in order."""
+        return np.array(unranged(self.kept), dtype=np.int64)
+
+    @cached_property
+    def pruned(self) -> str:
+        """The pruned tokenizer in canonical JSON, as tokenizer.json holds it."""
+        return compact(prune(self._whole, {int(old): new for new, old in enumerate(self.ids)}))
+
+    @cached_property
+    def new(self) -> Ids:
+        """(tokens of the whole tokenizer,) the new id of each, -1 where it is not kept."""
+        table = np.full(max(self.pieces) + 1, -1, dtype=np.int64)
+        table[self.ids] = np.arange(len(self.ids))
+        return table
+
+    @cached_property
+    def pieces(self) -> dict[int, str]:
+        """All tokens of the whole tokenizer by their ids."""
+        return pieces_of(self._whole)
+
+    @cached_property
+    def prefix(self) -> str | None:
+        """What marks the pieces that continue a word; None where a word is a single token."""
+        return prefix_of(self._whole)
+
+    @cached_property
+    def added(self) -> list[int]:
+        """Ids in the whole tokenizer of added tokens, which are found before words are cut."""
+        return [token["id"] for token in self._whole["added_tokens"]]
+
+    @cached_property
+    def unknown(self) -> int:
+        """The new id of a word that cannot be told."""
+        model = self._whole["model"]
+        return int(self.new[model["vocab"][model["unk_token"]]])
+
+    def translate(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs as the pruned tokenizer would have made them; names, types, devices and order stay.
+
+        Lengths may change: a batch is padded anew to its longest text and never becomes narrower, and what is longer
+        than a fixed length or the limit is truncated as tokenizers do, at the end of the longest text.
+
+        Raises:
+            StageError: an id is not one of the tokenizer's.
+        """
+        made = dict(inputs)
+        for text in self.texts:
+            made |= self._translated(text, inputs)
+        return made
+
+    def tokens(self, inputs: Mapping[str, Tensor], pad: int) -> Iterator[Ids]:
+        """The ids (T,) of each text's input in a batch, without padding, which has the id `pad`."""
+        for text in self.texts:
+            ids = inputs[text.ids].cpu().numpy()
+            self._check(text, ids)
+            yield ids[inputs[text.mask].cpu().numpy() != 0 if text.mask else ids != pad]
+
+    def _check(self, text: Text, ids: Ids) -> None:
+        if ids.size and not 0 <= ids.min() <= ids.max() < len(self.new):
+            expected = f"0 to {len(self.new) - 1}, those of the task's tokenizer"
+            raise StageError(f"`{text.ids}` has ids from {ids.min()} to {ids.max()}", expected=expected)
+
+    def _translated(self, text: Text, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        ids = inputs[text.ids].cpu().numpy()
+        self._check(text, ids)
+        mask = inputs[text.mask].cpu().numpy() if text.mask else (ids != self.pad).astype(np.int64)
+        types = inputs[text.types].cpu().numpy() if text.types else np.zeros_like(ids)
+        new = self.new[ids]
+        # A word that has all its pieces is cut as it was, so rows in which nothing is lost are right already.
+        lost = np.flatnonzero(((new < 0) & (mask != 0)).any(1))
+        room = ids.shape[1] if text.fixed else self.limit and max(self.limit, ids.shape[1])
+        found = [self._row(ids[row][mask[row] != 0], types[row][mask[row] != 0], room) for row in lost]
+        blocks = self._placed((np.where(new < 0, self.new[self.pad], new), mask, types), lost, found)
+        named = zip((text.ids, text.mask, text.types), blocks, strict=True)
+        return {name: torch.from_numpy(block).to(inputs[name]) for name, block in named if name}
+
+    def _placed(self, blocks: Sequence[Ids], rows: Ids, found: Sequence[Row]) -> Sequence[Ids]:
+        """Ids, mask and types (N, L), with some rows replaced and as wide as these need."""
+        if not found:
+            return blocks
+        missing = max(0, *(len(ids) - blocks[0].shape[1] for ids, _ in found))
+        beside = ((0, 0), (missing, 0) if self.left else (0, missing))
+        fills = (int(self.new[self.pad]), 0, 0)
+        wide = [np.pad(block, beside, constant_values=fill) for block, fill in zip(blocks, fills, strict=True)]
+        for row, (ids, types) in zip(rows, found, strict=True):
+            place = slice(-len(ids), None) if self.left else slice(len(ids))
+            for block, fill, values in zip(wide, fills, (ids, [1] * len(ids), types), strict=True):
+                block[row] = fill
+                block[row, place] = values
+        return wide
+
+    def _row(self, ids: Ids, types: Ids, room: int | None) -> Row:
+        """The new ids and the types of one sequence, without padding and no longer than the room."""
+        old, kinds, tokens = ids.tolist(), types.tolist(), list[tuple[int, int]]()
+        for start, end in self._words(ids):
+            tokens += [(new, kinds[start]) for new in self._word(tuple(old[start:end]))]
+        if room is not None and len(tokens) > room:
+            tokens = _truncated(tokens, {int(self.new[token]) for token in self.frame}, room)
+        return [token for token, _ in tokens], [kind for _, kind in tokens]
+
+    def _words(self, ids: Ids) -> Iterator[tuple[int, int]]:
+        """Where each word begins and ends; an added token is a word of its own."""
+        goes_on = self._continues[ids]
+        goes_on[1:] &= ~self._alone[ids[:-1]]
+        goes_on[:1] = False
+        yield from pairwise([*np.flatnonzero(~goes_on).tolist(), len(ids)])
+
+    def _word(self, word: tuple[int, ...]) -> tuple[int, ...]:
+        """The new ids of a word; each is looked up once."""
+        found = self._seen.get(word)
+        if found is None:
+            same = self.new[list(word)]
+            found = self._cut(word) if (same < 0).any() else tuple(same.tolist())
+            self._seen[word] = found
+        return found
+
+    def _cut(self, word: tuple[int, ...]) -> tuple[int, ...]:
+        """A word in the pieces that are kept, the longest first; unknown where they do not make it up.
+
+        Reference: Xinying Song et al., "Fast WordPiece Tokenization", 2020, arXiv:2012.15524, section 2.
+        """
+        prefix = self.prefix
+        if prefix is None:
+            return (self.unknown,)
+        text = "".join(self.pieces[i].removeprefix(prefix if self._continues[i] else "") for i in word)
+        inside = bool(self._continues[word[0]])  # truncation has taken the word's beginning
+        made, start = list[int](), 0
+        while start < len(text):
+            head = prefix if start or inside else ""
+            ends = range(len(text), start, -1)
+            end = next((end for end in ends if head + text[start:end] in self._known), None)
+            if end is None:
+                return (self.unknown,)
+            made.append(self._known[head + text[start:end]])
+            start = end
+        return tuple(made)
+
+    @cached_property
+    def _whole(self) -> dict[str, Any]:
+        return dict(json.loads(self.tokenizer))
+
+    @cached_property
+    def _known(self) -> dict[str, int]:
+        return dict(json.loads(self.pruned)["model"]["vocab"])
+
+    @cached_property
+    def _alone(self) -> NDArray[np.bool_]:
+        """Which ids are of added tokens."""
+        return np.isin(np.arange(len(self.new)), self.added)
+
+    @cached_property
+    def _continues(self) -> NDArray[np.bool_]:
+        """Which ids are of pieces that continue a word."""
+        found = [i for i, piece in self.pieces.items() if self.prefix and piece.startswith(self.prefix)]
+        return np.isin(np.arange(len(self.new)), found) & ~self._alone
+
+    @cached_property
+    def _seen(self) -> dict[tuple[int, ...], tuple[int, ...]]:
+        return {}
+
+
+def ranges(ids: Iterable[int]) -> str:
+    """[0, 1, 2, 7] -> "0-2,7"."""
+    ends = list[list[int]]()
+    for i in ids:
+        if ends and i == ends[-1][1] + 1:
+            ends[-1][1] = i
+        else:
+            ends.append([i, i])
+    return ",".join(f"{a}-{b}" if a < b else f"{a}" for a, b in ends)
+
+
+def unranged(text: str) -> list[int]:
+    """What `ranges` wrote."""
+    ends = [part.partition("-") for part in text.split(",")]
+    return [i for a, _, b in ends for i in range(int(a), int(b or a) + 1)]
+
+
+def _truncated(tokens: Sequence[tuple[int, int]], frame: set[int], room: int) -> list[tuple[int, int]]:
+    """The tokens without the ends of the longest texts between the frame, as tokenizers do: "longest_first"."""
+    parts = list[list[tuple[int, int]]]([[]])
+    for token in tokens:
+        if token[0] in frame:
+            parts += [[token], []]
+        else:
+            parts[-1].append(token)
+    texts = sorted(range(0, len(parts), 2), key=lambda i: len(parts[i]))  # every other part is of the frame
+    left = max(room - len(parts) // 2, 0)
+    for position, i in enumerate(texts):
+        parts[i] = parts[i][: left // (len(texts) - position)]
+        left -= len(parts[i])
+    return [token for part in parts for token in part][:room]

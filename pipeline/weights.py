@@ -1,0 +1,142 @@
+"""A user's weights -> the module that they belong to: from files of many kinds, and with names wrapped in many ways."""
+
+import argparse
+import hashlib
+import io
+import json
+import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.errors import ConfigError, blame
+from pipeline.model import TorchModel
+from pipeline.state_dicts import BUILDER, few, fill, unwrapped
+from pipeline.use import nearest
+
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+WHOLE = ("model.safetensors", "pytorch_model.bin")
+SAFE = "Save module.state_dict() instead"
+UNSAFE = f"{SAFE}; or, where you trust who made it, do both: give its sha256 in `model:`, and --allow-unsafe-load"
+
+
+def load_weights(
+    model: TorchModel, path: Path, *, sha256: str | None = None, allow_unsafe_load: bool = False
+) -> list[str]:
+    """Load a state dict into a model that was just built; code in the file is never run unless that is allowed.
+
+    Args:
+        model: it is changed in place.
+        path: .safetensors; what torch.save wrote; an index.json of several such files; or a folder of Hugging Face.
+        sha256: of the file, in hex; it is compared before the file is opened.
+        allow_unsafe_load: unpickle what is more than tensors, which runs code of the file's; it needs the sha256 too.
+
+    Returns:
+        What there is to say of it, warnings and `Note`s.
+
+    Raises:
+        ConfigError: there is no such file, it is another than its sha256 says, it holds more than tensors, or its keys,
+            shapes or types do not fit.
+    """
+    where = f"model weights {path}"
+    said: list[str] = []
+    with blame(ConfigError, where, fix=BUILDER):
+        file = _file(path)
+        if sha256:
+            verify(file, sha256)
+        state = _read(file, sha256 if allow_unsafe_load else None, said)
+        fill(model.module, unwrapped(state, model.module, said), said)
+    return [type(text)(f"{where}: {text}") for text in said]
+
+
+def files_at(path: Path) -> list[Path]:
+    """The files that the weights at a path are in, such as all that an index.json names."""
+    file = _file(path)
+    if not file.name.endswith(".index.json"):
+        return [file]
+    names = dict.fromkeys(json.loads(file.read_text())["weight_map"].values())
+    return [file, *(file.parent / name for name in names)]
+
+
+def _file(path: Path) -> Path:
+    """The file that is meant by a path: itself, or in a folder the one that tells of its weights."""
+    if path.is_dir():
+        names = [name for name in (WHOLE[0], INDICES[0], WHOLE[1], INDICES[1]) if (path / name).is_file()]
+        if not names:
+            raise ConfigError("there are no weights in this folder", expected=f"one of {', '.join((*WHOLE, *INDICES))}")
+        return path / names[0]
+    if not path.is_file():
+        beside = sorted(p.name for p in path.parent.glob("*")) if path.parent.is_dir() else []
+        raise ConfigError(f"there is no such file{nearest(path.name, beside)}")
+    return path
+
+
+def verify(file: Path, sha256: str) -> None:
+    """Raises ConfigError where a file is another than its digest says, before anything opens it as what it is."""
+    if file.suffix == ".json":
+        raise ConfigError("`sha256` is of one file, and the weights are in several", fix="Leave `sha256` out")
+    with file.open("rb") as content:
+        _compare(hashlib.file_digest(content, "sha256").hexdigest(), sha256)
+
+
+def _compare(found: str, sha256: str) -> None:
+    if found != sha256.lower():
+        raise ConfigError(
+            f"its sha256 is {found}", expected=sha256.lower(), fix="Get the file again, or ask who has it"
+        )
+
+
+def _read(file: Path, trusted: str | None, said: list[str]) -> Any:
+    """What a file holds; with all that a pickle names where its digest is the one that is trusted."""
+    if file.suffix == ".json":
+        return _shards(file)
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    try:
+        return _tensors(file)
+    except pickle.UnpicklingError as error:
+        if trusted is None:
+            raise ConfigError("it holds more than tensors, or is damaged", fix=UNSAFE) from error
+    content = file.read_bytes()
+    _compare(hashlib.sha256(content).hexdigest(), trusted)  # of these very bytes
+    said.append("it was unpickled, as --allow-unsafe-load says: code that it names was run")
+    with _importing(file.parent):
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+
+
+def _tensors(file: Path) -> Any:
+    with torch.serialization.safe_globals([argparse.Namespace]):  # plain settings, as training scripts keep them
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _shards(index: Path) -> dict[str, Tensor]:
+    """The tensors of all files that an index.json of Hugging Face names."""
+    names = json.loads(index.read_text())["weight_map"]
+    state: dict[str, Tensor] = {}
+    for name in dict.fromkeys(names.values()):
+        if Path(name).name != name:
+            raise ConfigError(f"{index.name} names `{name}`", expected="files beside it")
+        file = _file(index.parent / name)
+        try:
+            state |= load_file(file) if file.suffix == ".safetensors" else _tensors(file)
+        except pickle.UnpicklingError as error:
+            raise ConfigError(f"{name} holds more than tensors, or is damaged", fix=SAFE) from error
+    if lost := [name for name in names if name not in state]:
+        raise ConfigError(f"{index.name} names tensors that none of its files has: {few(lost)}", fix="Get all of them")
+    return state
+
+
+@contextmanager
+def _importing(folder: Path) -> Iterator[None]:
+    """Let a pickle find the modules that lie beside it, as it did where it was made."""
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder.resolve()))

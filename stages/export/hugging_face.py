@@ -1,0 +1,161 @@
+"""What both ways through Optimum share: the library's own model inside a module, and its export to a folder."""
+
+import copy
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pipeline.deploy import slow_path
+from pipeline.errors import ConfigError, StageError, blame
+from pipeline.model import TorchModel
+from pipeline.seq2seq import hush
+from pipeline.stage import Outlook, Stage
+from pipeline.use import nearest
+
+LIBRARY = "transformers"
+LENGTH = 16
+"""Tokens that Optimum traces with by itself."""
+LEFT_OUT = ("_name_or_path", "_from_model_config", "transformers_version", "architectures", "torch_dtype", "dtype")
+"""Of a configuration: what differs from one machine to the next, or says nothing to a runtime."""
+
+
+def inner(module: nn.Module) -> nn.Module | None:
+    """The outermost transformers model in a module, or None."""
+    return next((part for part in module.modules() if _is_of_library(part)), None)
+
+
+def is_encoder_decoder(model: nn.Module) -> bool:
+    """Whether a transformers model has a decoder of its own that generates."""
+    return bool(getattr(model.config, "is_encoder_decoder", False))
+
+
+def expect(before: "tuple[Stage, ...]", outlook: Outlook, *, generates: bool) -> None:
+    """Raises ConfigError where the model at the start is known to go the other way, or is not of transformers.
+
+    A stage before that brings a student may make any model; then only the run can tell.
+    """
+    if not isinstance(outlook.model, TorchModel) or any("student" in type(stage).model_fields for stage in before):
+        return
+    found = inner(outlook.model.module)
+    if found is None:
+        raise ConfigError(**_no_model(outlook.model.module))
+    if is_encoder_decoder(found) != generates:
+        raise ConfigError(**_other_way(found))
+
+
+def library_model(model: TorchModel, *, generates: bool) -> Any:
+    """A copy of the transformers model in it, as one of the library's own class, since Optimum looks at the class.
+
+    A user's class that is derived from it may give other outputs; whoever exports compares them with the file's.
+
+    Raises:
+        StageError: there is none, or it goes the other way.
+    """
+    found = inner(model.module)
+    if found is None:
+        raise StageError(**_no_model(model.module))
+    if is_encoder_decoder(found) != generates:
+        raise StageError(**_other_way(found))
+    made = copy.deepcopy(found)
+    made.__class__ = next(kind for kind in type(found).__mro__ if _is_theirs(kind))
+    if made.__class__.__name__ == "PreTrainedModel":
+        expected = f"a class that is derived from one of {LIBRARY}, such as MarianMTModel"
+        raise StageError(f"`{type(found).__name__}` is an architecture of its own", expected=expected)
+    return made.eval()
+
+
+def export(made: Any, folder: Path, task: str | None, opset: int) -> None:
+    """Have Optimum write a model's graphs into a folder.
+
+    Args:
+        made: of the library's class.
+        folder: where they go.
+        task: as Optimum names it; None for that of the model's class.
+        opset: ONNX operator set.
+
+    Raises:
+        StageError: it cannot; says which weights are not as the configuration says, where there are any.
+    """
+    from optimum.exporters.onnx import onnx_export_from_model
+    from optimum.exporters.tasks import TasksManager
+
+    kind, names = made.config.model_type, misfits(made)
+    with _quiet(), blame(StageError, "Optimum's exporter", fix=_advice(names)):
+        try:
+            known = list(TasksManager.get_supported_tasks_for_model_type(kind, "onnx", library_name=LIBRARY))
+        except KeyError:
+            raise StageError(f"it does not know models of the type `{kind}`", fix="Use export.onnx") from None
+        if task is not None and task not in known:
+            raise StageError(f"it does not export `{kind}` for {task}{nearest(task, known)}", fix="Use export.onnx")
+        options = {"opset": opset, "do_validation": False, "no_post_process": True, "device": "cpu"}
+        onnx_export_from_model(made, folder, task=task, sequence_length=_traced_length(made), **options)
+
+
+def plain(config: Any) -> str:
+    """A configuration as JSON, the same on every machine."""
+    kept = {name: value for name, value in json.loads(config.to_json_string()).items() if name not in LEFT_OUT}
+    return json.dumps(kept, indent=2, sort_keys=True) + "\n"
+
+
+def misfits(made: Any) -> list[str]:
+    """Names of weights whose shapes are not those that the configuration says, as after pruning."""
+    import torch
+
+    with torch.device("meta"):
+        built = type(made)(copy.deepcopy(made.config))
+    said = {name: tuple(value.shape) for name, value in built.state_dict().items()}
+    return [name for name, value in made.state_dict().items() if said.get(name) != tuple(value.shape)]
+
+
+def _traced_length(made: Any) -> int:
+    """How long the texts are that the exporter traces with; a decoder with past sees one token more."""
+    positions = getattr(made.config, "max_position_embeddings", None) or LENGTH + 1
+    return int(max(2, min(LENGTH, positions - 1)))
+
+
+def _advice(names: list[str]) -> str:
+    if not names:
+        return "Use export.onnx, or a model that Optimum can export"
+    few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"Have the module's config say the sizes that it has; it differs in {few}"
+
+
+def _is_theirs(kind: type) -> bool:
+    """Whether the library itself has this class, and not one of the same name that was derived from it."""
+    inside = kind.__module__.startswith(f"{LIBRARY}.")
+    return inside and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind
+
+
+def _is_of_library(module: nn.Module) -> bool:
+    """By name, so that a module of another kind does not cost the import of the library."""
+    kinds = type(module).__mro__
+    return any(kind.__name__ == "PreTrainedModel" and kind.__module__.startswith(f"{LIBRARY}.") for kind in kinds)
+
+
+def _no_model(module: nn.Module) -> dict[str, str]:
+    return {
+        "found": f"there is no transformers model in `{type(module).__name__}`",
+        "expected": "a transformers PreTrainedModel, or a module around one",
+        "fix": "Use export.onnx, which takes any module",
+    }
+
+
+def _other_way(found: nn.Module) -> dict[str, str]:
+    both = is_encoder_decoder(found)
+    return {
+        "found": f"`{type(found).__name__}` is {'an encoder-decoder' if both else 'no encoder-decoder'}",
+        "expected": "an encoder" if both else "an encoder-decoder",
+        "fix": f"Use {'export.seq2seq' if both else 'export.optimum'}",
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with hush(), slow_path(), redirect_stdout(StringIO()):
+        yield

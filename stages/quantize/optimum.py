@@ -1,0 +1,132 @@
+"""Quantization through Optimum's ORTQuantizer: of one ONNX file, or of all graphs of an encoder-decoder."""
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+from pydantic import Field, JsonValue
+
+from pipeline.errors import StageError, blame
+from pipeline.model import Deployed, OnnxModel
+from pipeline.seq2seq import DECODER, ENCODER, GRAPHS, WITH_PAST, Seq2SeqOnnx, hush
+from pipeline.shared_weights import CONFIGS, save_together
+from pipeline.stage import Context, Outlook, Stage
+from stages.quantize.dynamic import quantizable, transpose_gemms
+from stages.quantize.onnx_tools import check_before, check_operators, quantize, quantized_graph, saturates
+from stages.quantize.tables import Tied
+
+Target = Literal["arm64", "avx2", "avx512", "avx512_vnni", "ppc64le"]
+ORDER = (DECODER, WITH_PAST, ENCODER)
+"""In which graphs are quantized: the decoder has the output layer that an embedding may be tied to."""
+REDUCIBLE = ("avx2", "avx512")  # those whose preset takes `reduce_range`; the others do not saturate
+
+
+def this_machine() -> Target:
+    """The name of Optimum's preset for the CPU here; that of x86 CPUs of 2013 and later where it is not known."""
+    machine = platform.machine().lower()
+    if machine in ("arm64", "aarch64"):
+        return "arm64"
+    if machine.startswith("ppc64"):
+        return "ppc64le"
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    if flags & {"avx512_vnni", "avx_vnni"}:
+        return "avx512_vnni"
+    return "avx512" if "avx512f" in flags else "avx2"
+
+
+class OptimumQuantization(Stage):
+    """An ONNX file, or an encoder-decoder's files, with 8-bit weights by Optimum's ORTQuantizer.
+
+    Choose it after export.seq2seq, where it takes every graph, or to have Optimum's presets for a CPU. Activations are
+    measured at run time, so no calibration data is needed.
+
+    Example:
+        - {use: quantize.optimum, target: avx512_vnni}
+    """
+
+    target: Target = Field(
+        default_factory=this_machine,
+        description="Optimum's preset of the CPU that runs it; this machine's unless given",
+    )
+    operators: tuple[str, ...] = Field(
+        ("MatMul", "Gemm", "Gather"),
+        min_length=1,
+        description="ONNX operators to quantize, of those with constant weights; Gather is an embedding's",
+    )
+    per_channel: bool = Field(True, description="a scale for each output channel instead of one for each weight")
+    reduce_range: bool = Field(False, description="7-bit weights, against saturation; for avx2 and avx512 alone")
+
+    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
+        """Refuse unknown operators; warn of what a preset does not heed."""
+        check_before(before)
+        check_operators(self.operators, quantizable())
+        if self.reduce_range and self.target not in REDUCIBLE:
+            yield f"`reduce_range` does nothing for {self.target}, whose sums do not saturate"
+        if self.target != "avx2" and not self.reduce_range and saturates():
+            yield f"this CPU has no VNNI, so what is made for {self.target} loses accuracy here that it has there"
+
+    def run(self, model: Deployed, ctx: Context) -> Deployed:
+        """The quantized files. Raises StageError where no node of a graph was quantized."""
+        if isinstance(model, Seq2SeqOnnx):
+            return self._all(model, ctx)
+        return quantize(model, ctx, self.operators, (), partial(self._quantize, tied=Tied()))
+
+    def _all(self, model: Seq2SeqOnnx, ctx: Context) -> Seq2SeqOnnx:
+        protos: dict[str, onnx.ModelProto] = {}
+        counts: dict[str, JsonValue] = {}
+        quantizer = partial(self._quantize, tied=Tied())
+        for name in ORDER:
+            part = OnnxModel(model.path / f"{name}.onnx", {})
+            with blame(StageError, part.path.name):
+                protos[name], done, left = quantized_graph(part, ctx, self.operators, (), quantizer)
+            counts[name] = {"quantized": {**done}, "fp32": {**left}}
+        made = Seq2SeqOnnx(ctx.directory / "quantized", model.example)
+        save_together({name: protos[name] for name in GRAPHS}, made.path)
+        for name in CONFIGS:
+            (made.path / name).write_bytes((model.path / name).read_bytes())
+        ctx.report("quantization", {"target": self.target, "graphs": counts, "bytes": _bytes(model, made)})
+        return made
+
+    def _quantize(self, graph: onnx.GraphProto, source: Path, target: Path, external: bool, *, tied: Tied) -> None:
+        from transformers import PretrainedConfig
+
+        with hush():
+            from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
+
+            proto = transpose_gemms(onnx.load(source))
+            onnx.save(proto, source, save_as_external_data=external)
+            apart = tied.nodes(proto.graph) if "Gather" in self.operators else []
+            reduced = {"reduce_range": self.reduce_range} if self.target in REDUCIBLE else {}
+            given: dict[str, Any] = {
+                "is_static": False,
+                "per_channel": self.per_channel,
+                "operators_to_quantize": sorted({"MatMul" if name == "Gemm" else name for name in self.operators}),
+                "nodes_to_exclude": [*products_of_activations(proto.graph), *apart],
+            }
+            preset = getattr(AutoQuantizationConfig, self.target)(**given, **reduced)
+            # With a configuration of its own it looks for none.
+            made = ORTQuantizer(source, config=PretrainedConfig())
+            made.quantize(preset, target.parent, file_suffix="optimum", use_external_data_format=external)
+        after = onnx.load(source.with_name(f"{source.stem}_optimum.onnx"))
+        if apart:
+            tied.share(proto.graph, after.graph)
+        onnx.save(after, target, save_as_external_data=external)
+
+
+def products_of_activations(graph: onnx.GraphProto) -> list[str]:
+    """Names of MatMuls of two activations, as in attention: quantizing these saves no byte, and ORTQuantizer would."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] not in weights]
+
+
+def _bytes(before: Seq2SeqOnnx, after: Seq2SeqOnnx) -> JsonValue:
+    """Of each file, before and after."""
+    sizes: Mapping[str, JsonValue] = {
+        old.name: {"before": old.stat().st_size, "after": new.stat().st_size}
+        for old, new in zip(before.files(), after.files(), strict=True)
+    }
+    return {**sizes}
