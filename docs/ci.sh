@@ -17,6 +17,7 @@ case $code in
   3) said="a stage failed" ;;
   4) said="disk or memory ran out" ;;
   5) said="too few test examples to tell" ;;
+  6) said="an ONNX file from outside crashed" ;;
   7) said="MLflow is down" ;;
   75) said="another run held a lock for too long" ;;
   130 | 143) said="interrupted" ;;

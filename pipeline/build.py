@@ -25,6 +25,9 @@ Chain = tuple[tuple[str, Stage], ...]
 
 UNSAFE_ALLOWED = "--allow-unsafe-load was given: weights with the sha256 of `model:` may run code of theirs"
 
+FOLDERS = ("data", "tokenizer", "name")
+"""Arguments of a built-in task or model that may name a folder."""
+
 
 @dataclass(frozen=True)
 class Built:
@@ -132,10 +135,19 @@ def build_task(reference: Reference) -> Task:
     where = f"task ({reference.use})"
     with blame(ConfigError, where):
         function = find(reference.use, reference.folder, package="pipeline.tasks", attribute="task")
-        task = function(**reference.arguments)
+        task = function(**located(reference))
     if not isinstance(task, Task):
         raise ConfigError(f"it gave {type(task).__name__}", where=where, expected="a pipeline.task.Task")
     return task
+
+
+def located(reference: Reference) -> dict[str, Any]:
+    """Its arguments; of what is built in, folders that lie beside the pipeline file by their whole path."""
+    if not is_built_in(reference.use):
+        return reference.arguments
+    folders = {key: reference.folder / str(reference.arguments.get(key) or "") for key in FOLDERS}
+    there = {key: str(path) for key, path in folders.items() if path != reference.folder and path.is_dir()}
+    return reference.arguments | there
 
 
 def start_model(
@@ -167,7 +179,7 @@ def build_model(source: ModelSource, task: Task) -> tuple[TorchModel, list[str],
     with blame(ConfigError, f"model ({source.use})"):
         if is_built_in(source.use):
             fit = find(source.use, source.folder, package="pipeline.tasks", attribute="model")
-            start = fit(task, example, **source.arguments)
+            start = fit(task, example, **located(reference))
             return start.model, [*map(Note, start.notes)], start.trained
         return TorchModel.build(reference, example, task.axes), [], False
 

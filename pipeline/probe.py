@@ -49,7 +49,7 @@ def probe(task: Task) -> dict[str, Sighting]:
                 f"{len(shared)} of {len(seen[name].hashes)} {name} examples are also in test (test {pairs})",
                 where="task",
                 expected="no example of test in another split",
-                fix=f"Leave them out of {name}, for example with Split.select",
+                fix=f"Leave them out of {name}, by Split.select, or `overlap: drop` of the task huggingface",
             )
     return seen
 

@@ -27,7 +27,7 @@ def located(what: str, name: str, kind: Kind, folders: Sequence[Path]) -> Findin
         folders: from which a path may go.
     """
     label = f"{what}: {name}"
-    there = next((folder / name for folder in folders if (folder / Path(name).expanduser()).exists()), None)
+    there = next((folder / name for folder in folders if (folder / name).exists()), None)
     if there is not None:
         return Finding(CONCERN, label, "ok", f"{there.resolve()} is here")
     if not could_be_name(name):

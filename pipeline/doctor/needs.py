@@ -17,12 +17,15 @@ FILES = ("weights", "saved", "onnx")
 """Keys, anywhere in a config, that name a file or a folder beside it."""
 
 DATA: dict[str, tuple[tuple[str, Kind], ...]] = {
-    "task": (("data", "datasets"), ("path", "datasets"), ("tokenizer", "models")),
+    "task": (("data", "datasets"), ("tokenizer", "models")),
     "model": (("name", "models"),),
 }
-"""Arguments of a task and a model that name a folder, or what is on the hub."""
+"""Arguments of the built-in task and model that name a folder, or what is on the hub."""
 
-AUDIO = "soundfile"
+OWN_DATA: tuple[tuple[str, Kind], ...] = (("path", "datasets"),)
+"""Arguments of a user's task that do so by custom; other names may mean anything."""
+
+AUDIO, TIMM = "soundfile", "timm"
 
 
 def needs(path: Path, overrides: Sequence[str] = ()) -> list[Finding]:
@@ -108,12 +111,20 @@ def _inside(place: str, value: Any, folder: Path, builders: bool = True) -> Iter
 
 def _data(key: str, reference: Reference) -> Iterator[Finding]:
     """Folders and names on the hub; what decodes audio."""
-    for argument, kind in DATA[key]:
+    ours = reference.use == "huggingface"
+    for argument, kind in DATA[key] if ours else OWN_DATA if key == "task" else ():
         name = reference.arguments.get(argument)
         if isinstance(name, str) and name:
             yield located(f"{key}.{argument}", name, kind, (reference.folder, Path.cwd()))
     if "audio" in str(reference.arguments.get("kind", "")):
-        try:
-            source_of(f"{AUDIO}:read", reference.folder)
-        except Absent as error:
-            yield Finding(CONCERN, f"{key}.kind", "missing", f"{error}, which reads audio", install(AUDIO))
+        yield from _library(AUDIO, f"{key}.kind", "reads audio", reference.folder)
+    if reference.use.startswith("huggingface.timm"):
+        yield from _library(TIMM, f"{key}.use", "makes the model", reference.folder)
+
+
+def _library(name: str, place: str, does: str, folder: Path) -> Iterator[Finding]:
+    """A row where a library of an extra is not installed."""
+    try:
+        source_of(f"{name}:{name}", folder)
+    except Absent as error:
+        yield Finding(CONCERN, place, "missing", f"{error}, which {does}", install(name))

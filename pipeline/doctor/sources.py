@@ -31,7 +31,7 @@ def source_of(use: str, folder: Path, package: str = "") -> Path | None:
             raise Absent(f"there is no file {path}{nearest(path.name, [p.name for p in path.parent.glob('*.py')])}")
         return path
     if package and not attribute:
-        if name not in built_in(package):
+        if not _is_module(f"{package}.{name}"):
             raise Absent(f"there is no module `{package}.{name}`{nearest(name, built_in(package))}")
         return _file(f"{package}.{name}")
     top = name.partition(".")[0]
@@ -94,6 +94,13 @@ def _file(name: str) -> Path | None:
     if spec is None:
         raise Absent(f"there is no module `{name}`")
     return Path(spec.origin) if spec.origin else None
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _installed(top: str) -> bool:

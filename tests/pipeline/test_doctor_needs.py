@@ -1,5 +1,6 @@
 """What `shrink doctor CONFIG` finds missing, and that it runs nothing of what the config names."""
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -135,3 +136,24 @@ def test_audio_needs_what_reads_it(project: Make, monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.setattr("pipeline.doctor.needs.AUDIO", "no_such_reader")
     assert set(missing(path)) == {"task.kind"}
+
+
+HUB = """
+task: {use: huggingface, data: texts, tokenizer: texts}
+model: {use: huggingface.timm, name: resnet18}
+stages: [{use: export.onnx}]
+"""
+
+
+def test_what_is_built_in_is_there_and_a_name_is_not_taken_for_one_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "chain.yaml").write_text(HUB)
+    (tmp_path / "texts").mkdir()
+    found = {row.name: row.state for row in needs(tmp_path / "chain.yaml")}
+    assert found.pop("model.use", "ok") == ("ok" if importlib.util.find_spec("timm") else "missing")
+    assert set(found.values()) == {"ok"}
+    assert {"task: huggingface", "model: huggingface.timm", "task.data: texts"} <= set(found)
+    (tmp_path / "chain.yaml").write_text(HUB.replace("huggingface.timm", "huggingface.nothing"))
+    assert "model: huggingface.nothing" in missing(tmp_path / "chain.yaml")

@@ -60,6 +60,9 @@ class Audio(Settings):
             raise ValueError("`hop` and `window` of a sample and of two at least")
         if self.samples <= round(self.window * self.sampling_rate) // 2:
             raise ValueError("`seconds` longer than half a window")
+        width = round(self.window * self.sampling_rate)
+        if not mel_bands(width, self.mels, self.sampling_rate, self.low, high).sum(1).all():
+            raise ValueError(f"fewer than {self.mels} `mels`, or a longer `window`: in some bands no frequency falls")
         return self
 
     @property

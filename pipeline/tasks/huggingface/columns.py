@@ -131,7 +131,9 @@ def _targets(kind: Kind, types: Types, settings: Settings) -> list[str]:
 
 
 def _texts(types: Types) -> list[str]:
-    return [n for n, t in types.items() if t == "text" and n not in (*NUMBERING, *TARGETS)]
+    """The columns of texts; one such as `label_text` tells the label in words, and is none to read."""
+    texts = [name for name, type_ in types.items() if type_ == "text" and name not in (*NUMBERING, *TARGETS)]
+    return [name for name in texts if not any(name.startswith(f"{t}_") or name.endswith(f"_{t}") for t in TARGETS)]
 
 
 def _inputs(kind: Kind, types: Types, settings: Settings) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ from pipeline.tasks.huggingface.source import Parts
 
 PIXELS = "pixel_values"
 MODES = {"grey": "L", "rgb": "RGB"}
-GREY = ("1", "L", "LA", "I", "I;16", "F")
+GREY = ("1", "L", "LA")
+DEEP = ("I", "F")  # how the modes begin that have more than 8 bits a channel
 
 Numbers = tuple[float, ...]
 Color = Literal["grey", "rgb"]
@@ -62,7 +63,7 @@ def classification(parts: Parts, columns: Columns, settings: Images) -> DatasetT
     if min(settings.std) <= 0:
         raise ConfigError(f"`std` is {list(settings.std)}", expected="numbers above zero")
     size = settings.image_size or (first.height, first.width)
-    encode = EncodeImages(column, target, size, color, resize=settings.image_size is not None)
+    encode = EncodeImages(column, target, size, color, settings.image_size is not None, settings.color is None)
     read = ReadImage((channels, *size), settings.scale, settings.mean, settings.std)
     found = data(encoded_parts(parts, encode, read), settings)
     plain = settings.mean == (0.0,) and settings.std == (1.0,)
@@ -99,6 +100,7 @@ class EncodeImages:
     size: tuple[int, int]
     color: Color
     resize: bool
+    guessed: bool = False
     batch: int = 100
 
     @property
@@ -109,7 +111,7 @@ class EncodeImages:
     @property
     def key(self) -> Any:
         """What tells it apart."""
-        return [self.column, self.target.key, self.size, self.color, self.resize]
+        return [self.column, self.target.key, self.size, self.color, self.resize, self.guessed]
 
     def features(self) -> dict[str, Any]:
         """What is kept."""
@@ -127,6 +129,11 @@ class EncodeImages:
 
         if image is None:
             raise ConfigError(f"a row has no image in `{self.column}`", fix="Leave such rows out of the dataset")
+        if image.mode.startswith(DEEP):
+            found = f"an image has the mode {image.mode}, of more than 8 bits a channel"
+            raise ConfigError(found, expected="8 bits a channel", fix="Convert the images first")
+        if self.guessed and self.color == "grey" and image.mode not in GREY:
+            raise ConfigError("the first image is grey, and others have colours", fix="Set `color`, grey or rgb")
         height, width = self.size
         if self.resize:
             image = image.convert(MODES[self.color]).resize((width, height), Image.Resampling.BILINEAR)

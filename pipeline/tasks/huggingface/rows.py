@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, blame
 from pipeline.model import Inputs
-from pipeline.tasks.huggingface.source import Parts, code, fingerprint, quiet
+from pipeline.tasks.huggingface.source import Parts, code, fingerprint, kept_in, quiet
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -93,6 +93,7 @@ def encoded(rows: "Dataset", encode: Encode, where: str) -> "Dataset":
             remove_columns=given.column_names,
             features=Features(encode.features()),
             new_fingerprint=name,
+            cache_file_name=str(kept_in() / f"rows-{name}.arrow"),  # and not in the folder of the data
         )
 
 

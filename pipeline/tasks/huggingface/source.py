@@ -157,6 +157,10 @@ def _stream(settings: Settings) -> dict[str, Any]:
     """A function for each part that reads at most so many rows into a file."""
     from datasets import load_dataset_builder
 
+    if (Path(settings.data) / "dataset_dict.json").is_file():
+        raise ConfigError(
+            f"{settings.data} is one that save_to_disk wrote, which is mapped", fix="Leave out `streaming`"
+        )
     builder = load_dataset_builder(settings.data, settings.config, revision=settings.revision)
     parts = builder.as_streaming_dataset()
     known = (settings.data, builder.config_id, builder.hash)

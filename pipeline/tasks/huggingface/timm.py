@@ -13,6 +13,8 @@ from pipeline.use import Reference
 
 NETWORK = "pipeline.tasks.huggingface.timm:network"
 FILE = "model.safetensors"
+READING = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+"""Arguments of timm's by which it reads files itself, pickles too."""
 
 
 def network(name: str, **arguments: Any) -> nn.Module:
@@ -23,8 +25,12 @@ def network(name: str, **arguments: Any) -> nn.Module:
         arguments: of timm's `create_model`, such as `num_classes` and `in_chans`.
 
     Raises:
-        ConfigError: timm is not installed.
+        ConfigError: timm is not installed, or an argument would have it read weights.
     """
+    if ":" in name or (reads := READING & arguments.keys()):
+        found = f"`name` is {name}" if ":" in name else f"there is no key `{min(reads)}`"
+        fix = "Give a name of timm.list_models(), and the weights by `pretrained:` or `weights:`"
+        raise ConfigError(found, fix=fix)
     try:
         import timm
     except ImportError as error:

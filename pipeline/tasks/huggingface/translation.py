@@ -233,6 +233,8 @@ class AsTarget:
             StageError: the sequence is empty.
         """
         labels = ids[1:] if ids[:1].tolist() == [self.marks.start] else ids
+        if self.marks.pad != self.marks.end:
+            labels = labels[labels != self.marks.pad]
         ends = (labels == self.marks.end).nonzero()
         labels = (labels[: int(ends[0]) + 1] if len(ends) else labels)[: self.marks.longest]
         if not len(labels):

@@ -121,6 +121,7 @@ def test_a_file_that_is_no_sound_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         ({"high": 5000}, r"low < high <= 4000"),
         ({"mean": 1.0}, r"both `mean` and `std`"),
         ({"seconds": 0.01}, r"longer than half a window"),
+        ({"mels": 80}, r"fewer than 80 `mels`"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(folder: str, arguments: dict[str, float], message: str) -> None:

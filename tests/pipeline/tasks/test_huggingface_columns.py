@@ -27,6 +27,7 @@ def asked(**arguments: Any) -> Settings:
         ({"text": "text", "label": "integer"}, "text_classification", Columns(("text",), "label")),
         ({"text": "text", "label": "text"}, "text_classification", Columns(("text",), "label")),
         (TWO | {"label": "class"}, "text_classification", Columns(("sentence1", "sentence2"), "label")),
+        (ONE | {"label_text": "text"}, "text_classification", Columns(("text",), "label")),  # it would tell the label
         ({"text": "text", "stars": "real"}, "text_regression", Columns(("text",), "stars")),
         ({"image": "image", "fine": "class"}, "image_classification", Columns(("image",), "fine")),
         ({"audio": "audio", "label": "class"}, "audio_classification", Columns(("audio",), "label")),

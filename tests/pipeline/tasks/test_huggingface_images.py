@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pillow
 
 from pipeline.errors import ConfigError
@@ -56,6 +57,24 @@ def test_grey_images_stay_grey(tmp_path: Path) -> None:
     rows = sets.images(20).map(lambda row: {"image": row["image"].convert("L")})
     found = task(data=sets.write(tmp_path / "grey", train=rows))
     assert found.train[0][0]["pixel_values"].shape == (1, 12, 12)
+
+
+def test_a_grey_image_in_front_does_not_take_the_others_colours(tmp_path: Path) -> None:
+    rows = sets.images(20).map(lambda row, i: {"image": row["image"].convert("L" if i == 0 else "RGB")}, True)
+    folder = sets.write(tmp_path / "mixed", train=rows)
+    with pytest.raises(ConfigError, match=r"the first image is grey, and others have colours\. Set `color`"):
+        task(data=folder)
+    assert task(data=folder, color="grey").train[0][0]["pixel_values"].shape == (1, 12, 12)
+
+
+def test_images_of_more_than_8_bits_are_refused(tmp_path: Path) -> None:
+    deep = [Pillow.fromarray(np.full((12, 12), 1000 + i, np.uint16)) for i in range(20)]
+    rows = Dataset.from_dict(
+        {"image": deep, "label": [i % 2 for i in range(20)]},
+        Features({"image": Image(), "label": ClassLabel(num_classes=2)}),
+    )
+    with pytest.raises(ConfigError, match=r"an image has the mode I;16, of more than 8 bits"):
+        task(data=sets.write(tmp_path / "deep", train=rows))
 
 
 def test_images_of_different_sizes_need_one(tmp_path: Path) -> None:

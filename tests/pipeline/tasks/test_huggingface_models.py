@@ -188,6 +188,16 @@ def test_a_chain_is_told_of_notes_and_warned_of_an_untrained_model_alone(saved: 
         assert "validation is 10% of `train`, drawn with seed 0" in built.notes
 
 
+def test_folders_beside_the_pipeline_file_are_found_from_anywhere(saved: Path, tmp_path: Path) -> None:
+    sets.write(tmp_path / "texts", **sets.split(sets.texts(60), train=50, test=10))
+    shutil.copytree(saved, tmp_path / "net")
+    data = {"use": "huggingface", "data": "texts", "vocabulary": SIZE, "folder": tmp_path}
+    source = {"use": "huggingface", "name": "net", "folder": tmp_path}
+    built = build(PipelineConfig.model_validate({**CONFIG, "task": data, "model": source, "folder": tmp_path}))
+    assert len(built.task.test) == 10
+    assert not any("the model is untrained" in warning for warning in built.warnings)
+
+
 class Small(nn.Module):
     """What timm's stub makes."""
 
@@ -211,6 +221,13 @@ def test_timm_is_an_extra(images: DatasetTask, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ConfigError, match=r"timm cannot be imported.*pip install 'shrinkline\[timm\]'"):
         timm.model(images, example_inputs(images.train), name="resnet18")
+
+
+@pytest.mark.parametrize("arguments", [{"checkpoint_path": "x.pth"}, {"name": "hf-hub:someone/else"}])
+def test_timm_itself_reads_no_files(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ConfigError, match=r"the weights by `pretrained:` or `weights:`"):
+        timm.network(**{"name": "resnet18", **arguments})
 
 
 def test_timms_weights_are_read_once_and_fit_but_for_the_head(

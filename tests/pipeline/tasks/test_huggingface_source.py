@@ -9,6 +9,7 @@ import pytest
 from datasets import Dataset
 
 from pipeline.errors import ConfigError
+from pipeline.tasks.huggingface import task
 from pipeline.tasks.huggingface.settings import Settings
 from pipeline.tasks.huggingface.source import Parts, read, roles
 from tests import sets
@@ -120,6 +121,11 @@ def test_what_was_saved_to_disk_is_read_too(tmp_path: Path) -> None:
 
     DatasetDict(sets.split(sets.texts(30), train=20, test=10)).save_to_disk(tmp_path / "saved")
     assert sizes(read(asked(data=str(tmp_path / "saved")))) == (18, 2, 10)
+    before = sorted(tmp_path.rglob("*"))
+    task(data=str(tmp_path / "saved"), vocabulary=60)
+    assert sorted(tmp_path.rglob("*")) == before  # what is made of them lies elsewhere
+    with pytest.raises(ConfigError, match=r"is one that save_to_disk wrote.*Leave out `streaming`"):
+        read(asked(data=str(tmp_path / "saved"), streaming=True))
 
 
 def test_a_dataset_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:

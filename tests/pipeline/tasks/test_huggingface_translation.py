@@ -13,7 +13,7 @@ from pipeline.model import TorchModel
 from pipeline.probe import example_inputs
 from pipeline.tasks.huggingface import model, task
 from pipeline.tasks.huggingface.made import DatasetTask
-from pipeline.tasks.huggingface.translation import TokenCrossEntropy
+from pipeline.tasks.huggingface.translation import AsTarget, Marks, TokenCrossEntropy
 from stages.generation import beam_search
 from tests import sets
 
@@ -118,6 +118,13 @@ def test_a_generated_sequence_becomes_a_target(found: DatasetTask) -> None:
     assert len(cut) == LONGEST
     with pytest.raises(StageError, match=r"a generated sequence is empty"):
         found.as_target(found.train[0][0], torch.tensor([start]))
+
+
+def test_where_the_start_is_the_end_padding_is_no_target() -> None:
+    as_target = AsTarget(Marks(start=2, end=2, pad=1, longest=8))
+    assert as_target({}, torch.tensor([2, 5, 2, 1, 1]))[1].tolist() == [5, 2]
+    with pytest.raises(StageError, match=r"a generated sequence is empty"):
+        as_target({}, torch.tensor([2, 1, 1]))
 
 
 def test_a_model_that_begins_otherwise_is_refused(found: DatasetTask) -> None:
