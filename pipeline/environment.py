@@ -22,6 +22,8 @@ LIBRARIES = (
     "datasets",
     "optimum",
     "optimum-onnx",
+    "sacrebleu",
+    "scipy",
     "mlflow",
     "numpy",
 )

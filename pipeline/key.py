@@ -23,6 +23,7 @@ from pipeline import deploy
 from pipeline.build import Built
 from pipeline.environment import LIBRARIES, host
 from pipeline.stage import Stage
+from pipeline.tokenizer import canonical
 from pipeline.use import Reference
 from pipeline.weights import files_at
 
@@ -54,6 +55,7 @@ class Keys:
         for _, stage in (*built.baseline, *built.stages):
             self._code(stage)
         self._task()
+        self.tokenizer = hashlib.sha256((canonical(built.task.tokenizer) or "").encode()).hexdigest()
 
     def stage(self, stage: Stage, use: str, model: Parts, baseline: Parts | None) -> Parts:
         """What the result of a stage depends on.
@@ -128,6 +130,7 @@ class Keys:
             "model": model,
             "task": self._task(),
             "data": {name: self.built.data[name].digest for name in splits},
+            "tokenizer": self.tokenizer,
             "versions": self.versions,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
         }

@@ -193,6 +193,10 @@ class OnnxModel:
         if self.outside:
             check(self.path)  # what its data are copied from lies inside its folder
         graph, *data = self.files()
+        own = {"model.onnx", "model.json", "example.safetensors", VOCABULARY}
+        if taken := own & {str(file.relative_to(self.path.parent)) for file in data}:
+            fix = "Give its external data another name"
+            raise ConfigError(f"its data lie in a file called {min(taken)}", where=str(self.path), fix=fix)
         shutil.copyfile(graph, directory / "model.onnx")
         for file in data:  # where the graph looks for them
             place = directory / file.relative_to(self.path.parent)

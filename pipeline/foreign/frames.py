@@ -13,6 +13,8 @@ Arrays = Mapping[str, Array]
 
 LENGTH = 8  # bytes of the number that a message begins with
 LONGEST_HEADER = 2**24
+MOST_AXES = 64
+LONGEST_AXIS = 2**48
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "complex64", "complex128"),
@@ -55,11 +57,11 @@ def unpack(read: Callable[[int], bytearray], most_bytes: int) -> tuple[dict[str,
         content = json.loads(bytes(read(size)))
         head = dict(content["head"])
         told = [(str(name), str(dtype), [int(n) for n in shape]) for name, dtype, shape in content["arrays"]]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise FrameError("a header that is none") from error
     arrays = {}
     for name, dtype, shape in told:
-        if dtype not in DTYPES or any(n < 0 for n in shape):
+        if dtype not in DTYPES or len(shape) > MOST_AXES or any(not 0 <= n <= LONGEST_AXIS for n in shape):
             raise FrameError(f"an array of {dtype} {shape}")
         needed = prod(shape) * np.dtype(dtype).itemsize
         most_bytes -= needed

@@ -24,6 +24,7 @@ SECONDS = 300.0
 PATIENCE = 5.0  # seconds to end
 LAST = 2_000  # characters of what it wrote before it ended
 ANSWER = 2**34  # bytes of one answer at most
+AT_ONCE = 2**24
 
 # Of a child's environment, what Python and its libraries need; tokens and passwords stay here.
 NEEDED = ("PATH", "PYTHON", "LD_", "DYLD_", "LANG", "LC_", "OMP_", "TMP", "TEMP", "HOME", "VIRTUAL_ENV", "CONDA")
@@ -70,7 +71,8 @@ class Child:
 
     def __init__(self, path: Path, *, optimize: bool = True, limits: Limits = DEFAULT) -> None:
         self.path, self.limits = path, limits
-        memory = limits.memory or max(LEAST_MEMORY, TIMES_THE_FILE * check(path, limits.memory).size_bytes)
+        size = check(path, limits.memory).size_bytes
+        memory = limits.memory or max(LEAST_MEMORY, TIMES_THE_FILE * size)
         self.said = tempfile.TemporaryFile()  # noqa: SIM115  # not a pipe: nobody would read it while we wait
         self.process = _started(memory, self.said)
         self._end = weakref.finalize(self, _ended, self.process, self.said, os.getpid())
@@ -106,14 +108,13 @@ class Child:
             view = view[_file(self.process.stdin).write(view) or 0 :]
 
     def _read(self, count: int, until: float) -> bytearray:
-        found = bytearray(count)
-        view = memoryview(found)
-        while view:
-            self._wait(_file(self.process.stdout), select.POLLIN, until)
-            got = os.readv(_file(self.process.stdout).fileno(), [view])
+        found, stream = bytearray(), _file(self.process.stdout)
+        while len(found) < count:  # memory is taken as bytes come, not on its word
+            self._wait(stream, select.POLLIN, until)
+            got = os.read(stream.fileno(), min(count - len(found), AT_ONCE))
             if not got:
                 raise self._gone()
-            view = view[got:]
+            found += got
         return found
 
     def _wait(self, stream: IO[bytes], event: int, until: float) -> None:

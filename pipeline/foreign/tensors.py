@@ -14,8 +14,23 @@ BITS = {
 """Of a value, by its type in TensorProto.DataType; a text, type 8, has no size of its own."""
 TEXT = 8
 PAIRS = (14, 15)  # complex numbers: two values each
-DIMS, DTYPE, FLOATS, INT32S, TEXTS, INT64S, NAME, RAW, DOUBLES, UINT64S, EXTERNAL = 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 13
+DIMS, DTYPE, FLOATS, INT32S, TEXTS, INT64S, NAME, RAW, DOUBLES, UINT64S, EXTERNAL, LOCATION = (
+    1,
+    2,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11,
+    13,
+    14,
+)
 MOST_DIGITS = 18
+MOST_AXES = 64
+IS_EXTERNAL = 1  # of a tensor's data_location
 
 
 class Tensors:
@@ -43,12 +58,16 @@ class Tensors:
         last = {part.number: part for part in found}  # the one that counts, as for protobuf
         name = text(data, last[NAME]) if NAME in last else ""
         kind = last[DTYPE].value if DTYPE in last else 0
+        if sum(count_varints(data, part) for part in found if part.number == DIMS) > MOST_AXES:
+            raise DamagedError(f"the tensor `{name}` has more than {MOST_AXES} axes")
         dims = [size for part in found if part.number == DIMS for size in varints(data, part)]
         if kind not in BITS and kind != TEXT:
             raise DamagedError(f"the tensor `{name}` has the type {kind}")
         if any(size >= 2**63 for size in dims):
             raise DamagedError(f"the tensor `{name}` has a negative size")
         outside = dict(self._entry(part) for part in found if part.number == EXTERNAL)
+        if bool(outside) != (LOCATION in last and last[LOCATION].value == IS_EXTERNAL) or (outside and RAW in last):
+            raise DamagedError(f"the tensor `{name}` does not say clearly whether its data lie outside")
         if outside:
             self._look(name, outside, (prod(dims) * BITS.get(kind, 0) + 7) // 8)
         else:

@@ -183,7 +183,9 @@ def compare(model: Evaluation, baseline: Evaluation, *, logits: bool, seed: int 
     kept = retention(ours, theirs, seed)
     found: dict[str, Any] = {
         "retention": kept,
-        "retention_reason": None if kept else "scores are not on a ratio scale: not all above zero; see the drop",
+        "retention_reason": None
+        if kept
+        else "scores are not on a ratio scale: not all, or too few, are above zero; see the drop",
         "drop": drop(ours, theirs, seed),
         "agreement": agreement(model.predictions, baseline.predictions, logits),
         **_on_metrics(model.resampled, baseline.resampled),

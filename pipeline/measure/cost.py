@@ -110,7 +110,10 @@ def _seen_shapes(proto: onnx.ModelProto, model: OnnxModel, names: list[str]) -> 
         place = Path(folder) / "model.onnx"
         onnx.save(proto, place, save_as_external_data=proto.ByteSize() > EXTERNAL_DATA_BYTES)
         one = {name: value[:1] for name, value in model.feed(model.example).items()}
-        seen = OnnxModel(place, one, optimize=False).predict(one)
+        outside = model.outside and model.outside._replace(inputs={}, outputs={})
+        inner = OnnxModel(place, one, optimize=False, outside=outside)
+        seen = inner.predict(one)
+        inner.close()
     return {name: list(seen[name].shape) for name in names}
 
 

@@ -158,7 +158,8 @@ def _counts(predictions: Tensor, targets: Tensor) -> tuple[Numbers, Numbers, Num
         raise ConfigError(f"targets are {kind(targets)}", expected="class numbers, of the shape of the predictions")
     counted = targets >= 0
     ours, theirs = found[counted].long().numpy(), targets[counted].long().numpy()
-    ours = np.where(ours < 0, ours.max(initial=0) + 1, ours)  # padding where a class is wanted is wrong
+    # Padding where a class is wanted is wrong: it becomes a class that no target has.
+    ours = np.where(ours < 0, max(ours.max(initial=0), theirs.max(initial=0)) + 1, ours)
     classes = int(max(ours.max(initial=0), theirs.max(initial=0))) + 1
     counts = [np.bincount(values, minlength=classes) for values in (ours[ours == theirs], ours, theirs)]
     return counts[0].astype(float), counts[1].astype(float), counts[2].astype(float)

@@ -37,7 +37,8 @@ class OnnxExport(Stage):
         made = ctx.deployed(model) if self.opset == OPSET else None
         if isinstance(made, OnnxModel):  # measuring has made this very file already
             for file in made.files():
-                shutil.copyfile(file, path.with_name(file.name.replace(made.path.name, path.name)))
+                # The graph names its external data, if any: they keep their name.
+                shutil.copyfile(file, path if file == made.path else path.with_name(file.name))
             exported = replace(made, path=path)
         else:
             exported = deploy(model, path, self.opset)

@@ -234,7 +234,10 @@ def test_compare_counts_flips_against_the_baseline() -> None:
 def test_compare_leaves_out_what_means_nothing() -> None:
     found = compare(graded([-1.5, -2, -3]), graded([-1, -2, -2.5]), logits=False)
     assert found["retention"] is None
-    assert found["retention_reason"] == "scores are not on a ratio scale: not all above zero; see the drop"
+    assert (
+        found["retention_reason"]
+        == "scores are not on a ratio scale: not all, or too few, are above zero; see the drop"
+    )
     assert not {"flips", "mcnemar_p", "kl_mean", "kl_p99"} & set(found)
 
 

@@ -381,3 +381,28 @@ def test_a_large_file_is_read_in_little_time(tmp_path: Path) -> None:
 def test_the_classifier_is_good(good: Path) -> None:
     onnx.checker.check_model(good, full_check=True)
     assert classifier(good) == good
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dims": [1] * 65}, r"more than 64 axes"),
+        ({"data_location": onnx.TensorProto.EXTERNAL}, r"does not say clearly whether its data lie outside"),
+        ({"external_data": [onnx.StringStringEntryProto(key="location", value="x")]}, r"does not say clearly"),
+    ],
+)
+def test_a_tensor_says_where_its_data_lie_and_has_few_axes(good: Path, change: dict[str, Any], message: str) -> None:
+    model = onnx.load(good)
+    model.graph.initializer.append(
+        onnx.TensorProto(**{"name": "w", "data_type": 1, "dims": [1], "raw_data": b"1234"} | change)
+    )
+    good.write_bytes(model.SerializeToString())
+    with pytest.raises(ConfigError, match=message):
+        check(good)
+
+
+def test_code_for_a_device_is_refused_whatever_it_is_called(tmp_path: Path) -> None:
+    node = helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", overload="v")
+    path = simple(tmp_path / "net.onnx", [node], {"x": (1, ["n"])}, {"y": (1, ["n"])})
+    with pytest.raises(ConfigError, match=r"custom operators: com\.microsoft::EPContext"):
+        check(path)

@@ -109,6 +109,16 @@ def test_what_takes_more_memory_than_allowed_is_stopped(tmp_path: Path, size: in
         child.run({"x": np.array([size])})
 
 
+def test_a_file_is_checked_whatever_the_limits_are(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    model = onnx.load(huge(path))
+    weight = onnx.TensorProto(name="w", data_type=FLOAT, dims=[4], raw_data=b"12")
+    model.graph.initializer.append(weight)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ConfigError, match="its shape promises 16"):
+        Child(path, limits=Limits(memory=4 * GIB))
+
+
 def endless(path: Path) -> Path:
     """Counts to 2**62."""
     ports = [helper.make_tensor_value_info(n, k, []) for n, k in (("i", 7), ("c", 9), ("s", 7), ("go", 9), ("t", 7))]

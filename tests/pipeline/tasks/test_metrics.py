@@ -141,3 +141,7 @@ def test_perplexity_without_tokens_is_no_number() -> None:
     assert math.isnan(perplexity(draw(2, 3), torch.full((2, 3), -100)))
     with pytest.raises(ConfigError, match=r"expected those of targets \(2, 3\)"):
         perplexity(draw(2, 4), torch.zeros(2, 3).long())
+
+
+def test_padding_is_never_right() -> None:
+    assert f1(torch.tensor([-100, 0]), torch.tensor([1, 0]), average="micro") == pytest.approx(0.5)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline import deploy as deployment
 from pipeline.deploy import OPSET
 from pipeline.errors import StageError
 from pipeline.model import OnnxModel, TorchModel
@@ -63,6 +65,17 @@ def test_the_file_of_the_stage_is_its_own(tiny: Make, context: Make) -> None:
     file = OnnxExport().run(model, replace(ctx, deployed=lambda _: measured))
     assert file.path == ctx.directory / "model.onnx"
     assert file.path.read_bytes() == measured.path.read_bytes()
+
+
+def test_weights_that_lie_beside_the_file_come_with_it(
+    tiny: Make, context: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(deployment, "EXTERNAL_DATA_BYTES", 1000)
+    model = tiny()
+    exported = OnnxExport().run(model, context(deployed=lambda given: deployment.deploy(given, tmp_path / "made.onnx")))
+    assert len(exported.files()) == 2
+    exported.save(tmp_path / "saved")
+    torch.testing.assert_close(OnnxModel.load(tmp_path / "saved").predict(model.example), model.predict(model.example))
 
 
 class Shifted:
