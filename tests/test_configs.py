@@ -120,7 +120,7 @@ def test_what_is_promised_is_said_of_a_strategy_that_is_there(config: Path) -> N
 
 
 @pytest.mark.slow
-def test_the_default_config_keeps_what_the_readme_promises(tmp_path: Path) -> None:
+def test_the_default_config_keeps_what_the_readme_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [
         sys.executable,
         "-m",
@@ -154,8 +154,11 @@ def test_the_default_config_keeps_what_the_readme_promises(tmp_path: Path) -> No
     assert set(children) == {"baseline", *(f"{s.position}-{s.name}" for s in record.stages)}
     trajectory = [point.value for point in client.get_metric_history(parent.info.run_id, "size_bytes")]
     assert trajectory == [record.baseline.size_bytes, *(s.size_bytes for s in record.stages)]
+    before = mlflow.get_tracking_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which the next line sets, and which is put back
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (logged,) = client.search_logged_models([experiment.experiment_id])
     loaded = mlflow.pyfunc.load_model(logged.model_uri)
+    mlflow.set_tracking_uri(before)
     outputs = loaded.predict({"input": np.zeros((3, 1, 8, 8), np.float32)})
     assert outputs["output"].shape == (3, 10)

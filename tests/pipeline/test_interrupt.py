@@ -303,9 +303,12 @@ def test_a_child_of_a_run_can_be_terminated_and_leaves_ctrl_c_to_its_parent() ->
 
 
 @pytest.mark.slow
-def test_a_real_process_is_killed_in_mlflow_until_its_run_is_resumed(folder: Path, whole: Record) -> None:
+def test_a_real_process_is_killed_in_mlflow_until_its_run_is_resumed(
+    folder: Path, whole: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow
 
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow's own setter leaves it behind
     (folder / "slow").write_text("0.5")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     command = subprocess.Popen(
