@@ -20,12 +20,14 @@ from pipeline.runner import run
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
 STRATEGIES = {config: names for config in CONFIGS if (names := Source(config).strategies())}
-LARGE = ("mnist", "multi30k")  # networks that take long, small as the run is
+QUICK = ("compress.yaml", "strategies.yaml", "minilm.yaml")  # of the tasks with small networks; the others are slow
+LARGE = ("mnist", "multi30k", "translation")
 CHAINS = [
     # The last strategy of a file has the most stages.
-    pytest.param(config, name, marks=[pytest.mark.slow] * (name != names[-1] or config.parent.name in LARGE))
+    pytest.param(config, name, marks=[] if is_quick and name == names[-1] else [pytest.mark.slow])
     for config in CONFIGS
     for names in [STRATEGIES.get(config, [None])]
+    for is_quick in [config.name in QUICK and config.parent.name not in LARGE]
     for name in names
 ]
 SMALL = {"epochs": 1, "steps": 1, "rounds": 2, "iterations": 20, "beams": 2}

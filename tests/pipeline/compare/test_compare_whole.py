@@ -148,6 +148,7 @@ def test_runs_of_one_chain_are_seeds_of_it_only_where_nothing_else_differs(strat
         compare_runs([made[0].folder, made[0].folder], runs=runs, track=False)
 
 
+@pytest.mark.slow
 def test_a_benchmark_before_the_end_times_the_model_that_comes_in_there(strategies: Make, tmp_path: Path) -> None:
     early = "  early:\n    - {use: fit.py}\n    - {use: benchmark.latency, rounds: 3, iterations: 10, warmup: 1}\n"
     file = strategies(early + "    - {use: export.onnx}\n    - {use: quantize.dynamic}\n", timed=False)
@@ -162,6 +163,7 @@ def test_a_benchmark_before_the_end_times_the_model_that_comes_in_there(strategi
     assert kept.stages[1].digest == kept.stages[0].digest
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_timed_keeps_its_figures_and_the_exit_code_tells(
     strategies: Make, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_every_kind_is_trained_exported_and_scored(kind: str, tmp_path: Path) ->
     assert stage.score == pytest.approx(record.baseline.score, abs=0.06)
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_a_chain_that_a_limit_makes_small(tmp_path: Path) -> None:
     stages = [
         {"use": "distill.logits", "student": {"shrink_of": "teacher", "intermediate_size": 8}, "epochs": 1},
