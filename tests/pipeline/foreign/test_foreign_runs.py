@@ -1,6 +1,7 @@
 """A chain that starts with an ONNX file, whole: run, planned, resumed, compared, packaged, logged, and stopped."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -41,8 +42,10 @@ DYNAMIC = CHAIN.replace("quantize.static", "quantize.dynamic")
 
 
 def shrink(*words: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command, with as many threads as the tests have: the number is part of what a result depends on."""
     command = [sys.executable, "-m", "pipeline", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.run(command, cwd=cwd, env=os.environ | threads, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
