@@ -5,10 +5,10 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from pipeline.errors import ConfigError, StageError
 from pipeline.measure.accuracy import mean_score
@@ -26,6 +26,8 @@ from stages.terms.labels import Labels
 from stages.terms.logits import LogitMethod
 from stages.terms.term import Schedule, Term
 from stages.training import train
+
+INCOMING = Teacher(use="incoming")
 
 
 class Grow(BaseModel):
@@ -56,6 +58,14 @@ class Distilling(TrainingSettings, Taught, Stage):
     control: bool = Field(default=False, description="also train the same student on labels alone, as many steps")
     seeds: int = Field(default=1, gt=0, description="trainings with different seeds, for mean and deviation")
 
+    @model_validator(mode="after")
+    def _another_teaches(self) -> Self:
+        if self.student.use == "incoming" and any(one.use == "incoming" for one in self.masters_of()):
+            raise ValueError("the model that comes in would be its own teacher: set `teacher: baseline`")
+        if self.student.use == "incoming" and self.grow:
+            raise ValueError("the model that comes in has one size: give a student that is to `grow` a builder")
+        return self
+
     @abstractmethod
     def terms_of(self) -> tuple[Term, ...]:
         """What is minimized."""
@@ -65,8 +75,7 @@ class Distilling(TrainingSettings, Taught, Stage):
         models = [self._expected(teacher, before, outlook) for teacher in self.masters_of()]
         opened = zip(self.masters_of(), models, strict=True)
         masters = [Master(teacher, model, output=outlook.output) for teacher, model in opened]
-        smallest = sized(self.student, self.grow.argument, self.grow.sizes[0]) if self.grow else self.student
-        student = smallest.build(_torch(models[0]), outlook.model.example, axes_of(outlook.model))
+        student = self._expected_student(before, outlook, smallest=True)
         yield from misfits(self.terms_of(), student, masters, outlook)
         yield from too_small(student, masters)
         yield from self.foresee(student, masters, outlook)
@@ -92,7 +101,7 @@ class Distilling(TrainingSettings, Taught, Stage):
         for number in range(self.seeds):
             own, suffix = replace(ctx, seed=ctx.seed + number), f"_{number}" if number else ""
             torch.manual_seed(own.seed)
-            start = student.build(source, model.example, model.axes)
+            start = student.build(source, model.example, model.axes, model)
             gpus = [torch.cuda.current_device()] if ctx.device.type == "cuda" else []
             with torch.random.fork_rng(gpus):  # so that the control draws the same noise
                 taught = self.lesson(start, masters, own, f"{name}{suffix}")
@@ -122,7 +131,7 @@ class Distilling(TrainingSettings, Taught, Stage):
         for size in grow.sizes:
             student, name = sized(self.student, grow.argument, size), f"{grow.argument}_{size}"
             torch.manual_seed(ctx.seed)
-            start = student.build(_torch(masters[0].model), model.example, model.axes)
+            start = student.build(_torch(masters[0].model), model.example, model.axes, model)
             made = self.lesson(start, masters, ctx, name)
             score = ctx.world.tell(mean_score(made, ctx.validation, decode=ctx.decode, score=ctx.score))
             rows.append({"size": size, "params": torch_params(made.module), "validation_score": score})
@@ -142,9 +151,16 @@ class Distilling(TrainingSettings, Taught, Stage):
         if teacher.use == "baseline" or not earlier:
             return outlook.model
         last = earlier[-1]
-        source = last._expected(last.masters_of()[0], before[: before.index(last)], outlook)
-        student = sized(last.student, last.grow.argument, last.grow.sizes[-1]) if last.grow else last.student
-        return student.build(_torch(source), outlook.model.example, axes_of(outlook.model))
+        return last._expected_student(before[: before.index(last)], outlook)
+
+    def _expected_student(self, before: Sequence[Stage], outlook: Outlook, *, smallest: bool = False) -> TorchModel:
+        """The student as far as it is known before the chain runs; of several sizes the largest or the smallest."""
+        student = self.student
+        if self.grow:
+            student = sized(student, self.grow.argument, self.grow.sizes[0 if smallest else -1])
+        source = _torch(self._expected(self.masters_of()[0], before, outlook))
+        incoming = _torch(self._expected(INCOMING, before, outlook)) if student.use == "incoming" else None
+        return student.build(source, outlook.model.example, axes_of(outlook.model), incoming)
 
 
 class SingleMethod(Distilling):

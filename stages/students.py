@@ -12,6 +12,7 @@ from pipeline.model import Axes, Inputs, TorchModel
 from pipeline.use import Reference, nearest
 from stages.layers import USE, kept_layers, layer_lists, spread
 
+GIVEN = ("teacher", "incoming")
 FUSED = ("in_proj_", "c_attn", "qkv")
 """In the names of weights that hold query, key and value one after the other: each is a part of its own."""
 
@@ -27,7 +28,8 @@ def _counts(layers: Any) -> Any:
 class Student(Reference):
     """Builds a student: `{use: models.py:Net, width: 16}`, or the teacher made smaller, with its weights.
 
-    `{use: teacher}` is the teacher's own structure, untrained.
+    `{use: teacher}` is the teacher's own structure, untrained. `{use: incoming}` is the model that comes in, with its
+    weights, for another teacher.
     `{shrink_of: teacher, layers: 3}` keeps three layers of every list of repeated layers, evenly spaced;
     `layers: {encoder.layer: 3}` of the lists that it names. Any other key is an argument of the builder: with
     `shrink_of` it takes the place of the one that the teacher was built with.
@@ -44,25 +46,34 @@ class Student(Reference):
     def _one_way(self) -> Self:
         if bool(self.use) == bool(self.shrink_of):
             raise ValueError("either `use: models.py:Net` or `shrink_of: teacher`")
-        if self.use == "teacher" and (self.layers or self.arguments):
-            raise ValueError("no arguments beside `use: teacher`; `shrink_of: teacher` takes them")
+        if self.use in GIVEN and (self.layers or self.arguments):
+            raise ValueError(f"no arguments beside `use: {self.use}`; `shrink_of: teacher` takes them")
         if self.shrink_of:
             _counts(self.layers)
         if self.shrink_of and not self.layers and not self.arguments:
             raise ValueError("`layers` or arguments of the teacher's builder beside `shrink_of`")
         return self
 
-    def build(self, teacher: TorchModel | None, example: Inputs, axes: Axes | None = None) -> TorchModel:
+    def build(
+        self,
+        teacher: TorchModel | None,
+        example: Inputs,
+        axes: Axes | None = None,
+        incoming: TorchModel | None = None,
+    ) -> TorchModel:
         """The student: untrained from `use`, with the teacher's weights from `shrink_of`; the teacher stays as it is.
 
         Args:
             teacher: what `shrink_of` means; None where there is none, or it is no torch model.
             example: a small batch of inputs.
             axes: those of the inputs whose length varies, for a builder; a teacher has its own.
+            incoming: what `use: incoming` means; it is given as it is.
 
         Raises:
-            ConfigError: there is no teacher, its builder does not take the arguments, or nothing can be dropped.
+            ConfigError: there is no such model, its builder does not take the arguments, or nothing can be dropped.
         """
+        if self.use == "incoming":
+            return self._incoming(incoming)
         if self.use and self.use != "teacher":
             layers: dict[str, Any] = {} if self.layers is None else {"layers": self.layers}
             arguments = self.arguments | layers
@@ -75,6 +86,12 @@ class Student(Reference):
         with blame(ConfigError, "student (shrink_of)"):
             student = _rebuilt(teacher, self.arguments) if self.arguments else teacher
             return _shorter(student, self.layers) if self.layers else student
+
+    def _incoming(self, incoming: TorchModel | None) -> TorchModel:
+        if incoming is None:
+            fix = "Give the student a builder with `use`"
+            raise ConfigError("no torch model comes in", where="student", expected="one to train", fix=fix)
+        return incoming
 
 
 def untrained(model: TorchModel) -> TorchModel:

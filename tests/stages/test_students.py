@@ -480,6 +480,13 @@ def test_a_builder_of_the_users(tiny: Callable[..., TorchModel], tmp_path):
     assert named.module.conv1.out_channels == 3
 
 
+def test_the_model_that_comes_in_is_the_student_as_it_is(tiny: Callable[..., TorchModel]):
+    model = tiny()
+    assert Student(use="incoming").build(tiny(16), model.example, {}, model) is model
+    with pytest.raises(ConfigError, match=r"student: no torch model comes in.*Give the student a builder"):
+        Student(use="incoming").build(model, model.example)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -488,6 +495,7 @@ def test_a_builder_of_the_users(tiny: Callable[..., TorchModel], tmp_path):
         ({"use": "models.py:Net", "shrink_of": "teacher", "layers": 2}, "either `use: "),
         ({"use": "teacher", "layers": 2}, "no arguments beside `use: teacher`"),
         ({"use": "teacher", "width": 2}, "no arguments beside `use: teacher`"),
+        ({"use": "incoming", "layers": 2}, "no arguments beside `use: incoming`"),
         ({"shrink_of": "teacher"}, "beside `shrink_of`"),
         ({"shrink_of": "teacher", "layers": {}}, "beside `shrink_of`"),
         ({"shrink_of": "teacher", "layers": 0}, "a number of layers, 1 or more"),

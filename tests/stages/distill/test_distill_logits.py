@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError
@@ -105,6 +106,38 @@ def test_teacher_baseline_is_the_baseline_and_not_the_model_that_comes_in(tiny: 
         torch.manual_seed(0)
         students.append(stage(net(), teacher=teacher, epochs=2).run(incoming, context(baseline=known)))
     assert torch.equal(*(s.predict(baseline.example)["output"] for s in students))
+
+
+def test_the_model_that_comes_in_goes_on_from_its_weights(tiny: Make, context: Make) -> None:
+    teacher = teach(tiny(16), context())
+    start = teach(tiny(8), context())
+    ctx = context(baseline=teacher)
+    kept = {name: value.clone() for name, value in start.module.state_dict().items()}
+    gentle = stage(Reference(use="incoming"), teacher="baseline", epochs=1, learning_rate=1e-6)
+    made = gentle.run(start, ctx)
+    assert all(torch.equal(start.module.state_dict()[name], value) for name, value in kept.items())
+    for name, value in made.module.state_dict().items():
+        assert 0 < (value - kept[name]).abs().max() < 1e-3
+    assert alike(gentle.model_copy(update={"learning_rate": 0.01}).run(start, ctx), teacher, ctx) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "would be its own teacher: set `teacher: baseline`"),
+        ({"teachers": ["baseline", "incoming"]}, "would be its own teacher"),
+        ({"teacher": "baseline", "grow": {"argument": "width", "sizes": [2, 4]}}, "give a student that is to `grow`"),
+    ],
+)
+def test_a_student_that_comes_in_needs_another_teacher_and_has_one_size(settings: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        stage(Reference(use="incoming"), **settings)
+
+
+def test_the_student_that_comes_in_is_known_before_any_work(tiny: Make, net: Make) -> None:
+    first, second = stage(net(width=16)), stage(Reference(use="incoming"), teacher="baseline")
+    outlook = Outlook(model=tiny(), logits=True, in_baseline=False, examples={"train": 256})
+    assert second._expected_student([first], outlook).builder.arguments == {"width": 16}
 
 
 def test_teacher_baseline_inside_the_baseline_is_refused(tiny: Make, context: Make, net: Make) -> None:
