@@ -23,6 +23,7 @@ Show = Callable[[Inputs], Tensor | str]
 AsTarget = Callable[[Inputs, Tensor], tuple[Inputs, Any]]
 
 CALIBRATION_EXAMPLES = 512
+NEARBY = 32  # batches whose examples change places to be with others of their length
 
 
 class Batch(NamedTuple):
@@ -48,11 +49,14 @@ class Split:
         dataset: map-style; `dataset[i]` gives (inputs, target); a bare tensor of inputs is named "input".
         collate: list of (inputs by name, target) -> (batched inputs, batched targets); torch's default stacks.
         fingerprint: a version of the content, such as a dataset's own; it enters keys beside the samples' hashes.
+        lengths: of each example, such as its tokens, where `collate` pads: training then takes examples of about one
+            length together, which saves most of the padding.
     """
 
     dataset: Examples
     collate: Callable[[list[Any]], tuple[Any, Any]] | None = None
     fingerprint: str | None = None
+    lengths: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -64,7 +68,9 @@ class Split:
 
     def select(self, indices: list[int]) -> "Split":
         """The examples at `indices`, in that order."""
-        return replace(self, dataset=Subset(self.dataset, indices), fingerprint=None)  # type: ignore[arg-type]
+        lengths = None if self.lengths is None else [self.lengths[i] for i in indices]
+        dataset: Any = Subset(self.dataset, indices)  # type: ignore[arg-type]
+        return replace(self, dataset=dataset, fingerprint=None, lengths=lengths)
 
     def loader(
         self,
@@ -77,6 +83,7 @@ class Split:
         workers: int = 0,
         skip: int = 0,
         pin: bool = False,
+        similar: bool = False,
     ) -> DataLoader[Batch]:
         """Batches of named inputs.
 
@@ -91,10 +98,16 @@ class Split:
             workers: loader processes.
             skip: batches to leave out at the front of the shuffled order.
             pin: keep batches in memory that a GPU can copy from while it computes.
+            similar: batches of examples of about one length, where `lengths` tells it. Without an order each stays
+                within the 32 batches that it would be in, and the index of a batch says where its examples belong.
         """
         start, epoch = order or (seed or 0, 0)
         seed, view = start if seed is None else seed, epoch if view is None else view
-        sampler = _Shuffled(len(self), start, epoch, skip * batch_size) if order else None
+        lengths = None if self.lengths is None or not similar else torch.as_tensor(self.lengths)
+        sampler = None
+        if order or lengths is not None:
+            positions = _positions(len(self), order, lengths, batch_size)
+            sampler = _Positions(positions[skip * batch_size :].tolist())
         whole = None if augment or self.collate else _whole(self.dataset)
         return DataLoader(
             _Indexed(self, augment, seed, view) if whole is None else whole,
@@ -350,18 +363,38 @@ class _Collate:
             return self.collate(rows)
 
 
-class _Shuffled(Sampler[int]):
-    """A permutation that depends on (seed, epoch) alone."""
+class _Positions(Sampler[int]):
+    """These positions."""
 
-    def __init__(self, size: int, seed: int, epoch: int, skip: int) -> None:
-        self.size, self.seed, self.epoch, self.skip = size, seed, epoch, skip
+    def __init__(self, positions: list[int]) -> None:
+        self.positions = positions
 
     def __len__(self) -> int:
-        return max(self.size - self.skip, 0)
+        return len(self.positions)
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        return iter(torch.randperm(self.size, generator=generator).tolist()[self.skip :])
+        return iter(self.positions)
+
+
+def _positions(size: int, order: tuple[int, int] | None, lengths: Tensor | None, batch_size: int) -> Tensor:
+    """The positions (size,) in turn: as they are, or a permutation that depends on (seed, epoch) alone.
+
+    With lengths, the examples of every 32 batches are sorted by them. Where there is an order the batches are then
+    shuffled, all but a last one that is not full: otherwise the lengths would rise and fall through the epoch.
+    """
+    if order is None:
+        positions = torch.arange(size)
+    else:
+        generator = torch.Generator().manual_seed((order[0] * 1_000_003 + order[1]) % 2**63)
+        positions = torch.randperm(size, generator=generator)
+    if lengths is None or not size:
+        return positions
+    near = [part[lengths[part].argsort(stable=True)] for part in torch.split(positions, NEARBY * batch_size)]
+    if order is None:
+        return torch.cat(near)
+    full, rest = torch.split(torch.cat(near), [size - size % batch_size, size % batch_size])
+    batches = full.view(-1, batch_size)
+    return torch.cat([batches[torch.randperm(len(batches), generator=generator)].flatten(), rest])
 
 
 @contextmanager

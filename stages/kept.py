@@ -13,8 +13,10 @@ from torch import Tensor
 from pipeline.errors import Interruption
 from pipeline.model import Inputs
 from pipeline.stage import Context
+from pipeline.task import NEARBY
 
 BATCH_SIZE = 128  # larger ones leave the caches of a CPU
+WAITING = 2**26  # bytes of values at most that wait in memory for those before them
 
 Values = dict[str, Tensor]
 
@@ -25,6 +27,7 @@ def fill(
     compute: Callable[[Inputs], Values],
     views: int | None,
     what: str = "the teacher's logits",
+    row_bytes: int = 0,
 ) -> None:
     """Write what `compute` gives for each training example, in the order of the examples, one view after the other.
 
@@ -36,24 +39,46 @@ def fill(
         compute: a batch's inputs -> values by name, (B, ...) each.
         views: how many augmentations; None for the examples as they are.
         what: what is computed, for progress and messages.
+        row_bytes: what the values of an example take, where that is known: examples of about one length are then
+            computed together, and wait in memory for their turn to be written.
     """
-    types: dict[str, str] = {}
+    similar = bool(row_bytes) and row_bytes * NEARBY * BATCH_SIZE <= WAITING
+    writer = _Writer(folder)
     with ctx.progress(what, len(ctx.train) * (views or 1)) as advance:
         for view in range(views or 1):
             augment = ctx.augment if views else None
-            for batch in ctx.train.loader(BATCH_SIZE, seed=ctx.seed, view=view, augment=augment):
+            loader = ctx.train.loader(BATCH_SIZE, seed=ctx.seed, view=view, augment=augment, similar=similar)
+            for batch in loader:
                 if ctx.interrupted():
                     raise Interruption(f"stopped while computing {what}")
-                for name, value in compute(batch.inputs).items():
-                    array = value.cpu().numpy()
-                    types[name] = str(array.dtype)
-                    _append(folder / f"{name}-{view}.bin", array)
-                    _append(
-                        folder / f"{name}-{view}.shapes",
-                        np.tile(np.array(array.shape[1:], dtype=np.int32), (len(array), 1)),
-                    )
+                writer.add(view, batch.index.tolist(), compute(batch.inputs))
                 advance(len(batch.index))
-    (folder / "values.json").write_text(json.dumps({"types": types, "views": views or 1}))
+    (folder / "values.json").write_text(json.dumps({"types": writer.types, "views": views or 1}))
+
+
+class _Writer:
+    """Appends the values of examples in the order of their positions, whatever the order in which they come."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.types: dict[str, str] = {}
+        self.waiting: dict[tuple[int, int], dict[str, Any]] = {}
+        self.written: dict[int, int] = {}
+
+    def add(self, view: int, positions: list[int], values: Values) -> None:
+        """Values (B, ...) of the examples at these positions; those before which none is missing are written."""
+        arrays = {name: value.cpu().numpy() for name, value in values.items()}
+        self.types |= {name: str(array.dtype) for name, array in arrays.items()}
+        for row, position in enumerate(positions):
+            self.waiting[view, position] = {name: array[row] for name, array in arrays.items()}
+        rows, start = list[dict[str, Any]](), self.written.get(view, 0)
+        while (found := self.waiting.pop((view, start + len(rows)), None)) is not None:
+            rows.append(found)
+        self.written[view] = start + len(rows)
+        for name in arrays if rows else ():
+            _append(self.folder / f"{name}-{view}.bin", [row[name] for row in rows])
+            shapes = [np.array(row[name].shape, dtype=np.int32) for row in rows]
+            _append(self.folder / f"{name}-{view}.shapes", shapes)
 
 
 class Kept:
@@ -117,6 +142,7 @@ def fitted(values: Tensor, places: Sequence[int], class_axis: int | None = None)
     return values
 
 
-def _append(path: Path, array: Any) -> None:
+def _append(path: Path, arrays: Sequence[Any]) -> None:
     with path.open("ab") as file:
-        np.ascontiguousarray(array).tofile(file)
+        for array in arrays:
+            np.ascontiguousarray(array).tofile(file)

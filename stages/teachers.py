@@ -168,11 +168,13 @@ class Master:
 
         def make(folder: Path) -> None:
             if wanted.mass is None:
-                fill(folder, ctx, lambda inputs: {"logits": first(self(inputs)).float()}, views)
+                first_batch: Batch = next(iter(ctx.train.select([0]).loader(1)))
+                size = kept_bytes(self(first_batch.inputs), 1, None)
+                fill(folder, ctx, lambda inputs: {"logits": first(self(inputs)).float()}, views, row_bytes=size)
             else:
                 largest = Largest(self, wanted, wanted.mass, ctx)
                 largest.expect_room(len(ctx.train) * (views or 1), folder)
-                fill(folder, ctx, largest, views)
+                fill(folder, ctx, largest, views, row_bytes=largest.bytes)
                 (folder / KEPT_MASS).write_text(json.dumps(largest.report()))
 
         folder = ctx.kept("teacher's logits", self.model, parts, make)

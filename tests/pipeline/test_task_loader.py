@@ -1,6 +1,7 @@
 """Tensors are taken a batch at a time: the batches must be those that examples one by one and torch's stacking give."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -153,3 +154,68 @@ def test_loading_leaves_the_generators_as_they_were(dataset: Any, augment: Any) 
     torch.manual_seed(7)
     list(Split(dataset).loader(4, order=(0, 0), augment=augment))
     assert torch.equal(drawn(), expected)
+
+
+def ragged(count: int) -> Split:
+    """Examples of 1 to 50 numbers, all alike in one, padded to the longest of a batch."""
+    lengths = torch.randint(1, 51, (count,), generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [(torch.full((length,), i), i) for i, length in enumerate(lengths)]
+
+    def pad(batch: list[Any]) -> Any:
+        inputs = [given["input"] for given, _ in batch]
+        return {"input": torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)}, torch.tensor([y for _, y in batch])
+
+    return Split(rows, pad, lengths=lengths)
+
+
+def test_similar_examples_are_shuffled_together_and_each_comes_once() -> None:
+    split = ragged(1000)
+    batches = list(split.loader(16, order=(0, 1), similar=True))
+    assert len(batches) == 1000 // 16
+    seen = torch.cat([batch.index for batch in batches]).tolist()
+    assert len(set(seen)) == len(seen) == 992
+    for batch in batches:
+        assert batch.inputs["input"][:, 0].tolist() == batch.index.tolist()
+    widths = [batch.inputs["input"].shape[1] for batch in batches]
+    plain = [batch.inputs["input"].shape[1] for batch in split.loader(16, order=(0, 1))]
+    assert sum(widths) < 0.65 * sum(plain)
+    half = len(widths) // 2
+    assert abs(sum(widths[:half]) - sum(widths[half:])) < 0.2 * sum(widths)  # short and long ones through the epoch
+    assert widths != sorted(widths)
+
+
+def test_the_order_of_similar_examples_depends_on_seed_and_epoch_and_can_be_skipped_into() -> None:
+    split = ragged(300)
+
+    def order(seed: int, epoch: int, skip: int = 0) -> list[int]:
+        loader = split.loader(8, order=(seed, epoch), similar=True, skip=skip)
+        return [i for batch in loader for i in batch.index.tolist()]
+
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(0, 1) != order(1, 1)
+    assert order(0, 3, skip=5) == order(0, 3)[5 * 8 :]
+
+
+def test_in_turn_similar_examples_stay_near_their_place() -> None:
+    split = ragged(1100)
+    index = torch.cat([batch.index for batch in split.loader(16, similar=True)])
+    assert sorted(index.tolist()) == list(range(1100))
+    for start in range(0, 1100, 16 * 32):
+        part = index[start : start + 16 * 32]
+        assert sorted(part.tolist()) == list(range(start, min(start + 16 * 32, 1100)))
+        assert [split.lengths[i] for i in part] == sorted(split.lengths[i] for i in part)  # type: ignore[index]
+
+
+def test_where_no_lengths_are_known_similar_changes_nothing() -> None:
+    plain = replace(ragged(100), lengths=None)
+    for order in (None, (0, 1)):
+        one, other = (
+            [i for batch in plain.loader(8, order=order, similar=similar) for i in batch.index.tolist()]
+            for similar in (False, True)
+        )
+        assert one == other
+
+
+def test_chosen_examples_keep_their_lengths() -> None:
+    split = ragged(10)
+    assert split.select([7, 2]).lengths == [split.lengths[7], split.lengths[2]]  # type: ignore[index]

@@ -124,6 +124,38 @@ def test_ragged_lengths_are_kept_as_each_batch_was_padded_and_fitted_to_another_
     assert fitted(found[..., 0], (4, 9)).shape == (4, 9)
 
 
+def test_examples_of_one_length_are_computed_together_and_kept_in_their_order(context: Make) -> None:
+    lengths = [2 + i * 37 % 11 for i in range(1500)]
+    rows = [({"input": torch.full((length, 5), float(i))}, 0) for i, length in enumerate(lengths)]
+    split = Split(rows, padded, lengths=lengths)
+    ctx, shapes = context(train=split), list[tuple[int, ...]]()
+
+    def compute(inputs: Inputs) -> dict[str, Tensor]:
+        shapes.append(tuple(inputs["input"].shape))
+        return {"first": inputs["input"][:, 0, 0], "row": inputs["input"][:, 0]}
+
+    fill(ctx.directory, ctx, compute, None, row_bytes=24)
+    assert sum(count for count, *_ in shapes) == 1500
+    assert sum(count * length for count, length, _ in shapes) < 1.1 * sum(lengths)  # hardly any padding
+    kept = Kept(ctx.directory, 1500)
+    index = torch.tensor([0, 1499, 7, 800])
+    assert kept(index, 0)["first"].tolist() == index.tolist()
+    assert torch.equal(kept(index, 0)["row"], index[:, None].float().expand(4, 5))
+
+
+def test_values_that_are_large_do_not_wait_in_memory(context: Make) -> None:
+    lengths = [2 + i % 5 for i in range(300)]
+    split = Split([({"input": torch.zeros(length, 5)}, 0) for length in lengths], padded, lengths=lengths)
+    ctx, widths = context(train=split), list[int]()
+
+    def compute(inputs: Inputs) -> dict[str, Tensor]:
+        widths.append(inputs["input"].shape[1])
+        return {"logits": inputs["input"][:, 0]}
+
+    fill(ctx.directory, ctx, compute, None, row_bytes=2**20)
+    assert widths == [6, 6, 6]
+
+
 @pytest.mark.parametrize("mass", [None, 0.999])
 @pytest.mark.parametrize("long", [True, False])
 def test_of_padded_batches_the_kept_logits_fit_the_batch_that_is_trained_on(

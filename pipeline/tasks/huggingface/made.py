@@ -45,7 +45,9 @@ def data(
         settings: say what becomes of examples of train and validation that are in test too.
         collate, fingerprint: see `Split`.
     """
-    splits = {name: Split(part, collate, fingerprint) for name, part in rows.items()}
+    splits = {
+        name: Split(part, collate, fingerprint, part.lengths() if collate else None) for name, part in rows.items()
+    }
     if settings.overlap == "error":  # building a chain finds and refuses them
         return Data(splits, ())
     of_test = set(see("test", splits["test"]).hashes)

@@ -61,6 +61,15 @@ class Rows:
         """The example (inputs, target)."""
         return self.read({name: column[index] for name, column in self.columns.items()})
 
+    def lengths(self) -> list[int]:
+        """How many numbers each row holds in lists: its tokens."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        lists = [column for column in self.columns.values() if pa.types.is_list(column.type)]
+        counts = [pc.list_value_length(column).to_numpy() for column in lists]
+        return [int(count) for count in np.sum(counts, axis=0)] if counts else [0] * len(self)
+
     def _open(self) -> None:
         # Read past the library's formatting, which takes ten times as long for a row.
         self.columns = {name: self.table.data.column(name) for name in self.table.column_names}
