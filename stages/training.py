@@ -37,7 +37,7 @@ STEPS_BETWEEN_CHECKS = 20  # of the loss for NaN; each check waits for the devic
 def train(
     model: TorchModel, objective: Objective, settings: TrainingSettings, ctx: Context, name: str = "training"
 ) -> TorchModel:
-    """A model with trained weights: those of the epoch with the best validation score.
+    """A model with trained weights: those of the epoch with the best validation score, of equal ones the last.
 
     Keeps its checkpoints in `ctx.directory / name` and goes on from the newest, if it is of a training with the same
     settings and seed that began with the same weights; reports its history under `name`.
@@ -66,7 +66,7 @@ class Place:
     epoch: int = 0
     step: int = 0
     total: float = 0.0
-    best_epoch: int = 0
+    rising_epoch: int = 0  # the last one in which the best score rose
     best_score: float = -math.inf
     history: list[Any] = field(default_factory=list)
     scaler: dict[str, Any] | None = None
@@ -119,7 +119,7 @@ class _Loop:
         advance(self.place.epoch * self.steps + self.place.step)
         patience = self.settings.patience or self.settings.epochs
         while self.place.epoch < self.settings.epochs:
-            if self.place.history and self.place.epoch - 1 - self.place.best_epoch >= patience:
+            if self.place.history and self.place.epoch - 1 - self.place.rising_epoch >= patience:
                 break
             self._epoch(advance)
             self._close_epoch()
@@ -167,6 +167,7 @@ class _Loop:
             workers=self.settings.workers,
             skip=place.step * parts,
             pin=device.type == "cuda",
+            similar=True,
         )
         batches = iter(prepare_data_loader(loader, device, split_batches=True, put_on_device=True))
         for _ in range(place.step, self.steps):
@@ -202,9 +203,10 @@ class _Loop:
         row = {"epoch": place.epoch, "loss": place.total / self.steps, "validation_score": score}
         place.history.append({**row, "learning_rate": self.optimizer.param_groups[0]["lr"]})
         if score > place.best_score:
-            place.best_epoch, place.best_score = place.epoch, score
-            if ctx.world.main:
-                checkpoint.keep(self.trained.module, self.folder / "best.safetensors")
+            place.rising_epoch, place.best_score = place.epoch, score
+        # Where the score is at its ceiling, training goes on to make the weights better.
+        if score >= place.best_score and ctx.world.main:
+            checkpoint.keep(self.trained.module, self.folder / "best.safetensors")
         ctx.log.debug("epoch %d: loss %.4f, validation score %.4f", place.epoch, row["loss"], score)
         place.epoch, place.step, place.total = place.epoch + 1, 0, 0.0
         if place.epoch % self.settings.checkpoint_epochs == 0:

@@ -352,7 +352,7 @@ def test_the_stage_reports_its_teacher_without_a_warning_and_warns_of_other_vali
     stage.run(model, context(warn=said.append))
     assert said == []
     assert context.reports["teacher"]["train"]["examples"] == 256  # type: ignore[attr-defined]
-    stage.run(model, context(warn=said.append, validation=noisy(task.validation, 0.6)))
+    stage.run(model, context(warn=said.append, validation=noisy(task.validation, 0.75)))
     assert any("different in how sure it is" in text for text in said)
 
 

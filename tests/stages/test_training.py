@@ -102,6 +102,21 @@ def test_the_weights_of_the_best_epoch_are_what_comes_out(tiny: Make, context: M
     assert score(trained, ctx) == max(scores)
 
 
+def test_of_epochs_with_equal_scores_the_last_one_comes_out(
+    tiny: Make, context: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, scores = list[Any](), iter([0.5, 1.0, 1.0, 0.9])
+
+    def validated(model: TorchModel, *_: Any, **__: Any) -> float:
+        whole.append(copy.deepcopy(model.module.state_dict()))
+        return next(scores)
+
+    monkeypatch.setattr("stages.training.mean_score", validated)
+    found = fit(tiny(), context(), epochs=4).module.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in whole[2].items())
+    assert not all(torch.equal(found[name], value) for name, value in whole[1].items())
+
+
 def test_kept_weights_are_safetensors_that_load(tiny: Make, context: Make) -> None:
     from safetensors.torch import load_file
 
