@@ -15,7 +15,7 @@ from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.probe import Sighting, example_inputs, probe, try_out
 from pipeline.stage import Note, Outlook, Stage, check_chain, stage_class
 from pipeline.statistics import samples_needed
-from pipeline.task import Task
+from pipeline.task import CALIBRATION_EXAMPLES, Task, sample
 from pipeline.use import Reference, find, is_built_in
 from pipeline.weights import load_weights as load_weights
 
@@ -71,11 +71,11 @@ def build(
         check_stages_take_onnx((*baseline, *stages), config.model.onnx.file)
     form = check_chain(baseline, OnnxModel if config.model.onnx else TorchModel)
     check_chain(stages, form)
-    if like and like.config.task == config.task and like.config.seed == config.seed:
+    if like and all(getattr(like.config, key) == getattr(config, key) for key in ("task", "seed", "limit")):
         task, data = like.task, like.data
     else:
         with _at(source, "task"):
-            task = build_task(config.task)
+            task = limited(build_task(config.task), config.limit)
             data = probe(task)
     with _at(source, "model"):
         model, told, trained = start_model(config.model, task, allow_unsafe_load=allow_unsafe_load)
@@ -139,6 +139,15 @@ def build_task(reference: Reference) -> Task:
     if not isinstance(task, Task):
         raise ConfigError(f"it gave {type(task).__name__}", where=where, expected="a pipeline.task.Task")
     return task
+
+
+def limited(task: Task, limit: int | None) -> Task:
+    """The task with so many examples of each split at most; calibration is then drawn from those that train."""
+    if limit is None:
+        return task
+    train, validation, test = (sample(split, limit) for split in (task.train, task.validation, task.test))
+    calibration = sample(train, CALIBRATION_EXAMPLES)
+    return replace(task, train=train, validation=validation, test=test, calibration=calibration)
 
 
 def located(reference: Reference) -> dict[str, Any]:

@@ -30,6 +30,9 @@ app = typer.Typer(
 Strategy = Annotated[str | None, typer.Option(help="Which one of a file with `strategies:`.", show_default=False)]
 Config = Annotated[Path, typer.Argument(help="A pipeline file in YAML.", show_default=False)]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Such as stages.1.temperature=2.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Examples of each split at most, for a trial.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Runs = Annotated[Path, typer.Option(help="Where run folders and the MLflow database are made.")]
 RequireTracking = Annotated[bool, typer.Option("--require-tracking", help="Exit 7 where MLflow is down.")]
@@ -55,6 +58,7 @@ BUG, INTERRUPTED = 70, 130
 def run(
     config: Config,
     overrides: Overrides = [],  # noqa: B006  # typer reads it and does not keep it
+    limit: Limit = None,
     strategy: Strategy = None,
     runs: Runs = Path("runs"),
     register: Annotated[str | None, typer.Option(help="Register the last model in MLflow under this name.")] = None,
@@ -78,7 +82,7 @@ def run(
     with data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):  # a user's file may print; stdout is data
         record = runner.run(
             config,
-            overrides=overrides,
+            overrides=_with_limit(overrides, limit),
             strategy=strategy,
             runs=runs,
             register=register,
@@ -98,6 +102,7 @@ def compare(
     paths: Annotated[list[Path], typer.Argument(help="Pipeline files; with --runs run folders.", show_default=False)],
     of_runs: Annotated[bool, typer.Option("--runs", help="Compare runs that are there; runs nothing.")] = False,
     overrides: Overrides = [],  # noqa: B006
+    limit: Limit = None,
     jobs: Annotated[int, typer.Option(min=1, help="Strategies that run at a time; benchmarks come afterwards.")] = 1,
     into: Annotated[Path, typer.Option(help="Where run folders and the MLflow database are made.")] = Path("runs"),
     allow_unsafe_load: Unsafe = False,
@@ -112,11 +117,12 @@ def compare(
     from pipeline.compare import compare as comparing
     from pipeline.report.comparison import show
 
-    if of_runs and (overrides or jobs > 1):
-        raise UsageError("--set and --jobs are for pipeline files: with --runs nothing is run")
+    if of_runs and (limit or jobs > 1):
+        raise UsageError("--limit and --jobs are for pipeline files: with --runs nothing is run")
+    overrides = _with_limit(overrides, limit)
     with redirect_stdout(sys.stderr):
         if of_runs:
-            record = comparing.compare_runs(paths, runs=into)
+            record = comparing.compare_runs(paths, overrides=overrides, runs=into)
         else:
             how: dict[str, Any] = {"runs": into, "jobs": jobs, "allow_unsafe_load": allow_unsafe_load}
             record = comparing.compare(paths, overrides=overrides, **how)
@@ -168,6 +174,11 @@ def sync(
     return 0
 
 
+def _with_limit(overrides: list[str], limit: int | None) -> list[str]:
+    """The overrides with the limit among them, which a `--set limit=` still changes."""
+    return overrides if limit is None else [f"limit={limit}", *overrides]
+
+
 def _console() -> Any:
     """Where results are shown: as wide as the terminal, or wide enough for the table."""
     from rich.console import Console
@@ -190,6 +201,7 @@ def _end(record: Any, as_json: bool) -> int:
 def plan(
     config: Config,
     overrides: Overrides = [],  # noqa: B006
+    limit: Limit = None,
     strategy: Strategy = None,
     runs: Annotated[Path, typer.Option(help="Where run folders and the store are.")] = Path("runs"),
     explain: Annotated[bool, typer.Option("--explain", help="Say why a stage would run again.")] = False,
@@ -209,7 +221,7 @@ def plan(
 
     store = Store(runs / "store")
     with redirect_stdout(sys.stderr):
-        loaded, source = load_config(config, overrides, strategy)
+        loaded, source = load_config(config, _with_limit(overrides, limit), strategy)
         set_seed(loaded.seed)
         built = build(loaded, source, allow_unsafe_load=allow_unsafe_load)
     if as_json:

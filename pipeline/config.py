@@ -146,6 +146,9 @@ class PipelineConfig(Strict):
     budget: Budget = Budget()
     compare: Comparing = Comparing()
     seed: int = Field(default=0, ge=0, lt=2**32)
+    limit: int | None = Field(
+        default=None, gt=0, description="examples of each split at most, drawn with a fixed seed, for a trial"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     folder: Path = Field(default=Path(), exclude=True, description="where files are looked for; the file's own folder")
 

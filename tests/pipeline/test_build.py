@@ -80,6 +80,23 @@ def test_build_makes_everything_that_a_config_names(project: Project) -> None:
     assert (settings["epochs"], settings["temperature"]) == (2, 4.0)
 
 
+def test_a_limit_leaves_so_many_examples_of_each_split_the_same_ones_each_time(project: Project) -> None:
+    path = project()
+    full, few, again = (build(*load_config(path, wanted)) for wanted in ([], ["limit=100"], ["limit=100"]))
+    sizes = {name: len(split) for name, split in few.task.splits.items()}
+    assert sizes == {"train": 100, "calibration": 100, "validation": 64, "test": 100}
+    assert {name: seen.digest for name, seen in few.data.items()} == {n: s.digest for n, s in again.data.items()}
+    assert few.data["validation"].digest != few.data["test"].digest != full.data["test"].digest
+    assert set(few.data["train"].hashes) < set(full.data["train"].hashes)
+    assert set(few.data["calibration"].hashes) <= set(few.data["train"].hashes)
+
+
+@pytest.mark.parametrize("limit", ["0", "-3", "many"])
+def test_a_limit_is_a_number_above_zero(project: Project, limit: str) -> None:
+    with pytest.raises(ConfigError, match=r"limit"):
+        load_config(project(), [f"limit={limit}"])
+
+
 def test_a_stage_and_a_task_in_a_file_of_the_users_are_found(project: Project) -> None:
     chain = TRAINED.replace("stages:\n", "stages:\n  - {use: mine.py, factor: 3}\n").replace(
         "use: data.py", "use: data.py:task, train: 200"

@@ -232,6 +232,16 @@ def test_plan_as_json_is_one_document(shrink: Make, project: Make) -> None:
     assert planned["chain"][1]["settings"]["temperature"] == 4.0
 
 
+def test_a_limit_cuts_every_split_and_an_override_comes_after_it(shrink: Make, project: Make) -> None:
+    def sizes(*args: str) -> dict[str, int]:
+        ended = shrink("plan", project(), "--json", *args)
+        assert ended.code == 0, ended.err
+        return dict(json.loads(ended.out)["data"])
+
+    assert sizes("--limit", "50") == {"train": 50, "calibration": 50, "validation": 50, "test": 50}
+    assert sizes("--limit", "50", "--set", "limit=20")["train"] == 20
+
+
 def test_stages_lists_every_method_with_its_settings(shrink: Make) -> None:
     listed = {entry["name"]: entry for entry in json.loads(shrink("stages", "--json").out)}
     assert {"train.supervised", "distill.logits", "export.onnx"} <= set(listed)
