@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shrinks a model in any CI and ends with what `shrink` ended with: bash ci.sh CONFIG [words for `shrink run`].
-# Leaves artifacts/ with the record, the reports, and package/, the folder to deploy.
+# Leaves artifacts/ with the record, the reports, the log, and package/, the folder to deploy.
 set -euo pipefail
 
 config=${1:?the pipeline file is missing}
@@ -29,7 +29,7 @@ echo "shrink ended with $code: $said" >&2
 run=$(python3 -c 'import json, sys; text = sys.stdin.read(); print(json.loads(text)["folder"] if text else "")' \
   < artifacts/record.json)
 if [ -n "$run" ]; then
-  for name in report.html summary.md junit.xml; do
+  for name in report.html summary.md junit.xml run.log; do
     if [ -f "$run/$name" ]; then cp "$run/$name" artifacts/; fi
   done
 fi

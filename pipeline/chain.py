@@ -15,7 +15,7 @@ from pipeline import disk, ledger, tokenizer
 from pipeline.build import Built
 from pipeline.errors import Interruption, ResourceError, ShrinkError, StageError, blame, is_exhausted
 from pipeline.expected import Expected, load_expected
-from pipeline.gate import judge, verdict, warnings_of
+from pipeline.gate import judge, unfinished, verdict, warnings_of
 from pipeline.maker import Maker, Result
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.classes import absent, few
@@ -259,6 +259,7 @@ class Run:
         elif isinstance(error, ResourceError):
             error.fix = f"{error.fix}. {disk.needs(self.built, self.folder.parent)}; {again}".lstrip(". ")
         self.record.failure = Failure(where=error.where, message=str(error), exit_code=error.exit_code)
+        self.record.gates = unfinished(self.built.config.budget, self.record)
         event = "stopped" if isinstance(error, Interruption) else "failed"
         with suppress(*([OSError] if isinstance(error, ResourceError) else [])):  # the disk may be full for these too
             self.maker.journal.write(event, where=error.where, message=str(error))

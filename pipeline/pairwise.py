@@ -24,7 +24,8 @@ def pair_tests(scores: Mapping[str, Sequence[Scores]], seed: int = 0) -> list[Pa
     `pipeline.measure.gain.lead`; the intervals are not corrected for their number. p is of the exact McNemar test for
     right-or-wrong scores of one seed. Otherwise it is of a permutation test that flips the signs of the examples'
     differences, averaged over seeds. So with several seeds p speaks about these trainings, whose mean it compares:
-    whether new seeds would show the same is for the interval to say, which has the doubt of seeds as well.
+    whether new seeds would show the same is for the interval to say, which has the doubt of seeds as well. Two are told
+    apart only where both say so.
 
     Args:
         scores: by strategy, an array (N,) for each seed, on the same examples and of the same seeds for all.
@@ -43,16 +44,17 @@ def pair_tests(scores: Mapping[str, Sequence[Scores]], seed: int = 0) -> list[Pa
         raise ValueError(f"scores are to be of the same seeds and examples, these are of {shapes}")
     couples = list(combinations(scores, 2))
     found = [p_of(scores[first], scores[second], seed) for first, second in couples]
+    differences = [lead(scores[first], scores[second], seed) for first, second in couples]
     return [
         PairTest(
             first=first,
             second=second,
-            difference=lead(scores[first], scores[second], seed),
+            difference=difference,
             p=p,
             p_adjusted=adjusted,
-            distinguishable=adjusted < ALPHA,
+            distinguishable=adjusted < ALPHA and not difference.low <= 0 <= difference.high,
         )
-        for (first, second), p, adjusted in zip(couples, found, holm(found), strict=True)
+        for (first, second), difference, p, adjusted in zip(couples, differences, found, holm(found), strict=True)
     ]
 
 
@@ -130,14 +132,16 @@ def _sentence(test: PairTest, samples: int, shares: bool) -> str:
     if test.distinguishable:
         better, worse = (test.first, test.second) if found.value > 0 else (test.second, test.first)
         text = f"{better} is better than {worse} {on} ({_told(_ahead(found), shares)}, Holm's {_p(test.p_adjusted)})"
-        if found.low <= 0 <= found.high:
-            text += "; the interval contains 0, so that other trainings may not show it"
         return text + ("; the two are equal within 1 point all the same" if is_equal else "")
     text = f"{test.first} and {test.second} cannot be told apart {on} ({_told(found, shares)})"
     if is_equal:
         return f"{text}; they are equal within 1 point"
     text += "; that is not the same as being equal"
-    if test.p < ALPHA:
+    if test.p_adjusted < ALPHA:
+        text += (
+            f". These models differ (Holm's {_p(test.p_adjusted)}), and others of their kind may not: see the interval"
+        )
+    elif test.p < ALPHA:
         text += f". Alone the pair would differ ({_p(test.p)}), among all pairs that may be chance"
     return text
 

@@ -245,7 +245,8 @@ class Record(BaseModel):
     """A whole run, as far as it came. Notes say what was found and ask for nothing; warnings do.
 
     `comparison` is the folder, beside the run's own, of the comparison that it is part of. `test_uses` counts the
-    models that were measured on this test split in this folder of runs, this run's among them.
+    models that were measured on this test split in this folder of runs, this run's among them. `judged_by` is the
+    budget of the gates where `shrink gate --budget` gave another than the config's.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -262,6 +263,7 @@ class Record(BaseModel):
     stages: list[StageRecord] = []
     gates: list[GateRecord] = []
     verdict: Verdict | None = None
+    judged_by: dict[str, JsonValue] | None = None
     register_as: str | None = None
     failure: Failure | None = None
     origin: Origin | None = None

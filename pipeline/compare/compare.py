@@ -18,7 +18,7 @@ from pipeline.build import Built
 from pipeline.compare.assess import assess
 from pipeline.compare.children import Ending, Order, run_all
 from pipeline.compare.latency import contenders, time_all
-from pipeline.compare.members import Member, digest, of_endings, of_runs
+from pipeline.compare.members import Member, comparing, digest, moved, of_endings, of_runs
 from pipeline.compare.strategies import build_all, find_strategies
 from pipeline.comparison import ComparisonRecord
 from pipeline.config import Comparing
@@ -91,25 +91,31 @@ def _limit(budget: Budget) -> float | None:
     return budget.retention.min if budget.retention and budget.retention.of == "baseline" else None
 
 
-def compare_runs(folders: Sequence[str | Path], *, runs: str | Path = "runs", track: bool = True) -> ComparisonRecord:
+def compare_runs(
+    folders: Sequence[str | Path], *, overrides: Sequence[str] = (), runs: str | Path = "runs", track: bool = True
+) -> ComparisonRecord:
     """Compare runs that are there, without running anything; those of one strategy with other seeds stand together.
 
     Args:
         folders: run folders.
+        overrides: of the keys of `compare:`, which is else that of the first run: "compare.axes=[size, macs]".
         runs: where the folder of the comparison is made.
         track: log to MLflow.
 
     Raises:
-        ConfigError: one is no run folder or has not ended well, or they are measured on different test data.
+        ConfigError: one is no run folder or has not ended well, they are measured on different test data, or an
+            override is of something else.
     """
+    comparing({}, overrides)  # refused before anything is read
     members = of_runs([Path(folder) for folder in folders])
     found = [run for member in members for run in member.runs]
-    how = Comparing.model_validate(found[0].config.get("compare", {}))
+    how = comparing(found[0].config.get("compare", {}), overrides)
     record = _start("runs", [str(folder) for folder in folders], Path(runs), how)
-    record.of_runs = True
+    record.of_runs, record.overrides = True, [*overrides]
     record.data, record.environment = found[0].data, found[0].environment
     record.seeds = sorted({run.seed for run in found})
-    if any(stage.latency for run in found for stage in run.stages):
+    in_turns = len({run.comparison for run in found}) == 1 and found[0].comparison
+    if not in_turns and any(stage.latency for run in found for stage in run.stages):
         record.warnings.append(OTHER_RUNS)
     budget = Budget.model_validate(found[0].config.get("budget", {}))
     with alone(Path(record.folder)):
@@ -169,6 +175,7 @@ def _finish(
     for member in members:
         strategy = next(s for s in record.strategies if s.name == member.name)
         strategy.failed_runs = [os.path.relpath(run.folder, Path(record.folder).parent) for run in member.failed]
+    record.warnings += moved(every)
     for seed in {run.seed for run in every}:
         if len({run.baseline.digest for run in every if run.seed == seed and run.baseline}) > 1:
             record.warnings.append(f"with seed {seed} the baselines differ: each retention is of its own baseline")

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipeline.compare.children import Ending
 from pipeline.compare.latency import Timed
 from pipeline.compare.strategies import Strategy
-from pipeline.config import BASELINE
+from pipeline.config import BASELINE, Comparing, validate
 from pipeline.errors import ConfigError, blame
 from pipeline.record import Failure, Record
 
@@ -66,6 +68,47 @@ def of_runs(folders: Sequence[Path]) -> list[Member]:
     for run in found:
         named[_title(run) if _is_told_by_title(run, found) else run.run].append(run)
     return [Member(name, runs) for name, runs in named.items()]
+
+
+def comparing(given: Any, overrides: Sequence[str]) -> Comparing:
+    """How to compare runs that are there.
+
+    Args:
+        given: `compare:` of one of them.
+        overrides: such as "compare.axes=[size, macs]".
+
+    Raises:
+        ConfigError: an override is of another key, or does not fit.
+    """
+    changes = dict[str, Any]()
+    for assignment in overrides:
+        name, _, text = assignment.partition("=")
+        if not name.startswith("compare."):
+            raise ConfigError(f"`{name}` is set, and with --runs nothing is run", expected="a key of `compare:`")
+        changes[name.removeprefix("compare.")] = yaml.safe_load(text)
+    found: Comparing = validate(Comparing, {**given, **changes}, None, ("compare",), Path())
+    return found
+
+
+def moved(runs: Iterable[Record]) -> list[str]:
+    """A warning where stages that are the same, after the same ones, were not made by the same code, data or libraries.
+
+    Code that is edited while a comparison lasts is one cause, runs of different days are another.
+    """
+    keys = defaultdict[str, set[str]](set)
+    places = dict[str, str]()
+    for run in runs:
+        chain: list[Any] = [run.seed, run.baseline and run.baseline.digest]
+        for stage in run.stages:
+            chain.append([stage.name, stage.settings])
+            if stage.key and not stage.latency:
+                story = json.dumps(chain)
+                keys[story].add(stage.key)
+                places[story] = f"stages[{stage.position}] ({stage.name})"
+    found = [places[story] for story, made in keys.items() if len(made) > 1]
+    if not found:
+        return []
+    return [f"{found[0]} was not made of the same code, data and libraries in all runs: something changed in between"]
 
 
 def load_run(folder: Path) -> Record:

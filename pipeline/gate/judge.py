@@ -25,9 +25,17 @@ def judge(budget: Budget, record: Record, expected: Expected | None = None) -> l
         record: of the run; the scores in its folder are read where a limit is told of the committed model's.
         expected: the committed model; needed where a limit is told of it.
     """
-    ended = record.final and not record.failure
-    gates = _gates(budget, record, expected) if ended else _unfinished(budget, record)
-    return [gate.model_copy(update={"counts_as": _counts(budget, gate)}) for gate in gates]
+    if record.failure or not record.final:
+        return unfinished(budget, record)
+    return _counted(budget, _gates(budget, record, expected))
+
+
+def unfinished(budget: Budget, record: Record) -> list[GateRecord]:
+    """A skipped gate for each limit, of a run that ended early."""
+    ended = f"the run ended in {record.failure.where}" if record.failure else "the run has no model yet"
+    fix = f"Mend what ended it, then `shrink resume {record.folder}`"
+    limits = _limits(budget).items()
+    return _counted(budget, [skipped(NAMES.get(name, name), _number(limit), ended, fix) for name, limit in limits])
 
 
 def judged(record: Record, gates: list[GateRecord]) -> Record:
@@ -75,11 +83,8 @@ def _gates(budget: Budget, record: Record, expected: Expected | None) -> list[Ga
     return gates
 
 
-def _unfinished(budget: Budget, record: Record) -> list[GateRecord]:
-    """A skipped gate for each limit."""
-    ended = f"the run ended in {record.failure.where}" if record.failure else "the run has no model yet"
-    fix = f"Mend what ended it, then `shrink resume {record.folder}`"
-    return [skipped(NAMES.get(name, name), _number(limit), ended, fix) for name, limit in _limits(budget).items()]
+def _counted(budget: Budget, gates: Sequence[GateRecord]) -> list[GateRecord]:
+    return [gate.model_copy(update={"counts_as": _counts(budget, gate)}) for gate in gates]
 
 
 def _limits(budget: Budget) -> dict[str, Strict]:

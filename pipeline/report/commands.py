@@ -27,7 +27,12 @@ def reproduce(record: Record) -> list[Words]:
 def go_on(record: Record) -> list[Words]:
     """The commands that resume the run, build its reports again, and make a folder to deploy where there is a model."""
     folder = str(shown(Path(record.folder)))
-    return [["shrink", word, folder] for word in ("resume", "report", *(["package"] if record.final else []))]
+    return [["shrink", word, folder] for word in ("resume", "report", *(["package"] if can_package(record) else []))]
+
+
+def can_package(record: Record) -> bool:
+    """Whether there is a last model, of a run that came to its end."""
+    return record.final is not None and record.failure is None
 
 
 def compare_again(record: ComparisonRecord) -> list[Words]:

@@ -102,8 +102,10 @@ def test_another_budget_is_judged_and_kept_in_the_record(
     assert (record.verdict, len(record.gates)) == (verdict, 1)
     assert record.gates[0].fix
     assert record.folder == str(folder)
-    changed = {"gates", "verdict", "warnings", "folder"}
+    changed = {"gates", "verdict", "warnings", "folder", "judged_by"}
     assert record.model_dump(exclude=changed) == before.model_dump(exclude=changed)
+    assert record.judged_by
+    assert set(record.judged_by) & {"size", "retention", "parity"} == {limits.strip("{").partition(":")[0]}
     assert any("budget:" in text for text in record.warnings) == ("warn" in limits)
     assert (folder / "summary.md").is_file()
     assert (folder / "junit.xml").is_file()
@@ -123,7 +125,7 @@ def test_expect_writes_what_later_models_are_held_to(shrink: Make, made: Make, t
     gone = shrink("gate", folder, "--budget", file)
     assert (gone.code, gone.out) == (2, "")
     assert "expected.json: there is no such file" in gone.err
-    assert "shrink expect RUN" in gone.err
+    assert f"shrink expect {folder} --output {path}" in gone.err
 
 
 def test_expect_prints_what_it_wrote_as_json(made: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,6 +149,16 @@ def test_several_seeds_and_graded_scores() -> None:
     assert pair_tests(scores, seed=1) == [test]
 
 
+def test_over_seeds_an_interval_with_zero_in_it_tells_nothing_apart() -> None:
+    good, bad = right(450, 0.99), right(450, 0.90)
+    steady = pair_tests({"a": [good, good], "b": [bad, bad]})[0]
+    assert steady.distinguishable
+    unsteady = pair_tests({"a": [good, good], "b": [bad, right(450, 0.60)]})[0]
+    assert unsteady.p_adjusted < 0.001
+    assert unsteady.difference.low < 0 < unsteady.difference.value
+    assert not unsteady.distinguishable
+
+
 def test_without_a_pair_there_is_no_test() -> None:
     assert pair_tests({}) == []
     assert pair_tests({"a": [right(10, 0.5)]}) == []
@@ -168,7 +178,7 @@ def pair_test(low: float, value: float, high: float, p: float, adjusted: float) 
         difference=difference,
         p=p,
         p_adjusted=adjusted,
-        distinguishable=adjusted < 0.05,
+        distinguishable=adjusted < 0.05 and not low <= 0 <= high,
     )
 
 
@@ -198,8 +208,9 @@ SENTENCES = [
     ),
     (
         pair_test(-0.05, 0.03, 0.11, 0.002, 0.004),
-        "prune is better than quantize on 450 test examples (difference 3.0 points [-5.0, 11.0], Holm's p = 0.004); "
-        "the interval contains 0, so that other trainings may not show it",
+        "prune and quantize cannot be told apart on 450 test examples (difference 3.0 points [-5.0, 11.0]); that is "
+        "not the same as being equal. These models differ (Holm's p = 0.004), and others of their kind may not: see "
+        "the interval",
     ),
     (
         pair_test(0.001, 0.003, 0.005, 0.002, 0.004),

@@ -372,6 +372,16 @@ def test_a_gpu_that_is_not_there_is_an_error_before_anything_is_trained(project:
     assert not (path.parent / "runs").exists()
 
 
+def test_of_a_run_that_failed_every_limit_is_skipped_and_says_where_it_ended(run_mine: Make, tmp_path: Path) -> None:
+    with pytest.raises(StageError) as caught:
+        run_mine("raise ValueError('no')", f"{UNTRAINED}budget: {{size: {{max: 1 MB}}, retention: {{min: 0.9}}}}\n")
+    record = Record.load(Path(str(caught.value.run)))
+    assert record.failure
+    assert {gate.name: gate.verdict for gate in record.gates} == {"size_bytes": "skipped", "retention": "skipped"}
+    assert "the run ended in stages[0] (mine.py)" in record.gates[0].message
+    assert record.verdict is None
+
+
 @pytest.mark.parametrize(
     ("limits", "gates", "expected"),
     [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.comparison import ComparisonRecord
 from pipeline.record import Record
-from pipeline.report.commands import lines, reproduce
+from pipeline.report.commands import can_package, compare_again, lines, reproduce
 from pipeline.report.html.views import Command
 from pipeline.report.terminal import shown
 
@@ -15,14 +15,14 @@ def of_run(record: Record) -> list[Command]:
     folder = shown(Path(record.folder))
     made.append(_on("Resume it, where it was stopped or failed", "resume", folder))
     made.append(_on("Build this page again", "report", folder))
-    return [*made, _on("Make a folder to deploy", "package", folder)] if record.final else made
+    return [*made, _on("Make a folder to deploy", "package", folder)] if can_package(record) else made
 
 
 def of_comparison(record: ComparisonRecord) -> list[Command]:
     """Compare again, and build the page again."""
-    files = list(dict.fromkeys(record.origins))
-    made = [Command("Compare again", lines([["shrink", "compare", *files]]))] if files else []
-    return [*made, _on("Build this page again", "report", shown(Path(record.folder)))]
+    again, page = compare_again(record) if record.origins else ([], compare_again(record)[-1])
+    made = [Command("Compare again", lines([again]))] if again else []
+    return [*made, Command("Build this page again", lines([page]))]
 
 
 def code_note(environment: dict[str, object]) -> str:

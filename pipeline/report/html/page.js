@@ -50,9 +50,12 @@
     ]);
     for (const trace of traces.filter((found) => found.mode === "lines")) {
       const path = trace.x.map((x, i) => [xaxis.d2p(x), yaxis.d2p(trace.y[i])]);
-      for (let i = 1; i < path.length; i++) for (let t = 0; t < 1; t += 0.05) {
-        const [x, y] = [0, 1].map((k) => path[i - 1][k] + t * (path[i][k] - path[i - 1][k]));
-        taken.push([x - 3, x + 3, y - 3, y + 3]);
+      for (let i = 1; i < path.length; i++) {
+        const steps = Math.ceil(Math.hypot(path[i][0] - path[i - 1][0], path[i][1] - path[i - 1][1]) / 4) || 1;
+        for (let step = 0; step < steps; step++) { // a box every few pixels, however long the line
+          const [x, y] = [0, 1].map((k) => path[i - 1][k] + (step / steps) * (path[i][k] - path[i - 1][k]));
+          taken.push([x - 3, x + 3, y - 3, y + 3]);
+        }
       }
     }
     for (const { x0, x1, y0, y1, xref, yref } of plot.layout.shapes || []) {
@@ -91,7 +94,7 @@
     const draw = () => {
       const drawing = drawings[chosen];
       const traces = themed(drawing.data).map((trace) => ({ ...trace, visible: !hidden.has(trace.meta) }));
-      const style = { ...config, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+      const style = { ...config, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendDataToCloud", "sendChartToCloud", "editInChartStudio"] };
       const layout = laidOut(drawing.layout, plot.clientWidth);
       const mine = ++turn;
       Plotly.react(plot, traces, layout, style).then(() => {

@@ -14,8 +14,8 @@ from pipeline.report.html import comparison, run
 from pipeline.report.html.views import Figure, Section
 
 HERE = Path(__file__).parent
-CONFIG = {"displaylogo": False, "responsive": True}
-"""What plotly is told beside the figure."""
+CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "plotlyServerURL": ""}
+"""What plotly is told beside the figure: by itself it offers to upload charts."""
 
 
 def write_report(record: Record, path: Path) -> Path:

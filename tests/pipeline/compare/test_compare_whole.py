@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,19 @@ def test_runs_that_are_there_are_compared_without_running(strategies: Make, tmp_
     record = ComparisonRecord.load(folder)
     assert [strategy.name for strategy in record.strategies] == ["baseline", "noisy", "close"]
     assert Path(folder.parent / record.strategies[1].runs[0]).resolve() == Path(made[0].folder)
+    axes = ("--set", "compare.axes=[size, macs, retention]")
+    again = shrink("compare", "--runs", *(one.folder for one in made), *axes, "--into", "third", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    (folder,) = (tmp_path / "third").glob("*-compared-*")
+    assert ComparisonRecord.load(folder).axes == ["size", "macs", "retention"]
+    assert "--set 'compare.axes=[size, macs, retention]'" in unescape((folder / "report.html").read_text())
 
 
 def test_what_says_how_to_run_is_refused_beside_runs(tmp_path: Path) -> None:
     ended = shrink("compare", "--runs", "a", "--set", "seed=1", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "`seed` is set, and with --runs nothing is run; expected a key of `compare:`" in ended.stderr
+    ended = shrink("compare", "--runs", "a", "--limit", "5", cwd=tmp_path)
     assert ended.returncode == 2
     assert "with --runs nothing is run" in ended.stderr
 

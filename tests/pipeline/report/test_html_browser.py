@@ -99,6 +99,25 @@ def test_a_page_that_opens_narrow_and_dark_fits(
 
 
 @pytest.mark.parametrize("name", ["run_page", "comparison_page"])
+def test_the_figures_toolbar_sends_nothing_anywhere(
+    request: pytest.FixtureRequest, opened: Callable[..., Any], name: str
+) -> None:
+    with opened(request.getfixturevalue(name)) as shown:
+        windows, asked = list[Any](), list[str]()
+        shown.context.on("page", lambda window: windows.append(window))
+        shown.context.on("request", lambda request: asked.append(request.url))
+        buttons = shown.locator(".modebar").first.locator(".modebar-btn")
+        titles = buttons.evaluate_all("all => all.map(e => e.dataset.title)")
+        assert "Zoom in" in titles
+        assert [title for title in titles if any(word in title for word in ("Share", "Edit", "loud"))] == []
+        for title in titles:
+            if "Download" not in title:
+                shown.locator(f'.modebar-btn[data-title="{title}"]').first.click(force=True)
+        assert windows == []
+        assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("name", ["run_page", "comparison_page"])
 def test_every_control_works(request: pytest.FixtureRequest, opened: Callable[..., Any], name: str) -> None:
     with opened(request.getfixturevalue(name)) as shown:
         for summary in shown.locator("summary").all():

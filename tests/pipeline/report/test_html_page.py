@@ -8,6 +8,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -263,6 +264,27 @@ def test_a_comparison_says_what_is_chosen_and_why(comparison: Callable[..., Comp
     assert "shrink compare configs/digits/strategies.yaml" in found.words("again")
     assert "0.9811 ± 0.0020" in found.words("strategies")
     assert "2 to 4 times smaller" in found.words("strategies")
+
+
+@pytest.mark.parametrize(
+    ("changes", "command"),
+    [
+        ({"overrides": ["task.path=a b"]}, "shrink compare configs/digits/strategies.yaml --set 'task.path=a b'"),
+        ({"of_runs": True, "origins": ["runs/one", "runs/two"]}, "shrink compare --runs runs/one runs/two"),
+    ],
+)
+def test_the_command_that_compares_again_is_the_one_that_was_given(
+    comparison: Callable[..., ComparisonRecord], changes: dict[str, Any], command: str
+) -> None:
+    record = comparison(**changes)
+    assert command in outline(write_comparison(record, Path(record.folder) / "report.html")).words("again")
+
+
+def test_a_run_that_failed_is_not_told_to_be_packaged(record: Record, tmp_path: Path) -> None:
+    record.failure = Failure(where="stages[1] (prune.channels)", message="it broke", exit_code=3)
+    told = outline(write_report(record, tmp_path / "r.html")).words("again")
+    assert "shrink resume" in told
+    assert "shrink package" not in told
 
 
 def test_a_comparison_links_the_pages_that_are_there(comparison: Callable[..., ComparisonRecord]) -> None:

@@ -82,6 +82,15 @@ def test_a_stage_that_failed_is_an_error_by_its_place_whatever_the_gates_are(rec
     assert (error.tag, error.attrib["message"]) == ("error", "it broke")
 
 
+def test_beside_the_error_each_limit_is_a_case_that_was_skipped(record: Make) -> None:
+    failure = Failure(where="stages[1] (prune.channels)", message="it broke", exit_code=3)
+    skipped = gate("skipped", message="retention is not judged: the run ended in stages[1] (prune.channels)")
+    ended, limit = read(record(failure=failure, gates=[skipped], verdict=None))
+    assert ended[0].tag == "error"
+    assert (limit.attrib["name"], limit[0].tag) == ("retention", "skipped")
+    assert "the run ended in stages[1]" in limit[0].attrib["message"]
+
+
 def test_a_run_without_a_budget_has_one_case_that_passed(record: Make) -> None:
     (case,) = read(record(gates=[], verdict=None))
     assert case.attrib["name"] == "run"

@@ -103,6 +103,8 @@ def test_a_run_that_failed_says_where_and_why_and_that_the_model_is_not_the_last
     assert headings(made)[0] == r"❌ chain: failed in stages\[1] (prune.channels)"
     assert fences(made)[0] == failure.message + "\n"
     assert "It is not the last of the chain." in made
+    assert "shrink resume" in made
+    assert "shrink package" not in made  # which wants the last model
     stopped = failure.model_copy(update={"exit_code": 143})
     assert ": stopped in " in headings(summary(record(failure=stopped, verdict=None)))[0]
 
