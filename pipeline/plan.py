@@ -12,6 +12,7 @@ from pipeline import key
 from pipeline.build import Built, outline
 from pipeline.disk import estimate_bytes
 from pipeline.exact import digest, save_exactly
+from pipeline.gate import has_limits
 from pipeline.key import Keys, Parts
 from pipeline.maker import RESULT, pick_device
 from pipeline.measure.cost import onnx_macs, onnx_params, torch_macs, torch_params
@@ -90,8 +91,9 @@ def show(built: Built, store: Store, console: Console, *, explain: bool = False)
         state = "\n".join([entry["state"], *(f"- {why}" for why in entry["why"] if explain)])
         table.add_row(entry["place"], state, settings, end_section=True)
     console.print(table, highlight=False)
-    if found["budget"]:
-        console.print(f"budget: {found['budget']}", highlight=False)
+    if has_limits(built.config.budget):
+        told = json.dumps(found["budget"]).replace('"', "")
+        console.print(f"budget: {told}", highlight=False)
     for note in found["notes"]:
         console.print(f"note: {note}", highlight=False, markup=False)
     for warning in found["warnings"]:

@@ -114,6 +114,8 @@ def fill(module: nn.Module, state: dict[str, Any], said: list[str]) -> None:
     if missing or unexpected or other:
         raise ConfigError(str(Mismatch(missing, unexpected, other)), fix=BUILDER)
     casts = {str(state[name].dtype): str(own[name].dtype) for name in own if name in state}
+    if lost := [name for name, value in module.named_parameters() if not is_lazy(value) and value.isnan().any()]:
+        raise ConfigError(f"{few(lost)} holds values that are no numbers", fix="Take weights from before that happened")
     for source, target in casts.items():
         if source != target:
             said.append(Note(f"{source.removeprefix('torch.')} was loaded as {target.removeprefix('torch.')}"))
@@ -148,6 +150,6 @@ def _pairs(missing: list[str], unexpected: list[str]) -> dict[str, str]:
 
 def few(names: list[str], near: Mapping[str, str] | None = None) -> str:
     """The first few, and how many more there are."""
-    told = [name + (f" ({near[name].removeprefix('; ')}?)" if near and name in near else "") for name in names[:SHOWN]]
+    told = [name + (f" ({near[name].removeprefix('; ')})" if near and name in near else "") for name in names[:SHOWN]]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(told) + more

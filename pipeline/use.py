@@ -75,7 +75,11 @@ class Reference(BaseModel):
     def call(self, *args: Any) -> Any:
         """Call what is named with `args` and the arguments; a failure says which `use:` it was."""
         with blame(ConfigError, f"use: {self.use}"):
-            return self.resolve()(*args, **self.arguments)
+            found = self.resolve()
+            if not callable(found):
+                expected = f"a function or a class, such as {self.use}:net" if ":" not in self.use else "one to call"
+                raise ConfigError(f"it names a {type(found).__name__}", expected=expected)
+            return found(*args, **self.arguments)
 
 
 def find(use: str, folder: Path, package: str = "", attribute: str = "") -> Any:

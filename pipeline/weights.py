@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.errors import ConfigError, blame
+from pipeline.errors import ConfigError, blame, is_exhausted
 from pipeline.model import TorchModel
 from pipeline.state_dicts import BUILDER, few, fill, unwrapped
 from pipeline.use import nearest
@@ -23,6 +24,7 @@ from pipeline.use import nearest
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 SAFE = "Save module.state_dict() instead"
+AGAIN = "Get the file again, or save it again"
 UNSAFE = f"{SAFE}; or, where you trust who made it, do both: give its sha256 in `model:`, and --allow-unsafe-load"
 
 
@@ -97,7 +99,7 @@ def _read(file: Path, trusted: str | None, said: list[str]) -> Any:
     if file.suffix == ".json":
         return _shards(file)
     if file.suffix == ".safetensors":
-        return load_file(file)
+        return _safetensors(file)
     try:
         return _tensors(file)
     except pickle.UnpicklingError as error:
@@ -110,7 +112,24 @@ def _read(file: Path, trusted: str | None, said: list[str]) -> Any:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
 
 
+def _safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ConfigError(f"it is damaged, or no file of safetensors: {error}", fix=AGAIN) from error
+
+
 def _tensors(file: Path) -> Any:
+    """What torch.save wrote. Raises UnpicklingError for what is more than tensors, ConfigError for another file."""
+    try:
+        return _unpickled(file)
+    except (EOFError, KeyError, RuntimeError) as error:
+        if is_exhausted(error):
+            raise
+        raise ConfigError("it is damaged, or no file that torch.save wrote", fix=AGAIN) from error
+
+
+def _unpickled(file: Path) -> Any:
     with torch.serialization.safe_globals([argparse.Namespace]):  # plain settings, as training scripts keep them
         return torch.load(file, map_location="cpu", weights_only=True)
 
@@ -124,7 +143,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
             raise ConfigError(f"{index.name} names `{name}`", expected="files beside it")
         file = _file(index.parent / name)
         try:
-            state |= load_file(file) if file.suffix == ".safetensors" else _tensors(file)
+            state |= _safetensors(file) if file.suffix == ".safetensors" else _tensors(file)
         except pickle.UnpicklingError as error:
             raise ConfigError(f"{name} holds more than tensors, or is damaged", fix=SAFE) from error
     if lost := [name for name in names if name not in state]:

@@ -161,3 +161,13 @@ def test_nearest_lists_what_there_is_where_nothing_is_near() -> None:
     assert nearest("zzz", ["alpha", "beta"]) == "; there are `alpha`, `beta`"
     assert nearest("alpa", ["alpha", "beta"]) == "; did you mean `alpha`?"
     assert nearest("x", []) == ""
+
+
+def test_a_file_is_no_builder(tmp_path: Path) -> None:
+    write(tmp_path, models="net = 3\n")
+    with pytest.raises(
+        ConfigError, match=r"use: models\.py: it names a module; expected a function or a class, such as"
+    ):
+        Reference(use="models.py", folder=tmp_path).call()
+    with pytest.raises(ConfigError, match=r"it names a int; expected one to call"):
+        Reference(use="models.py:net", folder=tmp_path).call()

@@ -178,6 +178,7 @@ def test_what_does_not_fit_is_named_with_how_much_more(tiny: Tiny, tmp_path: Pat
         load_weights(tiny(4), tmp_path / "net.pt")
     text = str(caught.value)
     assert "missing: conv2.weight (did you mean `conv_2.weight`" in text
+    assert "??" not in text
     assert "unexpected: conv_2.weight, conv_2.bias, extra.0 and 6 more" in text
     assert "The builder must make the module that the weights come from" in text
 
@@ -360,6 +361,28 @@ def test_the_record_has_the_flag_and_a_resumed_run_needs_it_again(project: Proje
     assert [stage.cached for stage in again.stages] == [True]
     assert UNSAFE_ALLOWED in again.warnings
     sys.modules.pop("models")
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", None], ids=["empty", "text", "cut"])
+def test_a_damaged_file_is_told_as_what_it_is(tiny: Tiny, tmp_path: Path, name: str, content: bytes | None) -> None:
+    file = tmp_path / name
+    if content is None:
+        save_file(tensors(tiny(4)), file) if name.endswith("safetensors") else torch.save(tensors(tiny(4)), file)
+        content = file.read_bytes()[:-200]
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"it is damaged, or (no file|holds)|or is damaged") as caught:
+        load_weights(tiny(4), file)
+    assert "KeyError" not in str(caught.value)
+    assert "builder must make" not in str(caught.value)
+
+
+def test_weights_that_are_no_numbers_are_not_blamed_on_the_data(tiny: Tiny, tmp_path: Path) -> None:
+    state = tensors(tiny(4))
+    state["head.bias"] = torch.full_like(state["head.bias"], float("nan"))
+    torch.save(state, tmp_path / "net.pt")
+    with pytest.raises(ConfigError, match=r"head\.bias holds values that are no numbers"):
+        load_weights(tiny(4), tmp_path / "net.pt")
 
 
 def test_a_note_on_the_weights_is_in_the_record(project: Project, tmp_path: Path) -> None:
