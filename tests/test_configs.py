@@ -4,24 +4,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image
-from PIL import Image as Pillow
 
 from pipeline.build import build
 from pipeline.config import Source, load_config
 from pipeline.record import Record
 from pipeline.runner import run
+from tests.config_data import WRITERS
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
 STRATEGIES = {config: names for config in CONFIGS if (names := Source(config).strategies())}
 QUICK = ("compress.yaml", "strategies.yaml", "minilm.yaml")  # of the tasks with small networks; the others are slow
-LARGE = ("mnist", "multi30k", "translation")
+LARGE = ("cifar10", "mnist", "multi30k", "sst2", "translation")
 CHAINS = [
     # The last strategy of a file has the most stages.
     pytest.param(config, name, marks=[] if is_quick and name == names[-1] else [pytest.mark.slow])
@@ -38,55 +39,26 @@ def title(value: Any) -> str:
 
 
 @pytest.fixture(scope="session")
-def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as `datasets` writes it, with grey images of 28x28, no two alike."""
-    folder = tmp_path_factory.mktemp("parquet")
-    pictures = np.random.default_rng(0).integers(0, 256, (240, 28, 28), dtype=np.uint8)
-    features = Features({"image": Image(), "label": ClassLabel(num_classes=10)})
-    rows = {"image": [Pillow.fromarray(one) for one in pictures], "label": [i % 10 for i in range(len(pictures))]}
-    Dataset.from_dict(rows, features=features).to_parquet(folder / "train-00000-of-00001.parquet")
-    return folder
+def local(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
+    """local(TASK): overrides that read small local data in place of the hub's, which is written once."""
 
+    @cache
+    def written(task: str) -> list[str]:
+        return WRITERS[task](tmp_path_factory.mktemp(task)) if task in WRITERS else []
 
-@pytest.fixture(scope="session")
-def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with noise at 8 kHz, of two speakers, ten digits and twelve recordings each, no two alike."""
-    folder = tmp_path_factory.mktemp("recordings")
-    generator = np.random.default_rng(0)
-    rows = {
-        "audio": [generator.uniform(-0.5, 0.5, 1000 + i).astype(np.float32) for i in range(240)],
-        "sampling_rate": [8000] * 240,
-        "label": [i // 24 for i in range(240)],
-        "speaker": ["ada" if i // 12 % 2 else "bob" for i in range(240)],
-    }
-    Dataset.from_dict(rows).to_parquet(folder / "train-00000-of-00001.parquet")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pairs of short English and German sentences, no two alike, in a train and a validation part."""
-    folder, draw = tmp_path_factory.mktemp("sentences"), np.random.default_rng(0)
-    for part, size in (("train", 80), ("validation", 16)):
-        lines = [" ".join(draw.choice(["dog", "man", "ball", "red"], draw.integers(1, 9))) for _ in range(size)]
-        english = [f"{line} {part} {i}" for i, line in enumerate(lines)]
-        rows = {"en": english, "de": [line.replace("dog", "Hund").replace("red", "grün") for line in english]}
-        Dataset.from_dict(rows).to_parquet(folder / f"{part}-00000-of-00001.parquet")
-    return folder
+    return written
 
 
 @pytest.fixture
-def data(request: pytest.FixtureRequest, parquet: Path, recordings: Path, sentences: Path) -> list[str]:
-    """Overrides that read small local data in place of the hub's."""
-    folders = {"fashion_mnist": parquet, "mnist": parquet, "fsdd": recordings, "multi30k": sentences}
-    found = folders.get(request.node.callspec.params["config"].parent.name)
-    return [f"task.path={found}"] if found else []
+def data(request: pytest.FixtureRequest, local: Callable[[str], list[str]]) -> list[str]:
+    """The overrides for the config of a test."""
+    return local(request.node.callspec.params["config"].parent.name)
 
 
 def smaller(config: Path, strategy: str | None, data: list[str]) -> list[str]:
     """Overrides that cut every stage to a moment's work."""
     loaded, _ = load_config(config, data, strategy)
-    found = [*data]
+    found = [*data, "limit=512"]
     for key in ("baseline", "stages"):
         for i, (_, stage) in enumerate(getattr(build(loaded), key)):
             parts: dict[str, Any] = {"": stage, "recovery.": getattr(stage, "recovery", None)}

@@ -1,6 +1,7 @@
 """Free Spoken Digit Dataset: ten digits by six speakers, 8 kHz, as log-mel spectrograms of a fixed size."""
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from pipeline.errors import ConfigError
-from pipeline.model import Inputs
-from pipeline.task import Split, Task, classification
+from pipeline.model import Inputs, Outputs
+from pipeline.task import Split, Task, correct, scored
 
 RATE = 8000  # samples a second
 LENGTH = 8000  # samples that are kept: longer recordings are cut at the end, shorter ones lie in the middle of silence
@@ -24,7 +25,9 @@ TEMPO, WARP, LATER, HIGHER = 0.12, 0.08, 0.12, 0.06  # standard deviations, as s
 GAP, NARROW = 10, 5  # frames and bands, the most that are blanked
 
 
-def task(path: str, speaker: str | None = None, limit: int | None = None, augment: bool = False) -> Task:
+def task(
+    path: str, speaker: str | None = None, limit: int | None = None, augment: bool = False, smoothing: float = 0.0
+) -> Task:
     """Single-label classification of spoken digits, from `input` (1, 32 bands, 63 frames) in 0 to 1.
 
     Of each speaker and digit, in the order of the rows, the last five recordings are the test split and the first
@@ -37,6 +40,7 @@ def task(path: str, speaker: str | None = None, limit: int | None = None, augmen
         speaker: test on all recordings of this speaker, and train and validate on the others'.
         limit: recordings read at most, for small runs.
         augment: train on spectrograms that are stretched and moved in time and pitch, with parts blanked.
+        smoothing: share of each label that the loss gives to all digits alike, 0 to below 1.
 
     Raises:
         ConfigError: there is no such data, it has other columns, another rate, or no such speaker.
@@ -53,12 +57,24 @@ def task(path: str, speaker: str | None = None, limit: int | None = None, augmen
     parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for row, part in enumerate(_parts(speakers, labels, speaker)):
         parts[part].append(row)
-    return classification(
+    return Task(
         **{part: whole.select(chosen) for part, chosen in parts.items()},
         augment=varied if augment else None,
+        loss=partial(smoothed, smoothing),
+        score=correct,
+        logits=True,
         labels=[str(digit) for digit in range(10)],
         preprocessing=f"8 kHz, 1 s, log-mel of {BANDS} bands and {FRAMES} frames by `spectrum` of configs/fsdd/data.py",
     )
+
+
+def smoothed(smoothing: float, outputs: Outputs, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of logits (N, 10) against smoothed labels (N,).
+
+    Reference: Szegedy, Vanhoucke, Ioffe, Shlens and Wojna: Rethinking the Inception Architecture for Computer Vision,
+        2015, arXiv:1512.00567, section 7.
+    """
+    return F.cross_entropy(scored(outputs), targets, label_smoothing=smoothing)
 
 
 def spectrum(clip: Tensor) -> Tensor:

@@ -1,0 +1,100 @@
+"""CIFAR-10: 32x32 colour images, ten classes, read with Hugging Face `datasets`."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from pipeline.errors import ConfigError
+from pipeline.model import Inputs
+from pipeline.task import Split, Task, classification, split_by_seed
+
+LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+VALIDATION = 0.1  # of the 50,000 of train: 5,000
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the published ResNets were trained with
+SHIFT = 4  # pixels, the most that an image is moved by
+
+
+def task(path: str = "uoft-cs/cifar10", limit: int | None = None, augment: bool = False) -> Task:
+    """Single-label classification of images, from `input` (3, 32, 32), colours scaled and normalized.
+
+    Args:
+        path: a name on the Hugging Face hub, or a folder of parquet files, with a train and a test part and the columns
+            `image` or `img`, and `label`.
+        limit: examples read of each part at most, for small runs.
+        augment: train on images that are moved and mirrored, another way in each epoch.
+
+    Raises:
+        ConfigError: there is no such data, or it has other columns.
+    """
+    parts = _parts(path)
+    train, validation = split_by_seed(_split(parts["train"], limit, path), [1 - VALIDATION, VALIDATION])
+    return classification(
+        train,
+        validation,
+        _split(parts["test"], limit, path),
+        augment=varied if augment else None,
+        labels=LABELS,
+        preprocessing=f"RGB pixels / 255, minus {list(MEAN)}, divided by {list(STD)}, as (3, 32, 32)",
+        show=shown,
+    )
+
+
+def varied(inputs: Inputs, seed: int, view: int) -> Inputs:
+    """The image moved by up to four pixels each way, what comes in being grey, and in half of the cases mirrored.
+
+    Args:
+        inputs: one example's.
+        seed: the example's own.
+        view: every view is another.
+    """
+    image = inputs["input"]
+    height, width = image.shape[-2:]
+    draw = random.Random(seed * 1_000_003 + view)
+    top, left, mirrored = draw.randint(0, 2 * SHIFT), draw.randint(0, 2 * SHIFT), draw.random() < 0.5
+    moved = F.pad(image, (SHIFT,) * 4)[..., top : top + height, left : left + width]
+    return {"input": moved.flip(-1) if mirrored else moved}
+
+
+def shown(inputs: Inputs) -> Tensor:
+    """The image (3, 32, 32) in 0 to 1."""
+    return (inputs["input"] * _by_channel(STD) + _by_channel(MEAN)).clamp(0, 1)
+
+
+def _by_channel(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values).view(3, 1, 1)
+
+
+def _parts(path: str) -> Any:
+    """The train and the test part."""
+    from datasets import exceptions, load_dataset
+
+    try:
+        parts: Any = load_dataset(path)
+    except (OSError, exceptions.DatasetsError) as error:
+        raise ConfigError(
+            f"`path` is {path}, and there is nothing to read: {str(error).splitlines()[0]}",
+            where="task",
+            expected="a name on the Hugging Face hub that can be reached, or a folder of parquet files",
+            fix="Give a folder with --set task.path=FOLDER",
+        ) from None
+    if missing := {"train", "test"} - set(parts):
+        found = f"{path} has the parts {', '.join(parts)}"
+        raise ConfigError(found, where="task", expected=f"also {' and '.join(sorted(missing))}")
+    return parts
+
+
+def _split(rows: Any, limit: int | None, path: str) -> Split:
+    """All images as one tensor (N, 3, 32, 32) and the labels (N,), so that a batch is one indexing."""
+    image = next((name for name in ("image", "img") if name in rows.column_names), None)
+    if image is None or "label" not in rows.column_names:
+        found = f"{path} has the columns {', '.join(rows.column_names)}"
+        raise ConfigError(found, where="task", expected="`image` or `img`, and `label`")
+    rows = rows.select(range(min(len(rows), limit or len(rows))))
+    pixels = torch.from_numpy(np.stack([np.asarray(one.convert("RGB")) for one in rows[image]]))
+    scaled = (pixels.permute(0, 3, 1, 2).float() / 255 - _by_channel(MEAN)) / _by_channel(STD)
+    return Split(TensorDataset(scaled.contiguous(), torch.tensor(rows["label"][:], dtype=torch.int64)))

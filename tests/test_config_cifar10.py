@@ -1,0 +1,100 @@
+"""CIFAR-10 as `datasets` reads it, and the networks for it: without a network, on small folders."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as Pillow
+
+from pipeline.errors import ConfigError
+from pipeline.measure.cost import torch_macs, torch_params
+from pipeline.model import TorchModel
+from pipeline.probe import example_inputs
+from pipeline.task import Task
+from pipeline.use import Reference, find
+from pipeline.weights import load_weights
+from tests.config_data import cifar10
+
+FOLDER = Path(__file__).parents[1] / "configs" / "cifar10"
+data: Any = find("data.py", FOLDER)
+models: Any = find("models.py", FOLDER)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures and weights."""
+    made = tmp_path_factory.mktemp("cifar10")
+    cifar10(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def task(folder: Path) -> Task:
+    return data.task(str(folder), augment=True)  # type: ignore[no-any-return]
+
+
+def test_a_tenth_of_train_validates_and_the_test_part_is_the_test_split(task: Task, folder: Path) -> None:
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [216, 24, 60]
+    rows = Dataset.from_parquet(str(folder / "test-00000-of-00001.parquet"))
+    pixels = torch.tensor(rows[0]["image"].getdata()).view(32, 32, 3).permute(2, 0, 1) / 255
+    torch.testing.assert_close(task.show(task.test[0][0]), pixels.float())  # type: ignore[misc]
+    assert task.test[0][0]["input"].mean() != pytest.approx(pixels.mean().item(), abs=0.1)  # normalized
+
+
+def test_a_view_is_the_image_moved_by_four_pixels_at_most_and_perhaps_mirrored(task: Task) -> None:
+    inputs = task.train[3][0]
+    seen = set[bytes]()
+    for view in range(20):
+        moved = data.varied(inputs, 5, view)["input"]
+        assert torch.equal(moved, data.varied(inputs, 5, view)["input"])
+        seen.add(moved.numpy().tobytes())
+        padded = torch.nn.functional.pad(inputs["input"], (4,) * 4)
+        windows = padded.unfold(1, 32, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+        assert any((windows == one).all(-1).all(-1).all(-1).any() for one in (moved, moved.flip(-1)))
+    assert len(seen) > 15
+
+
+def test_the_published_weights_fit_in_their_wrapping(task: Task, folder: Path) -> None:
+    model = TorchModel.build(Reference(use="models.py:resnet56", folder=FOLDER), example_inputs(task.train))
+    said = load_weights(model, folder / "resnet56.th")
+    assert [text for text in said if "module." not in text] == []
+    torch.manual_seed(0)
+    assert torch.equal(model.module.conv1.weight, models.resnet56().conv1.weight)
+
+
+def test_the_teacher_has_the_size_and_the_work_that_are_published() -> None:
+    example = {"input": torch.zeros(1, 3, 32, 32)}
+    teacher = models.resnet56()
+    assert torch_params(teacher) == 853_018
+    assert torch_macs(teacher, example) == pytest.approx(125.5e6, rel=0.01)
+
+
+def test_a_plain_shortcut_takes_every_second_pixel_and_pads_with_channels_of_zeros() -> None:
+    x = torch.rand(2, 4, 6, 6)
+    found = models.PlainShortcut(4, 8, 2)(x)
+    assert torch.equal(found[:, 2:6], x[:, :, ::2, ::2])
+    assert not found[:, [0, 1, 6, 7]].any()
+
+
+def test_equal_widths_may_follow_each_other() -> None:
+    for learned in (True, False):
+        assert models.ResNet((8, 8, 8), (1, 2, 1), learned)(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("columns", "parts", "message"),
+    [
+        (("image", "label"), ("train",), "has the parts train; expected also test"),
+        (("picture", "label"), ("train", "test"), "has the columns picture, label; expected `image` or `img`"),
+        (("img", "fine"), ("train", "test"), "has the columns img, fine; expected `image` or `img`, and `label`"),
+    ],
+)
+def test_other_data_are_refused(tmp_path: Path, columns: Any, parts: Any, message: str) -> None:
+    features = Features({columns[0]: Image(), columns[1]: Value("int64")})
+    for part in parts:
+        rows = {columns[0]: [Pillow.new("RGB", (32, 32))], columns[1]: [0]}
+        Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{part}.parquet")
+    with pytest.raises(ConfigError, match=message):
+        data.task(str(tmp_path))

@@ -1,0 +1,104 @@
+"""SST-2's task, its stage and its small encoder, on a small folder with a tiny encoder as teacher."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch import nn
+
+from pipeline.build import build_model
+from pipeline.config import ModelSource
+from pipeline.deploy import deploy
+from pipeline.errors import StageError
+from pipeline.model import TorchModel
+from pipeline.stage import Context
+from pipeline.task import Task
+from pipeline.use import Reference, find
+from tests.config_data import reviews
+
+FOLDER = Path(__file__).parents[1] / "configs" / "sst2"
+data: Any = find("data.py", FOLDER)
+narrow: Any = find("narrow.py", FOLDER)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `set` and `model`."""
+    folder = tmp_path_factory.mktemp("sst2")
+    reviews(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def task(home: Path) -> Task:
+    return data.task(str(home / "set"), str(home / "model"), mask=0.3)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def teacher(home: Path, task: Task) -> TorchModel:
+    source = ModelSource(use="huggingface", arguments={"name": str(home / "model")})
+    return build_model(source, task)[0]
+
+
+def test_the_dev_part_is_the_test_split_and_train_validates(task: Task) -> None:
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [290, 10, 100]
+    assert data.task is not None
+    assert task.labels == ("no", "yes")
+
+
+def test_without_a_share_nothing_is_masked(home: Path) -> None:
+    assert data.task(str(home / "set"), str(home / "model")).augment is None
+
+
+def test_views_mask_that_share_of_the_words_and_the_first_one_none(task: Task) -> None:
+    inputs = {"input_ids": torch.arange(100, 1100), "attention_mask": torch.ones(1000, dtype=torch.int64)}
+    assert task.augment is not None
+    assert torch.equal(task.augment(inputs, 5, 0)["input_ids"], inputs["input_ids"])
+    one, again, other = (task.augment(inputs, 5, view)["input_ids"] for view in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    masked = one == task.tokenizer.mask_token_id
+    assert 0.2 < masked.float().mean() < 0.4
+    assert torch.equal(one[~masked], inputs["input_ids"][~masked])
+    assert (one[0], one[-1]) == (100, 1099)
+
+
+def test_token_vectors_are_the_teachers_principal_components(
+    teacher: TorchModel, context: Callable[..., Context]
+) -> None:
+    stage = narrow.NarrowWords(reader=Reference(use="models.py:Reader", arguments={"embedding": 8}, folder=FOLDER))
+    made = stage.run(teacher, context())
+    found = made.module.get_parameter("tokens.weight").detach().numpy()
+    words = teacher.module.get_input_embeddings().weight.detach().numpy()  # type: ignore[operator]
+    assert found.shape == (len(words), 8)
+    assert found.std() == pytest.approx(0.5, rel=1e-3)
+    expected = PCA(8, svd_solver="full").fit_transform(words)
+    expected *= found.std() / expected.std()
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=2e-3)  # each component but for its sign
+
+
+def test_a_teacher_without_token_vectors_is_refused(teacher: TorchModel, context: Callable[..., Context]) -> None:
+    stage = narrow.NarrowWords(reader=Reference(use="models.py:Reader", folder=FOLDER))
+    with pytest.raises(StageError, match="no table of token vectors; expected an encoder of transformers"):
+        stage.run(replace(teacher, module=nn.Linear(2, 2)), context())
+
+
+def test_padding_does_not_change_what_is_read_and_the_exported_file_agrees(
+    teacher: TorchModel, context: Callable[..., Context], tmp_path: Path
+) -> None:
+    stage = narrow.NarrowWords(reader=Reference(use="models.py:Reader", arguments={"embedding": 8}, folder=FOLDER))
+    made = stage.run(teacher, context())
+    ids = torch.randint(5, 60, (3, 7))
+    mask = torch.ones_like(ids)
+    alone = made.predict({"input_ids": ids, "attention_mask": mask})["logits"]
+    padded = {
+        name: torch.nn.functional.pad(value, (0, 4)) for name, value in (("input_ids", ids), ("attention_mask", mask))
+    }
+    torch.testing.assert_close(made.predict(padded)["logits"], alone, atol=1e-5, rtol=1e-4)
+    file = deploy(replace(made, example=padded), tmp_path / "model.onnx")
+    torch.testing.assert_close(file.predict(padded)["logits"], alone, atol=1e-5, rtol=1e-4)
