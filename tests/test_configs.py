@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
 STRATEGIES = {config: names for config in CONFIGS if (names := Source(config).strategies())}
 QUICK = ("compress.yaml", "strategies.yaml", "minilm.yaml")  # of the tasks with small networks; the others are slow
-LARGE = ("cifar10", "mnist", "multi30k", "sst2", "translation")
+LARGE = ("cifar10", "fashion_mnist", "fsdd", "mnist", "multi30k", "sst2", "translation")
 CHAINS = [
     # The last strategy of a file has the most stages.
     pytest.param(config, name, marks=[] if is_quick and name == names[-1] else [pytest.mark.slow])

@@ -321,7 +321,7 @@ def test_the_script_ends_with_the_code_of_a_budget_that_is_not_kept(chain: Make,
     done = shell(tmp_path / "job", str(chain(limit="1 kB")))
     assert done.returncode == 1, done.stderr
     assert "shrink ended with 1: the budget is not kept" in done.stderr
-    assert files(tmp_path / "job" / "artifacts") == {*REPORTS, "package"}
+    assert files(tmp_path / "job" / "artifacts") == {*REPORTS, "run.log", "package"}
 
 
 @pytest.mark.slow
@@ -336,7 +336,7 @@ def test_the_script_ends_with_0_when_it_is_kept(chain: Make, tmp_path: Path) -> 
 def test_the_script_ends_with_3_and_the_reports_when_a_stage_failed(chain: Make, tmp_path: Path) -> None:
     done = shell(tmp_path / "job", str(chain()), "--set", "stages.0.breaks=true")
     assert done.returncode == 3, done.stderr
-    assert files(tmp_path / "job" / "artifacts") == REPORTS
+    assert files(tmp_path / "job" / "artifacts") == {*REPORTS, "run.log"}
 
 
 def test_the_script_ends_with_2_when_there_is_no_file(tmp_path: Path) -> None:
