@@ -85,7 +85,10 @@ def comparing(given: Any, overrides: Sequence[str]) -> Comparing:
         name, _, text = assignment.partition("=")
         if not name.startswith("compare."):
             raise ConfigError(f"`{name}` is set, and with --runs nothing is run", expected="a key of `compare:`")
-        changes[name.removeprefix("compare.")] = yaml.safe_load(text)
+        try:
+            changes[name.removeprefix("compare.")] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"`{assignment}` is no YAML", expected="such as compare.axes=[size, macs]") from None
     found: Comparing = validate(Comparing, {**given, **changes}, None, ("compare",), Path())
     return found
 

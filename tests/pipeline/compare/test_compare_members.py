@@ -71,6 +71,7 @@ def test_keys_of_compare_are_put_over_those_of_the_runs() -> None:
     ("assignment", "message"),
     [
         ("task.path=x", "`task.path` is set, and with --runs nothing is run; expected a key of `compare:`"),
+        ("compare.axes=[size", r"`compare.axes=\[size` is no YAML; expected such as"),
         ("compare.axis=[size]", "there is no key `axis`; did you mean `axes`"),
         ("compare.axes=[size, weight]", "compare.axes"),
     ],
