@@ -37,6 +37,11 @@ class TrainingSettings(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="of the arithmetic; auto: bf16 or fp16 on a GPU, fp32 on a CPU"
     )
+    channels_last: bool = Field(
+        default=False,
+        description="keep images and the weights of convolutions in memory as NHWC: training is faster, by a fifth to "
+        "two thirds on CPUs, but a module that calls `view` on what a convolution gives fails; `flatten` works",
+    )
 
 
 def make_optimizer(module: nn.Module, settings: TrainingSettings) -> Any:
@@ -62,6 +67,16 @@ def make_schedule(optimizer: Any, settings: TrainingSettings, steps: int) -> lr_
         return after
     before = lr_scheduler.LinearLR(optimizer, start_factor=1 / (rise + 1), total_iters=rise)
     return lr_scheduler.SequentialLR(optimizer, [before, after], milestones=[rise])
+
+
+def lay_out(module: nn.Module, layout: torch.memory_format) -> None:
+    """Put the four-dimensional weights and buffers of a module into a memory format, in place; the values stay.
+
+    A convolution gives what its weights are laid out as, so that activations follow.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=layout)
 
 
 def mixed_precision(settings: TrainingSettings, device: torch.device) -> str:

@@ -29,7 +29,7 @@ from pipeline.stage import Context
 from pipeline.task import Batch
 from stages import checkpoint
 from stages.objectives import Moment, Objective, scalar
-from stages.optimization import TrainingSettings, make_optimizer, make_schedule, mixed_precision
+from stages.optimization import TrainingSettings, lay_out, make_optimizer, make_schedule, mixed_precision
 
 STEPS_BETWEEN_CHECKS = 20  # of the loss for NaN; each check waits for the device
 
@@ -99,6 +99,8 @@ class _Loop:
         self.trained = replace(model, module=copy.deepcopy(model.module))
         self.steps = max(len(ctx.train) // settings.batch_size, 1)
         self.whole = _Learner(self.trained.module, objective)
+        if settings.channels_last:
+            lay_out(self.whole, torch.channels_last)
         self.optimizer = make_optimizer(self.whole, settings)
         self.schedule = make_schedule(self.optimizer, settings, settings.epochs * self.steps)
         self.learner, self.stepper = self.accelerator.prepare(self.whole, self.optimizer)
@@ -133,6 +135,7 @@ class _Loop:
         self.ctx.world.wait()  # rank 0 may clear the folder away
         if self.accelerator.device.type == "cuda":  # elsewhere it would only collect garbage, for a fifth of a second
             self.accelerator.free_memory()
+        lay_out(self.trained.module, torch.contiguous_format)
         return self.trained.module.to("cpu")
 
     def _epoch(self, advance: Callable[..., None]) -> None:

@@ -131,6 +131,8 @@ def test_another_seed_ends_elsewhere(go: Callable[..., Ended]) -> None:
         {"optimizer": "adamw", "schedule": "linear"},
         {"optimizer": "adamw", "schedule": "constant", "gradient_clip": None},
         {"checkpoint_epochs": 2},
+        {"channels_last": True},
+        {"channels_last": True, "optimizer": "sgd"},
         {"batch_size": 60},  # a rest that no batch holds
     ],
     ids=str,

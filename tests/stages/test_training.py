@@ -259,3 +259,29 @@ def test_augmentation_sees_training_examples_only(tiny: Make, context: Make) -> 
     ctx = context(augment=augment)
     fit(tiny(), ctx)
     assert len(seen) == len(set(seen)) == 2 * len(ctx.train)  # each example once an epoch, validation never
+
+
+
+def test_channels_last_learns_the_same_and_gives_weights_as_they_were_laid_out(tiny: Make, context: Make) -> None:
+    plain, last = (fit(tiny(), context(), precision="fp32", channels_last=wanted) for wanted in (False, True))
+    torch.testing.assert_close(weights(last), weights(plain), rtol=1e-3, atol=1e-4)
+    assert all(p.is_contiguous() for p in last.module.parameters())
+
+
+def test_channels_last_reaches_what_convolutions_see(tiny: Make, context: Make) -> None:
+    seen: list[bool] = []
+    model = tiny()
+
+    class Watching(Supervised):
+        def watch(self, student: nn.Module) -> None:
+            def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+                seen.append(output.is_contiguous(memory_format=torch.channels_last))
+
+            for module in student.modules():
+                if isinstance(module, nn.Conv2d) and module.in_channels > 1:
+                    module.register_forward_hook(look)
+
+    ctx = context()
+    train(model, Watching(ctx), TrainingSettings(**QUICK, channels_last=True), ctx)
+    assert seen
+    assert all(seen)
