@@ -115,19 +115,32 @@ def test_other_columns_are_named(tmp_path: Path) -> None:
 def test_augmentation_is_asked_for_and_moves_and_mirrors(write: Write) -> None:
     folder = str(write("train", 120))
     assert data.task(path=folder).augment is None
-    assert data.task(path=folder, augment=True).augment is data.varied
+    augment = data.task(path=folder, augment=True).augment
     image = torch.zeros(1, 28, 28)
     image[0, 10, 5] = 1
     places = set()
     for view in range(400):
-        made = data.varied({"input": image}, 7, view)["input"]
-        assert torch.equal(made, data.varied({"input": image}, 7, view)["input"])
+        made = augment({"input": image}, 7, view)["input"]
+        assert torch.equal(made, augment({"input": image}, 7, view)["input"])
         ((_, row, column),) = made.nonzero().tolist()
         places.add((row, column))
     rows, columns = {row for row, _ in places}, {column for _, column in places}
     assert rows == {8, 9, 10, 11, 12}
     assert columns == {3, 4, 5, 6, 7, 20, 21, 22, 23, 24}
     assert float(image.sum()) == 1
+
+
+def test_a_square_is_erased_in_half_of_the_images(write: Write) -> None:
+    augment = data.task(path=str(write("train", 120)), augment=True, erase=8).augment
+    image, erased = torch.ones(1, 28, 28), 0
+    for view in range(400):
+        made = augment({"input": image}, 7, view)["input"]
+        black = torch.nn.functional.max_pool2d(made, 8, 1) == 0
+        # Whole images have a black margin of two pixels at most, and 8 by 8 pixels of nothing are a square.
+        erased += bool(black.any())
+        assert int((made == 0).sum()) <= 64 + 2 * 2 * 28
+    assert 160 <= erased <= 240
+    assert bool(image.all())
 
 
 def test_the_network_fits_the_task_at_several_sizes(write: Write) -> None:

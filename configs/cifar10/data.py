@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from pipeline import tables
 from pipeline.errors import ConfigError
 from pipeline.model import Inputs
 from pipeline.task import Split, Task, classification, split_by_seed
@@ -31,7 +32,7 @@ def task(path: str = "uoft-cs/cifar10", limit: int | None = None, augment: bool 
     Raises:
         ConfigError: there is no such data, or it has other columns.
     """
-    parts = _parts(path)
+    parts = tables.parts(path, ("train", "test"))
     train, validation = split_by_seed(_split(parts["train"], limit, path), [1 - VALIDATION, VALIDATION])
     return classification(
         train,
@@ -69,32 +70,13 @@ def _by_channel(values: tuple[float, ...]) -> Tensor:
     return torch.tensor(values).view(3, 1, 1)
 
 
-def _parts(path: str) -> Any:
-    """The train and the test part."""
-    from datasets import exceptions, load_dataset
-
-    try:
-        parts: Any = load_dataset(path)
-    except (OSError, exceptions.DatasetsError) as error:
-        raise ConfigError(
-            f"`path` is {path}, and there is nothing to read: {str(error).splitlines()[0]}",
-            where="task",
-            expected="a name on the Hugging Face hub that can be reached, or a folder of parquet files",
-            fix="Give a folder with --set task.path=FOLDER",
-        ) from None
-    if missing := {"train", "test"} - set(parts):
-        found = f"{path} has the parts {', '.join(parts)}"
-        raise ConfigError(found, where="task", expected=f"also {' and '.join(sorted(missing))}")
-    return parts
-
-
 def _split(rows: Any, limit: int | None, path: str) -> Split:
     """All images as one tensor (N, 3, 32, 32) and the labels (N,), so that a batch is one indexing."""
     image = next((name for name in ("image", "img") if name in rows.column_names), None)
     if image is None or "label" not in rows.column_names:
         found = f"{path} has the columns {', '.join(rows.column_names)}"
         raise ConfigError(found, where="task", expected="`image` or `img`, and `label`")
-    rows = rows.select(range(min(len(rows), limit or len(rows))))
+    rows = tables.rows(rows, (image, "label"), path, limit)
     pixels = torch.from_numpy(np.stack([np.asarray(one.convert("RGB")) for one in rows[image]]))
     scaled = (pixels.permute(0, 3, 1, 2).float() / 255 - _by_channel(MEAN)) / _by_channel(STD)
     return Split(TensorDataset(scaled.contiguous(), torch.tensor(rows["label"][:], dtype=torch.int64)))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from pipeline import tables
 from pipeline.errors import ConfigError
 from pipeline.model import Inputs, Outputs
 from pipeline.task import Split, Task, correct, scored
@@ -131,20 +132,7 @@ MEL = _mel()
 
 def _rows(path: str) -> Any:
     """All recordings: the train part, for there may be no other."""
-    from datasets import exceptions, load_dataset
-
-    try:
-        rows: Any = load_dataset(path, split="train")
-    except (OSError, ValueError, exceptions.DatasetsError) as error:
-        raise ConfigError(
-            f"`path` is {path}, and there is nothing to read: {str(error).splitlines()[0]}",
-            where="task",
-            expected="a name on the Hugging Face hub that can be reached, or a folder of parquet files",
-            fix="Give a folder with --set task.path=FOLDER",
-        ) from None
-    if missing := {"audio", "sampling_rate", "label", "speaker"} - set(rows.column_names):
-        found = f"{path} has the columns {', '.join(rows.column_names)}"
-        raise ConfigError(found, where="task", expected=f"also {' and '.join(sorted(missing))}")
+    rows = tables.rows(tables.parts(path)["train"], ("audio", "sampling_rate", "label", "speaker"), path)
     if rates := set(rows["sampling_rate"]) - {RATE}:
         raise ConfigError(f"{path} has recordings at {min(rates)} Hz", where="task", expected=f"{RATE} Hz")
     return rows

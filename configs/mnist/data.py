@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from pipeline.errors import ConfigError
+from pipeline import tables
 from pipeline.model import Inputs
 from pipeline.task import Split, Task, classification, split_by_seed
 
@@ -30,7 +30,7 @@ def task(path: str = "ylecun/mnist", limit: int | None = None, augment: bool = F
     Raises:
         ConfigError: there is no such data, or it has other columns.
     """
-    parts = _parts(path)
+    parts = tables.parts(path)
     whole = _split(parts["train"], limit, path)
     if "test" in parts:
         test = _split(parts["test"], limit, path)
@@ -45,21 +45,6 @@ def task(path: str = "ylecun/mnist", limit: int | None = None, augment: bool = F
         labels=[str(digit) for digit in range(10)],
         preprocessing="grey pixels / 255, bright on black, as (1, 28, 28)",
     )
-
-
-def _parts(path: str) -> Any:
-    """The parts by name: train, and test where there is one."""
-    from datasets import exceptions, load_dataset
-
-    try:
-        return load_dataset(path)
-    except (OSError, exceptions.DatasetsError) as error:
-        raise ConfigError(
-            f"`path` is {path}, and there is nothing to read: {str(error).splitlines()[0]}",
-            where="task",
-            expected="a name on the Hugging Face hub that can be reached, or a folder of parquet files",
-            fix="Give a folder with --set task.path=FOLDER",
-        ) from None
 
 
 def varied(inputs: Inputs, seed: int, view: int) -> Inputs:
@@ -95,10 +80,7 @@ SPREAD = torch.tensor([SLANT, SLANT, SHIFT, *[BEND] * (KNOTS * KNOTS)]).unsqueez
 
 def _split(rows: Any, limit: int | None, path: str) -> Split:
     """All images as one tensor (N, 1, 28, 28) and the labels (N,), so that a batch is one indexing."""
-    if missing := {"image", "label"} - set(rows.column_names):
-        found = f"{path} has the columns {', '.join(rows.column_names)}"
-        raise ConfigError(found, where="task", expected=f"also {' and '.join(sorted(missing))}")
-    rows = rows.select(range(min(len(rows), limit or len(rows))))
+    rows = tables.rows(rows, ("image", "label"), path, limit)
     images = torch.from_numpy(np.stack([np.asarray(image.convert("L")) for image in rows["image"]]))
     labels = torch.tensor(rows["label"][:], dtype=torch.int64)
     return Split(TensorDataset(images.unsqueeze(1).float() / 255, labels))

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.errors import ConfigError, StageError
+from pipeline import tables
+from pipeline.errors import StageError
 from pipeline.model import Inputs, Outputs
 from pipeline.task import Forward, Split, Task
 
@@ -46,7 +47,7 @@ def task(path: str = "bentrevett/multi30k", limit: int | None = None, smoothing:
     Raises:
         ConfigError: there is no such data, or it has other columns.
     """
-    parts = _parts(path)
+    parts = tables.parts(path)
     name = "test" if "test" in parts else "validation"
     learned, asked = _rows(parts["train"], limit, path), _rows(parts[name], limit, path)
     tokenizer = byte_pairs(text for row in learned for text in row)
@@ -167,25 +168,7 @@ def _show(tokenizer: Tokenizer, inputs: Inputs) -> str:
     return texts(tokenizer, inputs["input_ids"][None])[0]
 
 
-def _parts(path: str) -> Any:
-    """The parts by name: train, and test or validation."""
-    from datasets import exceptions, load_dataset
-
-    try:
-        return load_dataset(path)
-    except (OSError, exceptions.DatasetsError) as error:
-        raise ConfigError(
-            f"`path` is {path}, and there is nothing to read: {str(error).splitlines()[0]}",
-            where="task",
-            expected="a name on the Hugging Face hub that can be reached, or a folder of parquet files",
-            fix="Give a folder with --set task.path=FOLDER",
-        ) from None
-
-
 def _rows(part: Any, limit: int | None, path: str) -> list[tuple[str, str]]:
     """(English, German) of each row."""
-    if missing := {"en", "de"} - set(part.column_names):
-        found = f"{path} has the columns {', '.join(part.column_names)}"
-        raise ConfigError(found, where="task", expected=f"also {' and '.join(sorted(missing))}")
-    part = part.select(range(min(len(part), limit or len(part))))
+    part = tables.rows(part, ("en", "de"), path, limit)
     return [(english.strip(), german.strip()) for english, german in zip(part["en"][:], part["de"][:], strict=True)]

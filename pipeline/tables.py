@@ -1,0 +1,45 @@
+"""A dataset of the Hugging Face hub or of a folder, for a task of one's own: its parts, and rows with known columns."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def parts(path: str, needed: Iterable[str] = ("train",)) -> dict[str, "Dataset"]:
+    """The parts of a dataset by name, such as train and test; each is mapped into memory, not read.
+
+    Args:
+        path: a name on the hub, or a folder of parquet files.
+        needed: names that must be there.
+
+    Raises:
+        ConfigError: there is nothing to read, or it lacks a part.
+    """
+    from datasets import exceptions, load_dataset
+
+    try:
+        found: Any = load_dataset(path)
+    except (OSError, exceptions.DatasetsError) as error:
+        raise ConfigError(
+            f"`path` is {path}, and there is nothing to read: {str(error).splitlines()[0]}",
+            where="task",
+            expected="a name on the Hugging Face hub that can be reached, or a folder of parquet files",
+            fix="Give a folder with --set task.path=FOLDER",
+        ) from None
+    _require(f"{path} has the parts", list(found), needed)
+    return dict(found)
+
+
+def rows(part: "Dataset", columns: Iterable[str], path: str, limit: int | None = None) -> "Dataset":
+    """The first rows of a part, at most `limit`. Raises ConfigError, naming `path`, where it lacks a column."""
+    _require(f"{path} has the columns", part.column_names, columns)
+    return part.select(range(min(len(part), limit or len(part))))
+
+
+def _require(told: str, there: list[str], needed: Iterable[str]) -> None:
+    if missing := sorted(set(needed) - set(there)):
+        raise ConfigError(f"{told} {', '.join(there)}", where="task", expected=f"also {' and '.join(missing)}")
