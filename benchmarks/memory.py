@@ -1,6 +1,6 @@
 """Peak memory of a chain on few and on many examples: it stays flat.
 
-    python benchmarks/memory.py [--small 10000] [--large 200000]
+    python benchmarks/memory.py [--small 10000] [--large 200000] [--held-out 2000]
 
 Writes texts as parquet, and for each size trains a tiny encoder on them for an epoch, exports and measures it, in a
 process of its own. Prints the peak of its resident memory (RSS) after each step and the ratio of the two sizes. Of RSS
@@ -21,7 +21,6 @@ from typing import Any
 
 WORDS = 2000
 ROWS_AT_ONCE = 5000
-HELD_OUT = 2000  # examples of validation and of test, whatever the size
 BERT: dict[str, Any] = {
     "model_type": "bert",
     "hidden_size": 16,
@@ -35,8 +34,9 @@ BERT: dict[str, Any] = {
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", type=int, default=10_000)
-    parser.add_argument("--large", type=int, default=200_000)
+    parser.add_argument("--small", type=int, default=10_000, help="examples of train")
+    parser.add_argument("--large", type=int, default=200_000, help="examples of train")
+    parser.add_argument("--held-out", type=int, default=2000, help="of validation and of test, whatever the size")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -44,22 +44,22 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         sizes = given.small, given.large
-        rows = dict(zip(sizes, (measured(Path(folder) / str(size), size) for size in sizes), strict=True))
+        small, large = (measured(Path(folder) / str(size), size, given.held_out) for size in sizes)
     print(f"| peak RSS in MB after | {sizes[0]:,} examples | {sizes[1]:,} | ratio |\n|---|---|---|---|")
-    for (step, small), (_, large) in zip(*rows.values(), strict=True):
-        print(f"| {step} | {small:.0f} | {large:.0f} | {large / small:.3f} |")
+    for (step, few), (_, many) in zip(small, large, strict=True):
+        print(f"| {step} | {few:.0f} | {many:.0f} | {many / few:.3f} |")
 
 
-def measured(folder: Path, size: int) -> list[tuple[str, float]]:
+def measured(folder: Path, size: int, held_out: int) -> list[tuple[str, float]]:
     """What `peaks` finds in a fresh process, on a set of that size."""
-    write(folder / "data", size)
+    write(folder / "data", size, held_out)
     environment = {**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "--child", str(folder)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return [(step, peak) for step, peak in json.loads(done.stdout.splitlines()[-1])]
 
 
-def write(folder: Path, size: int) -> None:
+def write(folder: Path, size: int, held_out: int) -> None:
     """Parquet of texts of 5 to 20 words with one of two labels, a few thousand rows in memory at a time."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -67,7 +67,7 @@ def write(folder: Path, size: int) -> None:
     folder.mkdir(parents=True)
     draw = random.Random(0)
     schema = pa.schema({"text": pa.string(), "label": pa.int64()})
-    for name, count in (("train", size), ("validation", HELD_OUT), ("test", HELD_OUT)):
+    for name, count in (("train", size), ("validation", held_out), ("test", held_out)):
         with parquet.ParquetWriter(folder / f"{name}.parquet", schema) as writer:
             for start in range(0, count, ROWS_AT_ONCE):
                 texts = [" ".join(drawn(draw)) for _ in range(min(ROWS_AT_ONCE, count - start))]
@@ -139,7 +139,7 @@ def warm(folder: Path) -> None:
     from pipeline.config import PipelineConfig
     from pipeline.runner import run
 
-    write(folder / "few", 64)
+    write(folder / "few", 64, 64)
     made = {
         "task": {**config_of(folder / "few", folder), "limit": 64},
         "model": {"use": "huggingface", "config": BERT},

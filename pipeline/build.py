@@ -80,7 +80,7 @@ def build(
     with _at(source, "model"):
         model, told, trained = start_model(config.model, task, allow_unsafe_load=allow_unsafe_load)
     with _at(source, "task"):
-        try_out(task, model, data)
+        tried = try_out(task, model, data)
     if isinstance(model, OnnxModel):
         model.close()  # until it is needed again; where strategies are compared there are many of them
     examples = {name: len(split) for name, split in task.splits.items()}
@@ -93,7 +93,9 @@ def build(
         output=task.output,
         tokenizer=task.tokenizer,
     )
-    said = [*map(Note, getattr(task, "notes", ())), *told, *check_stages(baseline, stages, outlook)]
+    # Of a few examples the highest label says little of how many classes there are.
+    doubtful = [] if config.limit else tried
+    said = [*map(Note, getattr(task, "notes", ())), *told, *doubtful, *check_stages(baseline, stages, outlook)]
     notes = [text for text in said if isinstance(text, Note)]
     with _at(source, "budget"):
         doubts = check_budget(config, task, stages)

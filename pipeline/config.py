@@ -42,6 +42,16 @@ def _as_file(given: Any) -> Any:
     return {"file": given} if isinstance(given, str) else given
 
 
+SHA256 = "[0-9a-fA-F]{64}"
+
+
+def _as_digest(given: Any) -> Any:
+    if given is None or (isinstance(given, str) and re.fullmatch(SHA256, given)):
+        return given
+    # To YAML a digest without letters is a number.
+    raise ValueError("64 hexadecimal digits" + ("" if isinstance(given, str) else ", in quotes"))
+
+
 class ModelSource(Reference):
     """`model:`: a builder with arguments and, when the model comes trained, its weights; or an ONNX file."""
 
@@ -52,8 +62,10 @@ class ModelSource(Reference):
     onnx: Annotated[OnnxFile | None, BeforeValidator(_as_file, json_schema_input_type=OnnxFile | str | None)] = Field(
         default=None, description="an ONNX file in place of `use`: the chain starts at quantize or benchmark"
     )
-    sha256: str | None = Field(
-        default=None, pattern="^[0-9a-fA-F]{64}$", description="of the file that is loaded, checked before it is opened"
+    sha256: Annotated[str | None, BeforeValidator(_as_digest)] = Field(
+        default=None,
+        description="of the file that is loaded, checked before it is opened",
+        json_schema_extra={"pattern": f"^{SHA256}$"},
     )
 
     model_config = ConfigDict(json_schema_extra=lambda schema: _use_or_onnx(schema))

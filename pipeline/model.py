@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, ShrinkError, blame
 from pipeline.foreign.check import check, external
-from pipeline.foreign.session import DEFAULT, Child, Outside
+from pipeline.foreign.process import DEFAULT
+from pipeline.foreign.session import Child, Outside
 from pipeline.seq2seq import Seq2SeqOnnx
 from pipeline.use import Reference
 from pipeline.vocabulary import FILE as VOCABULARY

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from pipeline.errors import ConfigError, blame
+from pipeline.labels import check_range, classes, never_occurring
 from pipeline.lengths import batch_of, check_lengths
 from pipeline.model import Inputs, Model, Outputs
 from pipeline.task import Split, Task, as_inputs, kind, scored
@@ -83,13 +84,17 @@ def example_inputs(split: Split) -> Inputs:
     return batch_of(split, [i % len(split) for i in range(EXAMPLES)])
 
 
-def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> None:
+def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> list[str]:
     """Run model, loss, decode and score on the telling examples of each split, and the model on the longest too.
+
+    Returns:
+        Warnings.
 
     Raises:
         ConfigError: one of them raises, or gives another shape than it should, or the loss is not finite; batches are
             of other lengths, on an axis that the task's `axes` do not name.
     """
+    known, highest = 0, -1
     for name, split in task.splits.items():
         check_lengths(task, split, model, seen[name].ends, f"task, {name} examples {list(seen[name].ends)}")
         positions = seen[name].extremes if split.collate else sorted({*seen[name].extremes, *seen[name].ends})
@@ -99,7 +104,10 @@ def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> None:
             batch, targets = (split.collate or default_collate)(rows)
             inputs = as_inputs(batch)
             outputs = model.predict(inputs)
-            scored(outputs, task.output)
+            known = classes(task, scored(outputs, task.output))
+            labels = [label for _, target in rows if (label := _label(target)) is not None]
+            check_range(task, known, labels)
+            highest = max([highest, *labels])
             _check_repeats(outputs, model.predict(inputs), where)
             _check_loss(task.loss(outputs, targets), where)
             predictions = task.decode(model.predict, inputs)
@@ -107,6 +115,7 @@ def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> None:
             _check_labels(task, predictions)
             _check_scores(task.score(predictions, targets), len(rows), where)
             _try_metrics(task, predictions, targets, where)
+    return never_occurring(task, known, highest)
 
 
 def _check_repeats(once: Outputs, again: Outputs, where: str) -> None:

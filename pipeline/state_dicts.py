@@ -85,15 +85,17 @@ def _inner(state: Any, said: list[str] | None) -> Any:
 
 
 class Mismatch(NamedTuple):
-    """What does not fit, as names, and as lines for what has the right name."""
+    """What does not fit, as names, as lines for what has the right name, and as a prefix that one side has alone."""
 
     missing: list[str]
     unexpected: list[str]
     other: list[str]
+    prefix: str = ""
 
     def __str__(self) -> str:
-        near = _pairs(self.missing, self.unexpected)
+        near = _pairs(self.missing, self.unexpected) if not self.prefix else {}
         parts = [
+            self.prefix,
             f"missing: {few(self.missing, near)}" if self.missing else "",
             f"unexpected: {few(self.unexpected)}" if self.unexpected else "",
             f"different: {few(self.other)}" if self.other else "",
@@ -112,7 +114,9 @@ def fill(module: nn.Module, state: dict[str, Any], said: list[str]) -> None:
         missing, unexpected = list(found.missing_keys), list(found.unexpected_keys)
     missing = [name for name in missing if not _is_tied(name, own, state)]
     if missing or unexpected or other:
-        raise ConfigError(str(Mismatch(missing, unexpected, other)), fix=BUILDER)
+        prefix = _one_sided(list(state), list(own))
+        fix = f"{BUILDER}, or save them with its keys" if prefix else BUILDER
+        raise ConfigError(str(Mismatch(missing, unexpected, other, prefix)), fix=fix)
     casts = {str(state[name].dtype): str(own[name].dtype) for name in own if name in state}
     if lost := [name for name, value in module.named_parameters() if not is_lazy(value) and value.isnan().any()]:
         raise ConfigError(f"{few(lost)} holds values that are no numbers", fix="Take weights from before that happened")
@@ -129,6 +133,20 @@ def _difference(name: str, theirs: Any, ours: Any) -> str:
         return f"{name} is {tuple(theirs.shape)} in the file, {tuple(ours.shape)} in the module"
     if theirs.is_floating_point() != ours.is_floating_point() or theirs.is_complex() != ours.is_complex():
         return f"{name} is {theirs.dtype} in the file, {ours.dtype} in the module"
+    return ""
+
+
+def _one_sided(theirs: list[str], ours: list[str]) -> str:
+    """Says which prefix all keys of one side have that the other side's lack; empty where it would not make any fit."""
+    sides = (("the file", theirs, "the module's", ours), ("the module", ours, "the file's", theirs))
+    for whose, names, whose_others, others in sides:
+        first = names[0].split(".") if names else []
+        for end in range(1, len(first)):
+            prefix = ".".join(first[:end]) + "."
+            fits = {name.removeprefix(prefix) for name in names} & set(others)
+            shared = all(name.startswith(prefix) for name in names)
+            if fits and shared and not any(name.startswith(prefix) for name in others):
+                return f"all keys of {whose} begin with `{prefix}`, which {whose_others} do not"
     return ""
 
 

@@ -35,7 +35,8 @@ def texts_in(inputs: Mapping[str, Tensor], axes: Mapping[str, Mapping[int, str]]
     """
     if decoder := [name for name in inputs if name.startswith("decoder_")]:
         found = f"the model takes `{decoder[0]}`"
-        raise ConfigError(found, expected="a model that reads texts and writes none", fix="Leave prune.vocabulary out")
+        expected = "a model that reads texts and writes none: the task's targets have the ids of all tokens"
+        raise ConfigError(found, expected=expected, fix="Leave prune.vocabulary out")
     names = [name for name in inputs if "input_ids" in name] or (list(inputs) if len(inputs) == 1 else [])
     texts = []
     for name in names:

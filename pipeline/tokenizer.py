@@ -1,14 +1,12 @@
-"""The JSON of a tokenizer: what is deployed beside a model, whether tokens can leave it, and what is left of it."""
+"""The JSON of a tokenizer: what is deployed beside a model, and what is left of it without some tokens."""
 
 import json
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
-from pipeline.errors import ConfigError
-
 FILE = "tokenizer.json"
-MODELS = ("WordPiece", "WordLevel")
-SUPPORTED = "a fast tokenizer of words: WordPiece, as BERT's family has it, or WordLevel"
+WORDS, SUBWORDS = ("WordPiece", "WordLevel"), ("BPE", "Unigram")
 
 
 def canonical(tokenizer: Any) -> str | None:
@@ -27,32 +25,24 @@ def compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def check_tokenizer(tokenizer: Any) -> str:
-    """The canonical JSON of a tokenizer that can be pruned.
-
-    Raises:
-        ConfigError: there is none, it is no tokenizer of words, or it has no token for unknown words or for padding.
-    """
-    text = canonical(tokenizer)
-    if text is None:
-        found = "no tokenizer" if tokenizer is None else f"a {type(tokenizer).__name__}, which is no fast tokenizer"
-        fix = "Give the Task its `tokenizer`, the one that made the inputs"
-        raise ConfigError(f"the task has {found}", expected=SUPPORTED, fix=fix)
-    model = json.loads(text)["model"]
-    if model["type"] not in MODELS:
-        fix = "Leave prune.vocabulary out; other stages work with any tokenizer"
-        raise ConfigError(f"the task's tokenizer is a {model['type']} one", expected=SUPPORTED, fix=fix)
-    if model["unk_token"] not in model["vocab"]:
-        raise ConfigError(f"the tokenizer has no `{model['unk_token']}`", expected="a token for unknown words")
-    if tokenizer.pad_token_id is None:
-        raise ConfigError("the tokenizer has no padding token", expected="one, such as `[PAD]`")
-    return text
-
-
 def pieces_of(tokenizer: Mapping[str, Any]) -> dict[int, str]:
     """All tokens of a tokenizer's JSON by their ids."""
-    found = {i: piece for piece, i in tokenizer["model"]["vocab"].items()}
+    vocab = tokenizer["model"]["vocab"]
+    ordered = [piece for piece, _ in vocab] if isinstance(vocab, list) else vocab  # a list has scores beside
+    found = dict(enumerate(ordered)) if isinstance(vocab, list) else {i: piece for piece, i in vocab.items()}
     return found | {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
+
+
+def added_in(tokenizer: Mapping[str, Any]) -> list[int]:
+    """Ids of added tokens, which are found before a text is cut."""
+    return [token["id"] for token in tokenizer["added_tokens"]]
+
+
+def unknown_in(tokenizer: Mapping[str, Any]) -> int | None:
+    """The id of what cannot be told; None where the tokenizer has none."""
+    model = tokenizer["model"]
+    found = model["unk_id"] if model["type"] == "Unigram" else model["vocab"].get(model["unk_token"])
+    return None if found is None else int(found)
 
 
 def prefix_of(tokenizer: Mapping[str, Any]) -> str | None:
@@ -62,15 +52,27 @@ def prefix_of(tokenizer: Mapping[str, Any]) -> str | None:
 
 
 def prune(tokenizer: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any]:
-    """A tokenizer's JSON with the tokens of `new` alone, old id -> new id; all added tokens are among them."""
-    model = tokenizer["model"]
-    vocab = sorted((new[i], piece) for piece, i in model["vocab"].items() if i in new)
+    """A tokenizer's JSON with the tokens of `new` alone, old id -> new id in the same order.
+
+    All added and unknown tokens are among them. Of byte pairs those merges stay whose parts and result do.
+    """
     return {
         **tokenizer,
-        "model": {**model, "vocab": {piece: i for i, piece in vocab}},
+        "model": _pruned_model(tokenizer["model"], new),
         "added_tokens": [{**token, "id": new[token["id"]]} for token in tokenizer["added_tokens"]],
         "post_processor": _renumbered(tokenizer["post_processor"], new),
     }
+
+
+def _pruned_model(model: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any]:
+    if model["type"] == "Unigram":
+        vocab = [entry for i, entry in enumerate(model["vocab"]) if i in new]
+        return {**model, "vocab": vocab, "unk_id": model["unk_id"] if model["unk_id"] is None else new[model["unk_id"]]}
+    kept = dict(sorted(((piece, new[i]) for piece, i in model["vocab"].items() if i in new), key=itemgetter(1)))
+    if model["type"] != "BPE":
+        return {**model, "vocab": kept}
+    merges = [pair for pair in model["merges"] if {*pair, "".join(pair)} <= kept.keys()]
+    return {**model, "vocab": kept, "merges": merges}
 
 
 def _renumbered(processor: Any, new: Mapping[int, int]) -> Any:

@@ -1,6 +1,7 @@
 """A module whose vocabulary was pruned, behind the translation of its inputs, which no tracer sees through."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ class Translated(nn.Module):
 def without_tokens(module: nn.Module, embedding: str, vocabulary: dict[str, Any]) -> Translated:
     """The edit: the module with the embedding's rows of the kept tokens alone, behind the translation.
 
+    Embeddings and output layers that are tied to it lose the same rows.
+
     Args:
         module: it is changed.
         embedding: the name of its nn.Embedding.
@@ -37,11 +40,10 @@ def without_tokens(module: nn.Module, embedding: str, vocabulary: dict[str, Any]
     """
     found = Vocabulary.model_validate(vocabulary)
     old = module.get_submodule(embedding)
-    new = _rows(old, embedding, found)
-    for name, part in list(module.named_modules(remove_duplicate=False)):
-        if part is old:
-            module.set_submodule(name, new)
-    for config in {id(part.config): part.config for part in module.modules() if hasattr(part, "config")}.values():
+    if not isinstance(old, nn.Embedding):
+        raise ConfigError(f"`{embedding}` is a {type(old).__name__}", expected="an nn.Embedding")
+    cut_rows(module, old, found)
+    for config in {id(config): config for config in _configs(module)}.values():
         _renumber(config, found)
     return Translated(module, found)
 
@@ -60,32 +62,70 @@ def saved_vocabulary(directory: Path) -> Vocabulary | None:
     return Vocabulary.load(directory) if found.get("vocabulary") == FILE else None
 
 
-def _rows(old: nn.Module, embedding: str, vocabulary: Vocabulary) -> nn.Embedding:
-    """The embedding with the kept rows; it pads with the same token."""
-    if not isinstance(old, nn.Embedding):
-        raise ConfigError(f"`{embedding}` is a {type(old).__name__}", expected="an nn.Embedding")
-    weight = old.weight.detach()[vocabulary.ids].clone()
-    pad = None if old.padding_idx is None else int(vocabulary.new[old.padding_idx])
-    new = nn.Embedding(
-        len(weight),
-        weight.shape[1],
-        padding_idx=None if pad is None or pad < 0 else pad,
-        max_norm=old.max_norm,
-        norm_type=old.norm_type,
-        scale_grad_by_freq=old.scale_grad_by_freq,
-        sparse=old.sparse,
-        _weight=weight,
-    )
-    new.weight.requires_grad_(old.weight.requires_grad)
-    return new.train(old.training)
+def tied_to(module: nn.Module, weight: nn.Parameter) -> dict[str, nn.Module]:
+    """The parts of a module that hold this very weight, by their names."""
+    parts = module.named_modules()
+    return {name: part for name, part in parts if any(p is weight for p in part.parameters(recurse=False))}
+
+
+def cut_rows(module: nn.Module, embedding: nn.Embedding, vocabulary: Vocabulary) -> None:
+    """Leave the rows of the kept tokens, in place: of the embedding, of what is tied to it, and of its output's bias.
+
+    Tied stays tied. The bias of an output layer is its own, shared with its head as in BERT's, or the buffer
+    `final_logits_bias` of BART and Marian.
+    """
+    rows, weight = embedding.num_embeddings, embedding.get_parameter("weight")
+    parts = tied_to(module, weight).values()
+    _replace(module, weight, vocabulary)
+    for part in parts:
+        if isinstance(part, nn.Embedding):
+            pad = -1 if part.padding_idx is None else int(vocabulary.new[part.padding_idx])
+            part.num_embeddings, part.padding_idx = len(vocabulary.ids), None if pad < 0 else pad
+        elif isinstance(part, nn.Linear):
+            part.out_features = len(vocabulary.ids)
+            if part.bias is not None:
+                _replace(module, part.bias, vocabulary)
+    for part in module.modules():
+        bias = dict(part.named_buffers(recurse=False)).get("final_logits_bias")
+        if bias is not None and bias.shape[-1] == rows and any(isinstance(each, nn.Linear) for each in parts):
+            part.register_buffer("final_logits_bias", bias[..., vocabulary.ids].clone())
+
+
+def _replace(module: nn.Module, old: nn.Parameter, vocabulary: Vocabulary) -> None:
+    """Put the kept rows of a parameter everywhere where it is held."""
+    new = nn.Parameter(old.detach()[vocabulary.ids].clone(), requires_grad=old.requires_grad)
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False, remove_duplicate=False)):
+            if parameter is old:
+                setattr(part, name, new)
+
+
+def _configs(module: nn.Module) -> Iterator[Any]:
+    """What transformers' models of texts say of themselves, and of how they generate."""
+    for part in module.modules():
+        if getattr(getattr(part, "config", None), "vocab_size", None) is not None:
+            yield part.config
+        if getattr(part, "generation_config", None) is not None:
+            yield part.generation_config
 
 
 def _renumber(config: Any, vocabulary: Vocabulary) -> None:
-    """Have a transformers configuration agree: `vocab_size`, and the ids of single tokens."""
-    if getattr(config, "vocab_size", None) is None:
-        return
-    config.vocab_size = len(vocabulary.ids)
+    """Have a transformers configuration agree: `vocab_size`, and the ids of single tokens; None for one that left."""
+    if hasattr(config, "vocab_size"):
+        config.vocab_size = len(vocabulary.ids)
     for name, value in list(vars(config).items()):
-        if name.endswith("_token_id") and isinstance(value, int) and 0 <= value < len(vocabulary.new):
-            new = int(vocabulary.new[value])
-            setattr(config, name, None if new < 0 else new)
+        if name == "bad_words_ids" and value:
+            kept = [[_renumbered(i, vocabulary) for i in words] for words in value]
+            config.bad_words_ids = [words for words in kept if None not in words] or None
+        elif name.endswith("_token_id") or name in ("suppress_tokens", "begin_suppress_tokens"):
+            several = isinstance(value, list)
+            ids = [_renumbered(i, vocabulary) for i in (value if several else [value])]
+            setattr(config, name, [i for i in ids if i is not None] if several else ids[0])
+
+
+def _renumbered(value: Any, vocabulary: Vocabulary) -> Any:
+    """The new id, None for one that left; what is no id of the tokenizer stays."""
+    if not isinstance(value, int) or not 0 <= value < len(vocabulary.new):
+        return value
+    new = int(vocabulary.new[value])
+    return None if new < 0 else new

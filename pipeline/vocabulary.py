@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from pipeline.errors import StageError
+from pipeline.subwords import Subwords, always_there, parts_of
 from pipeline.texts import Text
-from pipeline.tokenizer import compact, pieces_of, prefix_of, prune
+from pipeline.tokenizer import SUBWORDS, added_in, compact, pieces_of, prefix_of, prune, unknown_in
+from pipeline.wordpiece import WordPieces
 
 FILE = "vocabulary.json"
 
@@ -31,12 +33,12 @@ Row = tuple[list[int], list[int]]
 class Vocabulary(BaseModel):
     """The tokens of a tokenizer that are kept, in order, and how inputs that it made are put into what is left.
 
-    A word that has lost a piece is cut anew as WordPiece does, the longest piece first, and becomes unknown where the
-    pieces that are left do not make it up; a word-level one is unknown at once. What comes out is what the pruned
-    tokenizer gives for the same text, with three exceptions: a text that was truncated, whose end nobody knows any
-    more; a word that was unknown stays so, though a tokenizer without a piece for each character alone may now find
-    pieces for it; and a word that itself begins with the prefix of continuing pieces, which BERT's pre-tokenizer does
-    not let through.
+    What has lost a piece is cut anew: a word as WordPiece does, a text of subwords by the pruned tokenizer's model. It
+    becomes unknown where the pieces that are left do not make it up; a word-level one is unknown at once. What comes
+    out is what the pruned tokenizer gives for the same text, with these exceptions: a text that was truncated, whose
+    end nobody knows any more; what was unknown stays so, though a tokenizer of words without a piece for each character
+    alone may now find pieces for it; a word that itself begins with the prefix of continuing pieces, which BERT's
+    pre-tokenizer does not let through; and a text that spells the unknown token out.
 
     Args:
         tokenizer: the whole one, in canonical JSON.
@@ -104,13 +106,28 @@ class Vocabulary(BaseModel):
     @cached_property
     def added(self) -> list[int]:
         """Ids in the whole tokenizer of added tokens, which are found before words are cut."""
-        return [token["id"] for token in self._whole["added_tokens"]]
+        return added_in(self._whole)
 
     @cached_property
     def unknown(self) -> int:
-        """The new id of a word that cannot be told."""
-        model = self._whole["model"]
-        return int(self.new[model["vocab"][model["unk_token"]]])
+        """The new id of what cannot be told; -1 where nothing is unknown, as with bytes."""
+        found = unknown_in(self._whole)
+        return -1 if found is None else int(self.new[found])
+
+    @cached_property
+    def subwords(self) -> bool:
+        """Whether it is a tokenizer of byte pairs or unigrams, which cuts more than words."""
+        return self._whole["model"]["type"] in SUBWORDS
+
+    @cached_property
+    def parts(self) -> dict[int, set[int]]:
+        """Of each token of the whole tokenizer that merges make, what it is made of; empty without merges."""
+        return parts_of(self._whole)
+
+    @cached_property
+    def needed(self) -> set[int]:
+        """Ids of pieces of the whole tokenizer without which a text may become unknown: bytes, mostly."""
+        return always_there(self._whole) if self.subwords else set()
 
     def translate(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs as the pruned tokenizer would have made them; names, types, devices and order stay.
@@ -177,64 +194,30 @@ class Vocabulary(BaseModel):
         return [token for token, _ in tokens], [kind for _, kind in tokens]
 
     def _words(self, ids: Ids) -> Iterator[tuple[int, int]]:
-        """Where each word begins and ends; an added token is a word of its own."""
-        goes_on = self._continues[ids]
-        goes_on[1:] &= ~self._alone[ids[:-1]]
+        """Where what is cut as one begins and ends: a word, or of subwords a text; an added token is alone."""
+        goes_on = self._cutter.continues[ids]
+        goes_on[1:] &= ~self._cutter.alone[ids[:-1]]
         goes_on[:1] = False
         yield from pairwise([*np.flatnonzero(~goes_on).tolist(), len(ids)])
 
-    def _word(self, word: tuple[int, ...]) -> tuple[int, ...]:
-        """The new ids of a word; each is looked up once."""
-        found = self._seen.get(word)
-        if found is None:
-            same = self.new[list(word)]
-            found = self._cut(word) if (same < 0).any() else tuple(same.tolist())
-            self._seen[word] = found
-        return found
-
-    def _cut(self, word: tuple[int, ...]) -> tuple[int, ...]:
-        """A word in the pieces that are kept, the longest first; unknown where they do not make it up.
-
-        Reference: Xinying Song et al., "Fast WordPiece Tokenization", 2020, arXiv:2012.15524, section 2.
-        """
-        prefix = self.prefix
-        if prefix is None:
-            return (self.unknown,)
-        text = "".join(self.pieces[i].removeprefix(prefix if self._continues[i] else "") for i in word)
-        inside = bool(self._continues[word[0]])  # truncation has taken the word's beginning
-        made, start = list[int](), 0
-        while start < len(text):
-            head = prefix if start or inside else ""
-            ends = range(len(text), start, -1)
-            end = next((end for end in ends if head + text[start:end] in self._known), None)
-            if end is None:
-                return (self.unknown,)
-            made.append(self._known[head + text[start:end]])
-            start = end
-        return tuple(made)
+    def _word(self, word: tuple[int, ...]) -> Sequence[int]:
+        """The new ids of a word, or of what else is cut as one."""
+        same = [self._table[i] for i in word]
+        return self._cutter.cut(word) if -1 in same else same
 
     @cached_property
     def _whole(self) -> dict[str, Any]:
         return dict(json.loads(self.tokenizer))
 
     @cached_property
-    def _known(self) -> dict[str, int]:
-        return dict(json.loads(self.pruned)["model"]["vocab"])
+    def _table(self) -> list[int]:
+        return list(map(int, self.new))
 
     @cached_property
-    def _alone(self) -> NDArray[np.bool_]:
-        """Which ids are of added tokens."""
-        return np.isin(np.arange(len(self.new)), self.added)
-
-    @cached_property
-    def _continues(self) -> NDArray[np.bool_]:
-        """Which ids are of pieces that continue a word."""
-        found = [i for i, piece in self.pieces.items() if self.prefix and piece.startswith(self.prefix)]
-        return np.isin(np.arange(len(self.new)), found) & ~self._alone
-
-    @cached_property
-    def _seen(self) -> dict[tuple[int, ...], tuple[int, ...]]:
-        return {}
+    def _cutter(self) -> WordPieces | Subwords:
+        """What cuts words, or what else stands together, that have lost a piece."""
+        kind = Subwords if self.subwords else WordPieces
+        return kind(self._whole, json.loads(self.pruned), len(self.new))
 
 
 def ranges(ids: Iterable[int]) -> str:

@@ -6,13 +6,13 @@ import io
 import json
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -26,6 +26,12 @@ WHOLE = ("model.safetensors", "pytorch_model.bin")
 SAFE = "Save module.state_dict() instead"
 AGAIN = "Get the file again, or save it again"
 UNSAFE = f"{SAFE}; or, where you trust who made it, do both: give its sha256 in `model:`, and --allow-unsafe-load"
+
+Read = Callable[[Path], dict[str, Tensor]]
+
+
+class UnsafeError(ConfigError):
+    """The weights are more than tensors: a run needs their sha256 and --allow-unsafe-load."""
 
 
 def load_weights(
@@ -57,13 +63,31 @@ def load_weights(
     return [type(text)(f"{where}: {text}") for text in said]
 
 
+def check_weights(path: Path, *, sha256: str | None = None) -> None:
+    """Nothing, where `load_weights` would find a state dict; whether that fits a module is not looked at.
+
+    No code of the file's is run. Of .safetensors the header and the size are read, not the tensors.
+
+    Args:
+        path, sha256: as for `load_weights`.
+
+    Raises:
+        UnsafeError: it holds more than tensors, or is damaged.
+        ConfigError: there is no such file, it is another than its sha256 says, is damaged, or holds no state dict.
+    """
+    with blame(ConfigError, f"model weights {path}", fix=AGAIN):
+        file = _file(path)
+        if sha256:
+            verify(file, sha256)
+        unwrapped(_read(file, None, [], _shapes))
+
+
 def files_at(path: Path) -> list[Path]:
     """The files that the weights at a path are in, such as all that an index.json names."""
     file = _file(path)
     if not file.name.endswith(".index.json"):
         return [file]
-    names = dict.fromkeys(json.loads(file.read_text())["weight_map"].values())
-    return [file, *(file.parent / name for name in names)]
+    return [file, *(file.parent / name for name in dict.fromkeys(_places(file).values()))]
 
 
 def _file(path: Path) -> Path:
@@ -94,17 +118,24 @@ def _compare(found: str, sha256: str) -> None:
         )
 
 
-def _read(file: Path, trusted: str | None, said: list[str]) -> Any:
-    """What a file holds; with all that a pickle names where its digest is the one that is trusted."""
+def _read(file: Path, trusted: str | None, said: list[str], read: Read = load_file) -> Any:
+    """What a file holds; with all that a pickle names where its digest is the one that is trusted.
+
+    Args:
+        file: of any kind.
+        trusted: digest of a pickle that may be run; None for none.
+        said: gets a warning where one was.
+        read: gives the tensors of a file of safetensors.
+    """
     if file.suffix == ".json":
-        return _shards(file)
+        return _shards(file, read)
     if file.suffix == ".safetensors":
-        return _safetensors(file)
+        return _safetensors(file, read)
     try:
         return _tensors(file)
     except pickle.UnpicklingError as error:
         if trusted is None:
-            raise ConfigError("it holds more than tensors, or is damaged", fix=UNSAFE) from error
+            raise UnsafeError("it holds more than tensors, or is damaged", fix=UNSAFE) from error
     content = file.read_bytes()
     _compare(hashlib.sha256(content).hexdigest(), trusted)  # of these very bytes
     said.append("it was unpickled, as --allow-unsafe-load says: code that it names was run")
@@ -112,11 +143,18 @@ def _read(file: Path, trusted: str | None, said: list[str]) -> Any:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
 
 
-def _safetensors(file: Path) -> dict[str, Tensor]:
+def _safetensors(file: Path, read: Read) -> dict[str, Tensor]:
     try:
-        return load_file(file)
+        return read(file)
     except SafetensorError as error:
         raise ConfigError(f"it is damaged, or no file of safetensors: {error}", fix=AGAIN) from error
+
+
+def _shapes(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file of safetensors without their values: its header, which is compared with its size."""
+    with safe_open(file, "pt") as opened:
+        shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118  # no mapping
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
 def _tensors(file: Path) -> Any:
@@ -134,18 +172,33 @@ def _unpickled(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _shards(index: Path) -> dict[str, Tensor]:
+def _places(index: Path) -> dict[str, str]:
+    """For each tensor the file that has it, as an index.json of Hugging Face says."""
+    expected = '{"weight_map": {"tensor": "file", ...}}'
+    try:
+        found = json.loads(index.read_text())["weight_map"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{index.name} is no index of weights", expected=expected, fix=AGAIN) from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise ConfigError(f"{index.name} is no index of weights", expected=expected, fix=AGAIN)
+    return found
+
+
+def _shards(index: Path, read: Read) -> dict[str, Tensor]:
     """The tensors of all files that an index.json of Hugging Face names."""
-    names = json.loads(index.read_text())["weight_map"]
+    names = _places(index)
     state: dict[str, Tensor] = {}
     for name in dict.fromkeys(names.values()):
         if Path(name).name != name:
             raise ConfigError(f"{index.name} names `{name}`", expected="files beside it")
-        file = _file(index.parent / name)
         try:
-            state |= _safetensors(file) if file.suffix == ".safetensors" else _tensors(file)
+            file = _file(index.parent / name)
+            state |= _safetensors(file, read) if file.suffix == ".safetensors" else _tensors(file)
         except pickle.UnpicklingError as error:
             raise ConfigError(f"{name} holds more than tensors, or is damaged", fix=SAFE) from error
+        except ConfigError as error:
+            error.found = f"{name}: {error.found}"  # which of the files
+            raise
     if lost := [name for name in names if name not in state]:
         raise ConfigError(f"{index.name} names tensors that none of its files has: {few(lost)}", fix="Get all of them")
     return state

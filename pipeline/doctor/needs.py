@@ -1,4 +1,4 @@
-"""What a config needs that is not here: files, modules, extras, data, a GPU. Nothing that it names is imported."""
+"""What a config needs that is not here: files, modules, extras, data, a GPU. Nothing that it names is run."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.config import PipelineConfig, Source, load_config
 from pipeline.doctor import gpu
+from pipeline.doctor.files import File
 from pipeline.doctor.finding import Finding
 from pipeline.doctor.hub import CONCERN, Kind, located
 from pipeline.doctor.packages import install
@@ -35,11 +36,11 @@ def needs(path: Path, overrides: Sequence[str] = ()) -> list[Finding]:
         configs = [load_config(path, overrides, name)[0] for name in names]
     except ConfigError as error:
         return [Finding(CONCERN, str(path), "missing", f"it cannot be read as a config: {error}", "Repair it")]
-    rows = [row for config in configs for row in _of(config)]
-    return list(dict.fromkeys(rows))
+    rows = dict.fromkeys(row for config in configs for row in _of(config))
+    return list(dict.fromkeys(row.examined() if isinstance(row, File) else row for row in rows))
 
 
-def _of(config: PipelineConfig) -> Iterator[Finding]:
+def _of(config: PipelineConfig) -> Iterator[Finding | File]:
     """What one config needs."""
     folder, limits = config.folder, config.budget.model_dump(mode="json").values()
     yield from code("task", config.task.use, folder, "pipeline.tasks")
@@ -54,7 +55,7 @@ def _of(config: PipelineConfig) -> Iterator[Finding]:
     for key, reference in (("task", config.task), ("model", config.model)):
         yield from _data(key, reference)
     if "expected" in [limit.get("of") for limit in limits if isinstance(limit, dict)]:
-        yield beside("budget", str(config.budget.expected), folder)
+        yield File("budget", str(config.budget.expected), folder)
     if config.device == "cuda" and not gpu.usable():
         fix = "Set `device: auto`, or install the driver and a torch with CUDA"
         yield Finding(CONCERN, "device: cuda", "missing", "there is no GPU that the installed torch can use", fix)
@@ -82,15 +83,7 @@ def code(place: str, use: str, folder: Path, package: str = "") -> Iterator[Find
         yield Finding(CONCERN, name, "ok", "here, with what it imports" if source else "here")
 
 
-def beside(place: str, name: str, folder: Path) -> Finding:
-    """Whether a file or folder that the config names is there."""
-    path = folder / name
-    if path.exists():
-        return Finding(CONCERN, f"{place}: {name}", "ok", "here")
-    return Finding(CONCERN, f"{place}: {name}", "missing", f"there is no {path}", "Put it there, or correct the name")
-
-
-def _inside(place: str, value: Any, folder: Path, builders: bool = True) -> Iterator[Finding]:
+def _inside(place: str, value: Any, folder: Path, builders: bool = True) -> Iterator[Finding | File]:
     """What settings name at any depth: code of the user's or of an installed module, weights, saved models."""
     values: Iterable[Any] = value if isinstance(value, list) else ()
     if isinstance(value, dict):
@@ -98,15 +91,22 @@ def _inside(place: str, value: Any, folder: Path, builders: bool = True) -> Iter
         use = value.get("use")
         if builders and isinstance(use, str) and (use.partition(":")[0].endswith(".py") or ":" in use):
             yield from code(place, use, folder)
-        for key in FILES:
-            named = value.get(key)
-            if isinstance(named, dict):  # `onnx: {file: net.onnx}`
-                named = named.get("file")
-            if isinstance(named, str):
-                yield beside(f"{place} {key}", named, folder)
+        yield from _files(place, value, folder)
     for inner in values:
         if isinstance(inner, dict | list):
             yield from _inside(place, inner, folder, builders)
+
+
+def _files(place: str, value: dict[str, Any], folder: Path) -> Iterator[File]:
+    """What a mapping names by the keys of files. In a stage of the user's they may hold anything; builders' do not."""
+    ours = place == "model" or "use" in value
+    for key in FILES:
+        named, memory = value.get(key), None
+        if isinstance(named, dict):  # `onnx: {file: net.onnx}`
+            memory, named = named.get("memory"), named.get("file")
+        if isinstance(named, str):
+            given = {"sha256": value.get("sha256"), "memory": memory} if place == "model" else {}
+            yield File(f"{place} {key}", named, folder, form=key if ours else "", **given)
 
 
 def _data(key: str, reference: Reference) -> Iterator[Finding]:

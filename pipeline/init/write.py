@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.build import build_chain, check_budget, check_stages
 from pipeline.config import ModelSource, PipelineConfig, validate
 from pipeline.errors import ConfigError
+from pipeline.init.architecture import Kind
 from pipeline.init.facts import Facts, look
 from pipeline.init.presets import Preset, preset
 from pipeline.init.students import Student, students
@@ -25,14 +26,20 @@ WHERE: dict[Target, str] = {
     "gpu": "a GPU",
     "edge": "a small device",
 }
-WHAT = {
-    "convolutional": "convolutions lose channels",
-    "feed-forward": "dense layers lose channels",
-    "transformer": "a transformer loses layers",
-    "sequence": "an encoder-decoder loses layers, and learns what the whole one generates",
-    "recurrent": "a recurrent network keeps its structure",
-    "other": "a network that no stage is known to make smaller is exported as it is",
+NETWORK: dict[Kind, str] = {
+    "convolutional": "a convolutional network",
+    "feed-forward": "a network of dense layers",
+    "transformer": "a transformer",
+    "sequence": "an encoder-decoder",
+    "recurrent": "a recurrent network",
+    "other": "a network",
 }
+WHAT = {
+    "distill.logits": "a smaller student learns what {} predicts",
+    "distill.sequence": "a smaller student learns what {} generates",
+    "prune.channels": "{} loses channels",
+}
+"""What makes a network smaller, by the stage that does it."""
 DISTILLING = ("distill.logits", "distill.sequence")
 
 
@@ -95,11 +102,18 @@ def _render(
         facts=facts,
         target=target,
         where=WHERE[target],
-        what="an ONNX file is quantized" if facts.onnx else WHAT[facts.kind],
+        what=_what(facts, stages),
         stages=stages,
         student=flow({"shrink_of": "teacher", **(student.arguments if student else {})}),
         values=values(facts, target, stages, student.share if student else 1.0),
     )
+
+
+def _what(facts: Facts, stages: Preset) -> str:
+    """What the stages do to the model, in a clause."""
+    done = next((WHAT[stage] for stage in stages if stage in WHAT), "{} keeps its structure")
+    ends = ", and becomes int8" if any(stage.startswith("quantize.") for stage in stages) else ""
+    return done.format("an ONNX file" if facts.onnx else NETWORK[facts.kind]) + ends
 
 
 def flow(value: dict[str, Any]) -> str:

@@ -1,28 +1,22 @@
 """Pruning of the vocabulary: tokens that the training data does not use leave the tokenizer and the embedding."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, JsonValue
 from torch import nn
 
-from pipeline.errors import ConfigError, ShrinkError, StageError, blame
+from pipeline.errors import ConfigError, StageError, blame
 from pipeline.model import TorchModel
+from pipeline.prunable import check_tokenizer
 from pipeline.stage import Context, Outlook, Stage
-from pipeline.task import Split
 from pipeline.texts import texts_in
-from pipeline.tokenizer import check_tokenizer
 from pipeline.translated import USE, split
-from pipeline.use import nearest
 from pipeline.vocabulary import Vocabulary, ranges
+from stages.prune.embedding import check_outputs, check_positions, find_embedding, longest_text, size_of, sizes
+from stages.prune.tokens import Counts, always_kept, changed_share, counted, most_frequent, unknown_share
 
-BATCH_SIZE = 256
 TWICE: dict[str, Any] = {"found": "the vocabulary was pruned already", "fix": "Prune it once"}
-
-Counts = NDArray[np.int64]
 
 
 class VocabularyPruning(Stage):
@@ -30,7 +24,12 @@ class VocabularyPruning(Stage):
 
     Choose it for text models whose embedding is much of their size, as it is of most small encoders. The model takes
     the task's inputs as before, translated; deployed it takes those of the pruned tokenizer, which `shrink package`
-    puts beside it. Tokens are counted in train as it is, without augmentation.
+    puts beside it. Tokens are counted in train as it is, without augmentation. Any fast tokenizer does: of words, byte
+    pairs (with a token stay those that merges make it of) or unigrams. Output layers and further embeddings that are
+    tied to the embedding lose the same rows and stay tied.
+
+    A model whose outputs are scores of tokens is refused, and so is an encoder-decoder that is given what it writes,
+    as for translation: its targets and scores are in ids of the whole tokenizer.
 
     Example:
         - {use: prune.vocabulary, min_count: 2, keep: 8000}
@@ -56,7 +55,8 @@ class VocabularyPruning(Stage):
         if any(isinstance(stage, VocabularyPruning) for stage in before):
             raise ConfigError(**TWICE)
         if not before and isinstance(outlook.model, TorchModel):
-            find_embedding(outlook.model.module, size_of(outlook.tokenizer), self.embedding, ConfigError)
+            name = find_embedding(outlook.model.module, size_of(outlook.tokenizer), self.embedding, ConfigError)
+            check_outputs(outlook.model, name, ConfigError)
         if outlook.augmented:
             yield "the task augments its training data, and tokens that this brings in are not counted"
 
@@ -65,6 +65,7 @@ class VocabularyPruning(Stage):
         if split(model.module)[1]:
             raise StageError(**TWICE)
         name = find_embedding(model.module, size_of(ctx.tokenizer), self.embedding, StageError)
+        check_outputs(model, name, StageError)
         whole = whole_vocabulary(model, ctx.tokenizer)
         with ctx.progress("counting tokens", len(ctx.train)) as advance:
             counts, longest = counted(ctx.train, whole, advance)
@@ -75,24 +76,25 @@ class VocabularyPruning(Stage):
                 expected="tokens to remove",
                 fix="Raise `min_count`, set `keep`, or leave the stage out",
             )
+        check_positions(model.module, found, StageError)
         self._report(model.module.get_submodule(name), whole, found, ctx)
         return model.edited(USE, embedding=name, vocabulary=found.model_dump(mode="json"))
 
-    def _kept(self, counts: Counts, whole: Vocabulary) -> list[int]:
+    def _kept(self, counts: Counts, whole: Vocabulary) -> set[int]:
         """The ids that stay: what must, and of the others those that occur often enough, the most frequent first."""
         must = always_kept(counts, whole, self.characters)
         if self.keep is not None and self.keep < len(must):
-            others = ", or set `characters: false`" if self.characters and whole.prefix else ""
-            what = "added tokens and pieces of one character" if others else "added tokens"
-            fix = f"Raise `keep` to {len(must)} or more{others}"
+            others = self.characters and len(always_kept(counts, whole, False)) < len(must)
+            what = "added tokens and pieces of one character" if others or whole.needed else "added tokens"
+            fix = f"Raise `keep` to {len(must)} or more{', or set `characters: false`' if others else ''}"
             raise StageError(f"`keep` is {self.keep:,}, and {len(must):,} {what} stay anyway", fix=fix)
         rest = [i for i in whole.ids.tolist() if i not in must and counts[i] >= self.min_count]
         rest.sort(key=lambda i: (-counts[i], i))
-        return [*must, *rest[: None if self.keep is None else self.keep - len(must)]]
+        return most_frequent(rest, must, whole, self.keep)
 
     def _report(self, embedding: nn.Module, whole: Vocabulary, found: Vocabulary, ctx: Context) -> None:
         """Tell what left and what it does to validation. Raises StageError where too much of it is unknown."""
-        rows, row_bytes = _sizes(embedding)
+        rows, row_bytes = sizes(embedding)
         unknown = {"before": unknown_share(ctx.validation, whole), "after": unknown_share(ctx.validation, found)}
         if unknown["after"] > max(self.max_unknown, unknown["before"]):
             raise StageError(
@@ -115,8 +117,7 @@ def whole_vocabulary(model: TorchModel, tokenizer: Any) -> Vocabulary:
     with blame(StageError, ""):
         text, texts = check_tokenizer(tokenizer), texts_in(model.example, model.axes)
     frame = [getattr(tokenizer, f"{name}_token_id", None) for name in ("cls", "sep", "bos", "eos")]
-    configs = [part.config for part in model.module.modules() if hasattr(part, "config")]
-    limits = [tokenizer.model_max_length, *(getattr(c, "max_position_embeddings", None) for c in configs)]
+    limits = [tokenizer.model_max_length, longest_text(model.module)]
     known = [limit for limit in limits if limit and limit < 10**9]  # a tokenizer without one says 1e30
     return Vocabulary(
         tokenizer=text,
@@ -127,94 +128,3 @@ def whole_vocabulary(model: TorchModel, tokenizer: Any) -> Vocabulary:
         left=tokenizer.padding_side == "left",
         limit=min(known, default=None),
     )
-
-
-def size_of(tokenizer: Any) -> int:
-    """Rows that an embedding needs for a tokenizer: the largest id and one; 0 without a tokenizer."""
-    return max(tokenizer.get_vocab().values()) + 1 if tokenizer is not None else 0
-
-
-def find_embedding(module: nn.Module, rows: int, name: str | None, error: type[ShrinkError]) -> str:
-    """The name of the embedding of the tokens, whose weight no other part of the module uses.
-
-    Args:
-        module: a transformers model, or any with one nn.Embedding of exactly that many rows.
-        rows: that the tokenizer needs; a transformers model may have more.
-        name: the embedding's, where it is known.
-        error: what is raised where there is none, several fit, or its weight is tied.
-    """
-    found = {other: part for other, part in module.named_modules() if isinstance(part, nn.Embedding)}
-    if name is not None and name not in found:
-        raise error(f"`embedding` names `{name}`, which is no nn.Embedding of the model{nearest(name, list(found))}")
-    told = [_input_embedding(part) for part in module.modules()]
-    fitting = [other for other, part in found.items() if any(part is one for one in told)]
-    fitting = fitting or [other for other, part in found.items() if part.num_embeddings == rows]
-    names = [name] if name is not None else fitting
-    if len(names) != 1 or found[names[0]].num_embeddings < rows:
-        seen = ", ".join(f"`{other}` ({part.num_embeddings:,})" for other, part in found.items()) or "none"
-        raise error(
-            f"the tokenizer has {rows:,} tokens, and the model's embeddings are {seen}",
-            expected="one nn.Embedding with a row for each token",
-            fix="Name it, such as `embedding: encoder.tokens`",
-        )
-    part = found[names[0]]
-    for owner, other in module.named_modules():
-        if other is not part and any(parameter is part.weight for parameter in other.parameters(recurse=False)):
-            expected, fix = "an embedding with a weight of its own", "A model that writes texts keeps its vocabulary"
-            raise error(f"the weight of `{names[0]}` is also that of `{owner}`", expected=expected, fix=fix)
-    return names[0]
-
-
-def counted(data: Split, whole: Vocabulary, advance: Callable[[int], None]) -> tuple[Counts, int]:
-    """(tokens,) how often each id occurs in a split, padding left out; and the longest sequence."""
-    counts, longest = np.zeros(len(whole.new), dtype=np.int64), 0
-    for batch in data.loader(BATCH_SIZE):
-        longest = max(longest, *(batch.inputs[text.ids].shape[1] for text in whole.texts))
-        for tokens in whole.tokens(batch.inputs, whole.pad):
-            counts += np.bincount(tokens, minlength=len(counts))
-        advance(len(batch.index))
-    return counts, longest
-
-
-def always_kept(counts: Counts, whole: Vocabulary, characters: bool) -> set[int]:
-    """Ids of added and unknown tokens, and where asked the pieces of one character for all that occur in train."""
-    must = {*whole.added, *whole.frame, whole.pad, int(whole.ids[whole.unknown])}
-    if not characters or whole.prefix is None:
-        return must
-    words = [whole.pieces[i].removeprefix(whole.prefix) for i in np.flatnonzero(counts).tolist() if i not in must]
-    wanted = {start + character for character in set("".join(words)) for start in ("", whole.prefix)}
-    return must | {i for i, piece in whole.pieces.items() if piece in wanted}
-
-
-def unknown_share(data: Split, vocabulary: Vocabulary) -> float:
-    """Share of unknown tokens in what a split becomes; what stands around texts does not count."""
-    unknown = total = 0
-    around = [int(vocabulary.new[i]) for i in vocabulary.frame]
-    for batch in data.loader(BATCH_SIZE):
-        for tokens in vocabulary.tokens(vocabulary.translate(batch.inputs), int(vocabulary.new[vocabulary.pad])):
-            unknown += int((tokens == vocabulary.unknown).sum())
-            total += int((~np.isin(tokens, around)).sum())
-    return unknown / max(total, 1)
-
-
-def changed_share(data: Split, vocabulary: Vocabulary) -> float:
-    """Share of the examples of a split in which a token has left."""
-    changed = 0
-    for batch in data.loader(BATCH_SIZE):
-        lost = [(vocabulary.new[batch.inputs[text.ids].numpy()] < 0).any(1) for text in vocabulary.texts]
-        changed += int(np.any(lost, axis=0).sum())
-    return changed / max(len(data), 1)
-
-
-def _input_embedding(part: nn.Module) -> nn.Module | None:
-    """What a transformers model says its tokens go into."""
-    with suppress(NotImplementedError):  # as some say that have no tokens
-        found = getattr(part, "get_input_embeddings", None)
-        return found() if callable(found) else None
-    return None
-
-
-def _sizes(embedding: nn.Module) -> tuple[int, int]:
-    """Rows, and bytes of one."""
-    weight = embedding.get_parameter("weight")
-    return len(weight), weight.shape[1] * weight.element_size()

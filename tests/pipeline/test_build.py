@@ -375,3 +375,17 @@ def test_two_builds_do_not_share_state(project: Project) -> None:
     first, second = made(path), made(path)
     assert first.model.module is not second.model.module
     assert first.data["train"].digest == second.data["train"].digest
+
+
+def test_a_model_with_another_number_of_classes_than_the_data(project: Project) -> None:
+    net = "from torch import nn\n\ndef net(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    chain = "task: {use: data.py}\nmodel: {use: models.py:net, classes: %d}\nstages: [{use: export.onnx}]\n"
+    told = "task: the model gives 10 logits, and no label is above 3: 6 classes never occur"
+    path = project(chain % 10, **{"models.py": net})
+    assert any(told in warning for warning in made(path).warnings)
+    path.write_text(f"{chain % 10}limit: 20\n")  # few examples say little of it
+    assert not any("logits" in warning for warning in made(path).warnings)
+    path.write_text(chain % 4)
+    assert not any("logits" in warning for warning in made(path).warnings)
+    path.write_text(chain % 3)
+    refused(path, r"yaml:1: task, train examples .*: a label is 3, and the model gives 3 logits; expected .* 0 to 2")

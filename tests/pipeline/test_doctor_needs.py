@@ -1,17 +1,27 @@
 """What `shrink doctor CONFIG` finds missing, and that it runs nothing of what the config names."""
 
+import hashlib
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
+from pipeline.doctor.finding import Finding
 from pipeline.doctor.needs import needs
 from pipeline.doctor.sources import Absent, missing_imports, source_of
+from tests.pipeline.foreign.foreign_files import classifier
 from tests.pipeline.test_doctor import shrink
 
 Make = Callable[..., Path]
+
+STATE = {"weight": torch.ones(30, 20), "bias": torch.zeros(30)}
 
 WHOLE = """
 task: {use: data.py}
@@ -30,8 +40,8 @@ def missing(path: Path, *overrides: str) -> dict[str, str]:
 
 
 def test_a_config_that_has_all_it_needs(project: Make) -> None:
-    files = {"net.safetensors": "", "mine.py": RUNS, "expected.json": ""}
-    path = project(WHOLE, **files)
+    path = project(WHOLE, **{"mine.py": RUNS, "expected.json": ""})
+    save_file(STATE, path.parent / "net.safetensors")
     (path.parent / "data.py").write_text(RUNS)
     assert missing(path) == {}
     done = shrink("doctor", path.name, "--json", cwd=path.parent)
@@ -97,9 +107,113 @@ def test_an_onnx_file_and_a_gpu_are_needed_where_they_are_named(project: Make, m
     path = project("task: {use: data.py}\nmodel: {onnx: net.onnx}\nstages: [{use: quantize.static}]\ndevice: cuda\n")
     monkeypatch.setattr("pipeline.doctor.gpu.usable", lambda: False)
     assert set(missing(path)) == {"model onnx: net.onnx", "device: cuda"}
-    (path.parent / "net.onnx").touch()
+    classifier(path.parent / "net.onnx")
     monkeypatch.setattr("pipeline.doctor.gpu.usable", lambda: True)
     assert missing(path) == {}
+
+
+CHAIN = "task: {use: data.py}\nmodel: {use: models.py:TinyNet, weights: %s}\nstages: [{use: export.onnx}]\n"
+
+
+def weights_row(path: Path) -> Finding:
+    (row,) = [row for row in needs(path) if "weights" in row.name or "onnx:" in row.name]
+    return row
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-200])
+
+
+@pytest.mark.parametrize(("name", "wanted"), [
+    ("net.safetensors", "it is damaged, or no file of safetensors"),
+    ("net.pth", "it is damaged, or no file that torch.save wrote"),
+])  # fmt: skip
+def test_weights_that_a_run_would_refuse_as_damaged_are_missing(project: Make, name: str, wanted: str) -> None:
+    path = project(CHAIN % name)
+    file = path.parent / name
+    save_file(STATE, file) if name.endswith("safetensors") else torch.save({"state_dict": STATE}, file)
+    assert weights_row(path) == Finding("config", f"model weights: {name}", "ok", "here, with a state dict")
+    cut(file)
+    row = weights_row(path)
+    assert (row.state, row.fix) == ("missing", "Get the file again, or save it again")
+    assert row.found.startswith(wanted)
+    done = shrink("doctor", path.name, cwd=path.parent)
+    assert done.returncode == 2
+    assert "1 missing" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_and_an_index_are_opened_too(project: Make) -> None:
+    path = project(CHAIN % "hub")
+    folder = path.parent / "hub"
+    folder.mkdir()
+    assert "there are no weights in this folder; expected one of model.safetensors" in weights_row(path).found
+    index = {"weight_map": {"weight": "one.safetensors", "bias": "two.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    save_file({"weight": STATE["weight"]}, folder / "one.safetensors")
+    assert weights_row(path).found.startswith("two.safetensors: there is no such file")
+    save_file({"bias": STATE["bias"]}, folder / "two.safetensors")
+    assert weights_row(path).state == "ok"
+    save_file({"other": STATE["bias"]}, folder / "two.safetensors")
+    assert "names tensors that none of its files has: bias" in weights_row(path).found
+
+
+def test_a_pickle_is_told_and_not_run(project: Make) -> None:
+    path = project(CHAIN % "net.pt")
+    torch.save(nn.Linear(2, 3), path.parent / "net.pt")
+    row = weights_row(path)
+    assert (row.state, row.found) == ("missing", "it holds more than tensors, or is damaged")
+    assert "give its sha256 in `model:`, and --allow-unsafe-load" in row.fix
+    digest = hashlib.sha256((path.parent / "net.pt").read_bytes()).hexdigest()
+    path.write_text(CHAIN % f"net.pt, sha256: {digest}")
+    row = weights_row(path)
+    assert (row.state, row.found) == ("warning", "it holds more than tensors, or is damaged; its sha256 is right")
+    assert "run with --allow-unsafe-load" in row.fix
+    torch.save([1, 2], path.parent / "net.pt")
+    assert weights_row(path).found == f"its sha256 is {hash_of(path.parent / 'net.pt')}; expected {digest}"
+    path.write_text(CHAIN % "net.pt")
+    assert weights_row(path).found == "it holds a list; expected a state dict, as module.state_dict() gives"
+
+
+def hash_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_an_onnx_file_is_checked(project: Make) -> None:
+    chain = "task: {use: data.py}\nmodel: {onnx: %s}\nstages: [{use: quantize.static}]\n"
+    path = project(chain % "net.onnx")
+    file = path.parent / "net.onnx"
+    classifier(file)
+    assert weights_row(path).found == "here; it takes `input` float32 (batch, 1, 8, 8)"
+    path.write_text(chain % f"net.onnx, sha256: {'0' * 63}a")
+    assert weights_row(path).found == f"its sha256 is {hash_of(file)}; expected {'0' * 63}a"
+    path.write_text(chain % "{file: net.onnx, memory: 100 B}")
+    assert "expected at most 100" in weights_row(path).found
+    path.write_text(chain % "net.onnx")
+    cut(file)
+    assert weights_row(path).found.startswith("it is damaged or no ONNX file: ")
+
+
+def test_weights_of_a_teacher_are_opened_and_what_a_stage_of_the_users_calls_so_is_not(project: Make) -> None:
+    teacher = "{use: models.py:TinyNet, weights: net.pt}"
+    path = project(
+        "task: {use: data.py}\nmodel: {use: models.py:TinyNet}\n"
+        f"stages: [{{use: distill.logits, student: {{use: models.py:TinyNet}}, teachers: [{teacher}]}},\n"
+        "  {use: mine.py, weights: mine.npz}]\n",
+        **{"mine.py": RUNS, "net.pt": "no weights", "mine.npz": "of another kind"},
+    )
+    assert set(missing(path)) == {"stages weights: net.pt"}
+
+
+def test_a_config_without_weights_needs_no_torch(project: Make) -> None:
+    path = project("task: {use: data.py}\nmodel: {onnx: net.onnx}\nstages: [{use: quantize.static}]\n")
+    classifier(path.parent / "net.onnx")
+    code = (
+        "import sys; from pathlib import Path; from pipeline.doctor.needs import needs; "
+        "print([row.state for row in needs(Path(sys.argv[1]))], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "['ok', 'ok', 'ok'] False", done.stderr
 
 
 def test_imports_are_read_at_any_depth_but_those_that_are_tried(tmp_path: Path) -> None:

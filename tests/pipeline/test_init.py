@@ -164,6 +164,21 @@ def test_each_kind_of_model_has_its_chain_for_each_target(
     assert ("latency" in config["budget"]) is ("benchmark.latency" in stages)
 
 
+def test_the_header_says_what_the_stages_do(home: Path) -> None:
+    int8 = ", and becomes int8"
+    for model, target, told in [
+        ("models.py:dense", "gpu", "a network of dense layers loses channels"),
+        ("models.py:dense", "edge", "a smaller student learns what a network of dense layers predicts" + int8),
+        ("models.py:TinyNet", "gpu", "a convolutional network loses channels"),
+        ("models.py:Patches", "gpu", "a smaller student learns what a transformer predicts"),
+        ("models.py:Rows", "cpu", "a recurrent network keeps its structure" + int8),
+        ("models.py:single", "cpu", "a network keeps its structure"),
+    ]:
+        assert f"\n# {told}.\n" in written(home, model, target)
+    onnx_file(home / "net.onnx")
+    assert "\n# an ONNX file keeps its structure, and becomes int8.\n" in written(home, {"onnx": "net.onnx"})
+
+
 def test_students_are_the_teacher_made_smaller(home: Path) -> None:
     narrow = yaml.safe_load(written(home, "models.py:TinyNet", "edge"))["stages"][0]["student"]
     assert narrow == {"shrink_of": "teacher", "width": 8}

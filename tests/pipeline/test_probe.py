@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from pipeline.errors import ConfigError
-from pipeline.model import TorchModel
+from pipeline.model import Outputs, TorchModel
 from pipeline.probe import example_inputs, probe, see, try_out
-from pipeline.task import Split, Task
+from pipeline.task import Split, Task, cross_entropy
 
 
 def split(task: Task, name: str) -> tuple[Tensor, Tensor]:
@@ -63,8 +63,35 @@ def test_labels_out_of_range_are_named_with_their_example(
     refused(
         with_split(task, name, images, labels),
         tiny(),
-        rf"task, {name} examples \[.*\b11\b.*Target {label} is out of bounds",
+        rf"task, {name} examples \[.*\b11\b.*a label is {label}, and the model gives 4 logits; expected .* 0 to 3",
     )
+
+
+def test_a_loss_of_the_users_may_count_classes_in_another_way(task: Task, tiny: Callable[..., TorchModel]) -> None:
+    def from_one(outputs: Outputs, targets: Tensor) -> Tensor:
+        return cross_entropy(outputs, targets - 1)
+
+    ones = {name: with_labels(split, 1) for name, split in task.splits.items()}
+    assert try_out(replace(task, **ones, loss=from_one), tiny(), probe(task)) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("labels", "told"), [
+    ((), ["task: the model gives 4 logits, and no label is above 1: 2 classes never occur, or its head was made for "
+          "other data"]),
+    ("abcd", []),
+])  # fmt: skip
+def test_a_head_for_more_classes_than_there_are_is_warned_of(
+    task: Task, tiny: Callable[..., TorchModel], labels: tuple[str, ...], told: list[str]
+) -> None:
+    two = {name: with_labels(split, 0, 2) for name, split in task.splits.items()}
+    halved = replace(task, **two, labels=labels)  # type: ignore[arg-type]
+    assert try_out(halved, tiny(), probe(halved)) == told
+
+
+def with_labels(split: Split, first: int, modulus: int = 10) -> Split:
+    """The same examples with their labels modulo a number, counted from `first`."""
+    rows = [split[i] for i in range(len(split))]
+    return Split([(inputs, target % modulus + first) for inputs, target in rows])
 
 
 @pytest.mark.parametrize(("name", "position"), [("train", 17), ("calibration", 3), ("validation", 60)])

@@ -24,7 +24,7 @@ from pipeline.model import TorchModel
 from pipeline.runner import resume, run
 from pipeline.state_dicts import unwrapped
 from pipeline.use import import_file
-from pipeline.weights import files_at, load_weights
+from pipeline.weights import _shapes, check_weights, files_at, load_weights
 
 Project = Callable[..., Path]
 Tiny = Callable[..., TorchModel]
@@ -183,6 +183,33 @@ def test_what_does_not_fit_is_named_with_how_much_more(tiny: Tiny, tmp_path: Pat
     assert "The builder must make the module that the weights come from" in text
 
 
+@pytest.mark.parametrize("prefix", ["backbone.", "model.encoder.", "net.0."])
+def test_a_prefix_that_one_side_alone_has_is_told(tmp_path: Path, prefix: str) -> None:
+    plain, wrapped = nn.Linear(2, 3), nn.Module()
+    parts = prefix.removesuffix(".").split(".")
+    inner = wrapped
+    for part in parts[:-1]:
+        inner.add_module(part, nn.Module())
+        inner = inner.get_submodule(part)
+    inner.add_module(parts[-1], nn.Linear(2, 3))
+    told = prefix.removeprefix("model.")  # which is taken off where that helps
+    for module, file, message in [
+        (plain, wrapped, f"all keys of the file begin with `{told}`, which the module's do not; missing: weight"),
+        (wrapped, plain, f"all keys of the module begin with `{prefix}`, which the file's do not; missing: {prefix}"),
+    ]:
+        torch.save(file.state_dict(), tmp_path / "net.pt")
+        with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+            load_weights(TorchModel(module, {}, None), tmp_path / "net.pt")  # type: ignore[arg-type]
+        assert str(caught.value).endswith("or save them with its keys.")
+
+
+def test_a_prefix_that_explains_nothing_is_not_told(tmp_path: Path) -> None:
+    for keys in (["body.kernel"], ["body.weight", "bias"], ["weights", "biases"]):
+        torch.save({key: torch.ones(1) for key in keys}, tmp_path / "net.pt")
+        with pytest.raises(ConfigError, match=r"the keys do not fit; (missing|different)"):
+            load_weights(TorchModel(nn.Linear(2, 3), {}, None), tmp_path / "net.pt")  # type: ignore[arg-type]
+
+
 def test_shapes_and_types_that_differ_are_named(tiny: Tiny, tmp_path: Path) -> None:
     torch.save(tensors(tiny(6)), tmp_path / "net.pt")
     with pytest.raises(ConfigError, match=r"conv1\.weight is \(6, 1, 3, 3\) in the file, \(4, 1, 3, 3\) in the module"):
@@ -294,8 +321,11 @@ def test_code_in_weights_is_not_run_unless_both_are_given(
 ) -> None:
     path, trace = tmp_path / "net.pt", tmp_path / "trace"
     torch.save({"model": tensors(tiny(4)), "code": Runs(trace)}, path)
+    sha256 = digest(path) if with_digest else None
+    with pytest.raises(ConfigError, match="it holds more than tensors, or is damaged"):
+        check_weights(path, sha256=sha256)
     with pytest.raises(ConfigError, match="it holds more than tensors, or is damaged") as caught:
-        load_weights(tiny(4), path, sha256=digest(path) if with_digest else None, allow_unsafe_load=allowed)
+        load_weights(tiny(4), path, sha256=sha256, allow_unsafe_load=allowed)
     assert "its sha256 in `model:`, and --allow-unsafe-load" in str(caught.value)
     assert not trace.exists()
 
@@ -373,6 +403,8 @@ def test_a_damaged_file_is_told_as_what_it_is(tiny: Tiny, tmp_path: Path, name: 
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"it is damaged, or (no file|holds)|or is damaged") as caught:
         load_weights(tiny(4), file)
+    with pytest.raises(ConfigError, match=r"it is damaged, or (no file|holds)|or is damaged"):
+        check_weights(file)
     assert "KeyError" not in str(caught.value)
     assert "builder must make" not in str(caught.value)
 
@@ -410,6 +442,43 @@ def test_the_commands_have_the_flag(project: Project, tmp_path: Path) -> None:
         assert ended.returncode == code, ended.stderr
     (record,) = (tmp_path / "runs").glob("*/record.json")
     assert UNSAFE_ALLOWED in json.loads(record.read_text())["warnings"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": {"a": 1}}'])
+def test_an_index_that_is_none_is_refused(tiny: Tiny, tmp_path: Path, content: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    for read in (lambda: load_weights(tiny(4), tmp_path), lambda: check_weights(tmp_path)):
+        with pytest.raises(ConfigError, match=r"index\.json is no index of weights; expected .*weight_map"):
+            read()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_weights_are_checked_without_a_module(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+    state = tensors(tiny(4))
+    folder = folder_of(tmp_path / "hub", state, kind)
+    check_weights(folder)
+    second = next(folder.glob("*-00002-*"))
+    second.write_bytes(second.read_bytes()[:-200])
+    with pytest.raises(ConfigError, match=rf"hub: {second.name}:? .*damaged"):
+        check_weights(folder)
+    second.unlink()
+    with pytest.raises(ConfigError, match=rf"hub: {second.name}: there is no such file"):
+        check_weights(folder)
+    file = tmp_path / ("net.safetensors" if kind == "safetensors" else "net.pt")
+    save_file(state, file) if kind == "safetensors" else torch.save({"model": state}, file)
+    check_weights(file, sha256=digest(file))
+    with pytest.raises(ConfigError, match="its sha256 is"):
+        check_weights(file, sha256="0" * 64)
+
+
+def test_checking_weights_reads_no_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file({"weight": torch.ones(3, 2), "half": torch.ones(1).half()}, tmp_path / "net.safetensors")
+    monkeypatch.setattr("pipeline.weights.load_file", None)
+    found = _shapes(tmp_path / "net.safetensors")
+    assert {name: (tuple(value.shape), value.device.type) for name, value in found.items()} == {
+        "weight": ((3, 2), "meta"), "half": ((1,), "meta"),
+    }  # fmt: skip
+    check_weights(tmp_path / "net.safetensors")
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])

@@ -261,7 +261,6 @@ def test_augmentation_sees_training_examples_only(tiny: Make, context: Make) -> 
     assert len(seen) == len(set(seen)) == 2 * len(ctx.train)  # each example once an epoch, validation never
 
 
-
 def test_channels_last_learns_the_same_and_gives_weights_as_they_were_laid_out(tiny: Make, context: Make) -> None:
     plain, last = (fit(tiny(), context(), precision="fp32", channels_last=wanted) for wanted in (False, True))
     torch.testing.assert_close(weights(last), weights(plain), rtol=1e-3, atol=1e-4)

@@ -1,7 +1,7 @@
 """What every kind of task is made of: splits of encoded rows, without what is in test too where that is asked for."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import ConfigError
@@ -17,10 +17,12 @@ class DatasetTask(Task):
 
     Args:
         kind: what is learned; the model is made for it.
+        longest: the most tokens of a text, by the key that cuts them: what it says, or what there is at most.
         notes: what was done to the data that nobody asked for by name.
     """
 
     kind: Kind = "text_classification"
+    longest: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

@@ -70,6 +70,13 @@ class Rows:
         counts = [pc.list_value_length(column).to_numpy() for column in lists]
         return [int(count) for count in np.sum(counts, axis=0)] if counts else [0] * len(self)
 
+    def longest(self, name: str) -> int:
+        """The most numbers that a row holds in a list whose column begins with `name`: its tokens."""
+        import pyarrow.compute as pc
+
+        lists = [column for key, column in self.columns.items() if key.startswith(name)]
+        return max((pc.max(pc.list_value_length(column)).as_py() or 0 for column in lists), default=0)
+
     def _open(self) -> None:
         # Read past the library's formatting, which takes ten times as long for a row.
         self.columns = {name: self.table.data.column(name) for name in self.table.column_names}

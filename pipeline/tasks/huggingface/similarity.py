@@ -26,6 +26,7 @@ from pipeline.tasks.huggingface.texts import (
     Shown,
     Texts,
     checked_texts,
+    longest_of,
     made_by,
     minus_squared_error,
     tokenizer_for,
@@ -97,7 +98,8 @@ def similarity(parts: Parts, columns: Columns, settings: Similarity) -> DatasetT
     axes = {name: {1: LENGTH} for name in names}
     fills = {name: tokenizer.pad_token_id if name.startswith(IDS) else 0 for name in names}
     collate = Pad(fills, axes, settings.multiple, longest)
-    found = data(encoded_parts(parts, encode, read_pair), settings, collate, digest)
+    rows = encoded_parts(parts, encode, read_pair)
+    found = data(rows, settings, collate, digest)
     first, second = columns.inputs
     return DatasetTask(
         **found.splits,
@@ -112,6 +114,7 @@ def similarity(parts: Parts, columns: Columns, settings: Similarity) -> DatasetT
         preprocessing=f"`{first}` and `{second}`, each as tokens of {made_by(settings, tokenizer)}, at most {longest}, "
         "padded to the longest of both; they are learned as 0 to 1",
         kind="similarity",
+        longest={"max_length": longest_of(rows, settings, collate)},
         notes=(*parts.notes, *found.notes),
     )
 

@@ -7,6 +7,7 @@ resuming within an epoch work, which they would not on an iterable dataset.
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ SHARE = 0.1  # of train, for a part that the dataset has not
 USUAL: dict[Role, tuple[str, ...]] = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 LIBRARIES = ("datasets", "numpy", "pillow", "scipy", "tokenizers", "torch", "transformers")
 AT_ONCE = 1000  # rows that a stream writes together
+READERS = "datasets.packaged_modules"  # the loggers of what reads files
 
 
 @dataclass(frozen=True)
@@ -104,17 +106,26 @@ def roles(settings: Settings, names: Sequence[str]) -> dict[Role, str | float]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars of `datasets`."""
+    """Without the progress bars of `datasets`, and without the errors that its readers log before they raise them."""
     from datasets import disable_progress_bars, enable_progress_bars
     from datasets.utils import are_progress_bars_disabled
 
-    before = are_progress_bars_disabled()
+    before, handlers = are_progress_bars_disabled(), logging.getLogger("datasets").handlers
     disable_progress_bars()
+    for handler in handlers:
+        handler.addFilter(_is_news)
     try:
         yield
     finally:
+        for handler in handlers:
+            handler.removeFilter(_is_news)
         if not before:
             enable_progress_bars()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether nothing else tells it, as an error that is raised does; warnings, such as of a cache, are news."""
+    return record.levelno != logging.ERROR or not record.name.startswith(READERS)
 
 
 def kept_in() -> Path:

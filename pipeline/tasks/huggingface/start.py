@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, is_exhausted
 from pipeline.model import Inputs, TorchModel
 from pipeline.task import Task
 from pipeline.tasks.huggingface.models import EAGER, configured, model_class, plain_config
+from pipeline.tasks.huggingface.positions import check_positions
 from pipeline.tasks.huggingface.settings import Kind
 from pipeline.use import Reference
 
@@ -73,6 +74,7 @@ def model(
     _check_fit(told, task, example)
     builder = Reference(use=NETWORK, arguments={"kind": kind, "config": told})
     made = TorchModel.build(builder, example, task.axes)
+    check_positions(made.module, task, example)
     if name is None or theirs is None or not (_has_weights(name) if pretrained is None else pretrained):
         return Start(made)
     fresh = _load(made.module, kind, name, revision, told)

@@ -18,7 +18,7 @@ from pipeline.tasks import metrics
 from pipeline.tasks.huggingface import tokens
 from pipeline.tasks.huggingface.columns import Columns
 from pipeline.tasks.huggingface.made import DatasetTask, data
-from pipeline.tasks.huggingface.rows import TARGET, Classes, Reals, classes, encoded_parts, integers
+from pipeline.tasks.huggingface.rows import TARGET, Classes, Reals, Rows, classes, encoded_parts, integers
 from pipeline.tasks.huggingface.settings import Count, Settings
 from pipeline.tasks.huggingface.source import Parts
 
@@ -221,7 +221,7 @@ class Pad:
         for name, by_axis in self.axes.items():
             here = max(len(inputs[name]) for inputs, _ in rows)
             widths[by_axis[1]] = max(widths.get(by_axis[1], 0), here)
-        widths = {axis: self._rounded(width) for axis, width in widths.items()}
+        widths = {axis: self.rounded(width) for axis, width in widths.items()}
         inputs = {
             name: padded([given[name] for given, _ in rows], widths[by_axis[1]], self.fills[name])
             for name, by_axis in self.axes.items()
@@ -232,7 +232,8 @@ class Pad:
         """The targets of a batch."""
         return default_collate(targets)
 
-    def _rounded(self, width: int) -> int:
+    def rounded(self, width: int) -> int:
+        """The width of a batch whose longest example has so many tokens."""
         return max(width, min(-(-width // self.multiple) * self.multiple, self.longest))
 
 
@@ -242,6 +243,13 @@ def padded(values: Sequence[Tensor], width: int, fill: int) -> Tensor:
     for row, value in zip(made, values, strict=True):
         row[: len(value)] = value
     return made
+
+
+def longest_of(rows: Mapping[str, Rows], settings: Texts, collate: Pad) -> int:
+    """The most tokens that a model is fed: `max_length` where it is given, else those of the longest text there is."""
+    if "max_length" in settings.model_fields_set:
+        return settings.max_length
+    return collate.rounded(max(part.longest(IDS) for part in rows.values()))
 
 
 @dataclass(frozen=True)
@@ -269,7 +277,8 @@ def _task(
     axes = {name: {1: LENGTH} for name in names}
     fills = {IDS: tokenizer.pad_token_id, MASK: 0, TYPES: 0}
     collate = Pad({name: fills[name] for name in names}, axes, settings.multiple, longest)
-    found = data(encoded_parts(parts, encode, read_text), settings, collate, digest)
+    rows = encoded_parts(parts, encode, read_text)
+    found = data(rows, settings, collate, digest)
     what = " and ".join(f"`{name}`" for name in columns.inputs)
     return DatasetTask(
         **found.splits,
@@ -279,5 +288,6 @@ def _task(
         show=Shown(tokenizer),
         preprocessing=f"{what} as tokens of {made_by(settings, tokenizer)}, at most {longest}, padded to the longest",
         kind=kind,
+        longest={"max_length": longest_of(rows, settings, collate)},
         notes=(*parts.notes, *found.notes),
     )

@@ -1,4 +1,7 @@
-"""Image models of timm: `model: {use: huggingface.timm, name: resnet18}`; the extra `timm` installs it."""
+"""Image models of timm: `model: {use: huggingface.timm, name: resnet18}`; the extra `timm` installs it.
+
+The tests put a stand-in module in timm's place; timm itself has not been run.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -26,6 +26,7 @@ from pipeline.tasks.huggingface.texts import (
     Shown,
     Texts,
     checked_texts,
+    longest_of,
     made_by,
     padded,
     tokenizer_for,
@@ -93,6 +94,8 @@ def translation(parts: Parts, columns: Columns, settings: Translation) -> Datase
         f"to the longest; the decoder begins with {tokenizer.convert_ids_to_tokens(marks.start)} and ends with "
         f"{tokenizer.convert_ids_to_tokens(marks.end)}",
         kind="translation",
+        # Decoding goes on for so many tokens, whatever the data's longest is.
+        longest={"max_length": longest_of(rows, settings, collate), "max_target_length": marks.longest},
         notes=(*parts.notes, *found.notes),
     )
 

@@ -1,7 +1,10 @@
 """Parts of a dataset: by name or by share, limited, and the same when streamed."""
 
 import json
+import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ from datasets import Dataset
 from pipeline.errors import ConfigError
 from pipeline.tasks.huggingface import task
 from pipeline.tasks.huggingface.settings import Settings
-from pipeline.tasks.huggingface.source import Parts, read, roles
+from pipeline.tasks.huggingface.source import READERS, Parts, quiet, read, roles
 from tests import sets
+
+ROOT = Path(__file__).parents[3]
 
 
 def asked(**arguments: Any) -> Settings:
@@ -138,6 +143,36 @@ def test_a_dataset_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> Non
         read(asked(data=str(damaged)))
     with pytest.raises(ConfigError, match=r"BuilderConfig 'other' not found"):
         read(asked(data=sets.write(tmp_path / "set", train=sets.texts(9)), config="other"))
+
+
+@pytest.mark.parametrize("name", ["train.parquet", "train.jsonl"])
+def test_a_damaged_file_is_told_once(tmp_path: Path, name: str) -> None:
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / name).write_bytes(b"{no file of this kind" * 20)
+    (tmp_path / "my.yaml").write_text(
+        "task: {use: huggingface, data: damaged, vocabulary: 60}\n"
+        "model: {use: huggingface, config: {model_type: bert}}\nstages: [{use: export.onnx}]\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "pipeline", "plan", "my.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"shrink: my.yaml:1: task (huggingface): `data` is {tmp_path / 'damaged'}, and it cannot be")
+
+
+def test_warnings_of_the_library_stay() -> None:
+    reader = f"{READERS}.parquet.parquet"
+    (handler,) = logging.getLogger("datasets").handlers
+    with quiet():
+        assert not handler.filter(record(reader, logging.ERROR))
+        assert handler.filter(record(reader, logging.WARNING))
+        assert handler.filter(record("datasets.load", logging.ERROR))
+    assert handler.filter(record(reader, logging.ERROR))
+
+
+def record(name: str, level: int) -> logging.LogRecord:
+    return logging.LogRecord(name, level, "", 0, "", (), None)
 
 
 def test_a_part_without_rows_is_refused(tmp_path: Path) -> None:

@@ -215,21 +215,26 @@ def test_what_cannot_be_pruned_is_refused_before_anything_runs() -> None:
     ]
 
 
+class Scorer(nn.Module):
+    """Holds a weight, and is no layer of tokens."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+
 class Tied(texts.Bag):
-    """Its second embedding has as many rows, and where asked the same weight."""
+    """Something more of it has as many rows, and where asked the same weight."""
 
     def __init__(self, tied: bool) -> None:
         super().__init__()
-        self.other: nn.Module = nn.Embedding(len(texts.tokenizer()), 16)
-        if tied:
-            self.other = nn.Linear(16, len(texts.tokenizer()), bias=False)
-            self.other.weight = self.tokens.weight
+        self.other = Scorer(self.tokens.weight) if tied else nn.Embedding(len(texts.tokenizer()), 16)
 
 
 @pytest.mark.parametrize(
     ("tied", "embedding", "message"),
     [
-        (True, None, "the weight of `tokens` is also that of `other`; expected an embedding with a weight of its own"),
+        (True, None, "`tokens` is also that of `other`, a Scorer; expected only an nn.Embedding or nn.Linear tied"),
         (
             False,
             None,

@@ -1,0 +1,108 @@
+"""The embedding of a model's tokens, and how long a text it takes."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from torch import nn
+
+from pipeline.errors import ShrinkError
+from pipeline.model import TorchModel
+from pipeline.translated import tied_to
+from pipeline.use import nearest
+from pipeline.vocabulary import Vocabulary
+
+
+def size_of(tokenizer: Any) -> int:
+    """Rows that an embedding needs for a tokenizer: the largest id and one; 0 without a tokenizer."""
+    return max(tokenizer.get_vocab().values()) + 1 if tokenizer is not None else 0
+
+
+def find_embedding(module: nn.Module, rows: int, name: str | None, error: type[ShrinkError]) -> str:
+    """The name of the embedding of the tokens; of several that are tied, of the first.
+
+    Args:
+        module: a transformers model, or any with one nn.Embedding of exactly that many rows.
+        rows: that the tokenizer needs; a transformers model may have more.
+        name: the embedding's, where it is known.
+        error: what is raised where there is none, several fit, or its weight is tied to what is no layer of tokens.
+    """
+    found = {other: part for other, part in module.named_modules() if isinstance(part, nn.Embedding)}
+    if name is not None and name not in found:
+        raise error(f"`embedding` names `{name}`, which is no nn.Embedding of the model{nearest(name, list(found))}")
+    told = [_input_embedding(part) for part in module.modules()]
+    fitting = [other for other, part in found.items() if any(part is one for one in told)]
+    fitting = fitting or [other for other, part in found.items() if part.num_embeddings == rows]
+    first = {id(found[other].weight): other for other in reversed(fitting)}
+    names = [name] if name is not None else list(first.values())
+    if len(names) != 1 or found[names[0]].num_embeddings < rows:
+        seen = ", ".join(f"`{other}` ({part.num_embeddings:,})" for other, part in found.items()) or "none"
+        raise error(
+            f"the tokenizer has {rows:,} tokens, and the model's embeddings are {seen}",
+            expected="one nn.Embedding with a row for each token",
+            fix="Name it, such as `embedding: encoder.tokens`",
+        )
+    for owner, other in tied_to(module, found[names[0]].get_parameter("weight")).items():
+        if not isinstance(other, nn.Embedding | nn.Linear):
+            told_so = f"the weight of `{names[0]}` is also that of `{owner}`, a {type(other).__name__}"
+            raise error(told_so, expected="only an nn.Embedding or nn.Linear tied to it")
+    return names[0]
+
+
+def check_outputs(model: TorchModel, name: str, error: type[ShrinkError]) -> None:
+    """Refuse a model that scores tokens, for targets and scores are in ids of the whole tokenizer.
+
+    Args:
+        model: whose example is predicted once.
+        name: of its embedding.
+        error: what is raised where an output has as many columns as the embedding has rows.
+    """
+    rows = len(model.module.get_submodule(name).get_parameter("weight"))
+    for output, values in model.predict(model.example).items():
+        if values.shape[-1] == rows:
+            raise error(
+                f"the output `{output}` has a score for each of {rows:,} tokens",
+                expected="a model that reads texts and writes none: the task's targets have the ids of all tokens",
+                fix="Leave prune.vocabulary out",
+            )
+
+
+def check_positions(module: nn.Module, vocabulary: Vocabulary, error: type[ShrinkError]) -> None:
+    """Refuse where the padding's id changes in a model that counts positions from it, as RoBERTa does."""
+    for name, _ in _counting_from_padding(module):
+        old, new = vocabulary.pad, int(vocabulary.new[vocabulary.pad])
+        if old != new:
+            raise error(
+                f"`{name}` counts positions from the padding's id, which would change from {old} to {new}",
+                expected="a tokenizer whose padding stands before all tokens that leave",
+            )
+
+
+def longest_text(module: nn.Module) -> int | None:
+    """Tokens that a model of transformers takes at most; None where it does not say."""
+    limits = [
+        getattr(part.config, "max_position_embeddings", None) for part in module.modules() if hasattr(part, "config")
+    ]
+    before = max((part.padding_idx + 1 for _, part in _counting_from_padding(module)), default=0)
+    return min((limit - before for limit in limits if limit), default=None)
+
+
+def _counting_from_padding(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The parts of a model whose first position is that behind the padding's id, with their names."""
+    for name, part in module.named_modules():
+        if hasattr(part, "position_embeddings") and isinstance(getattr(part, "padding_idx", None), int):
+            yield name, part
+
+
+def sizes(embedding: nn.Module) -> tuple[int, int]:
+    """Rows, and bytes of one."""
+    weight = embedding.get_parameter("weight")
+    return len(weight), weight.shape[1] * weight.element_size()
+
+
+def _input_embedding(part: nn.Module) -> nn.Module | None:
+    """What a transformers model says its tokens go into."""
+    with suppress(NotImplementedError):  # as some say that have no tokens
+        found = getattr(part, "get_input_embeddings", None)
+        return found() if callable(found) else None
+    return None
