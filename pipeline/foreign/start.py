@@ -6,7 +6,8 @@ from pathlib import Path
 from pipeline.config import ModelSource
 from pipeline.errors import ConfigError, blame
 from pipeline.foreign.check import Graph, Port, check
-from pipeline.foreign.session import Limits, Outside
+from pipeline.foreign.process import Limits
+from pipeline.foreign.session import Outside
 from pipeline.model import Inputs, OnnxModel, TorchModel
 from pipeline.stage import Note, Stage, forms
 from pipeline.task import Task
@@ -50,7 +51,8 @@ def open_onnx(source: ModelSource, task: Task, example: Inputs) -> tuple[OnnxMod
     if source.onnx is None:
         raise ConfigError("there is no `onnx`", where="model")
     path = source.folder / source.onnx.file
-    with blame(ConfigError, f"model ({source.onnx.file})", fix="Look at it with Netron, or export it again"):
+    # As the file's own errors say it, so that none names it twice.
+    with blame(ConfigError, f"model {path}", fix="Look at it with Netron, or export it again"):
         if source.sha256 and path.is_file():
             verify(path, source.sha256)
         limits = Limits(source.onnx.memory, source.onnx.seconds)

@@ -1,12 +1,9 @@
 """What static and dynamic quantization share: preparing a graph, telling what was quantized, making the file small."""
 
 import json
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,13 +16,15 @@ from pipeline.shared_weights import load_whole
 from pipeline.stage import Context, Stage
 from pipeline.use import nearest
 from stages.quantize.compact import QDQ, compact_names, share_initializers
+from stages.quantize.gemms import split_gemm
+from stages.quantize.work import Work, worker
 
 QUANTIZED = (*QDQ, "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul")
 
 EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
-Quantizer = Callable[[onnx.GraphProto, Path, Path, bool], None]
-"""(prepared graph, its file, the file to write, whether weights go to a file beside it)."""
+Quantizer = Callable[[onnx.GraphProto], Work]
+"""What is to be done to the prepared graph."""
 
 
 def quantize(
@@ -38,12 +37,13 @@ def quantize(
         ctx: gets the file in its directory and the report "quantization".
         operators: types of the nodes to quantize.
         exclude: names of nodes to leave alone.
-        quantizer: writes a quantized file of the prepared one.
+        quantizer: says how to make a quantized graph of the prepared one.
         noted: figures added to the report.
 
     Raises:
         StageError: the graph is quantized already, no node has a name of `exclude`, the quantizer failed, or
             no node was quantized.
+        ForeignError: a file from outside crashed the process that quantizes it.
     """
     proto, quantized, left = quantized_graph(model, ctx, operators, exclude, quantizer)
     path = ctx.directory / "quantized.onnx"
@@ -62,13 +62,16 @@ def quantized_graph(
     """
     ctx.directory.mkdir(parents=True, exist_ok=True)
     # ONNX Runtime's tools leave files beside what they read; in a folder of their own these go with it.
-    with TemporaryDirectory(dir=ctx.directory, prefix="quantize-") as folder:
-        source, target = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
+    with TemporaryDirectory(dir=ctx.directory, prefix="quantize-") as folder, worker(model) as do:
+        named, source, target = (Path(folder) / f"{name}.onnx" for name in ("named", "prepared", "quantized"))
         external = sum(file.stat().st_size for file in model.files()) > EXTERNAL_DATA_BYTES
-        before = prepare(model, source, external)
+        name_nodes(model, named, external)
+        with blame(StageError, "ONNX Runtime's pre-processing"):
+            do(Work("prepare"), named, source, external)
+        before = onnx.load(source, load_external_data=False).graph
         check_names(exclude, before)
-        with blame(StageError, "ONNX Runtime's quantizer"), _quiet():
-            quantizer(before, source, target, external)
+        with blame(StageError, "ONNX Runtime's quantizer"):
+            do(quantizer(before), source, target, external)
         proto = onnx.load(target)
     asked = {node.name for node in before.node if node.op_type in operators and node.name not in exclude}
     quantized, left = tally(before, proto.graph, asked)
@@ -82,16 +85,17 @@ def quantized_graph(
     return compact_names(share_initializers(proto)), quantized, left
 
 
-def prepare(model: OnnxModel, path: Path, external: bool = False) -> onnx.GraphProto:
-    """Write the graph as the quantizers want it: constants and BatchNorm folded, shapes inferred, every node named.
+def name_nodes(model: OnnxModel, path: Path, external: bool = False) -> None:
+    """Write the graph with a name for every node.
 
     Args:
         model: an fp32 ONNX file.
         path: the file to write.
         external: whether weights go to a file beside it.
-    """
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    Raises:
+        StageError: the graph is quantized already.
+    """
     proto = load_whole(model.path)
     if found := sorted({node.op_type for node in proto.graph.node} & set(QUANTIZED)):
         raise StageError(f"the graph is quantized already: it has {', '.join(found)}", fix="Quantize once, from fp32")
@@ -99,12 +103,7 @@ def prepare(model: OnnxModel, path: Path, external: bool = False) -> onnx.GraphP
     proto.graph.ClearField("value_info")
     for i, node in enumerate(proto.graph.node):
         node.name = node.name or f"{node.op_type}_{i}"
-    named = path.with_name("named.onnx")
-    onnx.save(proto, named, save_as_external_data=external, location="named.onnx.data")
-    with blame(StageError, "ONNX Runtime's pre-processing"):
-        # ONNX's own shape inference suffices; the symbolic one stops at transformers from the torch exporter.
-        quant_pre_process(named, path, skip_symbolic_shape=True, save_as_external_data=external)
-        return onnx.load(path, load_external_data=False).graph
+    onnx.save(proto, path, save_as_external_data=external, location=f"{path.name}.data")
 
 
 def saturates() -> bool:
@@ -164,26 +163,3 @@ def tally(before: onnx.GraphProto, after: onnx.GraphProto, asked: set[str]) -> t
     left = Counter(n.op_type for n in before.node if n.name in same or split_gemm(n) in same)
     every = Counter(n.op_type for n in before.node)
     return dict(sorted((every - left).items())), dict(sorted(left.items()))
-
-
-def split_gemm(node: onnx.NodeProto) -> str:
-    """The name of the MatMul that ONNX Runtime makes of a Gemm; other nodes keep theirs."""
-    return f"{node.name}_MatMul" if node.op_type == "Gemm" else str(node.name)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the quantizers print, and without their warnings on the root logger."""
-
-    def reject(_: logging.LogRecord) -> bool:
-        return False
-
-    root, handler = logging.getLogger(), logging.NullHandler()
-    root.addHandler(handler)  # with none, `logging.warning` would install one for good
-    root.addFilter(reject)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        root.removeFilter(reject)
-        root.removeHandler(handler)

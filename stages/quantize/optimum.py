@@ -11,12 +11,13 @@ from pydantic import Field, JsonValue
 
 from pipeline.errors import StageError, blame
 from pipeline.model import Deployed, OnnxModel
-from pipeline.seq2seq import DECODER, ENCODER, GRAPHS, WITH_PAST, Seq2SeqOnnx, hush
+from pipeline.seq2seq import DECODER, ENCODER, GRAPHS, WITH_PAST, Seq2SeqOnnx
 from pipeline.shared_weights import CONFIGS, save_together
 from pipeline.stage import Context, Outlook, Stage
-from stages.quantize.dynamic import quantizable, transpose_gemms
+from stages.quantize.dynamic import quantizable
 from stages.quantize.onnx_tools import check_before, check_operators, quantize, quantized_graph, saturates
 from stages.quantize.tables import Tied
+from stages.quantize.work import Work
 
 Target = Literal["arm64", "avx2", "avx512", "avx512_vnni", "ppc64le"]
 ORDER = (DECODER, WITH_PAST, ENCODER)
@@ -73,12 +74,12 @@ class OptimumQuantization(Stage):
         """The quantized files. Raises StageError where no node of a graph was quantized."""
         if isinstance(model, Seq2SeqOnnx):
             return self._all(model, ctx)
-        return quantize(model, ctx, self.operators, (), partial(self._quantize, tied=Tied()))
+        return quantize(model, ctx, self.operators, (), self._work)
 
     def _all(self, model: Seq2SeqOnnx, ctx: Context) -> Seq2SeqOnnx:
         protos: dict[str, onnx.ModelProto] = {}
         counts: dict[str, JsonValue] = {}
-        quantizer = partial(self._quantize, tied=Tied())
+        quantizer = partial(self._work, tied=Tied())
         for name in ORDER:
             part = OnnxModel(model.path / f"{name}.onnx", {})
             with blame(StageError, part.path.name):
@@ -91,30 +92,15 @@ class OptimumQuantization(Stage):
         ctx.report("quantization", {"target": self.target, "graphs": counts, "bytes": _bytes(model, made)})
         return made
 
-    def _quantize(self, graph: onnx.GraphProto, source: Path, target: Path, external: bool, *, tied: Tied) -> None:
-        from transformers import PretrainedConfig
-
-        with hush():
-            from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
-
-            proto = transpose_gemms(onnx.load(source))
-            onnx.save(proto, source, save_as_external_data=external)
-            apart = tied.nodes(proto.graph) if "Gather" in self.operators else []
-            reduced = {"reduce_range": self.reduce_range} if self.target in REDUCIBLE else {}
-            given: dict[str, Any] = {
-                "is_static": False,
-                "per_channel": self.per_channel,
-                "operators_to_quantize": sorted({"MatMul" if name == "Gemm" else name for name in self.operators}),
-                "nodes_to_exclude": [*products_of_activations(proto.graph), *apart],
-            }
-            preset = getattr(AutoQuantizationConfig, self.target)(**given, **reduced)
-            # With a configuration of its own it looks for none.
-            made = ORTQuantizer(source, config=PretrainedConfig())
-            made.quantize(preset, target.parent, file_suffix="optimum", use_external_data_format=external)
-        after = onnx.load(source.with_name(f"{source.stem}_optimum.onnx"))
-        if apart:
-            tied.share(proto.graph, after.graph)
-        onnx.save(after, target, save_as_external_data=external)
+    def _work(self, graph: onnx.GraphProto, **tied: Tied) -> Work:
+        settings: dict[str, Any] = {
+            "preset": self.target,
+            "per_channel": self.per_channel,
+            "operators_to_quantize": sorted({"MatMul" if name == "Gemm" else name for name in self.operators}),
+            "nodes_to_exclude": products_of_activations(graph),
+        }
+        reduced = {"reduce_range": self.reduce_range} if self.target in REDUCIBLE else {}
+        return Work("optimum", settings | reduced | tied)
 
 
 def products_of_activations(graph: onnx.GraphProto) -> list[str]:

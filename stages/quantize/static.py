@@ -1,17 +1,18 @@
 """Static quantization: 8-bit weights and activations, with ranges measured on calibration data."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import onnx
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from pipeline.errors import ConfigError, StageError
+from pipeline.foreign.frames import Arrays
 from pipeline.model import Inputs, OnnxModel
 from pipeline.stage import Context, Outlook, Stage
-from pipeline.task import Batch, Split
+from pipeline.task import Batch
 from stages.quantize.onnx_tools import SATURATION, check_before, check_operators, quantize, saturates
+from stages.quantize.work import Work
 
 FEW = 100
 
@@ -73,83 +74,51 @@ class StaticQuantization(Stage):
         if not used:
             raise StageError("the calibration split is empty", expected="typical inputs, 100 or more")
 
-        def work(graph: onnx.GraphProto, source: Path, target: Path, external: bool) -> None:
-            with ctx.progress("calibration", used) as advance:
-                data = CalibrationData(ctx.calibration, used, self.batch_size, _inputs(graph), advance, model.feed)
-                self._quantize(source, target, external, data)
+        loader = ctx.calibration.select(list(range(used))).loader(self.batch_size)
+        operators = self.operators or quantizable()
+        with ctx.progress("calibration", used) as advance:
 
-        return quantize(model, ctx, self.operators or quantizable(), self.exclude, work, calibration_examples=used)
+            def work(graph: onnx.GraphProto) -> Work:
+                data = batches(loader, _inputs(graph), advance, model.feed)
+                return Work("static", self._settings(operators), data, len(loader))
 
-    def _quantize(self, source: Path, target: Path, external: bool, data: "CalibrationData") -> None:
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+            return quantize(model, ctx, operators, self.exclude, work, calibration_examples=used)
 
-        methods = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
-        # One batch at a time: otherwise the histogram methods keep all activations of all examples in memory.
-        options: dict[str, Any] = {"CalibStridedMinMax": 1}
-        if self.calibration == "percentile":
-            options["CalibPercentile"] = self.percentile
-        quantize_static(
-            source,
-            target,
-            data,
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=sorted(self.operators or quantizable()),
-            nodes_to_exclude=list(self.exclude),
-            per_channel=self.per_channel,
-            reduce_range=self.reduce_range,
-            activation_type=QuantType.QUInt8 if self.activations == "uint8" else QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod[methods[self.calibration]],
-            use_external_data_format=external,
-            extra_options=options,
-        )
+    def _settings(self, operators: Sequence[str]) -> dict[str, JsonValue]:
+        return {
+            "calibration": self.calibration,
+            "percentile": self.percentile,
+            "activations": self.activations,
+            "op_types_to_quantize": [*sorted(operators)],
+            "nodes_to_exclude": [*self.exclude],
+            "per_channel": self.per_channel,
+            "reduce_range": self.reduce_range,
+        }
 
 
-class CalibrationData:
-    """Batches of inputs as ONNX Runtime's calibrators ask for them: in order, once, one in memory at a time.
+def batches(
+    loader: Iterable[Batch],
+    names: list[str],
+    advance: Callable[..., None],
+    feed: Callable[[Inputs], Inputs],
+) -> Iterator[Arrays]:
+    """The calibration data as name -> array (B, ...), one batch in memory at a time.
 
     Args:
-        split: where examples come from, the first `examples` of them.
-        examples: how many.
-        batch_size: examples a batch.
+        loader: batches of examples.
         names: inputs that the graph takes.
         advance: told the number of examples of each batch that is read.
         feed: the task's inputs -> what the graph takes.
+
+    Raises:
+        StageError: the graph takes an input that the data lacks.
     """
-
-    def __init__(
-        self,
-        split: Split,
-        examples: int,
-        batch_size: int,
-        names: list[str],
-        advance: Callable[..., None],
-        feed: Callable[[Inputs], Inputs] = lambda inputs: inputs,
-    ) -> None:
-        self.loader = split.select(list(range(examples))).loader(batch_size)
-        self.names, self.advance, self.feed = names, advance, feed
-        self.batches: Iterator[Batch] = iter(self.loader)
-        self.allowed = 0
-
-    def __len__(self) -> int:
-        """Number of batches."""
-        return len(self.loader)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Allow the next batches; ONNX Runtime asks for adjoining ranges in order."""
-        self.allowed = end_index - start_index
-
-    def get_next(self) -> dict[str, Any] | None:
-        """The next batch as name -> array (B, ...), None at the end of the range."""
-        if not self.allowed:
-            return None
-        self.allowed -= 1
-        batch = next(self.batches)
-        inputs = self.feed(batch.inputs)
-        if missing := set(self.names) - set(inputs):
-            raise StageError(f"the calibration data lacks {sorted(missing)}", expected=f"inputs {self.names}")
-        self.advance(len(batch.index))
-        return {name: inputs[name].numpy() for name in self.names}
+    for batch in loader:
+        inputs = feed(batch.inputs)
+        if missing := set(names) - set(inputs):
+            raise StageError(f"the calibration data lacks {sorted(missing)}", expected=f"inputs {names}")
+        advance(len(batch.index))
+        yield {name: inputs[name].numpy() for name in names}
 
 
 def quantizable() -> list[str]:

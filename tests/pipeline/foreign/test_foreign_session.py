@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.errors import ConfigError, ForeignError, ShrinkError
 from pipeline.foreign.frames import LENGTH, FrameError, pack, unpack
-from pipeline.foreign.session import GIB, Child, Limits, Outside
+from pipeline.foreign.process import GIB, Limits
+from pipeline.foreign.session import Child, Outside
 from pipeline.model import OnnxModel
 from tests.pipeline.foreign.foreign_files import simple, with_data
 
@@ -172,6 +173,16 @@ def test_the_process_ends_when_its_pipe_closes(good: Path) -> None:
     while child.process.poll() is None and time.monotonic() < until:
         time.sleep(0.05)
     assert child.process.poll() == 0
+
+
+def test_the_process_ends_when_its_pipe_closes_while_it_computes(tmp_path: Path) -> None:
+    child = Child(endless(tmp_path / "net.onnx"))
+    assert child.process.stdin
+    child.process.stdin.write(b"".join(pack({}, {"x": np.array(0)})))
+    time.sleep(0.5)  # for it to begin; where it has not, the test shows less
+    assert child.process.poll() is None
+    child.process.stdin.close()
+    assert child.process.wait(30) == 0
 
 
 def test_secrets_of_the_environment_stay_here(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:

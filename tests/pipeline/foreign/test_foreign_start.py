@@ -102,9 +102,11 @@ def test_a_stage_of_a_users_that_takes_an_onnx_file_fits(folder: Folder) -> None
         ("{onnx: net.onnx, width: 3}", "nothing but `sha256` beside `onnx`, and there is `width`"),
         ("{onnx: {file: net.onnx, memry: 3 GB}}", "there is no key `memry`; did you mean `memory`"),
         ("{onnx: {file: net.onnx, seconds: 0}}", "`seconds` is 0; expected greater than 0"),
-        ("{use: models.py:TinyNet, sha256: abc}", "`sha256` is 'abc'"),
+        ("{use: models.py:TinyNet, sha256: abc}", "`sha256` is 'abc'; expected 64 hexadecimal digits$"),
+        (f"{{onnx: net.onnx, sha256: {'a' * 63}g}}", "ag'; expected 64 hexadecimal digits$"),
+        (f"{{onnx: net.onnx, sha256: {'1' * 64}}}", "1; expected 64 hexadecimal digits, in quotes$"),
         (f"{{use: models.py:TinyNet, sha256: {'a' * 64}}}", "expected `weights` or `onnx` beside `sha256`"),
-        (f"{{onnx: net.onnx, sha256: {'a' * 64}}}", rf"model \(net\.onnx\): its sha256 is \w+; expected {'a' * 64}"),
+        (f"{{onnx: net.onnx, sha256: {'a' * 64}}}", rf"model \S+/net\.onnx: its sha256 is \w+; expected {'a' * 64}"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(folder: Folder, source: str, message: str) -> None:
@@ -115,6 +117,15 @@ def test_a_digest_is_compared_before_the_file_is_read(folder: Folder) -> None:
     path = folder(CHAIN.replace("net.onnx", f"net.onnx, sha256: {'a' * 64}"))
     (path.parent / "net.onnx").write_bytes(b"no ONNX file")
     refused(path, "its sha256 is")
+
+
+@pytest.mark.parametrize("content", [b"no ONNX file", b""])
+def test_a_file_is_named_once(folder: Folder, content: bytes) -> None:
+    path = folder(CHAIN)
+    (path.parent / "net.onnx").write_bytes(content)
+    assert refused(path, r"chain\.yaml:2: model \S+/net\.onnx: it ").count("net.onnx") == 1
+    (path.parent / "net.onnx").unlink()
+    assert refused(path, "there is no such file").count("net.onnx") == 1
 
 
 def test_limits_of_the_config_reach_the_child(folder: Folder) -> None:
@@ -130,6 +141,7 @@ def test_too_little_memory_is_exit_code_6(folder: Folder) -> None:
     with pytest.raises(ForeignError, match=r"net\.onnx: the process that runs it .* raise `memory`") as caught:
         made(path)
     assert caught.value.exit_code == 6
+    assert str(caught.value).count("net.onnx") == 1
 
 
 @pytest.mark.parametrize(
@@ -151,7 +163,7 @@ def test_too_little_memory_is_exit_code_6(folder: Folder) -> None:
 )
 def test_a_graph_that_takes_something_else_is_refused(folder: Folder, how: dict[str, Any], message: str) -> None:
     text = refused(folder(CHAIN, **how), message)
-    assert re.search(r"chain\.yaml:2: model \(net\.onnx\): ", text)
+    assert re.search(r"chain\.yaml:2: model \S+/net\.onnx: ", text)
 
 
 def test_one_input_and_one_output_are_bound_by_position(folder: Folder) -> None:
@@ -255,7 +267,7 @@ def test_a_graph_that_onnx_runtime_refuses_is_a_config_error(folder: Folder) -> 
             helper.make_graph([helper.make_node("NoSuch", ["input"], ["output"])], "g", *[[e] for e in ends]), path
         )
 
-    refused(folder(CHAIN, make=broken), r"model \(net\.onnx\): RuntimeError: .*NoSuch")
+    refused(folder(CHAIN, make=broken), r"model \S+/net\.onnx: RuntimeError: .*NoSuch")
 
 
 HALF = """

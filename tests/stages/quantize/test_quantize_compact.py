@@ -4,7 +4,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from stages.quantize.compact import compact_names, share_initializers
-from stages.quantize.dynamic import transpose_gemms
+from stages.quantize.gemms import transpose_gemms
 
 RNG = np.random.default_rng(0)
 

@@ -1,0 +1,40 @@
+"""The process that quantizes an ONNX file from outside: `python -m stages.quantize.child BYTES`.
+
+It is told which steps to do, and asks for calibration data batch by batch; see `work` for the other end. Nothing is
+unpickled on either side.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.foreign.frames import Arrays
+from pipeline.foreign.parent import Parent
+from stages.quantize import steps
+
+
+def main(memory: int) -> None:
+    """Do a step for each message, until the pipe closes.
+
+    Args:
+        memory: bytes of address space at most, and of a file that it writes; 0 for no limit.
+    """
+    parent = Parent(memory, memory)
+    while True:
+        told, _ = parent.asks()
+        source, target = Path(told["source"]), Path(told["target"])
+        tempfile.tempdir = str(target.parent)  # what it leaves when it is killed goes with that folder
+        data = steps.CalibrationData(_batches(parent), told["batches"])
+        steps.do(told["step"], source, target, told["external"], told["settings"], data)
+        parent.answer({"done": True}, {})
+
+
+def _batches(parent: Parent) -> Iterator[Arrays]:
+    while True:
+        parent.answer({"done": False}, {})
+        yield parent.asks()[1]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,98 @@
+"""Who does the steps of quantization: this process, for a graph of ours; one of its own, for a file from outside."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ForeignError, StageError
+from pipeline.foreign.check import check
+from pipeline.foreign.frames import Arrays
+from pipeline.foreign.process import Process
+from pipeline.model import OnnxModel
+from stages.quantize import steps
+
+
+@dataclass(frozen=True)
+class Work:
+    """What to do to a graph.
+
+    Args:
+        step: name of a function of `steps`.
+        settings: its arguments; JSON, for a file from outside.
+        batches: calibration data, name -> array (B, ...); read one by one.
+        count: how many there are.
+    """
+
+    step: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    batches: Iterator[Arrays] = field(default_factory=lambda: iter(()))
+    count: int = 0
+
+
+Do = Callable[[Work, Path, Path, bool], None]
+"""(work, the graph's file, the file to write, whether weights go to files beside it)."""
+
+
+@contextmanager
+def worker(model: OnnxModel) -> Iterator[Do]:
+    """What does the work on a model.
+
+    Raises:
+        ConfigError: a file from outside did not pass the check, before the work or after it.
+        ForeignError: it crashed its process.
+        StageError: a library refuses a file from outside; for ours its own error is raised.
+    """
+    if model.outside is None:
+        yield _here
+        return
+    with closing(Process(model.path, "stages.quantize.child", "quantizes", model.outside.limits)) as process:
+        yield partial(_there, process)
+
+
+def _here(work: Work, source: Path, target: Path, external: bool) -> None:
+    data = steps.CalibrationData(work.batches, work.count)
+    with _quiet():
+        steps.do(work.step, source, target, external, work.settings, data)
+
+
+def _there(process: Process, work: Work, source: Path, target: Path, external: bool) -> None:
+    paths = {"source": str(source.absolute()), "target": str(target.absolute()), "external": external}
+    is_done = _ask(process, {**paths, "step": work.step, "settings": work.settings, "batches": work.count}, {})
+    for batch in work.batches:
+        if is_done:
+            break
+        is_done = _ask(process, {}, batch)
+    if not is_done:
+        raise ForeignError(f"it asks for more than {work.count} batches", where=f"model {process.path}")
+    check(target)
+
+
+def _ask(process: Process, head: dict[str, Any], arrays: Arrays) -> bool:
+    """Whether the work is done; otherwise the next batch is wanted."""
+    try:
+        return bool(process.ask(head, arrays)[0].get("done"))
+    except RuntimeError as error:  # what a library said there
+        raise StageError(str(error).rstrip(".")) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the quantizers print, and without their warnings on the root logger."""
+
+    def reject(_: logging.LogRecord) -> bool:
+        return False
+
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)  # with none, `logging.warning` would install one for good
+    root.addFilter(reject)
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        root.removeFilter(reject)
+        root.removeHandler(handler)
