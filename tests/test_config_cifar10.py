@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as Pillow
 
@@ -62,6 +63,14 @@ def test_the_published_weights_fit_in_their_wrapping(task: Task, folder: Path) -
     assert [text for text in said if "module." not in text] == []
     torch.manual_seed(0)
     assert torch.equal(model.module.conv1.weight, models.resnet56().conv1.weight)
+
+
+def test_the_committed_student_is_the_one_of_the_strategies() -> None:
+    stages = yaml.safe_load((FOLDER / "strategies.yaml").read_text())["strategies"]["distill + quantize"]
+    use, *_ = [stage["student"] for stage in stages if stage["use"] == "distill.logits"]
+    builder = Reference(use=use.pop("use"), arguments=use, folder=FOLDER)
+    model = TorchModel.build(builder, {"input": torch.zeros(2, 3, 32, 32)})
+    assert load_weights(model, FOLDER / "weights" / "student.safetensors") == []
 
 
 def test_the_teacher_has_the_size_and_the_work_that_are_published() -> None:
