@@ -39,8 +39,8 @@ class TrainingSettings(BaseModel):
     )
     channels_last: bool = Field(
         default=False,
-        description="keep images and the weights of convolutions in memory as NHWC: training is faster, by a fifth to "
-        "two thirds on CPUs, but a module that calls `view` on what a convolution gives fails; `flatten` works",
+        description="keep images and the weights of convolutions in memory as NHWC: often faster, for some slower, "
+        "so measure; a module that calls `view` on what a convolution gives fails, `flatten` works",
     )
 
 

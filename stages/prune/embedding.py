@@ -1,4 +1,4 @@
-"""The embedding of a model's tokens, and how long a text it takes."""
+"""The embedding of a model's tokens: which it is, and what forbids that rows leave it."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -76,15 +76,6 @@ def check_positions(module: nn.Module, vocabulary: Vocabulary, error: type[Shrin
                 f"`{name}` counts positions from the padding's id, which would change from {old} to {new}",
                 expected="a tokenizer whose padding stands before all tokens that leave",
             )
-
-
-def longest_text(module: nn.Module) -> int | None:
-    """Tokens that a model of transformers takes at most; None where it does not say."""
-    limits = [
-        getattr(part.config, "max_position_embeddings", None) for part in module.modules() if hasattr(part, "config")
-    ]
-    before = max((part.padding_idx + 1 for _, part in _counting_from_padding(module)), default=0)
-    return min((limit - before for limit in limits if limit), default=None)
 
 
 def _counting_from_padding(module: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -8,12 +8,13 @@ from torch import nn
 
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.model import TorchModel
+from pipeline.positions import positions
 from pipeline.prunable import check_tokenizer
 from pipeline.stage import Context, Outlook, Stage
 from pipeline.texts import texts_in
 from pipeline.translated import USE, split
 from pipeline.vocabulary import Vocabulary, ranges
-from stages.prune.embedding import check_outputs, check_positions, find_embedding, longest_text, size_of, sizes
+from stages.prune.embedding import check_outputs, check_positions, find_embedding, size_of, sizes
 from stages.prune.tokens import Counts, always_kept, changed_share, counted, most_frequent, unknown_share
 
 TWICE: dict[str, Any] = {"found": "the vocabulary was pruned already", "fix": "Prune it once"}
@@ -117,7 +118,7 @@ def whole_vocabulary(model: TorchModel, tokenizer: Any) -> Vocabulary:
     with blame(StageError, ""):
         text, texts = check_tokenizer(tokenizer), texts_in(model.example, model.axes)
     frame = [getattr(tokenizer, f"{name}_token_id", None) for name in ("cls", "sep", "bos", "eos")]
-    limits = [tokenizer.model_max_length, longest_text(model.module)]
+    limits = [tokenizer.model_max_length, positions(model.module)]
     known = [limit for limit in limits if limit and limit < 10**9]  # a tokenizer without one says 1e30
     return Vocabulary(
         tokenizer=text,

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline import maker
 from pipeline.model import OnnxModel, TorchModel
+from pipeline.record import Record
 from pipeline.runner import run
 
 HEAD = """
@@ -91,3 +92,17 @@ def quick_deploy(model: TorchModel, path: Path) -> OnnxModel:
     graph = helper.make_graph(nodes, "flat", [given], [gives], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     return OnnxModel(path, model.example)
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Record]:
+    """What `whole` has made."""
+    return {}
+
+
+@pytest.fixture
+def whole(kept: dict[str, Record], folder: Path) -> Record:
+    """A run of the module's `folder` that nothing disturbs, made once."""
+    if not kept:
+        kept["record"] = run(folder / "chain.yaml", runs=folder / "whole", track=False)
+    return kept["record"]

@@ -86,19 +86,6 @@ def write(project: Make, body: str, chain: str = TRAINED) -> Path:
     return project(chain, **{"data.py": DATA, "mine.py": MINE.replace("__BODY__", body)}).parent
 
 
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Record]:
-    return {}
-
-
-@pytest.fixture
-def whole(kept: dict[str, Record], folder: Path) -> Record:
-    """A run that nothing disturbs."""
-    if not kept:
-        kept["record"] = run(folder / "chain.yaml", runs=folder / "whole", track=False)
-    return kept["record"]
-
-
 @pytest.fixture
 def start(folder: Path) -> Callable[..., Shrink]:
     """start(slow): a run whose training has reached a step; each takes `slow` seconds."""

@@ -59,19 +59,6 @@ def folder(project: Callable[..., Path]) -> Path:
     return path.parent
 
 
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Record]:
-    return {}
-
-
-@pytest.fixture
-def whole(kept: dict[str, Record], folder: Path) -> Record:
-    """A run that nothing disturbs."""
-    if not kept:
-        kept["record"] = run(folder / "chain.yaml", runs=folder / "whole", track=False)
-    return kept["record"]
-
-
 def digests(record: Record) -> list[str]:
     return [stage.digest for stage in record.stages]
 

@@ -13,11 +13,11 @@ from datasets import Dataset
 from torch import nn
 
 from pipeline.errors import ConfigError
+from pipeline.positions import positions
 from pipeline.probe import example_inputs
 from pipeline.task import Split, Task
 from pipeline.tasks.huggingface import model, task
 from pipeline.tasks.huggingface.models import network
-from pipeline.tasks.huggingface.positions import positions
 from tests import sets
 
 ROOT = Path(__file__).parents[3]

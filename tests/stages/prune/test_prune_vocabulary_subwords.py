@@ -35,6 +35,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.exact import save_exactly
 from pipeline.model import TorchModel
 from pipeline.package import package
+from pipeline.positions import positions
 from pipeline.probe import example_inputs
 from pipeline.runner import run
 from pipeline.stage import Context, Outlook
@@ -44,7 +45,7 @@ from pipeline.tokenizer import canonical
 from pipeline.translated import split, tied_to, without_tokens
 from pipeline.use import Reference
 from pipeline.vocabulary import Vocabulary
-from stages.prune.embedding import check_positions, longest_text
+from stages.prune.embedding import check_positions
 from stages.prune.vocabulary import VocabularyPruning
 from tests import subwords, texts
 
@@ -280,7 +281,7 @@ def test_a_changed_padding_is_refused_where_positions_count_from_it() -> None:
     model = built(task, "roberta")
     embeddings: Any = model.module.get_submodule("inner.roberta.embeddings")
     assert embeddings.padding_idx == 1
-    assert longest_text(model.module) == 64, "two positions of 66 are those of padding"
+    assert positions(model.module) == 64, "two positions of 66 are those of padding"
     moved = Vocabulary(tokenizer=str(canonical(whole)), kept="1-5", texts=(Text(ids="input_ids"),), pad=1)
     with pytest.raises(StageError, match=r"counts positions from the padding's id, which would change from 1 to 0"):
         check_positions(model.module, moved, StageError)

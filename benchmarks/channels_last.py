@@ -1,0 +1,63 @@
+"""Time of a training step with `channels_last` over one without, for networks of the configs.
+
+    python benchmarks/channels_last.py [--rounds 7] [--threads 1]
+
+Both kinds of step take turns. Prints the median of the ratios and the least and the most of them; below 1 it pays.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+
+from pipeline.use import Reference
+from stages.optimization import lay_out
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+BATCH, STEPS = 128, 4
+NETWORKS = {
+    "cifar10, ResNet-20": ("cifar10", "ResNet", {}, (3, 32, 32)),
+    "cifar10, the student": ("cifar10", "ResNet", {"widths": [12, 20, 29], "blocks": [2, 3, 3]}, (3, 32, 32)),
+    "fashion_mnist, the teacher": ("fashion_mnist", "FashionNet", {}, (1, 28, 28)),
+    "fashion_mnist, the student": (
+        "fashion_mnist", "FashionNet", {"widths": [16, 24, 32], "blocks": [1, 0, 0]}, (1, 28, 28),
+    ),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    for name, (folder, use, arguments, shape) in NETWORKS.items():
+        builder = Reference(use=f"models.py:{use}", arguments=arguments, folder=CONFIGS / folder)
+        for bf16 in (False, True):
+            plain, last = builder.call(), builder.call()
+            lay_out(last, torch.channels_last)
+            ratios = [seconds(last, shape, bf16) / seconds(plain, shape, bf16) for _ in range(given.rounds + 1)][1:]
+            kind = "bf16" if bf16 else "fp32"
+            print(f"{name:28} {kind}  {median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})", flush=True)
+
+
+def seconds(module: nn.Module, shape: tuple[int, ...], bf16: bool) -> float:
+    """Wall time of some steps of SGD on random images."""
+    images, labels = torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    begin = time.perf_counter()
+    for _ in range(STEPS):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = nn.functional.cross_entropy(module(images).float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()
