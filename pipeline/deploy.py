@@ -1,10 +1,7 @@
 """From a torch model to the ONNX file that would be deployed; measuring and `export.onnx` both use it."""
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
@@ -17,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from pipeline.errors import StageError, blame
 from pipeline.model import Axes, Inputs, OnnxModel, Outputs, TorchModel, call, named
+from pipeline.tracing import quiet, recurrent_of_any_length, slow_path
 from pipeline.translated import split
 
 OPSET = 20
@@ -42,7 +40,8 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
     path.parent.mkdir(parents=True, exist_ok=True)
     deployed = located(model, path)
     model = replace(model, module=split(model.module)[0], example=deployed.feed(model.example))
-    with blame(StageError, "ONNX export", fix="The forward must be traceable by torch.export"), _quiet(), slow_path():
+    traceable = blame(StageError, "ONNX export", fix="The forward must be traceable by torch.export")
+    with traceable, quiet(), slow_path(), recurrent_of_any_length():
         proto = _export(model, opset)
     strip(proto)
     rename(proto.graph, "input", list(model.example))
@@ -131,17 +130,6 @@ def _check_axes(graph: onnx.GraphProto, axes: Axes) -> None:
                 )
 
 
-@contextmanager
-def slow_path() -> Iterator[None]:
-    """Without nn.TransformerEncoder's fused inference path, which tracers and counters do not see through."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
 def _export(model: TorchModel, opset: int) -> onnx.ModelProto:
     example = _traced(model)
     lengths = {name: torch.export.Dim(name) for name in (BATCH, *_names(model.axes))}
@@ -192,18 +180,3 @@ def _flat(module: nn.Module, example: Inputs) -> nn.Module:
 
     lean.forward = alone
     return lean
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

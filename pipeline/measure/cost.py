@@ -17,12 +17,13 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.deploy import EXTERNAL_DATA_BYTES, slow_path
+from pipeline.deploy import EXTERNAL_DATA_BYTES
 from pipeline.errors import StageError, blame
 from pipeline.measure.size import elements
 from pipeline.model import Deployed, Inputs, OnnxModel, call
 from pipeline.seq2seq import DECODER, ENCODER, WITH_PAST
 from pipeline.shared_weights import graphs_at, load_whole, stored
+from pipeline.tracing import slow_path
 
 Shapes = dict[str, list[int]]
 
@@ -92,7 +93,8 @@ def onnx_macs(model: OnnxModel) -> int:
         if value.name in example:
             _fix_shape(value, [1, *example[value.name].shape[1:]])
     graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-    shapes = {v.name: _dims(v) for v in (*graph.input, *graph.output, *graph.value_info)}
+    values = (*graph.input, *graph.output, *graph.value_info)
+    shapes = {v.name: _dims(v) for v in values if v.type.tensor_type.HasField("shape")}
     shapes |= {t.name: list(t.dims) for t in graph.initializer}
     counted = [node for node in graph.node if node.op_type in COUNTERS]
     ends = {name for node in counted for name in (*node.input, *node.output) if name}

@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.deploy import slow_path
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.model import TorchModel
 from pipeline.seq2seq import hush
 from pipeline.stage import Outlook, Stage
+from pipeline.tracing import slow_path
 from pipeline.use import nearest
 
 LIBRARY = "transformers"

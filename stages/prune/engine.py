@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from pipeline.deploy import slow_path
 from pipeline.errors import StageError, blame
 from pipeline.model import Inputs, call
+from pipeline.tracing import slow_path
 
 LAYERS = (_ConvNd, nn.Linear)  # what has channels to remove
 # Attention would lose its split into heads; torch-pruning cuts the wrong rows of a recurrent layer's gates.

@@ -6,9 +6,10 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from onnxruntime.quantization import quantize_dynamic
 from torch import Tensor, nn
 
-from pipeline.deploy import deploy
+from pipeline.deploy import deploy, strip
 from pipeline.measure.cost import onnx_macs, onnx_params, torch_macs, torch_params
 from pipeline.model import Inputs, OnnxModel, TorchModel
 from pipeline.use import Reference
@@ -221,3 +222,22 @@ def test_a_shape_that_inference_cannot_tell_is_seen_and_not_counted_as_zero(tmp_
     closed_form = 12 * 4 * 16 * (8 + 16) + 16 * 500
     assert onnx_macs(deploy(model, tmp_path / "m.onnx")) == closed_form
     assert torch_macs(model.module, example) == closed_form
+
+
+class Most(Tagger):
+    """Its head reads the largest states, of whose shape inference knows nothing once the LSTM is quantized."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.lstm(self.embedding(x))[0].masked_fill((x == 0).unsqueeze(2), -1.0).amax(1))
+
+
+def test_a_layer_behind_a_quantized_recurrent_one_counts_as_before(tmp_path: Path) -> None:
+    example = {"input": torch.randint(0, 50, (2, 12))}
+    before = deploy(TorchModel(Most(), example, Reference(use="tests:Most")), tmp_path / "m.onnx")
+    quantize_dynamic(before.path, tmp_path / "q.onnx", op_types_to_quantize=["LSTM"])
+    graph = onnx.load(tmp_path / "q.onnx")
+    strip(graph)
+    onnx.save(graph, tmp_path / "q.onnx")
+    after = OnnxModel(tmp_path / "q.onnx", example)
+    assert "DynamicQuantizeLSTM" in {node.op_type for node in graph.graph.node}
+    assert onnx_macs(after) == onnx_macs(before) == 12 * 4 * 16 * (8 + 16) + 16 * 500

@@ -118,3 +118,28 @@ def test_axes_travel_with_the_model(tmp_path: Path) -> None:
     model = TorchModel.build(builder, {"x": ids(2, 3)}, {"x": {1: "tokens"}})
     model.save(tmp_path / "saved")
     assert TorchModel.load(tmp_path / "saved").axes == {"x": {1: "tokens"}}
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer whose states' shape is used, and one in the other direction."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.onward, self.back = kind(3, 8, batch_first=True), kind(3, 8, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        onward, back = self.onward(x)[0], self.back(x.flip(1))[0]
+        return torch.cat([onward, back.expand_as(onward)], 2).amax(1)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_each_recurrent_module_of_a_process_is_deployed_for_any_length(kind: type[nn.RNNBase], tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        torch.manual_seed(len(name))
+        model = made(Recurrent(kind), {"x": torch.randn(2, 12, 3)}, {"x": {1: "steps"}})
+
+        deployed = deploy(model, tmp_path / name / "model.onnx")
+
+        assert shapes(deployed)["x"] == ["batch", "steps", 3], name
+        longer = {"x": torch.randn(3, 31, 3)}
+        torch.testing.assert_close(deployed.predict(longer), model.predict(longer), atol=1e-5, rtol=1e-4)
