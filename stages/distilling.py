@@ -19,7 +19,7 @@ from stages.diagnosis import diagnose
 from stages.distillation import Distillation
 from stages.foresight import misfits, too_small, what_is_kept
 from stages.objectives import Supervised
-from stages.optimization import TrainingSettings
+from stages.optimization import TrainingSettings, mixed_precision
 from stages.students import Student
 from stages.teachers import NO_BASELINE, Master, Taught, Teacher
 from stages.terms.labels import Labels
@@ -90,7 +90,9 @@ class Distilling(TrainingSettings, Taught, Stage):
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The trained student."""
-        masters = [Master(t, t.open(model, ctx.baseline, model.example), ctx) for t in self.masters_of()]
+        opened = [(t, t.open(model, ctx.baseline, model.example)) for t in self.masters_of()]
+        precision = mixed_precision(self, ctx.device)
+        masters = [Master(teacher, model, ctx, precision=precision) for teacher, model in opened]
         return self.teach(masters, model, ctx)
 
     def teach(self, masters: Sequence[Master], model: TorchModel, ctx: Context) -> TorchModel:

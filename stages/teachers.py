@@ -118,10 +118,18 @@ class Master:
         model: it.
         ctx: where to compute, and what its logits are called.
         output: the name of its logits, where there is no context yet; None for its first output.
+        precision: of its arithmetic where nothing inside it is wanted, as Accelerate names it: no, bf16 or fp16.
     """
 
-    def __init__(self, teacher: Teacher, model: Model, ctx: Context | None = None, output: str | None = None) -> None:
-        self.teacher, self.model = teacher, model
+    def __init__(
+        self,
+        teacher: Teacher,
+        model: Model,
+        ctx: Context | None = None,
+        output: str | None = None,
+        precision: str = "no",
+    ) -> None:
+        self.teacher, self.model, self.precision = teacher, model, precision
         self.output = ctx.output if ctx else output
         self.device = ctx.device if ctx else torch.device("cpu")
         self.module: nn.Module | None = None
@@ -141,6 +149,14 @@ class Master:
         with blame(StageError, "the teacher"):
             return led(outputs, self.output)
 
+    def logits(self, inputs: Inputs) -> Outputs:
+        """The same in the precision of the training, for whom no layer of it is of interest; fp32 comes out."""
+        if self.precision == "no":
+            return self(inputs)
+        with torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]):
+            outputs = self(inputs)
+        return {name: value.float() if value.is_floating_point() else value for name, value in outputs.items()}
+
     def look(self) -> nn.Module:
         """The module, to find layers in; one without layers for an ONNX file."""
         return self.module or nn.Identity()
@@ -158,6 +174,7 @@ class Master:
         """
         parts: dict[str, JsonValue] = {
             "views": views,
+            "precision": self.precision,
             "seed": ctx.seed if views else None,
             "fingerprint": ctx.train.fingerprint,
             **inputs_key(self.teacher),
@@ -170,9 +187,9 @@ class Master:
             if wanted.mass is None:
                 first_batch: Batch = next(iter(ctx.train.select([0]).loader(1)))
                 size = kept_bytes(self(first_batch.inputs), 1, None)
-                fill(folder, ctx, lambda inputs: {"logits": first(self(inputs)).float()}, views, row_bytes=size)
+                fill(folder, ctx, lambda inputs: {"logits": first(self.logits(inputs)).float()}, views, row_bytes=size)
             else:
-                largest = Largest(self, wanted, wanted.mass, ctx)
+                largest = Largest(self.logits, wanted, wanted.mass, ctx)
                 largest.expect_room(len(ctx.train) * (views or 1), folder)
                 fill(folder, ctx, largest, views, row_bytes=largest.bytes)
                 (folder / KEPT_MASS).write_text(json.dumps(largest.report()))
@@ -185,7 +202,7 @@ class Master:
     def see(self, batch: Batch, moment: Moment, student: Tensor, *, inside: bool) -> Seen:
         """What it says of a batch: from what is kept, unless its layers are wanted."""
         if self.kept is None or inside:
-            return Seen(self(batch.inputs))
+            return Seen(self(batch.inputs) if inside else self.logits(batch.inputs))
         kept = {name: value.to(self.device) for name, value in self.kept(batch.index, moment.view).items()}
         if self.padded:  # by the batch; the one that was kept may have been longer or shorter
             places, axes = positions(student, self.axis), {"logits": self.axis, "rest": None}

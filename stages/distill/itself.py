@@ -60,6 +60,6 @@ class SelfDistillation(LogitMethod, SingleMethod):
             rows.append({"generation": number, "validation_score": score})
             if best is None or score > best[0] or self.keep == "last":
                 best = score, made
-            masters = [Master(Teacher(use="incoming"), made, ctx)]
+            masters = [Master(Teacher(use="incoming"), made, ctx, precision=masters[0].precision)]
         ctx.report(f"{name}_generations", rows)
         return best[1] if best else student

@@ -17,7 +17,7 @@ from pipeline.use import nearest
 from stages.distillation import Distillation
 from stages.foresight import misfits
 from stages.objectives import Objective, Supervised
-from stages.optimization import TrainingSettings
+from stages.optimization import TrainingSettings, mixed_precision
 from stages.prune import engine
 from stages.prune.reshape import USE, difference
 from stages.prune.search import Counts, Scope, removed, solve
@@ -177,7 +177,9 @@ class ChannelPruning(Stage):
     def _masters(self, model: TorchModel, ctx: Context) -> list[Master]:
         if self.recovery is None or self.recovery.teacher == "labels":
             return []
-        return [Master(t, t.open(model, ctx.baseline, model.example), ctx) for t in self.recovery.masters_of()]
+        opened = [(t, t.open(model, ctx.baseline, model.example)) for t in self.recovery.masters_of()]
+        precision = mixed_precision(self.recovery, ctx.device)
+        return [Master(teacher, model, ctx, precision=precision) for teacher, model in opened]
 
     def _objective(self, recovery: Recovery, masters: list[Master], current: TorchModel, ctx: Context) -> Objective:
         return Distillation(recovery.terms_of(), masters, current, recovery, ctx) if masters else Supervised(ctx)

@@ -22,12 +22,14 @@ from pipeline.task import Batch, Split
 from pipeline.use import Reference
 from stages import kept as keeping
 from stages import teachers
+from stages.distill.logits import LogitDistillation
 from stages.kept import BATCH_SIZE, Kept, fill, fitted
 from stages.largest import AT_ONCE, Wanted
 from stages.losses.logits import soft_loss
 from stages.losses.sparse import Sparse, sparse_soft_loss
 from stages.objectives import Moment, Objective
 from stages.optimization import TrainingSettings
+from stages.students import Student
 from stages.teachers import Master, Teacher
 from stages.training import train
 
@@ -388,3 +390,39 @@ def test_the_key_has_all_that_the_values_depend_on(tiny: Make, context: Make) ->
     ]
     keys = [json.dumps(one, sort_keys=True) for one in [plain, *others]]
     assert len(set(keys)) == len(keys)
+
+
+def test_logits_are_computed_in_the_precision_of_the_training(tiny: Make, context: Make) -> None:
+    ctx, module = context(), tiny()
+    exact, rough = (Master(Teacher(use="incoming"), module, ctx, precision=name) for name in ("no", "bf16"))
+    batch = next(iter(ctx.train.loader(48)))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = module.module.eval()(batch.inputs["input"]).float()
+    rough.keep(ctx, Wanted(), views=None)
+    assert rough.kept is not None
+    kept = rough.kept(torch.arange(len(ctx.train)), 0)["logits"]
+    assert kept.dtype == torch.float32
+    torch.testing.assert_close(kept[batch.index], expected, atol=1e-2, rtol=1e-2)
+    assert not torch.equal(kept[batch.index], exact(batch.inputs)["output"])
+
+
+def test_a_teacher_whose_layers_are_read_is_exact_whatever_the_precision(tiny: Make, context: Make) -> None:
+    ctx = context()
+    exact, rough = (Master(Teacher(use="incoming"), tiny(), ctx, precision=name) for name in ("no", "bf16"))
+    batch, moment = next(iter(ctx.train.loader(48))), Moment()
+    seen = [m.see(batch, moment, torch.zeros(48, 4), inside=True).outputs["output"] for m in (exact, rough)]
+    torch.testing.assert_close(*seen, atol=0, rtol=0)
+
+
+def test_a_stage_asks_its_teacher_in_its_own_precision(tiny: Make, context: Make) -> None:
+    ctx, asked = context(), list[Any]()
+
+    def noting(what: str, model: Any, parts: Any, make: Any) -> Path:
+        asked.append(parts["precision"])
+        return ctx.kept(what, model, parts, make)
+
+    for precision in ("fp32", "bf16"):
+        student = Student(use="teacher")
+        stage = LogitDistillation(student=student, teacher="incoming", epochs=1, precision=precision)
+        stage.run(tiny(), replace(ctx, kept=noting))
+    assert asked == ["no", "bf16"]
