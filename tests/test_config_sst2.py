@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from pipeline.build import build_model
 from pipeline.config import ModelSource
 from pipeline.deploy import deploy
-from pipeline.errors import StageError
+from pipeline.errors import ConfigError, StageError
 from pipeline.model import TorchModel
 from pipeline.stage import Context
 from pipeline.task import Task
@@ -51,7 +52,7 @@ def test_the_dev_part_is_the_test_split_and_train_validates(task: Task) -> None:
     assert task.labels == ("no", "yes")
 
 
-def test_without_a_share_nothing_is_masked(home: Path) -> None:
+def test_without_a_share_there_is_no_other_wording(home: Path) -> None:
     assert data.task(str(home / "set"), str(home / "model")).augment is None
 
 
@@ -66,6 +67,30 @@ def test_views_mask_that_share_of_the_words_and_the_first_one_none(task: Task) -
     assert 0.2 < masked.float().mean() < 0.4
     assert torch.equal(one[~masked], inputs["input_ids"][~masked])
     assert (one[0], one[-1]) == (100, 1099)
+
+
+def test_swapped_tokens_are_among_the_fifteen_nearest_and_no_special_ones(home: Path, teacher: TorchModel) -> None:
+    task = data.task(str(home / "set"), str(home / "model"), swap=0.5)
+    words = teacher.module.get_input_embeddings().weight.detach().numpy()  # type: ignore[operator]
+    special = task.tokenizer.all_special_ids
+    usual = [i for i in range(len(words)) if i not in special]
+    neighbours = NearestNeighbors(n_neighbors=16, metric="cosine").fit((words - words.mean(0))[usual])
+    rows = neighbours.kneighbors((words - words.mean(0))[usual], return_distance=False)
+    near = {usual[row[0]]: {usual[i] for i in row[1:]} for row in rows}
+    ids = torch.tensor(usual).repeat(20)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    swapped = task.augment(inputs, 5, 3)["input_ids"]
+    assert 0.45 < (swapped != ids).float().mean() < 0.55
+    assert (swapped[0], swapped[-1]) == (ids[0], ids[-1])
+    assert all(new == old or new in near[old] for old, new in zip(ids.tolist(), swapped.tolist(), strict=True))
+    assert len(set(zip(ids.tolist(), swapped.tolist(), strict=True))) > 5 * len(usual)
+
+
+def test_an_encoder_without_weights_is_one_clear_error(home: Path, tmp_path: Path) -> None:
+    data.task(str(home / "set"), str(home / "model")).tokenizer.save_pretrained(str(tmp_path))
+    task = data.task(str(home / "set"), str(tmp_path), swap=0.5)
+    with pytest.raises(ConfigError, match="Let `tokenizer` name a model that has weights too"):
+        task.augment(task.train[0][0], 5, 1)
 
 
 def test_token_vectors_are_the_teachers_principal_components(
