@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from pipeline.defaults import drop_defaults
 from pipeline.errors import StageError, blame
 from pipeline.model import Axes, Inputs, OnnxModel, Outputs, TorchModel, call, named
 from pipeline.tracing import quiet, recurrent_of_any_length, slow_path
@@ -66,7 +67,7 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def strip(proto: onnx.ModelProto) -> None:
-    """Remove what no runtime reads: stack traces, doc strings, and the shapes of values inside the graph."""
+    """Remove what no runtime needs: stack traces, doc strings, shapes inside the graph, attributes at their default."""
     proto.ClearField("metadata_props")
     graph = proto.graph
     # Some entries name initializers with another shape than theirs and make ONNX Runtime's quantizer fail.
@@ -74,6 +75,8 @@ def strip(proto: onnx.ModelProto) -> None:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
+    standard = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
+    drop_defaults(graph.node, standard)
     called = {(node.domain, node.op_type) for node in (*graph.node, *(n for f in proto.functions for n in f.node))}
     functions = [function for function in proto.functions if (function.domain, function.name) in called]
     proto.ClearField("functions")

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from torch import nn
 
 import stages.quantize.onnx_tools as onnx_tools
@@ -178,6 +179,28 @@ def test_static_weights_are_int8_with_the_scale_of_each_channel(cnn: OnnxModel, 
         assert np.abs(integers.reshape(len(weight), -1) - rows / scale[:, None]).max() <= 0.501
     kinds = Counter(values[n.input[2]].dtype.name for n in graph.node if n.op_type == "QuantizeLinear")
     assert set(kinds) == {"uint8"}
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_biases_stay_in_fp32_and_the_runtime_makes_integer_layers_of_all(
+    per_channel: bool, cnn: OnnxModel, tmp_path: Path
+) -> None:
+    ctx, _ = make_context(tmp_path)
+    made = StaticQuantization(**SAFE, per_channel=per_channel).run(cnn, ctx)
+    graph = onnx.load(made.path).graph
+    assert TensorProto.INT32 not in {tensor.data_type for tensor in graph.initializer}
+    names = {tensor.name: tensor for tensor in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    assert [names[node.input[2]].data_type for node in layers] == [TensorProto.FLOAT] * 3
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    onnxruntime.InferenceSession(str(made.path), options, providers=["CPUExecutionProvider"])
+    loaded = onnx.load(tmp_path / "loaded.onnx").graph
+    assert sorted(n.op_type for n in loaded.node if "Conv" in n.op_type or "Gemm" in n.op_type) == [
+        "QGemm",
+        "QLinearConv",
+        "QLinearConv",
+    ]
 
 
 def test_ranges_come_from_the_calibration_data(cnn: OnnxModel, tmp_path: Path) -> None:
