@@ -82,9 +82,9 @@ def static(
 
     methods = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
     # One batch at a time: otherwise the histogram methods keep all activations of all examples in memory.
-    # Biases stay in fp32: ONNX Runtime makes the same integers of them when it loads the file, which needs neither their
-    # scales nor a node for each then.
-    options: dict[str, Any] = {"CalibStridedMinMax": 1, "QuantizeBias": False}
+    options: dict[str, Any] = {"CalibStridedMinMax": 1}
+    # ONNX Runtime makes the same integers of biases in fp32 when it loads the file, without scales and a node for each.
+    options["QuantizeBias"] = False
     if calibration == "percentile":
         options["CalibPercentile"] = percentile
     quantize_static(
