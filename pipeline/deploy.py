@@ -15,10 +15,12 @@ from torch.utils._pytree import tree_leaves
 from pipeline.defaults import drop_defaults
 from pipeline.errors import StageError, blame
 from pipeline.model import Axes, Inputs, OnnxModel, Outputs, TorchModel, call, named
-from pipeline.tracing import quiet, recurrent_of_any_length, slow_path
+from pipeline.muted import muted
+from pipeline.tracing import recurrent_of_any_length, slow_path
 from pipeline.translated import split
 
 OPSET = 20
+EXPORTERS = ("torch.onnx", "onnxscript", "torch.export")  # loggers
 BATCH = "batch"  # name of the first axis
 EXTERNAL_DATA_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; above this the weights go to a file beside the graph
 
@@ -42,7 +44,7 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
     deployed = located(model, path)
     model = replace(model, module=split(model.module)[0], example=deployed.feed(model.example))
     traceable = blame(StageError, "ONNX export", fix="The forward must be traceable by torch.export")
-    with traceable, quiet(), slow_path(), recurrent_of_any_length():
+    with traceable, muted(EXPORTERS), slow_path(), recurrent_of_any_length():
         proto = _export(model, opset)
     strip(proto)
     rename(proto.graph, "input", list(model.example))

@@ -11,8 +11,7 @@ Beside the graphs are config.json and generation_config.json, as Optimum's ORTMo
 import json
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.errors import ConfigError, ShrinkError
+from pipeline.muted import muted
 from pipeline.shared_weights import CONFIGS, DATA
 
 ENCODER, DECODER, WITH_PAST = "encoder_model", "decoder_model", "decoder_with_past_model"
@@ -150,22 +150,9 @@ class Seq2SeqOnnx:
         return cls(directory, {name: example[name].clone() for name in rest["inputs"]})
 
 
-@contextmanager
-def hush() -> Iterator[None]:
+def hush() -> AbstractContextManager[None]:
     """Without what transformers and Optimum say of their own defaults."""
-    import warnings
-
-    loggers = [logging.getLogger(name) for name in ("transformers", "optimum")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    return muted(("transformers", "optimum"), logging.CRITICAL)
 
 
 def _run(session: onnxruntime.InferenceSession, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,5 @@
 """How PyTorch is set while its tracers, exporters and counters look through a module."""
 
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,19 +28,3 @@ def recurrent_of_any_length() -> Iterator[None]:
     """
     with patches.register_lstm_while_loop_decomposition(), patches.register_gru_while_loop_decomposition():
         yield
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporters' warnings and logs."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -10,15 +10,15 @@ CLASSES = 10
 
 
 class Step(nn.Module):
-    """A convolution that halves height and width, unless its stride is 1."""
+    """A convolution that halves height and width."""
 
-    def __init__(self, before: int, after: int, kernel: int, stride: int = 2) -> None:
+    def __init__(self, before: int, after: int, kernel: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=False)
+        self.conv = nn.Conv2d(before, after, kernel, stride=2, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(after)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, before, H, W) -> (N, after, H / stride, W / stride), rounded up."""
+        """(N, before, H, W) -> (N, after, H / 2, W / 2), rounded up."""
         return torch.relu(self.norm(self.conv(x)))
 
 
@@ -51,19 +51,15 @@ class FashionNet(nn.Module):
     """Residual CNN: (N, 1, 28, 28) -> logits (N, 10).
 
     Args:
-        widths: channels at each resolution, each half as high and wide as the one before.
+        widths: channels at each resolution, from 14x14 on, each half as high and wide as the one before.
         blocks: residual blocks at each.
-        whole: begin at 28x28, not at 14x14.
     """
 
-    def __init__(
-        self, widths: Sequence[int] = (32, 64, 192), blocks: Sequence[int] = (1, 1, 1), whole: bool = False
-    ) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 64, 192), blocks: Sequence[int] = (1, 1, 1)) -> None:
         super().__init__()
         parts: list[nn.Module] = []
         for stage, ((before, after), depth) in enumerate(zip(pairwise([1, *widths]), blocks, strict=True)):
-            step = Step(before, after, 3) if stage else Step(before, after, 3 if whole else 5, 1 if whole else 2)
-            parts += [step, *(Block(after) for _ in range(depth))]
+            parts += [Step(before, after, 3 if stage else 5), *(Block(after) for _ in range(depth))]
         self.parts = nn.Sequential(*parts)
         self.head = nn.Linear(widths[-1] * 4, CLASSES)
 
