@@ -16,7 +16,7 @@ from pipeline.defaults import drop_defaults
 from pipeline.errors import StageError, blame
 from pipeline.model import Axes, Inputs, OnnxModel, Outputs, TorchModel, call, named
 from pipeline.muted import muted
-from pipeline.tracing import recurrent_of_any_length, slow_path
+from pipeline.tracing import forget_captures, slow_path
 from pipeline.translated import split
 
 OPSET = 20
@@ -44,7 +44,8 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
     deployed = located(model, path)
     model = replace(model, module=split(model.module)[0], example=deployed.feed(model.example))
     traceable = blame(StageError, "ONNX export", fix="The forward must be traceable by torch.export")
-    with traceable, muted(EXPORTERS), slow_path(), recurrent_of_any_length():
+    forget_captures()
+    with traceable, muted(EXPORTERS), slow_path():
         proto = _export(model, opset)
     strip(proto)
     rename(proto.graph, "input", list(model.example))

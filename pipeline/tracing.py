@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch.export import _patches as patches
 
 
 @contextmanager
@@ -18,13 +17,13 @@ def slow_path() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-@contextmanager
-def recurrent_of_any_length() -> Iterator[None]:
-    """With LSTM and GRU as loops in the graph, not as one copy of the cell for each step of the example.
+def forget_captures() -> None:
+    """What PyTorch remembers of modules captured before, so that it fixes no length in the next one.
 
-    torch.onnx does so while it captures a module, but not when it decomposes what it captured, and what PyTorch then
-    remembers of the operator makes the second recurrent module of a process export with one length alone
-    (pytorch/pytorch#191855, #193192).
+    The loop of an LSTM or GRU is compiled, and a check of an earlier one's length would hold for the next; and the
+    dispatcher keeps which kernel a recurrent operator had, be it a loop or a copy of the cell for each step of the
+    example (pytorch/pytorch#191855, #193192).
     """
-    with patches.register_lstm_while_loop_decomposition(), patches.register_gru_while_loop_decomposition():
-        yield
+    torch.compiler.reset()
+    for operator in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
+        operator._dispatch_cache.clear()

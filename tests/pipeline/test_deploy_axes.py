@@ -1,5 +1,6 @@
 """Axes of any length and several outputs in the deployed file."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,14 @@ def test_each_recurrent_module_of_a_process_is_deployed_for_any_length(kind: typ
         assert shapes(deployed)["x"] == ["batch", "steps", 3], name
         longer = {"x": torch.randn(3, 31, 3)}
         torch.testing.assert_close(deployed.predict(longer), model.predict(longer), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_what_was_captured_before_at_one_length_fixes_none(kind: type[nn.RNNBase], tmp_path: Path) -> None:
+    model = made(Recurrent(kind), {"x": torch.randn(2, 12, 3)}, {"x": {1: "steps"}})
+    torch.export.export(model.module, (model.example["x"],))  # by someone else
+    deploy(replace(model, axes={}), tmp_path / "fixed" / "model.onnx")
+
+    deployed = deploy(model, tmp_path / "model.onnx")
+
+    assert shapes(deployed)["x"] == ["batch", "steps", 3]
