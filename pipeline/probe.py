@@ -14,8 +14,9 @@ from torch.utils.data import default_collate
 from pipeline.errors import ConfigError, blame
 from pipeline.labels import check_range, classes, never_occurring
 from pipeline.lengths import batch_of, check_lengths
+from pipeline.loading import as_inputs
 from pipeline.model import Inputs, Model, Outputs
-from pipeline.task import Split, Task, as_inputs, kind, scored
+from pipeline.task import Split, Task, kind, scored
 
 EXAMPLES = 2
 

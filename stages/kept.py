@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import Interruption
+from pipeline.loading import NEARBY
 from pipeline.model import Inputs
 from pipeline.stage import Context
-from pipeline.task import NEARBY
 
 BATCH_SIZE = 128  # larger ones leave the caches of a CPU
 WAITING = 2**26  # bytes of values at most that wait in memory for those before them

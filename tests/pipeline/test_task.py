@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from pipeline.errors import ConfigError
+from pipeline.loading import as_inputs
 from pipeline.model import Inputs, Outputs
 from pipeline.task import (
     CALIBRATION_EXAMPLES,
     Forward,
     Split,
     Task,
-    as_inputs,
     classification,
     correct,
     cross_entropy,
