@@ -5,12 +5,12 @@
 Both kinds of step take turns. Prints the median of the ratios and the least and the most of them; below 1 it pays.
 """
 
-import argparse
 import time
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
+from in_turns import compare, rounds
 from torch import nn
 
 from pipeline.use import Reference
@@ -30,19 +30,14 @@ NETWORKS = {
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    count = rounds(__doc__)
     for name, (folder, use, arguments, shape) in NETWORKS.items():
         builder = Reference(use=f"models.py:{use}", arguments=arguments, folder=CONFIGS / folder)
         for bf16 in (False, True):
             plain, last = builder.call(), builder.call()
             lay_out(last, torch.channels_last)
-            ratios = [seconds(last, shape, bf16) / seconds(plain, shape, bf16) for _ in range(given.rounds + 1)][1:]
             kind = "bf16" if bf16 else "fp32"
-            print(f"{name:28} {kind}  {median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})", flush=True)
+            compare(f"{name} {kind}", count, partial(seconds, last, shape, bf16), partial(seconds, plain, shape, bf16))
 
 
 def seconds(module: nn.Module, shape: tuple[int, ...], bf16: bool) -> float:

@@ -5,12 +5,12 @@
 Both take turns. Prints the median of the ratios and the least and the most of them.
 """
 
-import argparse
 import time
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
+from in_turns import compare, rounds
 from transformers import BertConfig, BertForSequenceClassification
 
 from pipeline.model import TorchModel
@@ -40,15 +40,10 @@ def teachers() -> dict[str, TorchModel]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    count = rounds(__doc__)
     for name, model in teachers().items():
         exact, rough = (Master(Teacher(use="incoming"), model, precision=kind) for kind in ("no", "bf16"))
-        ratios = [seconds(rough, model) / seconds(exact, model) for _ in range(given.rounds + 1)][1:]
-        print(f"{name:20} {median(ratios):.2f} ({min(ratios):.2f}, {max(ratios):.2f})", flush=True)
+        compare(name, count, partial(seconds, rough, model), partial(seconds, exact, model))
 
 
 def seconds(master: Master, model: TorchModel) -> float:
