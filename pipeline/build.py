@@ -75,7 +75,7 @@ def build(
         task, data = like.task, like.data
     else:
         with _at(source, "task"):
-            task = limited(build_task(config.task), config.limit)
+            task = limited(build_task(_read_less(config.task, config.limit)), config.limit)
             data = probe(task)
     with _at(source, "model"):
         model, told, trained = start_model(config.model, task, allow_unsafe_load=allow_unsafe_load)
@@ -141,6 +141,14 @@ def build_task(reference: Reference) -> Task:
     if not isinstance(task, Task):
         raise ConfigError(f"it gave {type(task).__name__}", where=where, expected="a pipeline.task.Task")
     return task
+
+
+def _read_less(task: Reference, limit: int | None) -> Reference:
+    """The reference, told the limit where it streams: it would otherwise read all that there is first."""
+    streams = is_built_in(task.use) and task.arguments.get("streaming")
+    if limit is None or not streams or "limit" in task.arguments:
+        return task
+    return task.model_copy(update={"arguments": {**task.arguments, "limit": limit}})
 
 
 def limited(task: Task, limit: int | None) -> Task:

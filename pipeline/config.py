@@ -1,7 +1,7 @@
 """YAML -> PipelineConfig, strict, with the file and the line in every error."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -332,10 +332,20 @@ def validate(model: type[BaseModel], data: Any, source: Source | None, at: Path_
     except ValidationError as error:
         # A misspelt key comes before the missing one that it was meant to be.
         problem = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        # Union members and tagged types put their own names into the path; the file knows real keys alone.
-        path: Path_ = (*at, *problem["loc"])
+        path: Path_ = (*at, *_real(problem["loc"], data))
         where = source.place(path) if source else ".".join(map(str, path)) or model.__name__
         raise _explain(problem, model, path, where) from None
+
+
+def _real(path: Path_, data: Any) -> Path_:
+    """The path without the names that union members and tagged types put into it."""
+    real: list[str | int] = []
+    for key in path:
+        there = key in data if isinstance(data, Mapping) else isinstance(data, list) and key in range(len(data))
+        if there or (isinstance(data, Mapping) and key == path[-1]):  # a key that is missing is not there
+            real.append(key)
+            data = data[key] if there else None
+    return tuple(real)
 
 
 def _explain(problem: Any, model: type[BaseModel], path: Path_, where: str) -> ConfigError:
@@ -348,6 +358,8 @@ def _explain(problem: Any, model: type[BaseModel], path: Path_, where: str) -> C
     value = problem.get("input")
     name = f"{path[-2]}[{key}]" if isinstance(key, int) and len(path) > 1 else str(key)
     shown = f"`{name}` is {value!r}" if not isinstance(value, dict | list) else f"`{name}` does not fit"
+    if not path:
+        shown = "the settings do not fit"
     expected = EXPECTED.get(problem["type"], message[:1].lower() + message[1:]).removeprefix("expected ")
     return ConfigError(shown, where=where, expected=expected.removeprefix("input should be "))
 

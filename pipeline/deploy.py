@@ -51,6 +51,7 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
     rename(proto.graph, "input", list(model.example))
     rename(proto.graph, "output", list(call(model.module, _traced(model))))
     _check_axes(proto.graph, model.axes)
+    _free_outputs(proto.graph, model)
     save(proto, path)
     return deployed
 
@@ -134,6 +135,31 @@ def _check_axes(graph: onnx.GraphProto, axes: Axes) -> None:
                     expected="lengths of different names to be free of each other",
                     fix="Give both the same name in the task's `axes`",
                 )
+
+
+def _free_outputs(graph: onnx.GraphProto, model: TorchModel) -> None:
+    """Name the axes of outputs that get shorter with an input's; behind a loop the exporter tells one length."""
+    example = _traced(model)
+    for name in _names(model.axes):
+        of_name = {key: [axis for axis, own in by.items() if own == name] for key, by in model.axes.items()}
+        lengths = {example[key].shape[axis] for key, axes in of_name.items() for axis in axes}
+        doubtful = [value for value in graph.output if any(dim.dim_value in lengths for dim in _dims(value)[1:])]
+        if not doubtful:
+            continue
+        shorter = dict(example)
+        for key, axes in of_name.items():
+            for axis in axes:
+                shorter[key] = shorter[key].narrow(axis, 0, shorter[key].shape[axis] - 1)
+        with torch.no_grad():
+            before, after = call(model.module, example), call(model.module, shorter)
+        for value in doubtful:
+            for dim, long, short in zip(_dims(value), before[value.name].shape, after[value.name].shape, strict=True):
+                if dim.HasField("dim_value") and short < long:
+                    dim.dim_param = name
+
+
+def _dims(value: onnx.ValueInfoProto) -> Any:
+    return value.type.tensor_type.shape.dim
 
 
 def _export(model: TorchModel, opset: int) -> onnx.ModelProto:

@@ -16,7 +16,7 @@ from pipeline.labels import check_range, classes, never_occurring
 from pipeline.lengths import batch_of, check_lengths
 from pipeline.loading import as_inputs
 from pipeline.model import Inputs, Model, Outputs
-from pipeline.task import Split, Task, kind, scored
+from pipeline.task import Split, Task, first_output, kind, scored
 
 EXAMPLES = 2
 
@@ -116,7 +116,17 @@ def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> list[str]:
             _check_labels(task, predictions)
             _check_scores(task.score(predictions, targets), len(rows), where)
             _try_metrics(task, predictions, targets, where)
-    return never_occurring(task, known, highest)
+    return [*_chosen_silently(task, outputs), *never_occurring(task, known, highest)]
+
+
+def _chosen_silently(task: Task, outputs: Outputs) -> list[str]:
+    """A warning where the first of several outputs is scored because nobody said which."""
+    first, *others = outputs
+    if task.decode is not first_output or not others or first == "logits":
+        return []
+    return [
+        f"task: of the outputs {', '.join(outputs)} the first one, `{first}`, is trained on and scored; set `output`"
+    ]
 
 
 def _check_repeats(once: Outputs, again: Outputs, where: str) -> None:

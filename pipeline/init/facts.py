@@ -30,6 +30,7 @@ from pipeline.use import Reference
 FEW = 64  # examples of each split that are looked at; `shrink plan` looks at all
 QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "MatMulInteger"}
 BYTES = 4  # of a weight in fp32
+LOOPS = (nn.GRU, nn.RNN, nn.RNNCellBase)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Facts:
         depth: layers in its longest list of layers.
         in_layers: share of the parameters in such lists.
         embeddings: share of the parameters in tables of embeddings.
+        loops: share of the parameters in recurrent layers that are not quantized as they come: all but LSTMs.
         examples: by split.
         logits: whether predictions are scores over classes.
         as_target: whether the task can make examples of generated tokens.
@@ -65,6 +67,7 @@ class Facts:
     depth: int
     in_layers: float
     embeddings: float
+    loops: float
     examples: Mapping[str, int]
     logits: bool
     as_target: bool
@@ -134,6 +137,7 @@ def _facts(model: TorchModel | OnnxModel, trained: bool, task: Task, ratio: bool
         depth=depth_of(module),
         in_layers=share_in(module, layer_lists(module)),
         embeddings=share_in(module, [part for part in module.modules() if isinstance(part, nn.Embedding)]),
+        loops=share_in(module, [part for part in module.modules() if isinstance(part, LOOPS)]),
         examples=examples,
         logits=task.logits,
         as_target=task.as_target is not None,

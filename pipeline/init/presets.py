@@ -8,6 +8,7 @@ from pipeline.use import built_in
 Preset = tuple[str, ...]
 """Names of stages, each of which has a template in presets/."""
 
+MOSTLY = 0.5  # of the parameters in what cannot be quantized: it is not worth a stage
 EXPORT, SEQUENCES = "export.onnx", "export.seq2seq"
 
 
@@ -23,7 +24,7 @@ def preset(facts: Facts, target: Target, *, student: bool) -> Preset:
         ConfigError: there is no stage that would do anything to it.
     """
     named = [*_smaller(facts, target, student), *_exported(facts), *_quantized(facts, target)]
-    if target == "cpu" and SEQUENCES not in named:
+    if target == "cpu":
         named.append("benchmark.latency")  # of the host's processor, which is no GPU and no device
     if not named:
         found = "an ONNX file with quantized nodes" if facts.quantized else "an ONNX file"
@@ -53,8 +54,10 @@ def _exported(facts: Facts) -> list[str]:
 
 def _quantized(facts: Facts, target: Target) -> list[str]:
     """int8: by calibration where convolutions or dense features are, as they come where tokens or states are."""
-    if target == "gpu" or facts.quantized or facts.kind in ("sequence", "other"):
+    if target == "gpu" or facts.quantized or facts.kind == "other" or facts.loops > MOSTLY:
         return []
+    if facts.kind == "sequence":
+        return ["quantize.optimum"] if SEQUENCES in _exported(facts) else []
     if facts.kind == "recurrent" or (facts.kind == "transformer" and facts.text):
         return ["quantize.dynamic"]
     return ["quantize.static"]

@@ -155,3 +155,30 @@ def test_what_was_captured_before_at_one_length_fixes_none(kind: type[nn.RNNBase
     deployed = deploy(model, tmp_path / "model.onnx")
 
     assert shapes(deployed)["x"] == ["batch", "steps", 3]
+
+
+class Tagger(nn.Module):
+    """Outputs of each step behind a recurrent layer; one has as many columns as the example has steps."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.embed, self.layer, self.head = nn.Embedding(10, 4), kind(4, 7, batch_first=True), nn.Linear(7, 20)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        states = self.layer(self.embed(x))[0]
+        return {"states": states, "logits": self.head(states), "last": states[:, -1]}
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_outputs_of_each_step_behind_a_recurrent_layer_have_any_length(kind: type[nn.RNNBase], tmp_path: Path) -> None:
+    model = made(Tagger(kind), {"x": ids(2, 7)}, {"x": {1: "tokens"}})
+
+    deployed = deploy(model, tmp_path / "model.onnx")
+
+    found = shapes(deployed)
+    assert found["states"] == ["batch", "tokens", 7]
+    assert found["logits"] == ["batch", "tokens", 20]
+    assert found["last"] == ["batch", 7]
+    torch.testing.assert_close(
+        deployed.predict({"x": ids(3, 11)}), model.predict({"x": ids(3, 11)}), atol=1e-5, rtol=1e-4
+    )

@@ -62,9 +62,9 @@ def needy(width):
 
 class Rows(nn.Module):
     '''Reads the rows of an image one after the other.'''
-    def __init__(self, hidden=16):
+    def __init__(self, hidden=16, cell="LSTM"):
         super().__init__()
-        self.cell = nn.LSTM(8, hidden, batch_first=True)
+        self.cell = getattr(nn, cell)(8, hidden, batch_first=True)
         self.head = nn.Linear(hidden, 4)
 
     def forward(self, x):
@@ -177,6 +177,14 @@ def test_the_header_says_what_the_stages_do(home: Path) -> None:
         assert f"\n# {told}.\n" in written(home, model, target)
     onnx_file(home / "net.onnx")
     assert "\n# an ONNX file keeps its structure, and becomes int8.\n" in written(home, {"onnx": "net.onnx"})
+
+
+def test_an_lstm_becomes_int8_and_a_gru_does_not(home: Path) -> None:
+    lstm, gru = (yaml.safe_load(written(home, {"use": "models.py:Rows", "cell": cell})) for cell in ("LSTM", "GRU"))
+    assert lstm["stages"][1]["use"] == "quantize.dynamic"
+    assert "LSTM" in lstm["stages"][1]["operators"]
+    assert [stage["use"] for stage in gru["stages"]] == ["export.onnx", "benchmark.latency"]
+    assert "size" not in gru["budget"]
 
 
 def test_students_are_the_teacher_made_smaller(home: Path) -> None:

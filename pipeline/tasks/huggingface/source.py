@@ -153,11 +153,15 @@ def code() -> str:
 
 def _load(settings: Settings) -> dict[str, Any]:
     """A function for each part that gives its rows."""
-    from datasets import DatasetDict, load_dataset, load_from_disk
+    from datasets import DatasetDict, load_dataset, load_dataset_builder, load_from_disk
+    from datasets.packaged_modules.audiofolder.audiofolder import AudioFolder
 
     folder = Path(settings.data)
     if (folder / "dataset_dict.json").is_file():
         found = load_from_disk(str(folder))
+    elif isinstance(load_dataset_builder(settings.data, settings.config, revision=settings.revision), AudioFolder):
+        # As a table it would be encoded by torchcodec, which reading the files as they are does not need.
+        return {name: lambda _, part=part: part(None) for name, part in _stream(settings).items()}
     else:
         found = load_dataset(settings.data, settings.config, revision=settings.revision)
     parts: DatasetDict = found
@@ -227,6 +231,6 @@ def _explained(settings: Settings) -> Iterator[None]:
         raise ConfigError(
             f"`data` is {settings.data}, and it cannot be read: {reason[0].rstrip('.')}",
             expected="the name of a dataset on the Hugging Face hub that can be reached, or a folder of "
-            "parquet, JSON lines, CSV or images",
+            "parquet, JSON lines, CSV, images or sounds",
             fix="Give a folder with --set task.data=FOLDER",
         ) from error

@@ -64,6 +64,8 @@ def model(
     if (name is None) == (config is None):
         found = "there are both `name` and `config`" if name else "there is neither `name` nor `config`"
         raise ConfigError(found, expected="one")
+    if not isinstance(config, dict | None):
+        raise ConfigError(f"`config` is {config!r}", expected="a mapping such as {model_type: bert, hidden_size: 64}")
     kind = kind or getattr(task, "kind", None)
     if kind is None:
         raise ConfigError("the task does not say what kind it is", fix="Add `kind`, such as text_classification")

@@ -107,6 +107,17 @@ def test_sound_files_are_read_and_channels_averaged(tmp_path: Path) -> None:
     assert found.train[0][0]["input_values"].shape == (800,)
 
 
+def test_a_folder_of_sound_files_is_read_without_another_decoder(tmp_path: Path) -> None:
+    for name in ("low", "high"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for i in range(20):
+            (tmp_path / "train" / name / f"{i}.wav").write_bytes(wav(np.zeros((800, 1), dtype=np.float32), 8000))
+    found = task(data=str(tmp_path), sampling_rate=8000, seconds=0.1, features="wave", mean=0, std=1, limit=30)
+    assert (found.kind, found.labels) == ("audio_classification", ("high", "low"))
+    assert {int(found.train[i][1]) for i in range(len(found.train))} == {0, 1}
+    assert found.train[0][0]["input_values"].shape == (800,)
+
+
 def test_a_file_that_is_no_sound_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"a recording cannot be read"):
         sound({"bytes": b"nothing", "path": "a.wav"})

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
+from datasets import Dataset
 
 from pipeline.build import build
 from pipeline.config import load_config
+from pipeline.init.values import Target
+from pipeline.init.write import starting_config
 from pipeline.runner import run
 from tests import sets
 
@@ -98,3 +101,25 @@ def test_the_command_line_runs_a_chain_that_a_limit_makes_small(tmp_path: Path) 
     sizes = [stage["size_bytes"] for stage in record["stages"]]
     assert record["baseline"]["size_bytes"] > sizes[0] > sizes[2]
     assert "Generating" not in done.stderr
+
+
+def test_a_limit_reaches_a_stream_before_it_is_read(tmp_path: Path, offline: Path) -> None:
+    before = set(offline.glob("shrinkline/stream-*.arrow"))
+    build(*load_config(chain(tmp_path, "text_classification", [{"use": "export.onnx"}]), ["limit=15"]))
+    made = set(offline.glob("shrinkline/stream-*.arrow")) - before
+    assert [Dataset.from_file(str(file)).num_rows for file in made] == [15, 15]
+
+
+@pytest.mark.parametrize(("target", "stages"), [
+    ("cpu", ["distill.sequence", "export.seq2seq", "quantize.optimum", "benchmark.latency"]),
+    ("edge", ["distill.sequence", "export.seq2seq", "quantize.optimum"]),
+    ("gpu", ["distill.sequence", "export.seq2seq"]),
+])  # fmt: skip
+def test_a_starting_config_of_an_encoder_decoder_suits_the_target(
+    target: Target, stages: list[str], tmp_path: Path
+) -> None:
+    path = chain(tmp_path, "translation", [])
+    given = yaml.safe_load(path.read_text())
+    model = {**given["model"], "config": {**sets.MARIAN, "encoder_layers": 2, "decoder_layers": 2}}
+    text = starting_config(model, given["task"], target, tmp_path)
+    assert [stage["use"] for stage in yaml.safe_load(text)["stages"]] == stages
