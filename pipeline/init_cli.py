@@ -12,10 +12,21 @@ Model = Annotated[str, typer.Option(help="models.py:net, net.onnx, or a mapping 
 Task = Annotated[str, typer.Option(help="data.py:task, digits, or a mapping in YAML.", show_default=False)]
 Target = Annotated[Literal["cpu", "gpu", "edge"], typer.Option(help="Where the model is to run.")]
 Weights = Annotated[Path | None, typer.Option(help="Of the model, where it comes trained.", show_default=False)]
+Unsafe = Annotated[
+    bool,
+    typer.Option("--allow-unsafe-load", help="Unpickle weights whose sha256 `--model` has; that runs code of theirs."),
+]
 Out = Annotated[Path | None, typer.Option(help="Write this new file instead.", show_default=False)]
 
 
-def init(model: Model, task: Task, target: Target = "cpu", weights: Weights = None, out: Out = None) -> int:
+def init(
+    model: Model,
+    task: Task,
+    target: Target = "cpu",
+    weights: Weights = None,
+    allow_unsafe_load: Unsafe = False,
+    out: Out = None,
+) -> int:
     """Write a commented starting config for a model and a task, which `shrink plan` accepts, to standard output.
 
     Paths go from this folder, where the file is expected to lie; with --out they are changed to go from its own.
@@ -29,7 +40,8 @@ def init(model: Model, task: Task, target: Target = "cpu", weights: Weights = No
         raise there
     with redirect_stdout(sys.stderr):  # a user's file may print; stdout is the config
         source, reference = named(model, folder, weights), named(task, folder)
-        text = starting_config(source, reference, target, folder.resolve(), name=out.name if out else "my.yaml")
+        name = out.name if out else "my.yaml"
+        text = starting_config(source, reference, target, folder.resolve(), name, allow_unsafe_load=allow_unsafe_load)
     if out is None:
         print(text, end="")  # noqa: T201
         return 0

@@ -79,12 +79,13 @@ class Facts:
         return BYTES * self.params
 
 
-def look(source: ModelSource, reference: Reference) -> tuple[Facts, Task, Outlook]:
+def look(source: ModelSource, reference: Reference, *, allow_unsafe_load: bool = False) -> tuple[Facts, Task, Outlook]:
     """Build the task and the model, try them on the first examples, and say what was found.
 
     Args:
         source: `model:`, with weights where there are some.
         reference: `task:`.
+        allow_unsafe_load: unpickle weights that are more than tensors, where `source` has their sha256.
 
     Raises:
         ConfigError: something is not there, cannot be built, or does not fit: shapes, labels, the loss, the scores.
@@ -92,7 +93,7 @@ def look(source: ModelSource, reference: Reference) -> tuple[Facts, Task, Outloo
     task = build_task(reference)
     first = _first(task)
     seen = {name: see(name, split) for name, split in first.splits.items()}
-    model, _, trained = start_model(source, task)
+    model, _, trained = start_model(source, task, allow_unsafe_load=allow_unsafe_load)
     if not isinstance(model, TorchModel | OnnxModel):
         raise ConfigError(f"the model is {type(model).__name__}", expected="a torch module or one ONNX file")
     try_out(first, model, seen)

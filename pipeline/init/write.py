@@ -44,7 +44,13 @@ DISTILLING = ("distill.logits", "distill.sequence")
 
 
 def starting_config(
-    model: dict[str, Any], task: dict[str, Any], target: Target, folder: Path, name: str = "my.yaml"
+    model: dict[str, Any],
+    task: dict[str, Any],
+    target: Target,
+    folder: Path,
+    name: str = "my.yaml",
+    *,
+    allow_unsafe_load: bool = False,
 ) -> str:
     """The text of a config that `shrink plan` accepts.
 
@@ -54,13 +60,14 @@ def starting_config(
         target: where the model is to run.
         folder: where the file will lie, from which paths go.
         name: of the file, for its comments.
+        allow_unsafe_load: unpickle weights that are more than tensors, where `model` has their sha256.
 
     Raises:
         ConfigError: model or task are not there, cannot be built or do not fit each other, or no stage would do.
     """
     at: dict[str, Any] = {"context": {"folder": folder}}
     source = validate(ModelSource, model, None, ("model",), folder)
-    facts, built, outlook = look(source, Reference.model_validate(task, **at))
+    facts, built, outlook = look(source, Reference.model_validate(task, **at), allow_unsafe_load=allow_unsafe_load)
     refused: ConfigError | None = None
     for student in _candidates(facts, outlook):
         stages = preset(facts, target, student=student is not None)

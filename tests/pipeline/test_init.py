@@ -1,5 +1,6 @@
 """`shrink init`: what it writes for every kind of model and target fits, is planned, and runs."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -316,6 +317,22 @@ def test_a_file_is_never_overwritten_and_paths_go_from_where_it_lies(home: Path)
     assert again.returncode == 2
     assert "there is such a file already" in again.stderr
     assert (home / "sub" / "it.yaml").read_bytes() == before
+
+
+def test_a_whole_pickled_module_is_taken_with_its_sha256_and_the_flag(home: Path) -> None:
+    torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), home / "net.pt")
+    digest = hashlib.sha256((home / "net.pt").read_bytes()).hexdigest()
+    words = [
+        "init",
+        "--model",
+        f"{{use: 'models.py:single', weights: net.pt, sha256: '{digest}'}}",
+        "--task",
+        "data.py",
+    ]
+    refused, done = shrink(*words, cwd=home), shrink(*words, "--allow-unsafe-load", cwd=home)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["model"]["sha256"] == digest
 
 
 def test_a_mapping_gives_arguments_and_a_bad_one_is_told(home: Path) -> None:
