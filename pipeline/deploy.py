@@ -51,7 +51,8 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
     rename(proto.graph, "input", list(model.example))
     rename(proto.graph, "output", list(call(model.module, _traced(model))))
     _check_axes(proto.graph, model.axes)
-    _free_outputs(proto.graph, model)
+    with traceable:
+        _free_outputs(proto.graph, model)
     save(proto, path)
     return deployed
 

@@ -138,12 +138,18 @@ def _facts(model: TorchModel | OnnxModel, trained: bool, task: Task, ratio: bool
         depth=depth_of(module),
         in_layers=share_in(module, layer_lists(module)),
         embeddings=share_in(module, [part for part in module.modules() if isinstance(part, nn.Embedding)]),
-        loops=share_in(module, [part for part in module.modules() if isinstance(part, LOOPS)]),
+        loops=_loops(module, operators),
         examples=examples,
         logits=task.logits,
         as_target=task.as_target is not None,
         ratio=ratio,
     )
+
+
+def _loops(module: nn.Module, operators: list[str]) -> float:
+    """Of an ONNX file all or nothing: whose the weights are is not looked at."""
+    of_file = {"GRU", "RNN"} & set(operators)
+    return 1.0 if of_file else share_in(module, [part for part in module.modules() if isinstance(part, LOOPS)])
 
 
 def _is_text(example: Inputs) -> bool:

@@ -21,10 +21,13 @@ from torch import nn
 
 from pipeline.build import Built, build
 from pipeline.config import load_config
+from pipeline.deploy import deploy
 from pipeline.errors import ConfigError
 from pipeline.init.architecture import kind_of, kind_of_operators
 from pipeline.init.write import starting_config
 from pipeline.init_cli import named
+from pipeline.model import TorchModel
+from pipeline.use import Reference, import_file
 
 Make = Callable[..., Path]
 
@@ -186,6 +189,12 @@ def test_an_lstm_becomes_int8_and_a_gru_does_not(home: Path) -> None:
     assert "LSTM" in lstm["stages"][1]["operators"]
     assert [stage["use"] for stage in gru["stages"]] == ["export.onnx", "benchmark.latency"]
     assert "size" not in gru["budget"]
+
+
+def test_an_onnx_file_with_a_gru_is_promised_no_int8(home: Path) -> None:
+    rows = import_file(home / "models.py").Rows(cell="GRU").eval()
+    deploy(TorchModel(rows, {"input": torch.rand(2, 1, 8, 8)}, Reference(use="models.py:Rows")), home / "net.onnx")
+    assert names(written(home, {"onnx": "net.onnx"})) == ["benchmark.latency"]
 
 
 def test_students_are_the_teacher_made_smaller(home: Path) -> None:

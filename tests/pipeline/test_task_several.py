@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline import worker
+from pipeline.build import build
+from pipeline.config import load_config
 from pipeline.record import Record
 from pipeline.runner import run
 from pipeline.stage import Context
@@ -106,6 +108,13 @@ def test_an_output_that_the_model_does_not_give_is_refused_with_those_that_it_gi
     message = r"task, train examples .*: the model gives no output `logit`; expected `output` to "
     with pytest.raises(Exception, match=message + "be one of those that it gives: aside, logits, seen"):
         run(several(), overrides=["task.output=logit"])
+
+
+@pytest.mark.parametrize(("output", "told"), [("", True), ("aside", False), ("logits", False)])
+def test_an_output_that_nobody_named_is_told(several: Callable[..., Path], output: str, told: bool) -> None:
+    found = build(*load_config(several(), [f"task.output={output or 'null'}"])).warnings
+    said = "task: of the outputs aside, logits, seen the first one, `aside`, is trained on and scored; set `output`"
+    assert (said in found) is told
 
 
 def test_a_teacher_that_does_not_give_the_output_is_refused(several: Callable[..., Path]) -> None:

@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from pipeline.build import build
 from pipeline.config import load_config
+from pipeline.errors import ConfigError
 from pipeline.init.values import Target
 from pipeline.init.write import starting_config
 from pipeline.runner import run
@@ -123,3 +124,18 @@ def test_a_starting_config_of_an_encoder_decoder_suits_the_target(
     model = {**given["model"], "config": {**sets.MARIAN, "encoder_layers": 2, "decoder_layers": 2}}
     text = starting_config(model, given["task"], target, tmp_path)
     assert [stage["use"] for stage in yaml.safe_load(text)["stages"]] == stages
+
+
+@pytest.mark.parametrize(("path", "value", "message"), [
+    (("task", "limit"), 0, r"limit: `limit` is 0; expected greater than 0"),
+    (("model", "config"), "bert", r"`config` is 'bert'; expected a mapping such as"),
+])  # fmt: skip
+def test_a_value_of_the_wrong_kind_is_told_by_its_key(
+    path: tuple[str, str], value: Any, message: str, tmp_path: Path
+) -> None:
+    file = chain(tmp_path, "text_classification", [{"use": "export.onnx"}])
+    given = yaml.safe_load(file.read_text())
+    given[path[0]][path[1]] = value
+    file.write_text(yaml.safe_dump(given))
+    with pytest.raises(ConfigError, match=message):
+        build(*load_config(file))
