@@ -78,7 +78,7 @@ def build(
             task = limited(build_task(_read_less(config.task, config.limit)), config.limit)
             data = probe(task)
     with _at(source, "model"):
-        model, told, trained = start_model(config.model, task, allow_unsafe_load=allow_unsafe_load)
+        model, loading_messages, trained = start_model(config.model, task, allow_unsafe_load=allow_unsafe_load)
     with _at(source, "task"):
         tried = try_out(task, model, data)
     if isinstance(model, OnnxModel):
@@ -95,14 +95,19 @@ def build(
     )
     # Of a few examples the highest label says little of how many classes there are.
     doubtful = [] if config.limit else tried
-    said = [*map(Note, getattr(task, "notes", ())), *told, *doubtful, *check_stages(baseline, stages, outlook)]
-    notes = [text for text in said if isinstance(text, Note)]
+    messages = [
+        *map(Note, getattr(task, "notes", ())),
+        *loading_messages,
+        *doubtful,
+        *check_stages(baseline, stages, outlook),
+    ]
+    notes = [text for text in messages if isinstance(text, Note)]
     with _at(source, "budget"):
         doubts = check_budget(config, task, stages)
-    warnings = [*(text for text in said if not isinstance(text, Note)), *doubts]
+    warnings = [*(text for text in messages if not isinstance(text, Note)), *doubts]
     if not trained and not baseline:
         warnings.append("the model is untrained: there is no `weights:` and no `baseline:`, so retention says nothing")
-    loading = tuple(text for text in told if isinstance(text, Note))
+    loading = tuple(text for text in loading_messages if isinstance(text, Note))
     return Built(config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)), tuple(notes), loading)
 
 
@@ -173,18 +178,18 @@ def start_model(
     source: ModelSource, task: Task, *, allow_unsafe_load: bool = False
 ) -> tuple[TorchModel | OnnxModel, list[str], bool]:
     """The model at the start of the chain, warnings and notes of how it was loaded, and whether it comes trained."""
-    said = [UNSAFE_ALLOWED] if allow_unsafe_load else []
+    messages = [UNSAFE_ALLOWED] if allow_unsafe_load else []
     if source.onnx:
         with blame(ConfigError, "task, the first examples of train"):
             example = example_inputs(task.train)
-        opened, told = open_onnx(source, task, example)
-        return opened, said + told, True
+        opened, onnx_messages = open_onnx(source, task, example)
+        return opened, messages + onnx_messages, True
     model, notes, trained = build_model(source, task)
-    said += notes
+    messages += notes
     if source.weights is not None:
         path = source.folder / source.weights
-        said += load_weights(model, path, sha256=source.sha256, allow_unsafe_load=allow_unsafe_load)
-    return model, said, trained or source.weights is not None
+        messages += load_weights(model, path, sha256=source.sha256, allow_unsafe_load=allow_unsafe_load)
+    return model, messages, trained or source.weights is not None
 
 
 def build_model(source: ModelSource, task: Task) -> tuple[TorchModel, list[str], bool]:
@@ -208,9 +213,9 @@ def check_stages(baseline: Chain, stages: Chain, outlook: Outlook) -> list[str]:
     warnings: list[str] = []
     before: list[Stage] = []
     for i, (place, stage) in enumerate((*baseline, *stages)):
-        seen = replace(outlook, in_baseline=i < len(baseline))
+        stage_outlook = replace(outlook, in_baseline=i < len(baseline))
         with blame(ConfigError, place):
-            warnings += [type(text)(f"{place}: {text}") for text in stage.check(tuple(before), seen)]
+            warnings += [type(text)(f"{place}: {text}") for text in stage.check(tuple(before), stage_outlook)]
         before.append(stage)
     return warnings
 

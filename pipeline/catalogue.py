@@ -57,11 +57,11 @@ def pipeline_schema() -> dict[str, Any]:
     definitions = schema["$defs"]
     choices = []
     for name, stage in built_in_stages().items():
-        made = stage.model_json_schema(ref_template="#/$defs/{model}")
-        definitions |= made.pop("$defs", {})
-        made["properties"] = {"use": {"const": name}, **made["properties"]}
-        made["required"] = ["use", *made.get("required", [])]
-        definitions[name] = made
+        stage_schema = stage.model_json_schema(ref_template="#/$defs/{model}")
+        definitions |= stage_schema.pop("$defs", {})
+        stage_schema["properties"] = {"use": {"const": name}, **stage_schema["properties"]}
+        stage_schema["required"] = ["use", *stage_schema.get("required", [])]
+        definitions[name] = stage_schema
         choices.append({"$ref": f"#/$defs/{name}"})
     own = {"type": "object", "required": ["use"], "properties": {"use": {"type": "string", "pattern": r"\.py$|:"}}}
     definitions["StageConfig"] = {"oneOf": [*choices, own]}
@@ -81,12 +81,12 @@ def pipeline_schema() -> dict[str, Any]:
 def _open_references(definitions: dict[str, Any]) -> None:
     """A reference is `use` with any arguments beside it, or a bare string."""
     for name in ("Reference", "ModelSource", "Student", "Teacher"):
-        made = definitions.get(name)
-        if made:
+        definition = definitions.get(name)
+        if definition:
             for key in ("folder", "arguments"):
-                made["properties"].pop(key, None)
-            made["additionalProperties"] = True
-            definitions[name] = {"anyOf": [made, {"type": "string"}]}
+                definition["properties"].pop(key, None)
+            definition["additionalProperties"] = True
+            definitions[name] = {"anyOf": [definition, {"type": "string"}]}
 
 
 def _type(schema: dict[str, Any]) -> str:

@@ -93,8 +93,8 @@ class Run:
         task = self.built.task
         self.record.interface = interface(last.deployed, task)
         if self.baseline:
-            found = self.baseline.evaluation, last.evaluation
-            self.record.flipped = flipped(task, *found, self.folder, self._warn)
+            evaluations = self.baseline.evaluation, last.evaluation
+            self.record.flipped = flipped(task, *evaluations, self.folder, self._warn)
         without = absent(last.evaluation, task.labels, task.logits) if self.built.config.budget.worst_class else []
         if without:
             self._warn(f"budget: worst_class says nothing of {few(without)}: the test split has no example of it")
@@ -102,17 +102,17 @@ class Run:
     def _chain(self, benchmarks: bool) -> Known:
         if text := tokenizer.canonical(self.built.task.tokenizer):  # for `shrink package`, which has no task
             (self.folder / tokenizer.FILE).write_text(text)
-        self.baseline = known = self._make_baseline(benchmarks)
-        result = self.maker.baseline = Result(known.model, known.digest, known.folder)
+        self.baseline = measured_model = self._make_baseline(benchmarks)
+        result = self.maker.baseline = Result(measured_model.model, measured_model.digest, measured_model.folder)
         for position, (place, stage) in enumerate(self.built.stages):
             if stage.host_bound and not benchmarks:
                 continue
             use = self.built.config.stages[position].use
             folder = self.folder / "stages" / f"{position}-{_short(use)}"
             result = self.maker.make(place, stage, use, result, folder)
-            known = self._examined(place, result, folder, known)
-            self._record(position, use, place, stage, result, known)
-        return known
+            measured_model = self._examined(place, result, folder, measured_model)
+            self._record(position, use, place, stage, result, measured_model)
+        return measured_model
 
     def _make_baseline(self, benchmarks: bool) -> Known:
         """Run the `baseline:` chain and measure what it made: the reference of everything after it."""
@@ -130,52 +130,52 @@ class Run:
                 self._warn(f"{place}: {text}")
             if result.comparisons:
                 self._warn(f"{place}: what it compares with is not measured in `baseline:`. Compare in `stages:`")
-        known = self._examined(place, result, self.folder / "baseline", None)
-        located = self._located(place, known, replace(result, seconds=seconds, cached=cached), keys)
-        self.record.baseline = ModelRecord(**known.measure.model_dump(), **located, reports=reports)
+        measured_model = self._examined(place, result, self.folder / "baseline", None)
+        located = self._located(place, measured_model, replace(result, seconds=seconds, cached=cached), keys)
+        self.record.baseline = ModelRecord(**measured_model.measure.model_dump(), **located, reports=reports)
         self._keep()
-        return known
+        return measured_model
 
     def _examined(self, place: str, result: Result, folder: Path, before: Known | None) -> Known:
         """What is known of a result; of one that only measured, what was known before."""
         task = self.built.task
-        given: dict[str, Any] = {"logits": task.logits, "labels": task.labels, "seed": self.built.config.seed}
-        given |= {"baseline": self.baseline, "before": before, "tokenizer": task.tokenizer}
+        arguments: dict[str, Any] = {"logits": task.logits, "labels": task.labels, "seed": self.built.config.seed}
+        arguments |= {"baseline": self.baseline, "before": before, "tokenizer": task.tokenizer}
         if before and result.measured_only:
-            return replace(before, measure=measure(before.deployed, before.evaluation, **given))
+            return replace(before, measure=measure(before.deployed, before.evaluation, **arguments))
         deployed, evaluation, key = self._measured(place, result, folder)
         with blame(StageError, place):
-            found = measure(deployed, evaluation, **given)
+            figures = measure(deployed, evaluation, **arguments)
         if before and result.digest == before.digest:
             self._warn(f"{place}: it changed nothing, the model is the same to the byte")
-        return Known(result.model, result.folder, folder, key, result.digest, deployed, evaluation, found)
+        return Known(result.model, result.folder, folder, key, result.digest, deployed, evaluation, figures)
 
     def _measured(self, place: str, result: Result, folder: Path) -> tuple[Deployed, Evaluation, str]:
         """What the maker finds out about a model, which is counted as a look at the test split."""
-        found = self.maker.examine(place, result, folder)
+        examination = self.maker.examine(place, result, folder)
         test = self.built.data["test"].digest
         self.record.test_uses = ledger.note_use(self.folder.parent, test, result.digest, self.record.run)
-        return found
+        return examination
 
-    def _record(self, position: int, use: str, place: str, stage: Stage, result: Result, known: Known) -> None:
+    def _record(self, position: int, use: str, place: str, stage: Stage, result: Result, measured_model: Known) -> None:
         before = self.record.stages[-1] if self.record.stages else self.record.baseline
         reports = dict(result.reports)
         latency: Any = reports.pop("latency", [])
         for text in result.warnings:
             self._warn(f"{place}: {text}")
-        if before and known.measure.size_bytes > before.size_bytes:
-            grown = f"from {before.size_bytes:,} to {known.measure.size_bytes:,} bytes"
+        if before and measured_model.measure.size_bytes > before.size_bytes:
+            grown = f"from {before.size_bytes:,} to {measured_model.measure.size_bytes:,} bytes"
             self._warn(f"{place}: it made the file to deploy larger, {grown}")
         if self.maker.keys.is_own(stage):
             result = replace(result, cached=False)  # what a resumed run finds of it is what it measured itself
         if result.cached and stage.host_bound:
             self._warn(f"{place}: its figures are those of an earlier run on this machine")
         comparisons, others = self._compared(place, result)
-        gain = self._gained(place, stage, known, others)
+        gain = self._gained(place, stage, measured_model, others)
         with blame(StageError, place, fix=LATENCY):
-            made = StageRecord(
-                **known.measure.model_dump(),
-                **self._located(place, known, result, [other.key for other in comparisons.values()]),
+            stage_record = StageRecord(
+                **measured_model.measure.model_dump(),
+                **self._located(place, measured_model, result, [other.key for other in comparisons.values()]),
                 position=position,
                 name=use,
                 settings=settings_of(stage),
@@ -183,20 +183,20 @@ class Run:
                 reports=reports,
                 latency=latency,
                 comparisons=comparisons,
-                seeds=seeds_of(known.evaluation.scores.numpy(), _scores(others)),
+                seeds=seeds_of(measured_model.evaluation.scores.numpy(), _scores(others)),
                 gain=gain,
             )
-        self.record.stages.append(made)
+        self.record.stages.append(stage_record)
         self._keep()
 
     def _compared(self, place: str, result: Result) -> tuple[dict[str, Comparison], dict[str, Evaluation]]:
         """The models beside a stage's own, measured like it; and what they gave on the test split."""
-        found, others = dict[str, Comparison](), dict[str, Evaluation]()
+        comparisons, others = dict[str, Comparison](), dict[str, Evaluation]()
         for name, other in result.comparisons.items():
             folder = other.folder.parent
             deployed, evaluation, key = self._measured(f"{place}, {name}", other, folder)
             others[name] = evaluation
-            found[name] = Comparison(
+            comparisons[name] = Comparison(
                 score=float(evaluation.scores.mean()),
                 folder=str(other.folder.relative_to(self.folder)),
                 file=str(deployed.path.relative_to(self.folder)),
@@ -204,13 +204,13 @@ class Run:
                 digest=other.digest,
                 key=key,
             )
-        return found, others
+        return comparisons, others
 
-    def _gained(self, place: str, stage: Stage, known: Known, others: dict[str, Evaluation]) -> Gain | None:
+    def _gained(self, place: str, stage: Stage, measured_model: Known, others: dict[str, Evaluation]) -> Gain | None:
         """What distillation brought, where there is a control; said in a note, or in a warning where it is doubtful."""
-        own, scores = known.evaluation.scores.numpy(), _scores(others)
+        own, scores = measured_model.evaluation.scores.numpy(), _scores(others)
         reference = self.baseline.evaluation.scores.numpy() if self.baseline else None
-        metrics = {name: found.resampled for name, found in {"": known.evaluation, **others}.items()}
+        metrics = {name: evaluation.resampled for name, evaluation in {"": measured_model.evaluation, **others}.items()}
         gain = gain_of(own, scores, reference, self.record.seed, metrics)
         if gain:
             shares = are_shares(own, *scores.values())
@@ -225,28 +225,30 @@ class Run:
         is_teacher = not settings.get("teachers") and (same or settings.get("teacher") == "baseline")
         return "teacher" if is_teacher else "baseline"
 
-    def _located(self, place: str, known: Known, result: Result, keys: Sequence[str | None] = ()) -> dict[str, Any]:
+    def _located(
+        self, place: str, measured_model: Known, result: Result, keys: Sequence[str | None] = ()
+    ) -> dict[str, Any]:
         """Where a model lies, relative to the run folder, and how it came there."""
         return {
             "seconds": round(result.seconds, 3),
             "finished": self._finished(place, result.key),
             "cached": result.cached,
             "key": result.key,
-            "uses": [key for key in dict.fromkeys((*keys, *result.uses, result.key, known.key)) if key],
-            "form": known.model.form,
-            "folder": str(known.folder.relative_to(self.folder)),
-            "file": str(known.deployed.path.relative_to(self.folder)),
-            "digest": known.digest,
-            "predictions": str((known.measured / "predictions.safetensors").relative_to(self.folder)),
+            "uses": [key for key in dict.fromkeys((*keys, *result.uses, result.key, measured_model.key)) if key],
+            "form": measured_model.model.form,
+            "folder": str(measured_model.folder.relative_to(self.folder)),
+            "file": str(measured_model.deployed.path.relative_to(self.folder)),
+            "digest": measured_model.digest,
+            "predictions": str((measured_model.measured / "predictions.safetensors").relative_to(self.folder)),
         }
 
     def _finished(self, place: str, key: str | None) -> str:
         """When this was measured first; journalled, so that MLflow gets the same time however often it is told."""
-        known = self.earlier.get((place, key))
-        if known is None:
-            known = _now()
-            self.maker.journal.write("measured", place=place, key=key, finished=known)
-        return known
+        finish_time = self.earlier.get((place, key))
+        if finish_time is None:
+            finish_time = _now()
+            self.maker.journal.write("measured", place=place, key=key, finished=finish_time)
+        return finish_time
 
     def _ended(self, error: ShrinkError) -> ShrinkError:
         """Keep in journal and record why the run ends; gives the error to raise, with how to go on."""
@@ -306,12 +308,12 @@ def latency_record(
     place = f"stages[{position}] ({name})"
     if not before:
         raise StageError("the run has no measured model", where=place)
-    given = {field: getattr(before[-1], field) for field in ModelRecord.model_fields}
+    fields = {field: getattr(before[-1], field) for field in ModelRecord.model_fields}
     scores = Evaluation.load(Path(record.folder) / before[-1].predictions).scores.numpy()
-    given |= {"reports": {}, "key": None, "cached": False, "seconds": round(seconds, 3), "finished": _now()}
-    given |= {"retention_before": retention(scores, scores, record.seed), "latency": rows, "changed": False}
+    fields |= {"reports": {}, "key": None, "cached": False, "seconds": round(seconds, 3), "finished": _now()}
+    fields |= {"retention_before": retention(scores, scores, record.seed), "latency": rows, "changed": False}
     with blame(StageError, place, fix=LATENCY):
-        return StageRecord(**given, position=position, name=name, settings=settings)
+        return StageRecord(**fields, position=position, name=name, settings=settings)
 
 
 def settings_of(stage: Stage) -> dict[str, Any]:
@@ -320,7 +322,7 @@ def settings_of(stage: Stage) -> dict[str, Any]:
 
 
 def _scores(evaluations: dict[str, Evaluation]) -> dict[str, Scores]:
-    return {name: found.scores.numpy() for name, found in evaluations.items()}
+    return {name: evaluation.scores.numpy() for name, evaluation in evaluations.items()}
 
 
 def _now() -> str:

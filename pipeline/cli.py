@@ -255,8 +255,8 @@ def schema(
     from pipeline import comparison as comparisons
     from pipeline import record as records
 
-    made = records.schema if record else comparisons.schema if comparison else catalogue.pipeline_schema
-    print(json.dumps(made(), indent=2))  # noqa: T201
+    schema_function = records.schema if record else comparisons.schema if comparison else catalogue.pipeline_schema
+    print(json.dumps(schema_function(), indent=2))  # noqa: T201
     return 0
 
 

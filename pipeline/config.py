@@ -38,18 +38,18 @@ class OnnxFile(Strict):
     seconds: float = Field(default=300.0, gt=0, description="for loading it, and for each batch")
 
 
-def _as_file(given: Any) -> Any:
-    return {"file": given} if isinstance(given, str) else given
+def _as_file(value: Any) -> Any:
+    return {"file": value} if isinstance(value, str) else value
 
 
 SHA256 = "[0-9a-fA-F]{64}"
 
 
-def _as_digest(given: Any) -> Any:
-    if given is None or (isinstance(given, str) and re.fullmatch(SHA256, given)):
-        return given
+def _as_digest(value: Any) -> Any:
+    if value is None or (isinstance(value, str) and re.fullmatch(SHA256, value)):
+        return value
     # To YAML a digest without letters is a number.
-    raise ValueError("64 hexadecimal digits" + ("" if isinstance(given, str) else ", in quotes"))
+    raise ValueError("64 hexadecimal digits" + ("" if isinstance(value, str) else ", in quotes"))
 
 
 class ModelSource(Reference):
@@ -90,9 +90,9 @@ class ModelSource(Reference):
     @model_serializer(mode="wrap")
     def _without_what_is_not_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """As it was written: a record tells no builder of an ONNX file, and nothing of one for a builder."""
-        found: dict[str, Any] = handler(self)
-        given = {"use": self.use, "onnx": self.onnx, "sha256": self.sha256}
-        return {key: value for key, value in found.items() if key not in given or given[key]}
+        fields: dict[str, Any] = handler(self)
+        optional_fields = {"use": self.use, "onnx": self.onnx, "sha256": self.sha256}
+        return {key: value for key, value in fields.items() if key not in optional_fields or optional_fields[key]}
 
 
 def _use_or_onnx(schema: dict[str, Any]) -> None:
@@ -277,16 +277,16 @@ class Source:
 
     def _walk(self, node: yaml.Node | None, path: Path_) -> None:
         if isinstance(node, yaml.MappingNode):
-            seen: dict[str, int] = {}
+            key_lines: dict[str, int] = {}
             for key, value in node.value:
                 name, line = str(key.value), key.start_mark.line + 1
-                if name in seen and name != "<<":
+                if name in key_lines and name != "<<":
                     raise ConfigError(
-                        f"the key `{name}` stands here and in line {seen[name]}",
+                        f"the key `{name}` stands here and in line {key_lines[name]}",
                         where=f"{self.path}:{line}",
                         fix="Keep one of them",
                     )
-                seen[name] = line
+                key_lines[name] = line
                 self.lines[(*path, name)] = f"{self.path}:{line}"
                 self._walk(value, (*path, name))
         elif isinstance(node, yaml.SequenceNode):
@@ -351,17 +351,17 @@ def _real(path: Path_, data: Any) -> Path_:
 def _explain(problem: Any, model: type[BaseModel], path: Path_, where: str) -> ConfigError:
     key, message = path[-1] if path else "", problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        known = _fields(model, problem["loc"][:-1])
-        return ConfigError(f"there is no key `{key}`{nearest(str(key), known)}", where=where)
+        valid_keys = _fields(model, problem["loc"][:-1])
+        return ConfigError(f"there is no key `{key}`{nearest(str(key), valid_keys)}", where=where)
     if problem["type"] == "missing":
         return ConfigError(f"the key `{key}` is missing", where=where, fix=f"Add `{key}:`")
     value = problem.get("input")
     name = f"{path[-2]}[{key}]" if isinstance(key, int) and len(path) > 1 else str(key)
-    shown = f"`{name}` is {value!r}" if not isinstance(value, dict | list) else f"`{name}` does not fit"
+    description = f"`{name}` is {value!r}" if not isinstance(value, dict | list) else f"`{name}` does not fit"
     if not path:
-        shown = "the settings do not fit"
+        description = "the settings do not fit"
     expected = EXPECTED.get(problem["type"], message[:1].lower() + message[1:]).removeprefix("expected ")
-    return ConfigError(shown, where=where, expected=expected.removeprefix("input should be "))
+    return ConfigError(description, where=where, expected=expected.removeprefix("input should be "))
 
 
 def _fields(model: Any, path: Path_) -> list[str]:
@@ -392,8 +392,8 @@ def _child(target: Any, key: str | int, above: str, where: str) -> Any:
         return target[key]
     if isinstance(target, list):
         raise ConfigError(f"`{above}` has no position {key}", where=where, expected=f"0 to {len(target) - 1}")
-    known = [str(k) for k in target] if isinstance(target, dict) else []
-    raise ConfigError(f"there is no `{key}` in `{above or 'the file'}`{nearest(str(key), known)}", where=where)
+    valid_keys = [str(k) for k in target] if isinstance(target, dict) else []
+    raise ConfigError(f"there is no `{key}` in `{above or 'the file'}`{nearest(str(key), valid_keys)}", where=where)
 
 
 def _read(path: Path) -> str:

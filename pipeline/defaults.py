@@ -14,17 +14,21 @@ def drop_defaults(nodes: Iterable[onnx.NodeProto], opset: int) -> None:
     for node in nodes:
         if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
             continue
-        known = onnx.defs.get_schema(node.op_type, opset).attributes
-        kept = [given for given in node.attribute if not _is_default(node.op_type, given, known)]
+        schema_attributes = onnx.defs.get_schema(node.op_type, opset).attributes
+        explicit_attributes = [
+            attribute for attribute in node.attribute if not _is_default(node.op_type, attribute, schema_attributes)
+        ]
         del node.attribute[:]
-        node.attribute.extend(kept)
+        node.attribute.extend(explicit_attributes)
 
 
-def _is_default(operator: str, given: onnx.AttributeProto, known: dict[str, onnx.defs.OpSchema.Attribute]) -> bool:
-    if operator in WINDOWS and given.name in ONES + ZEROS:
-        return set(given.ints) == {1 if given.name in ONES else 0}
-    default = known[given.name].default_value if given.name in known else None
-    if default is None or default.type != given.type:
+def _is_default(
+    operator: str, attribute: onnx.AttributeProto, schema_attributes: dict[str, onnx.defs.OpSchema.Attribute]
+) -> bool:
+    if operator in WINDOWS and attribute.name in ONES + ZEROS:
+        return set(attribute.ints) == {1 if attribute.name in ONES else 0}
+    default = schema_attributes[attribute.name].default_value if attribute.name in schema_attributes else None
+    if default is None or default.type != attribute.type:
         return False
     value = onnx.helper.get_attribute_value
-    return bool(value(default) == value(given))
+    return bool(value(default) == value(attribute))

@@ -87,9 +87,9 @@ def strip(proto: onnx.ModelProto) -> None:
     proto.ClearField("functions")
     proto.functions.extend(functions)
     used = {domain for domain, _ in called} | {""}
-    kept = [entry for entry in proto.opset_import if entry.domain in used]
+    opset_imports = [entry for entry in proto.opset_import if entry.domain in used]
     proto.ClearField("opset_import")
-    proto.opset_import.extend(kept)
+    proto.opset_import.extend(opset_imports)
 
 
 def rename(graph: onnx.GraphProto, side: str, names: list[str]) -> None:
@@ -116,22 +116,22 @@ def rename(graph: onnx.GraphProto, side: str, names: list[str]) -> None:
 
 
 def _check_axes(graph: onnx.GraphProto, axes: Axes) -> None:
-    """Nothing. Raises StageError where the batch, or one of these axes, would have one length alone."""
-    seen: dict[str, str] = {}
+    """Raise StageError where the batch, or one of these axes, would have one length alone."""
+    axis_names: dict[str, str] = {}
     for value in graph.input:
         for axis, name in {0: BATCH, **axes.get(value.name, {})}.items():
             what = f"the batch of `{value.name}`" if axis == 0 else f"axis {axis} of `{value.name}` ({name})"
-            found = value.type.tensor_type.shape.dim[axis]
-            if found.HasField("dim_value"):
+            dimension = value.type.tensor_type.shape.dim[axis]
+            if dimension.HasField("dim_value"):
                 raise StageError(
-                    f"the forward fixes {what} to {found.dim_value}",
+                    f"the forward fixes {what} to {dimension.dim_value}",
                     where="ONNX export",
                     expected="any number of examples" if axis == 0 else "any length",
                     fix=f"Reshape by x.shape[{axis}] or -1, not by a number",
                 )
-            if seen.setdefault(found.dim_param, name) != name:
+            if axis_names.setdefault(dimension.dim_param, name) != name:
                 raise StageError(
-                    f"the forward needs {what} to be as long as {seen[found.dim_param]}",
+                    f"the forward needs {what} to be as long as {axis_names[dimension.dim_param]}",
                     where="ONNX export",
                     expected="lengths of different names to be free of each other",
                     fix="Give both the same name in the task's `axes`",
@@ -200,9 +200,9 @@ def _names(axes: Axes) -> list[str]:
 def _flat(module: nn.Module, example: Inputs) -> nn.Module:
     """The module; where its outputs by name have more than tensors, one that shares all with it and gives these."""
     with torch.no_grad():
-        given = module(*example.values()) if len(example) == 1 else module(**example)
-    found = [value for value in tree_leaves(given) if value is not None]
-    if not isinstance(given, Mapping) or len(found) == len(named(given)):
+        outputs = module(*example.values()) if len(example) == 1 else module(**example)
+    leaves = [value for value in tree_leaves(outputs) if value is not None]
+    if not isinstance(outputs, Mapping) or len(leaves) == len(named(outputs)):
         return module
     lean = copy.copy(module)
     forward = partial(type(module).forward, lean)

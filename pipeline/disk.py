@@ -25,7 +25,7 @@ def estimate_bytes(built: Built) -> int:
 
 
 def check(built: Built, runs: Path) -> None:
-    """Raises ResourceError where the disk below `runs` has less room than the chain may need."""
+    """Raise ResourceError where the disk below `runs` has less room than the chain may need."""
     if shutil.disk_usage(runs).free < estimate_bytes(built):
         raise ResourceError("the disk is too full for this chain", where=str(runs), fix=needs(built, runs))
 

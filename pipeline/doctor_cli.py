@@ -34,9 +34,9 @@ def doctor(
     from pipeline.doctor.show import as_json as to_json
     from pipeline.doctor.show import is_missing, show
 
-    found = examine(config, overrides=overrides, runs=runs, require_tracking=require_tracking)
+    examination = examine(config, overrides=overrides, runs=runs, require_tracking=require_tracking)
     if as_json:
-        print(json.dumps(to_json(found), indent=2))  # noqa: T201
+        print(json.dumps(to_json(examination), indent=2))  # noqa: T201
     else:
-        show(found, Console(width=None if sys.stdout.isatty() else 160))
-    return MISSING if is_missing(found) else 0
+        show(examination, Console(width=None if sys.stdout.isatty() else 160))
+    return MISSING if is_missing(examination) else 0

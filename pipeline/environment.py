@@ -67,8 +67,8 @@ def _processor() -> str:
 def _flags() -> list[JsonValue]:
     """The instructions that decide how fast integers and half precision are."""
     info = Path("/proc/cpuinfo")
-    known = set(info.read_text().split()) if info.exists() else set()
-    return [f for f in sorted(known) if f.startswith(("avx", "amx", "fma", "f16c", "asimd", "sve", "i8mm", "bf16"))]
+    words = set(info.read_text().split()) if info.exists() else set()
+    return [f for f in sorted(words) if f.startswith(("avx", "amx", "fma", "f16c", "asimd", "sve", "i8mm", "bf16"))]
 
 
 def _git(folder: Path) -> dict[str, JsonValue]:

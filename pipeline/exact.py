@@ -33,10 +33,10 @@ def save_exactly(model: Model, directory: Path, folder: Path) -> None:
         raise StageError(f"what it made cannot be loaded again: {error.found}", fix=REBUILT) from error
     if isinstance(model, OnnxModel) and isinstance(loaded, OnnxModel) and model.outside and loaded.outside:
         loaded = replace(loaded, outside=loaded.outside._replace(limits=model.outside.limits))  # the run's, not saved
-    theirs = loaded.predict(model.example)
+    loaded_outputs = loaded.predict(model.example)
     if isinstance(loaded, OnnxModel):
         loaded.close()
-    if changed := differing(model.predict(model.example), theirs):
+    if changed := differing(model.predict(model.example), loaded_outputs):
         raise StageError(
             f"saved and loaded again, the model gives other values for {changed}",
             expected="the same outputs to the bit",

@@ -42,14 +42,14 @@ class PackedScores(Strict):
             data = base64.b64decode(self.data, validate=True)
             if self.kind == "bits":
                 packed = np.frombuffer(data, np.uint8)
-                found = np.unpackbits(packed, count=self.count) if len(packed) == -(-self.count // 8) else packed[:0]
+                values = np.unpackbits(packed, count=self.count) if len(packed) == -(-self.count // 8) else packed[:0]
             else:
-                found = np.frombuffer(zlib.decompress(data), "<f4")
+                values = np.frombuffer(zlib.decompress(data), "<f4")
         except (binascii.Error, zlib.error) as error:
             raise ValueError(f"the scores cannot be read: {error}") from None
-        if len(found) != self.count or not np.isfinite(found).all():
+        if len(values) != self.count or not np.isfinite(values).all():
             raise ValueError(f"the scores are not {self.count} finite numbers")
-        return found.astype(np.float64)
+        return values.astype(np.float64)
 
 
 class Expected(Strict):
@@ -106,19 +106,19 @@ def load(path: Path) -> Expected:
         raise ConfigError(f"it cannot be read: {error}", where=str(path), fix=WRITE) from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        found = f"it is of version {version}, and this program knows {SCHEMA_VERSION}"
-        raise ConfigError(found, where=str(path), fix=f"Use the program that wrote it. {WRITE}")
+        problem = f"it is of version {version}, and this program knows {SCHEMA_VERSION}"
+        raise ConfigError(problem, where=str(path), fix=f"Use the program that wrote it. {WRITE}")
     try:
-        found_ = Expected.model_validate(data)
-        if found_.scores:
-            found_.scores.scores()
+        expected = Expected.model_validate(data)
+        if expected.scores:
+            expected.scores.scores()
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ConfigError(f"it is damaged: {place} {first['msg']}".rstrip(), where=str(path), fix=WRITE) from None
     except ValueError as error:
         raise ConfigError(f"it is damaged: {error}", where=str(path), fix=WRITE) from None
-    return found_
+    return expected
 
 
 def write(expected: Expected, path: Path) -> Path:

@@ -52,12 +52,12 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: json.dumps(value) if isinstance(value, list | dict) else value} if prefix else {}
 
 
-def _gained(found: StageRecord) -> dict[str, float]:
+def _gained(record: StageRecord) -> dict[str, float]:
     """What distillation brought, and the scores over seeds; deviations only where there are several seeds."""
     figures: dict[str, float | None] = {}
-    spreads: dict[str, Spread | None] = {"student_score": found.seeds}
+    spreads: dict[str, Spread | None] = {"student_score": record.seeds}
     by_metric: dict[str, float] = {}
-    if gain := found.gain:
+    if gain := record.gain:
         figures = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "gain_deviation": gain.deviation}
         spreads |= {"student_score": gain.student, "control_score": gain.control}
         for name, estimate in gain.metrics.items():

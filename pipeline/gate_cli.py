@@ -64,9 +64,9 @@ def expect(
     from pipeline import expected
 
     record = _load(run)
-    made = expected.of_run(record)
-    path = expected.write(made, output or code_folder(record) / own_budget(record).expected)
-    print(expected.text(made).rstrip() if as_json else path)  # noqa: T201
+    expected_figures = expected.of_run(record)
+    path = expected.write(expected_figures, output or code_folder(record) / own_budget(record).expected)
+    print(expected.text(expected_figures).rstrip() if as_json else path)  # noqa: T201
     return 0
 
 
@@ -144,8 +144,8 @@ def load_budget(path: Path) -> "Budget":
     from pipeline.config import Source, validate
 
     source = Source(path)
-    found: Budget = validate(Budget, source.data, source, (), path.parent)
-    return found
+    budget: Budget = validate(Budget, source.data, source, (), path.parent)
+    return budget
 
 
 def code_folder(record: "Record") -> Path:
@@ -159,17 +159,17 @@ def _run(
     """The record of a pipeline file that was run; with another budget as if that stood in it."""
     from pipeline.config import load_config
 
-    given = [*overrides]
+    all_overrides = [*overrides]
     if budget_file:
         budget = load_budget(budget_file)
         beside = budget.model_copy(update={"expected": (budget_file.parent / budget.expected).resolve()})
-        given.append(f"budget={beside.model_dump_json(exclude_none=True)}")
-    loaded, _ = load_config(config, given, strategy)
+        all_overrides.append(f"budget={beside.model_dump_json(exclude_none=True)}")
+    loaded, _ = load_config(config, all_overrides, strategy)
     _check_limits(loaded.budget, str(budget_file or config))
     from pipeline import runner  # torch takes its time
 
     with redirect_stdout(sys.stderr):  # a user's file may print; standard output is data
-        return runner.run(config, overrides=given, strategy=strategy, runs=runs)
+        return runner.run(config, overrides=all_overrides, strategy=strategy, runs=runs)
 
 
 def _load(folder: Path) -> "Record":

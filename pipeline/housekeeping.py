@@ -18,16 +18,16 @@ def users(runs: Path) -> dict[str, list[str]]:
     Raises:
         ConfigError: a record cannot be read; what that run rests on is not known.
     """
-    found: dict[str, list[str]] = {}
+    runs_by_key: dict[str, list[str]] = {}
     for file in sorted(runs.glob("*/record.json")):
         with blame(ConfigError, str(file), fix="Remove the run folder, or repair it"):
             record = Record.load(file.parent)
             events = journal.read(file.with_name("journal.jsonl"))
         models = [*record.stages, *([record.baseline] if record.baseline else [])]
-        made = [key for model in models for key in model.uses]
-        for key in dict.fromkeys([*made, *(event["key"] for event in events if event.get("key"))]):
-            found.setdefault(key, []).append(record.run)
-    return found
+        record_keys = [key for model in models for key in model.uses]
+        for key in dict.fromkeys([*record_keys, *(event["key"] for event in events if event.get("key"))]):
+            runs_by_key.setdefault(key, []).append(record.run)
+    return runs_by_key
 
 
 def listing(store: Store, runs: Path) -> list[dict[str, Any]]:
@@ -47,10 +47,10 @@ def listing(store: Store, runs: Path) -> list[dict[str, Any]]:
 
 def one(store: Store, key: str) -> Entry:
     """The entry whose key begins like this. Raises ConfigError where there is none or more than one."""
-    found = [entry for entry in store.entries() if entry.key.startswith(key)]
-    if len(found) != 1:
-        raise ConfigError(f"{len(found)} entries begin with {key}", where="store", fix="See `shrink store list`")
-    return found[0]
+    matches = [entry for entry in store.entries() if entry.key.startswith(key)]
+    if len(matches) != 1:
+        raise ConfigError(f"{len(matches)} entries begin with {key}", where="store", fix="See `shrink store list`")
+    return matches[0]
 
 
 def damaged(store: Store) -> dict[str, list[str]]:

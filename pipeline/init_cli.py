@@ -73,10 +73,10 @@ def named(text: str, folder: Path, weights: Path | None = None) -> dict[str, Any
     rest = {"weights": _from(folder, weights)} if weights else {}
     if text.lstrip().startswith("{"):
         try:
-            given: dict[str, Any] = yaml.safe_load(text)
+            settings: dict[str, Any] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"`{text}` is not YAML: {getattr(error, 'problem', error)}", fix="Quote it") from None
-        return given | rest
+        return settings | rest
     path, colon, attribute = text.partition(":")
     if text.endswith(".onnx"):
         return {"onnx": _from(folder, Path(text))} | rest

@@ -111,8 +111,8 @@ class Keys:
             digest: of its files.
             saved: the folder with them.
         """
-        found = json.loads((saved / "model.json").read_text())
-        named = [entry["use"] for entry in [found.get("builder"), *found.get("edits", [])] if entry]
+        description = json.loads((saved / "model.json").read_text())
+        named = [entry["use"] for entry in [description.get("builder"), *description.get("edits", [])] if entry]
         files = _user_files(named, self.built.config.folder) + _our_files(named)
         return {"digest": digest, "code": self.sources.code(files)}
 
@@ -156,9 +156,9 @@ class Sources:
                     content = file.read_bytes()
                     self.read[file] = hashlib.sha256(content).hexdigest(), _imports(file, content)
                 waiting += self.read[file][1]
-        theirs = [file for file in seen if not _is_ours(file)]
-        above = Path(os.path.commonpath([file.parent for file in theirs])) if theirs else OURS
-        names = {file: file.relative_to(above if file in theirs else OURS).as_posix() for file in seen}
+        user_files = [file for file in seen if not _is_ours(file)]
+        above = Path(os.path.commonpath([file.parent for file in user_files])) if user_files else OURS
+        names = {file: file.relative_to(above if file in user_files else OURS).as_posix() for file in seen}
         return {names[file]: self.read[file][0] for file in sorted(seen)}
 
 
@@ -180,10 +180,10 @@ def changed(old: Parts, new: Parts, prefix: str = "") -> list[str]:
 
 def references(stage: BaseModel, folder: Path) -> list[Path]:
     """The code that a stage's settings name: the user's files, and where the parts of the settings are defined."""
-    found = [value for value in _values(stage) if isinstance(value, BaseModel)]
-    named = [value for value in found if isinstance(value, Reference)]
+    settings_parts = [value for value in _values(stage) if isinstance(value, BaseModel)]
+    named = [value for value in settings_parts if isinstance(value, Reference)]
     files = [file for value in named for file in _user_files([value.use], value.folder or folder)]
-    return files + [_file(type(value)) for value in found]
+    return files + [_file(type(value)) for value in settings_parts]
 
 
 def _digests(stage: BaseModel) -> Parts:
@@ -212,7 +212,7 @@ def _our_files(uses: Iterable[str]) -> list[Path]:
 @cache
 def _imports(file: Path, content: bytes) -> tuple[Path, ...]:
     """The files that a file imports, anywhere in it, by a relative import or from our packages."""
-    found = set[Path]()
+    imported_files = set[Path]()
     for node in ast.walk(ast.parse(content)):
         names: list[tuple[Path, str]] = []
         if isinstance(node, ast.Import):
@@ -225,8 +225,8 @@ def _imports(file: Path, content: bytes) -> tuple[Path, ...]:
         for base, name in names:
             if relative or name.split(".")[0] in PACKAGES:
                 path = base.joinpath(*name.split("."))
-                found |= {p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()}
-    return tuple(sorted(found))
+                imported_files |= {p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()}
+    return tuple(sorted(imported_files))
 
 
 def _values(model: BaseModel) -> Iterable[Any]:

@@ -16,7 +16,7 @@ def classes(task: Task, output: Tensor) -> int:
 
 
 def check_range(task: Task, known: int, labels: Sequence[int]) -> None:
-    """Nothing. A loss of the user's may count classes in another way; what it raises is told as it is.
+    """Check that the model tells the labels' classes apart. A user's loss may count otherwise; what it raises passes.
 
     Args:
         task: its loss is looked at.
@@ -26,9 +26,9 @@ def check_range(task: Task, known: int, labels: Sequence[int]) -> None:
     Raises:
         ConfigError: our loss would be asked for a class that the model has no logit for.
     """
-    ours = getattr(task.loss, "func", task.loss) is cross_entropy
+    is_our_loss = getattr(task.loss, "func", task.loss) is cross_entropy
     wrong = [label for label in labels if not 0 <= label < known and label != IGNORED]
-    if ours and known and wrong:
+    if is_our_loss and known and wrong:
         raise ConfigError(
             f"a label is {wrong[0]}, and the model gives {known} logits",
             expected=f"labels from 0 to {known - 1}",
@@ -40,5 +40,7 @@ def never_occurring(task: Task, known: int, highest: int) -> list[str]:
     """A warning where the model tells more classes apart than the data have, unless the task names them all."""
     if task.labels or highest < 0 or highest + 1 >= known:
         return []
-    told = f"the model gives {known} logits, and no label is above {highest}: {known - highest - 1} classes never occur"
-    return [f"task: {told}, or its head was made for other data"]
+    warning = (
+        f"the model gives {known} logits, and no label is above {highest}: {known - highest - 1} classes never occur"
+    )
+    return [f"task: {warning}, or its head was made for other data"]

@@ -6,7 +6,7 @@ from pipeline.task import Batch, Split, Task, kind
 
 
 def check_lengths(task: Task, split: Split, model: Model, ends: tuple[int, int], where: str) -> None:
-    """Nothing. Where short and long batches differ, the model is tried on both.
+    """Check that only named axes vary in length. Where short and long batches differ, the model is tried on both.
 
     Args:
         task: its `axes` name what may differ.
@@ -22,48 +22,50 @@ def check_lengths(task: Task, split: Split, model: Model, ends: tuple[int, int],
         short, long = (batch_of(split, [end, end]) for end in ends)
         for inputs in (short, long):
             check_axes(task.axes, inputs)
-        found = differing(short, long)
-        unnamed = [(name, axis) for name, axes in found.items() for axis in axes if axis not in task.axes.get(name, {})]
+        varying_axes = differing(short, long)
+        unnamed = [
+            (name, axis) for name, axes in varying_axes.items() for axis in axes if axis not in task.axes.get(name, {})
+        ]
         if unnamed:
             name, axis = unnamed[0]
             raise ConfigError(
                 f"axis {axis} of `{name}` is {short[name].shape[axis]} long in a batch of short examples and "
                 f"{long[name].shape[axis]} in one of long examples",
                 expected="one length in all batches, or the axis in the task's `axes`",
-                fix=f"Give the Task axes={_merged(task.axes, found)}, or let collate fill up to one length",
+                fix=f"Give the Task axes={_merged(task.axes, varying_axes)}, or let collate fill up to one length",
             )
-        if found:
+        if varying_axes:
             model.predict(short)
             model.predict(long)
 
 
 def check_axes(axes: Axes, inputs: Inputs) -> None:
-    """Nothing. Raises ConfigError where `axes` name what is not there, or axes of one name differ in length."""
+    """Raise ConfigError where `axes` name what is not there, or axes of one name differ in length."""
     lengths: dict[str, int] = {}
     for name, by_axis in axes.items():
         if name not in inputs:
             raise ConfigError(f"`axes` names an input `{name}`", expected=f"one of {', '.join(inputs)}")
         for axis, called in by_axis.items():
             if not 0 < axis < inputs[name].ndim:
-                found = f"`axes` names axis {axis} of `{name}`, whose batch is {kind(inputs[name])}"
-                raise ConfigError(found, expected="an axis beside the batch, from 1 on")
+                problem = f"`axes` names axis {axis} of `{name}`, whose batch is {kind(inputs[name])}"
+                raise ConfigError(problem, expected="an axis beside the batch, from 1 on")
             size = inputs[name].shape[axis]
             if lengths.setdefault(called, size) != size:
-                found = f"axis {axis} of `{name}` is {size} long and another axis `{called}` {lengths[called]}"
-                raise ConfigError(found, expected="equal lengths for equal names", fix="Name them apart in `axes`")
+                problem = f"axis {axis} of `{name}` is {size} long and another axis `{called}` {lengths[called]}"
+                raise ConfigError(problem, expected="equal lengths for equal names", fix="Name them apart in `axes`")
 
 
 def differing(short: Inputs, long: Inputs) -> dict[str, dict[int, str]]:
     """The axes that differ between two batches, as `Task.axes`; where both lengths are the same, so is the name."""
     names: dict[tuple[int, int], str] = {}
-    found: dict[str, dict[int, str]] = {}
+    varying_axes: dict[str, dict[int, str]] = {}
     for name in short:
         pairs = list(zip(short[name].shape, long[name].shape, strict=True))
         for axis, pair in list(enumerate(pairs))[1:]:
             if pair[0] != pair[1]:
                 called = names.setdefault(pair, f"length_{len(names) + 1}" if names else "length")
-                found.setdefault(name, {})[axis] = called
-    return found
+                varying_axes.setdefault(name, {})[axis] = called
+    return varying_axes
 
 
 def batch_of(split: Split, positions: list[int]) -> Inputs:
@@ -72,6 +74,6 @@ def batch_of(split: Split, positions: list[int]) -> Inputs:
     return batch.inputs
 
 
-def _merged(given: Axes, found: Axes) -> dict[str, dict[int, str]]:
+def _merged(named_axes: Axes, varying_axes: Axes) -> dict[str, dict[int, str]]:
     """What the task names, and beside it what was found."""
-    return {name: {**found.get(name, {}), **given.get(name, {})} for name in {**given, **found}}
+    return {name: {**varying_axes.get(name, {}), **named_axes.get(name, {})} for name in {**named_axes, **varying_axes}}

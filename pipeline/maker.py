@@ -119,20 +119,20 @@ class Maker:
         baseline = self._identity(self.baseline) if self.baseline else None
         parts = self.keys.stage(stage, use, self._identity(given), baseline)
         with self._kept(place, parts, lambda work, to: self._run(place, stage, given, work, to)) as (entry, cached):
-            found = json.loads((entry.path / RESULT).read_text())
-            reports, seconds = found["reports"], found["seconds"]
+            saved_result = json.loads((entry.path / RESULT).read_text())
+            reports, seconds = saved_result["reports"], saved_result["seconds"]
             common: dict[str, Any] = {"seconds": seconds, "cached": cached, "key": entry.key, "reports": reports}
-            common |= {"warnings": tuple(found["warnings"]), "uses": tuple(found["uses"])}
-            for name in found["comparisons"]:
+            common |= {"warnings": tuple(saved_result["warnings"]), "uses": tuple(saved_result["uses"])}
+            for name in saved_result["comparisons"]:
                 store.link(entry.path / "comparisons" / name, folder / "comparisons" / name / "model")
             common["comparisons"] = {
-                n: self._loaded(folder / "comparisons" / n / "model") for n in found["comparisons"]
+                n: self._loaded(folder / "comparisons" / n / "model") for n in saved_result["comparisons"]
             }
-            if found["digest"] is None:
+            if saved_result["digest"] is None:
                 return replace(given, measured_only=True, **common)
             store.link(entry.path / "model", folder / "model")
-        made = self._load(folder / "model")
-        return Result(made, found["digest"], folder / "model", **common)
+        model = self._load(folder / "model")
+        return Result(model, saved_result["digest"], folder / "model", **common)
 
     def examine(self, place: str, given: Result, folder: Path) -> tuple[Deployed, Evaluation, str]:
         """The file that a model would be deployed as, its scores on test and validation, and the key of both.
@@ -144,9 +144,9 @@ class Maker:
         with self._kept(f"{place}, measured", parts, lambda _, to: self._evaluate(given.model, to)) as (entry, _):
             store.link(entry.path / "measured", folder)
         evaluation = Evaluation.load(folder / PREDICTIONS)
-        made = given.model
-        deployed = located(made, folder / "deployed.onnx") if isinstance(made, TorchModel) else made
-        self.deployed[id(made)] = (made, deployed)
+        model = given.model
+        deployed = located(model, folder / "deployed.onnx") if isinstance(model, TorchModel) else model
+        self.deployed[id(model)] = (model, deployed)
         return deployed, evaluation, entry.key
 
     @property
@@ -156,10 +156,10 @@ class Maker:
 
     def _load(self, folder: Path) -> Model:
         """A saved model; a file from outside is run within the limits of the config."""
-        made, start = models.load(folder, self.built.config.folder), self.built.model
-        if isinstance(made, OnnxModel) and made.outside and isinstance(start, OnnxModel) and start.outside:
-            return replace(made, outside=made.outside._replace(limits=start.outside.limits))
-        return made
+        model, start = models.load(folder, self.built.config.folder), self.built.model
+        if isinstance(model, OnnxModel) and model.outside and isinstance(start, OnnxModel) and start.outside:
+            return replace(model, outside=model.outside._replace(limits=start.outside.limits))
+        return model
 
     def _loaded(self, folder: Path) -> Result:
         return Result(models.load(folder, self.built.config.folder), digest(folder), folder)
@@ -186,40 +186,57 @@ class Maker:
             self.store.done(name)
             yield entry, cached
 
-    def _run(self, place: str, stage: Stage, given: Result, work: Path, to: Path) -> None:
+    def _run(self, place: str, stage: Stage, input_result: Result, work: Path, to: Path) -> None:
         """Run a stage and write what it made into `to`."""
         began = time.monotonic()
-        said = Said()
+        side_results = Said()
         set_seed(self.built.config.seed)
-        before = given.model.predict(given.model.example)
-        ctx = self.context(place, stage, given, work, said)
-        with self._together(place, stage, given, work):
-            made = stage.run(given.model, ctx)
-        if differing(before, given.model.predict(given.model.example)):
+        before = input_result.model.predict(input_result.model.example)
+        ctx = self.context(place, stage, input_result, work, side_results)
+        with self._together(place, stage, input_result, work):
+            output_model = stage.run(input_result.model, ctx)
+        if differing(before, input_result.model.predict(input_result.model.example)):
             fix = "Work on copy.deepcopy(model.module) and return dataclasses.replace(model, module=...)"
             raise StageError("run changed the model that it was given", expected="a new model", fix=fix)
-        promised = forms(type(stage))[1] or type(given.model)
-        if not isinstance(made, Model) or not isinstance(made, promised):
-            raise StageError(f"run gave {type(made).__name__}", expected=f"{promised.__name__}, as it is annotated")
+        promised = forms(type(stage))[1] or type(input_result.model)
+        if not isinstance(output_model, Model) or not isinstance(output_model, promised):
+            raise StageError(
+                f"run gave {type(output_model).__name__}", expected=f"{promised.__name__}, as it is annotated"
+            )
         name = None
-        if isinstance(made, OnnxModel) and isinstance(given.model, OnnxModel) and given.model.outside:
+        if (
+            isinstance(output_model, OnnxModel)
+            and isinstance(input_result.model, OnnxModel)
+            and input_result.model.outside
+        ):
             # What is made of a file from outside is from there too.
-            made = made if made.outside else replace(made, outside=given.model.outside)
-        if made is not given.model:
-            save_exactly(made, to / "model", self.built.config.folder)
+            output_model = (
+                output_model if output_model.outside else replace(output_model, outside=input_result.model.outside)
+            )
+        if output_model is not input_result.model:
+            save_exactly(output_model, to / "model", self.built.config.folder)
             name = digest(to / "model")
-        for other, model in said.comparisons.items():
+        for other, model in side_results.comparisons.items():
             save_exactly(model, to / "comparisons" / other, self.built.config.folder)
         seconds = round(time.monotonic() - began, 3)
-        found = {"digest": name, "reports": said.reports, "warnings": said.warnings, "seconds": seconds}
-        found |= {"uses": said.uses, "comparisons": list(said.comparisons)}
-        (to / RESULT).write_text(json.dumps(found))
+        saved_result = {
+            "digest": name,
+            "reports": side_results.reports,
+            "warnings": side_results.warnings,
+            "seconds": seconds,
+        }
+        saved_result |= {"uses": side_results.uses, "comparisons": list(side_results.comparisons)}
+        (to / RESULT).write_text(json.dumps(saved_result))
 
-    def _together(self, place: str, stage: Stage, given: Result, work: Path) -> AbstractContextManager[None]:
+    def _together(self, place: str, stage: Stage, input_result: Result, work: Path) -> AbstractContextManager[None]:
         """Have the other processes run a stage along, where it is one for all."""
         if not stage.distributed:
             return nullcontext()
-        folders = {"given": given.folder, "baseline": self.baseline.folder if self.baseline else None, "work": work}
+        folders = {
+            "given": input_result.folder,
+            "baseline": self.baseline.folder if self.baseline else None,
+            "work": work,
+        }
         order: key.Parts = {"place": place}
         order |= {name: str(folder.resolve()) if folder else None for name, folder in folders.items()}
         run, size = shlex.quote(str(self.journal.path.parent)), self.processes.world.size
@@ -245,7 +262,7 @@ class Maker:
     def context(self, place: str, stage: Stage, given: Result, work: Path, said: Said) -> Context:
         """What a stage is given; what it says is put into `said`."""
         task = self.built.task
-        kept = partial(self._keep, At(place, given, work, said))
+        keep = partial(self._keep, At(place, given, work, said))
         return Context(
             train=task.train,
             calibration=task.calibration,
@@ -269,15 +286,15 @@ class Maker:
             tokenizer=task.tokenizer,
             warn=said.warnings.append,
             world=self.processes.world if stage.distributed else ALONE,
-            kept=self.processes.share(kept) if stage.distributed else kept,
+            kept=self.processes.share(keep) if stage.distributed else keep,
             compare=said.comparisons.__setitem__,
         )
 
     def _keep(self, at: At, what: str, model: Model, parts: key.Parts, make: Callable[[Path], None]) -> Path:
         """The folder that `make` has filled for a model, through the store; linked into the work folder."""
-        known = [result for result in (at.given, self.baseline) if result and result.model is model]
-        if known:
-            identity = self._identity(known[0])
+        matching_results = [result for result in (at.given, self.baseline) if result and result.model is model]
+        if matching_results:
+            identity = self._identity(matching_results[0])
         else:
             with TemporaryDirectory(dir=at.work) as folder:
                 model.save(Path(folder))
@@ -298,8 +315,8 @@ class Maker:
         """The file that a model would be deployed as; an ONNX form is its own."""
         if not isinstance(model, TorchModel):
             return model
-        known = self.deployed.get(id(model))
-        if known is None or not known[1].path.exists():  # an earlier stage's work folder is gone with its files
+        entry = self.deployed.get(id(model))
+        if entry is None or not entry[1].path.exists():  # an earlier stage's work folder is gone with its files
             # The model is kept beside its file: an id alone could be given to another object.
             self.deployed[id(model)] = (model, deploy(model, work / f"deployed-{len(self.deployed)}.onnx"))
         return self.deployed[id(model)][1]

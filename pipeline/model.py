@@ -154,18 +154,22 @@ class OnnxModel:
 
     def feed(self, inputs: Inputs) -> Inputs:
         """What the file takes for a batch of the task's inputs, by the names of its own."""
-        given = self.vocabulary.translate(inputs) if self.vocabulary else inputs
-        return {self.outside.inputs.get(name, name): value for name, value in given.items()} if self.outside else given
+        translated_inputs = self.vocabulary.translate(inputs) if self.vocabulary else inputs
+        return (
+            {self.outside.inputs.get(name, name): value for name, value in translated_inputs.items()}
+            if self.outside
+            else translated_inputs
+        )
 
     def predict(self, inputs: Inputs) -> Outputs:
         """Named outputs for a batch of the task's named inputs; one that the task calls otherwise has both names."""
-        wanted, names = self._ports()
-        given = self.feed(inputs)
-        if missing := wanted - set(given):
+        input_names, names = self._ports()
+        file_inputs = self.feed(inputs)
+        if missing := input_names - set(file_inputs):
             raise ConfigError(
-                f"inputs {sorted(missing)} are missing", where=str(self.path), expected=str(sorted(wanted))
+                f"inputs {sorted(missing)} are missing", where=str(self.path), expected=str(sorted(input_names))
             )
-        feed = {name: value.cpu().numpy() for name, value in given.items() if name in wanted}
+        feed = {name: value.cpu().numpy() for name, value in file_inputs.items() if name in input_names}
         outputs = {name: torch.from_numpy(value) for name, value in self._run(names, feed).items()}
         called = self.outside.outputs if self.outside else {}
         return {called[name]: value for name, value in outputs.items() if name in called} | outputs
@@ -195,9 +199,9 @@ class OnnxModel:
             check(self.path)  # what its data are copied from lies inside its folder
         graph, *data = self.files()
         own = {"model.onnx", "model.json", "example.safetensors", VOCABULARY}
-        if taken := own & {str(file.relative_to(self.path.parent)) for file in data}:
+        if conflicts := own & {str(file.relative_to(self.path.parent)) for file in data}:
             fix = "Give its external data another name"
-            raise ConfigError(f"its data lie in a file called {min(taken)}", where=str(self.path), fix=fix)
+            raise ConfigError(f"its data lie in a file called {min(conflicts)}", where=str(self.path), fix=fix)
         shutil.copyfile(graph, directory / "model.onnx")
         for file in data:  # where the graph looks for them
             place = directory / file.relative_to(self.path.parent)
@@ -254,10 +258,12 @@ def named(raw: Any) -> Outputs:
     raise ConfigError(f"the model returned {type(raw).__name__}", expected="a tensor or a dictionary of tensors")
 
 
-def _as_module(made: Any, reference: Reference) -> nn.Module:
-    if not isinstance(made, nn.Module):
-        raise ConfigError(f"it gave {type(made).__name__}", where=f"use: {reference.use}", expected="a torch nn.Module")
-    return made
+def _as_module(module: Any, reference: Reference) -> nn.Module:
+    if not isinstance(module, nn.Module):
+        raise ConfigError(
+            f"it gave {type(module).__name__}", where=f"use: {reference.use}", expected="a torch nn.Module"
+        )
+    return module
 
 
 def _copy(module: nn.Module) -> nn.Module:

@@ -60,17 +60,17 @@ def package(run: Path, output: Path) -> Path:
     final = _final(record, run)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError("it is there already", where=str(output), expected="a folder that is new or empty")
-    with _whole(output) as made:
-        _copy(run / final.file, made)
-        _tokenizer(run, final, made)
-        content = describe(record, final, made if final.form == Seq2SeqOnnx.form else made / "model.onnx")
+    with _whole(output) as folder:
+        _copy(run / final.file, folder)
+        _tokenizer(run, final, folder)
+        content = describe(record, final, folder if final.form == Seq2SeqOnnx.form else folder / "model.onnx")
         content |= _generation(run, final)
-        (made / "model.json").write_text(json.dumps(content, indent=2) + "\n")
-        shutil.copyfile(GENERATE if final.form == Seq2SeqOnnx.form else PREDICT, made / "predict.py")
-        (made / "requirements.txt").write_text("".join(f"{name}=={_version(record, name)}\n" for name in RUNTIME))
-        beside = TOKENIZER if (made / tokenizer.FILE).is_file() else ""
-        (made / "README.md").write_text(_readme(record, final) + beside)
-        (made / "SHA256SUMS").write_text(_sums(made))
+        (folder / "model.json").write_text(json.dumps(content, indent=2) + "\n")
+        shutil.copyfile(GENERATE if final.form == Seq2SeqOnnx.form else PREDICT, folder / "predict.py")
+        (folder / "requirements.txt").write_text("".join(f"{name}=={_version(record, name)}\n" for name in RUNTIME))
+        beside = TOKENIZER if (folder / tokenizer.FILE).is_file() else ""
+        (folder / "README.md").write_text(_readme(record, final) + beside)
+        (folder / "SHA256SUMS").write_text(_sums(folder))
     return output
 
 
@@ -80,8 +80,8 @@ def describe(record: Record, final: ModelRecord, graph: Path) -> dict[str, Any]:
     `classifier` is null unless predictions are logits of classes; then it has the output and its labels in order.
     """
     ports = record.interface or interface_of(graph)
-    kept = ("size_bytes", "payload_bytes", "params", "macs", "compression_ratio", "score", "retention", "drop")
-    figures = final.model_dump(mode="json", include={*kept, "test_samples", "validation_score"})
+    figure_names = ("size_bytes", "payload_bytes", "params", "macs", "compression_ratio", "score", "retention", "drop")
+    figures = final.model_dump(mode="json", include={*figure_names, "test_samples", "validation_score"})
     return {
         "schema_version": SCHEMA_VERSION,
         "name": record.config.get("name", record.run),
@@ -172,8 +172,8 @@ def _generation(run: Path, final: ModelRecord) -> dict[str, int]:
     model = Seq2SeqOnnx.load(run / final.folder)
     if others := unheeded(model.settings):
         fix = f"Have Optimum generate: ORTModelForSeq2SeqLM.from_pretrained('{model.path}')"
-        found = f"its generation_config has {', '.join(others)}"
-        raise ConfigError(found, where=str(model.path), expected="greedy search, which predict.py does", fix=fix)
+        problem = f"its generation_config has {', '.join(others)}"
+        raise ConfigError(problem, where=str(model.path), expected="greedy search, which predict.py does", fix=fix)
     return {"max_tokens": model.tokens}
 
 
@@ -185,14 +185,14 @@ def _has_ended(run: Path) -> bool:
     return not ends or ends[-1] == "end"
 
 
-def _copy(file: Path, made: Path) -> None:
+def _copy(file: Path, folder: Path) -> None:
     """Copy the graph as model.onnx and its external data to where the graph looks for it, compared by digest."""
     graph, *data = _at(file).files()
-    places = {graph: made / (graph.name if file.is_dir() else "model.onnx")}
+    places = {graph: folder / (graph.name if file.is_dir() else "model.onnx")}
     for part in data:
         if not part.resolve().is_relative_to(graph.parent.resolve()):
             raise ConfigError(f"its data lies elsewhere, at {part}", where=str(graph), expected="data beside the graph")
-        places[part] = made / part.relative_to(graph.parent)
+        places[part] = folder / part.relative_to(graph.parent)
     for source, place in places.items():
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, place)
@@ -200,39 +200,39 @@ def _copy(file: Path, made: Path) -> None:
             raise ConfigError("the copy differs from the file", where=str(source), fix="Look at the disk, then repeat")
 
 
-def _tokenizer(run: Path, final: ModelRecord, made: Path) -> None:
+def _tokenizer(run: Path, final: ModelRecord, folder: Path) -> None:
     """Write the tokenizer.json that the model's inputs are made with, where its task has one."""
     vocabulary, whole = saved_vocabulary(run / final.folder), run / tokenizer.FILE
     if vocabulary:
-        (made / tokenizer.FILE).write_text(vocabulary.pruned)
+        (folder / tokenizer.FILE).write_text(vocabulary.pruned)
     elif whole.is_file():
-        shutil.copyfile(whole, made / tokenizer.FILE)
+        shutil.copyfile(whole, folder / tokenizer.FILE)
 
 
 @contextmanager
 def _whole(output: Path) -> Iterator[Path]:
     """A folder beside `output` that takes its place at the end, or goes."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    folder = Path(mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
-        yield made
-        made.chmod(0o755)
-        os.replace(made, output)
+        yield folder
+        folder.chmod(0o755)
+        os.replace(folder, output)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _version(record: Record, name: str) -> str:
     """The version that the model was measured with; that which is installed for a record that does not say."""
     versions = record.environment.get("versions")
-    found = versions.get(name) if isinstance(versions, dict) else None
-    return str(found or metadata.version(name))
+    version = versions.get(name) if isinstance(versions, dict) else None
+    return str(version or metadata.version(name))
 
 
 def _readme(record: Record, final: ModelRecord) -> str:
-    kept = interval_text(final.retention) if final.retention else "not measured"
+    retention_text = interval_text(final.retention) if final.retention else "not measured"
     name = str(record.config.get("name", record.run))
-    return README.format(name=name, run=record.run, size=final.size_bytes, score=final.score, kept=kept)
+    return README.format(name=name, run=record.run, size=final.size_bytes, score=final.score, kept=retention_text)
 
 
 def _sums(folder: Path) -> str:

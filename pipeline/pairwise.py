@@ -39,11 +39,11 @@ def pair_tests(scores: Mapping[str, Sequence[Scores]], seed: int = 0) -> list[Pa
         Psychometrika 12, 1947.
         Fisher: The Design of Experiments, 1935, section 21, the test of signs flipped.
     """
-    shapes = {name: [found.shape for found in by_seed] for name, by_seed in scores.items()}
+    shapes = {name: [values.shape for values in by_seed] for name, by_seed in scores.items()}
     if any(shape != next(iter(shapes.values())) for shape in shapes.values()):
         raise ValueError(f"scores are to be of the same seeds and examples, these are of {shapes}")
     couples = list(combinations(scores, 2))
-    found = [p_of(scores[first], scores[second], seed) for first, second in couples]
+    values = [p_of(scores[first], scores[second], seed) for first, second in couples]
     differences = [lead(scores[first], scores[second], seed) for first, second in couples]
     return [
         PairTest(
@@ -54,7 +54,7 @@ def pair_tests(scores: Mapping[str, Sequence[Scores]], seed: int = 0) -> list[Pa
             p_adjusted=adjusted,
             distinguishable=adjusted < ALPHA and not difference.low <= 0 <= difference.high,
         )
-        for (first, second), difference, p, adjusted in zip(couples, differences, found, holm(found), strict=True)
+        for (first, second), difference, p, adjusted in zip(couples, differences, values, holm(values), strict=True)
     ]
 
 
@@ -127,13 +127,15 @@ def sentences(tests: Sequence[PairTest], samples: int, *, shares: bool = True) -
 
 
 def _sentence(test: PairTest, samples: int, shares: bool) -> str:
-    found, is_equal = test.difference, shares and _is_within_a_point(test.difference)
+    difference, is_equal = test.difference, shares and _is_within_a_point(test.difference)
     on = f"on {samples:,} test examples"
     if test.distinguishable:
-        better, worse = (test.first, test.second) if found.value > 0 else (test.second, test.first)
-        text = f"{better} is better than {worse} {on} ({_told(_ahead(found), shares)}, Holm's {_p(test.p_adjusted)})"
+        better, worse = (test.first, test.second) if difference.value > 0 else (test.second, test.first)
+        text = (
+            f"{better} is better than {worse} {on} ({_told(_ahead(difference), shares)}, Holm's {_p(test.p_adjusted)})"
+        )
         return text + ("; the two are equal within 1 point all the same" if is_equal else "")
-    text = f"{test.first} and {test.second} cannot be told apart {on} ({_told(found, shares)})"
+    text = f"{test.first} and {test.second} cannot be told apart {on} ({_told(difference, shares)})"
     if is_equal:
         return f"{text}; they are equal within 1 point"
     text += "; that is not the same as being equal"
@@ -146,20 +148,24 @@ def _sentence(test: PairTest, samples: int, shares: bool) -> str:
     return text
 
 
-def _is_within_a_point(found: Estimate) -> bool:
-    return found.low > -SAME and found.high < SAME
+def _is_within_a_point(difference: Estimate) -> bool:
+    return difference.low > -SAME and difference.high < SAME
 
 
-def _ahead(found: Estimate) -> Estimate:
+def _ahead(difference: Estimate) -> Estimate:
     """The difference seen from the better one."""
-    return found if found.value > 0 else Estimate(value=-found.value, low=-found.high, high=-found.low)
+    return (
+        difference
+        if difference.value > 0
+        else Estimate(value=-difference.value, low=-difference.high, high=-difference.low)
+    )
 
 
-def _told(found: Estimate, shares: bool) -> str:
+def _told(difference: Estimate, shares: bool) -> str:
     """Difference 0.2 points [-0.9, 1.3]; of other scores than shares the difference itself."""
     if not shares:
-        return f"difference {found.value:.4g} of score [{found.low:.4g}, {found.high:.4g}]"
-    value, low, high = (round(100 * number, 1) + 0.0 for number in (found.value, found.low, found.high))
+        return f"difference {difference.value:.4g} of score [{difference.low:.4g}, {difference.high:.4g}]"
+    value, low, high = (round(100 * number, 1) + 0.0 for number in (difference.value, difference.low, difference.high))
     return f"difference {value:.1f} points [{low:.1f}, {high:.1f}]"
 
 

@@ -82,13 +82,13 @@ def choose(strategies: Sequence[StrategyRecord], least: str, retention: float) -
         least: the axis of `AXES` on which least is best, or most for retention.
         retention: of the baseline's validation score, which the value itself has to reach.
     """
-    kept = [(s, share) for s in strategies if (share := _kept(s)) is not None and not isnan(share)]
-    if not kept:
+    candidates = [(s, share) for s in strategies if (share := _kept(s)) is not None and not isnan(share)]
+    if not candidates:
         return None, "no strategy has a retention on validation"
     limit = f"at least {retention:g} on validation"
-    keeping = [(strategy, share) for strategy, share in kept if share >= retention]
+    keeping = [(strategy, share) for strategy, share in candidates if share >= retention]
     if not keeping:
-        strategy, share = max(kept, key=lambda one: one[1])
+        strategy, share = max(candidates, key=lambda one: one[1])
         return None, f"no strategy keeps {limit}; {strategy.name} comes nearest with {_below(share, retention)}"
     facts = AXES[least]
     ranked = [

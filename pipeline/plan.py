@@ -22,7 +22,7 @@ from pipeline.store import Store
 
 def as_json(built: Built, store: Store) -> dict[str, Any]:
     """The resolved chain with all settings and what is stored of it, the data, the starting model, the warnings."""
-    found: dict[str, Any] = {
+    plan: dict[str, Any] = {
         "name": built.config.name,
         "seed": built.config.seed,
         "data": {name: len(split) for name, split in built.task.splits.items()},
@@ -37,11 +37,11 @@ def as_json(built: Built, store: Store) -> dict[str, Any]:
     }
     if isinstance(built.model, TorchModel):
         module = built.model.module
-        found["model"] = {"params": torch_params(module), "macs": torch_macs(module, built.model.example)}
+        plan["model"] = {"params": torch_params(module), "macs": torch_macs(module, built.model.example)}
     elif isinstance(built.model, OnnxModel):
-        found["model"] = {"params": onnx_params(built.model), "macs": onnx_macs(built.model)}
-    found["model"] = {"form": built.model.form, **found.get("model", {})}
-    return found
+        plan["model"] = {"params": onnx_params(built.model), "macs": onnx_macs(built.model)}
+    plan["model"] = {"form": built.model.form, **plan.get("model", {})}
+    return plan
 
 
 def states(built: Built, store: Store) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def states(built: Built, store: Store) -> list[dict[str, Any]]:
 
 
 def _states(built: Built, store: Store, keys: Keys, start: Parts) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    stage_states: list[dict[str, Any]] = []
     model: Parts | None = start
     baseline: Parts | None = None
     uses = [entry.use for entry in (*built.config.baseline, *built.config.stages)]
@@ -62,39 +62,39 @@ def _states(built: Built, store: Store, keys: Keys, start: Parts) -> list[dict[s
         if i == len(built.baseline):
             baseline = model
         if model is None:
-            found.append({"state": "would run", "why": ["its input would be made anew"]})
+            stage_states.append({"state": "would run", "why": ["its input would be made anew"]})
             continue
         parts = keys.stage(stage, use, model, baseline)
         entry = store.peek(key.digest(parts))
         if entry is None:
             near = store.nearest(parts)
             why = key.changed(near.parts, parts) if near else ["there is no result of this stage yet"]
-            found.append({"state": "would run", "why": why or ["its stored result is damaged"]})
+            stage_states.append({"state": "would run", "why": why or ["its stored result is damaged"]})
             model = None
         else:
-            made = json.loads((entry.path / RESULT).read_text())["digest"]
-            model = keys.model(made, entry.path / "model") if made else model
-            found.append({"state": "cached", "why": []})
-    return found
+            model_digest = json.loads((entry.path / RESULT).read_text())["digest"]
+            model = keys.model(model_digest, entry.path / "model") if model_digest else model
+            stage_states.append({"state": "cached", "why": []})
+    return stage_states
 
 
 def show(built: Built, store: Store, console: Console, *, explain: bool = False) -> None:
     """Print it; with `explain` also why a stage would run."""
-    found = as_json(built, store)
-    splits = ", ".join(f"{size:,} {name}" for name, size in found["data"].items())
-    console.print(f"[bold]{found['name']}[/]: {splits} examples, seed {found['seed']}", highlight=False)
-    if "params" in found["model"]:
-        console.print("model: {params:,} parameters, {macs:,} MACs".format(**found["model"]), highlight=False)
+    plan = as_json(built, store)
+    splits = ", ".join(f"{size:,} {name}" for name, size in plan["data"].items())
+    console.print(f"[bold]{plan['name']}[/]: {splits} examples, seed {plan['seed']}", highlight=False)
+    if "params" in plan["model"]:
+        console.print("model: {params:,} parameters, {macs:,} MACs".format(**plan["model"]), highlight=False)
     table = Table("stage", "state", "settings")
-    for entry in found["chain"]:
+    for entry in plan["chain"]:
         settings = "\n".join(f"{name}: {value}" for name, value in entry["settings"].items() if value is not None)
         state = "\n".join([entry["state"], *(f"- {why}" for why in entry["why"] if explain)])
         table.add_row(entry["place"], state, settings, end_section=True)
     console.print(table, highlight=False)
     if has_limits(built.config.budget):
-        told = json.dumps(found["budget"]).replace('"', "")
-        console.print(f"budget: {told}", highlight=False)
-    for note in found["notes"]:
+        budget_text = json.dumps(plan["budget"]).replace('"', "")
+        console.print(f"budget: {budget_text}", highlight=False)
+    for note in plan["notes"]:
         console.print(f"note: {note}", highlight=False, markup=False)
-    for warning in found["warnings"]:
+    for warning in plan["warnings"]:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)

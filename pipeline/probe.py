@@ -41,19 +41,19 @@ def probe(task: Task) -> dict[str, Sighting]:
     Raises:
         ConfigError: a split is empty, an input is not finite, or test examples occur in another split.
     """
-    seen = {name: see(name, split) for name, split in task.splits.items()}
-    test = {digest: i for i, digest in enumerate(seen["test"].hashes)}
+    sightings = {name: see(name, split) for name, split in task.splits.items()}
+    test = {digest: i for i, digest in enumerate(sightings["test"].hashes)}
     for name in ("train", "calibration", "validation"):
-        shared = [(test[digest], i) for i, digest in enumerate(seen[name].hashes) if digest in test]
+        shared = [(test[digest], i) for i, digest in enumerate(sightings[name].hashes) if digest in test]
         if shared:
             pairs = ", ".join(f"{a} = {name} {b}" for a, b in shared[:3])
             raise ConfigError(
-                f"{len(shared)} of {len(seen[name].hashes)} {name} examples are also in test (test {pairs})",
+                f"{len(shared)} of {len(sightings[name].hashes)} {name} examples are also in test (test {pairs})",
                 where="task",
                 expected="no example of test in another split",
                 fix=f"Leave them out of {name}, by Split.select, or `overlap: drop` of the task huggingface",
             )
-    return seen
+    return sightings
 
 
 def see(name: str, split: Split) -> Sighting:
@@ -95,7 +95,7 @@ def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> list[str]:
         ConfigError: one of them raises, or gives another shape than it should, or the loss is not finite; batches are
             of other lengths, on an axis that the task's `axes` do not name.
     """
-    known, highest = 0, -1
+    class_count, highest = 0, -1
     for name, split in task.splits.items():
         check_lengths(task, split, model, seen[name].ends, f"task, {name} examples {list(seen[name].ends)}")
         positions = seen[name].extremes if split.collate else sorted({*seen[name].extremes, *seen[name].ends})
@@ -105,9 +105,9 @@ def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> list[str]:
             batch, targets = (split.collate or default_collate)(rows)
             inputs = as_inputs(batch)
             outputs = model.predict(inputs)
-            known = classes(task, scored(outputs, task.output))
+            class_count = classes(task, scored(outputs, task.output))
             labels = [label for _, target in rows if (label := _label(target)) is not None]
-            check_range(task, known, labels)
+            check_range(task, class_count, labels)
             highest = max([highest, *labels])
             _check_repeats(outputs, model.predict(inputs), where)
             _check_loss(task.loss(outputs, targets), where)
@@ -116,7 +116,7 @@ def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> list[str]:
             _check_labels(task, predictions)
             _check_scores(task.score(predictions, targets), len(rows), where)
             _try_metrics(task, predictions, targets, where)
-    return [*_chosen_silently(task, outputs), *never_occurring(task, known, highest)]
+    return [*_chosen_silently(task, outputs), *never_occurring(task, class_count, highest)]
 
 
 def _chosen_silently(task: Task, outputs: Outputs) -> list[str]:

@@ -142,8 +142,8 @@ class Processes:
             gone = [(rank, child.poll()) for rank, child in enumerate(self.children, 1)]
             for rank in range(1, self.world.size):  # first what they say: the others end because one did
                 if self.store and self.store.check([f"failed/{rank}"]):
-                    said = self.store.get(f"failed/{rank}").decode()
-                    return f"rank {rank} of {self.world.size} processes failed: {said}"
+                    message = self.store.get(f"failed/{rank}").decode()
+                    return f"rank {rank} of {self.world.size} processes failed: {message}"
             for rank, code in gone:
                 if code:
                     return f"a process of the training was lost: rank {rank} of {self.world.size} {_ending(code)}"
@@ -237,8 +237,8 @@ def check_division(size: int, device: torch.device, stages: tuple[tuple[str, Sta
 
 def threads(size: int) -> int:
     """Threads for each of `size` processes on this machine: what the user has set, or an equal share."""
-    given = torch.get_num_threads()
-    return given if os.environ.get("OMP_NUM_THREADS") else max(given // size, 1)
+    thread_count = torch.get_num_threads()
+    return thread_count if os.environ.get("OMP_NUM_THREADS") else max(thread_count // size, 1)
 
 
 def _started(size: int) -> Processes:
@@ -268,9 +268,9 @@ def _ranked(size: int) -> Iterator[None]:
     Only while all train: what is measured beside it must not depend on the number of processes.
     """
     before, share = torch.get_num_threads(), threads(size)
-    ours = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
-    ours["OMP_NUM_THREADS"] = str(share)
-    new = {name: value for name, value in ours.items() if name not in os.environ}
+    variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    variables["OMP_NUM_THREADS"] = str(share)
+    new = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(new)
     torch.set_num_threads(share)
     try:

@@ -20,9 +20,9 @@ def check_tokenizer(tokenizer: Any) -> str:
     """
     text = canonical(tokenizer)
     if text is None:
-        found = "no tokenizer" if tokenizer is None else f"a {type(tokenizer).__name__}, which is no fast tokenizer"
+        problem = "no tokenizer" if tokenizer is None else f"a {type(tokenizer).__name__}, which is no fast tokenizer"
         fix = "Give the Task its `tokenizer`, the one that made the inputs"
-        raise ConfigError(f"the task has {found}", expected=SUPPORTED, fix=fix)
+        raise ConfigError(f"the task has {problem}", expected=SUPPORTED, fix=fix)
     whole = json.loads(text)
     model = whole["model"]
     if model["type"] not in (*WORDS, *SUBWORDS):
@@ -41,15 +41,15 @@ def _check_subwords(tokenizer: Mapping[str, Any]) -> None:
     """Raise ConfigError where the text that a tokenizer of subwords was given cannot be told from its pieces."""
     model = tokenizer["model"]
     if model.get("dropout"):
-        found = f"the tokenizer drops merges by chance, `dropout` is {model['dropout']}"
-        raise ConfigError(found, expected="one that always cuts a text in the same way", fix="Set it to null")
+        problem = f"the tokenizer drops merges by chance, `dropout` is {model['dropout']}"
+        raise ConfigError(problem, expected="one that always cuts a text in the same way", fix="Set it to null")
     if named := [key for key in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]:
-        found = f"the tokenizer's pieces have a `{named[0]}`"
-        raise ConfigError(found, expected="byte-level ones, or a mark for spaces", fix="Leave prune.vocabulary out")
+        problem = f"the tokenizer's pieces have a `{named[0]}`"
+        raise ConfigError(problem, expected="byte-level ones, or a mark for spaces", fix="Leave prune.vocabulary out")
     splitter(tokenizer["pre_tokenizer"])
     pieces = pieces_of(tokenizer).values()
     if model.get("byte_fallback") and len({piece for piece in pieces if BYTE.fullmatch(piece)}) < 256:
         raise ConfigError("the tokenizer falls back on bytes and lacks some", expected="all of <0x00> to <0xFF>")
     if unknown_in(tokenizer) is None and not byte_level(tokenizer) and not model.get("byte_fallback"):
-        found = f"the {model['type']} tokenizer leaves out what it does not know"
-        raise ConfigError(found, expected="a token for unknown words, or bytes")
+        problem = f"the {model['type']} tokenizer leaves out what it does not know"
+        raise ConfigError(problem, expected="a token for unknown words, or bytes")

@@ -12,8 +12,8 @@ def report(run: Runs) -> int:
     """Build report.html, summary.md and junit.xml again, from the folder alone; print where they are."""
     from pipeline.report.files import Write, files_of, write_whole
 
-    found: list[tuple[Path, dict[str, Write]]] = [(folder, files_of(folder)) for folder in run]
-    for folder, files in found:
+    report_files: list[tuple[Path, dict[str, Write]]] = [(folder, files_of(folder)) for folder in run]
+    for folder, files in report_files:
         for name, write in files.items():
             write_whole(folder / name, write)
             print(folder / name)  # noqa: T201

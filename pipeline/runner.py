@@ -92,8 +92,10 @@ def run(
     """
     source, origin = None, None
     if not isinstance(config, PipelineConfig):
-        given = Path(config)
-        origin = Origin(file=str(given), folder=str(given.resolve().parent), overrides=[*overrides], strategy=strategy)
+        config_path = Path(config)
+        origin = Origin(
+            file=str(config_path), folder=str(config_path.resolve().parent), overrides=[*overrides], strategy=strategy
+        )
         config, source = load_config(Path(config), overrides, strategy)
     size = how_many(how.get("processes"))
     set_seed(config.seed)  # the task may draw a split and the model its first weights
@@ -118,9 +120,9 @@ def resume(folder: str | Path, **how: Unpack[How]) -> Record:
     set_seed(config.seed)
     built = build(config, allow_unsafe_load=how.get("allow_unsafe_load", False))
     _check(built, size)
-    left = journal.unfinished(events)
-    if left:
-        LOG.warning("%s was killed in %s; if memory ran out, lower its batch_size", earlier.run, left)
+    unfinished_place = journal.unfinished(events)
+    if unfinished_place:
+        LOG.warning("%s was killed in %s; if memory ran out, lower its batch_size", earlier.run, unfinished_place)
     times = {(event["place"], event["key"]): event["finished"] for event in events if event["event"] == "measured"}
     anew: dict[str, Any] = {"baseline": None, "stages": [], "gates": [], "verdict": None, "failure": None}
     anew |= {"notes": [], "interface": None, "flipped": None, "test_uses": None}
@@ -220,8 +222,8 @@ def _go(
         require = how.get("require_tracking", False)
         tracking = stack.enter_context(open_tracking(record, runs, require)) if how.get("track", True) else None
         store = Store(runs / "store", how.get("lock_timeout"), interrupts.check)
-        told = {**_told(built, record), "allow_unsafe_load": how.get("allow_unsafe_load", False)}
-        group = stack.enter_context(gathered(size, told, interrupts.check))
+        run_description = {**_told(built, record), "allow_unsafe_load": how.get("allow_unsafe_load", False)}
+        group = stack.enter_context(gathered(size, run_description, interrupts.check))
         maker = Maker(built, store, log, console, interrupts, processes=group)
         stack.enter_context(_naming(folder))
         return Run(built, record, maker, tracking, earlier or {}).forwards(benchmarks=how.get("benchmarks", True))

@@ -79,7 +79,7 @@ class Seq2SeqOnnx:
 
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
-            made = ORTModelForSeq2SeqLM.from_pretrained(
+            model = ORTModelForSeq2SeqLM.from_pretrained(
                 self.path,
                 local_files_only=True,
                 use_merged=False,
@@ -87,9 +87,9 @@ class Seq2SeqOnnx:
                 session_options=options,
                 providers=["CPUExecutionProvider"],
             )
-        if list(made.providers) != ["CPUExecutionProvider"]:
-            raise ShrinkError(f"ONNX Runtime fell back to {made.providers}", where=str(self.path))
-        return made
+        if list(model.providers) != ["CPUExecutionProvider"]:
+            raise ShrinkError(f"ONNX Runtime fell back to {model.providers}", where=str(self.path))
+        return model
 
     def predict(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """`sequences` (N, T): generated token ids without the start token, padded after their end; T is the longest's.
@@ -102,16 +102,16 @@ class Seq2SeqOnnx:
     def logits(self, inputs: dict[str, Tensor]) -> Tensor:
         """Of each token (N, T, words), where the decoder is given `decoder_input_ids` (N, T): by the first decoder."""
         with hush(), torch.no_grad():
-            given = {**self.feed(inputs), "decoder_input_ids": inputs["decoder_input_ids"].cpu()}
-            found: Tensor = self.generator(**given, use_cache=False).logits
-        return found
+            arguments = {**self.feed(inputs), "decoder_input_ids": inputs["decoder_input_ids"].cpu()}
+            logits: Tensor = self.generator(**arguments, use_cache=False).logits
+        return logits
 
     def feed(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the encoder takes for a batch of the task's inputs; where there is no mask, all is seen."""
-        found = {name: value.cpu() for name, value in inputs.items() if not name.startswith(OF_DECODER)}
-        if "input_ids" not in found:
+        encoder_inputs = {name: value.cpu() for name, value in inputs.items() if not name.startswith(OF_DECODER)}
+        if "input_ids" not in encoder_inputs:
             raise ConfigError("input `input_ids` is missing", where=str(self.path), expected="`input_ids` (N, S)")
-        return {"attention_mask": torch.ones_like(found["input_ids"]), **found}
+        return {"attention_mask": torch.ones_like(encoder_inputs["input_ids"]), **encoder_inputs}
 
     def step_inputs(self, past: int) -> dict[str, dict[str, Tensor]]:
         """What each graph is fed for the first of the examples and one token, by the graph's name.
@@ -123,14 +123,14 @@ class Seq2SeqOnnx:
         hidden = _run(generator.encoder.session, one)["last_hidden_state"]
         start = torch.tensor([[int(self.settings["decoder_start_token_id"])]])
         first = {"input_ids": start, "encoder_hidden_states": hidden, "encoder_attention_mask": one["attention_mask"]}
-        seen = _run(generator.decoder.session, first)
+        decoder_outputs = _run(generator.decoder.session, first)
         further = dict(first)
-        for name, value in seen.items():
+        for name, value in decoder_outputs.items():
             if name.startswith("present."):  # of the encoder's tokens they are whole, of the decoder's there is one
                 times = past if ".decoder." in name else 1
                 further[name.replace("present.", "past_key_values.", 1)] = value.repeat(1, 1, times, 1)
-        wanted = {node.name for node in generator.decoder_with_past.session.get_inputs()}
-        return {ENCODER: one, DECODER: first, WITH_PAST: {n: v for n, v in further.items() if n in wanted}}
+        input_names = {node.name for node in generator.decoder_with_past.session.get_inputs()}
+        return {ENCODER: one, DECODER: first, WITH_PAST: {n: v for n, v in further.items() if n in input_names}}
 
     def save(self, directory: Path) -> None:
         """Copy the files, and write the example and model.json."""
@@ -156,7 +156,7 @@ def hush() -> AbstractContextManager[None]:
 
 
 def _run(session: onnxruntime.InferenceSession, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    wanted = {node.name for node in session.get_inputs()}
-    feed = {name: value.numpy() for name, value in inputs.items() if name in wanted}
+    input_names = {node.name for node in session.get_inputs()}
+    feed = {name: value.numpy() for name, value in inputs.items() if name in input_names}
     names = [node.name for node in session.get_outputs()]
     return {name: torch.from_numpy(value) for name, value in zip(names, session.run(names, feed), strict=True)}

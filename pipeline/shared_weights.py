@@ -35,9 +35,9 @@ def save_together(graphs: Mapping[str, onnx.ModelProto], folder: Path) -> list[P
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights, paths = _Weights(), [folder / f"{name}.onnx" for name in graphs]
-    made = [_outside(proto, weights) for proto in graphs.values()]
+    protos = [_outside(proto, weights) for proto in graphs.values()]
     (folder / DATA).write_bytes(bytes(weights.content))
-    for path, proto in zip(paths, made, strict=True):
+    for path, proto in zip(paths, protos, strict=True):
         path.write_bytes(proto.SerializeToString(deterministic=True))
         with blame(StageError, str(path)):
             onnx.checker.check_model(path)
@@ -60,14 +60,14 @@ def digest_of(path: Path) -> str:
 
 def stored(paths: list[Path]) -> list[tuple[Path, onnx.TensorProto]]:
     """Every initializer of the graphs as it lies on disk: one that several of them read is there once."""
-    found, seen = [], set[tuple[str, ...]]()
+    tensors, seen = [], set[tuple[str, ...]]()
     for path in paths:
         for tensor in onnx.load(path, load_external_data=False).graph.initializer:
             place = tuple(sorted(f"{entry.key}={entry.value}" for entry in tensor.external_data))
             if not place or place not in seen:
-                found.append((path, tensor))
+                tensors.append((path, tensor))
             seen.add(place)
-    return found
+    return tensors
 
 
 def load_whole(path: Path) -> onnx.ModelProto:
@@ -110,8 +110,8 @@ class _Weights:
 
     def put(self, array: NDArray[np.generic]) -> tuple[int, int]:
         """Offset and length of an array, which is added if it is not there."""
-        if (known := self.find(array)) is not None:
-            return known
+        if (existing_place := self.find(array)) is not None:
+            return existing_place
         self.content += bytes(-len(self.content) % ALIGNMENT)
         place = len(self.content), array.nbytes
         self.content += array.tobytes()
@@ -125,10 +125,10 @@ def _key(array: NDArray[np.generic]) -> tuple[str, tuple[int, ...], bytes]:
 
 def _outside(proto: onnx.ModelProto, weights: _Weights) -> onnx.ModelProto:
     """A copy whose larger weights are in the data file."""
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
     turned: list[onnx.NodeProto] = []
-    for tensor in made.graph.initializer:
+    for tensor in model.graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)
         # Shapes stay in the graph too, for the runtime has to know them when it loads.
         if array.nbytes < LEAST_BYTES or tensor.data_type in WHOLE_NUMBERS:
@@ -139,10 +139,10 @@ def _outside(proto: onnx.ModelProto, weights: _Weights) -> onnx.ModelProto:
             turned.append(onnx.helper.make_node("Transpose", [name], [tensor.name], name, perm=[1, 0]))
             tensor.name, array = name, upright
         _point(tensor, array, *weights.put(array))
-    nodes = [*turned, *made.graph.node]
-    del made.graph.node[:]
-    made.graph.node.extend(nodes)
-    return made
+    nodes = [*turned, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
 
 
 def _point(tensor: onnx.TensorProto, array: NDArray[np.generic], offset: int, length: int) -> None:

@@ -160,27 +160,29 @@ def stages_in(module: Any) -> list[type[Stage]]:
 
 def stage_class(module: Any) -> type[Stage]:
     """The one Stage that a module defines. Raises ConfigError when it defines none or several."""
-    found = stages_in(module)
-    if len(found) != 1:
-        names = ", ".join(c.__name__ for c in found) or "none"
-        raise ConfigError(f"the module defines {len(found)} stages ({names})", expected="exactly one subclass of Stage")
-    return found[0]
+    classes = stages_in(module)
+    if len(classes) != 1:
+        names = ", ".join(c.__name__ for c in classes) or "none"
+        raise ConfigError(
+            f"the module defines {len(classes)} stages ({names})", expected="exactly one subclass of Stage"
+        )
+    return classes[0]
 
 
 def forms(stage: type[Stage]) -> tuple[frozenset[type], type | None]:
     """What `stage.run` takes, and what it gives; None where it gives the form that it got."""
     hints = get_type_hints(stage.run)
     name = next(iter(list(inspect.signature(stage.run).parameters)[1:]), "")
-    taken, given = hints.get(name, Any), hints.get("return", Any)
-    takes = frozenset(_members(taken))
-    gives = _members(given)
+    model_hint, return_hint = hints.get(name, Any), hints.get("return", Any)
+    takes = frozenset(_members(model_hint))
+    gives = _members(return_hint)
     known = takes and gives and takes | set(gives) <= set(FORMS)
-    if not known or (len(gives) > 1 and taken != given):
+    if not known or (len(gives) > 1 and model_hint != return_hint):
         raise ConfigError(
-            f"`{stage.__name__}.run` is annotated ({taken}) -> {given}",
+            f"`{stage.__name__}.run` is annotated ({model_hint}) -> {return_hint}",
             expected="(model: TorchModel | OnnxModel, ctx: Context) -> TorchModel or OnnxModel, AnyForm for all",
         )
-    if isinstance(given, TypeVar) or len(gives) > 1:
+    if isinstance(return_hint, TypeVar) or len(gives) > 1:
         return takes, None
     return takes, gives[0]
 

@@ -39,23 +39,27 @@ def unwrapped(state: Any, module: nn.Module | None = None, said: list[str] | Non
         state = state if _is_flat(state) else _inner(state, said)
     if not _is_flat(state):
         raise ConfigError(f"it holds no state dict within {DEEPEST} wrappings", expected=EXPECTED)
-    known = set(module.state_dict()) if module else set[str]()
-    names = {name: name.replace(COMPILED, "") if not any(COMPILED in key for key in known) else name for name in state}
-    if COUNTS in names and COUNTS not in known:
+    module_keys = set(module.state_dict()) if module else set[str]()
+    names = {
+        name: name.replace(COMPILED, "") if not any(COMPILED in key for key in module_keys) else name for name in state
+    }
+    if COUNTS in names and COUNTS not in module_keys:
         del names[COUNTS]
-    while prefix := _prefix(list(names.values()), known):
+    while prefix := _prefix(list(names.values()), module_keys):
         names = {name: short.removeprefix(prefix) for name, short in names.items()}
     if all(name == short for name, short in names.items()) and len(names) == len(state):
         return state  # type: ignore[no-any-return]  # with the versions that torch keeps beside it
     return {short: state[name] for name, short in names.items()}
 
 
-def _prefix(names: list[str], known: set[str]) -> str:
+def _prefix(names: list[str], module_keys: set[str]) -> str:
     """One that all names have and that the module's do not; empty where there is none."""
     for prefix in PREFIXES:
         if names and all(name.startswith(prefix) for name in names):
-            shorter = sum(name.removeprefix(prefix) in known for name in names)
-            if shorter > sum(name in known for name in names) or not any(key.startswith(prefix) for key in known):
+            shorter = sum(name.removeprefix(prefix) in module_keys for name in names)
+            if shorter > sum(name in module_keys for name in names) or not any(
+                key.startswith(prefix) for key in module_keys
+            ):
                 return prefix
     return ""
 
@@ -66,22 +70,22 @@ def _is_flat(state: Any) -> bool:
     return bool(state) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
 
 
-def _inner(state: Any, said: list[str] | None) -> Any:
+def _inner(state: Any, notes: list[str] | None) -> Any:
     """What is one wrapping further in."""
     if isinstance(state, nn.Module):
         return state.state_dict()
     if not isinstance(state, Mapping):
         raise ConfigError(f"it holds a {type(state).__name__}", expected=EXPECTED)
-    found = [key for key in WRAPPINGS if isinstance(state.get(key), Mapping | nn.Module) and state[key] != {}]
-    if not found:
+    wrapper_keys = [key for key in WRAPPINGS if isinstance(state.get(key), Mapping | nn.Module) and state[key] != {}]
+    if not wrapper_keys:
         tensors = {key: value for key, value in state.items() if isinstance(value, Tensor) and isinstance(key, str)}
         keys = ", ".join(f"`{key}`" for key in list(state)[:12]) or "nothing"
         if tensors and not any(isinstance(value, Mapping) for value in state.values()):
             return tensors  # a state dict with a module's extra state beside it
         raise ConfigError(f"it holds {keys}", expected=f"{EXPECTED}, or one under {', '.join(WRAPPINGS[:5])}")
-    if len(found) > 1 and said is not None:
-        said.append(Note(f"taken from `{found[0]}`; there is `{'`, `'.join(found[1:])}` too"))
-    return state[found[0]]
+    if len(wrapper_keys) > 1 and notes is not None:
+        notes.append(Note(f"taken from `{wrapper_keys[0]}`; there is `{'`, `'.join(wrapper_keys[1:])}` too"))
+    return state[wrapper_keys[0]]
 
 
 class Mismatch(NamedTuple):
@@ -110,8 +114,8 @@ def fill(module: nn.Module, state: dict[str, Any], said: list[str]) -> None:
     other = [line for line in other if line]
     missing, unexpected = [name for name in own if name not in state], [name for name in state if name not in own]
     if not other:
-        found = module.load_state_dict(state, strict=False)  # knows what torch's own modules were called before
-        missing, unexpected = list(found.missing_keys), list(found.unexpected_keys)
+        mismatch = module.load_state_dict(state, strict=False)  # knows what torch's own modules were called before
+        missing, unexpected = list(mismatch.missing_keys), list(mismatch.unexpected_keys)
     missing = [name for name in missing if not _is_tied(name, own, state)]
     if missing or unexpected or other:
         prefix = _one_sided(list(state), list(own))
@@ -168,6 +172,6 @@ def _pairs(missing: list[str], unexpected: list[str]) -> dict[str, str]:
 
 def few(names: list[str], near: Mapping[str, str] | None = None) -> str:
     """The first few, and how many more there are."""
-    told = [name + (f" ({near[name].removeprefix('; ')})" if near and name in near else "") for name in names[:SHOWN]]
+    texts = [name + (f" ({near[name].removeprefix('; ')})" if near and name in near else "") for name in names[:SHOWN]]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(told) + more
+    return ", ".join(texts) + more

@@ -131,8 +131,8 @@ class Store:
 
     def entries(self) -> list[Entry]:
         """All entries, not verified, the latest used first."""
-        found = [Entry(path, _parts(path)) for path in (self.root / "entries").glob("[!.]*")]
-        return sorted(found, key=Entry.used, reverse=True)
+        entries = [Entry(path, _parts(path)) for path in (self.root / "entries").glob("[!.]*")]
+        return sorted(entries, key=Entry.used, reverse=True)
 
     def nearest(self, parts: Parts) -> Entry | None:
         """The entry of the same stage that shares the most parts."""
@@ -150,7 +150,7 @@ class Store:
             self.done(entry.key)
 
     def _wait(self, file: TextIO, what: str) -> None:
-        began, said = time.monotonic(), False
+        began, was_logged = time.monotonic(), False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,9 +158,9 @@ class Store:
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read() or "another process"
-            if not said:
+            if not was_logged:
                 LOG.info("%s: waiting for %s, which makes the same result", what, holder)
-                said = True
+                was_logged = True
             if self.lock_timeout is not None and time.monotonic() - began >= self.lock_timeout:
                 raise LockTimeoutError(
                     f"{holder} still makes the same result after {self.lock_timeout:g} s",
@@ -175,13 +175,13 @@ def verify(entry: Path) -> list[str]:
     """What is wrong with an entry's files: changed, missing or unexpected ones."""
     try:
         expected: dict[str, Any] = json.loads((entry / MANIFEST).read_text())
-        found = {str(file.relative_to(entry)): _digest(file) for file in files(entry) if file != entry / MANIFEST}
+        digests = {str(file.relative_to(entry)): _digest(file) for file in files(entry) if file != entry / MANIFEST}
     except (OSError, ValueError) as error:
         return [f"{MANIFEST}: {error}"]
     if not isinstance(expected, dict):
         return [f"{MANIFEST} is not a mapping"]
-    names = sorted(found.keys() | expected.keys())
-    return [f"{name} is not what was written" for name in names if found.get(name) != expected.get(name)]
+    names = sorted(digests.keys() | expected.keys())
+    return [f"{name} is not what was written" for name in names if digests.get(name) != expected.get(name)]
 
 
 def files(folder: Path) -> list[Path]:

@@ -53,8 +53,8 @@ def verify(runs: Runs = Path("runs")) -> int:
 
     store = Store(runs / "store")
     problems = damaged(store)
-    for key, found in problems.items():
-        print(f"{key}: {'; '.join(found)}")  # noqa: T201
+    for key, entry_problems in problems.items():
+        print(f"{key}: {'; '.join(entry_problems)}")  # noqa: T201
     print(f"{len(store.entries())} results, {len(problems)} damaged")  # noqa: T201
     return 1 if problems else 0
 
@@ -78,11 +78,13 @@ def gc(
     if older_than is None and keep is None and not unreachable:
         raise ConfigError("no rule is given", where="store gc", expected="--older-than, --keep or --unreachable")
     try:
-        kept = None if keep is None else int(TypeAdapter(ByteSize).validate_python(keep))
+        keep_bytes = None if keep is None else int(TypeAdapter(ByteSize).validate_python(keep))
     except ValidationError:
         raise ConfigError(f"--keep is {keep}", where="store gc", expected="a size such as '10 GB'") from None
     store = Store(runs / "store")
-    chosen = housekeeping.garbage(store, runs, older_than_days=older_than, keep_bytes=kept, unreachable=unreachable)
+    chosen = housekeeping.garbage(
+        store, runs, older_than_days=older_than, keep_bytes=keep_bytes, unreachable=unreachable
+    )
     for entry in chosen:
         print(f"{entry.key[:12]} {entry.parts['stage']} {bytes_text(entry.size_bytes())}")  # noqa: T201
     total = bytes_text(sum(entry.size_bytes() for entry in chosen))

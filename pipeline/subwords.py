@@ -60,7 +60,7 @@ class Subwords:
         if self.bytes:
             text = bytes(ALPHABET[character] for character in text).decode(errors="ignore")
         elif self.falls_back:
-            text = BYTES.sub(lambda found: bytes.fromhex(BYTE.sub(r"\1", found[0])).decode(errors="ignore"), text)
+            text = BYTES.sub(lambda match: bytes.fromhex(BYTE.sub(r"\1", match[0])).decode(errors="ignore"), text)
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
 
@@ -83,15 +83,15 @@ def splitter(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
         spaces = before and last["add_prefix_space"]  # one would be put before each part
         if not removes and not spaces:
             return {"type": "Sequence", "pretokenizers": [*before, {**last, "add_prefix_space": False}]}
-    told = ", ".join([*kinds, last["type"]])
+    kinds_text = ", ".join([*kinds, last["type"]])
     fix = "Leave prune.vocabulary out; other stages work with any tokenizer"
-    raise ConfigError(f"the tokenizer cuts texts by {told}", expected=SPLITTERS, fix=fix)
+    raise ConfigError(f"the tokenizer cuts texts by {kinds_text}", expected=SPLITTERS, fix=fix)
 
 
 def byte_level(tokenizer: Mapping[str, Any]) -> bool:
     """Whether its pieces are written in the alphabet of bytes."""
-    found = tokenizer["pre_tokenizer"] or {"type": None}
-    steps = found["pretokenizers"] if found["type"] == "Sequence" else [found]
+    pre_tokenizer = tokenizer["pre_tokenizer"] or {"type": None}
+    steps = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
     return any(step["type"] == "ByteLevel" for step in steps)
 
 
@@ -106,12 +106,12 @@ def parts_of(tokenizer: Mapping[str, Any]) -> dict[int, set[int]]:
 
 def with_parts(ids: Iterable[int], parts: Mapping[int, set[int]]) -> set[int]:
     """The tokens and all that they are built of, so that every merge towards them is kept."""
-    found, left = set[int](), list(ids)
-    while left:
-        if (i := left.pop()) not in found:
-            found.add(i)
-            left += parts.get(i, ())
-    return found
+    tokens, stack = set[int](), list(ids)
+    while stack:
+        if (i := stack.pop()) not in tokens:
+            tokens.add(i)
+            stack += parts.get(i, ())
+    return tokens
 
 
 def always_there(tokenizer: Mapping[str, Any]) -> set[int]:
@@ -120,12 +120,12 @@ def always_there(tokenizer: Mapping[str, Any]) -> set[int]:
     The score of what is unknown is a little below the lowest of a unigram vocabulary, so that this piece stays.
     """
     model, pieces = tokenizer["model"], pieces_of(tokenizer)
-    found = set[int]()
+    ids = set[int]()
     if model["type"] == "Unigram":
         scores = [score for _, score in model["vocab"]]
-        found.add(scores.index(min(scores)))
+        ids.add(scores.index(min(scores)))
     if byte_level(tokenizer):
-        found |= {i for i, piece in pieces.items() if piece in ALPHABET}
+        ids |= {i for i, piece in pieces.items() if piece in ALPHABET}
     if model.get("byte_fallback"):
-        found |= {i for i, piece in pieces.items() if BYTE.fullmatch(piece)}
-    return found
+        ids |= {i for i, piece in pieces.items() if BYTE.fullmatch(piece)}
+    return ids

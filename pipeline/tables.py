@@ -22,7 +22,7 @@ def parts(path: str, needed: Iterable[str] = ("train",)) -> dict[str, "Dataset"]
     from datasets import exceptions, load_dataset
 
     try:
-        found: Any = load_dataset(path)
+        dataset: Any = load_dataset(path)
     except (OSError, exceptions.DatasetsError) as error:
         raise ConfigError(
             f"`path` is {path}, and there is nothing to read: {str(error).splitlines()[0]}",
@@ -30,8 +30,8 @@ def parts(path: str, needed: Iterable[str] = ("train",)) -> dict[str, "Dataset"]
             expected="a name on the Hugging Face hub that can be reached, or a folder of parquet files",
             fix="Give a folder with --set task.path=FOLDER",
         ) from None
-    _require(f"{path} has the parts", list(found), needed)
-    return dict(found)
+    _require(f"{path} has the parts", list(dataset), needed)
+    return dict(dataset)
 
 
 def rows(part: "Dataset", columns: Iterable[str], path: str, limit: int | None = None) -> "Dataset":
@@ -40,6 +40,6 @@ def rows(part: "Dataset", columns: Iterable[str], path: str, limit: int | None =
     return part.select(range(min(len(part), limit or len(part))))
 
 
-def _require(told: str, there: list[str], needed: Iterable[str]) -> None:
+def _require(prefix: str, there: list[str], needed: Iterable[str]) -> None:
     if missing := sorted(set(needed) - set(there)):
-        raise ConfigError(f"{told} {', '.join(there)}", where="task", expected=f"also {' and '.join(missing)}")
+        raise ConfigError(f"{prefix} {', '.join(there)}", where="task", expected=f"also {' and '.join(missing)}")

@@ -200,9 +200,9 @@ class Task:
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
-            if not isinstance(given := getattr(self, name), Split):
-                found = f"`{name}` is a {type(given).__name__}"
-                raise ConfigError(found, where="task", expected="a pipeline.task.Split", fix="Write Split(dataset)")
+            if not isinstance(split := getattr(self, name), Split):
+                problem = f"`{name}` is a {type(split).__name__}"
+                raise ConfigError(problem, where="task", expected="a pipeline.task.Split", fix="Write Split(dataset)")
         for name in {name for by_axis in self.axes.values() for name in by_axis.values()}:
             if not name.isidentifier() or name == "batch":
                 expected = "a word of letters, digits and _, and not `batch`, which is the first axis"

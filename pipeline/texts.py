@@ -34,9 +34,9 @@ def texts_in(inputs: Mapping[str, Tensor], axes: Mapping[str, Mapping[int, str]]
         ConfigError: there are no ids, or there are inputs that cannot follow them, such as a decoder's.
     """
     if decoder := [name for name in inputs if name.startswith("decoder_")]:
-        found = f"the model takes `{decoder[0]}`"
+        problem = f"the model takes `{decoder[0]}`"
         expected = "a model that reads texts and writes none: the task's targets have the ids of all tokens"
-        raise ConfigError(found, expected=expected, fix="Leave prune.vocabulary out")
+        raise ConfigError(problem, expected=expected, fix="Leave prune.vocabulary out")
     names = [name for name in inputs if "input_ids" in name] or (list(inputs) if len(inputs) == 1 else [])
     texts = []
     for name in names:
@@ -47,7 +47,7 @@ def texts_in(inputs: Mapping[str, Tensor], axes: Mapping[str, Mapping[int, str]]
     others = [name for name in inputs if name not in followed]
     wrong = [name for name in names if inputs[name].is_floating_point() or inputs[name].ndim != 2]
     if others or wrong or not names:
-        given = ", ".join(f"`{name}`" for name in others or wrong or inputs)
+        input_names = ", ".join(f"`{name}`" for name in others or wrong or inputs)
         expected = "`input_ids` of shape (N, L), and beside it `attention_mask`, `token_type_ids` or nothing"
-        raise ConfigError(f"the model takes what cannot be translated: {given}", expected=expected)
+        raise ConfigError(f"the model takes what cannot be translated: {input_names}", expected=expected)
     return tuple(texts)

@@ -29,8 +29,8 @@ def pieces_of(tokenizer: Mapping[str, Any]) -> dict[int, str]:
     """All tokens of a tokenizer's JSON by their ids."""
     vocab = tokenizer["model"]["vocab"]
     ordered = [piece for piece, _ in vocab] if isinstance(vocab, list) else vocab  # a list has scores beside
-    found = dict(enumerate(ordered)) if isinstance(vocab, list) else {i: piece for piece, i in vocab.items()}
-    return found | {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
+    pieces = dict(enumerate(ordered)) if isinstance(vocab, list) else {i: piece for piece, i in vocab.items()}
+    return pieces | {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
 
 
 def added_in(tokenizer: Mapping[str, Any]) -> list[int]:
@@ -41,8 +41,8 @@ def added_in(tokenizer: Mapping[str, Any]) -> list[int]:
 def unknown_in(tokenizer: Mapping[str, Any]) -> int | None:
     """The id of what cannot be told; None where the tokenizer has none."""
     model = tokenizer["model"]
-    found = model["unk_id"] if model["type"] == "Unigram" else model["vocab"].get(model["unk_token"])
-    return None if found is None else int(found)
+    unknown_id = model["unk_id"] if model["type"] == "Unigram" else model["vocab"].get(model["unk_token"])
+    return None if unknown_id is None else int(unknown_id)
 
 
 def prefix_of(tokenizer: Mapping[str, Any]) -> str | None:
@@ -68,22 +68,26 @@ def _pruned_model(model: Mapping[str, Any], new: Mapping[int, int]) -> dict[str,
     if model["type"] == "Unigram":
         vocab = [entry for i, entry in enumerate(model["vocab"]) if i in new]
         return {**model, "vocab": vocab, "unk_id": model["unk_id"] if model["unk_id"] is None else new[model["unk_id"]]}
-    kept = dict(sorted(((piece, new[i]) for piece, i in model["vocab"].items() if i in new), key=itemgetter(1)))
+    vocabulary = dict(sorted(((piece, new[i]) for piece, i in model["vocab"].items() if i in new), key=itemgetter(1)))
     if model["type"] != "BPE":
-        return {**model, "vocab": kept}
-    merges = [pair for pair in model["merges"] if {*pair, "".join(pair)} <= kept.keys()]
-    return {**model, "vocab": kept, "merges": merges}
+        return {**model, "vocab": vocabulary}
+    merges = [pair for pair in model["merges"] if {*pair, "".join(pair)} <= vocabulary.keys()]
+    return {**model, "vocab": vocabulary, "merges": merges}
 
 
 def _renumbered(processor: Any, new: Mapping[int, int]) -> Any:
     """What puts the frame around a text, with new ids: "sep": [token, id], or special tokens with lists of ids."""
     if processor is None:
         return None
-    found = dict(processor)
-    found |= {name: [found[name][0], new[found[name][1]]] for name in ("sep", "cls") if name in found}
-    if "special_tokens" in found:
-        tokens = found["special_tokens"].items()
-        found["special_tokens"] = {name: {**token, "ids": [new[i] for i in token["ids"]]} for name, token in tokens}
-    if "processors" in found:
-        found["processors"] = [_renumbered(inner, new) for inner in found["processors"]]
-    return found
+    new_processor = dict(processor)
+    new_processor |= {
+        name: [new_processor[name][0], new[new_processor[name][1]]] for name in ("sep", "cls") if name in new_processor
+    }
+    if "special_tokens" in new_processor:
+        tokens = new_processor["special_tokens"].items()
+        new_processor["special_tokens"] = {
+            name: {**token, "ids": [new[i] for i in token["ids"]]} for name, token in tokens
+        }
+    if "processors" in new_processor:
+        new_processor["processors"] = [_renumbered(inner, new) for inner in new_processor["processors"]]
+    return new_processor

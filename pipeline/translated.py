@@ -38,14 +38,14 @@ def without_tokens(module: nn.Module, embedding: str, vocabulary: dict[str, Any]
         embedding: the name of its nn.Embedding.
         vocabulary: the fields of a Vocabulary.
     """
-    found = Vocabulary.model_validate(vocabulary)
+    pruned_vocabulary = Vocabulary.model_validate(vocabulary)
     old = module.get_submodule(embedding)
     if not isinstance(old, nn.Embedding):
         raise ConfigError(f"`{embedding}` is a {type(old).__name__}", expected="an nn.Embedding")
-    cut_rows(module, old, found)
+    cut_rows(module, old, pruned_vocabulary)
     for config in {id(config): config for config in _configs(module)}.values():
-        _renumber(config, found)
-    return Translated(module, found)
+        _renumber(config, pruned_vocabulary)
+    return Translated(module, pruned_vocabulary)
 
 
 def split(module: nn.Module) -> tuple[nn.Module, Vocabulary | None]:
@@ -55,11 +55,11 @@ def split(module: nn.Module) -> tuple[nn.Module, Vocabulary | None]:
 
 def saved_vocabulary(directory: Path) -> Vocabulary | None:
     """What translates the inputs of a saved model of either form."""
-    found = json.loads((directory / "model.json").read_text())
-    edits = [edit["arguments"]["vocabulary"] for edit in found.get("edits", []) if edit["use"] == USE]
+    description = json.loads((directory / "model.json").read_text())
+    edits = [edit["arguments"]["vocabulary"] for edit in description.get("edits", []) if edit["use"] == USE]
     if edits:
         return Vocabulary.model_validate(edits[0])
-    return Vocabulary.load(directory) if found.get("vocabulary") == FILE else None
+    return Vocabulary.load(directory) if description.get("vocabulary") == FILE else None
 
 
 def tied_to(module: nn.Module, weight: nn.Parameter) -> dict[str, nn.Module]:
@@ -115,8 +115,8 @@ def _renumber(config: Any, vocabulary: Vocabulary) -> None:
         config.vocab_size = len(vocabulary.ids)
     for name, value in list(vars(config).items()):
         if name == "bad_words_ids" and value:
-            kept = [[_renumbered(i, vocabulary) for i in words] for words in value]
-            config.bad_words_ids = [words for words in kept if None not in words] or None
+            word_lists = [[_renumbered(i, vocabulary) for i in words] for words in value]
+            config.bad_words_ids = [words for words in word_lists if None not in words] or None
         elif name.endswith("_token_id") or name in ("suppress_tokens", "begin_suppress_tokens"):
             several = isinstance(value, list)
             ids = [_renumbered(i, vocabulary) for i in (value if several else [value])]

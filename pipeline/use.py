@@ -54,14 +54,14 @@ class Reference(BaseModel):
             data = {"use": data.use, "arguments": data.arguments, "folder": data.folder}
         if not isinstance(data, dict):
             return data
-        known = cls.model_fields.keys() - ({"folder"} if info.context else set())
-        fields = {key: value for key, value in data.items() if key in known}
-        rest = {key: value for key, value in data.items() if key not in known}
-        given = {"folder": info.context["folder"]} if info.context else {}
+        field_names = cls.model_fields.keys() - ({"folder"} if info.context else set())
+        fields = {key: value for key, value in data.items() if key in field_names}
+        rest = {key: value for key, value in data.items() if key not in field_names}
+        context_fields = {"folder": info.context["folder"]} if info.context else {}
         arguments = fields.get("arguments", {})
         if not isinstance(arguments, dict):
             raise ValueError(f"a mapping of arguments, not {arguments!r}")
-        return fields | given | {"arguments": arguments | rest}
+        return fields | context_fields | {"arguments": arguments | rest}
 
     def files(self) -> list[Path]:
         """Files below `folder` whose content counts beside the code, such as weights."""
@@ -75,11 +75,11 @@ class Reference(BaseModel):
     def call(self, *args: Any) -> Any:
         """Call what is named with `args` and the arguments; a failure says which `use:` it was."""
         with blame(ConfigError, f"use: {self.use}"):
-            found = self.resolve()
-            if not callable(found):
+            target = self.resolve()
+            if not callable(target):
                 expected = f"a function or a class, such as {self.use}:net" if ":" not in self.use else "one to call"
-                raise ConfigError(f"it names a {type(found).__name__}", expected=expected)
-            return found(*args, **self.arguments)
+                raise ConfigError(f"it names a {type(target).__name__}", expected=expected)
+            return target(*args, **self.arguments)
 
 
 def find(use: str, folder: Path, package: str = "", attribute: str = "") -> Any:
@@ -94,18 +94,18 @@ def find(use: str, folder: Path, package: str = "", attribute: str = "") -> Any:
     Raises:
         ConfigError: nothing of that name, or the module raised on import.
     """
-    name, _, wanted = use.partition(":")
-    wanted = wanted or attribute
+    name, _, attribute_name = use.partition(":")
+    attribute_name = attribute_name or attribute
     if name.endswith(".py"):
         module = import_file(folder / name)
     else:
         module = import_module(f"{package}.{name}" if package and ":" not in use else name, use, package)
-    if not wanted:
+    if not attribute_name:
         return module
-    if not hasattr(module, wanted):
+    if not hasattr(module, attribute_name):
         names = [n for n in vars(module) if not n.startswith("_")]
-        raise ConfigError(f"`{name}` has no `{wanted}`{nearest(wanted, names)}")
-    return getattr(module, wanted)
+        raise ConfigError(f"`{name}` has no `{attribute_name}`{nearest(attribute_name, names)}")
+    return getattr(module, attribute_name)
 
 
 def is_built_in(use: str) -> bool:
@@ -156,9 +156,9 @@ def import_file(path: Path) -> ModuleType:
 def built_in(package: str) -> list[str]:
     """Dotted names of the modules in `package` that `use:` can name, found without importing them."""
     spec = importlib.util.find_spec(package)
-    found, names = list(spec.submodule_search_locations or []) if spec else [], []
-    for module in pkgutil.walk_packages(found):
-        inner = [str(Path(p) / module.name) for p in found]
+    folders, names = list(spec.submodule_search_locations or []) if spec else [], []
+    for module in pkgutil.walk_packages(folders):
+        inner = [str(Path(p) / module.name) for p in folders]
         names += [f"{module.name}.{m.name}" for m in pkgutil.iter_modules(inner)] if module.ispkg else [module.name]
     return sorted(names)
 

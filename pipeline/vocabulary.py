@@ -111,8 +111,8 @@ class Vocabulary(BaseModel):
     @cached_property
     def unknown(self) -> int:
         """The new id of what cannot be told; -1 where nothing is unknown, as with bytes."""
-        found = unknown_in(self._whole)
-        return -1 if found is None else int(self.new[found])
+        old_id = unknown_in(self._whole)
+        return -1 if old_id is None else int(self.new[old_id])
 
     @cached_property
     def subwords(self) -> bool:
@@ -138,10 +138,10 @@ class Vocabulary(BaseModel):
         Raises:
             StageError: an id is not one of the tokenizer's.
         """
-        made = dict(inputs)
+        translated_inputs = dict(inputs)
         for text in self.texts:
-            made |= self._translated(text, inputs)
-        return made
+            translated_inputs |= self._translated(text, inputs)
+        return translated_inputs
 
     def tokens(self, inputs: Mapping[str, Tensor], pad: int) -> Iterator[Ids]:
         """The ids (T,) of each text's input in a batch, without padding, which has the id `pad`."""
@@ -164,20 +164,20 @@ class Vocabulary(BaseModel):
         # A word that has all its pieces is cut as it was, so rows in which nothing is lost are right already.
         lost = np.flatnonzero(((new < 0) & (mask != 0)).any(1))
         room = ids.shape[1] if text.fixed else self.limit and max(self.limit, ids.shape[1])
-        found = [self._row(ids[row][mask[row] != 0], types[row][mask[row] != 0], room) for row in lost]
-        blocks = self._placed((np.where(new < 0, self.new[self.pad], new), mask, types), lost, found)
+        new_rows = [self._row(ids[row][mask[row] != 0], types[row][mask[row] != 0], room) for row in lost]
+        blocks = self._placed((np.where(new < 0, self.new[self.pad], new), mask, types), lost, new_rows)
         named = zip((text.ids, text.mask, text.types), blocks, strict=True)
         return {name: torch.from_numpy(block).to(inputs[name]) for name, block in named if name}
 
-    def _placed(self, blocks: Sequence[Ids], rows: Ids, found: Sequence[Row]) -> Sequence[Ids]:
+    def _placed(self, blocks: Sequence[Ids], rows: Ids, new_rows: Sequence[Row]) -> Sequence[Ids]:
         """Ids, mask and types (N, L), with some rows replaced and as wide as these need."""
-        if not found:
+        if not new_rows:
             return blocks
-        missing = max(0, *(len(ids) - blocks[0].shape[1] for ids, _ in found))
+        missing = max(0, *(len(ids) - blocks[0].shape[1] for ids, _ in new_rows))
         beside = ((0, 0), (missing, 0) if self.left else (0, missing))
         fills = (int(self.new[self.pad]), 0, 0)
         wide = [np.pad(block, beside, constant_values=fill) for block, fill in zip(blocks, fills, strict=True)]
-        for row, (ids, types) in zip(rows, found, strict=True):
+        for row, (ids, types) in zip(rows, new_rows, strict=True):
             place = slice(-len(ids), None) if self.left else slice(len(ids))
             for block, fill, values in zip(wide, fills, (ids, [1] * len(ids), types), strict=True):
                 block[row] = fill
@@ -246,8 +246,8 @@ def _truncated(tokens: Sequence[tuple[int, int]], frame: set[int], room: int) ->
         else:
             parts[-1].append(token)
     texts = sorted(range(0, len(parts), 2), key=lambda i: len(parts[i]))  # every other part is of the frame
-    left = max(room - len(parts) // 2, 0)
+    free_places = max(room - len(parts) // 2, 0)
     for position, i in enumerate(texts):
-        parts[i] = parts[i][: left // (len(texts) - position)]
-        left -= len(parts[i])
+        parts[i] = parts[i][: free_places // (len(texts) - position)]
+        free_places -= len(parts[i])
     return [token for part in parts for token in part][:room]

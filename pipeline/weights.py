@@ -53,18 +53,18 @@ def load_weights(
             shapes or types do not fit.
     """
     where = f"model weights {path}"
-    said: list[str] = []
+    messages: list[str] = []
     with blame(ConfigError, where, fix=BUILDER):
         file = _file(path)
         if sha256:
             verify(file, sha256)
-        state = _read(file, sha256 if allow_unsafe_load else None, said)
-        fill(model.module, unwrapped(state, model.module, said), said)
-    return [type(text)(f"{where}: {text}") for text in said]
+        state = _read(file, sha256 if allow_unsafe_load else None, messages)
+        fill(model.module, unwrapped(state, model.module, messages), messages)
+    return [type(text)(f"{where}: {text}") for text in messages]
 
 
 def check_weights(path: Path, *, sha256: str | None = None) -> None:
-    """Nothing, where `load_weights` would find a state dict; whether that fits a module is not looked at.
+    """Check that `load_weights` would find a state dict; whether that fits a module is not looked at.
 
     No code of the file's is run. Of .safetensors the header and the size are read, not the tensors.
 
@@ -104,27 +104,27 @@ def _file(path: Path) -> Path:
 
 
 def verify(file: Path, sha256: str) -> None:
-    """Raises ConfigError where a file is another than its digest says, before anything opens it as what it is."""
+    """Raise ConfigError where a file is another than its digest says, before anything opens it as what it is."""
     if file.suffix == ".json":
         raise ConfigError("`sha256` is of one file, and the weights are in several", fix="Leave `sha256` out")
     with file.open("rb") as content:
         _compare(hashlib.file_digest(content, "sha256").hexdigest(), sha256)
 
 
-def _compare(found: str, sha256: str) -> None:
-    if found != sha256.lower():
+def _compare(digest: str, sha256: str) -> None:
+    if digest != sha256.lower():
         raise ConfigError(
-            f"its sha256 is {found}", expected=sha256.lower(), fix="Get the file again, or ask who has it"
+            f"its sha256 is {digest}", expected=sha256.lower(), fix="Get the file again, or ask who has it"
         )
 
 
-def _read(file: Path, trusted: str | None, said: list[str], read: Read = load_file) -> Any:
+def _read(file: Path, trusted: str | None, warnings: list[str], read: Read = load_file) -> Any:
     """What a file holds; with all that a pickle names where its digest is the one that is trusted.
 
     Args:
         file: of any kind.
         trusted: digest of a pickle that may be run; None for none.
-        said: gets a warning where one was.
+        warnings: gets a warning where one was.
         read: gives the tensors of a file of safetensors.
     """
     if file.suffix == ".json":
@@ -138,7 +138,7 @@ def _read(file: Path, trusted: str | None, said: list[str], read: Read = load_fi
             raise UnsafeError("it holds more than tensors, or is damaged", fix=UNSAFE) from error
     content = file.read_bytes()
     _compare(hashlib.sha256(content).hexdigest(), trusted)  # of these very bytes
-    said.append("it was unpickled, as --allow-unsafe-load says: code that it names was run")
+    warnings.append("it was unpickled, as --allow-unsafe-load says: code that it names was run")
     with _importing(file.parent):
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
 
@@ -176,12 +176,12 @@ def _places(index: Path) -> dict[str, str]:
     """For each tensor the file that has it, as an index.json of Hugging Face says."""
     expected = '{"weight_map": {"tensor": "file", ...}}'
     try:
-        found = json.loads(index.read_text())["weight_map"]
+        weight_map = json.loads(index.read_text())["weight_map"]
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{index.name} is no index of weights", expected=expected, fix=AGAIN) from error
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise ConfigError(f"{index.name} is no index of weights", expected=expected, fix=AGAIN)
-    return found
+    return weight_map
 
 
 def _shards(index: Path, read: Read) -> dict[str, Tensor]:

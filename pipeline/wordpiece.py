@@ -44,13 +44,13 @@ class WordPieces:
             return (self.unknown,)
         text = "".join(self.pieces[i].removeprefix(prefix if self.continues[i] else "") for i in ids)
         inside = bool(self.continues[ids[0]])  # truncation has taken the word's beginning
-        made, start = list[int](), 0
+        new_ids, start = list[int](), 0
         while start < len(text):
             head = prefix if start or inside else ""
             ends = range(len(text), start, -1)
             end = next((end for end in ends if head + text[start:end] in self.known), None)
             if end is None:
                 return (self.unknown,)
-            made.append(self.known[head + text[start:end]])
+            new_ids.append(self.known[head + text[start:end]])
             start = end
-        return tuple(made)
+        return tuple(new_ids)

@@ -68,14 +68,16 @@ def main() -> int:
 
 def _work(world: World, interrupts: Interrupts) -> None:
     """Build what rank 0 has built, then run each stage that it says."""
-    told = world.tell()
-    folder = Path(told["folder"])
+    run_description = world.tell()
+    folder = Path(run_description["folder"])
     with blame(ConfigError, ""):
-        config = PipelineConfig.model_validate({**told["config"], "folder": folder}, context={"folder": folder})
+        config = PipelineConfig.model_validate(
+            {**run_description["config"], "folder": folder}, context={"folder": folder}
+        )
         set_seed(config.seed)
-        built = build(config, allow_unsafe_load=told["allow_unsafe_load"])
-    ours = {name: sighting.digest for name, sighting in built.data.items()}
-    if different := [name for name, digest in told["data"].items() if ours[name] != digest]:
+        built = build(config, allow_unsafe_load=run_description["allow_unsafe_load"])
+    digests = {name: sighting.digest for name, sighting in built.data.items()}
+    if different := [name for name, digest in run_description["data"].items() if digests[name] != digest]:
         fix = "Load the same files everywhere, and draw from generators with a seed"
         raise ConfigError(f"the task has other data here than in rank 0, in {different[0]}", fix=fix)
     stages = dict((*built.baseline, *built.stages))

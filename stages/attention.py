@@ -58,21 +58,21 @@ def stacks(module: nn.Module, whose: str) -> list[list[Attention]]:
         ConfigError: it has none, or a block does not say how many heads it has.
     """
     homes = {layer: name for name, layers in layer_lists(module).items() for layer in layers}
-    found: dict[str | None, list[Attention]] = {}
+    blocks_by_list: dict[str | None, list[Attention]] = {}
     for name, block in module.named_modules():
         if any(part.lower() in CROSS for part in name.split(".")):
             continue
         layer = next((layer for layer in homes if f"{name}.".startswith(f"{layer}.")), None)
-        if made := _attention(name, layer or name, block):
-            found.setdefault(homes[layer] if layer else None, []).append(made)
-    if not found:
+        if attention := _attention(name, layer or name, block):
+            blocks_by_list.setdefault(homes[layer] if layer else None, []).append(attention)
+    if not blocks_by_list:
         names = ", ".join("/".join(names) for names in SEPARATE)
         raise ConfigError(
             f"no self-attention was found in the {whose}",
             expected=f"nn.MultiheadAttention, or layers named {names}, or {' or '.join(FUSED)} for all three",
             fix="Use features on named layers instead",
         )
-    return list(found.values())
+    return list(blocks_by_list.values())
 
 
 def attention_at(found: list[list[Attention]], place: int | str, whose: str) -> Attention:
@@ -95,8 +95,8 @@ def attention_at(found: list[list[Attention]], place: int | str, whose: str) -> 
 
 def input_of(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Tensor:
     """The first tensor that a layer was given, of real numbers; a `Read`."""
-    found = (x for x in (*args, *named.values()) if isinstance(x, Tensor) and x.is_floating_point())
-    first = next(found, None)
+    tensors = (x for x in (*args, *named.values()) if isinstance(x, Tensor) and x.is_floating_point())
+    first = next(tensors, None)
     if first is None:
         raise StageError(f"the layer {type(layer).__name__} was given no tensor of real numbers")
     return first
@@ -159,12 +159,12 @@ def _projected(i: int, block: nn.Module, args: tuple[Any, ...], named: dict[str,
     """Query, key or value (i = 0, 1, 2) of nn.MultiheadAttention, which has no layer of its own for it."""
     if not isinstance(block, nn.MultiheadAttention):
         raise StageError(f"it is {type(block).__name__}", expected="MultiheadAttention")
-    given = (dict(zip(("query", "key", "value"), args, strict=False)) | named)[("query", "key", "value")[i]]
+    layer_input = (dict(zip(("query", "key", "value"), args, strict=False)) | named)[("query", "key", "value")[i]]
     own = (block.q_proj_weight, block.k_proj_weight, block.v_proj_weight)
     weight = own[i] if block.in_proj_weight is None else block.in_proj_weight.chunk(3)[i]
     bias = None if block.in_proj_bias is None else block.in_proj_bias.chunk(3)[i]
-    made = F.linear(given, weight, bias)
-    return _apart(made if block.batch_first else made.transpose(0, 1), block.num_heads, block.embed_dim)
+    projection = F.linear(layer_input, weight, bias)
+    return _apart(projection if block.batch_first else projection.transpose(0, 1), block.num_heads, block.embed_dim)
 
 
 def _apart(values: Tensor, heads: int, width: int) -> Tensor:

@@ -107,7 +107,7 @@ def findings(
         "confidence_shift": moved._asdict(),
         "prediction_shift": shares._asdict(),
     }
-    found = (
+    warnings = (
         _weak(unseen),
         _certain(softened, temperature) if temperature else "",
         _overconfident(seen, "training"),
@@ -116,7 +116,7 @@ def findings(
         _shifted("which classes it predicts", shares),
         _faultless(seen, unseen),
     )
-    return report, [text for text in found if text]
+    return report, [text for text in warnings if text]
 
 
 def asked(
@@ -155,16 +155,16 @@ def asked(
     return Answers(torch.cat(scores).numpy(), joined(parts))
 
 
-def _tells_all(kept: Kept | None, ctx: Context) -> bool:
+def _tells_all(kept_logits: Kept | None, ctx: Context) -> bool:
     """Whether kept logits are whole, of the examples as they are, and all that decoding wants."""
     plain = ctx.augment is None and ctx.decode == Output(ctx.output)
-    if kept is None or not plain or kept.names != ["logits"] or kept.ragged:
+    if kept_logits is None or not plain or kept_logits.names != ["logits"] or kept_logits.ragged:
         return False
-    return kept.flat or ctx.train.collate is None  # which may pad these examples to another length
+    return kept_logits.flat or ctx.train.collate is None  # which may pad these examples to another length
 
 
-def _recalled(kept: Kept, index: Tensor, output: str | None, _: Inputs) -> Outputs:
-    return {output or "logits": kept(index, 0)["logits"]}
+def _recalled(kept_logits: Kept, index: Tensor, output: str | None, _: Inputs) -> Outputs:
+    return {output or "logits": kept_logits(index, 0)["logits"]}
 
 
 def _sure(predicted: Tensor, batch: Batch, temperature: float | None) -> Sureness | None:
@@ -180,17 +180,17 @@ def _sure(predicted: Tensor, batch: Batch, temperature: float | None) -> Surenes
 
 def _described(answers: Answers) -> dict[str, JsonValue]:
     """The figures of a split, as they stand in the record."""
-    told: dict[str, JsonValue] = {"examples": len(answers.scores), "score": float(answers.scores.mean())}
+    figures: dict[str, JsonValue] = {"examples": len(answers.scores), "score": float(answers.scores.mean())}
     if sure := answers.sure:
         spread = float(sure.entropy.mean())
-        told |= {
+        figures |= {
             "accuracy": float(sure.right.mean()),
             "entropy": spread,
             "entropy_share": spread / math.log(sure.classes),
             "confidence": float(sure.confidence.mean()),
             "calibration_error": calibration_error(sure.confidence, sure.right),
         }
-    return told
+    return figures
 
 
 def _weak(validation: Sureness) -> str:

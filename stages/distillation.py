@@ -45,8 +45,8 @@ class Distillation(Objective):
             [master.watch(taps) for master, (_, taps) in zip(masters, row, strict=True)] for row in self.watched
         ]
         self.ours: list[list[Taps]] = []
-        made = adapters(terms, masters, student, ctx.output)
-        self.adapters = nn.ModuleList(nn.ModuleList(row) for row in made)
+        adapter_rows = adapters(terms, masters, student, ctx.output)
+        self.adapters = nn.ModuleList(nn.ModuleList(row) for row in adapter_rows)
         self.views = settings.views if ctx.augment else 1  # without augmentation there is one
         wanted = wants(terms, [any(taps for _, taps in row) for row in self.watched])
         views = settings.views if ctx.augment else None
@@ -69,19 +69,19 @@ class Distillation(Objective):
     def forward(self, batch: Batch, outputs: Outputs, moment: Moment) -> Tensor:
         """The loss of a batch at that moment of the training."""
         outputs = led(outputs, self.output)
-        shown = [[taps.take() for taps in row] for row in self.ours]
+        student_layers = [[taps.take() for taps in row] for row in self.ours]
         weights = [term.weight_at(moment.done) for term in self.terms]
         active = [i for i, weight in enumerate(weights) if weight > 0]
         logits = next(iter(outputs.values()))
-        seen: list[Seen] = []
+        answers: list[Seen] = []
         if any(self.terms[i].needs_teacher for i in active):
             inside = any(taps.wanted for i in active for taps in self.theirs[i])
-            seen = [master.see(batch, moment, logits, inside=inside) for master in self.masters]
+            answers = [master.see(batch, moment, logits, inside=inside) for master in self.masters]
         total = logits.flatten()[:0].sum()  # zero, with a gradient even where a ramp has not begun
         for i in active:
-            students = tuple(Seen(outputs, layers) for layers in shown[i])
+            students = tuple(Seen(outputs, layers) for layers in student_layers[i])
             teachers = tuple(
-                Seen(one.outputs, taps.take(), one.sparse) for one, taps in zip(seen, self.theirs[i], strict=False)
+                Seen(one.outputs, taps.take(), one.sparse) for one, taps in zip(answers, self.theirs[i], strict=False)
             )
             lesson = Lesson(batch, outputs, students, teachers, self.shares, self.average, self.hard_loss)
             total = total + weights[i] * self.terms[i].loss(lesson, list(self.adapters[i].children()))
@@ -104,20 +104,20 @@ def adapters(
     """
     module = copy.deepcopy(student.module).eval()
     places = [[term.watch(module, master.look()) for master in masters] for term in terms]
-    ours = [[Taps(module, mine) for mine, _ in row] for row in places]
-    theirs = [[master.watch(taps) for master, (_, taps) in zip(masters, row, strict=True)] for row in places]
+    student_taps = [[Taps(module, mine) for mine, _ in row] for row in places]
+    teacher_taps = [[master.watch(taps) for master, (_, taps) in zip(masters, row, strict=True)] for row in places]
     with torch.no_grad():
         outputs = led(call(module, student.example), output)
-    given = [master(student.example) for master in masters]
-    made = [
+    answers = [master(student.example) for master in masters]
+    adapter_rows = [
         [
-            term.adapter(Seen(outputs, mine.take()), Seen(said, taps.take()))
-            for mine, taps, said in zip(ours[i], theirs[i], given, strict=True)
+            term.adapter(Seen(outputs, mine.take()), Seen(answer, taps.take()))
+            for mine, taps, answer in zip(student_taps[i], teacher_taps[i], answers, strict=True)
         ]
         for i, term in enumerate(terms)
     ]
-    _remove(theirs)
-    return made
+    _remove(teacher_taps)
+    return adapter_rows
 
 
 def wants(terms: Sequence[Term], inside: Sequence[bool]) -> Wanted:

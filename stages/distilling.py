@@ -99,7 +99,7 @@ class Distilling(TrainingSettings, Taught, Stage):
         """The student, trained by these teachers; with what it is to be compared with."""
         source = _torch(masters[0].model)
         student, name = self._grown(self.grow, masters, model, ctx) if self.grow else (self.student, "training")
-        made: TorchModel | None = None
+        first_student: TorchModel | None = None
         for number in range(self.seeds):
             own, suffix = replace(ctx, seed=ctx.seed + number), f"_{number}" if number else ""
             torch.manual_seed(own.seed)
@@ -109,14 +109,14 @@ class Distilling(TrainingSettings, Taught, Stage):
                 taught = self.lesson(start, masters, own, f"{name}{suffix}")
             if self.control:
                 ctx.compare(f"control{suffix}", self.control_of(start, own, f"control{suffix}"))
-            if made:
+            if first_student:
                 ctx.compare(f"student{suffix}", taught)
-            made = made or taught
-        if made is None:
+            first_student = first_student or taught
+        if first_student is None:
             raise StageError("`seeds` is 0", expected="1 or more")
         softened = [term.temperature for term in self.terms_of() if isinstance(term, LogitMethod)]
         diagnose(masters, ctx, max(softened, default=None))
-        return made
+        return first_student
 
     def lesson(self, student: TorchModel, masters: Sequence[Master], ctx: Context, name: str) -> TorchModel:
         """The student after one training."""
@@ -134,9 +134,9 @@ class Distilling(TrainingSettings, Taught, Stage):
             student, name = sized(self.student, grow.argument, size), f"{grow.argument}_{size}"
             torch.manual_seed(ctx.seed)
             start = student.build(_torch(masters[0].model), model.example, model.axes, model)
-            made = self.lesson(start, masters, ctx, name)
-            score = ctx.world.tell(mean_score(made, ctx.validation, decode=ctx.decode, score=ctx.score))
-            rows.append({"size": size, "params": torch_params(made.module), "validation_score": score})
+            candidate = self.lesson(start, masters, ctx, name)
+            score = ctx.world.tell(mean_score(candidate, ctx.validation, decode=ctx.decode, score=ctx.score))
+            rows.append({"size": size, "params": torch_params(candidate.module), "validation_score": score})
             if score - last < grow.tolerance:
                 break
             best, last = (student, name), score

@@ -58,20 +58,20 @@ def what_is_kept(
     needed = sum(kept_bytes(master(student.example), outlook.examples["train"], views) for master in masters)
     if why := keeps_logits(settings, wants(terms, inside), outlook.augmented, needed, Path()):
         return Note(f"the teacher runs in every step: {why}")
-    shown = f" in {views} views" if views else ""
+    views_text = f" in {views} views" if views else ""
     until = max((term.end for term, looks in zip(terms, inside, strict=True) if looks), default=0.0)
     steps = f", and in every step of the first {until:.0%}, where its layers are looked at" if until else ""
     most = "at most " if any(isinstance(term, LogitMethod) and term.mass for term in terms) else ""
-    return Note(f"the teacher runs once an example{shown}; its logits take {most}{needed:,} bytes on disk{steps}")
+    return Note(f"the teacher runs once an example{views_text}; its logits take {most}{needed:,} bytes on disk{steps}")
 
 
 def _expect_no_gap(terms: Sequence[Term]) -> None:
-    """Nothing. Raises ConfigError where there is a part of the training in which nothing is minimized."""
+    """Raise ConfigError where there is a part of the training in which nothing is minimized."""
     counting = [term for term in terms if term.weight > 0]
     for at in sorted({0.0, *(term.end for term in counting if term.end < 1)}):
         if not any(term.start <= at < term.end for term in counting):
-            found = f"no term counts after {at:.0%} of the training"
-            raise ConfigError(found, expected="one at every moment", fix="Move a `start` or an `end`")
+            problem = f"no term counts after {at:.0%} of the training"
+            raise ConfigError(problem, expected="one at every moment", fix="Move a `start` or an `end`")
 
 
 def _logits(student: TorchModel, outlook: Outlook) -> Tensor:
@@ -79,16 +79,18 @@ def _logits(student: TorchModel, outlook: Outlook) -> Tensor:
 
 
 def _expect_same_logits(logits: Tensor, example: Inputs, masters: Sequence[Master]) -> None:
-    ours = tuple(logits.shape)
+    student_shape = tuple(logits.shape)
     for i, master in enumerate(masters):
-        theirs = tuple(first(master(example)).shape)
-        if ours != theirs:
+        teacher_shape = tuple(first(master(example)).shape)
+        if student_shape != teacher_shape:
             which = f"teachers[{i}]" if len(masters) > 1 else "the teacher"
-            raise ConfigError(f"the student gives logits {ours}", expected=f"{theirs}, as {which} gives")
+            raise ConfigError(
+                f"the student gives logits {student_shape}", expected=f"{teacher_shape}, as {which} gives"
+            )
 
 
 def _expect_logits(output: Tensor, axis: int) -> None:
-    """Nothing. Raises ConfigError where a first output that is not what is predicted can be no logits either.
+    """Raise ConfigError where a first output that is not what is predicted can be no logits either.
 
     Sequences and maps are decoded from scores over classes at each position; a row of numbers an example may be
     anything, such as a regression's.

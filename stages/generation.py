@@ -45,12 +45,12 @@ class Beams:
         if self.use is None:
             return beam_search(module, inputs, self.count, self.longest).int()
         with blame(StageError, f"generate ({self.use.use})"):
-            found = self.use.call(module, inputs, self.count, self.longest)
+            ids = self.use.call(module, inputs, self.count, self.longest)
         size = len(next(iter(inputs.values())))
-        if not isinstance(found, Tensor) or found.is_floating_point() or found.ndim not in (2, 3) or len(found) != size:
+        if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.ndim not in (2, 3) or len(ids) != size:
             expected = f"tokens ({size}, beams, T) or ({size}, T), integers"
-            raise StageError(f"it gave {kind(found)}", where=f"generate ({self.use.use})", expected=expected)
-        return found.reshape(size, -1, found.shape[-1]).int()
+            raise StageError(f"it gave {kind(ids)}", where=f"generate ({self.use.use})", expected=expected)
+        return ids.reshape(size, -1, ids.shape[-1]).int()
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def beam_search(module: Any, inputs: Inputs, beams: int, longest: int | None) ->
         longest = inputs["decoder_input_ids"].shape[1]
     limit = {} if longest is None else {"max_new_tokens": longest}
     with blame(StageError, "the teacher's generate"):
-        found = module.generate(**source, num_beams=beams, num_return_sequences=beams, do_sample=False, **limit)
-    tokens = found[:, 1:].reshape(-1, beams, found.shape[1] - 1)
+        sequences = module.generate(**source, num_beams=beams, num_return_sequences=beams, do_sample=False, **limit)
+    tokens = sequences[:, 1:].reshape(-1, beams, sequences.shape[1] - 1)
     return cut(tokens, module.generation_config.eos_token_id)
 
 
@@ -172,13 +172,13 @@ def choose(folder: Path, ctx: Context, rule: Rule) -> Choice:
     Raises:
         StageError: the score takes no such ids, or no sequence scores enough.
     """
-    kept, digest = Kept(folder, len(ctx.train)), hashlib.sha256()
+    kept_sequences, digest = Kept(folder, len(ctx.train)), hashlib.sha256()
     columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     with ctx.progress("scoring the teacher's sequences", len(ctx.train)) as advance:
         for batch in ctx.train.loader(BATCH_SIZE):
             if ctx.world.any(ctx.interrupted()):
                 raise Interruption("stopped while the teacher's sequences were scored")
-            tokens = read(kept, batch.index)
+            tokens = read(kept_sequences, batch.index)
             count = tokens.shape[1] if rule.select == "score" else 1
             scores = torch.stack([_scores(tokens[:, i], batch.targets, ctx, rule.pad) for i in range(count)], dim=1)
             best = scores.argmax(1)  # the first, hence the likeliest, of those that score alike
@@ -188,9 +188,11 @@ def choose(folder: Path, ctx: Context, rule: Rule) -> Choice:
             advance(len(batch.index))
     best, score, top, length = (torch.cat(column) for column in zip(*columns, strict=True))
     enough = torch.ones_like(score, dtype=torch.bool) if rule.min_score is None else score >= rule.min_score
-    found = f"sequences of the teacher that score {rule.min_score}; their mean is {float(score.mean()):.4f}"
+    criterion = f"sequences of the teacher that score {rule.min_score}; their mean is {float(score.mean()):.4f}"
     if not enough.any():
-        raise StageError(f"there are no {found}", expected="some", fix="Lower min_score, or train the teacher longer")
+        raise StageError(
+            f"there are no {criterion}", expected="some", fix="Lower min_score, or train the teacher longer"
+        )
     positions = torch.arange(len(best))[enough | torch.tensor(rule.rejected == "reference")]
     beams = best.masked_fill(~enough, NOTHING)[positions]
     digest.update(positions.numpy().tobytes() + beams.numpy().tobytes())
@@ -209,15 +211,15 @@ def _in_parts(master: Master, beams: Beams, ctx: Context, inputs: Inputs) -> Ten
     if master.module is None:
         raise StageError("the teacher is an ONNX file, which cannot generate", expected="a torch model")
     inputs = {name: value.to(master.device) for name, value in master.teacher.adapted(inputs).items()}
-    made: list[Tensor] = []
+    sequences: list[Tensor] = []
     for start in range(0, len(next(iter(inputs.values()))), beams.at_once):
         if ctx.interrupted():
             raise Interruption("stopped while the teacher generated")
         with torch.no_grad():
             part = {name: value[start : start + beams.at_once] for name, value in inputs.items()}
-            made.append(beams(master.module, part))
-    widest = max(tokens.shape[2] for tokens in made)
-    return torch.cat([F.pad(tokens, (0, widest - tokens.shape[2]), value=NOTHING) for tokens in made])
+            sequences.append(beams(master.module, part))
+    widest = max(tokens.shape[2] for tokens in sequences)
+    return torch.cat([F.pad(tokens, (0, widest - tokens.shape[2]), value=NOTHING) for tokens in sequences])
 
 
 def _scores(tokens: Tensor, targets: Any, ctx: Context, pad: int) -> Tensor:
@@ -237,5 +239,5 @@ def _scores(tokens: Tensor, targets: Any, ctx: Context, pad: int) -> Tensor:
 
 def split_of(folder: Path, choice: Choice, ctx: Context, as_target: AsTarget) -> Split:
     """The training split with the chosen sequences as targets."""
-    made = GeneratedExamples(ctx.train, folder, choice, as_target)
-    return replace(ctx.train, dataset=made, fingerprint=choice.fingerprint)
+    dataset = GeneratedExamples(ctx.train, folder, choice, as_target)
+    return replace(ctx.train, dataset=dataset, fingerprint=choice.fingerprint)

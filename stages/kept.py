@@ -72,8 +72,8 @@ class _Writer:
         for row, position in enumerate(positions):
             self.waiting[view, position] = {name: array[row] for name, array in arrays.items()}
         rows, start = list[dict[str, Any]](), self.written.get(view, 0)
-        while (found := self.waiting.pop((view, start + len(rows)), None)) is not None:
-            rows.append(found)
+        while (next_row := self.waiting.pop((view, start + len(rows)), None)) is not None:
+            rows.append(next_row)
         self.written[view] = start + len(rows)
         for name in arrays if rows else ():
             _append(self.folder / f"{name}-{view}.bin", [row[name] for row in rows])
@@ -85,13 +85,13 @@ class Kept:
     """What `fill` wrote, read an example at a time from the disk's cache."""
 
     def __init__(self, folder: Path, examples: int) -> None:
-        found = json.loads((folder / "values.json").read_text())
+        header = json.loads((folder / "values.json").read_text())
         self.values = {
             (name, view): _Rows(folder / f"{name}-{view}.bin", dtype, examples)
-            for name, dtype in found["types"].items()
-            for view in range(found["views"])
+            for name, dtype in header["types"].items()
+            for view in range(header["views"])
         }
-        self.names = list(found["types"])
+        self.names = list(header["types"])
         self.ragged = not all(rows.same for rows in self.values.values())
         self.flat = all(rows.shapes.shape[1] == 1 for rows in self.values.values())
 
@@ -115,12 +115,12 @@ class _Rows:
         if self.same:
             return torch.from_numpy(np.ascontiguousarray(self.rows[positions]))
         largest = self.shapes[positions].max(axis=0)
-        made = np.zeros((len(positions), *largest), dtype=self.flat.dtype)
-        for row, position in zip(made, positions, strict=True):
+        batch = np.zeros((len(positions), *largest), dtype=self.flat.dtype)
+        for row, position in zip(batch, positions, strict=True):
             shape = tuple(self.shapes[position])
             end = self.ends[position]
             row[tuple(slice(size) for size in shape)] = self.flat[end - prod(shape) : end].reshape(shape)
-        return torch.from_numpy(made)
+        return torch.from_numpy(batch)
 
 
 def fitted(values: Tensor, places: Sequence[int], class_axis: int | None = None) -> Tensor:

@@ -50,25 +50,25 @@ class Largest:
         few = max(SAMPLED * AT_ONCE // len(some), 1)  # of a batch: all rows of long sequences would not fit
         generator, parts, count = torch.Generator().manual_seed(0), list[Tensor](), 0
         for batch in some.loader(AT_ONCE):
-            found = rows(first(master(batch.inputs)), wanted.axis)
-            parts.append(found[torch.randperm(len(found), generator=generator)[:few].to(found.device)])
-            count += len(found)
+            logit_rows = rows(first(master(batch.inputs)), wanted.axis)
+            parts.append(logit_rows[torch.randperm(len(logit_rows), generator=generator)[:few].to(logit_rows.device)])
+            count += len(logit_rows)
         self.k, self.classes = k_for_mass(torch.cat(parts), mass, temperature=wanted.temperature), parts[0].shape[1]
         self.bytes = (8 * self.k + 4) * count // len(some)  # an example
         self.rest, self.rows = 0.0, 0
 
     def __call__(self, inputs: Inputs) -> Values:
         """Those of a batch, a few examples at a time."""
-        made: list[dict[str, Tensor]] = []
+        parts: list[dict[str, Tensor]] = []
         for start in range(0, len(next(iter(inputs.values()))), AT_ONCE):
             logits = first(self.master({name: value[start : start + AT_ONCE] for name, value in inputs.items()}))
-            made.append(sparsify(logits, self.k, self.wanted.temperature, axis=self.wanted.axis)._asdict())
-            self.rest += float(made[-1]["rest"].double().exp().sum())
-            self.rows += made[-1]["rest"].numel()
-        return {name: torch.cat([part[name] for part in made]) for name in made[0]}
+            parts.append(sparsify(logits, self.k, self.wanted.temperature, axis=self.wanted.axis)._asdict())
+            self.rest += float(parts[-1]["rest"].double().exp().sum())
+            self.rows += parts[-1]["rest"].numel()
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def expect_room(self, examples: int, folder: Path) -> None:
-        """Nothing. Raises StageError where so many examples would take too much of the disk."""
+        """Raise StageError where so many examples would take too much of the disk."""
         needed, free = self.bytes * examples, shutil.disk_usage(folder).free
         if needed > SHARE_OF_DISK * free:
             raise StageError(
@@ -80,5 +80,5 @@ class Largest:
     def report(self) -> dict[str, JsonValue]:
         """What is kept, over all positions, padding among them."""
         mass = 1 - self.rest / max(self.rows, 1)
-        found = {"classes_kept": self.k, "classes": self.classes, "mean_mass_kept": mass}
-        return {**found, "temperature": self.wanted.temperature}
+        figures = {"classes_kept": self.k, "classes": self.classes, "mean_mass_kept": mass}
+        return {**figures, "temperature": self.wanted.temperature}

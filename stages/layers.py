@@ -58,25 +58,25 @@ def kept_layers(model: TorchModel, layers: int | Mapping[str, int]) -> dict[str,
         Sanh, Debut, Chaumond and Wolf: DistilBERT, 2019, 1910.01108, section 2 (every second layer of the teacher).
     """
     lists = layer_lists(model.module)
-    wanted = dict.fromkeys(lists, layers) if isinstance(layers, int) else _checked(layers, lists)
-    shorter = {name: lists[name] for name, count in wanted.items() if count < len(lists[name])}
-    kept: dict[str, list[int]] = {}
+    counts = dict.fromkeys(lists, layers) if isinstance(layers, int) else _checked(layers, lists)
+    shorter = {name: lists[name] for name, count in counts.items() if count < len(lists[name])}
+    positions: dict[str, list[int]] = {}
     for name, needed in _needed(model, shorter).items():
-        if len(needed) > wanted[name] and not isinstance(layers, int):
+        if len(needed) > counts[name] and not isinstance(layers, int):
             raise ConfigError(
-                f"`{name}` cannot keep {wanted[name]} layers: those at {sorted(needed)} must stay, for they change "
+                f"`{name}` cannot keep {counts[name]} layers: those at {sorted(needed)} must stay, for they change "
                 "the shape of what they are given or are the first",
                 where="layers",
                 expected=f"{len(needed)} or more",
             )
         if len(needed) < len(lists[name]):
-            kept[name] = evenly(len(lists[name]), max(wanted[name], len(needed)), needed)
-    if not kept:
-        found = ", ".join(f"`{name}` with {len(names)}" for name, names in lists.items()) or "none"
+            positions[name] = evenly(len(lists[name]), max(counts[name], len(needed)), needed)
+    if not positions:
+        listing = ", ".join(f"`{name}` with {len(names)}" for name, names in lists.items()) or "none"
         raise ConfigError(
-            "there is nothing to shrink", where="layers", expected=f"fewer layers than a list has; lists: {found}"
+            "there is nothing to shrink", where="layers", expected=f"fewer layers than a list has; lists: {listing}"
         )
-    return kept
+    return positions
 
 
 def evenly(length: int, count: int, needed: Iterable[int] = ()) -> list[int]:
@@ -105,21 +105,21 @@ def keep_layers(module: nn.Module, lists: dict[str, list[int]]) -> nn.Module:
     Raises:
         ConfigError: there is no such list, or it is too short.
     """
-    for name, kept in lists.items():
+    for name, positions in lists.items():
         parts = dict(module.named_modules())
-        found = parts.get(name)
-        if not isinstance(found, nn.ModuleList | nn.Sequential) or max(kept) >= len(found):
-            raise ConfigError(f"the module has no list `{name}` with {max(kept) + 1} layers")
-        count = len(found)
-        for i in sorted(set(range(count)) - set(kept), reverse=True):
-            del found[i]
-        for new, old in enumerate(kept):
-            for part in found[new].modules():
+        layer_list = parts.get(name)
+        if not isinstance(layer_list, nn.ModuleList | nn.Sequential) or max(positions) >= len(layer_list):
+            raise ConfigError(f"the module has no list `{name}` with {max(positions) + 1} layers")
+        count = len(layer_list)
+        for i in sorted(set(range(count)) - set(positions), reverse=True):
+            del layer_list[i]
+        for new, old in enumerate(positions):
+            for part in layer_list[new].modules():
                 _replace(part, POSITIONS, old, new)
         path = [parts[above] for above in _above(name) if above in parts]
-        _replace(path[-1], COUNTS, count, len(kept))
+        _replace(path[-1], COUNTS, count, len(positions))
         for config in {id(part.config): part.config for part in path if hasattr(part, "config")}.values():
-            _follow(config, "decoder" in name.split("."), count, kept)
+            _follow(config, "decoder" in name.split("."), count, positions)
     return module
 
 
@@ -135,20 +135,20 @@ def _checked(layers: Mapping[str, int], lists: dict[str, list[str]]) -> Mapping[
     return layers
 
 
-def _follow(config: Any, is_decoder: bool, count: int, kept: list[int]) -> None:
+def _follow(config: Any, is_decoder: bool, count: int, positions: list[int]) -> None:
     """Give a config above a list the list's new length; one config can be of an encoder and a decoder at once."""
     # An encoder's and decoder's own general counts are the encoder's; where each has a config, they are its own.
     shared = getattr(config, "is_encoder_decoder", False) and not getattr(config, "is_decoder", False)
-    _replace(config, DECODER_COUNTS if is_decoder else ENCODER_COUNTS, count, len(kept))
+    _replace(config, DECODER_COUNTS if is_decoder else ENCODER_COUNTS, count, len(positions))
     if not (shared and is_decoder):
-        _replace(config, COUNTS, count, len(kept))
+        _replace(config, COUNTS, count, len(positions))
     if shared and hasattr(config, "num_decoder_layers"):
         # T5 has no such key, and without it transformers sizes the decoder's cache by the encoder's layers.
         config.decoder_layers = config.num_decoder_layers
     for key in PER_LAYER:
         value = getattr(config, "__dict__", {}).get(key)
         if isinstance(value, list) and len(value) == count:
-            setattr(config, key, [value[i] for i in kept])
+            setattr(config, key, [value[i] for i in positions])
 
 
 def _replace(owner: Any, keys: Iterable[str], old: int, new: int) -> None:
@@ -164,8 +164,8 @@ def _needed(model: TorchModel, lists: dict[str, list[str]]) -> dict[str, set[int
     parts, kept_shape = dict(model.module.named_modules()), set[int]()
 
     def watch(part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        made = _shapes(output)[:1]
-        if made and made[0] in _shapes([*args, *kwargs.values()]):
+        output_shapes = _shapes(output)[:1]
+        if output_shapes and output_shapes[0] in _shapes([*args, *kwargs.values()]):
             kept_shape.add(id(part))
 
     with ExitStack() as hooks:

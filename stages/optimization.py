@@ -81,9 +81,9 @@ def lay_out(module: nn.Module, layout: torch.memory_format) -> None:
 
 def mixed_precision(settings: TrainingSettings, device: torch.device) -> str:
     """What Accelerate calls the arithmetic: "no", "bf16" or "fp16". Raises StageError where the device has it not."""
-    wanted, gpu = settings.precision, device.type == "cuda"
-    if wanted == "auto":
+    precision, gpu = settings.precision, device.type == "cuda"
+    if precision == "auto":
         return ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16") if gpu else "no"
-    if wanted == "fp16" and not gpu:
+    if precision == "fp16" and not gpu:
         raise StageError("`precision` is fp16 on a CPU", expected="a GPU for fp16", fix="Use bf16, fp32 or auto")
-    return "no" if wanted == "fp32" else wanted
+    return "no" if precision == "fp32" else precision

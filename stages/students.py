@@ -96,10 +96,10 @@ class Student(Reference):
 
 def untrained(model: TorchModel) -> TorchModel:
     """The same structure built again, with fresh weights."""
-    made = TorchModel.build(model.builder, model.example, model.axes)
+    fresh_model = TorchModel.build(model.builder, model.example, model.axes)
     for edit in model.edits:
-        made = made.edited(edit.use, **edit.arguments)
-    return made
+        fresh_model = fresh_model.edited(edit.use, **edit.arguments)
+    return fresh_model
 
 
 def copy_weights(teacher: nn.Module, student: nn.Module) -> None:
@@ -147,11 +147,11 @@ def _shorter(model: TorchModel, layers: Any) -> TorchModel:
     student = model.edited(USE, lists=lists)
     names = ", ".join(f"`{name}`" for name in lists)
     with blame(ConfigError, f"the teacher with fewer layers in {names}", fix="Name other lists: `layers: {name: N}`"):
-        made, expected = (
+        shapes, expected = (
             {name: tuple(value.shape) for name, value in m.predict(m.example).items()} for m in (student, model)
         )
-        if made != expected:
-            raise ConfigError(f"it gives outputs {made}", expected=f"{expected}, as the teacher gives")
+        if shapes != expected:
+            raise ConfigError(f"it gives outputs {shapes}", expected=f"{expected}, as the teacher gives")
     return student
 
 
@@ -160,21 +160,21 @@ def _check_arguments(builder: Reference, arguments: dict[str, JsonValue]) -> Non
     parameters = inspect.signature(builder.resolve()).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
-    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    accepted_names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     for name in arguments:
-        if name not in known:
-            takes = ", ".join(f"`{k}`" for k in known) or "no arguments"
-            raise ConfigError(f"`{builder.use}` takes no `{name}`{nearest(name, known)}", expected=takes)
+        if name not in accepted_names:
+            takes = ", ".join(f"`{k}`" for k in accepted_names) or "no arguments"
+            raise ConfigError(f"`{builder.use}` takes no `{name}`{nearest(name, accepted_names)}", expected=takes)
 
 
 def _origins(teacher: nn.Module, student: nn.Module) -> dict[str, str]:
     """Prefix of a student's layer -> that of the teacher's layer that it takes, where its list is shorter."""
-    theirs, ours = layer_lists(teacher), layer_lists(student)
+    teacher_lists, student_lists = layer_lists(teacher), layer_lists(student)
     return {
-        f"{layer}.": f"{theirs[name][i]}."
-        for name, layers in ours.items()
-        if len(layers) < len(theirs.get(name, []))
-        for layer, i in zip(layers, spread(len(theirs[name]), len(layers)), strict=True)
+        f"{layer}.": f"{teacher_lists[name][i]}."
+        for name, layers in student_lists.items()
+        if len(layers) < len(teacher_lists.get(name, []))
+        for layer, i in zip(layers, spread(len(teacher_lists[name]), len(layers)), strict=True)
     }
 
 

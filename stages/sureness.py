@@ -112,9 +112,9 @@ def prediction_shift(train: Sureness, validation: Sureness) -> Shift:
 
 def joined(parts: Sequence[Sureness | None]) -> Sureness | None:
     """The parts as one; None where there is nothing, or one could not be told."""
-    known = [part for part in parts if part]
-    if len(known) < len(parts) or not sum(len(part.targets) for part in known):
+    known_parts = [part for part in parts if part]
+    if len(known_parts) < len(parts) or not sum(len(part.targets) for part in known_parts):
         return None
     names = ("targets", "predicted", "confidence", "entropy", "softened")
-    columns = {name: np.concatenate([getattr(part, name) for part in known]) for name in names}
-    return Sureness(**columns, classes=known[0].classes)
+    columns = {name: np.concatenate([getattr(part, name) for part in known_parts]) for name in names}
+    return Sureness(**columns, classes=known_parts[0].classes)

@@ -20,10 +20,10 @@ def output_of(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], ou
     if isinstance(output, Tensor):
         return output
     values = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
-    found = next((value for value in values if isinstance(value, Tensor)), None)
-    if found is None:
+    tensor = next((value for value in values if isinstance(value, Tensor)), None)
+    if tensor is None:
         raise StageError(f"the layer {type(layer).__name__} gave {type(output).__name__}", expected="a tensor")
-    return found
+    return tensor
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Taps:
 
     def take(self) -> tuple[Any, ...]:
         """What was seen in the last forward. Raises StageError where a layer was not used in it."""
-        taken, self.values = self.values, [None] * len(self.values)
-        if any(value is None for value in taken):
+        values, self.values = self.values, [None] * len(self.values)
+        if any(value is None for value in values):
             raise StageError("a layer was not used in the forward", expected="layers that every forward uses")
-        return tuple(taken)
+        return tuple(values)
 
     def remove(self) -> None:
         """Leave the module as it was."""
@@ -65,8 +65,8 @@ class Taps:
 
 
 def require_layer(module: nn.Module, name: str, whose: str) -> None:
-    """Raises ConfigError, with the nearest names, where the module has no such layer."""
-    names = [found for found, _ in module.named_modules() if found]
+    """Raise ConfigError, with the nearest names, where the module has no such layer."""
+    names = [layer for layer, _ in module.named_modules() if layer]
     if not names:
         raise ConfigError(f"the {whose} has no layers to look at", expected="a torch model, not an ONNX file")
     if name not in names:

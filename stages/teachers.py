@@ -70,10 +70,10 @@ class Teacher(Reference):
     def open(self, incoming: Model | None, baseline: Model | None, example: Inputs) -> Model:
         """The model. Raises ConfigError where there is none, or its weights do not fit."""
         if self.given:
-            found = incoming if self.use == "incoming" else baseline
-            if found is None:
+            model = incoming if self.use == "incoming" else baseline
+            if model is None:
                 raise ConfigError("there is no baseline yet", fix=NO_BASELINE)
-            return found
+            return model
         if self.saved:
             return models.load(self.folder / self.saved, self.folder)
         builder = Reference(use=self.use, arguments=self.arguments, folder=self.folder)
@@ -203,11 +203,11 @@ class Master:
         """What it says of a batch: from what is kept, unless its layers are wanted."""
         if self.kept is None or inside:
             return Seen(self(batch.inputs) if inside else self.logits(batch.inputs))
-        kept = {name: value.to(self.device) for name, value in self.kept(batch.index, moment.view).items()}
+        values = {name: value.to(self.device) for name, value in self.kept(batch.index, moment.view).items()}
         if self.padded:  # by the batch; the one that was kept may have been longer or shorter
             places, axes = positions(student, self.axis), {"logits": self.axis, "rest": None}
-            kept = {name: fitted(value, places, axes.get(name, -1)) for name, value in kept.items()}
-        return Seen({"logits": kept["logits"]}) if "logits" in kept else Seen({}, sparse=Sparse(**kept))
+            values = {name: fitted(value, places, axes.get(name, -1)) for name, value in values.items()}
+        return Seen({"logits": values["logits"]}) if "logits" in values else Seen({}, sparse=Sparse(**values))
 
 
 def keeps_logits(settings: Taught, wanted: Wanted, augmented: bool, needed: int, folder: Path) -> str:
@@ -240,8 +240,8 @@ def kept_bytes(outputs: Outputs, examples: int, views: int | None) -> int:
 
 def inputs_key(teacher: Teacher) -> dict[str, JsonValue]:
     """What values kept of a teacher depend on beside the model and the data: how its inputs are made, and that code."""
-    found = teacher.inputs if isinstance(teacher.inputs, Reference) else None
-    return {**teacher.model_dump(mode="json", include={"inputs"}), "inputs_code": code_of(found)}
+    reference = teacher.inputs if isinstance(teacher.inputs, Reference) else None
+    return {**teacher.model_dump(mode="json", include={"inputs"}), "inputs_code": code_of(reference)}
 
 
 def code_of(reference: Reference | None) -> str | None:

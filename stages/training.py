@@ -106,12 +106,12 @@ class _Loop:
         self.learner, self.stepper = self.accelerator.prepare(self.whole, self.optimizer)
         self.origin = _digest(settings, ctx.seed, self.whole)
         folder.mkdir(parents=True, exist_ok=True)
-        found = checkpoint.restore(folder, self.origin, self.whole, self.optimizer, self.schedule)
-        self.place = Place(**found) if found else Place()
+        saved_place = checkpoint.restore(folder, self.origin, self.whole, self.optimizer, self.schedule)
+        self.place = Place(**saved_place) if saved_place else Place()
         if self.accelerator.scaler and self.place.scaler:
             self.accelerator.scaler.load_state_dict(self.place.scaler)
         ctx.world.wait()  # all have read before one writes
-        if found:
+        if saved_place:
             ctx.log.info("%s goes on at epoch %d, step %d", folder.name, self.place.epoch, self.place.step)
         else:
             self._checkpoint()

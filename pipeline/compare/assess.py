@@ -39,18 +39,22 @@ def assess(
         retention: of the baseline's validation score that the chosen one keeps.
         claims: what is promised of a strategy.
     """
-    strategies = [strategy_record(name, made, failures.get(name, {}), claims.get(name)) for name, made in runs.items()]
+    strategies = [
+        strategy_record(name, group, failures.get(name, {}), claims.get(name)) for name, group in runs.items()
+    ]
     references = _references(runs)
     record.strategies = [baseline_record(references), *strategies] if references else strategies
     places = {
-        run.run: os.path.relpath(run.folder, Path(record.folder).parent) for made in runs.values() for run in made
+        run.run: os.path.relpath(run.folder, Path(record.folder).parent) for group in runs.values() for run in group
     }
     for strategy in record.strategies:
         strategy.runs = [places[name] for name in strategy.runs]
     usable = [strategy for strategy in record.strategies if strategy.size_bytes is not None]
     on_front = pareto.front_of(usable, record.axes)
-    wanted = RETENTION if retention is None else retention
-    record.choice, record.choice_reason = pareto.choose([s for s in usable if s.name != BASELINE], least, wanted)
+    least_retention = RETENTION if retention is None else retention
+    record.choice, record.choice_reason = pareto.choose(
+        [s for s in usable if s.name != BASELINE], least, least_retention
+    )
     if usable and not on_front:
         record.warnings.append(f"there is no front: no strategy has a figure of each of {', '.join(record.axes)}")
     for strategy in usable:
@@ -58,7 +62,7 @@ def assess(
     paired = _paired(runs, record.warnings)
     record.tests = pairwise.pair_tests(paired, record.seeds[0] if record.seeds else 0)
     record.indistinguishable = pairwise.indistinguishable(record.tests)
-    shares = are_shares(*(scores for made in paired.values() for scores in made))
+    shares = are_shares(*(scores for group in paired.values() for scores in group))
     record.notes += pairwise.sentences(record.tests, record.test_samples, shares=shares)
 
 
@@ -66,32 +70,32 @@ def strategy_record(
     name: str, runs: Sequence[Record], failures: Mapping[str, Failure], claim: str | None
 ) -> StrategyRecord:
     """One strategy over its seeds."""
-    made = StrategyRecord(name=name, claim=claim, failures=dict(failures), runs=[r.run for r in runs])
+    strategy = StrategyRecord(name=name, claim=claim, failures=dict(failures), runs=[r.run for r in runs])
     pairs = [(run, run.final) for run in runs if run.final and run.baseline]
     if not pairs:
-        return made
-    scores = [_scores(run, found) for run, found in pairs]
-    theirs = [_scores(run, run.baseline) for run, _ in pairs]
-    changes: dict[str, Any] = _means([found for _, found in pairs])
+        return strategy
+    scores = [_scores(run, model) for run, model in pairs]
+    baseline_scores = [_scores(run, run.baseline) for run, _ in pairs]
+    changes: dict[str, Any] = _means([model for _, model in pairs])
     changes |= {"score": _spread(scores, "scores"), "validation_score": _spread(scores, "validation_scores")}
     for key, of in (("retention", "scores"), ("validation_retention", "validation_scores")):
-        if all(of in one for one in (*scores, *theirs)):
-            changes[key] = pairwise.retention_over_seeds([s[of] for s in scores], [t[of] for t in theirs])
-    changes["drop"] = lead([t["scores"] for t in theirs], [s["scores"] for s in scores])
+        if all(of in one for one in (*scores, *baseline_scores)):
+            changes[key] = pairwise.retention_over_seeds([s[of] for s in scores], [t[of] for t in baseline_scores])
+    changes["drop"] = lead([t["scores"] for t in baseline_scores], [s["scores"] for s in scores])
     changes["latency"] = _first(run for run, _ in pairs)
     changes["seconds"] = fmean(sum(stage.seconds for stage in run.stages if not stage.latency) for run, _ in pairs)
     changes["verdicts"] = [run.verdict for run, _ in pairs]
-    return made.model_copy(update=changes)
+    return strategy.model_copy(update=changes)
 
 
 def baseline_record(runs: Sequence[Record]) -> StrategyRecord:
     """The reference, over its seeds: a run for each."""
-    found = [run.baseline for run in runs if run.baseline]
+    baselines = [run.baseline for run in runs if run.baseline]
     scores = [_scores(run, run.baseline) for run in runs]
     one = Estimate(value=1.0, low=1.0, high=1.0)
-    changes: dict[str, Any] = _means(found)
+    changes: dict[str, Any] = _means(baselines)
     changes |= {"score": _spread(scores, "scores"), "validation_score": _spread(scores, "validation_scores")}
-    changes |= {"retention": one, "validation_retention": one, "seconds": fmean(f.seconds for f in found)}
+    changes |= {"retention": one, "validation_retention": one, "seconds": fmean(f.seconds for f in baselines)}
     changes["latency"] = [
         t.model_copy(update={"value": 1.0, "low": 1.0, "high": 1.0, "verdict": "same"}) for t in _first(runs)
     ]
@@ -113,12 +117,12 @@ def _timing(row: Mapping[str, Any]) -> Timing | None:
 
 
 def _first(runs: Iterable[Record]) -> list[Timing]:
-    return next((found for found in map(timings, runs) if found), [])
+    return next((ratios for ratios in map(timings, runs) if ratios), [])
 
 
-def _means(found: Sequence[ModelRecord]) -> dict[str, float]:
+def _means(models: Sequence[ModelRecord]) -> dict[str, float]:
     names = ("size_bytes", "payload_bytes", "params", "macs", "compression_ratio")
-    return {name: fmean(getattr(model, name) for model in found) for name in names}
+    return {name: fmean(getattr(model, name) for model in models) for name in names}
 
 
 def _spread(scores: Sequence[Mapping[str, Scores]], name: str) -> Spread | None:
@@ -129,32 +133,34 @@ def _spread(scores: Sequence[Mapping[str, Scores]], name: str) -> Spread | None:
     return Spread(mean=fmean(means), deviation=deviation, count=len(means))
 
 
-def _scores(run: Record, found: ModelRecord | None) -> dict[str, Scores]:
+def _scores(run: Record, model: ModelRecord | None) -> dict[str, Scores]:
     """Scores of a model of a run, (N,) each: `scores` on the test split, `validation_scores` where they are kept."""
-    if found is None:
+    if model is None:
         return {}
-    kept = load_file(Path(run.folder) / found.predictions)
-    return {name: kept[name].astype(np.float64) for name in ("scores", "validation_scores") if name in kept}
+    arrays = load_file(Path(run.folder) / model.predictions)
+    return {name: arrays[name].astype(np.float64) for name in ("scores", "validation_scores") if name in arrays}
 
 
 def _references(runs: Mapping[str, Sequence[Record]]) -> list[Record]:
     """A run for each seed, for its baseline."""
     by_seed = dict[int, Record]()
-    for run in (run for made in runs.values() for run in made if run.baseline):
+    for run in (run for strategy_runs in runs.values() for run in strategy_runs if run.baseline):
         by_seed.setdefault(run.seed, run)
     return [by_seed[seed] for seed in sorted(by_seed)]
 
 
 def _paired(runs: Mapping[str, Sequence[Record]], warnings: list[str]) -> dict[str, list[Scores]]:
     """Test scores by strategy, over the seeds that all of them have; of one that never ended there are none."""
-    made = {name: {run.seed: run for run in found} for name, found in runs.items() if found}
-    if len(made) < 2:
+    by_strategy = {
+        name: {run.seed: run for run in strategy_runs} for name, strategy_runs in runs.items() if strategy_runs
+    }
+    if len(by_strategy) < 2:
         return {}
-    common = sorted(set[int].intersection(*map(set, made.values())))
+    common = sorted(set[int].intersection(*map(set, by_strategy.values())))
     if not common:
         warnings.append("no paired tests: there is no seed with which all strategies ended")
         return {}
-    if any(len(by) > len(common) for by in made.values()):
-        told = ", ".join(map(str, common))
-        warnings.append(f"the paired tests are of the seeds with which all strategies ended: {told}")
-    return {name: [_scores(by[seed], by[seed].final)["scores"] for seed in common] for name, by in made.items()}
+    if any(len(by) > len(common) for by in by_strategy.values()):
+        seeds = ", ".join(map(str, common))
+        warnings.append(f"the paired tests are of the seeds with which all strategies ended: {seeds}")
+    return {name: [_scores(by[seed], by[seed].final)["scores"] for seed in common] for name, by in by_strategy.items()}

@@ -88,7 +88,7 @@ def _run(
     jobs: int,
     interrupts: Interrupts,
     at_once: threading.Event,
-    said: Callable[[str, str], None],
+    on_line: Callable[[str, str], None],
 ) -> Ending:
     process = subprocess.Popen(
         _command(order, comparison, runs),
@@ -102,7 +102,7 @@ def _run(
     printed, last = list[str](), [""]
     readers = [
         threading.Thread(target=_read, args=(process.stdout, printed.append)),
-        threading.Thread(target=_tell, args=(process.stderr, order.title, said, last)),
+        threading.Thread(target=_tell, args=(process.stderr, order.title, on_line, last)),
     ]
     for reader in readers:
         reader.start()
@@ -136,23 +136,23 @@ def _read(stream: Iterator[str] | None, keep: Callable[[str], None]) -> None:
         keep(line)
 
 
-def _tell(stream: Iterator[str] | None, title: str, said: Callable[[str, str], None], last: list[str]) -> None:
+def _tell(stream: Iterator[str] | None, title: str, on_line: Callable[[str, str], None], last: list[str]) -> None:
     for line in stream or ():
         if line.strip():
-            said(title, line.rstrip())
+            on_line(title, line.rstrip())
             last[0] = line.strip()
 
 
 def _wait(process: subprocess.Popen[str], interrupts: Interrupts, at_once: threading.Event) -> None:
     """Until it has ended; a stop is passed on, and one that does not follow, or is to stop at once, is killed."""
-    told = 0.0
+    stop_time = 0.0
     while process.poll() is None:
         time.sleep(BETWEEN_LOOKS)
-        if interrupts.requested() and not told:
-            told = time.monotonic()
+        if interrupts.requested() and not stop_time:
+            stop_time = time.monotonic()
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
-        if at_once.is_set() or (told and time.monotonic() - told > PATIENCE):
+        if at_once.is_set() or (stop_time and time.monotonic() - stop_time > PATIENCE):
             process.kill()
 
 

@@ -108,16 +108,16 @@ def compare_runs(
     """
     comparing({}, overrides)  # refused before anything is read
     members = of_runs([Path(folder) for folder in folders])
-    found = [run for member in members for run in member.runs]
-    how = comparing(found[0].config.get("compare", {}), overrides)
+    records = [run for member in members for run in member.runs]
+    how = comparing(records[0].config.get("compare", {}), overrides)
     record = _start("runs", [str(folder) for folder in folders], Path(runs), how)
     record.of_runs, record.overrides = True, [*overrides]
-    record.data, record.environment = found[0].data, found[0].environment
-    record.seeds = sorted({run.seed for run in found})
-    in_turns = len({run.comparison for run in found}) == 1 and found[0].comparison
-    if not in_turns and any(stage.latency for run in found for stage in run.stages):
+    record.data, record.environment = records[0].data, records[0].environment
+    record.seeds = sorted({run.seed for run in records})
+    in_turns = len({run.comparison for run in records}) == 1 and records[0].comparison
+    if not in_turns and any(stage.latency for run in records for stage in run.stages):
         record.warnings.append(OTHER_RUNS)
-    budget = Budget.model_validate(found[0].config.get("budget", {}))
+    budget = Budget.model_validate(records[0].config.get("budget", {}))
     with alone(Path(record.folder)):
         _finish(record, members, how, _limit(budget), track)
     return record
@@ -166,7 +166,7 @@ def _finish(
 ) -> None:
     """Assess, and write everything that says so."""
     runs = {member.name: member.runs for member in members}
-    every = [run for made in runs.values() for run in made]
+    every = [run for member_runs in runs.values() for run in member_runs]
     sizes: Any = record.data
     record.test_samples, record.validation_samples = (sizes[name]["examples"] for name in ("test", "validation"))
     record.test_uses = max((run.test_uses for run in every if run.test_uses is not None), default=None)

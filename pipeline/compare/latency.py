@@ -110,14 +110,14 @@ def time_all(found: Sequence[Contender], folder: Path, interrupts: Interrupts, c
 
 
 def _time(group: Sequence[Contender], folder: Path, interrupts: Interrupts, console: Console, timed: Timed) -> None:
-    said, began = Said(), time.monotonic()
+    side_results, began = Said(), time.monotonic()
     rows: dict[str, JsonValue] = {}
     try:
         with _maker(group[0], folder, interrupts, console) as maker, blame(StageError, "timing"):
-            rows = _measure(group, maker, folder, said)
+            rows = _measure(group, maker, folder, side_results)
     except (StageError, ResourceError) as error:  # of the baseline, or of the only model: what was trained stays
         rows = {contender.title: {"failure": str(error)} for contender in group}
-    timed.warnings += said.warnings
+    timed.warnings += side_results.warnings
     for contender in group:
         try:
             _put(contender, rows[contender.title], (time.monotonic() - began) / len(group))
@@ -128,13 +128,15 @@ def _time(group: Sequence[Contender], folder: Path, interrupts: Interrupts, cons
             )
 
 
-def _measure(group: Sequence[Contender], maker: Maker, folder: Path, said: Said) -> dict[str, JsonValue]:
+def _measure(group: Sequence[Contender], maker: Maker, folder: Path, side_results: Said) -> dict[str, JsonValue]:
     """The rows of each, by its title."""
     first = group[0]
     code = first.built.config.folder
     loaded = {one.title: _model(maker, one.record, one.model, one.built.config.folder) for one in group}
     maker.baseline = Result(_model(maker, first.record, first.record.baseline, code), "", folder)
-    ctx = maker.context("benchmark", first.stage, Result(loaded[first.title], "", folder), folder / "latency", said)
+    ctx = maker.context(
+        "benchmark", first.stage, Result(loaded[first.title], "", folder), folder / "latency", side_results
+    )
     return first.stage.measure(loaded, ctx)
 
 
@@ -144,8 +146,8 @@ def _put(contender: Contender, rows: JsonValue, seconds: float) -> None:
         raise StageError(str(rows.get("failure", "it gave no rows")))
     use = contender.built.config.stages[contender.position].use
     settings: Any = contender.stage.model_dump(mode="json")
-    made = latency_record(contender.record, contender.position, use, settings, rows, round(seconds, 3))
-    contender.record.stages.append(made)
+    stage_record = latency_record(contender.record, contender.position, use, settings, rows, round(seconds, 3))
+    contender.record.stages.append(stage_record)
     contender.record.stages.sort(key=lambda stage: stage.position)
 
 
@@ -159,12 +161,12 @@ def _maker(contender: Contender, folder: Path, interrupts: Interrupts, console: 
         journal.close()
 
 
-def _model(maker: Maker, record: Record, found: ModelRecord | None, code: Path) -> Model:
+def _model(maker: Maker, record: Record, model_record: ModelRecord | None, code: Path) -> Model:
     """A run's model, with the file that it is deployed as."""
-    if found is None:
+    if model_record is None:
         raise StageError("the run has no model", where=record.folder)
     folder = Path(record.folder)
-    model = models.load(folder / found.folder, code)
-    deployed = located(model, folder / found.file) if isinstance(model, TorchModel) else model
+    model = models.load(folder / model_record.folder, code)
+    deployed = located(model, folder / model_record.file) if isinstance(model, TorchModel) else model
     maker.deployed[id(model)] = (model, deployed)
     return model

@@ -56,17 +56,17 @@ def of_runs(folders: Sequence[Path]) -> list[Member]:
     """
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError("a run is named twice", where=", ".join(map(str, folders)), fix="Name each once")
-    found = [load_run(folder) for folder in folders]
+    records = [load_run(folder) for folder in folders]
     for split in ("test", "validation"):
-        if len({digest(run, split) for run in found}) > 1:
+        if len({digest(run, split) for run in records}) > 1:
             raise ConfigError(
                 f"these runs are measured on different {split} data",
-                where=", ".join(Path(run.folder).name for run in found),
+                where=", ".join(Path(run.folder).name for run in records),
                 expected="the same examples, for nothing else can be compared",
             )
     named = defaultdict[str, list[Record]](list)
-    for run in found:
-        named[_title(run) if _is_told_by_title(run, found) else run.run].append(run)
+    for run in records:
+        named[_title(run) if _is_told_by_title(run, records) else run.run].append(run)
     return [Member(name, runs) for name, runs in named.items()]
 
 
@@ -89,8 +89,8 @@ def comparing(given: Any, overrides: Sequence[str]) -> Comparing:
             changes[name.removeprefix("compare.")] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise ConfigError(f"`{assignment}` is no YAML", expected="such as compare.axes=[size, macs]") from None
-    found: Comparing = validate(Comparing, {**given, **changes}, None, ("compare",), Path())
-    return found
+    settings: Comparing = validate(Comparing, {**given, **changes}, None, ("compare",), Path())
+    return settings
 
 
 def moved(runs: Iterable[Record]) -> list[str]:
@@ -108,10 +108,12 @@ def moved(runs: Iterable[Record]) -> list[str]:
                 story = json.dumps(chain)
                 keys[story].add(stage.key)
                 places[story] = f"stages[{stage.position}] ({stage.name})"
-    found = [places[story] for story, made in keys.items() if len(made) > 1]
-    if not found:
+    moved_places = [places[story] for story, stage_keys in keys.items() if len(stage_keys) > 1]
+    if not moved_places:
         return []
-    return [f"{found[0]} was not made of the same code, data and libraries in all runs: something changed in between"]
+    return [
+        f"{moved_places[0]} was not made of the same code, data and libraries in all runs: something changed in between"
+    ]
 
 
 def load_run(folder: Path) -> Record:
@@ -132,9 +134,9 @@ def digest(run: Record, split: str) -> str:
     return str(data[split]["digest"])
 
 
-def _is_told_by_title(run: Record, found: Sequence[Record]) -> bool:
+def _is_told_by_title(run: Record, runs: Sequence[Record]) -> bool:
     """Whether the runs of its title are of one config, a seed each."""
-    same = [other for other in found if _title(other) == _title(run)]
+    same = [other for other in runs if _title(other) == _title(run)]
     configs = {json.dumps({**other.config, "seed": None}) for other in same}
     return len(configs) == 1 and len({other.seed for other in same}) == len(same) and _title(run) != BASELINE
 

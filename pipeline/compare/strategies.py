@@ -44,30 +44,30 @@ def find_strategies(
     Raises:
         ConfigError: a file cannot be read, or two strategies have the same name.
     """
-    found = []
+    strategies = []
     for file in files:
         keys: list[str | None] = [*Source(file).strategies()]
         for key in keys or [None]:
             config, source = load_config(file, overrides, key)
             name = key or str(config.name)
-            found.append(Strategy(name, file, key, tuple(overrides), config, source, allow_unsafe_load))
-    twice = [name for name, count in Counter(strategy.name for strategy in found).items() if count > 1]
-    if twice or BASELINE in {strategy.name for strategy in found}:
+            strategies.append(Strategy(name, file, key, tuple(overrides), config, source, allow_unsafe_load))
+    twice = [name for name, count in Counter(strategy.name for strategy in strategies).items() if count > 1]
+    if twice or BASELINE in {strategy.name for strategy in strategies}:
         name = twice[0] if twice else BASELINE
-        taken = "more than one strategy" if twice else "a strategy, and so is the reference,"
+        subject = "more than one strategy" if twice else "a strategy, and so is the reference,"
         fix = "Give each strategy a name of its own; a file with `stages:` has it by `name:`"
-        raise ConfigError(f"{taken} is called `{name}`", where=", ".join(map(str, files)), fix=fix)
-    if len({strategy.config.seed for strategy in found}) > 1:
+        raise ConfigError(f"{subject} is called `{name}`", where=", ".join(map(str, files)), fix=fix)
+    if len({strategy.config.seed for strategy in strategies}) > 1:
         raise ConfigError(
             "the files have different seeds", where=", ".join(map(str, files)), fix="Give all one `seed:`"
         )
-    for strategy in found:
+    for strategy in strategies:
         for name in strategy.config.compare.claims:
-            if name not in {other.name for other in found}:
-                near = nearest(name, [other.name for other in found])
+            if name not in {other.name for other in strategies}:
+                near = nearest(name, [other.name for other in strategies])
                 where = strategy.source.place(("compare", "claims", name))
                 raise ConfigError(f"there is no strategy `{name}`{near}", where=where)
-    return found
+    return strategies
 
 
 def build_all(strategies: Iterable[Strategy]) -> list[Built]:
@@ -76,21 +76,21 @@ def build_all(strategies: Iterable[Strategy]) -> list[Built]:
     Raises:
         ConfigError: one cannot work, or they are measured on different test data.
     """
-    made: list[Built] = []
+    built: list[Built] = []
     for strategy in strategies:
         set_seed(strategy.config.seed)
-        before, allow = made[-1] if made else None, strategy.allow_unsafe_load
-        made.append(build(strategy.config, strategy.source, before, allow_unsafe_load=allow))
+        before, allow = built[-1] if built else None, strategy.allow_unsafe_load
+        built.append(build(strategy.config, strategy.source, before, allow_unsafe_load=allow))
         for split in ("test", "validation"):
-            if made[0].data[split].digest != made[-1].data[split].digest:
+            if built[0].data[split].digest != built[-1].data[split].digest:
                 raise ConfigError(
-                    f"its {split} split is another than that of {made[0].config.name}",
+                    f"its {split} split is another than that of {built[0].config.name}",
                     where=str(strategy.file),
                     expected=f"the same {split} examples, for nothing else can be compared",
                     fix="Give both the same `task:` and `seed:`",
                 )
-        for place, stage in made[-1].stages:
+        for place, stage in built[-1].stages:
             if stage.host_bound and type(stage).measure is Stage.measure:
                 fix = "Give it the method `measure`, or leave it out of what is compared"
                 raise ConfigError("it cannot measure several models in turns", where=place, fix=fix)
-    return made
+    return built

@@ -21,8 +21,8 @@ def unheeded(settings: dict[str, Any]) -> list[str]:
     """What a generation_config.json asks for and `greedy` does not do."""
     plain = {"num_beams": 1, "num_beam_groups": 1, "do_sample": False}
     rest = {name: value for name, value in settings.items() if name not in HEEDED | WITHOUT_EFFECT}
-    found = [name for name, value in rest.items() if value is not None and value != plain.get(name)]
-    return found + ["bad_words_ids"] * any(len(word) > 1 for word in settings.get("bad_words_ids") or [])
+    names = [name for name, value in rest.items() if value is not None and value != plain.get(name)]
+    return names + ["bad_words_ids"] * any(len(word) > 1 for word in settings.get("bad_words_ids") or [])
 
 
 def open_graphs(folder: Path) -> list[Any]:
@@ -46,11 +46,13 @@ def greedy(graphs: list[Any], settings: dict[str, Any], inputs: dict[str, Any], 
     token = np.full_like(ids[:, :1], settings["decoder_start_token_id"])
     ended = np.zeros(len(ids), bool)
     hidden = run(encoder, inputs)["last_hidden_state"]
-    known = {"encoder_hidden_states": hidden, "encoder_attention_mask": inputs["attention_mask"]}
+    decoder_inputs = {"encoder_hidden_states": hidden, "encoder_attention_mask": inputs["attention_mask"]}
     for step in range(longest):
-        found = run(further if step else first, {"input_ids": token, **known})
-        known |= {PAST + name.removeprefix(PRESENT): v for name, v in found.items() if name.startswith(PRESENT)}
-        best = choose(found["logits"][:, -1], settings, step, longest)
+        outputs = run(further if step else first, {"input_ids": token, **decoder_inputs})
+        decoder_inputs |= {
+            PAST + name.removeprefix(PRESENT): v for name, v in outputs.items() if name.startswith(PRESENT)
+        }
+        best = choose(outputs["logits"][:, -1], settings, step, longest)
         ids[:, step] = np.where(ended, settings["pad_token_id"], best)
         ended |= np.isin(best, settings["eos_token_id"])
         if stop and ended.all():
@@ -76,21 +78,21 @@ def choose(logits: Any, settings: dict[str, Any], step: int, longest: int) -> An
 def run(session: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """A graph's outputs by name, for those inputs that it takes."""
     names = [node.name for node in session.get_outputs()]
-    given = {node.name: inputs[node.name] for node in session.get_inputs()}
-    return dict(zip(names, session.run(names, given), strict=True))
+    feed = {node.name: inputs[node.name] for node in session.get_inputs()}
+    return dict(zip(names, session.run(names, feed), strict=True))
 
 
 def main() -> None:
     """Read inputs, write what is generated."""
-    given = dict(np.load(sys.argv[1])) if len(sys.argv) == 2 else sys.exit(__doc__)
-    if "input_ids" not in given:
-        sys.exit(f"the inputs are {sorted(given)}; expected input_ids and attention_mask")
-    given.setdefault("attention_mask", np.ones_like(given["input_ids"]))
+    inputs = dict(np.load(sys.argv[1])) if len(sys.argv) == 2 else sys.exit(__doc__)
+    if "input_ids" not in inputs:
+        sys.exit(f"the inputs are {sorted(inputs)}; expected input_ids and attention_mask")
+    inputs.setdefault("attention_mask", np.ones_like(inputs["input_ids"]))
     for name in ("input_ids", "attention_mask"):
-        if given[name].dtype != np.int64 or given[name].shape != given["input_ids"].shape or given[name].ndim != 2:
-            sys.exit(f"{name} is {given[name].dtype} {list(given[name].shape)}; expected int64, both (N, S)")
+        if inputs[name].dtype != np.int64 or inputs[name].shape != inputs["input_ids"].shape or inputs[name].ndim != 2:
+            sys.exit(f"{name} is {inputs[name].dtype} {list(inputs[name].shape)}; expected int64, both (N, S)")
     settings = json.loads((HERE / "generation_config.json").read_text())
-    sequences = greedy(open_graphs(HERE), settings, given, settings["max_new_tokens"])
+    sequences = greedy(open_graphs(HERE), settings, inputs, settings["max_new_tokens"])
     sys.stdout.write(json.dumps({"sequences": sequences.tolist()}) + "\n")
 
 

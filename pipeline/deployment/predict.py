@@ -17,12 +17,12 @@ def check(given: dict[str, Any], ports: list[Any]) -> None:
     if set(given) != {port.name for port in ports}:
         sys.exit(f"the inputs are {sorted(given)}; expected {sorted(port.name for port in ports)}")
     for port in ports:
-        found, kind = given[port.name], port.type.removeprefix("tensor(").removesuffix(")")
-        if found.dtype != NUMPY.get(kind, kind):
-            sys.exit(f"the input {port.name} has the dtype {found.dtype}; expected {NUMPY.get(kind, kind)}")
-        fits = [not isinstance(a, int) or a == b for a, b in zip(port.shape, found.shape, strict=False)]
-        if found.ndim != len(port.shape) or not all(fits):
-            sys.exit(f"the input {port.name} has the shape {list(found.shape)}; expected {port.shape}")
+        array, kind = given[port.name], port.type.removeprefix("tensor(").removesuffix(")")
+        if array.dtype != NUMPY.get(kind, kind):
+            sys.exit(f"the input {port.name} has the dtype {array.dtype}; expected {NUMPY.get(kind, kind)}")
+        fits = [not isinstance(a, int) or a == b for a, b in zip(port.shape, array.shape, strict=False)]
+        if array.ndim != len(port.shape) or not all(fits):
+            sys.exit(f"the input {port.name} has the shape {list(array.shape)}; expected {port.shape}")
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ class File:
         try:
             return LOOK.get(self.form, _there)(self, label, path)
         except ShrinkError as error:
-            found = f"{error.found}; expected {error.expected}" if error.expected else error.found
-            return Finding(CONCERN, label, "missing", found, error.fix)
+            message = f"{error.found}; expected {error.expected}" if error.expected else error.found
+            return Finding(CONCERN, label, "missing", message, error.fix)
 
 
 def _there(file: File, label: str, path: Path) -> Finding:

@@ -53,5 +53,5 @@ def torch_cuda() -> str | None:
     if spec is None or not spec.origin:
         return None
     path = Path(spec.origin).with_name("version.py")
-    found = re.search(r"^cuda\b[^=\n]*= *['\"]([\d.]+)['\"]", path.read_text(), re.MULTILINE) if path.exists() else None
-    return found[1] if found else None
+    match = re.search(r"^cuda\b[^=\n]*= *['\"]([\d.]+)['\"]", path.read_text(), re.MULTILINE) if path.exists() else None
+    return match[1] if match else None

@@ -32,9 +32,9 @@ def located(what: str, name: str, kind: Kind, folders: Sequence[Path]) -> Findin
         return Finding(CONCERN, label, "ok", f"{there.resolve()} is here")
     if not could_be_name(name):
         return Finding(CONCERN, label, "missing", "there is no such file or folder", f"Set {what} to where it is")
-    kept = cached(name, kind)
-    if kept:
-        return Finding(CONCERN, label, "ok", f"in the cache, {kept}")
+    cache_folder = cached(name, kind)
+    if cache_folder:
+        return Finding(CONCERN, label, "ok", f"in the cache, {cache_folder}")
     if any(os.environ.get(variable, "").lower() in YES for variable in OFFLINE):
         fix = f"Set {what} to a folder, or fetch it where there is a network"
         return Finding(CONCERN, label, "missing", "not here and not in the cache, and the hub is switched off", fix)
@@ -68,5 +68,5 @@ def asked(label: str, name: str, kind: Kind) -> Finding:
         fix = "Look at the name, or log in with `hf auth login`"
         return Finding(CONCERN, label, "missing", f"not here, and {hub} answers {error.code} {error.reason}", fix)
     except (OSError, ValueError) as error:
-        found = f"not here, and {hub} does not answer: {getattr(error, 'reason', error)}"
-        return Finding(CONCERN, label, "missing", found, "Give a folder, or fetch it where there is a network")
+        message = f"not here, and {hub} does not answer: {getattr(error, 'reason', error)}"
+        return Finding(CONCERN, label, "missing", message, "Give a folder, or fetch it where there is a network")

@@ -45,8 +45,8 @@ def _of(config: PipelineConfig) -> Iterator[Finding | File]:
     folder, limits = config.folder, config.budget.model_dump(mode="json").values()
     yield from code("task", config.task.use, folder, "pipeline.tasks")
     if config.model.use:
-        known = "" if ":" in config.model.use or config.model.use.endswith(".py") else "pipeline.tasks"
-        yield from code("model", config.model.use, folder, known)
+        package = "" if ":" in config.model.use or config.model.use.endswith(".py") else "pipeline.tasks"
+        yield from code("model", config.model.use, folder, package)
     for key, entries in (("baseline", config.baseline), ("stages", config.stages)):
         for entry in entries:
             yield from code(key, entry.use, folder, "stages")
@@ -99,20 +99,20 @@ def _inside(place: str, value: Any, folder: Path, builders: bool = True) -> Iter
 
 def _files(place: str, value: dict[str, Any], folder: Path) -> Iterator[File]:
     """What a mapping names by the keys of files. In a stage of the user's they may hold anything; builders' do not."""
-    ours = place == "model" or "use" in value
+    is_builder = place == "model" or "use" in value
     for key in FILES:
         named, memory = value.get(key), None
         if isinstance(named, dict):  # `onnx: {file: net.onnx}`
             memory, named = named.get("memory"), named.get("file")
         if isinstance(named, str):
-            given = {"sha256": value.get("sha256"), "memory": memory} if place == "model" else {}
-            yield File(f"{place} {key}", named, folder, form=key if ours else "", **given)
+            arguments = {"sha256": value.get("sha256"), "memory": memory} if place == "model" else {}
+            yield File(f"{place} {key}", named, folder, form=key if is_builder else "", **arguments)
 
 
 def _data(key: str, reference: Reference) -> Iterator[Finding]:
     """Folders and names on the hub; what decodes audio."""
-    ours = reference.use == "huggingface"
-    for argument, kind in DATA[key] if ours else OWN_DATA if key == "task" else ():
+    is_built_in = reference.use == "huggingface"
+    for argument, kind in DATA[key] if is_built_in else OWN_DATA if key == "task" else ():
         name = reference.arguments.get(argument)
         if isinstance(name, str) and name:
             yield located(f"{key}.{argument}", name, kind, (reference.folder, Path.cwd()))

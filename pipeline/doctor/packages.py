@@ -46,9 +46,9 @@ def packages() -> Iterable[Finding]:
     for name, tested in TESTED.items():
         yield _library(name, tested)
     for extra, names in EXTRAS.items():
-        found = {name: version(name) for name in names}
-        there = ", ".join(f"{name} {number}" for name, number in found.items() if number)
-        if None in found.values():
+        versions = {name: version(name) for name in names}
+        there = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
+        if None in versions.values():
             yield Finding(CONCERN, f"extra `{extra}`", "note", there or "not installed", fix=install(extra=extra))
         else:
             yield Finding(CONCERN, f"extra `{extra}`", "ok", there)
@@ -67,8 +67,8 @@ def _library(name: str, tested: str) -> Finding:
             number, build = version(other), other
     if number is None:
         return Finding(CONCERN, name, "missing", "not installed", fix=install(f"'{name}>={tested}'"))
-    found = number if build == name else f"{number} of {build}"
+    text = number if build == name else f"{number} of {build}"
     if Version(number) < Version(tested):
         fix = install(f"-U '{build}>={tested}'")
-        return Finding(CONCERN, name, "warning", f"{found}; older than {tested}, which is tested", fix=fix)
-    return Finding(CONCERN, name, "ok", found)
+        return Finding(CONCERN, name, "warning", f"{text}; older than {tested}, which is tested", fix=fix)
+    return Finding(CONCERN, name, "ok", text)

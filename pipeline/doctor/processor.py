@@ -42,11 +42,11 @@ def processor() -> Iterable[Finding]:
 def instructions(flags: set[str]) -> Finding:
     """Those that matter; a warning where sums of int8 products saturate."""
     there = [name for name, any_of in INSTRUCTIONS.items() if flags & set(any_of)]
-    found = ", ".join(there) or "none that matters"
+    text = ", ".join(there) or "none that matters"
     if "avx2" in flags and "VNNI" not in there:
         fix = "Set `reduce_range: true` in quantizing stages; int8 gains less speed here"
-        return Finding(CONCERN, "instructions", "warning", f"{found}; no VNNI: sums of int8 products saturate", fix)
-    return Finding(CONCERN, "instructions", "ok", found)
+        return Finding(CONCERN, "instructions", "warning", f"{text}; no VNNI: sums of int8 products saturate", fix)
+    return Finding(CONCERN, "instructions", "ok", text)
 
 
 def threads(cores: int, quota: float | None, omp: str | None) -> Finding:
@@ -57,13 +57,13 @@ def threads(cores: int, quota: float | None, omp: str | None) -> Finding:
         quota: cores' worth of time that a container allows, None for all.
         omp: OMP_NUM_THREADS.
     """
-    found = f"{cores} core{'s' * (cores != 1)}"
-    found += f", limited to {quota:g} by the container" if quota is not None else ""
-    found += f", OMP_NUM_THREADS={omp}" if omp else ""
+    text = f"{cores} core{'s' * (cores != 1)}"
+    text += f", limited to {quota:g} by the container" if quota is not None else ""
+    text += f", OMP_NUM_THREADS={omp}" if omp else ""
     if quota is not None and quota < cores and not omp:
         fix = f"Set OMP_NUM_THREADS={max(int(quota), 1)}: threads beyond the limit wait for each other"
-        return Finding(CONCERN, "threads", "warning", found, fix)
-    return Finding(CONCERN, "threads", "ok", found)
+        return Finding(CONCERN, "threads", "warning", text, fix)
+    return Finding(CONCERN, "threads", "ok", text)
 
 
 def available() -> int:
@@ -81,16 +81,16 @@ def limit(kind: str, proc: Path = PROC, root: Path = CGROUPS) -> float | None:
         proc: where the kernel says of which groups the process is.
         root: where the groups are, in version 2 or 1.
     """
-    found = []
+    limits = []
     for line in _lines(proc / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
         base = root if not controllers else root / kind if kind in controllers.split(",") else None
         if base is None:
             continue
         parts = [part for part in path.split("/") if part]
-        found += [_limit(base.joinpath(*parts[:depth]), kind) for depth in range(len(parts) + 1)]
-    known = [value for value in found if value is not None]
-    return min(known, default=None)
+        limits += [_limit(base.joinpath(*parts[:depth]), kind) for depth in range(len(parts) + 1)]
+    values = [value for value in limits if value is not None]
+    return min(values, default=None)
 
 
 def _limit(group: Path, kind: str) -> float | None:

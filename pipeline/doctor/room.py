@@ -41,10 +41,10 @@ def memory(free: float | None, most: float | None) -> Finding:
     if free is None:
         return Finding(CONCERN, "memory", "note", "this system does not say how much is free")
     least = min(free, most) if most is not None else free
-    found = f"{_size(free)} free" + (f", limited to {_size(most)} by the container" if most is not None else "")
+    text = f"{_size(free)} free" + (f", limited to {_size(most)} by the container" if most is not None else "")
     if least < LITTLE_MEMORY:
-        return Finding(CONCERN, "memory", "warning", found, "Lower batch_size, or end other programs")
-    return Finding(CONCERN, "memory", "ok", found)
+        return Finding(CONCERN, "memory", "warning", text, "Lower batch_size, or end other programs")
+    return Finding(CONCERN, "memory", "ok", text)
 
 
 def free_memory(meminfo: Path) -> float | None:
@@ -53,8 +53,8 @@ def free_memory(meminfo: Path) -> float | None:
         lines = meminfo.read_text().splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024.0 if found else None
+    kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(kilobytes[0]) * 1024.0 if kilobytes else None
 
 
 def _size(count: float) -> str:

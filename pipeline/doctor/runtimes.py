@@ -23,8 +23,8 @@ def runtimes() -> Iterable[Finding]:
     yield onnxruntime_providers()
     for name, distribution in RUNTIMES.items():
         number = version(distribution)
-        found = f"{distribution} {number}" if number else "not installed; no stage asks for it"
-        yield Finding(CONCERN, name, "ok" if number else "note", found)
+        text = f"{distribution} {number}" if number else "not installed; no stage asks for it"
+        yield Finding(CONCERN, name, "ok" if number else "note", text)
 
 
 def onnxruntime_providers() -> Finding:

@@ -37,5 +37,5 @@ def show(findings: Sequence[Finding], console: Console) -> None:
         last = row.concern
     console.print(table, highlight=False)
     counts = {state: sum(row.state == state for row in findings) for state in ("missing", "warning")}
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    console.print(told or "all is well", style="red" if counts["missing"] else "", highlight=False)
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    console.print(summary or "all is well", style="red" if counts["missing"] else "", highlight=False)

@@ -50,16 +50,16 @@ def missing_imports(path: Path, seen: frozenset[Path] = frozenset()) -> set[str]
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return set()
-    found = set[str]()
+    modules = set[str]()
     for node in _needed(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             for beside in _beside(node, path):
                 if beside not in seen | {path}:
-                    found |= missing_imports(beside, seen | {path})
+                    modules |= missing_imports(beside, seen | {path})
         else:
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            found |= {name.partition(".")[0] for name in names}
-    return {name for name in found if not _installed(name)}
+            modules |= {name.partition(".")[0] for name in names}
+    return {name for name in modules if not _installed(name)}
 
 
 def _needed(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:

@@ -35,16 +35,16 @@ def tracking(runs: Path, *, required: bool = False) -> Finding:
 def server(uri: str, down: State) -> Finding:
     """Whether an MLflow server says that it is well, within three seconds."""
     parts = urlsplit(uri)
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")  # without a password
+    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")  # without a password
     try:
-        with urllib.request.urlopen(f"{shown}/health", timeout=SECONDS) as answer:
-            return Finding(CONCERN, "MLflow", "ok", f"{shown} answers: {answer.read(100).decode(errors='replace')}")
+        with urllib.request.urlopen(f"{address}/health", timeout=SECONDS) as answer:
+            return Finding(CONCERN, "MLflow", "ok", f"{address} answers: {answer.read(100).decode(errors='replace')}")
     except urllib.error.HTTPError as error:
         fix = "Look at MLFLOW_TRACKING_URI and what stands before the server"
-        return Finding(CONCERN, "MLflow", down, f"{shown}/health answers {error.code} {error.reason}", fix)
+        return Finding(CONCERN, "MLflow", down, f"{address}/health answers {error.code} {error.reason}", fix)
     except (OSError, ValueError) as error:  # refused, no such name, too late; or no URL at all
         reason = getattr(error, "reason", error)
-        return Finding(CONCERN, "MLflow", down, f"{shown} does not answer: {reason}", f"Start it. {LATER}")
+        return Finding(CONCERN, "MLflow", down, f"{address} does not answer: {reason}", f"Start it. {LATER}")
 
 
 def database(path: Path, down: State) -> Finding:

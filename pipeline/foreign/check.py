@@ -117,23 +117,23 @@ class Reading:
             message = waiting.pop()
             if message.depth > DEEPEST:
                 raise DamagedError(f"its graphs and types lie more than {DEEPEST} messages deep")
-            found = list(self._fields(message))
-            self._take(message, found)
-            waiting += self._inside(message, found)
+            parts = list(self._fields(message))
+            self._take(message, parts)
+            waiting += self._inside(message, parts)
 
     def _fields(self, message: Message) -> Iterator[Field]:
-        for found in fields(self.data, message.start, message.end):
+        for part in fields(self.data, message.start, message.end):
             self.count += 1
             if self.count > MOST_FIELDS:
                 raise DamagedError(f"it has more than {MOST_FIELDS:,} fields")
-            yield found
+            yield part
 
-    def _inside(self, message: Message, found: list[Field]) -> Iterator[Message]:
+    def _inside(self, message: Message, parts: list[Field]) -> Iterator[Message]:
         kinds = INSIDE.get(message.kind, {})
-        times = Counter(part.number for part in found)
+        times = Counter(part.number for part in parts)
         if any(times[number] > 1 for number in ONCE.get(message.kind, ())):
             raise DamagedError(f"the {message.kind} at byte {message.start} has a part twice")
-        for part in found:
+        for part in parts:
             if part.number not in kinds:
                 continue
             if part.wire != BYTES:
@@ -145,20 +145,20 @@ class Reading:
                 self.main = inner
             yield inner
 
-    def _take(self, message: Message, found: list[Field]) -> None:
-        self.remarks += sum(part.size for part in found if part.number in REMARKS.get(message.kind, ()))
+    def _take(self, message: Message, parts: list[Field]) -> None:
+        self.remarks += sum(part.size for part in parts if part.number in REMARKS.get(message.kind, ()))
         if message.kind == "tensor":
-            self.tensors.take(found)
+            self.tensors.take(parts)
         elif message.kind == "node":
-            self.calls[message.owner][self._operator(found, 7, 4, 8)] += 1
+            self.calls[message.owner][self._operator(parts, 7, 4, 8)] += 1
         elif message.kind == "function":
-            self.functions[message.owner] = self._operator(found, 10, 1, 13)
+            self.functions[message.owner] = self._operator(parts, 10, 1, 13)
         elif message.kind == "model":
-            self.opsets = sum(part.number == 8 for part in found)
+            self.opsets = sum(part.number == 8 for part in parts)
 
-    def _operator(self, found: list[Field], *numbers: int) -> Function:
+    def _operator(self, parts: list[Field], *numbers: int) -> Function:
         """The texts with these numbers: the domain, the name, the overload."""
-        texts = {part.number: text(self.data, part) for part in found if part.number in numbers}
+        texts = {part.number: text(self.data, part) for part in parts if part.number in numbers}
         domain, name, overload = (texts.get(number, "") for number in numbers)
         return domain, name, overload
 
@@ -242,21 +242,21 @@ def _by_number(data: bytes, message: Field) -> dict[int, Field]:
 
 
 def _size(data: bytes, axis: Field) -> int | str | None:
-    found: int | str | None = None
+    size: int | str | None = None
     for part in fields(data, axis.start, axis.end):
         if part.number == 1:
-            found = varints(data, part)[0]
-            if found >= 2**63:
+            size = varints(data, part)[0]
+            if size >= 2**63:
                 raise DamagedError("an axis has a negative size")
         elif part.number == 2:
-            found = text(data, part) or None
-    return found
+            size = text(data, part) or None
+    return size
 
 
 def _check_operators(reading: Reading) -> None:
     """Refuse operators that neither ONNX Runtime nor the file has, and functions that never come to an end."""
     own = {function: owner for owner, function in reading.functions.items()}
-    called = {operator for found in reading.calls.values() for operator in found}
+    called = {operator for calls in reading.calls.values() for operator in calls}
     strange = {f for f in called if f not in own and (f[0] not in DOMAINS or f[:2] in LOADS_CODE)}
     if strange:
         names = sorted(f"{domain}::{name}" for domain, name, _ in strange)

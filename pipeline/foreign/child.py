@@ -28,15 +28,15 @@ def main(memory: int) -> None:
         parent.answer({}, dict(zip(outputs, session.run(outputs, feed), strict=True)))
 
 
-def _session(told: dict[str, Any]) -> Any:
+def _session(request: dict[str, Any]) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if not told["optimize"]:
+    if not request["optimize"]:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # With a path, so that external data are found; with one provider, so that nothing else takes over.
-    return onnxruntime.InferenceSession(Path(told["path"]), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(Path(request["path"]), options, providers=["CPUExecutionProvider"])
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ def pack(head: Mapping[str, Any], arrays: Arrays) -> Iterator[bytes]:
         arrays: by name, of the types in DTYPES.
     """
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    told = [[name, array.dtype.name, list(arrays[name].shape)] for name, array in whole.items()]
-    header = json.dumps({"head": dict(head), "arrays": told}).encode()
+    descriptions = [[name, array.dtype.name, list(arrays[name].shape)] for name, array in whole.items()]
+    header = json.dumps({"head": dict(head), "arrays": descriptions}).encode()
     yield len(header).to_bytes(LENGTH, "little") + header
     for array in whole.values():
         yield array.tobytes()
@@ -56,11 +56,11 @@ def unpack(read: Callable[[int], bytearray], most_bytes: int) -> tuple[dict[str,
     try:
         content = json.loads(bytes(read(size)))
         head = dict(content["head"])
-        told = [(str(name), str(dtype), [int(n) for n in shape]) for name, dtype, shape in content["arrays"]]
+        descriptions = [(str(name), str(dtype), [int(n) for n in shape]) for name, dtype, shape in content["arrays"]]
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise FrameError("a header that is none") from error
     arrays = {}
-    for name, dtype, shape in told:
+    for name, dtype, shape in descriptions:
         if dtype not in DTYPES or len(shape) > MOST_AXES or any(not 0 <= n <= LONGEST_AXIS for n in shape):
             raise FrameError(f"an array of {dtype} {shape}")
         needed = prod(shape) * np.dtype(dtype).itemsize

@@ -60,14 +60,14 @@ def _end_when_it_hangs_up() -> None:
 
 def _read(count: int) -> bytearray:
     """The next bytes of standard input; ends the process where there are none any more."""
-    found = bytearray(count)
-    view = memoryview(found)
+    buffer = bytearray(count)
+    view = memoryview(buffer)
     while view:
         got = os.readv(0, [view])
         if not got:
             sys.exit(0)
         view = view[got:]
-    return found
+    return buffer
 
 
 def _in_one_line(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:

@@ -91,14 +91,14 @@ class Process:
             view = view[_file(self.process.stdin).write(view) or 0 :]
 
     def _read(self, count: int, until: float) -> bytearray:
-        found, stream = bytearray(), _file(self.process.stdout)
-        while len(found) < count:  # memory is taken as bytes come, not on its word
+        buffer, stream = bytearray(), _file(self.process.stdout)
+        while len(buffer) < count:  # memory is taken as bytes come, not on its word
             self._wait(stream, select.POLLIN, until)
-            got = os.read(stream.fileno(), min(count - len(found), AT_ONCE))
+            got = os.read(stream.fileno(), min(count - len(buffer), AT_ONCE))
             if not got:
                 raise self._gone()
-            found += got
-        return found
+            buffer += got
+        return buffer
 
     def _wait(self, stream: IO[bytes], event: int, until: float) -> None:
         poll = select.poll()
@@ -106,8 +106,8 @@ class Process:
         if not poll.poll(max(0.0, until - time.monotonic()) * 1_000):
             self.close()
             fix = "Raise `seconds` under `onnx:`, or do not trust this file"
-            found = f"the process that {self.does} it did not answer within {self.limits.seconds:g} s"
-            raise ForeignError(found, where=self._where, fix=fix)
+            message = f"the process that {self.does} it did not answer within {self.limits.seconds:g} s"
+            raise ForeignError(message, where=self._where, fix=fix)
 
     @property
     def _where(self) -> str:
@@ -132,7 +132,7 @@ class Process:
         return ForeignError(f"the process that {self.does} it {why}: {last}", where=self._where, fix=fix)
 
 
-def _started(module: str, memory: int, said: IO[bytes]) -> subprocess.Popen[bytes]:
+def _started(module: str, memory: int, log_file: IO[bytes]) -> subprocess.Popen[bytes]:
     """The process. Its standard input is a pipe that closes when this process dies."""
     # -P: what lies in the current folder under our names is not taken for ours.
     command = [sys.executable, "-P", "-m", module, str(memory)]
@@ -144,7 +144,7 @@ def _started(module: str, memory: int, said: IO[bytes]) -> subprocess.Popen[byte
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=said,
+        stderr=log_file,
         bufsize=0,
         start_new_session=True,  # Ctrl-C is for us to answer
     )
@@ -152,11 +152,11 @@ def _started(module: str, memory: int, said: IO[bytes]) -> subprocess.Popen[byte
     return process
 
 
-def _ended(process: subprocess.Popen[bytes], said: IO[bytes], owner: int) -> None:
+def _ended(process: subprocess.Popen[bytes], log_file: IO[bytes], owner: int) -> None:
     if os.getpid() == owner:  # not of a loader's worker, which has a copy of all objects
         process.kill()
         process.wait()
-    for stream in (process.stdin, process.stdout, said):
+    for stream in (process.stdin, process.stdout, log_file):
         if stream:
             stream.close()
 

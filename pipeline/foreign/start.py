@@ -21,7 +21,7 @@ NUMBERS = ("float", "int", "uint", "bool", "complex")
 
 
 def check_stages_take_onnx(chain: Sequence[tuple[str, Stage]], file: Path) -> None:
-    """Raises ConfigError for a stage that needs a torch model where there is only a file."""
+    """Raise ConfigError for a stage that needs a torch model where there is only a file."""
     form: type = OnnxModel
     for place, stage in chain:
         with blame(ConfigError, place):
@@ -60,12 +60,12 @@ def open_onnx(source: ModelSource, task: Task, example: Inputs) -> tuple[OnnxMod
         inputs, outputs = bind(graph, task, example)
         model = OnnxModel(path, example, outside=Outside(inputs, outputs, limits))
         model.predict(example)
-    told = [f"the task's `{ours}` is `{theirs}` in the file" for ours, theirs in inputs.items()]
-    told += [f"the file's `{theirs}` is the task's `{ours}`" for theirs, ours in outputs.items()]
+    texts = [f"the task's `{task_name}` is `{graph_name}` in the file" for task_name, graph_name in inputs.items()]
+    texts += [f"the file's `{graph_name}` is the task's `{task_name}`" for graph_name, task_name in outputs.items()]
     unused = [name for name in example if inputs.get(name, name) not in {port.name for port in graph.inputs}]
-    told += [f"the file does not take {', '.join(f'`{name}`' for name in unused)}"] if unused else []
-    told += ["it comes from outside and is run in a process of its own"]
-    notes: list[str] = [Note(f"model ({source.onnx.file}): {text}") for text in told]
+    texts += [f"the file does not take {', '.join(f'`{name}`' for name in unused)}"] if unused else []
+    texts += ["it comes from outside and is run in a process of its own"]
+    notes: list[str] = [Note(f"model ({source.onnx.file}): {text}") for text in texts]
     share = graph.remarks_bytes / graph.size_bytes
     if share < MUCH:
         return model, notes
@@ -84,8 +84,8 @@ def bind(graph: Graph, task: Task, example: Inputs) -> tuple[dict[str, str], dic
     inputs: dict[str, str] = {}
     if list(example) == [BARE[0]] and len(graph.inputs) == 1 and graph.inputs[0].name != BARE[0]:
         inputs = {BARE[0]: graph.inputs[0].name}
-    ours = {theirs: name for name, theirs in inputs.items()}
-    ports = {ours.get(port.name, port.name): port for port in graph.inputs}
+    task_names = {graph_name: name for name, graph_name in inputs.items()}
+    ports = {task_names.get(port.name, port.name): port for port in graph.inputs}
     if not ports or not all(_fits(port, name, task, example) for name, port in ports.items()):
         raise ConfigError(
             f"the file takes {_listed(graph.inputs) or 'nothing'}, and the task gives {_listed(_given(task, example))}",
@@ -103,41 +103,41 @@ def bind(graph: Graph, task: Task, example: Inputs) -> tuple[dict[str, str], dic
     return inputs, _outputs(graph.outputs, task.output)
 
 
-def _outputs(ports: Sequence[Port], wanted: str | None) -> dict[str, str]:
+def _outputs(ports: Sequence[Port], output_name: str | None) -> dict[str, str]:
     names = [port.name for port in ports]
     strange = [port for port in ports if not port.dtype.startswith(NUMBERS)]
     if strange or not ports:
         fix = "Export it without, for a classifier of scikit-learn with zipmap=False and the probabilities alone"
-        found = f"it gives {_listed(strange)}" if strange else "it has no outputs"
-        raise ConfigError(found, expected="tensors of numbers", fix=fix)
-    if len(names) == 1 and names[0] != (wanted or BARE[1]):
-        return {names[0]: wanted or BARE[1]}
-    if wanted and wanted not in names:
-        expected = f"`{wanted}`, the task's `output`, among them"
+        message = f"it gives {_listed(strange)}" if strange else "it has no outputs"
+        raise ConfigError(message, expected="tensors of numbers", fix=fix)
+    if len(names) == 1 and names[0] != (output_name or BARE[1]):
+        return {names[0]: output_name or BARE[1]}
+    if output_name and output_name not in names:
+        expected = f"`{output_name}`, the task's `output`, among them"
         raise ConfigError(f"it gives the outputs {', '.join(names)}", expected=expected)
     return {}
 
 
 def _fits(port: Port, name: str, task: Task, example: Inputs) -> bool:
     """Whether the graph's input takes what the task gives by that name; the batch is looked at later."""
-    given = example.get(name)
-    if given is None or port.dtype != _dtype(given):
+    value = example.get(name)
+    if value is None or port.dtype != _dtype(value):
         return False
     if port.shape is None:
         return True
     varying = task.axes.get(name, {})
     sizes = [(axis, size) for axis, size in enumerate(port.shape) if axis and isinstance(size, int)]
-    return len(port.shape) == given.ndim and all(given.shape[i] == size and i not in varying for i, size in sizes)
+    return len(port.shape) == value.ndim and all(value.shape[i] == size and i not in varying for i, size in sizes)
 
 
 def _given(task: Task, example: Inputs) -> list[Port]:
     """What the task gives, as ports."""
-    found = []
+    ports = []
     for name, value in example.items():
         varying: dict[int, str] = {0: "batch", **task.axes.get(name, {})}
         shape = tuple(varying.get(axis, size) for axis, size in enumerate(value.shape))
-        found.append(Port(name, _dtype(value), shape))
-    return found
+        ports.append(Port(name, _dtype(value), shape))
+    return ports
 
 
 def _dtype(value: object) -> str:

@@ -73,22 +73,22 @@ class Tensors:
         else:
             self._compare(name, kind, prod(dims), found, last.get(RAW))
 
-    def _compare(self, name: str, kind: int, promised: int, found: list[Field], raw: Field | None) -> None:
+    def _compare(self, name: str, kind: int, promised: int, parts: list[Field], raw: Field | None) -> None:
         """Refuse a tensor whose data are of another size than its shape."""
         if raw:
             held, needed, unit = raw.size, (promised * BITS.get(kind, 0) + 7) // 8, "bytes"
         else:
-            held, unit = self._held(found), "values"
+            held, unit = self._held(parts), "values"
             needed = promised * 2 if kind in PAIRS else promised
             if BITS.get(kind) in (2, 4):  # several in one
                 needed = (promised * BITS[kind] + 7) // 8
         if held != needed:
             raise DamagedError(f"the tensor `{name}` has {held:,} {unit}, and its shape promises {needed:,}")
 
-    def _held(self, found: list[Field]) -> int:
+    def _held(self, parts: list[Field]) -> int:
         """Values outside of raw data."""
         held = Counter[int]()
-        for part in found:
+        for part in parts:
             if part.number in (FLOATS, DOUBLES):
                 held[part.number] += part.size // (4 if part.number == FLOATS else 8)
             elif part.number in (INT32S, INT64S, UINT64S):
@@ -100,8 +100,8 @@ class Tensors:
     def _entry(self, part: Field) -> tuple[str, str]:
         if part.wire != BYTES:
             raise DamagedError(f"byte {part.start} begins no entry of external data")
-        found = {inner.number: text(self.data, inner) for inner in fields(self.data, part.start, part.end)}
-        return found.get(1, ""), found.get(2, "")
+        texts = {inner.number: text(self.data, inner) for inner in fields(self.data, part.start, part.end)}
+        return texts.get(1, ""), texts.get(2, "")
 
     def _look(self, name: str, outside: dict[str, str], promised: int) -> None:
         """Refuse external data out of the file's folder, and those that are too short."""
@@ -137,9 +137,9 @@ class Tensors:
         return self.files[place]
 
 
-def _number(name: str, given: str) -> int | None:
-    if not given:
+def _number(name: str, digits: str) -> int | None:
+    if not digits:
         return None
-    if not (given.isascii() and given.isdigit() and len(given) <= MOST_DIGITS):
-        raise DamagedError(f"the external data of `{name}` begin or end at `{given[:30]}`")
-    return int(given)
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS):
+        raise DamagedError(f"the external data of `{name}` begin or end at `{digits[:30]}`")
+    return int(digits)

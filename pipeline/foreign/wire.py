@@ -68,11 +68,11 @@ def varints(data: bytes, field: Field) -> list[int]:
     """The numbers of a repeated field, packed or a single one. Raises DamagedError."""
     if field.wire == VARINT:
         return [field.value]
-    found, position = [], field.start
+    numbers, position = [], field.start
     while position < field.end:
         value, position = varint(data, position, field.end)
-        found.append(value)
-    return found
+        numbers.append(value)
+    return numbers
 
 
 def count_varints(data: bytes, field: Field) -> int:

@@ -44,32 +44,32 @@ def retention(limit: LeastKept, record: Record, expected: Expected | None) -> Ga
     """Share of the score of the baseline, or of the committed model, that the last model keeps."""
     if limit.of == "expected":
         return _of_expected(limit.min, record, expected)
-    found = last(record)
-    if found.retention is None:
-        return skipped("retention", limit.min, found.retention_reason or ALONE, NO_RATIO, of="baseline")
-    text = f"retention is {interval(found.retention)}, the limit {limit.min:g}"
-    return _decided("retention", limit.min, found.retention, text, record, kept, table_of(found), of="baseline")
+    model = last(record)
+    if model.retention is None:
+        return skipped("retention", limit.min, model.retention_reason or ALONE, NO_RATIO, of="baseline")
+    text = f"retention is {interval(model.retention)}, the limit {limit.min:g}"
+    return _decided("retention", limit.min, model.retention, text, record, kept, table_of(model), of="baseline")
 
 
 def drop(limit: MostShare, record: Record) -> GateRecord:
     """How far the last model's score is below the baseline's."""
-    found = last(record)
-    if found.drop is None:
+    model = last(record)
+    if model.drop is None:
         return skipped("drop", limit.max, ALONE, "Add stages")
-    text = f"drop is {interval(found.drop)}, the limit {limit.max:g}"
-    return _decided("drop", limit.max, found.drop, text, record, undropped, table_of(found))
+    text = f"drop is {interval(model.drop)}, the limit {limit.max:g}"
+    return _decided("drop", limit.max, model.drop, text, record, undropped, table_of(model))
 
 
 def flips(limit: MostShare, record: Record) -> GateRecord:
     """Share of the test examples that the baseline has right and the last model wrong, with its exact interval."""
-    found = last(record)
-    if found.flips is None:
+    model = last(record)
+    if model.flips is None:
         fix = "Score each example 0 or 1, or limit `drop` instead"
-        return skipped("flips", limit.max, GRADED if found.drop else ALONE, fix)
-    share = share_interval(found.flips.lost, found.test_samples)
-    counted = f"{found.flips.lost:,} of {found.test_samples:,} test examples lost"
+        return skipped("flips", limit.max, GRADED if model.drop else ALONE, fix)
+    share = share_interval(model.flips.lost, model.test_samples)
+    counted = f"{model.flips.lost:,} of {model.test_samples:,} test examples lost"
     text = f"flips are {interval(share)} ({counted}), the limit {limit.max:g}"
-    return _decided("flips", limit.max, share, text, record, unlost, table_of(found))
+    return _decided("flips", limit.max, share, text, record, unlost, table_of(model))
 
 
 def table_of(found: Measure) -> Pairs | None:
@@ -83,7 +83,7 @@ def table_of(found: Measure) -> Pairs | None:
 def _decided(
     name: str,
     limit: float,
-    found: Estimate,
+    estimate: Estimate,
     text: str,
     record: Record,
     figure: Decided,
@@ -93,24 +93,24 @@ def _decided(
 ) -> GateRecord:
     """A gate with an upper limit, or with a lower one where the figure is `kept`."""
     least, size = figure is kept, last(record).test_samples
-    verdict = at_least(found, limit) if least else at_most(found, limit)
+    verdict = at_least(estimate, limit) if least else at_most(estimate, limit)
     fix, needed = costliest(record) if verdict == "fail" else "", None
     if verdict == "inconclusive":
         if table is None:
-            needed = samples_by_reach(found, limit, size)
+            needed = samples_by_reach(estimate, limit, size)
         else:
             needed = samples_to_decide(table, limit if least else -limit, figure)
         text += samples_text(needed, size)
-        fix = samples_fix(needed, found.value > limit if least else found.value < limit, costliest(record))
-    return gate(name, limit, found, verdict, text, fix=fix, needed=needed, of=of)
+        fix = samples_fix(needed, estimate.value > limit if least else estimate.value < limit, costliest(record))
+    return gate(name, limit, estimate, verdict, text, fix=fix, needed=needed, of=of)
 
 
 def _of_expected(limit: float, record: Record, expected: Expected | None) -> GateRecord:
     """Retention of the committed model's score, paired over the same test examples."""
-    found = _paired(record, expected)
-    if isinstance(found, str):
-        return skipped("retention", limit, found, SAME, of="expected")
-    ours, theirs = found
+    pairing = _paired(record, expected)
+    if isinstance(pairing, str):
+        return skipped("retention", limit, pairing, SAME, of="expected")
+    ours, theirs = pairing
     graded = not is_right_or_wrong(ours, theirs)
     if graded:
         ours = ours.astype(np.float32).astype(np.float64)  # as theirs are kept, so that the same model keeps all

@@ -59,11 +59,11 @@ def _classes(measured: Sequence[ClassMeasure]) -> list[_Class]:
     ]
 
 
-def _table(found: ClassMeasure) -> Pairs | None:
-    if found.flips is None or not found.support:
+def _table(measure: ClassMeasure) -> Pairs | None:
+    if measure.flips is None or not measure.support:
         return None
-    right, lost, gained = round(found.score * found.support), found.flips.lost, found.flips.gained
-    return Pairs(right - gained, gained, lost, found.support - right - lost)
+    right, lost, gained = round(measure.score * measure.support), measure.flips.lost, measure.flips.gained
+    return Pairs(right - gained, gained, lost, measure.support - right - lost)
 
 
 def _level(classes: int) -> float:
@@ -78,7 +78,7 @@ def _open(limit: float, classes: list[_Class], record: Record) -> GateRecord:
     if passes:  # all have to pass, so that each may fail less often
         power = 1 - (1 - POWER) / len(unclear)
         each = [(_whole(one, size, limit, LEVEL, power), one) for one in unclear]
-        needed, worst = max(each, key=lambda found: found[0] or inf)
+        needed, worst = max(each, key=lambda pair: pair[0] or inf)
     else:
         needed = _whole(worst, size, limit, _level(len(classes)), POWER)
     text = _text(worst.label, worst.usual, limit) + samples_text(needed, size)
@@ -86,11 +86,11 @@ def _open(limit: float, classes: list[_Class], record: Record) -> GateRecord:
     return gate("worst_class", limit, worst.usual, "inconclusive", text, fix=fix, needed=needed)
 
 
-def _whole(found: _Class, size: int, limit: float, level: float, power: float) -> int | None:
+def _whole(class_figures: _Class, size: int, limit: float, level: float, power: float) -> int | None:
     """Test examples of all classes at which there are enough of this one."""
-    needed = samples_to_decide(found.table, limit, kept, level=level, power=power)
-    return None if needed is None else -(-needed * size // found.support)
+    needed = samples_to_decide(class_figures.table, limit, kept, level=level, power=power)
+    return None if needed is None else -(-needed * size // class_figures.support)
 
 
-def _text(label: str, found: Estimate, limit: float) -> str:
-    return f"the worst class, {label}, keeps {interval(found)}, the limit {limit:g}"
+def _text(label: str, estimate: Estimate, limit: float) -> str:
+    return f"the worst class, {label}, keeps {interval(estimate)}, the limit {limit:g}"

@@ -102,8 +102,8 @@ def costliest(record: Record) -> str:
         if before:
             losses.append((before.score - stage.score, stage))
         before = stage
-    if not losses or max(losses, key=lambda found: found[0])[0] <= 0:
+    if not losses or max(losses, key=lambda pair: pair[0])[0] <= 0:
         return "No stage lost any score against the model before it"
-    lost, stage = max(losses, key=lambda found: found[0])
+    lost, stage = max(losses, key=lambda pair: pair[0])
     amount = f"{100 * lost:.1f} points of score" if points else f"{lost:.4g} of score"
     return f"{place(stage)} cost most, {amount}: make it milder, or give it more training"

@@ -92,8 +92,8 @@ def _limits(budget: Budget) -> dict[str, Strict]:
 
 
 def _number(limit: Strict) -> float:
-    told: dict[str, Any] = limit.model_dump()
-    return float(told["min"] if "min" in told else told["max"])
+    bounds: dict[str, Any] = limit.model_dump()
+    return float(bounds["min"] if "min" in bounds else bounds["max"])
 
 
 def _counts(budget: Budget, gate: GateRecord) -> Choice:

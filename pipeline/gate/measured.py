@@ -67,39 +67,39 @@ def latency(limit: MostRatio, record: Record) -> GateRecord:
     if later:
         return skipped("latency", limit.max, f"it was measured before {place(later)} changed the model", NO_LATENCY)
     rows = [(row, _ratio(row)) for row in stage.latency]
-    sure = [(row, found) for row, found in rows if found]
-    verdicts = [at_most(found, limit.max) for _, found in sure]
+    sure = [(row, ratio) for row, ratio in rows if ratio]
+    verdicts = [at_most(ratio, limit.max) for _, ratio in sure]
     if "fail" not in verdicts and len(sure) < len(rows):
-        row = next(row for row, found in rows if found is None)
+        row = next(row for row, ratio in rows if ratio is None)
         return skipped("latency", limit.max, f"{_cell(row)}: {_reason(row)}", _why_no_ratio(row, stage))
     if "fail" in verdicts:
         return _too_slow(limit.max, sure, record)
-    row, found = max(sure, key=lambda one: one[1].high)
-    text = f"latency is {interval(found)} of the baseline's ({_cell(row)}), the limit {limit.max:g}"
-    if found.high <= limit.max:
-        return gate("latency", limit.max, found, "pass", text)
-    return gate("latency", limit.max, found, "inconclusive", text, fix=_more_rounds(row, found, limit.max, stage))
+    row, ratio = max(sure, key=lambda one: one[1].high)
+    text = f"latency is {interval(ratio)} of the baseline's ({_cell(row)}), the limit {limit.max:g}"
+    if ratio.high <= limit.max:
+        return gate("latency", limit.max, ratio, "pass", text)
+    return gate("latency", limit.max, ratio, "inconclusive", text, fix=_more_rounds(row, ratio, limit.max, stage))
 
 
 def _too_slow(limit: float, rows: Sequence[tuple[dict[str, Any], Estimate]], record: Record) -> GateRecord:
-    row, found = max(rows, key=lambda one: one[1].low)
-    text = f"latency is {interval(found)} of the baseline's ({_cell(row)}), the limit {limit:g}"
-    fix = f"The model takes {found.value / limit:.2f} times what the limit allows"
+    row, ratio = max(rows, key=lambda one: one[1].low)
+    text = f"latency is {interval(ratio)} of the baseline's ({_cell(row)}), the limit {limit:g}"
+    fix = f"The model takes {ratio.value / limit:.2f} times what the limit allows"
     if record.baseline and record.final and record.baseline.macs:
         fix += f", with {record.final.macs / record.baseline.macs:.2f} of the baseline's MACs"
-    return gate("latency", limit, found, "fail", text, fix=f"{fix}: {KNOBS['macs']}, or quantize to int8")
+    return gate("latency", limit, ratio, "fail", text, fix=f"{fix}: {KNOBS['macs']}, or quantize to int8")
 
 
-def _more_rounds(row: dict[str, Any], found: Estimate, limit: float, stage: StageRecord) -> str:
+def _more_rounds(row: dict[str, Any], ratio: Estimate, limit: float, stage: StageRecord) -> str:
     """How many rounds would decide: on the log scale the interval narrows with the root of their number."""
     knob = f"`rounds` of {place(stage)}"
-    margin = abs(log(found.value / limit))
+    margin = abs(log(ratio.value / limit))
     rounds = row.get("rounds")
     if margin < 1e-6 or not isinstance(rounds, int):
         return f"Raise {knob} on a quiet machine, or make the model faster: {KNOBS['macs']}"
-    reach = log(found.value / found.low) if found.value > limit else log(found.high / found.value)
+    reach = log(ratio.value / ratio.low) if ratio.value > limit else log(ratio.high / ratio.value)
     needed = max(ceil(rounds * (reach_ratio(POWER) * reach / margin) ** 2), rounds + 1)
-    then = "passes" if found.value <= limit else "fails"
+    then = "passes" if ratio.value <= limit else "fails"
     return f"Raise {knob} from {rounds:,} to about {needed:,}: a model as fast as this one then {then} in {CASES}"
 
 
@@ -139,5 +139,5 @@ def _shrink_more(name: str, value: int, limit: float, record: Record) -> str:
         before = stage
     if not shrunk:
         return f"{over}, and no stage makes it smaller: {KNOBS[name]}"
-    factor, least = min(shrunk, key=lambda found: found[0])
+    factor, least = min(shrunk, key=lambda pair: pair[0])
     return f"{over}; {place(least)} shrinks it least, by a factor of {factor:.2f}: turn it up, or {KNOBS[name]}"

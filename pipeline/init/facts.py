@@ -92,11 +92,11 @@ def look(source: ModelSource, reference: Reference, *, allow_unsafe_load: bool =
     """
     task = build_task(reference)
     first = _first(task)
-    seen = {name: see(name, split) for name, split in first.splits.items()}
+    sightings = {name: see(name, split) for name, split in first.splits.items()}
     model, _, trained = start_model(source, task, allow_unsafe_load=allow_unsafe_load)
     if not isinstance(model, TorchModel | OnnxModel):
         raise ConfigError(f"the model is {type(model).__name__}", expected="a torch module or one ONNX file")
-    try_out(first, model, seen)
+    try_out(first, model, sightings)
     examples = {name: len(split) for name, split in task.splits.items()}
     outlook = Outlook(
         model,

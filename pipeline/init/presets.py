@@ -27,9 +27,9 @@ def preset(facts: Facts, target: Target, *, student: bool) -> Preset:
     if target == "cpu":
         named.append("benchmark.latency")  # of the host's processor, which is no GPU and no device
     if not named:
-        found = "an ONNX file with quantized nodes" if facts.quantized else "an ONNX file"
+        form = "an ONNX file with quantized nodes" if facts.quantized else "an ONNX file"
         fix = "Give the module: `--model models.py:net --weights net.safetensors`"
-        raise ConfigError(f"no stage makes {found} fit for the target {target}", where="--target", fix=fix)
+        raise ConfigError(f"no stage makes {form} fit for the target {target}", where="--target", fix=fix)
     return tuple(named)
 
 

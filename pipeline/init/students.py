@@ -38,8 +38,10 @@ def students(model: TorchModel, facts: Facts) -> Iterator[Student]:
         model: the teacher.
         facts: of it. Transformers lose layers first, other networks width.
     """
-    kept = facts.depth // 2
-    layers = [Student({"layers": kept}, 1 - facts.in_layers * (1 - kept / facts.depth))] if kept else []
+    half_depth = facts.depth // 2
+    layers = (
+        [Student({"layers": half_depth}, 1 - facts.in_layers * (1 - half_depth / facts.depth))] if half_depth else []
+    )
     if facts.kind in ("transformer", "sequence"):
         yield from layers
     yield from _narrower(model)
@@ -81,10 +83,10 @@ def _params(model: TorchModel, changes: Arguments) -> int | None:
     """Parameters of what the builder gives; None where it fails, or gives outputs of other shapes."""
     builder = model.builder.model_copy(update={"arguments": model.builder.arguments | changes})
     try:
-        made = TorchModel.build(builder, model.example, model.axes)
-        outputs = made.predict(made.example)
+        student = TorchModel.build(builder, model.example, model.axes)
+        outputs = student.predict(student.example)
     except (ConfigError, RuntimeError, ValueError, TypeError, KeyError, IndexError):
         return None  # of any such failure the answer is that it does not fit
     expected = {name: value.shape for name, value in model.predict(model.example).items()}
-    found = {name: value.shape for name, value in outputs.items()}
-    return torch_params(made.module) if found == expected else None
+    shapes = {name: value.shape for name, value in outputs.items()}
+    return torch_params(student.module) if shapes == expected else None

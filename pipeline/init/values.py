@@ -79,11 +79,11 @@ def values(facts: Facts, target: Target, stages: Sequence[str], student: float =
 
 def _share(facts: Facts, macs: float, stages: Sequence[str], student: float) -> float:
     """About how much of the file is left; 1 where nothing makes it smaller."""
-    left = {"prune.channels": macs, "quantize.static": INT8, "quantize.dynamic": INT8, "quantize.optimum": INT8}
+    shares = {"prune.channels": macs, "quantize.static": INT8, "quantize.dynamic": INT8, "quantize.optimum": INT8}
     # Tables of embeddings stay as they are, and in fp32 but for the last of these.
     whole = facts.embeddings if facts.text and "quantize.optimum" not in stages else 0.0
     whole += facts.loops if "quantize.dynamic" in stages else 0.0
-    return whole + max(student - whole, 0) * prod(left.get(stage, 1.0) for stage in stages)
+    return whole + max(student - whole, 0) * prod(shares.get(stage, 1.0) for stage in stages)
 
 
 def _rate(facts: Facts) -> float:

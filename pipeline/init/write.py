@@ -95,17 +95,17 @@ def _render(
     target: Target,
     stages: Preset,
     student: Student | None,
-    **given: Any,
+    **arguments: Any,
 ) -> str:
     """The template filled in."""
     loader = PackageLoader("pipeline.init", "presets")
-    made = Environment(  # text, not HTML: nothing is to be escaped
+    environment = Environment(  # text, not HTML: nothing is to be escaped
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    shown = {key: flow(given[key]) for key in ("model", "task")}
-    return made.get_template("config.yaml.j2").render(
-        **shown,
-        name=given["name"],
+    texts = {key: flow(arguments[key]) for key in ("model", "task")}
+    return environment.get_template("config.yaml.j2").render(
+        **texts,
+        name=arguments["name"],
         facts=facts,
         target=target,
         where=WHERE[target],
@@ -129,7 +129,7 @@ def flow(value: dict[str, Any]) -> str:
 
 
 def _check(text: str, folder: Path, facts: Facts, task: Task, outlook: Outlook) -> None:
-    """Nothing. Raises ConfigError where a stage does not fit the model, the task, or those before it."""
+    """Raise ConfigError where a stage does not fit the model, the task, or those before it."""
     data = {**yaml.safe_load(text), "folder": folder}
     config: PipelineConfig = validate(PipelineConfig, data, None, (), folder)
     baseline, stages = (

@@ -56,19 +56,19 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Keep it, so that any two models can be compared in pairs later."""
-        kept = {"predictions": self.predictions, "scores": self.scores, "targets": self.targets}
-        kept |= {"validation_scores": self.validation_scores}
-        kept |= {PREFIX + name: torch.from_numpy(values) for name, values in self.resampled.items()}
-        save_file({name: value.contiguous() for name, value in kept.items() if value is not None}, path)
+        tensors = {"predictions": self.predictions, "scores": self.scores, "targets": self.targets}
+        tensors |= {"validation_scores": self.validation_scores}
+        tensors |= {PREFIX + name: torch.from_numpy(values) for name, values in self.resampled.items()}
+        save_file({name: value.contiguous() for name, value in tensors.items() if value is not None}, path)
 
     @classmethod
     def load(cls, path: Path) -> "Evaluation":
         """What `save` wrote; one of an earlier version has predictions and scores alone."""
-        kept = load_file(path)
-        targets, on_validation = kept.get("targets"), kept.get("validation_scores")
-        names = [name for name in kept if name.startswith(PREFIX)]
-        metrics = {name.removeprefix(PREFIX): kept[name].numpy() for name in names}
-        return cls(kept["predictions"], kept["scores"], metrics, targets, on_validation)
+        tensors = load_file(path)
+        targets, on_validation = tensors.get("targets"), tensors.get("validation_scores")
+        names = [name for name in tensors if name.startswith(PREFIX)]
+        metrics = {name.removeprefix(PREFIX): tensors[name].numpy() for name in names}
+        return cls(tensors["predictions"], tensors["scores"], metrics, targets, on_validation)
 
 
 def evaluate(
@@ -101,14 +101,14 @@ def evaluate(
         if metrics or _are_classes(target):  # others are not needed all at once
             targets.append(target)
     classes = torch.cat(targets).cpu().long() if targets and all(map(_are_classes, targets)) else None
-    found = Evaluation(joined(predictions, fill), torch.cat(scores), targets=classes)
-    values, whole = {}, joined(targets, fill).cpu() if metrics else found.scores
+    evaluation = Evaluation(joined(predictions, fill), torch.cat(scores), targets=classes)
+    values, whole = {}, joined(targets, fill).cpu() if metrics else evaluation.scores
     for name, function in (metrics or {}).items():
         with blame(StageError, f"the task's metric `{name}`"):
-            values[name] = _resampled(function, found.predictions, whole)
+            values[name] = _resampled(function, evaluation.predictions, whole)
         if not np.isfinite(values[name][0]):
             raise StageError(f"the task's metric `{name}` is {values[name][0]}", expected="a finite number")
-    return replace(found, resampled=values)
+    return replace(evaluation, resampled=values)
 
 
 def _scored(
@@ -139,15 +139,15 @@ def joined(parts: Sequence[Tensor], fill: int = FILL) -> Tensor:
     if len({part.ndim for part in parts}) > 1:
         raise StageError(f"batches give {kind(parts[0])} and {kind(parts[-1])}", expected="the same number of axes")
     if int(torch.tensor(fill).to(parts[0].dtype)) != fill:
-        found = f"batches of {parts[0].dtype} differ in length and `fill` is {fill}"
-        raise StageError(found, expected="a number of that type", fix="Set `fill` in the Task, or give int64")
+        problem = f"batches of {parts[0].dtype} differ in length and `fill` is {fill}"
+        raise StageError(problem, expected="a number of that type", fix="Set `fill` in the Task, or give int64")
     longest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
-    made = parts[0].new_full((sum(map(len, parts)), *longest), fill)
+    tensor = parts[0].new_full((sum(map(len, parts)), *longest), fill)
     start = 0
     for part in parts:
-        made[(slice(start, start + len(part)), *map(slice, part.shape[1:]))] = part
+        tensor[(slice(start, start + len(part)), *map(slice, part.shape[1:]))] = part
         start += len(part)
-    return made
+    return tensor
 
 
 def evaluate_task(
@@ -160,10 +160,10 @@ def evaluate_task(
 
 def examine_task(model: Model, task: Task, advance: Callable[..., None] = lambda steps: None) -> Evaluation:
     """The evaluation on the test split, with the scores on validation."""
-    found = evaluate_task(model, task, task.test, advance)
+    evaluation = evaluate_task(model, task, task.test, advance)
     with blame(StageError, "validation"):
         scores = [scored for _, scored, _ in _scored(model, task.validation, task.decode, task.score, advance)]
-    return replace(found, validation_scores=torch.cat(scores))
+    return replace(evaluation, validation_scores=torch.cat(scores))
 
 
 def mean_score(model: Model, split: Split, *, decode: Callable[..., Tensor], score: Callable[..., Tensor]) -> float:
@@ -180,11 +180,11 @@ def compare(model: Evaluation, baseline: Evaluation, *, logits: bool, seed: int 
         seed: of the bootstrap.
     """
     ours, theirs = model.scores.numpy(), baseline.scores.numpy()
-    kept = retention(ours, theirs, seed)
-    found: dict[str, Any] = {
-        "retention": kept,
+    retention_estimate = retention(ours, theirs, seed)
+    fields: dict[str, Any] = {
+        "retention": retention_estimate,
         "retention_reason": None
-        if kept
+        if retention_estimate
         else "scores are not on a ratio scale: not all, or too few, are above zero; see the drop",
         "drop": drop(ours, theirs, seed),
         "agreement": agreement(model.predictions, baseline.predictions, logits),
@@ -192,11 +192,11 @@ def compare(model: Evaluation, baseline: Evaluation, *, logits: bool, seed: int 
     }
     if is_right_or_wrong(ours, theirs):
         table = pairs(ours, theirs)
-        found |= {"flips": {"lost": table.lost, "gained": table.gained}, "mcnemar_p": mcnemar_p(table)}
+        fields |= {"flips": {"lost": table.lost, "gained": table.gained}, "mcnemar_p": mcnemar_p(table)}
     if logits:
         divergence = kl_divergence(baseline.predictions, model.predictions)
-        found |= {"kl_mean": float(divergence.mean()), "kl_p99": float(np.quantile(divergence.numpy(), 0.99))}
-    return found
+        fields |= {"kl_mean": float(divergence.mean()), "kl_p99": float(np.quantile(divergence.numpy(), 0.99))}
+    return fields
 
 
 def agreement(model: Tensor, baseline: Tensor, logits: bool) -> float | None:
@@ -251,8 +251,8 @@ def _resampled(function: Callable[[Any, Any], float], predictions: Tensor, targe
 def _on_metrics(ours: dict[str, Scores], theirs: dict[str, Scores]) -> dict[str, dict[str, Estimate]]:
     """What became of each metric, in pairs."""
     pairs = {name: (ours[name], theirs[name]) for name in ours if name in theirs}
-    kept = {name: metric_retention(*pair) for name, pair in pairs.items()}
+    retentions = {name: metric_retention(*pair) for name, pair in pairs.items()}
     return {
         "metrics_drop": {name: metric_drop(*pair) for name, pair in pairs.items()},
-        "metrics_retention": {name: found for name, found in kept.items() if found},
+        "metrics_retention": {name: estimate for name, estimate in retentions.items() if estimate},
     }

@@ -63,9 +63,11 @@ def label(number: int, labels: Sequence[str]) -> str:
 
 def _measured(name: str, at: NDArray[np.bool_], ours: Scores, theirs: Scores | None, seed: int) -> ClassMeasure:
     """The figures of the examples at these places."""
-    made = ClassMeasure(label=name, support=int(at.sum()), score=float(ours[at].mean()))
+    class_measure = ClassMeasure(label=name, support=int(at.sum()), score=float(ours[at].mean()))
     if theirs is None:
-        return made
+        return class_measure
     table = pairs(ours[at], theirs[at])
-    kept = retention(ours[at], theirs[at], seed)
-    return made.model_copy(update={"retention": kept, "flips": Flips(lost=table.lost, gained=table.gained)})
+    retention_estimate = retention(ours[at], theirs[at], seed)
+    return class_measure.model_copy(
+        update={"retention": retention_estimate, "flips": Flips(lost=table.lost, gained=table.gained)}
+    )

@@ -114,9 +114,9 @@ def _seen_shapes(proto: onnx.ModelProto, model: OnnxModel, names: list[str]) -> 
         one = {name: value[:1] for name, value in model.feed(model.example).items()}
         outside = model.outside and model.outside._replace(inputs={}, outputs={})
         inner = OnnxModel(place, one, optimize=False, outside=outside)
-        seen = inner.predict(one)
+        values = inner.predict(one)
         inner.close()
-    return {name: list(seen[name].shape) for name in names}
+    return {name: list(values[name].shape) for name in names}
 
 
 def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
@@ -159,8 +159,8 @@ def _einsum(node: onnx.NodeProto, shapes: Shapes) -> int:
     terms = node.attribute[0].s.decode().replace(" ", "").split("->")[0].split(",")
     sizes: dict[str, int] = {}
     for term, name in zip(terms, node.input, strict=True):
-        kept = len(shapes[name]) - len(term.replace("...", ""))
-        letters = term.replace("...", "0123456789"[10 - kept :])
+        leading_axes = len(shapes[name]) - len(term.replace("...", ""))
+        letters = term.replace("...", "0123456789"[10 - leading_axes :])
         sizes |= dict(zip(letters, shapes[name], strict=True))
     return prod(sizes.values()) * (len(terms) - 1)
 

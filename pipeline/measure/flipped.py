@@ -79,8 +79,10 @@ def worst_first(baseline: Evaluation, last: Evaluation, logits: bool) -> list[Lo
     shares, target = last.predictions[at].double().softmax(-1), last.targets[at]
     predicted, expected = shares.argmax(-1), baseline.predictions[at].argmax(-1)
     margin = shares.gather(1, torch.stack([predicted, target], 1)) @ torch.tensor([1.0, -1.0], dtype=torch.float64)
-    found = [Lost(*numbers) for numbers in zip(*(x.tolist() for x in (at, target, expected, predicted)), strict=True)]
-    return [found[i] for i in np.argsort(-margin.numpy(), kind="stable")]
+    lost_examples = [
+        Lost(*numbers) for numbers in zip(*(x.tolist() for x in (at, target, expected, predicted)), strict=True)
+    ]
+    return [lost_examples[i] for i in np.argsort(-margin.numpy(), kind="stable")]
 
 
 def confusions(lost: list[Lost], task: Task) -> list[Confusion]:

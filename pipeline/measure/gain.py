@@ -31,7 +31,7 @@ def gain_of(
     students, controls = _by_seed(own, others)
     if not controls:
         return None
-    gains = [drop(ours, theirs, seed) for ours, theirs in zip(controls, students, strict=True)]
+    gains = [drop(control, student, seed) for control, student in zip(controls, students, strict=True)]
     behind = None if baseline is None else lead([baseline] * len(controls), controls, seed)
     shares = baseline is not None and are_shares(baseline, *controls)
     return Gain(
@@ -56,18 +56,18 @@ def metric_lead(firsts: Sequence[Scores], seconds: Sequence[Scores]) -> Estimate
         firsts, seconds: as `pipeline.statistics.resampled` gives them, on the same examples.
     """
     differences = np.stack(firsts) - np.stack(seconds)
-    found = percentile_interval(differences.mean(axis=0))
+    estimate = percentile_interval(differences.mean(axis=0))
     if len(firsts) == 1:
-        return found
+        return estimate
     of_seeds = student_t(len(firsts)) * float(differences[:, 0].std(ddof=1)) / sqrt(len(firsts))
-    below, above = (float(np.hypot(of_seeds, end - found.value)) for end in (found.low, found.high))
-    return Estimate(value=found.value, low=found.value - below, high=found.value + above)
+    below, above = (float(np.hypot(of_seeds, end - estimate.value)) for end in (estimate.low, estimate.high))
+    return Estimate(value=estimate.value, low=estimate.value - below, high=estimate.value + above)
 
 
 def seeds_of(own: Scores, others: Mapping[str, Scores]) -> Spread | None:
     """The mean scores of trainings with several seeds; None where there is one."""
-    scores = [own, *(found for name, found in others.items() if name.startswith("student_"))]
-    return _spread([float(found.mean()) for found in scores]) if len(scores) > 1 else None
+    scores = [own, *(student_scores for name, student_scores in others.items() if name.startswith("student_"))]
+    return _spread([float(student_scores.mean()) for student_scores in scores]) if len(scores) > 1 else None
 
 
 def lead(firsts: Sequence[Scores], seconds: Sequence[Scores], seed: int = 0) -> Estimate:
@@ -114,7 +114,7 @@ def student_t(count: int) -> float:
 
 def are_shares(*scores: Scores) -> bool:
     """Whether all scores are from 0 to 1, so that a hundredth is a point."""
-    return all(bool((found >= 0).all() and (found <= 1).all()) for found in scores)
+    return all(bool((values >= 0).all() and (values <= 1).all()) for values in scores)
 
 
 def is_clear(gain: Gain) -> bool:
@@ -131,13 +131,13 @@ def gain_text(gain: Gain, *, examples: int, shares: bool, teacher: str = "teache
         shares: whether scores are from 0 to 1 and told in points.
         teacher: what to call the baseline.
     """
-    told, several = _difference(gain, shares), len(gain.by_seed) > 1
+    difference, several = _difference(gain, shares), len(gain.by_seed) > 1
     if gain.low > 0:
-        text = f"distillation brought {told} over labels alone"
+        text = f"distillation brought {difference} over labels alone"
     elif gain.high < 0:
-        text = f"labels alone did better: distillation brought {told}"
+        text = f"labels alone did better: distillation brought {difference}"
     else:
-        text = f"distillation brought nothing that {examples:,} examples can show: {told}"
+        text = f"distillation brought nothing that {examples:,} examples can show: {difference}"
     text += f" ({_scores(gain)})" + "".join(f"; {name} {_ahead(lead)}" for name, lead in gain.metrics.items())
     if gain.control_matches and gain.control_drop:
         ahead = gain.control_drop
@@ -159,13 +159,13 @@ def _advice(gain: Gain, several: bool, teacher: str) -> str:
 
 def _gained(metrics: Mapping[str, Mapping[str, Scores]]) -> dict[str, Estimate]:
     """The gain of each metric that all models have."""
-    found = {}
+    gains = {}
     for name in metrics.get("", {}):
         others = {other: values[name] for other, values in metrics.items() if other and name in values}
         students, controls = _by_seed(metrics[""][name], others)
         if controls:
-            found[name] = metric_lead(students, controls)
-    return found
+            gains[name] = metric_lead(students, controls)
+    return gains
 
 
 def _by_seed(own: Scores, others: Mapping[str, Scores]) -> tuple[list[Scores], list[Scores]]:
@@ -185,17 +185,17 @@ def _spread(means: list[float]) -> Spread:
     return Spread(mean=float(np.mean(means)), deviation=deviation, count=len(means))
 
 
-def _difference(found: Estimate, shares: bool) -> str:
+def _difference(estimate: Estimate, shares: bool) -> str:
     """+1.2 points [0.4, 2.1]; of other scores than shares the difference itself."""
     if shares:
-        value, low, high = (_signless(100 * number, 1) for number in (found.value, found.low, found.high))
+        value, low, high = (_signless(100 * number, 1) for number in (estimate.value, estimate.low, estimate.high))
         return f"{value:+.1f} points [{low:.1f}, {high:.1f}]"
-    return f"{found.value:+.4g} of score [{found.low:.4g}, {found.high:.4g}]"
+    return f"{estimate.value:+.4g} of score [{estimate.low:.4g}, {estimate.high:.4g}]"
 
 
-def _ahead(found: Estimate) -> str:
+def _ahead(estimate: Estimate) -> str:
     """+2.31 [1.20, 3.40]."""
-    return f"{found.value:+.3g} [{found.low:.3g}, {found.high:.3g}]"
+    return f"{estimate.value:+.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
 
 
 def _signless(number: float, digits: int) -> float:

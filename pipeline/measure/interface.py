@@ -28,10 +28,10 @@ def interface(deployed: Deployed, task: Task) -> Interface:
     """
     inputs, outputs = ports(deployed)
     with blame(StageError, "looking at the interface"):
-        seen = _seen(deployed, task.calibration, (value.name for value in (*inputs, *outputs)))
+        ranges = _seen(deployed, task.calibration, (value.name for value in (*inputs, *outputs)))
     return Interface(
-        inputs=[_port(value, seen[value.name]) for value in inputs],
-        outputs=[_port(value, seen[value.name]) for value in outputs],
+        inputs=[_port(value, ranges[value.name]) for value in inputs],
+        outputs=[_port(value, ranges[value.name]) for value in outputs],
         labels=[str(name) for name in task.labels],
         preprocessing=task.preprocessing,
         scored=task.output,
@@ -73,24 +73,29 @@ class Range:
         """Low, high and mean, where they are finite."""
         if not self.count:
             return {}
-        found = {"low": self.low, "high": self.high, "mean": self.total / self.count}
-        return {name: value for name, value in found.items() if isfinite(value)}
+        statistics = {"low": self.low, "high": self.high, "mean": self.total / self.count}
+        return {name: value for name, value in statistics.items() if isfinite(value)}
 
 
 def _seen(deployed: Deployed, split: Split, names: Iterable[str]) -> dict[str, Range]:
     """What goes in and comes out on the first examples of a split."""
-    seen = {name: Range() for name in names}
+    ranges = {name: Range() for name in names}
     first = split.select(list(range(min(len(split), CALIBRATION_EXAMPLES))))
     for batch in first.loader(BATCH_SIZE):
         values = {**deployed.feed(batch.inputs), **deployed.predict(batch.inputs)}
-        for name, found in seen.items():
-            found.add(values[name])
-    return seen
+        for name, value_range in ranges.items():
+            value_range.add(values[name])
+    return ranges
 
 
-def _port(value: onnx.ValueInfoProto, seen: Range) -> Port:
+def _port(value: onnx.ValueInfoProto, value_range: Range) -> Port:
     """A port; an axis of any length, as the file says, is -1."""
     kind = value.type.tensor_type
-    known = [axis.dim_value if axis.HasField("dim_value") else -1 for axis in kind.shape.dim[1:]]
+    shape = [axis.dim_value if axis.HasField("dim_value") else -1 for axis in kind.shape.dim[1:]]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
-    return Port(name=value.name, shape=known if kind.HasField("shape") else seen.shape, dtype=dtype, **seen.figures)
+    return Port(
+        name=value.name,
+        shape=shape if kind.HasField("shape") else value_range.shape,
+        dtype=dtype,
+        **value_range.figures,
+    )

@@ -63,7 +63,7 @@ def measure(
         seed: of the bootstrap.
         tokenizer: the task's.
     """
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "size_bytes": size.size_bytes(deployed),
         "payload_bytes": size.payload_bytes(deployed),
         "tokenizer_bytes": size.tokenizer_bytes(deployed, tokenizer),
@@ -74,19 +74,19 @@ def measure(
         "test_samples": len(evaluation.scores),
     }
     reference = baseline.evaluation if baseline else None
-    found["classes"] = by_class(evaluation, reference, labels=labels, logits=logits, seed=seed)
-    found |= _on_validation(evaluation.validation_scores, reference.validation_scores if reference else None, seed)
+    fields["classes"] = by_class(evaluation, reference, labels=labels, logits=logits, seed=seed)
+    fields |= _on_validation(evaluation.validation_scores, reference.validation_scores if reference else None, seed)
     if baseline:
-        found |= compare(evaluation, baseline.evaluation, logits=logits, seed=seed)
-        found["compression_ratio"] = baseline.measure.size_bytes / found["size_bytes"]
+        fields |= compare(evaluation, baseline.evaluation, logits=logits, seed=seed)
+        fields["compression_ratio"] = baseline.measure.size_bytes / fields["size_bytes"]
     if before:
-        found["retention_before"] = retention(evaluation.scores.numpy(), before.evaluation.scores.numpy(), seed)
-    return Measure(**found)
+        fields["retention_before"] = retention(evaluation.scores.numpy(), before.evaluation.scores.numpy(), seed)
+    return Measure(**fields)
 
 
 def _on_validation(ours: Tensor | None, theirs: Tensor | None, seed: int) -> dict[str, Any]:
     """The figures of the validation split; none where only the test split was looked at."""
     if ours is None:
         return {}
-    kept = None if theirs is None else retention(ours.numpy(), theirs.numpy(), seed)
-    return {"validation_score": float(ours.mean()), "validation_retention": kept}
+    retention_estimate = None if theirs is None else retention(ours.numpy(), theirs.numpy(), seed)
+    return {"validation_score": float(ours.mean()), "validation_retention": retention_estimate}

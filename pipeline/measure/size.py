@@ -60,8 +60,8 @@ def layers(path: Path) -> list[LayerBytes]:
     Of a folder with several graphs each layer is named with its graph; what they share counts to the first of them.
     """
     paths = graphs_at(path)
-    kept = stored(paths)
-    rows = {one: _layers(one, [tensor for at, tensor in kept if at == one]) for one in paths}
+    tensors = stored(paths)
+    rows = {one: _layers(one, [tensor for at, tensor in tensors if at == one]) for one in paths}
     if len(paths) == 1:
         return rows[path]
     return [row._replace(name=f"{one.stem}: {row.name}") for one in paths for row in rows[one]]
@@ -69,15 +69,15 @@ def layers(path: Path) -> list[LayerBytes]:
 
 def _layers(path: Path, tensors: list[onnx.TensorProto]) -> list[LayerBytes]:
     readers = _readers(onnx.load(path, load_external_data=False).graph)
-    found, order = Counter[tuple[str, str]](), dict[str, int]()
+    byte_counts, order = Counter[tuple[str, str]](), dict[str, int]()
     for tensor in tensors:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).name
         module, dot, _ = tensor.name.rpartition(".")
         reader = _reader(tensor.name, readers)
         layer = module if dot else reader.label
         order[layer] = min(reader.position, order.get(layer, reader.position))
-        found[layer, dtype] += _tensor_bytes(tensor)
-    rows = [LayerBytes(layer, dtype, count) for (layer, dtype), count in found.items()]
+        byte_counts[layer, dtype] += _tensor_bytes(tensor)
+    rows = [LayerBytes(layer, dtype, count) for (layer, dtype), count in byte_counts.items()]
     return sorted(rows, key=lambda row: order[row.name])
 
 
@@ -98,12 +98,12 @@ def _tensor_bytes(tensor: onnx.TensorProto) -> int:
 
 def _readers(graph: onnx.GraphProto) -> dict[str, _Reader]:
     """For each value the first operator that reads it."""
-    seen, first = Counter[str](), dict[str, _Reader]()
+    counts, first = Counter[str](), dict[str, _Reader]()
     for position, node in enumerate(graph.node):
-        seen[node.op_type] += 1
+        counts[node.op_type] += 1
         handed_on = node.output[0] if node.op_type in CARRIERS else ""
         for name in filter(None, _read_by(node)):  # an input that is left out has no name
-            first.setdefault(name, _Reader(f"{node.op_type} {seen[node.op_type]}", position, handed_on))
+            first.setdefault(name, _Reader(f"{node.op_type} {counts[node.op_type]}", position, handed_on))
     return first
 
 
@@ -118,7 +118,7 @@ def _read_by(node: onnx.NodeProto) -> Iterator[str]:
 
 def _reader(name: str, readers: dict[str, _Reader]) -> _Reader:
     """The operator that works with a value, past those that only carry it; else the output that it becomes."""
-    found = _Reader(name, 0, name)
-    while found.handed_on in readers:
-        found = readers[found.handed_on]
-    return found._replace(label=found.handed_on) if found.handed_on else found
+    reader = _Reader(name, 0, name)
+    while reader.handed_on in readers:
+        reader = readers[reader.handed_on]
+    return reader._replace(label=reader.handed_on) if reader.handed_on else reader

@@ -47,31 +47,31 @@ def differences(record: ComparisonRecord) -> list[str]:
     """Which strategies differ, one line each, and in one line the pairs that cannot be told apart."""
     alike = [f"{first} | {second}" for first, second in record.indistinguishable]
     open_ = f"cannot be told apart on {record.test_samples:,} test examples, which does not say that they are equal: "
-    told = [note for note in record.notes if "cannot be told apart" not in note]
-    return told + ([open_ + "; ".join(alike)] if alike else [])
+    notes = [note for note in record.notes if "cannot be told apart" not in note]
+    return notes + ([open_ + "; ".join(alike)] if alike else [])
 
 
 def table(record: ComparisonRecord) -> Table:
     """A row a strategy, two lines each; `front` marks what no other is better than in all of the axes."""
     several = f", {len(record.seeds)} seeds" if len(record.seeds) > 1 else ""
     title = f"{record.comparison}, {record.test_samples} test examples{several}"
-    made = Table(title=Text(title), caption=_caption(record), padding=(0, 1))
-    made.add_column("strategy", overflow="fold")
+    comparison_table = Table(title=Text(title), caption=_caption(record), padding=(0, 1))
+    comparison_table.add_column("strategy", overflow="fold")
     for column in COLUMNS:
-        made.add_column(column, justify="right", no_wrap=True)
+        comparison_table.add_column(column, justify="right", no_wrap=True)
     claims = any(strategy.claim for strategy in record.strategies)
     if claims:
-        made.add_column("promised", overflow="fold")
+        comparison_table.add_column("promised", overflow="fold")
     for strategy in record.strategies:
         cells = _figures(strategy) if strategy.size_bytes is not None else ["-"] * len(COLUMNS)
         cells = [cell.replace(" [", "\n[") for cell in cells]
-        made.add_row(
+        comparison_table.add_row(
             _title(strategy),
             *cells,
             *([Text(strategy.claim or "")] if claims else []),
             end_section=strategy.name == BASELINE,
         )
-    return made
+    return comparison_table
 
 
 def _caption(record: ComparisonRecord) -> str:
@@ -96,7 +96,11 @@ def _figures(strategy: StrategyRecord) -> list[str]:
         count_text(strategy.params or 0),
         count_text(strategy.macs or 0),
         _score(strategy.score),
-        *([interval_text(kept) for kept in (strategy.validation_retention, strategy.retention)] if compared else "11"),
+        *(
+            [interval_text(retention) for retention in (strategy.validation_retention, strategy.retention)]
+            if compared
+            else "11"
+        ),
         ("\n".join(ratios) or "-") if compared else "1",
         f"{strategy.seconds or 0:.1f} s",
     ]

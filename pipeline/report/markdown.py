@@ -21,13 +21,13 @@ def capped(pieces: Iterable[str], longest: int = LONGEST) -> str:
     whole = list(pieces)
     if sum(map(len, whole)) <= longest:
         return "".join(whole)
-    kept, left = list[str](), longest - len(_CUT)
+    kept_pieces, room = list[str](), longest - len(_CUT)
     for piece in whole:
-        left -= len(piece)
-        if left < 0:
+        room -= len(piece)
+        if room < 0:
             break
-        kept.append(piece)
-    return "".join(kept) + _CUT
+        kept_pieces.append(piece)
+    return "".join(kept_pieces) + _CUT
 
 
 def escaped(value: object) -> str:
@@ -64,8 +64,8 @@ def paragraph(text: str) -> list[str]:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], texts: Iterable[int] = (0,)) -> list[str]:
     """A table whose cells are Markdown already; the columns at `texts` stand left, the others right."""
-    left = set(texts)
-    rule = ["---" if i in left else "---:" for i in range(len(columns))]
+    left_columns = set(texts)
+    rule = ["---" if i in left_columns else "---:" for i in range(len(columns))]
     head = _row(columns) + _row(rule)
     return [head, *map(_row, rows), "\n"]
 

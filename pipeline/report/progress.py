@@ -55,6 +55,6 @@ class _Lines:
             return
         self.said = now
         speed = self.done / (now - self.began)
-        left = (self.total - self.done) / speed if speed else float("inf")
+        seconds_left = (self.total - self.done) / speed if speed else float("inf")
         text = "%s: %d of %d, %.1f/s, %.0f s left %s"
-        self.log.info(text, self.description, self.done, self.total, speed, left, self.note)
+        self.log.info(text, self.description, self.done, self.total, speed, seconds_left, self.note)

@@ -47,7 +47,7 @@ def comparison_summary(record: ComparisonRecord) -> str:
         for strategy in record.strategies
         for seed, failure in strategy.failures.items()
     ]
-    told = (
+    explanation = (
         f"{record.test_samples:,} test and {record.validation_samples:,} validation examples. The front (●) and the "
         "choice (★) are made on validation; test is shown beside."
     )
@@ -57,7 +57,7 @@ def comparison_summary(record: ComparisonRecord) -> str:
             *heading(f"★ {escaped(record.choice)}" if record.choice else "No strategy is chosen", 2),
             *paragraph(escaped(record.choice_reason)),
             *table(STRATEGIES, map(_strategy, record.strategies), texts=(0, 10, 11)),
-            *paragraph(told),
+            *paragraph(explanation),
             *items("Cannot be told apart", pairs),
             *items("Failures", failures),
             *items("Warnings", record.warnings),
@@ -81,16 +81,16 @@ def _title(record: Record) -> str:
 
 def _headline(record: Record) -> list[str]:
     """Why it failed, and from what to what."""
-    said = block(record.failure.message[:4000]) if record.failure else []
+    failure_block = block(record.failure.message[:4000]) if record.failure else []
     first, last = record.baseline, record.final
     if not first or not last or not record.stages:
-        return said
+        return failure_block
     parts = [f"**{bytes_text(first.size_bytes)} → {bytes_text(last.size_bytes)}**, ratio {last.compression_ratio:.1f}x"]
     if last.retention:
         parts.append(f"retention {interval_text(last.retention)} on {last.test_samples:,} test examples")
     if ratios := _ratios(_timed(record)):
         parts.append(f"latency ratio {ratios[0]}")
-    return [*said, *paragraph(", ".join(parts) + ".")]
+    return [*failure_block, *paragraph(", ".join(parts) + ".")]
 
 
 def _gates(gates: list[GateRecord]) -> list[str]:
@@ -107,15 +107,15 @@ def _verdict(gate: GateRecord) -> str:
 
 def _stages(record: Record) -> list[str]:
     measured = [("baseline", record.baseline)] if record.baseline else []
-    rows = [_figures(name, found) for name, found in (*measured, *((s.name, s) for s in record.stages))]
+    rows = [_figures(name, model) for name, model in (*measured, *((s.name, s) for s in record.stages))]
     return [*heading("Stages"), *table(STAGES, rows)] if rows else []
 
 
-def _figures(name: str, found: ModelRecord) -> list[str]:
+def _figures(name: str, model: ModelRecord) -> list[str]:
     return [
         escaped(name),
-        *model_cells(found),
-        "<br>".join(_ratios(found.latency if isinstance(found, StageRecord) else [])),
+        *model_cells(model),
+        "<br>".join(_ratios(model.latency if isinstance(model, StageRecord) else [])),
     ]
 
 
@@ -137,10 +137,10 @@ def _lost(classes: list[ClassMeasure]) -> list[str]:
             escaped(c.label),
             f"{c.support:,}",
             f"{c.score:.4f}",
-            interval_text(kept),
+            interval_text(retention),
             f"{c.flips.lost:,}" if c.flips else "-",
         ]
-        for c, kept in worst
+        for c, retention in worst
     ]
     columns = ["class", "examples", "score", "retention [95 %]", "lost"]
     return [*heading("What was lost, by class"), *table(columns, rows)] if rows else []
@@ -158,29 +158,29 @@ def _again(record: Record) -> list[str]:
     """How to reproduce it, with a word where a commit alone does not, and how to go on."""
     again = commands.reproduce(record)
     dirty = "Files differed from their commit when it ran." if record.environment.get("git_dirty") else ""
-    made = [*heading("Reproduce"), *(paragraph(dirty) if dirty else []), *block(commands.lines(again), "sh")]
-    return [*(made if again else []), *heading("Go on"), *block(commands.lines(commands.go_on(record)), "sh")]
+    pieces = [*heading("Reproduce"), *(paragraph(dirty) if dirty else []), *block(commands.lines(again), "sh")]
+    return [*(pieces if again else []), *heading("Go on"), *block(commands.lines(commands.go_on(record)), "sh")]
 
 
-def _strategy(found: StrategyRecord) -> list[str]:
-    marks = (" ★" if found.chosen else "") + (" ●" if found.on_front else "")
+def _strategy(strategy: StrategyRecord) -> list[str]:
+    marks = (" ★" if strategy.chosen else "") + (" ●" if strategy.on_front else "")
     return [
-        escaped(found.name) + marks,
-        *_sizes(found),
-        _spread(found.score),
-        interval_text(found.validation_retention),
-        interval_text(found.retention),
-        "<br>".join(map(_timing, found.latency)) or "-",
-        f"{found.seconds:,.0f} s" if found.seconds is not None else "-",
-        ", ".join(dict.fromkeys(verdict or "-" for verdict in found.verdicts)),
-        escaped(found.claim or ""),
+        escaped(strategy.name) + marks,
+        *_sizes(strategy),
+        _spread(strategy.score),
+        interval_text(strategy.validation_retention),
+        interval_text(strategy.retention),
+        "<br>".join(map(_timing, strategy.latency)) or "-",
+        f"{strategy.seconds:,.0f} s" if strategy.seconds is not None else "-",
+        ", ".join(dict.fromkeys(verdict or "-" for verdict in strategy.verdicts)),
+        escaped(strategy.claim or ""),
     ]
 
 
-def _sizes(found: StrategyRecord) -> list[str]:
+def _sizes(strategy: StrategyRecord) -> list[str]:
     """Size, ratio, params and MACs, with a dash for what was not measured."""
-    ratio = "-" if found.compression_ratio is None else f"{found.compression_ratio:.1f}x"
-    texts = ((found.size_bytes, bytes_text), (found.params, count_text), (found.macs, count_text))
+    ratio = "-" if strategy.compression_ratio is None else f"{strategy.compression_ratio:.1f}x"
+    texts = ((strategy.size_bytes, bytes_text), (strategy.params, count_text), (strategy.macs, count_text))
     size, params, macs = ("-" if value is None else text(value) for value, text in texts)
     return [size, ratio, params, macs]
 
@@ -191,8 +191,8 @@ def _spread(scores: Spread | None) -> str:
     return f"{scores.mean:.4f}" + (f" ± {scores.deviation:.4f}" if scores.deviation is not None else "")
 
 
-def _timing(found: Timing) -> str:
-    return interval_text(found.model_dump(), 2)
+def _timing(timing: Timing) -> str:
+    return interval_text(timing.model_dump(), 2)
 
 
 def _ending(failure: Failure) -> str:

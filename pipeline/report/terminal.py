@@ -19,7 +19,7 @@ VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skip
 
 def show(record: Record, console: Console) -> None:
     """Print a run: the table, the notes, the warnings, the verdict, and where everything is."""
-    console.print(*(found for found in (table(record, console.width), metrics_table(record, console.width)) if found))
+    console.print(*(part for part in (table(record, console.width), metrics_table(record, console.width)) if part))
     notes = [Text(note) for note in (tokenizer_text(record), *record.notes) if note]
     notes += [Text(f"warning: {warning}", style="yellow") for warning in record.warnings]
     notes += [Text(gate_text(gate), style=VERDICTS[gate.verdict]) for gate in record.gates]
@@ -44,9 +44,9 @@ def tokenizer_text(record: Record) -> str:
     return f"Model and tokenizer: {_with_tokenizer(last)}{before}"
 
 
-def _with_tokenizer(found: ModelRecord) -> str:
-    beside = found.tokenizer_bytes or 0
-    return f"{bytes_text(found.size_bytes)} + {bytes_text(beside)} = {bytes_text(found.size_bytes + beside)}"
+def _with_tokenizer(model: ModelRecord) -> str:
+    beside = model.tokenizer_bytes or 0
+    return f"{bytes_text(model.size_bytes)} + {bytes_text(beside)} = {bytes_text(model.size_bytes + beside)}"
 
 
 def gate_text(gate: GateRecord) -> str:
@@ -76,32 +76,32 @@ def table(record: Record, width: int = WIDE) -> Table:
     Below `WIDE` columns two lines a row, so that at 80 no figure is cut off.
     """
     title = f"{record.run}, {record.baseline.test_samples if record.baseline else 0} test examples"
-    made = Table(title=title, padding=(0, 1 if width >= WIDE else 0), show_lines=width < WIDE)
-    made.add_column("stage", overflow="fold")
+    stage_table = Table(title=title, padding=(0, 1 if width >= WIDE else 0), show_lines=width < WIDE)
+    stage_table.add_column("stage", overflow="fold")
     for column in _lines(COLUMNS, width):
-        made.add_column(column, justify="right", no_wrap=True)
+        stage_table.add_column(column, justify="right", no_wrap=True)
     if record.baseline:
-        made.add_row("baseline", *_lines(_figures(record.baseline), width), end_section=True)
+        stage_table.add_row("baseline", *_lines(_figures(record.baseline), width), end_section=True)
     for stage in record.stages:
-        made.add_row(stage.name, *_lines(_figures(stage), width))
-    return made
+        stage_table.add_row(stage.name, *_lines(_figures(stage), width))
+    return stage_table
 
 
 def metrics_table(record: Record, width: int = WIDE) -> Table | None:
     """A row a stage and metric over the whole test split, beside the baseline's; None where there are no metrics."""
     models = [*([("baseline", record.baseline)] if record.baseline else []), *((s.name, s) for s in record.stages)]
-    if not any(found.metrics for _, found in models):
+    if not any(model.metrics for _, model in models):
         return None
-    made = Table(title="metrics over all test examples", padding=(0, 1 if width >= WIDE else 0))
-    made.add_column("stage", overflow="fold")
-    made.add_column("metric", overflow="fold")
+    metric_table = Table(title="metrics over all test examples", padding=(0, 1 if width >= WIDE else 0))
+    metric_table.add_column("stage", overflow="fold")
+    metric_table.add_column("metric", overflow="fold")
     for column in _wrapped(["value [95 %]", "baseline minus it [95 %]", "share of baseline's [95 %]"], width):
-        made.add_column(column, justify="right", no_wrap=True)
-    for stage, found in models:
-        for name, value in found.metrics.items():
-            beside = found.metrics_drop.get(name), found.metrics_retention.get(name)
-            made.add_row(stage, name, *_wrapped([interval_text(each) for each in (value, *beside)], width))
-    return made
+        metric_table.add_column(column, justify="right", no_wrap=True)
+    for stage, model in models:
+        for name, value in model.metrics.items():
+            beside = model.metrics_drop.get(name), model.metrics_retention.get(name)
+            metric_table.add_row(stage, name, *_wrapped([interval_text(each) for each in (value, *beside)], width))
+    return metric_table
 
 
 def shown(path: Path) -> Path:
@@ -162,11 +162,11 @@ def _wrapped(cells: list[str], width: int) -> list[str]:
     return cells if width >= WIDE else [cell.replace(" [", "\n[") for cell in cells]
 
 
-def _figures(found: ModelRecord) -> list[str]:
-    latency = found.latency if isinstance(found, StageRecord) else []
+def _figures(model: ModelRecord) -> list[str]:
+    latency = model.latency if isinstance(model, StageRecord) else []
     ratios = [interval_text(entry.get("ratio"), 2) for entry in latency]  # type: ignore[arg-type]
     return [
-        *model_cells(found),
+        *model_cells(model),
         "\n".join(ratios),
-        f"{found.seconds:.1f} s",
+        f"{model.seconds:.1f} s",
     ]

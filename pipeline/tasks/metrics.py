@@ -33,14 +33,14 @@ def f1(
     Reference:
         van Rijsbergen: Information Retrieval, 2nd edition, 1979, chapter 7.
     """
-    right, predicted, wanted = _counts(predictions, targets)
+    right, predicted, support = _counts(predictions, targets)
     if average == "micro":
-        right, predicted, wanted = (count.sum(keepdims=True) for count in (right, predicted, wanted))
-    both = predicted + wanted
+        right, predicted, support = (count.sum(keepdims=True) for count in (right, predicted, support))
+    both = predicted + support
     by_class = 2 * right / np.maximum(both, 1)
     if average == "binary":
         return float(by_class[1]) if len(by_class) > 1 else 0.0
-    weights = wanted if average == "weighted" else (both > 0).astype(float)
+    weights = support if average == "weighted" else (both > 0).astype(float)
     return float((by_class * weights).sum() / max(weights.sum(), 1))
 
 
@@ -55,10 +55,10 @@ def matthews(predictions: Tensor, targets: Tensor) -> float:
         Gorodkin: Comparing two K-category assignments by a K-category correlation coefficient, Computational Biology
         and Chemistry 28, 2004, which is that of Matthews 1975 for two classes.
     """
-    right, predicted, wanted = _counts(predictions, targets)
-    total = wanted.sum()
-    spread = (total**2 - (predicted**2).sum()) * (total**2 - (wanted**2).sum())
-    return float((right.sum() * total - (predicted * wanted).sum()) / np.sqrt(spread)) if spread > 0 else 0.0
+    right, predicted, support = _counts(predictions, targets)
+    total = support.sum()
+    spread = (total**2 - (predicted**2).sum()) * (total**2 - (support**2).sum())
+    return float((right.sum() * total - (predicted * support).sum()) / np.sqrt(spread)) if spread > 0 else 0.0
 
 
 def pearson(predictions: Tensor, targets: Tensor) -> float:
@@ -105,7 +105,7 @@ def bleu(decode: Callable[[list[int]], str], *, tokenize: str = "13a", lowercase
 
     def rows(predictions: Tensor, targets: Tensor) -> Numbers:
         pairs = zip(_texts(predictions, decode), _texts(targets, decode), strict=True)
-        scores = [counter.sentence_score(ours, [theirs]) for ours, theirs in pairs]
+        scores = [counter.sentence_score(hypothesis, [reference]) for hypothesis, reference in pairs]
         return np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in scores], dtype=np.float64)
 
     def figure(rows: Numbers) -> float:
@@ -124,14 +124,14 @@ def _token_likelihoods(predictions: Tensor, targets: Tensor) -> Numbers:
         counted = target >= 0
         if predicted.ndim > target.ndim:
             likely = torch.log_softmax(predicted[counted].double(), -1)
-            found = likely.gather(-1, target[counted].long()[:, None])
+            log_likelihoods = likely.gather(-1, target[counted].long()[:, None])
         elif predicted.shape == target.shape:
-            found = predicted[counted].double()
+            log_likelihoods = predicted[counted].double()
         else:
             raise ConfigError(
                 f"predictions are {kind(predictions)}", expected=f"those of targets {tuple(targets.shape)}"
             )
-        rows.append([float(found.sum()), float(counted.sum())])
+        rows.append([float(log_likelihoods.sum()), float(counted.sum())])
     return np.array(rows)
 
 
@@ -153,11 +153,11 @@ Reference:
 
 def _counts(predictions: Tensor, targets: Tensor) -> tuple[Numbers, Numbers, Numbers]:
     """For each class (C,): how often it is rightly predicted, predicted, and the target."""
-    found = predictions.argmax(-1) if predictions.ndim > targets.ndim else predictions
-    if found.shape != targets.shape or targets.is_floating_point():
+    class_numbers = predictions.argmax(-1) if predictions.ndim > targets.ndim else predictions
+    if class_numbers.shape != targets.shape or targets.is_floating_point():
         raise ConfigError(f"targets are {kind(targets)}", expected="class numbers, of the shape of the predictions")
     counted = targets >= 0
-    ours, theirs = found[counted].long().numpy(), targets[counted].long().numpy()
+    ours, theirs = class_numbers[counted].long().numpy(), targets[counted].long().numpy()
     # Padding where a class is wanted is wrong: it becomes a class that no target has.
     ours = np.where(ours < 0, max(ours.max(initial=0), theirs.max(initial=0)) + 1, ours)
     classes = int(max(ours.max(initial=0), theirs.max(initial=0))) + 1

@@ -36,18 +36,18 @@ def track_comparison(record: ComparisonRecord, *, require: bool = False) -> bool
 def figures(strategy: StrategyRecord) -> dict[str, float]:
     """The numbers of a strategy by name; intervals as `_low` and `_high`, deviations over seeds as `_deviation`."""
     names = ("size_bytes", "payload_bytes", "params", "macs", "compression_ratio", "seconds")
-    found: dict[str, float | None] = {name: getattr(strategy, name) for name in names}
+    numbers: dict[str, float | None] = {name: getattr(strategy, name) for name in names}
     for name in ("retention", "validation_retention", "drop"):
         if estimate := getattr(strategy, name):
-            found |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+            numbers |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     for name in ("score", "validation_score"):
         if spread := getattr(strategy, name):
-            found |= {name: spread.mean, f"{name}_deviation": spread.deviation}
+            numbers |= {name: spread.mean, f"{name}_deviation": spread.deviation}
     for timing in strategy.latency:
         key = f"latency.{timing.runtime}.threads{timing.threads}.batch{timing.batch}.ratio"
-        found |= {key: timing.value, f"{key}_low": timing.low, f"{key}_high": timing.high}
-    found |= {"on_front": float(strategy.on_front), "chosen": float(strategy.chosen)}
-    return {name: value for name, value in found.items() if value is not None}
+        numbers |= {key: timing.value, f"{key}_low": timing.low, f"{key}_high": timing.high}
+    numbers |= {"on_front": float(strategy.on_front), "chosen": float(strategy.chosen)}
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def _project(to: Connection, record: ComparisonRecord) -> None:
@@ -57,8 +57,8 @@ def _project(to: Connection, record: ComparisonRecord) -> None:
     parent = str(to.run(record.comparison, record.comparison, record.started, tags).info.run_id)
     params = {"axes": ", ".join(record.axes), "seeds": ", ".join(map(str, record.seeds))}
     params |= {f"file.{i}": origin for i, origin in enumerate(record.origins)}
-    said = {"warnings": "\n".join(record.warnings), "notes": "\n".join(record.notes)}
-    to.log(parent, params=params, tags=said, when=record.started)
+    message_tags = {"warnings": "\n".join(record.warnings), "notes": "\n".join(record.notes)}
+    to.log(parent, params=params, tags=message_tags, when=record.started)
     for strategy in record.strategies:
         _strategy(to, record, parent, strategy)
     log_files(to, parent, folder, (FILE, "summary.md", "report.html"))

@@ -62,13 +62,13 @@ class Connection:
 
     def find(self, uid: str) -> Any:
         """The run with this uid, None where there is none."""
-        found = self.client.search_runs([self.experiment], tagged(uid), max_results=1)
-        return found[0] if found else None
+        matches = self.client.search_runs([self.experiment], tagged(uid), max_results=1)
+        return matches[0] if matches else None
 
     def run(self, uid: str, name: str, when: str, tags: dict[str, str]) -> Any:
         """The run with this uid, created where there is none."""
-        given: dict[str, Any] = {"tags": {**tags, UID: uid}, "run_name": name}
-        return self.find(uid) or self.client.create_run(self.experiment, milliseconds(when), **given)
+        arguments: dict[str, Any] = {"tags": {**tags, UID: uid}, "run_name": name}
+        return self.find(uid) or self.client.create_run(self.experiment, milliseconds(when), **arguments)
 
     def log(
         self,
@@ -105,9 +105,9 @@ class Connection:
         from mlflow.exceptions import MlflowException
 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-        found = self.client.get_experiment_by_name(name)
-        if found:
-            return str(found.experiment_id)
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment:
+            return str(experiment.experiment_id)
         local = self.uri.startswith("sqlite:")
         place = (self.runs / "mlartifacts").resolve().as_uri() if local else None
         try:

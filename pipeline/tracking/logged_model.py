@@ -17,9 +17,9 @@ def log_model(to: Connection, parent: str, record: Record, final: OnnxModel) -> 
     """Log it, and register it where the record says so."""
     from mlflow.entities import LoggedModelOutput
 
-    found = to.client.search_logged_models([to.experiment], filter_string=tagged(record.run))
-    given: dict[str, Any] = {"name": "model", "source_run_id": parent, "tags": {UID: record.run}}
-    model = found[0] if found else to.client.create_logged_model(to.experiment, **given)
+    logged_models = to.client.search_logged_models([to.experiment], filter_string=tagged(record.run))
+    arguments: dict[str, Any] = {"name": "model", "source_run_id": parent, "tags": {UID: record.run}}
+    model = logged_models[0] if logged_models else to.client.create_logged_model(to.experiment, **arguments)
     outputs = to.client.get_run(parent).outputs
     if model.model_id not in [output.model_id for output in (outputs and outputs.model_outputs) or []]:
         to.client.log_outputs(parent, [LoggedModelOutput(model.model_id, len(record.stages))])
@@ -39,11 +39,11 @@ def _write(folder: Path, record: Record, final: OnnxModel, model: Any, parent: s
     import onnxruntime
 
     example = {name: value.numpy() for name, value in final.feed(final.example).items()}
-    given: dict[str, Any] = {"artifact_path": model.artifact_location, "run_id": parent}
+    arguments: dict[str, Any] = {"artifact_path": model.artifact_location, "run_id": parent}
     mlflow.onnx.save_model(
         onnx.load(final.path),
         str(folder),
-        mlflow_model=mlflow.models.Model(**given, model_id=model.model_id, model_uuid=model.model_id),
+        mlflow_model=mlflow.models.Model(**arguments, model_id=model.model_id, model_uuid=model.model_id),
         signature=_signature(record),
         input_example=example,
         # Given, because inferring them loads the model in yet another process.
@@ -61,8 +61,8 @@ def _signature(record: Record) -> Any:
     def schema(ports: list[Port]) -> Any:
         return Schema([TensorSpec(dtype(port.dtype), (-1, *port.shape), port.name) for port in ports])
 
-    found = record.interface
-    return ModelSignature(schema(found.inputs), schema(found.outputs)) if found else None
+    interface = record.interface
+    return ModelSignature(schema(interface.inputs), schema(interface.outputs)) if interface else None
 
 
 def _register(to: Connection, parent: str, record: Record, name: str, model: Any) -> None:
@@ -76,5 +76,5 @@ def _register(to: Connection, parent: str, record: Record, name: str, model: Any
     versions = to.client.search_model_versions(tagged(record.run))
     if not any(version.name == name for version in versions):
         # Its place and not models:/ID, which MLflow would look up at the process's current tracking URI.
-        given: dict[str, Any] = {"run_id": parent, "model_id": model.model_id, "tags": {UID: record.run}}
-        to.client.create_model_version(name, model.artifact_location, **given)
+        arguments: dict[str, Any] = {"run_id": parent, "model_id": model.model_id, "tags": {UID: record.run}}
+        to.client.create_model_version(name, model.artifact_location, **arguments)

@@ -139,24 +139,24 @@ class Tracking:
         self.to.log(self.parent, tags=tags, when=record.started)
         self.to.client.set_terminated(self.parent, status, milliseconds(when) if when else None)
 
-    def _child(self, record: Record, name: str, found: ModelRecord, step: int) -> None:
+    def _child(self, record: Record, name: str, model_record: ModelRecord, step: int) -> None:
         """A nested run with a model's settings, figures, training curves and files."""
         if name in self.done:
             return
-        when = found.finished
+        when = model_record.finished
         run = self.to.run(f"{record.run}/{step}", name, when, {PARENT: self.parent})
         # One that ended at another time is of a result that was lost and made again.
         if (run.info.status, run.info.end_time) != ("FINISHED", milliseconds(when)):
-            child, figures = str(run.info.run_id), points(metrics(found), step)
-            settings = found.settings if isinstance(found, StageRecord) else {}
-            drawn = [(key, v, i) for key, values in curves(found).items() for i, v in enumerate(values)]
-            tags = {"digest": found.digest, "form": found.form}
+            child, figures = str(run.info.run_id), points(metrics(model_record), step)
+            settings = model_record.settings if isinstance(model_record, StageRecord) else {}
+            drawn = [(key, v, i) for key, values in curves(model_record).items() for i, v in enumerate(values)]
+            tags = {"digest": model_record.digest, "form": model_record.form}
             self.to.log(self.parent, metrics=figures, when=when)
             self.to.log(child, params=flatten(settings), metrics=[*figures, *drawn], tags=tags, when=when)
             folder = Path(record.folder)
-            self.to.client.log_artifacts(child, str(folder / found.folder), "model")
-            log = self.to.client.log_artifacts if (folder / found.file).is_dir() else self.to.client.log_artifact
-            log(child, str(folder / found.file), "deployed")
+            self.to.client.log_artifacts(child, str(folder / model_record.folder), "model")
+            log = self.to.client.log_artifacts if (folder / model_record.file).is_dir() else self.to.client.log_artifact
+            log(child, str(folder / model_record.file), "deployed")
             self.to.client.set_terminated(child, "FINISHED", milliseconds(when))  # last: it says that all is there
         self.done.add(name)
 
@@ -194,13 +194,13 @@ def _status(record: Record, done: bool) -> str:
     return "FINISHED" if done else "KILLED"
 
 
-def _deployed(folder: Path, found: ModelRecord) -> Deployed:
+def _deployed(folder: Path, model_record: ModelRecord) -> Deployed:
     """A model of a run in the form in which it would be deployed; the user's code is not needed for it."""
     from safetensors.torch import load_file
 
-    if found.form == Seq2SeqOnnx.form:
-        return Seq2SeqOnnx.load(folder / found.folder)
-    if found.form == OnnxModel.form:
-        return OnnxModel.load(folder / found.folder)
-    example = load_file(folder / found.folder / "example.safetensors")
-    return OnnxModel(folder / found.file, example, vocabulary=saved_vocabulary(folder / found.folder))
+    if model_record.form == Seq2SeqOnnx.form:
+        return Seq2SeqOnnx.load(folder / model_record.folder)
+    if model_record.form == OnnxModel.form:
+        return OnnxModel.load(folder / model_record.folder)
+    example = load_file(folder / model_record.folder / "example.safetensors")
+    return OnnxModel(folder / model_record.file, example, vocabulary=saved_vocabulary(folder / model_record.folder))

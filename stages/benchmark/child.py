@@ -76,11 +76,11 @@ def onnx_step(spec: dict[str, Any]) -> tuple[Step, str]:
         if session.get_providers() != ["CPUExecutionProvider"]:
             sys.exit(f"ONNX Runtime fell back to {session.get_providers()}, expected CPUExecutionProvider")
     with np.load(spec["inputs"], allow_pickle=False) as arrays:
-        given = {name: arrays[name] for name in arrays.files}
+        inputs = {name: arrays[name] for name in arrays.files}
     if whole:
-        return generation.cached_step(sessions, given, spec["generate"]), "CPUExecutionProvider"
+        return generation.cached_step(sessions, inputs, spec["generate"]), "CPUExecutionProvider"
     (session,) = sessions
-    feed = {node.name: given[node.name] for node in session.get_inputs()}
+    feed = {node.name: inputs[node.name] for node in session.get_inputs()}
     if spec.get("generate"):
         return generation.uncached_step(session, feed, spec["generate"]), "CPUExecutionProvider"
     names = [node.name for node in session.get_outputs()]

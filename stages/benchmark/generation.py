@@ -48,11 +48,11 @@ def uncached_step(session: Any, inputs: dict[str, Any], how: dict[str, Any]) -> 
         ids = np.full((len(inputs[IDS]), max(width, tokens + 1)), pad, np.int64)
         ids[:, 0] = start
         for place in range(tokens):
-            seen = width or place + 1
-            given = {name: value[:, :seen] if name.startswith(DECODER) else value for name, value in inputs.items()}
-            (found,) = session.run([logits], given | {IDS: ids[:, :seen]})
+            length = width or place + 1
+            feeds = {name: value[:, :length] if name.startswith(DECODER) else value for name, value in inputs.items()}
+            (scores,) = session.run([logits], feeds | {IDS: ids[:, :length]})
             if place + 1 < ids.shape[1]:
-                ids[:, place + 1] = found[:, place].argmax(-1)
+                ids[:, place + 1] = scores[:, place].argmax(-1)
         return ids
 
     return step

@@ -97,19 +97,21 @@ class Latency(Stage):
             with ctx.progress("latency", processes) as advance:
                 for cell in cells:
                     timed = in_turns(cell.specs, self.rounds, Path(name), failures, advance, ctx.interrupted)
-                    for model, found in rows_of(cell, timed, failures).items():
-                        rows[model].append(found)
+                    for model, row in rows_of(cell, timed, failures).items():
+                        rows[model].append(row)
         return {name: {"failure": failures.of[name]} if name in failures.of else rows[name] for name in models}
 
     def _cells(self, models: Mapping[str, Model], ctx: Context, folder: Path, failures: Failures) -> list[Cell]:
         """What to measure. Every model gets the inputs of the first, so that the work is equal."""
-        told = {runtime: self._specs(models, ctx, folder, runtime, failures) for runtime in self.runtimes}
+        specs_by_runtime = {runtime: self._specs(models, ctx, folder, runtime, failures) for runtime in self.runtimes}
         cells = []
-        for (runtime, (specs, reason)), threads, batch in product(told.items(), self.threads, self.batch):
-            given = {who: {**spec, "threads": threads, "inputs": spec["inputs"][batch]} for who, spec in specs.items()}
+        for (runtime, (specs, reason)), threads, batch in product(specs_by_runtime.items(), self.threads, self.batch):
+            cell_specs = {
+                who: {**spec, "threads": threads, "inputs": spec["inputs"][batch]} for who, spec in specs.items()
+            }
             place: dict[str, JsonValue] = {"runtime": runtime, "threads": threads, "batch": batch}
             told_to = next(iter(specs.values()), {}).get("generate")
-            cells.append(Cell(place | ({"tokens": told_to["tokens"]} if told_to else {}), given, reason))
+            cells.append(Cell(place | ({"tokens": told_to["tokens"]} if told_to else {}), cell_specs, reason))
         return cells
 
     def _specs(

@@ -59,7 +59,7 @@ def row(times: Times, reason: str = "") -> dict[str, JsonValue]:
     samples = [value for process in times["model"] for value in process]
     figures, reasons = percentiles(samples)
     medians = {name: [median(process) for process in rounds] for name, rounds in times.items()}
-    found: dict[str, JsonValue] = {
+    line: dict[str, JsonValue] = {
         "samples": len(samples),
         **figures,
         "mean_ms": fmean(samples),
@@ -74,12 +74,12 @@ def row(times: Times, reason: str = "") -> dict[str, JsonValue]:
         reasons |= dict.fromkeys(("ratio", "noise", "baseline_p50_ms"), reason)
     else:
         ratio, noise = compare(medians["model"], medians["baseline"], medians["again"])
-        found["ratio"] = {**ratio.json, "verdict": judge(ratio, noise)}
-        found["noise"] = noise.json
+        line["ratio"] = {**ratio.json, "verdict": judge(ratio, noise)}
+        line["noise"] = noise.json
         reference = [value for name in ("baseline", "again") for process in times[name] for value in process]
-        found["baseline_p50_ms"] = median(reference)
-        found["round_ratios"] = [*by_round(medians["model"], medians["baseline"], medians["again"])]
+        line["baseline_p50_ms"] = median(reference)
+        line["round_ratios"] = [*by_round(medians["model"], medians["baseline"], medians["again"])]
         distributions["baseline"] = [*quantiles(reference)]
         if ratio.low is None:
             reasons["ratio"] = f"{len(medians['model'])} rounds; an interval needs {FEWEST_ROUNDS}"
-    return {**found, "distribution_ms": distributions, "reasons": {**reasons}}
+    return {**line, "distribution_ms": distributions, "reasons": {**reasons}}

@@ -55,11 +55,11 @@ class SelfDistillation(LogitMethod, SingleMethod):
             own = replace(ctx, seed=ctx.seed + 1000 * (number - 1))
             torch.manual_seed(own.seed)
             start = student if number == 1 else self.student.build(source, student.example, student.axes)
-            made = super().lesson(start, masters, own, f"{name}_generation_{number}")
-            score = ctx.world.tell(mean_score(made, ctx.validation, decode=ctx.decode, score=ctx.score))
+            generation = super().lesson(start, masters, own, f"{name}_generation_{number}")
+            score = ctx.world.tell(mean_score(generation, ctx.validation, decode=ctx.decode, score=ctx.score))
             rows.append({"generation": number, "validation_score": score})
             if best is None or score > best[0] or self.keep == "last":
-                best = score, made
-            masters = [Master(Teacher(use="incoming"), made, ctx, precision=masters[0].precision)]
+                best = score, generation
+            masters = [Master(Teacher(use="incoming"), generation, ctx, precision=masters[0].precision)]
         ctx.report(f"{name}_generations", rows)
         return best[1] if best else student

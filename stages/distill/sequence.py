@@ -72,9 +72,9 @@ class SequenceDistillation(Distilling):
 
     @model_validator(mode="after")
     def _consistent(self) -> "SequenceDistillation":
-        given = [name for name in OF_WORDS if getattr(self, name) != type(self).model_fields[name].default]
-        if given and not self.word_weight:
-            raise ValueError(f"`{given[0]}` is of no use without `word_weight`")
+        overrides = [name for name in OF_WORDS if getattr(self, name) != type(self).model_fields[name].default]
+        if overrides and not self.word_weight:
+            raise ValueError(f"`{overrides[0]}` is of no use without `word_weight`")
         if len(self.teachers) > 1 and not self.word_weight:
             raise ValueError("several teachers are of no use without `word_weight`: the first alone generates")
         if self.select == "score" and self.beams == 1:
@@ -107,10 +107,10 @@ class SequenceDistillation(Distilling):
         longer = self.model_copy(update={"epochs": round(self.epochs * len(ctx.train) / len(own.train))})
         if not self.word_weight:
             return train(student, Supervised(own), longer, own, name)
-        made = train(student, Distillation(self.terms_of(), masters, student, self, own), longer, own, name)
+        trained_student = train(student, Distillation(self.terms_of(), masters, student, self, own), longer, own, name)
         for master in masters:
             master.kept = None  # of the sequences: nobody is to take it for what is said of the references
-        return made
+        return trained_student
 
     def foresee(self, student: TorchModel, masters: Sequence[Master], outlook: Outlook) -> Iterator[str]:
         """Refuses a teacher that cannot generate; says how much it will."""
@@ -122,8 +122,8 @@ class SequenceDistillation(Distilling):
         elif not callable(getattr(module, "generate", None)):
             raise ConfigError(f"the teacher, {type(module).__name__}, has no `generate`", fix=HOW)
         elif not getattr(getattr(module, "config", None), "is_encoder_decoder", False):
-            found = "the teacher is no encoder-decoder: where in its inputs the prompt ends is the task's to know"
-            raise ConfigError(found, fix=HOW)
+            problem = "the teacher is no encoder-decoder: where in its inputs the prompt ends is the task's to know"
+            raise ConfigError(problem, fix=HOW)
         self._pad(module)
         examples = outlook.examples["train"]
         yield Note(f"the teacher generates once for each of {examples:,} examples, with beams of width {self.beams}")

@@ -36,17 +36,17 @@ def is_encoder_decoder(model: nn.Module) -> bool:
 
 
 def expect(before: "tuple[Stage, ...]", outlook: Outlook, *, generates: bool) -> None:
-    """Raises ConfigError where the model at the start is known to go the other way, or is not of transformers.
+    """Raise ConfigError where the model at the start is known to go the other way, or is not of transformers.
 
     A stage before that brings a student may make any model; then only the run can tell.
     """
     if not isinstance(outlook.model, TorchModel) or any("student" in type(stage).model_fields for stage in before):
         return
-    found = inner(outlook.model.module)
-    if found is None:
+    inner_model = inner(outlook.model.module)
+    if inner_model is None:
         raise ConfigError(**_no_model(outlook.model.module))
-    if is_encoder_decoder(found) != generates:
-        raise ConfigError(**_other_way(found))
+    if is_encoder_decoder(inner_model) != generates:
+        raise ConfigError(**_other_way(inner_model))
 
 
 def library_model(model: TorchModel, *, generates: bool) -> Any:
@@ -57,17 +57,17 @@ def library_model(model: TorchModel, *, generates: bool) -> Any:
     Raises:
         StageError: there is none, or it goes the other way.
     """
-    found = inner(model.module)
-    if found is None:
+    inner_model = inner(model.module)
+    if inner_model is None:
         raise StageError(**_no_model(model.module))
-    if is_encoder_decoder(found) != generates:
-        raise StageError(**_other_way(found))
-    made = copy.deepcopy(found)
-    made.__class__ = next(kind for kind in type(found).__mro__ if _is_theirs(kind))
-    if made.__class__.__name__ == "PreTrainedModel":
+    if is_encoder_decoder(inner_model) != generates:
+        raise StageError(**_other_way(inner_model))
+    model_copy = copy.deepcopy(inner_model)
+    model_copy.__class__ = next(kind for kind in type(inner_model).__mro__ if _is_theirs(kind))
+    if model_copy.__class__.__name__ == "PreTrainedModel":
         expected = f"a class that is derived from one of {LIBRARY}, such as MarianMTModel"
-        raise StageError(f"`{type(found).__name__}` is an architecture of its own", expected=expected)
-    return made.eval()
+        raise StageError(f"`{type(inner_model).__name__}` is an architecture of its own", expected=expected)
+    return model_copy.eval()
 
 
 def export(made: Any, folder: Path, task: str | None, opset: int) -> None:
@@ -88,19 +88,21 @@ def export(made: Any, folder: Path, task: str | None, opset: int) -> None:
     kind, names = made.config.model_type, misfits(made)
     with _quiet(), blame(StageError, "Optimum's exporter", fix=_advice(names)):
         try:
-            known = list(TasksManager.get_supported_tasks_for_model_type(kind, "onnx", library_name=LIBRARY))
+            supported_tasks = list(TasksManager.get_supported_tasks_for_model_type(kind, "onnx", library_name=LIBRARY))
         except KeyError:
             raise StageError(f"it does not know models of the type `{kind}`", fix="Use export.onnx") from None
-        if task is not None and task not in known:
-            raise StageError(f"it does not export `{kind}` for {task}{nearest(task, known)}", fix="Use export.onnx")
+        if task is not None and task not in supported_tasks:
+            raise StageError(
+                f"it does not export `{kind}` for {task}{nearest(task, supported_tasks)}", fix="Use export.onnx"
+            )
         options = {"opset": opset, "do_validation": False, "no_post_process": True, "device": "cpu"}
         onnx_export_from_model(made, folder, task=task, sequence_length=_traced_length(made), **options)
 
 
 def plain(config: Any) -> str:
     """A configuration as JSON, the same on every machine."""
-    kept = {name: value for name, value in json.loads(config.to_json_string()).items() if name not in LEFT_OUT}
-    return json.dumps(kept, indent=2, sort_keys=True) + "\n"
+    settings = {name: value for name, value in json.loads(config.to_json_string()).items() if name not in LEFT_OUT}
+    return json.dumps(settings, indent=2, sort_keys=True) + "\n"
 
 
 def misfits(made: Any) -> list[str]:
@@ -109,13 +111,13 @@ def misfits(made: Any) -> list[str]:
 
     with torch.device("meta"):
         built = type(made)(copy.deepcopy(made.config))
-    said = {name: tuple(value.shape) for name, value in built.state_dict().items()}
-    return [name for name, value in made.state_dict().items() if said.get(name) != tuple(value.shape)]
+    configured_shapes = {name: tuple(value.shape) for name, value in built.state_dict().items()}
+    return [name for name, value in made.state_dict().items() if configured_shapes.get(name) != tuple(value.shape)]
 
 
-def _traced_length(made: Any) -> int:
+def _traced_length(model: Any) -> int:
     """How long the texts are that the exporter traces with; a decoder with past sees one token more."""
-    positions = getattr(made.config, "max_position_embeddings", None) or LENGTH + 1
+    positions = getattr(model.config, "max_position_embeddings", None) or LENGTH + 1
     return int(max(2, min(LENGTH, positions - 1)))
 
 
@@ -146,10 +148,10 @@ def _no_model(module: nn.Module) -> dict[str, str]:
     }
 
 
-def _other_way(found: nn.Module) -> dict[str, str]:
-    both = is_encoder_decoder(found)
+def _other_way(inner_model: nn.Module) -> dict[str, str]:
+    both = is_encoder_decoder(inner_model)
     return {
-        "found": f"`{type(found).__name__}` is {'an encoder-decoder' if both else 'no encoder-decoder'}",
+        "found": f"`{type(inner_model).__name__}` is {'an encoder-decoder' if both else 'no encoder-decoder'}",
         "expected": "an encoder" if both else "an encoder-decoder",
         "fix": f"Use {'export.seq2seq' if both else 'export.optimum'}",
     }

@@ -34,22 +34,22 @@ class OnnxExport(Stage):
     def run(self, model: TorchModel, ctx: Context) -> OnnxModel:
         """The file; StageError when its outputs differ from the torch model's by more than the tolerance."""
         path = ctx.directory / "model.onnx"
-        made = ctx.deployed(model) if self.opset == OPSET else None
-        if isinstance(made, OnnxModel):  # measuring has made this very file already
-            for file in made.files():
+        deployed_model = ctx.deployed(model) if self.opset == OPSET else None
+        if isinstance(deployed_model, OnnxModel):  # measuring has made this very file already
+            for file in deployed_model.files():
                 # The graph names its external data, if any: they keep their name.
-                shutil.copyfile(file, path if file == made.path else path.with_name(file.name))
-            exported = replace(made, path=path)
+                shutil.copyfile(file, path if file == deployed_model.path else path.with_name(file.name))
+            exported = replace(deployed_model, path=path)
         else:
             exported = deploy(model, path, self.opset)
-        found = compare(model, exported, ctx, self.examples)
-        ctx.report("parity", found)
-        check_parity(found, self.tolerance)
+        parity = compare(model, exported, ctx, self.examples)
+        ctx.report("parity", parity)
+        check_parity(parity, self.tolerance)
         return exported
 
 
 def check_parity(found: dict[str, Any], tolerance: float) -> None:
-    """Raises StageError where what `compare` found is beyond the tolerance."""
+    """Raise StageError where what `compare` found is beyond the tolerance."""
     if not found["largest_difference"] <= tolerance:
         raise StageError(
             f"ONNX Runtime's outputs differ from torch's by {found['largest_difference']:.2e}",
@@ -69,8 +69,8 @@ def compare(model: TorchModel, exported: OnnxModel, ctx: Context, examples: int)
     chosen = ctx.validation.select(list(range(min(examples, len(ctx.validation)))))
     largest, same = 0.0, 0
     for batch in chosen.loader(BATCH_SIZE):
-        ours, theirs = exported.predict(batch.inputs), model.predict(batch.inputs)
-        largest = max([largest, *(_difference(ours[name], theirs[name]) for name in theirs)])
+        onnx_outputs, torch_outputs = exported.predict(batch.inputs), model.predict(batch.inputs)
+        largest = max([largest, *(_difference(onnx_outputs[name], torch_outputs[name]) for name in torch_outputs)])
         decisions = [ctx.decode(form.predict, batch.inputs) for form in (exported, model)]
         comparable = ctx.logits or not decisions[0].is_floating_point()
         same += _agreeing(decisions[0], decisions[1], ctx.logits)

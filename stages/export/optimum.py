@@ -41,11 +41,11 @@ class OptimumExport(Stage):
 
     def run(self, model: TorchModel, ctx: Context) -> OnnxModel:
         """The file; StageError when its outputs differ from the torch model's by more than the tolerance."""
-        made = library_model(model, generates=False)
+        transformers_model = library_model(model, generates=False)
         path = ctx.directory / "model.onnx"
         ctx.directory.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=ctx.directory, prefix="optimum-") as folder:
-            export(made, Path(folder), None, self.opset)
+            export(transformers_model, Path(folder), None, self.opset)
             files = sorted(Path(folder).glob("*.onnx"))
             if len(files) != 1:
                 raise StageError(f"Optimum made {len(files)} graphs of it", expected="one", fix="Use export.onnx")
@@ -53,12 +53,12 @@ class OptimumExport(Stage):
         strip(proto)
         inner, exported = split(model.module)[0], located(model, path)
         fed = exported.feed(model.example)
-        match_inputs(proto.graph, list(fed), made.main_input_name)
+        match_inputs(proto.graph, list(fed), transformers_model.main_input_name)
         match_outputs(proto.graph, list(call(inner, fed)))
         save(proto, path)
-        found = compare(model, exported, ctx, self.examples)
-        ctx.report("parity", found)
-        check_parity(found, self.tolerance)
+        parity = compare(model, exported, ctx, self.examples)
+        ctx.report("parity", parity)
+        check_parity(parity, self.tolerance)
         return exported
 
 
@@ -89,15 +89,15 @@ def match_outputs(graph: onnx.GraphProto, names: list[str]) -> None:
     Raises:
         StageError: the graph does not have one of them.
     """
-    given = [value.name for value in graph.output]
-    if len(names) == 1 and names[0] not in given:
+    graph_outputs = [value.name for value in graph.output]
+    if len(names) == 1 and names[0] not in graph_outputs:
         del graph.output[1:]
         rename(graph, "output", names)
         return
-    if missing := [name for name in names if name not in given]:
+    if missing := [name for name in names if name not in graph_outputs]:
         raise StageError(
             f"the graph has no output {', '.join(missing)}",
-            expected=f"outputs that Optimum exports: {', '.join(given)}",
+            expected=f"outputs that Optimum exports: {', '.join(graph_outputs)}",
             fix="Have the forward give these alone, or use export.onnx",
         )
     by_name = {value.name: value for value in graph.output}

@@ -52,28 +52,28 @@ class Seq2SeqExport(Stage):
 
     def run(self, model: TorchModel, ctx: Context) -> Seq2SeqOnnx:
         """The files; StageError when they give other logits or generate other tokens than the torch model."""
-        made = library_model(model, generates=True)
-        self._set_generation(made, self.max_tokens or widest(ctx))
+        transformers_model = library_model(model, generates=True)
+        self._set_generation(transformers_model, self.max_tokens or widest(ctx))
         path = ctx.directory / "seq2seq"
         ctx.directory.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=ctx.directory, prefix="optimum-") as folder:
-            traced = copy.deepcopy(made)  # the exporter changes its configuration
+            traced = copy.deepcopy(transformers_model)  # the exporter changes its configuration
             export(traced, Path(folder), TASK, self.opset)
             protos = {name: onnx.load(Path(folder) / f"{name}.onnx") for name in GRAPHS}
         for proto in protos.values():
             strip(proto)
         save_together(protos, path)
         (path / "config.json").write_text(plain(traced.config))
-        (path / "generation_config.json").write_text(plain(made.generation_config))
+        (path / "generation_config.json").write_text(plain(transformers_model.generation_config))
         exported = Seq2SeqOnnx(path, model.example)
-        if names := misfits(made):
+        if names := misfits(transformers_model):
             ctx.warn(f"{len(names)} weights, {names[0]} the first, have other shapes than config.json says")
-        self._check_parity(compare(model, made, exported, ctx, self.examples), ctx)
+        self._check_parity(compare(model, transformers_model, exported, ctx, self.examples), ctx)
         return exported
 
-    def _set_generation(self, made: Any, tokens: int) -> None:
+    def _set_generation(self, transformers_model: Any, tokens: int) -> None:
         """How to generate, in its generation_config: as the model says but for what the settings say."""
-        config = made.generation_config
+        config = transformers_model.generation_config
         missing = [n for n in ("pad_token_id", "decoder_start_token_id") if getattr(config, n, None) is None]
         if missing:
             fix = f"Set {' and '.join(missing)} in the model's generation_config"
@@ -82,17 +82,17 @@ class Seq2SeqExport(Stage):
         config.max_length, config.max_new_tokens = 20, tokens  # 20 is the library's own: none is set
         config.temperature, config.top_k, config.top_p = 1.0, 50, 1.0  # the same: of sampling, which there is none of
 
-    def _check_parity(self, found: dict[str, Any], ctx: Context) -> None:
-        ctx.report("parity", found)
-        if not found["largest_difference"] <= self.tolerance:
+    def _check_parity(self, parity: dict[str, Any], ctx: Context) -> None:
+        ctx.report("parity", parity)
+        if not parity["largest_difference"] <= self.tolerance:
             raise StageError(
-                f"the decoder's logits differ from torch's by {found['largest_difference']:.2e}",
+                f"the decoder's logits differ from torch's by {parity['largest_difference']:.2e}",
                 expected=f"at most {self.tolerance:.0e}",
                 fix="Look at what the module does beside its transformers model, or raise `tolerance`",
             )
-        if found["equal_sequences"] < self.agreement:
+        if parity["equal_sequences"] < self.agreement:
             raise StageError(
-                f"{found['equal_sequences']:.1%} of the sequences are those that torch generates",
+                f"{parity['equal_sequences']:.1%} of the sequences are those that torch generates",
                 expected=f"at least {self.agreement:.1%}",
                 fix="Train it longer, for rounding decides between tokens that are as likely, or lower `agreement`",
             )
@@ -100,14 +100,14 @@ class Seq2SeqExport(Stage):
 
 def widest(ctx: Context) -> int:
     """How many tokens the longest target has, as the `decoder_input_ids` of calibration and validation tell."""
-    found = 0
+    width = 0
     for split in (ctx.calibration, ctx.validation):
         for batch in split.loader(BATCH_SIZE):
-            found = max([found, *(v.shape[1] for name, v in batch.inputs.items() if name == "decoder_input_ids")])
-    if not found:
+            width = max([width, *(v.shape[1] for name, v in batch.inputs.items() if name == "decoder_input_ids")])
+    if not width:
         fix = "Set `max_tokens`, or have the task give `decoder_input_ids`"
         raise StageError("nothing says how many tokens to generate", fix=fix)
-    return found
+    return width
 
 
 def compare(model: TorchModel, made: Any, exported: Seq2SeqOnnx, ctx: Context, examples: int) -> dict[str, Any]:
@@ -129,9 +129,9 @@ def compare(model: TorchModel, made: Any, exported: Seq2SeqOnnx, ctx: Context, e
             if "decoder_input_ids" in batch.inputs:
                 outputs = model.predict(batch.inputs)
                 largest = max(largest, _difference(exported.logits(batch.inputs), _logits(outputs), batch.inputs))
-            found = exported.predict(batch.inputs)[SEQUENCES], _generated(made, exported, batch.inputs)
-            ours, theirs = (_padded(sequences, exported) for sequences in found)
-            same += int((ours == theirs).all(1).sum())
+            sequence_pair = exported.predict(batch.inputs)[SEQUENCES], _generated(made, exported, batch.inputs)
+            onnx_tokens, torch_tokens = (_padded(sequences, exported) for sequences in sequence_pair)
+            same += int((onnx_tokens == torch_tokens).all(1).sum())
             advance(1)
     return {"largest_difference": largest, "equal_sequences": same / len(chosen), "examples": len(chosen)}
 
@@ -140,13 +140,13 @@ def _logits(outputs: dict[str, Tensor]) -> Tensor:
     return outputs.get("logits", next(iter(outputs.values())))
 
 
-def _generated(made: Any, exported: Seq2SeqOnnx, inputs: dict[str, Tensor]) -> Tensor:
+def _generated(transformers_model: Any, exported: Seq2SeqOnnx, inputs: dict[str, Tensor]) -> Tensor:
     """What torch generates, in the same way."""
-    device = next(made.parameters()).device
+    device = next(transformers_model.parameters()).device
     with blame(StageError, "the torch model's generate"), hush(), torch.no_grad():
-        given = {name: value.to(device) for name, value in exported.feed(inputs).items()}
-        found: Tensor = made.generate(**given)[:, 1:].cpu()
-    return found
+        arguments = {name: value.to(device) for name, value in exported.feed(inputs).items()}
+        tokens: Tensor = transformers_model.generate(**arguments)[:, 1:].cpu()
+    return tokens
 
 
 def _padded(sequences: Tensor, exported: Seq2SeqOnnx) -> Tensor:

@@ -48,7 +48,7 @@ def positions(logits: Tensor, axis: int = -1) -> tuple[int, ...]:
 
 
 def expect_shape(name: str, found: Tensor, shape: Sequence[int]) -> None:
-    """Nothing. Raises StageError when `found` has another shape than `shape`: broadcasting would hide a mistake."""
+    """Raise StageError when `found` has another shape than `shape`: broadcasting would hide a mistake."""
     if tuple(found.shape) != tuple(shape):
         raise StageError(f"the {name} has the shape {tuple(found.shape)}", expected=f"{tuple(shape)}")
 

@@ -77,12 +77,12 @@ def attention_relation_loss(student: Tensor, teacher: Tensor, heads: int, *, mas
             f"the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}",
             expected="(examples, heads, positions, width) with as many examples and positions",
         )
-    asked = None
+    query_mask = None
     if mask is not None:
         expect_shape("mask", mask, student.shape[::2])
         mask = mask.to(student.device) != 0
-        asked = mask[:, None, :].expand(len(mask), heads, mask.shape[1])
-    taught, teaching = (rows(_relations(x, heads, mask), mask=asked) for x in (student, teacher))
+        query_mask = mask[:, None, :].expand(len(mask), heads, mask.shape[1])
+    taught, teaching = (rows(_relations(x, heads, mask), mask=query_mask) for x in (student, teacher))
     return divergence(taught, teaching)
 
 

@@ -78,8 +78,8 @@ def k_for_mass(
     largest = flat.new_zeros(flat.shape[1], dtype=torch.float64)
     for some in torch.split(flat, ROWS_AT_ONCE):
         largest += F.softmax(some / temperature, dim=1).sort(dim=1, descending=True).values.double().sum(0)
-    kept = (largest / len(flat)).cumsum(0)
-    return min(int((kept < mass).sum()) + 1, flat.shape[1])
+    cumulative_mass = (largest / len(flat)).cumsum(0)
+    return min(int((cumulative_mass < mass).sum()) + 1, flat.shape[1])
 
 
 def sparse_soft_loss(
@@ -103,8 +103,8 @@ def sparse_soft_loss(
     scaled = rows(student, axis, mask) / temperature
     expect_shape("teacher's remaining mass", sparse.rest, positions(student, axis))
     indices = _selected(sparse.indices, mask).long()
-    kept = torch.cat([_selected(sparse.values, mask), _selected(sparse.rest.unsqueeze(-1), mask)], dim=1)
-    log_p = kept.to(scaled.dtype)
+    outcomes = torch.cat([_selected(sparse.values, mask), _selected(sparse.rest.unsqueeze(-1), mask)], dim=1)
+    log_p = outcomes.to(scaled.dtype)
     # Of the other classes themselves, for the reason given in `sparsify`.
     others = scaled.scatter(1, indices, -math.inf).logsumexp(1, keepdim=True)
     log_q = F.log_softmax(torch.cat([scaled.gather(1, indices), others], dim=1), dim=1)
@@ -112,7 +112,7 @@ def sparse_soft_loss(
     return (log_p.exp() * gap).sum() * (temperature**2 / max(len(scaled), 1))
 
 
-def _selected(kept: Tensor, mask: Tensor | None) -> Tensor:
+def _selected(values: Tensor, mask: Tensor | None) -> Tensor:
     """(..., k) as (R, k): the rows that count."""
-    flat = kept.reshape(math.prod(kept.shape[:-1]), kept.shape[-1])
+    flat = values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
     return flat if mask is None else flat[mask.reshape(-1).to(flat.device) != 0]

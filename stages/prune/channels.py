@@ -224,23 +224,23 @@ class ChannelPruning(Stage):
     ) -> None:
         name, requested = self._target
         example = before.example
-        full, left = (self._cost(m.module, example, prunable) for m in (before, after))
+        full, rest = (self._cost(m.module, example, prunable) for m in (before, after))
         old, new = engine.widths(before.module), engine.widths(after.module)
         ctx.report(
             "pruning",
             {
                 "target": name,
                 "requested": requested,
-                "achieved": left / full,
+                "achieved": rest / full,
                 "macs": {"before": torch_macs(before.module, example), "after": torch_macs(after.module, example)},
                 "params": {"before": torch_params(before.module), "after": torch_params(after.module)},
                 "channels": {layer: {"before": old[layer], "after": new[layer]} for layer in old},
                 "steps": steps,
             },
         )
-        if left / full < FAR_BELOW * requested:
+        if rest / full < FAR_BELOW * requested:
             ctx.warn(
-                f"`{name}: {requested:g}` was asked for and {left / full:.3f} remains; widths are multiples of "
+                f"`{name}: {requested:g}` was asked for and {rest / full:.3f} remains; widths are multiples of "
                 f"round_to = {self.round_to}"
             )
 

@@ -27,22 +27,24 @@ def find_embedding(module: nn.Module, rows: int, name: str | None, error: type[S
         name: the embedding's, where it is known.
         error: what is raised where there is none, several fit, or its weight is tied to what is no layer of tokens.
     """
-    found = {other: part for other, part in module.named_modules() if isinstance(part, nn.Embedding)}
-    if name is not None and name not in found:
-        raise error(f"`embedding` names `{name}`, which is no nn.Embedding of the model{nearest(name, list(found))}")
-    told = [_input_embedding(part) for part in module.modules()]
-    fitting = [other for other, part in found.items() if any(part is one for one in told)]
-    fitting = fitting or [other for other, part in found.items() if part.num_embeddings == rows]
-    first = {id(found[other].weight): other for other in reversed(fitting)}
-    names = [name] if name is not None else list(first.values())
-    if len(names) != 1 or found[names[0]].num_embeddings < rows:
-        seen = ", ".join(f"`{other}` ({part.num_embeddings:,})" for other, part in found.items()) or "none"
+    embeddings = {other: part for other, part in module.named_modules() if isinstance(part, nn.Embedding)}
+    if name is not None and name not in embeddings:
         raise error(
-            f"the tokenizer has {rows:,} tokens, and the model's embeddings are {seen}",
+            f"`embedding` names `{name}`, which is no nn.Embedding of the model{nearest(name, list(embeddings))}"
+        )
+    input_embeddings = [_input_embedding(part) for part in module.modules()]
+    fitting = [other for other, part in embeddings.items() if any(part is one for one in input_embeddings)]
+    fitting = fitting or [other for other, part in embeddings.items() if part.num_embeddings == rows]
+    first = {id(embeddings[other].weight): other for other in reversed(fitting)}
+    names = [name] if name is not None else list(first.values())
+    if len(names) != 1 or embeddings[names[0]].num_embeddings < rows:
+        listing = ", ".join(f"`{other}` ({part.num_embeddings:,})" for other, part in embeddings.items()) or "none"
+        raise error(
+            f"the tokenizer has {rows:,} tokens, and the model's embeddings are {listing}",
             expected="one nn.Embedding with a row for each token",
             fix="Name it, such as `embedding: encoder.tokens`",
         )
-    for owner, other in tied_to(module, found[names[0]].get_parameter("weight")).items():
+    for owner, other in tied_to(module, embeddings[names[0]].get_parameter("weight")).items():
         if not isinstance(other, nn.Embedding | nn.Linear):
             told_so = f"the weight of `{names[0]}` is also that of `{owner}`, a {type(other).__name__}"
             raise error(told_so, expected="only an nn.Embedding or nn.Linear tied to it")
@@ -94,6 +96,6 @@ def sizes(embedding: nn.Module) -> tuple[int, int]:
 def _input_embedding(part: nn.Module) -> nn.Module | None:
     """What a transformers model says its tokens go into."""
     with suppress(NotImplementedError):  # as some say that have no tokens
-        found = getattr(part, "get_input_embeddings", None)
-        return found() if callable(found) else None
+        getter = getattr(part, "get_input_embeddings", None)
+        return getter() if callable(getter) else None
     return None

@@ -56,15 +56,15 @@ def coupled(module: nn.Module, example: Inputs, ignore: tuple[str, ...], importa
     named = {"magnitude": tp.importance.GroupMagnitudeImportance, "taylor": tp.importance.GroupTaylorImportance}
     score = named[importance](normalizer=None)
     parts = [part for name in ignore for part in module.get_submodule(name).modules()]
-    graph, kept = _trace(module, example)
-    kept += [*parts, *(part for part in module.modules() if isinstance(part, FIXED))]
-    found = []
+    graph, ignored_layers = _trace(module, example)
+    ignored_layers += [*parts, *(part for part in module.modules() if isinstance(part, FIXED))]
+    coupled_groups = []
     with blame(StageError, "torch-pruning"):
-        for group in graph.get_all_groups(ignored_layers=kept, root_module_types=LAYERS):
+        for group in graph.get_all_groups(ignored_layers=ignored_layers, root_module_types=LAYERS):
             groups, scores = _channel_groups(graph, group), score(group)
             if groups and scores is not None:
-                found.append(_coupled(graph, group, groups, scores.cpu()))
-    return found
+                coupled_groups.append(_coupled(graph, group, groups, scores.cpu()))
+    return coupled_groups
 
 
 def cut(module: nn.Module, example: Inputs, channels: Mapping[str, list[int]]) -> nn.Module:

@@ -51,7 +51,7 @@ def reshape(module: nn.Module, layers: dict[str, Any]) -> nn.Module:
         StageError: a name is not in the module, or tensors that are tied would get different shapes.
     """
     parts = dict(module.named_modules())
-    made: dict[int, Tensor] = {}
+    new_tensors: dict[int, Tensor] = {}
     replaced = []  # kept alive, so that no id is used twice
     for name, change in layers.items():
         if name not in parts:
@@ -64,7 +64,7 @@ def reshape(module: nn.Module, layers: dict[str, Any]) -> nn.Module:
             if old is None:
                 raise StageError(f"`{name}` has no tensor `{key}`", expected="the module that was pruned")
             replaced.append(old)
-            new = made.setdefault(id(old), _zeros(old, shape))
+            new = new_tensors.setdefault(id(old), _zeros(old, shape))
             if list(new.shape) != shape:
                 raise StageError(f"`{name}.{key}` is tied to a tensor of shape {list(new.shape)}", expected=str(shape))
             setattr(part, key, new)

@@ -61,13 +61,13 @@ def kept(groups: Sequence[Coupled], ratio: float, scope: Scope, round_to: int) -
     """
     sizes = [len(group.scores) for group in groups]
     if scope == "uniform":
-        wanted = [size * (1 - ratio) for size in sizes]
+        targets = [size * (1 - ratio) for size in sizes]
     else:
         ranked = torch.cat([group.scores for group in groups]).sort().values
         first = int(ratio * len(ranked))
         threshold = float(ranked[first]) if first < len(ranked) else math.inf
-        wanted = [float((group.scores >= threshold).sum()) for group in groups]
-    return tuple(_rounded(w, size, _step(g, round_to)) for w, size, g in zip(wanted, sizes, groups, strict=True))
+        targets = [float((group.scores >= threshold).sum()) for group in groups]
+    return tuple(_rounded(w, size, _step(g, round_to)) for w, size, g in zip(targets, sizes, groups, strict=True))
 
 
 def removed(group: Coupled, count: int) -> list[int]:
@@ -82,12 +82,12 @@ def _step(group: Coupled, round_to: int) -> int:
     return math.lcm(group.groups, round_to) // group.groups
 
 
-def _rounded(wanted: float, size: int, step: int) -> int:
+def _rounded(target: float, size: int, step: int) -> int:
     if size <= step:
         return size
-    below = int(wanted // step) * step
+    below = int(target // step) * step
     above = min(size, below + step)
-    return max(below if wanted - below < above - wanted else above, step)
+    return max(below if target - below < above - target else above, step)
 
 
 def _filled(

@@ -35,20 +35,20 @@ def always_kept(counts: Counts, whole: Vocabulary, characters: bool) -> set[int]
     if characters and (whole.subwords or whole.prefix is not None):
         prefix = whole.prefix or ""
         words = [whole.pieces[i].removeprefix(prefix) for i in np.flatnonzero(counts).tolist() if i not in must]
-        wanted = {start + character for character in set("".join(words)) for start in ("", prefix)}
-        must |= {i for i, piece in whole.pieces.items() if piece in wanted}
+        character_pieces = {start + character for character in set("".join(words)) for start in ("", prefix)}
+        must |= {i for i, piece in whole.pieces.items() if piece in character_pieces}
     return with_parts(must, whole.parts)
 
 
 def most_frequent(ids: Sequence[int], must: set[int], whole: Vocabulary, keep: int | None) -> set[int]:
     """What must stay, and of the ids in their order as many as `keep` allows, each with what merges make it of."""
-    kept = set(must)
+    kept_ids = set(must)
     for i in ids:
-        more = with_parts([i], whole.parts) - kept
-        if keep is not None and len(kept) + len(more) > keep:
+        more = with_parts([i], whole.parts) - kept_ids
+        if keep is not None and len(kept_ids) + len(more) > keep:
             break
-        kept |= more
-    return kept
+        kept_ids |= more
+    return kept_ids
 
 
 def unknown_share(data: Split, vocabulary: Vocabulary) -> float:

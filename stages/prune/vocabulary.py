@@ -70,16 +70,16 @@ class VocabularyPruning(Stage):
         whole = whole_vocabulary(model, ctx.tokenizer)
         with ctx.progress("counting tokens", len(ctx.train)) as advance:
             counts, longest = counted(ctx.train, whole, advance)
-        found = whole.keeping(self._kept(counts, whole), whole.limit or longest)
-        if len(found.ids) == len(whole.ids):
+        vocabulary = whole.keeping(self._kept(counts, whole), whole.limit or longest)
+        if len(vocabulary.ids) == len(whole.ids):
             raise StageError(
                 f"all {len(whole.ids):,} tokens occur in train or stay anyway",
                 expected="tokens to remove",
                 fix="Raise `min_count`, set `keep`, or leave the stage out",
             )
-        check_positions(model.module, found, StageError)
-        self._report(model.module.get_submodule(name), whole, found, ctx)
-        return model.edited(USE, embedding=name, vocabulary=found.model_dump(mode="json"))
+        check_positions(model.module, vocabulary, StageError)
+        self._report(model.module.get_submodule(name), whole, vocabulary, ctx)
+        return model.edited(USE, embedding=name, vocabulary=vocabulary.model_dump(mode="json"))
 
     def _kept(self, counts: Counts, whole: Vocabulary) -> set[int]:
         """The ids that stay: what must, and of the others those that occur often enough, the most frequent first."""
@@ -93,10 +93,10 @@ class VocabularyPruning(Stage):
         rest.sort(key=lambda i: (-counts[i], i))
         return most_frequent(rest, must, whole, self.keep)
 
-    def _report(self, embedding: nn.Module, whole: Vocabulary, found: Vocabulary, ctx: Context) -> None:
+    def _report(self, embedding: nn.Module, whole: Vocabulary, vocabulary: Vocabulary, ctx: Context) -> None:
         """Tell what left and what it does to validation. Raises StageError where too much of it is unknown."""
         rows, row_bytes = sizes(embedding)
-        unknown = {"before": unknown_share(ctx.validation, whole), "after": unknown_share(ctx.validation, found)}
+        unknown = {"before": unknown_share(ctx.validation, whole), "after": unknown_share(ctx.validation, vocabulary)}
         if unknown["after"] > max(self.max_unknown, unknown["before"]):
             raise StageError(
                 f"{unknown['after']:.2%} of the tokens in validation would be unknown, {unknown['before']:.2%} were",
@@ -104,11 +104,11 @@ class VocabularyPruning(Stage):
                 fix="Lower `min_count`, raise `keep`, or raise `max_unknown` if accuracy holds",
             )
         report: dict[str, JsonValue] = {
-            "tokens": {"before": len(whole.ids), "after": len(found.ids)},
-            "embedding_bytes": {"before": rows * row_bytes, "after": len(found.ids) * row_bytes},
-            "tokenizer_bytes": {"before": len(whole.pruned.encode()), "after": len(found.pruned.encode())},
+            "tokens": {"before": len(whole.ids), "after": len(vocabulary.ids)},
+            "embedding_bytes": {"before": rows * row_bytes, "after": len(vocabulary.ids) * row_bytes},
+            "tokenizer_bytes": {"before": len(whole.pruned.encode()), "after": len(vocabulary.pruned.encode())},
             "unknown_in_validation": {**unknown},
-            "changed_in_validation": changed_share(ctx.validation, found),
+            "changed_in_validation": changed_share(ctx.validation, vocabulary),
         }
         ctx.report("vocabulary", report)
 
@@ -119,7 +119,7 @@ def whole_vocabulary(model: TorchModel, tokenizer: Any) -> Vocabulary:
         text, texts = check_tokenizer(tokenizer), texts_in(model.example, model.axes)
     frame = [getattr(tokenizer, f"{name}_token_id", None) for name in ("cls", "sep", "bos", "eos")]
     limits = [tokenizer.model_max_length, positions(model.module)]
-    known = [limit for limit in limits if limit and limit < 10**9]  # a tokenizer without one says 1e30
+    valid_limits = [limit for limit in limits if limit and limit < 10**9]  # a tokenizer without one says 1e30
     return Vocabulary(
         tokenizer=text,
         kept=ranges(sorted(tokenizer.get_vocab().values())),
@@ -127,5 +127,5 @@ def whole_vocabulary(model: TorchModel, tokenizer: Any) -> Vocabulary:
         pad=tokenizer.pad_token_id,
         frame=tuple(dict.fromkeys(i for i in frame if i is not None)),
         left=tokenizer.padding_side == "left",
-        limit=min(known, default=None),
+        limit=min(valid_limits, default=None),
     )

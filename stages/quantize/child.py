@@ -22,11 +22,11 @@ def main(memory: int) -> None:
     """
     parent = Parent(memory, memory)
     while True:
-        told, _ = parent.asks()
-        source, target = Path(told["source"]), Path(told["target"])
+        message, _ = parent.asks()
+        source, target = Path(message["source"]), Path(message["target"])
         tempfile.tempdir = str(target.parent)  # what it leaves when it is killed goes with that folder
-        data = steps.CalibrationData(_batches(parent), told["batches"])
-        steps.do(told["step"], source, target, told["external"], told["settings"], data)
+        data = steps.CalibrationData(_batches(parent), message["batches"])
+        steps.do(message["step"], source, target, message["external"], message["settings"], data)
         parent.answer({"done": True}, {})
 
 

@@ -27,9 +27,9 @@ def share_initializers(proto: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.name in parameters - others:
             key = (tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes())
             same[tensor.name] = first.setdefault(key, tensor.name)
-    kept = [tensor for tensor in graph.initializer if same.get(tensor.name, tensor.name) == tensor.name]
+    unique_tensors = [tensor for tensor in graph.initializer if same.get(tensor.name, tensor.name) == tensor.name]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(unique_tensors)
     for node in graph.node:
         node.input[:] = [same.get(name, name) for name in node.input]
     return proto

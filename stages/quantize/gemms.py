@@ -18,21 +18,21 @@ def transpose_gemms(proto: onnx.ModelProto) -> onnx.ModelProto:
     """
     graph = proto.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    made: dict[str, str] = {}
+    transposed_names: dict[str, str] = {}
     for node in graph.node:
         flags = [a for a in node.attribute if a.name == "transB" and a.i]
         if node.op_type != "Gemm" or not flags or node.input[1] not in weights:
             continue
         name = node.input[1]
-        if name not in made:
-            made[name] = f"{name}_transposed"
+        if name not in transposed_names:
+            transposed_names[name] = f"{name}_transposed"
             matrix = onnx.numpy_helper.to_array(weights[name]).T.copy()
-            graph.initializer.append(onnx.numpy_helper.from_array(matrix, made[name]))
-        node.input[1] = made[name]
+            graph.initializer.append(onnx.numpy_helper.from_array(matrix, transposed_names[name]))
+        node.input[1] = transposed_names[name]
         node.attribute.remove(flags[0])
     read = {name for part in graphs_in(graph) for node in part.node for name in node.input}
     read |= {value.name for value in graph.output}
-    for name in made:
+    for name in transposed_names:
         if name not in read:
             graph.initializer.remove(weights[name])
     return proto

@@ -45,11 +45,11 @@ def quantize(
             no node was quantized.
         ForeignError: a file from outside crashed the process that quantizes it.
     """
-    proto, quantized, left = quantized_graph(model, ctx, operators, exclude, quantizer)
+    proto, quantized, unquantized = quantized_graph(model, ctx, operators, exclude, quantizer)
     path = ctx.directory / "quantized.onnx"
     save(proto, path)
-    ctx.log.info("quantized %d nodes, left %d in fp32", sum(quantized.values()), sum(left.values()))
-    ctx.report("quantization", {"quantized": {**quantized}, "fp32": {**left}, **noted})
+    ctx.log.info("quantized %d nodes, left %d in fp32", sum(quantized.values()), sum(unquantized.values()))
+    ctx.report("quantization", {"quantized": {**quantized}, "fp32": {**unquantized}, **noted})
     return replace(model, path=path)
 
 
@@ -73,16 +73,16 @@ def quantized_graph(
         with blame(StageError, "ONNX Runtime's quantizer"):
             do(quantizer(before), source, target, external)
         proto = onnx.load(target)
-    asked = {node.name for node in before.node if node.op_type in operators and node.name not in exclude}
-    quantized, left = tally(before, proto.graph, asked)
+    selected_names = {node.name for node in before.node if node.op_type in operators and node.name not in exclude}
+    quantized, unquantized = tally(before, proto.graph, selected_names)
     if not quantized:
         raise StageError(
-            f"no node was quantized; left in fp32: {json.dumps(left)}",
+            f"no node was quantized; left in fp32: {json.dumps(unquantized)}",
             expected="at least one quantized node",
             fix="Name more operators or exclude fewer nodes",
         )
     strip(proto)
-    return compact_names(share_initializers(proto)), quantized, left
+    return compact_names(share_initializers(proto)), quantized, unquantized
 
 
 def name_nodes(model: OnnxModel, path: Path, external: bool = False) -> None:
@@ -97,8 +97,10 @@ def name_nodes(model: OnnxModel, path: Path, external: bool = False) -> None:
         StageError: the graph is quantized already.
     """
     proto = load_whole(model.path)
-    if found := sorted({node.op_type for node in proto.graph.node} & set(QUANTIZED)):
-        raise StageError(f"the graph is quantized already: it has {', '.join(found)}", fix="Quantize once, from fp32")
+    if operators := sorted({node.op_type for node in proto.graph.node} & set(QUANTIZED)):
+        raise StageError(
+            f"the graph is quantized already: it has {', '.join(operators)}", fix="Quantize once, from fp32"
+        )
     # Some exporters name initializers in `value_info` with another shape than theirs; the quantizers then stop.
     proto.graph.ClearField("value_info")
     for i, node in enumerate(proto.graph.node):
@@ -122,7 +124,7 @@ SATURATION = (
 
 
 def check_operators(operators: Sequence[str], known: Sequence[str]) -> None:
-    """Raises ConfigError for an operator type that cannot be quantized in this way."""
+    """Raise ConfigError for an operator type that cannot be quantized in this way."""
     for operator in operators:
         if operator not in known:
             raise ConfigError(
@@ -132,14 +134,14 @@ def check_operators(operators: Sequence[str], known: Sequence[str]) -> None:
 
 
 def check_before(before: Sequence[Stage]) -> None:
-    """Raises ConfigError where an earlier stage quantizes already."""
+    """Raise ConfigError where an earlier stage quantizes already."""
     family = __name__.rpartition(".")[0]
     if any(type(stage).__module__.startswith(family) for stage in before):
         raise ConfigError("an earlier stage quantizes already", fix="Quantize once, from fp32")
 
 
 def check_names(exclude: Sequence[str], graph: onnx.GraphProto) -> None:
-    """Raises StageError for a name that no node of the prepared graph has."""
+    """Raise StageError for a name that no node of the prepared graph has."""
     names = [node.name for node in graph.node]
     for name in exclude:
         if name not in names:
@@ -160,6 +162,6 @@ def tally(before: onnx.GraphProto, after: onnx.GraphProto, asked: set[str]) -> t
     fused = {node.name for node in after.node if integers & set(node.input)} & asked
     same = {node.name for node in after.node if node.op_type not in QUANTIZED} - fused
     # The dynamic quantizer first splits every Gemm, also one that it then leaves alone.
-    left = Counter(n.op_type for n in before.node if n.name in same or split_gemm(n) in same)
+    unquantized = Counter(n.op_type for n in before.node if n.name in same or split_gemm(n) in same)
     every = Counter(n.op_type for n in before.node)
-    return dict(sorted((every - left).items())), dict(sorted(left.items()))
+    return dict(sorted((every - unquantized).items())), dict(sorted(unquantized.items()))

@@ -83,14 +83,14 @@ class OptimumQuantization(Stage):
         for name in ORDER:
             part = OnnxModel(model.path / f"{name}.onnx", {})
             with blame(StageError, part.path.name):
-                protos[name], done, left = quantized_graph(part, ctx, self.operators, (), quantizer)
-            counts[name] = {"quantized": {**done}, "fp32": {**left}}
-        made = Seq2SeqOnnx(ctx.directory / "quantized", model.example)
-        save_together({name: protos[name] for name in GRAPHS}, made.path)
+                protos[name], done, unquantized = quantized_graph(part, ctx, self.operators, (), quantizer)
+            counts[name] = {"quantized": {**done}, "fp32": {**unquantized}}
+        quantized_model = Seq2SeqOnnx(ctx.directory / "quantized", model.example)
+        save_together({name: protos[name] for name in GRAPHS}, quantized_model.path)
         for name in CONFIGS:
-            (made.path / name).write_bytes((model.path / name).read_bytes())
-        ctx.report("quantization", {"target": self.target, "graphs": counts, "bytes": _bytes(model, made)})
-        return made
+            (quantized_model.path / name).write_bytes((model.path / name).read_bytes())
+        ctx.report("quantization", {"target": self.target, "graphs": counts, "bytes": _bytes(model, quantized_model)})
+        return quantized_model
 
     def _work(self, graph: onnx.GraphProto, **tied: Tied) -> Work:
         settings: dict[str, Any] = {

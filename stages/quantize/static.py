@@ -61,10 +61,10 @@ class StaticQuantization(Stage):
                 f"`percentile` is {self.percentile:g} and `calibration` is {self.calibration}",
                 fix="Set calibration: percentile, or leave percentile out",
             )
-        found = outlook.examples.get("calibration", 0)
-        used = min(found, self.examples or found)
+        example_count = outlook.examples.get("calibration", 0)
+        used = min(example_count, self.examples or example_count)
         if used < FEW:
-            yield f"calibration uses {used} examples of {found}; ranges are steadier with {FEW} or more"
+            yield f"calibration uses {used} examples of {example_count}; ranges are steadier with {FEW} or more"
         if self.activations == "uint8" and not self.reduce_range and saturates():
             yield SATURATION
 

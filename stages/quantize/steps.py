@@ -53,8 +53,10 @@ def do(step: str, source: Path, target: Path, external: bool, settings: dict[str
         settings: of the step, JSON.
         data: read where there are batches.
     """
-    given = {**settings, "data": data} if len(data) else settings
-    {made.__name__: made for made in (prepare, static, dynamic, optimum)}[step](source, target, external, **given)
+    arguments = {**settings, "data": data} if len(data) else settings
+    {function.__name__: function for function in (prepare, static, dynamic, optimum)}[step](
+        source, target, external, **arguments
+    )
 
 
 def prepare(source: Path, target: Path, external: bool) -> None:
@@ -148,8 +150,8 @@ def optimum(
             is_static=False, nodes_to_exclude=[*nodes_to_exclude, *apart], **settings
         )
         # With a configuration of its own it looks for none.
-        made = ORTQuantizer(source, config=PretrainedConfig())
-        made.quantize(config, target.parent, file_suffix="optimum", use_external_data_format=external)
+        quantizer = ORTQuantizer(source, config=PretrainedConfig())
+        quantizer.quantize(config, target.parent, file_suffix="optimum", use_external_data_format=external)
     after = onnx.load(source.with_name(f"{source.stem}_optimum.onnx"))
     if apart:
         tied.share(proto.graph, after.graph)

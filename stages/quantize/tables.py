@@ -34,8 +34,8 @@ class Tied:
     def nodes(self, before: onnx.GraphProto) -> list[str]:
         """Names of the Gathers that the quantizer should leave alone."""
         layers = {_digest(weight.T) for _, weight in _layers(before)}
-        found = [(node.name, _digest(table)) for node, table in _gathers(before)]
-        return [name for name, digest in found if digest in layers or digest in self.tables]
+        table_digests = [(node.name, _digest(table)) for node, table in _gathers(before)]
+        return [name for name, digest in table_digests if digest in layers or digest in self.tables]
 
     def share(self, before: onnx.GraphProto, after: onnx.GraphProto) -> None:
         """Have the Gathers of the quantized graph, which is changed, read 8-bit rows.
@@ -44,15 +44,15 @@ class Tied:
             before: as the quantizer was given it.
             after: what it made, with the names that ONNX Runtime gives.
         """
-        made = {tensor.name: tensor for tensor in after.initializer}
+        tensors = {tensor.name: tensor for tensor in after.initializer}
         for name, weight in _layers(before):
-            parts = [made.get(f"{name}_{part}") for part in ("quantized", "scale", "zero_point")]
+            parts = [tensors.get(f"{name}_{part}") for part in ("quantized", "scale", "zero_point")]
             if all(parts):
                 arrays = [numpy_helper.to_array(part) for part in parts]
                 self.tables[_digest(weight.T)] = _table(*arrays)
         for node, table in list(_gathers(after)):
-            if found := self.tables.get(_digest(table)):
-                _replace(after, node, found)
+            if quantized_table := self.tables.get(_digest(table)):
+                _replace(after, node, quantized_table)
 
 
 def _table(weights: Array, scale: Array, zero: Array) -> Table:
@@ -121,6 +121,6 @@ def _swap(graph: onnx.GraphProto, node: onnx.NodeProto, nodes: list[onnx.NodePro
     del graph.node[:]
     graph.node.extend(every)
     read = {name for other in graph.node for name in other.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    initializers = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(initializers)

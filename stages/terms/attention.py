@@ -108,8 +108,8 @@ class AttentionMethod(LayerMethod):
             for ours, theirs in self.layers
         ]
 
-    def _taps(self, blocks: Sequence[Attention], found: list[list[Attention]]) -> list[Tap]:
-        stack = next(stack for stack in found if blocks[0] in stack)
+    def _taps(self, blocks: Sequence[Attention], all_stacks: list[list[Attention]]) -> list[Tap]:
+        stack = next(stack for stack in all_stacks if blocks[0] in stack)
         embeddings = [Tap(stack[0].layer, input_of)] if self.embeddings else []
         hidden = [Tap(block.layer) for block in blocks] if self.hidden else []
         return embeddings + hidden + [tap for block in blocks if self.scores for tap in (block.query, block.key)]
@@ -138,13 +138,13 @@ def mapped(
         Jiao et al.: TinyBERT, 2020, 1909.10351, sections 3.1 and 4.6 (uniform and top strategy).
     """
     if len(student) != len(teacher):
-        found = f"the student has {len(student)} stacks of attention, the teacher {len(teacher)}"
-        raise ConfigError(found, expected="as many", fix="Name the `layers`")
+        problem = f"the student has {len(student)} stacks of attention, the teacher {len(teacher)}"
+        raise ConfigError(problem, expected="as many", fix="Name the `layers`")
     for ours, theirs in zip(student, teacher, strict=True):
         count, of = len(ours), len(theirs)
         if count > of:
-            found = f"the student has {count} layers with attention, the teacher {of}"
-            raise ConfigError(found, expected=f"{of} or fewer", fix="Name the `layers`")
+            problem = f"the student has {count} layers with attention, the teacher {of}"
+            raise ConfigError(problem, expected=f"{of} or fewer", fix="Name the `layers`")
         for i, block in enumerate(ours):
             yield block, theirs[(i + 1) * of // count - 1 if mapping == "uniform" else i + of - count]
 

@@ -56,7 +56,7 @@ class Features(FeatureMethod, Term):
 
 
 def require_layers(student: nn.Module, teacher: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
-    """Nothing. Raises ConfigError, with the nearest names, where a pair names a layer that is not there."""
+    """Raise ConfigError, with the nearest names, where a pair names a layer that is not there."""
     for ours, theirs in pairs:
         require_layer(student, ours, "student")
         require_layer(teacher, theirs, "teacher")

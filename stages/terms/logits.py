@@ -85,8 +85,8 @@ class LogitMethod(Method):
         if self.ignore is None:
             return mask
         if not isinstance(lesson.batch.targets, Tensor):
-            found = f"the targets are a {type(lesson.batch.targets).__name__}"
-            raise StageError(found, where="ignore", expected="a tensor", fix="Use `mask` instead")
+            problem = f"the targets are a {type(lesson.batch.targets).__name__}"
+            raise StageError(problem, where="ignore", expected="a tensor", fix="Use `mask` instead")
         counted = lesson.batch.targets != self.ignore
         if mask is None:
             return counted

@@ -45,15 +45,15 @@ def _parsed(entry: Any, folder: Path) -> Any:
         module = find(use, folder, package="stages.terms")
     except ConfigError as error:
         raise ValueError(f"`{use}` names no term: {error}") from error
-    found = [
+    term_classes = [
         value
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, Term) and value.__module__ == module.__name__
     ]
-    if len(found) != 1:
-        raise ValueError(f"`{use}` defines {len(found)} terms, expected exactly one subclass of Term")
+    if len(term_classes) != 1:
+        raise ValueError(f"`{use}` defines {len(term_classes)} terms, expected exactly one subclass of Term")
     try:
-        return found[0].model_validate(entry, context={"folder": folder})
+        return term_classes[0].model_validate(entry, context={"folder": folder})
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))

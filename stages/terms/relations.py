@@ -120,9 +120,9 @@ def attention_divergence(student: Sequence[Tensor], teacher: Sequence[Tensor], *
     if mask is None:
         return divergence(rows(both[0]), rows(both[1]))
     counted = mask.to(both[0].device) != 0
-    asked = counted[:, None, :].expand(both[0].shape[:3])
+    query_mask = counted[:, None, :].expand(both[0].shape[:3])
     hidden = [s.masked_fill(~counted[:, None, None, :], torch.finfo(s.dtype).min) for s in both]
-    return divergence(rows(hidden[0], mask=asked), rows(hidden[1], mask=asked))
+    return divergence(rows(hidden[0], mask=query_mask), rows(hidden[1], mask=query_mask))
 
 
 def _representation(module: nn.Module, name: int | str | None, whose: str) -> Tap:
@@ -130,7 +130,7 @@ def _representation(module: nn.Module, name: int | str | None, whose: str) -> Ta
     if name is not None:
         require_layer(module, str(name), whose)
         return Tap(str(name))
-    linear = [found for found, part in module.named_modules() if isinstance(part, nn.Linear)]
+    linear = [layer for layer, part in module.named_modules() if isinstance(part, nn.Linear)]
     if not linear:
         raise ConfigError(f"the {whose} has no nn.Linear", fix="Name a `layer`: [student's, teacher's]")
     return Tap(linear[-1], input_of)

@@ -78,7 +78,7 @@ class Settings(BaseModel):
 
 
 def refuse_strangers(settings: BaseModel, choice: str, own: Mapping[str, Sequence[str]]) -> None:
-    """Nothing. Raises ValueError where a setting differs from its default that is of use for another choice alone.
+    """Raise ValueError where a setting differs from its default that is of use for another choice alone.
 
     Args:
         settings: what was given.
@@ -87,9 +87,9 @@ def refuse_strangers(settings: BaseModel, choice: str, own: Mapping[str, Sequenc
     """
     chosen = getattr(settings, choice)
     for value, names in own.items():
-        given = [name for name in names if getattr(settings, name) != type(settings).model_fields[name].default]
-        if given and value != chosen:
-            raise ValueError(f"`{given[0]}` is for `{choice}: {value}`, not {chosen}")
+        overrides = [name for name in names if getattr(settings, name) != type(settings).model_fields[name].default]
+        if overrides and value != chosen:
+            raise ValueError(f"`{overrides[0]}` is for `{choice}: {value}`, not {chosen}")
 
 
 class Method(Settings, ABC):

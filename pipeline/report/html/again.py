@@ -11,18 +11,18 @@ from pipeline.report.terminal import shown
 
 def of_run(record: Record) -> list[Command]:
     """Reproduce, resume, report, package; without what the record does not know."""
-    made = [Command("Reproduce it", lines(reproduce(record)))] if record.origin else []
+    commands = [Command("Reproduce it", lines(reproduce(record)))] if record.origin else []
     folder = shown(Path(record.folder))
-    made.append(_on("Resume it, where it was stopped or failed", "resume", folder))
-    made.append(_on("Build this page again", "report", folder))
-    return [*made, _on("Make a folder to deploy", "package", folder)] if can_package(record) else made
+    commands.append(_on("Resume it, where it was stopped or failed", "resume", folder))
+    commands.append(_on("Build this page again", "report", folder))
+    return [*commands, _on("Make a folder to deploy", "package", folder)] if can_package(record) else commands
 
 
 def of_comparison(record: ComparisonRecord) -> list[Command]:
     """Compare again, and build the page again."""
     again, page = compare_again(record) if record.origins else ([], compare_again(record)[-1])
-    made = [Command("Compare again", lines([again]))] if again else []
-    return [*made, Command("Build this page again", lines([page]))]
+    commands = [Command("Compare again", lines([again]))] if again else []
+    return [*commands, Command("Build this page again", lines([page]))]
 
 
 def code_note(environment: dict[str, object]) -> str:

@@ -60,7 +60,7 @@ def drawn(traces: Sequence[Json], x: Json, y: Json, height: int = 360, **layout:
     import plotly.graph_objects as go
 
     axis = {"gridcolor": LINE, "linecolor": LINE, "tickcolor": LINE, "zeroline": False, "automargin": True}
-    given = {
+    settings = {
         "template": "none",
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
@@ -74,7 +74,7 @@ def drawn(traces: Sequence[Json], x: Json, y: Json, height: int = 360, **layout:
         "yaxis": {**axis, **y},
         **layout,
     }
-    figure: Json = json.loads(go.Figure(list(traces), layout=given).to_json())
+    figure: Json = json.loads(go.Figure(list(traces), layout=settings).to_json())
     return figure
 
 
@@ -136,9 +136,9 @@ def _said(point: Point) -> str:
 
 def _error(values: Sequence[tuple[float, float, float]], color: str) -> Json:
     above, below = [high - value for value, _, high in values], [value - low for value, low, _ in values]
-    shown = any(above) or any(below)
+    visible = any(above) or any(below)
     bars = {"type": "data", "array": above, "arrayminus": below, "thickness": 1.5, "width": 5, "color": color}
-    return {**bars, "visible": shown}
+    return {**bars, "visible": visible}
 
 
 def _axis(axis: Axis, values: Sequence[float], logs: bool) -> Json:
@@ -147,12 +147,12 @@ def _axis(axis: Axis, values: Sequence[float], logs: bool) -> Json:
     scale = log10 if logs else float
     low, high = scale(min(reached)), scale(max(reached))
     room = (high - low) * 0.14 or abs(high) * 0.05 or 0.05
-    given: Json = {"range": [low - room, high + room], "tickformat": axis.format, "ticksuffix": axis.suffix}
+    settings: Json = {"range": [low - room, high + room], "tickformat": axis.format, "ticksuffix": axis.suffix}
     if logs:
-        given |= {"type": "log", "dtick": "D2" if high - low < 1.2 else 1, "tickformat": "~s"}
+        settings |= {"type": "log", "dtick": "D2" if high - low < 1.2 else 1, "tickformat": "~s"}
     elif axis.is_count:
-        given |= {"tickformat": "~s"}
-    return titled(axis.title, **given, nticks=7)
+        settings |= {"tickformat": "~s"}
+    return titled(axis.title, **settings, nticks=7)
 
 
 def _limits(x: Axis, y: Axis) -> list[Json]:

@@ -27,7 +27,7 @@ def sections(record: ComparisonRecord, folder: Path) -> list[Section]:
     """All that there is to show of a comparison, in reading order; links are relative to the page's folder."""
     several = f" Accuracy is the mean ± deviation over {len(record.seeds)} seeds." if len(record.seeds) > 1 else ""
     about = f"The front and the choice are made on validation; test is shown beside.{several}"
-    found = [
+    all_sections = [
         Section("front", "The front", {"figures": front(record), "text": _front_text(record)}),
         Section("strategies", "Strategies", {"table": strategies_table(record), "text": about}),
         Section("pairs", "What can be told apart", _pairs(record)),
@@ -37,7 +37,7 @@ def sections(record: ComparisonRecord, folder: Path) -> list[Section]:
         Section("data", "Data and environment", ground(record.data, record.environment, record.test_uses)),
         Section("again", "Compare again", _again(record)),
     ]
-    return [section for section in found if any(v for k, v in section.parts.items() if k != "text")]
+    return [section for section in all_sections if any(v for k, v in section.parts.items() if k != "text")]
 
 
 def head(record: ComparisonRecord) -> dict[str, Any]:
@@ -65,20 +65,20 @@ def strategies_table(record: ComparisonRecord) -> Table:
     return Table("Strategies", columns, [row[: len(columns)] for row in rows], frozenset({10, 11}))
 
 
-def _row(found: StrategyRecord) -> list[Cell]:
+def _row(strategy: StrategyRecord) -> list[Cell]:
     return [
-        found.name,
-        "-" if found.size_bytes is None else bytes_text(found.size_bytes),
-        "-" if found.compression_ratio is None else f"{found.compression_ratio:.1f}x",
-        "-" if found.params is None else count_text(found.params),
-        "-" if found.macs is None else count_text(found.macs),
-        spread_text(found.score, with_count=False),
-        interval_text(found.retention),
-        interval_text(found.validation_retention),
-        "\n".join(map(timing_text, found.latency)) or "-",
-        duration_text(found.seconds),
-        _verdict(found),
-        found.claim or "-",
+        strategy.name,
+        "-" if strategy.size_bytes is None else bytes_text(strategy.size_bytes),
+        "-" if strategy.compression_ratio is None else f"{strategy.compression_ratio:.1f}x",
+        "-" if strategy.params is None else count_text(strategy.params),
+        "-" if strategy.macs is None else count_text(strategy.macs),
+        spread_text(strategy.score, with_count=False),
+        interval_text(strategy.retention),
+        interval_text(strategy.validation_retention),
+        "\n".join(map(timing_text, strategy.latency)) or "-",
+        duration_text(strategy.seconds),
+        _verdict(strategy),
+        strategy.claim or "-",
     ]
 
 
@@ -87,45 +87,47 @@ def timing_text(timing: Timing) -> str:
     return interval_text({"value": timing.value, "low": timing.low, "high": timing.high}, 2)
 
 
-def _verdict(found: StrategyRecord) -> Cell:
+def _verdict(strategy: StrategyRecord) -> Cell:
     """The verdicts of its runs as one word; the worst colours it."""
-    if found.failures and not found.verdicts:
+    if strategy.failures and not strategy.verdicts:
         return Mark("Failed", "failed")
-    known = list(dict.fromkeys(verdict for verdict in found.verdicts if verdict))
-    if not known:
+    verdicts = list(dict.fromkeys(verdict for verdict in strategy.verdicts if verdict))
+    if not verdicts:
         return "-"
-    worst = next(kind for kind in ("fail", "inconclusive", "pass") if kind in known)
-    counts = [f"{WORDS[kind]} {found.verdicts.count(kind)}" for kind in known]
-    return Mark(WORDS[worst] if len(known) == 1 else ", ".join(counts), worst)
+    worst = next(kind for kind in ("fail", "inconclusive", "pass") if kind in verdicts)
+    counts = [f"{WORDS[kind]} {strategy.verdicts.count(kind)}" for kind in verdicts]
+    return Mark(WORDS[worst] if len(verdicts) == 1 else ", ".join(counts), worst)
 
 
 def _front_text(record: ComparisonRecord) -> str:
     names = [strategy.name for strategy in record.strategies if strategy.on_front]
     if not names:
         return ""
-    told = f"On the front: {joined(names)}." if len(names) > 1 else f"On the front is {names[0]} alone."
-    return f"{told} No other strategy is at least as good in {joined(record.axes)} and better in one of them."
+    sentence = f"On the front: {joined(names)}." if len(names) > 1 else f"On the front is {names[0]} alone."
+    return f"{sentence} No other strategy is at least as good in {joined(record.axes)} and better in one of them."
 
 
 def _pairs(record: ComparisonRecord) -> dict[str, Any]:
     """What is said of each pair, those that differ first, and all tests."""
     doubtful = [test for test in record.tests if not test.distinguishable]
-    known = {(test.first, test.second) for test in doubtful}
+    doubtful_pairs = {(test.first, test.second) for test in doubtful}
     ordered = sorted(record.tests, key=lambda test: not test.distinguishable)
-    told = [f"{text}." for text in sentences(ordered, record.test_samples, shares=_are_shares(record))]
-    told += [f"{a} and {b} cannot be told apart." for a, b in record.indistinguishable if (a, b) not in known]
+    lines = [f"{text}." for text in sentences(ordered, record.test_samples, shares=_are_shares(record))]
+    lines += [f"{a} and {b} cannot be told apart." for a, b in record.indistinguishable if (a, b) not in doubtful_pairs]
     pairs, clear = count_of(len(record.tests), "pair"), len(record.tests) - len(doubtful)
     text = f"{clear} of {pairs} can be told apart at the 5 % level after Holm's correction." if record.tests else ""
     rows = [_test(test) for test in record.tests[:MOST_TESTS]]
     columns = ["pair", "difference of score [95 %]", "p", "p, Holm", "told apart"]
     table = Table("Paired tests on the test split", columns, rows, frozenset({4})) if rows else None
-    return {"pairs": told, "tests": table, "text": text}
+    return {"pairs": lines, "tests": table, "text": text}
 
 
 def _notes(record: ComparisonRecord) -> list[str]:
     """The notes, without the sentences on pairs, which have a section of their own."""
-    told = {text for shares in (True, False) for text in sentences(record.tests, record.test_samples, shares=shares)}
-    return [note for note in record.notes if note not in told]
+    pair_sentences = {
+        text for shares in (True, False) for text in sentences(record.tests, record.test_samples, shares=shares)
+    }
+    return [note for note in record.notes if note not in pair_sentences]
 
 
 def _are_shares(record: ComparisonRecord) -> bool:
@@ -133,9 +135,9 @@ def _are_shares(record: ComparisonRecord) -> bool:
 
 
 def _test(test: PairTest) -> list[Cell]:
-    told = Mark("yes", "pass") if test.distinguishable else "no"
+    cell = Mark("yes", "pass") if test.distinguishable else "no"
     name = f"{test.first} - {test.second}"
-    return [name, interval_text(test.difference, 4), f"{test.p:.3g}", f"{test.p_adjusted:.3g}", told]
+    return [name, interval_text(test.difference, 4), f"{test.p:.3g}", f"{test.p_adjusted:.3g}", cell]
 
 
 def _failures(record: ComparisonRecord) -> Table | None:
@@ -167,21 +169,21 @@ def _link(runs: Path, run: str, folder: Path) -> Cell:
 
 
 def _tiles(baseline: StrategyRecord, chosen: StrategyRecord) -> list[Tile]:
-    made = []
+    tiles = []
     if chosen.size_bytes is not None:
         before = bytes_text(baseline.size_bytes) if baseline.size_bytes else ""
-        made.append(Tile("Size", bytes_text(chosen.size_bytes), before, times_text(chosen.compression_ratio or 1)))
-    for name, kept in (("validation", chosen.validation_retention), ("test", chosen.retention)):
-        if kept:
-            span = f"95 %: {kept.low:.3f} to {kept.high:.3f}"
-            made.append(Tile(f"Retention on {name}", f"{kept.value:.3f}", note=span))
+        tiles.append(Tile("Size", bytes_text(chosen.size_bytes), before, times_text(chosen.compression_ratio or 1)))
+    for name, retention in (("validation", chosen.validation_retention), ("test", chosen.retention)):
+        if retention:
+            span = f"95 %: {retention.low:.3f} to {retention.high:.3f}"
+            tiles.append(Tile(f"Retention on {name}", f"{retention.value:.3f}", note=span))
     for timing in chosen.latency[:1]:
         span = "" if timing.low is None or timing.high is None else f"95 %: {timing.low:.2f} to {timing.high:.2f}; "
         place = f"{timing.runtime}, threads {timing.threads}, batch {timing.batch}"
-        made.append(Tile("Latency ratio", f"{timing.value:.2f}", note=f"{timing.verdict}; {span}{place}"))
+        tiles.append(Tile("Latency ratio", f"{timing.value:.2f}", note=f"{timing.verdict}; {span}{place}"))
     if chosen.seconds is not None:
-        made.append(Tile("Training time", duration_text(chosen.seconds)))
-    return made
+        tiles.append(Tile("Training time", duration_text(chosen.seconds)))
+    return tiles
 
 
 def _sentence(text: str) -> str:

@@ -41,17 +41,17 @@ def trajectory(record: Record) -> Figure | None:
     first = record.baseline
     if first is None or not record.stages:
         return None
-    kept = all(stage.retention for stage in record.stages)
-    start = (1.0, 1.0, 1.0) if kept else (first.score,) * 3
+    has_retention = all(stage.retention for stage in record.stages)
+    start = (1.0, 1.0, 1.0) if has_retention else (first.score,) * 3
     points = [Point("baseline", (float(first.size_bytes),) * 3, start, "baseline", [bytes_text(first.size_bytes)])]
     # Stages that leave both figures as they are share a point, so that their names do not cover each other.
-    for (size, up), group in groupby(record.stages, lambda s: (s.size_bytes, _height(s, kept))):
+    for (size, up), group in groupby(record.stages, lambda s: (s.size_bytes, _height(s, has_retention))):
         same = list(group)
-        said = [bytes_text(size), times_text(same[0].compression_ratio), " ".join(accuracy_of(same[0]))]
+        texts = [bytes_text(size), times_text(same[0].compression_ratio), " ".join(accuracy_of(same[0]))]
         names = [s.name for s in same if s.changed] or [same[0].name]
-        points.append(Point("\n→ ".join(names), (float(size),) * 3, up, "step", said))
+        points.append(Point("\n→ ".join(names), (float(size),) * 3, up, "step", texts))
     x = Axis("size of the file to deploy", suffix="B", is_count=True, limit=_limit(record, "size_bytes", "size"))
-    y = Axis("retention" if kept else "score", limit=_limit(record, "retention") if kept else None)
+    y = Axis("retention" if has_retention else "score", limit=_limit(record, "retention") if has_retention else None)
     words = "After each stage: bytes to deploy, and the share of the baseline's score that is left, with its interval."
     if x.limit is not None or y.limit is not None:
         words += " Dashed red lines are limits of the budget."
@@ -69,8 +69,10 @@ def latency(record: Record) -> tuple[Figure | None, Table | None, list[str]]:
         return None, None, []
     plots = []
     for _, row in rows:
-        kept = row.get("distribution_ms")
-        model, base = (numbers(kept.get(name)) if isinstance(kept, dict) else [] for name in ("model", "baseline"))
+        distribution = row.get("distribution_ms")
+        model, base = (
+            numbers(distribution.get(name)) if isinstance(distribution, dict) else [] for name in ("model", "baseline")
+        )
         if len(model) > 1:
             plots.append(Plot(setting_of(row), panels.latencies(model, base), _latency_words(row)))
     table = _latency_table([row for _, row in rows])
@@ -113,38 +115,39 @@ def bytes_by_layer(record: Record) -> list[Figure]:
     """Where the bytes are, in the baseline's file and in the last model's."""
     folder = Path(record.folder)
     files = {"baseline": record.baseline, "final": record.final if record.stages else None}
-    found: dict[str, tuple[ModelRecord, list[tuple[str, str, int]]]] = {}
+    parts_by_file: dict[str, tuple[ModelRecord, list[tuple[str, str, int]]]] = {}
     for key, model in files.items():
         if model and (parts := _layers(folder / model.file)):
             rest = model.size_bytes - sum(size for _, _, size in parts)
             parts += [("graph", "graph", rest)] if rest > 0 else []
-            found[key] = model, sorted(parts, key=lambda part: -part[2])
-    types = [*sorted({kind for _, parts in found.values() for _, kind, _ in parts if kind != "graph"}), "graph"]
-    return [_bytes_figure(key, model, parts, types) for key, (model, parts) in found.items()]
+            parts_by_file[key] = model, sorted(parts, key=lambda part: -part[2])
+    types = [*sorted({kind for _, parts in parts_by_file.values() for _, kind, _ in parts if kind != "graph"}), "graph"]
+    return [_bytes_figure(key, model, parts, types) for key, (model, parts) in parts_by_file.items()]
 
 
 def trainings(record: Record) -> list[Figure]:
     """A figure a stage that trained, with a drawing for each of its curves; like figures share one."""
-    made = []
+    figures = []
     places = [("baseline", record.baseline), *((f"{s.position + 1}. {s.name}", s) for s in record.stages)]
-    for i, (name, found) in enumerate(places):
-        known = curves(found) if found else {}
-        if known:
-            made.append(_training(i, name, known))
-    return made
+    for i, (name, model) in enumerate(places):
+        history = curves(model) if model else {}
+        if history:
+            figures.append(_training(i, name, history))
+    return figures
 
 
-def _training(index: int, name: str, known: dict[str, list[float]]) -> Figure:
+def _training(index: int, name: str, history: dict[str, list[float]]) -> Figure:
     groups: dict[str, dict[str, list[float]]] = {}
-    for key, values in known.items():
+    for key, values in history.items():
         groups.setdefault(_kind(key), {})[key] = values
     plots = [Plot(kind, panels.curves(kind, series)) for kind, series in groups.items()]
-    epochs = max(len(values) for values in known.values())
+    epochs = max(len(values) for values in history.values())
     rows: list[Sequence[Cell]] = [
-        [str(i), *(f"{values[i]:.4g}" if i < len(values) else "-" for values in known.values())] for i in range(epochs)
+        [str(i), *(f"{values[i]:.4g}" if i < len(values) else "-" for values in history.values())]
+        for i in range(epochs)
     ]
     words = f"{name}: {count_of(epochs, 'epoch')}."
-    table = Table(name, ["epoch", *known], rows)
+    table = Table(name, ["epoch", *history], rows)
     return Figure(f"training-{index}", f"Training of {name}", words, plots, table, "Curve")
 
 
@@ -153,10 +156,10 @@ def _kind(key: str) -> str:
     return "loss" if key.rpartition(".")[2].endswith("loss") else key.rpartition(".")[2]
 
 
-def _height(found: ModelRecord, kept: bool) -> tuple[float, float, float]:
-    if kept and found.retention:
-        return found.retention.value, found.retention.low, found.retention.high
-    return found.score, found.score, found.score
+def _height(model: ModelRecord, has_retention: bool) -> tuple[float, float, float]:
+    if has_retention and model.retention:
+        return model.retention.value, model.retention.low, model.retention.high
+    return model.score, model.score, model.score
 
 
 def _limit(record: Record, *names: str) -> float | None:
@@ -184,8 +187,8 @@ def _bytes_figure(key: str, model: ModelRecord, parts: list[tuple[str, str, int]
         [part, kind, f"{size:,}", f"{size / model.size_bytes:.1%}"] for part, kind, size in parts[:500]
     ]
     by_type = {kind: sum(size for _, k, size in parts if k == kind) for kind in types}
-    told = ", ".join(f"{kind} {bytes_text(size)}" for kind, size in by_type.items() if size)
-    words = f"The {name}: {bytes_text(model.size_bytes)} ({told}). Colours are types, areas are bytes."
+    breakdown = ", ".join(f"{kind} {bytes_text(size)}" for kind, size in by_type.items() if size)
+    words = f"The {name}: {bytes_text(model.size_bytes)} ({breakdown}). Colours are types, areas are bytes."
     table = Table(f"Bytes of the {name}", ["layer", "type", "bytes", "share"], rows, frozenset({1}))
     drawn = panels.layer_bytes(parts, types)
     return Figure(f"bytes-{key}", f"Bytes by layer of the {name}", words, [Plot("", drawn)], table)
@@ -196,8 +199,8 @@ def _latency_words(row: dict[str, object]) -> str:
     text = f"{setting_of(row)}: "
     if ratio is None:
         return text + "no ratio to a baseline."
-    told = row["ratio"].get("verdict") if isinstance(row["ratio"], dict) else None
-    text += f"ratio to the baseline {interval_text(ratio, 2)}" + (f", {told}" if told else "")
+    verdict = row["ratio"].get("verdict") if isinstance(row["ratio"], dict) else None
+    text += f"ratio to the baseline {interval_text(ratio, 2)}" + (f", {verdict}" if verdict else "")
     return text + (f"; noise of this machine (baseline against itself) {interval_text(noise, 2)}." if noise else ".")
 
 
@@ -214,11 +217,11 @@ def _latency_table(rows: Sequence[dict[str, object]]) -> Table:
 
 
 def _reasons(row: dict[str, object]) -> list[str]:
-    found = row.get("reasons")
+    value = row.get("reasons")
     names = {"p50_ms": "p50", "p90_ms": "p90", "p99_ms": "p99"}
-    given = found if isinstance(found, dict) else {}
-    return [f"no {names.get(key, key)}: {text}" for key, text in given.items() if key != "p999_ms"]
+    reasons = value if isinstance(value, dict) else {}
+    return [f"no {names.get(key, key)}: {text}" for key, text in reasons.items() if key != "p999_ms"]
 
 
-def _lost(found: ClassMeasure) -> list[str]:
-    return [f"{found.flips.lost:,}", f"{found.flips.gained:,}"] if found.flips else ["-", "-"]
+def _lost(measure: ClassMeasure) -> list[str]:
+    return [f"{measure.flips.lost:,}", f"{measure.flips.gained:,}"] if measure.flips else ["-", "-"]

@@ -43,8 +43,8 @@ def front(record: ComparisonRecord) -> list[Figure]:
 def reach(found: StrategyRecord, axis: str, on_validation: bool) -> Reach | None:
     """A strategy's value on an axis with its interval, which has no width for what is counted; None without it."""
     if axis == "retention":
-        kept = found.validation_retention if on_validation else found.retention
-        return (kept.value, kept.low, kept.high) if kept else None
+        retention = found.validation_retention if on_validation else found.retention
+        return (retention.value, retention.low, retention.high) if retention else None
     if axis == "latency":
         timing = found.latency[0] if found.latency else None
         if timing is None:
@@ -62,12 +62,12 @@ def _ordered(first: str, second: str) -> tuple[str, str]:
 
 def _plot(record: ComparisonRecord, across: str, up: str, on_validation: bool) -> Plot | None:
     points = []
-    for i, found in enumerate(record.strategies):
-        x, y = _of(found, across, i, on_validation), _of(found, up, i, on_validation)
+    for i, strategy in enumerate(record.strategies):
+        x, y = _of(strategy, across, i, on_validation), _of(strategy, up, i, on_validation)
         if x and y:
-            said = [f"{_title(a, on_validation)}: {_told(a, v)}" for a, v in ((across, x), (up, y))]
-            said.append(f"retention on test: {interval_text(found.retention)}")
-            points.append(Point(found.name, x, y, _kind(found, i), said))
+            texts = [f"{_title(a, on_validation)}: {_told(a, v)}" for a, v in ((across, x), (up, y))]
+            texts.append(f"retention on test: {interval_text(strategy.retention)}")
+            points.append(Point(strategy.name, x, y, _kind(strategy, i), texts))
     if not points:
         return None
     best = [(p.x[0], p.y[0]) for p in sorted(points, key=lambda p: p.x[0]) if p.kind in ("front", "chosen")]
@@ -76,18 +76,18 @@ def _plot(record: ComparisonRecord, across: str, up: str, on_validation: bool) -
     return Plot(f"{across} and {up}", drawn)
 
 
-def _of(found: StrategyRecord, axis: str, position: int, on_validation: bool) -> Reach | None:
+def _of(strategy: StrategyRecord, axis: str, position: int, on_validation: bool) -> Reach | None:
     """What it reaches; the baseline is 1 of itself."""
-    known = reach(found, axis, on_validation)
-    return (1.0, 1.0, 1.0) if known is None and position == 0 and axis in SHARES else known
+    value = reach(strategy, axis, on_validation)
+    return (1.0, 1.0, 1.0) if value is None and position == 0 and axis in SHARES else value
 
 
-def _kind(found: StrategyRecord, position: int) -> str:
-    if found.chosen:
+def _kind(strategy: StrategyRecord, position: int) -> str:
+    if strategy.chosen:
         return "chosen"
     if position == 0:
         return "baseline"
-    return "front" if found.on_front else "dominated"
+    return "front" if strategy.on_front else "dominated"
 
 
 def _title(axis: str, on_validation: bool) -> str:
@@ -107,16 +107,16 @@ def _told(axis: str, value: Reach) -> str:
 
 def _table(record: ComparisonRecord, axes: Sequence[str], on_validation: bool) -> Table:
     rows: list[Sequence[Cell]] = []
-    for i, found in enumerate(record.strategies):
-        values = [_of(found, axis, i, on_validation) for axis in axes]
+    for i, strategy in enumerate(record.strategies):
+        values = [_of(strategy, axis, i, on_validation) for axis in axes]
         cells = [_told(axis, value) if value else "-" for axis, value in zip(axes, values, strict=True)]
-        rows.append([found.name, *cells, interval_text(found.retention), _place(found)])
+        rows.append([strategy.name, *cells, interval_text(strategy.retention), _place(strategy)])
     titles = [_title(axis, on_validation) for axis in axes]
     columns = ["strategy", *titles, "retention on test", "place"]
     return Table("The front", columns, rows, frozenset({len(columns) - 1}))
 
 
-def _place(found: StrategyRecord) -> str:
-    if found.chosen:
-        return "chosen, on the front" if found.on_front else "chosen"
-    return "on the front" if found.on_front else "dominated"
+def _place(strategy: StrategyRecord) -> str:
+    if strategy.chosen:
+        return "chosen, on the front" if strategy.on_front else "chosen"
+    return "on the front" if strategy.on_front else "dominated"

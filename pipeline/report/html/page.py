@@ -30,8 +30,8 @@ def write_report(record: Record, path: Path) -> Path:
 
 def write_comparison(record: ComparisonRecord, path: Path) -> Path:
     """The page of a comparison at `path`, with links to the pages of its runs that are there; gives the path."""
-    found = comparison.sections(record, path.resolve().parent)
-    return _write(path, "comparison.html.j2", found, comparison.head(record))
+    sections = comparison.sections(record, path.resolve().parent)
+    return _write(path, "comparison.html.j2", sections, comparison.head(record))
 
 
 def _write(path: Path, template: str, sections: Sequence[Section], head: dict[str, Any]) -> Path:
@@ -47,9 +47,11 @@ def _render(template: str, sections: Sequence[Section], head: dict[str, Any]) ->
 
     figures = [figure for section in sections for figure in section.parts.get("figures", [])]
     loader = FileSystemLoader(HERE)
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     scripts = [*([_plotly()] if figures else []), _script((HERE / "page.js").read_text("utf-8"))]
-    return made.get_template(template).render(
+    return environment.get_template(template).render(
         head,
         sections={section.key: section for section in sections},
         style=Markup((HERE / "style.css").read_text("utf-8")),

@@ -24,17 +24,17 @@ def latencies(model: Sequence[float], baseline: Sequence[float]) -> Json:
         says = [f"<b>{name}</b><br>{s:.0f} % within {v:.3g} ms" for v, s in zip(values, shares, strict=True)]
         line = {"color": color, "width": 2.5}
         traces.append(named(name, type="scatter", mode="lines", x=list(values), y=shares, line=line, hovertext=says))
-    seen = [*model, *baseline]
-    wide = min(seen) > 0 and max(seen) / min(seen) > 8
+    times = [*model, *baseline]
+    wide = min(times) > 0 and max(times) / min(times) > 8
     across = titled("latency (ms)", **({"type": "log", "dtick": "D2"} if wide else {"nticks": 7}))
     return drawn(traces, across, titled("share of inferences", ticksuffix=" %", range=[0, 101]))
 
 
 def by_class(classes: Sequence[ClassMeasure], limit: float | None = None) -> Json:
     """Retention of each class with its interval, worst at the top, at most `MOST_CLASSES`."""
-    shown = worst_first(classes)[:MOST_CLASSES]
-    kept = [c.retention for c in shown]
-    rows = [(i, c, k) for i, (c, k) in enumerate(zip(shown, kept, strict=True)) if k]
+    worst_classes = worst_first(classes)[:MOST_CLASSES]
+    retentions = [c.retention for c in worst_classes]
+    rows = [(i, c, k) for i, (c, k) in enumerate(zip(worst_classes, retentions, strict=True)) if k]
     says = [
         f"<b>{label(c.label, 60)}</b><br>retention {interval_text(k)}<br>score {c.score:.3f} of {c.support:,}"
         for _, c, k in rows
@@ -54,9 +54,9 @@ def by_class(classes: Sequence[ClassMeasure], limit: float | None = None) -> Jso
     lines = [_upright(1, {"color": MUTED, "width": 1})]
     if limit is not None:
         lines.append(_upright(limit, {"color": "var(--fail)", "width": 1.5, "dash": "dash"}))
-    up = {"tickvals": list(range(len(shown))), "ticktext": [label(c.label, 20) for c in shown]}
-    up |= {"range": [len(shown) - 0.5, -0.5]}
-    return drawn([dots], titled("retention", nticks=7), up, height=90 + 26 * len(shown), shapes=lines)
+    up = {"tickvals": list(range(len(worst_classes))), "ticktext": [label(c.label, 20) for c in worst_classes]}
+    up |= {"range": [len(worst_classes) - 0.5, -0.5]}
+    return drawn([dots], titled("retention", nticks=7), up, height=90 + 26 * len(worst_classes), shapes=lines)
 
 
 def worst_first(classes: Sequence[ClassMeasure]) -> list[ClassMeasure]:
@@ -67,20 +67,20 @@ def worst_first(classes: Sequence[ClassMeasure]) -> list[ClassMeasure]:
 def flips(confusions: Sequence[Confusion]) -> Json | None:
     """True class by predicted class, of the examples that were lost; None for more classes than can be read."""
     truths = sorted({c.label for c in confusions}, key=_by_number)
-    taken = sorted({c.predicted for c in confusions}, key=_by_number)
-    if not confusions or max(len(truths), len(taken)) > MOST_CELLS:
+    predictions = sorted({c.predicted for c in confusions}, key=_by_number)
+    if not confusions or max(len(truths), len(predictions)) > MOST_CELLS:
         return None
-    counts: list[list[int | None]] = [[None] * len(taken) for _ in truths]
-    for found in confusions:
-        counts[truths.index(found.label)][taken.index(found.predicted)] = found.count
+    counts: list[list[int | None]] = [[None] * len(predictions) for _ in truths]
+    for confusion in confusions:
+        counts[truths.index(confusion.label)][predictions.index(confusion.predicted)] = confusion.count
     says = [
-        [f"<b>{label(t)}</b> taken for <b>{label(p)}</b>: {counts[i][j] or 0}" for j, p in enumerate(taken)]
+        [f"<b>{label(t)}</b> taken for <b>{label(p)}</b>: {counts[i][j] or 0}" for j, p in enumerate(predictions)]
         for i, t in enumerate(truths)
     ]
     cells = {
         "type": "heatmap",
         "z": counts,
-        "x": list(range(len(taken))),
+        "x": list(range(len(predictions))),
         "y": list(range(len(truths))),
         "hovertext": says,
         "hoverinfo": "text",
@@ -94,8 +94,8 @@ def flips(confusions: Sequence[Confusion]) -> Json | None:
         "texttemplate": "%{z}",
         "textfont": {"color": INK, "size": 13},
     }
-    across = titled("taken for", tickvals=cells["x"], ticktext=[label(p, 16) for p in taken], showgrid=False)
-    across |= {"range": [-0.5, len(taken) - 0.5]}
+    across = titled("taken for", tickvals=cells["x"], ticktext=[label(p, 16) for p in predictions], showgrid=False)
+    across |= {"range": [-0.5, len(predictions) - 0.5]}
     up = titled("true class", tickvals=cells["y"], ticktext=[label(t, 16) for t in truths], showgrid=False)
     up |= {"range": [len(truths) - 0.5, -0.5]}
     return drawn([cells], across, up, height=110 + 34 * len(truths))
@@ -108,24 +108,24 @@ def layer_bytes(layers: Sequence[tuple[str, str, int]], types: Sequence[str]) ->
         layers: name, type and bytes, the largest first.
         types: all types, which choose the colours.
     """
-    shown = merged(layers)
+    merged_layers = merged(layers)
     colors = {name: SERIES[i % len(SERIES)] for i, name in enumerate(types)}
-    whole = sum(size for _, _, size in shown) or 1
+    whole = sum(size for _, _, size in merged_layers) or 1
     tiles = {
         "type": "treemap",
-        "ids": [str(i) for i in range(len(shown))],
-        "labels": [label(name, 24) for name, _, _ in shown],
-        "parents": [""] * len(shown),
-        "values": [size for _, _, size in shown],
-        "text": ["<br>".join([label(k, 16)] * (k != name) + [bytes_text(size)]) for name, k, size in shown],
+        "ids": [str(i) for i in range(len(merged_layers))],
+        "labels": [label(name, 24) for name, _, _ in merged_layers],
+        "parents": [""] * len(merged_layers),
+        "values": [size for _, _, size in merged_layers],
+        "text": ["<br>".join([label(k, 16)] * (k != name) + [bytes_text(size)]) for name, k, size in merged_layers],
         "textinfo": "label+text",
         "hoverinfo": "text",
         "hovertext": [
             f"<b>{label(name, 60)}</b><br>{label(kind)}<br>{bytes_text(size)}, {size / whole:.1%}"
-            for name, kind, size in shown
+            for name, kind, size in merged_layers
         ],
         "marker": {
-            "colors": [colors[kind] for _, kind, _ in shown],
+            "colors": [colors[kind] for _, kind, _ in merged_layers],
             "line": {"color": SURFACE, "width": 2},
             "pad": {"t": 0, "l": 0, "r": 0, "b": 0},
         },
@@ -140,10 +140,10 @@ def layer_bytes(layers: Sequence[tuple[str, str, int]], types: Sequence[str]) ->
 
 def merged(layers: Sequence[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
     """The largest layers, and all others as one a type."""
-    shown, rest = list(layers[:MOST_LAYERS]), dict[str, int]()
+    largest_layers, rest = list(layers[:MOST_LAYERS]), dict[str, int]()
     for _, kind, size in layers[MOST_LAYERS:]:
         rest[kind] = rest.get(kind, 0) + size
-    return shown + [(f"all others, {kind}", kind, size) for kind, size in rest.items()]
+    return largest_layers + [(f"all others, {kind}", kind, size) for kind, size in rest.items()]
 
 
 def curves(kind: str, series: Mapping[str, Sequence[float]]) -> Json:
@@ -154,8 +154,8 @@ def curves(kind: str, series: Mapping[str, Sequence[float]]) -> Json:
         clean = [number(value) for value in values]
         says = [f"<b>{label(name, 60)}</b><br>epoch {n}: {value:.4g}" for n, value in enumerate(values)]
         line = {"color": color, "width": 2}
-        given = {"x": list(range(len(values))), "y": clean, "hovertext": says, "line": line}
-        traces.append(named(name, type="scatter", mode="lines" if len(values) > 1 else "markers", **given))
+        trace = {"x": list(range(len(values))), "y": clean, "hovertext": says, "line": line}
+        traces.append(named(name, type="scatter", mode="lines" if len(values) > 1 else "markers", **trace))
     across = titled("epoch", nticks=6, rangemode="tozero")
     return drawn(traces, across, titled(kind, nticks=6), height=260)
 

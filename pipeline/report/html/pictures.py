@@ -73,10 +73,10 @@ def example(found: Example, folder: Path) -> Shown:
     """A lost example: what it is, what the baseline and the model said, and what it looks like."""
     title = f"Test example {found.index:,}"
     truth = f"is {found.label}" if found.label is not None else ""
-    told = f"baseline said {found.baseline}" if found.baseline is not None else ""
+    baseline_text = f"baseline said {found.baseline}" if found.baseline is not None else ""
     now = f"now taken for {found.predicted}" if found.predicted is not None else ""
     scores = f"score {found.baseline_score:.3g} before, {found.score:.3g} now"
-    says = "; ".join(text for text in (truth, told, now, scores) if text)
+    says = "; ".join(text for text in (truth, baseline_text, now, scores) if text)
     if found.kind == "image":
         picture = image(folder, found.file, f"{title}: {says}")
         return Shown(title, says, picture, None if picture else "The image is not in the run folder.")

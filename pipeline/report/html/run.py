@@ -16,7 +16,7 @@ from pipeline.report.terminal import interval_text, tokenizer_text
 
 def sections(record: Record) -> list[Section]:
     """All that there is to show of a run, in reading order; a section without content is left out."""
-    found = [
+    all_sections = [
         Section("chain", "The chain", _chain(record)),
         Section("trajectory", "Size against retention", _figures([evidence.trajectory(record)])),
         Section("latency", "Latency", _latency(record)),
@@ -30,7 +30,7 @@ def sections(record: Record) -> list[Section]:
         Section("data", "Data and environment", ground(record.data, record.environment, record.test_uses)),
         Section("again", "Reproduce and go on", _again(record)),
     ]
-    return [section for section in found if any(section.parts.values())]
+    return [section for section in all_sections if any(section.parts.values())]
 
 
 def head(record: Record) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def head(record: Record) -> dict[str, Any]:
 
 def ground(data: Mapping[str, Any], environment: Mapping[str, Any], test_uses: int | None) -> dict[str, Any]:
     """Splits with their digests, how often test was used, and where it took place."""
-    rows = [_split(name, found) for name, found in data.items()]
+    rows = [_split(name, split) for name, split in data.items()]
     uses = ""
     if test_uses is not None:
         verb = "was" if test_uses == 1 else "were"
@@ -62,9 +62,9 @@ def ground(data: Mapping[str, Any], environment: Mapping[str, Any], test_uses: i
     }
 
 
-def _split(name: str, found: Any) -> list[Cell]:
-    given = found if isinstance(found, dict) else {}
-    digest, examples = str(given.get("digest") or "-"), given.get("examples")
+def _split(name: str, split: Any) -> list[Cell]:
+    fields = split if isinstance(split, dict) else {}
+    digest, examples = str(fields.get("digest") or "-"), fields.get("examples")
     return [name, f"{examples:,}" if isinstance(examples, int) else "-", Short(digest[:12], digest)]
 
 
@@ -74,8 +74,8 @@ def _chain(record: Record) -> dict[str, Any]:
     return {"steps": steps(record), "table": evidence.stages_table(record), **beside}
 
 
-def _figures(found: Sequence[Any], side_by_side: bool = False) -> dict[str, Any]:
-    figures = [figure for figure in found if figure]
+def _figures(optional_figures: Sequence[Any], side_by_side: bool = False) -> dict[str, Any]:
+    figures = [figure for figure in optional_figures if figure]
     return {"figures": figures, "side_by_side": side_by_side and bool(figures)}
 
 
@@ -94,7 +94,7 @@ def _lost(record: Record) -> dict[str, Any]:
     if record.flipped is None:
         return {}
     figure, table = evidence.confusions(record.flipped)
-    examples = [pictures.example(found, Path(record.folder)) for found in record.flipped.examples]
+    examples = [pictures.example(example, Path(record.folder)) for example in record.flipped.examples]
     return {"figures": [figure] if figure else [], "table": None if figure else table, "examples": examples}
 
 
@@ -105,8 +105,8 @@ def _gains(record: Record) -> dict[str, Any]:
         if not (gain := stage.gain):
             continue
         shares = all(0 <= spread.mean <= 1 for spread in (gain.student, gain.control))
-        told = gain_text(gain, examples=stage.test_samples, shares=shares, teacher="baseline")
-        sentences.append(f"{stage.name}: {told}")
+        sentence = gain_text(gain, examples=stage.test_samples, shares=shares, teacher="baseline")
+        sentences.append(f"{stage.name}: {sentence}")
         figures = [interval_text(gain, 4), spread_text(gain.student), spread_text(gain.control)]
         rows.append([stage.name, *figures, interval_text(gain.control_drop, 4)])
     columns = ["stage", "gain [95 %]", "student", "on labels alone", "baseline minus labels alone [95 %]"]
@@ -135,11 +135,11 @@ def _tables(stage: StageRecord) -> list[Table]:
     return [*settings, *_reports(stage)]
 
 
-def _reports(found: ModelRecord | None) -> list[Table]:
+def _reports(model: ModelRecord | None) -> list[Table]:
     """What stages reported, without the curves, which are drawn."""
-    reports = found.reports if found else {}
-    kept = {key: value for key, value in reports.items() if not isinstance(value, list)}
-    return [settings_table("Reports", kept)] if kept else []
+    reports = model.reports if model else {}
+    single_values = {key: value for key, value in reports.items() if not isinstance(value, list)}
+    return [settings_table("Reports", single_values)] if single_values else []
 
 
 def _stage_note(stage: StageRecord) -> str:

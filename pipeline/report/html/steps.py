@@ -32,21 +32,21 @@ class Step:
 
 def steps(record: Record) -> list[Step]:
     """What was done, what failed, and what was left, in the order of the chain."""
-    made = [_baseline(record)]
+    chain_steps = [_baseline(record)]
     for stage in record.stages:
-        made.append(_done(stage, record))
-    known = {stage.position for stage in record.stages}
+        chain_steps.append(_done(stage, record))
+    positions = {stage.position for stage in record.stages}
     for position, name in enumerate(planned(record)):
-        if position not in known:
-            made.append(_missing(record, position, name))
-    return made
+        if position not in positions:
+            chain_steps.append(_missing(record, position, name))
+    return chain_steps
 
 
 def planned(record: Record) -> list[str]:
     """The names of the stages that the config asks for."""
     entries = record.config.get("stages")
-    found = entries if isinstance(entries, list) else []
-    return [str(entry.get("use", "stage")) if isinstance(entry, dict) else "stage" for entry in found]
+    stages = entries if isinstance(entries, list) else []
+    return [str(entry.get("use", "stage")) if isinstance(entry, dict) else "stage" for entry in stages]
 
 
 def accuracy_of(found: ModelRecord) -> tuple[str, str]:
@@ -55,19 +55,19 @@ def accuracy_of(found: ModelRecord) -> tuple[str, str]:
 
 
 def _baseline(record: Record) -> Step:
-    found = record.baseline
-    if found is None:
+    baseline = record.baseline
+    if baseline is None:
         return Step("baseline", _ending(record) if record.failure else "left")
     scale = _scale(record)
     return Step(
         "baseline",
         "baseline",
-        bytes_text(found.size_bytes),
-        accuracy=f"{found.score:.4f}",
+        bytes_text(baseline.size_bytes),
+        accuracy=f"{baseline.score:.4f}",
         accuracy_label="score",
-        seconds=duration_text(found.seconds),
-        marks=_marks(found),
-        square=_square(found, record),
+        seconds=duration_text(baseline.seconds),
+        marks=_marks(baseline),
+        square=_square(baseline, record),
         interval=interval(None, scale, "the baseline: retention 1") if _has_retention(record) else None,
     )
 
@@ -102,16 +102,16 @@ def _ending(record: Record) -> str:
     return "stopped" if record.failure and record.failure.exit_code in STOPPED else "failed"
 
 
-def _marks(found: ModelRecord) -> list[str]:
+def _marks(model: ModelRecord) -> list[str]:
     forms = {"torch": "torch model", "onnx": "ONNX file", "seq2seq": "ONNX files"}
-    return [*(["cached"] if found.cached else []), forms[found.form]]
+    return [*(["cached"] if model.cached else []), forms[model.form]]
 
 
-def _square(found: ModelRecord, record: Record) -> Markup:
+def _square(model: ModelRecord, record: Record) -> Markup:
     sizes = [m.size_bytes for m in (record.baseline, *record.stages) if m]
-    whole = record.baseline.size_bytes if record.baseline else found.size_bytes
-    says = f"{bytes_text(found.size_bytes)}, the baseline {bytes_text(whole)}"
-    return square(found.size_bytes, whole, max(sizes), says)
+    whole = record.baseline.size_bytes if record.baseline else model.size_bytes
+    says = f"{bytes_text(model.size_bytes)}, the baseline {bytes_text(whole)}"
+    return square(model.size_bytes, whole, max(sizes), says)
 
 
 def _has_retention(record: Record) -> bool:
@@ -120,7 +120,7 @@ def _has_retention(record: Record) -> bool:
 
 def _scale(record: Record) -> tuple[float, float]:
     """One scale for all intervals, with 1 on it."""
-    known: list[Estimate] = [stage.retention for stage in record.stages if stage.retention]
-    low, high = min([1.0, *(e.low for e in known)]), max([1.0, *(e.high for e in known)])
+    retentions: list[Estimate] = [stage.retention for stage in record.stages if stage.retention]
+    low, high = min([1.0, *(e.low for e in retentions)]), max([1.0, *(e.high for e in retentions)])
     room = (high - low) * 0.06 or 0.01
     return low - room, high + room

@@ -46,10 +46,10 @@ def tiles(record: Record) -> list[Tile]:
     if first is None or last is None:
         return []
     size = _change("Size of the file", first.size_bytes, last.size_bytes, bytes_text, alone=last is first)
-    made = [size, _retention(record), *_latency(record)]
+    head_tiles = [size, _retention(record), *_latency(record)]
     for name, key in (("Parameters", "params"), ("MACs", "macs")):
-        made.append(_change(name, getattr(first, key), getattr(last, key), count_text, alone=last is first))
-    return made
+        head_tiles.append(_change(name, getattr(first, key), getattr(last, key), count_text, alone=last is first))
+    return head_tiles
 
 
 def _change(name: str, before: int, now: int, text: Callable[[float], str], alone: bool) -> Tile:
@@ -69,10 +69,10 @@ def timed(record: Record) -> list[tuple[StageRecord, dict[str, object]]]:
 
 def ratio_of(row: dict[str, object], key: str = "ratio") -> dict[str, float | None] | None:
     """A ratio of a latency row with its interval, where there is one."""
-    found = row.get(key)
-    if not isinstance(found, dict) or number(found.get("value")) is None:
+    ratio = row.get(key)
+    if not isinstance(ratio, dict) or number(ratio.get("value")) is None:
         return None
-    figures = {name: number(found.get(name)) for name in ("value", "low", "high")}
+    figures = {name: number(ratio.get(name)) for name in ("value", "low", "high")}
     return figures if figures["high"] is not None else {**figures, "low": None}
 
 
@@ -99,15 +99,15 @@ def _latency(record: Record) -> list[Tile]:
     if not rows:
         return []
     row, ratio = rows[0]
-    said = row["ratio"].get("verdict") if isinstance(row["ratio"], dict) else None
+    verdict = row["ratio"].get("verdict") if isinstance(row["ratio"], dict) else None
     span = "" if ratio["low"] is None else f"95 %: {ratio['low']:.2f} to {ratio['high']:.2f}; "
     more = f"; {count_of(len(rows) - 1, 'more setting')} below" if len(rows) > 1 else ""
     note = f"{span}{setting_of(row)}{more}"
-    return [Tile("Latency ratio", f"{ratio['value']:.2f}", note=f"{said}; {note}" if said else note)]
+    return [Tile("Latency ratio", f"{ratio['value']:.2f}", note=f"{verdict}; {note}" if verdict else note)]
 
 
 def _tally(gates: list[GateRecord]) -> str:
     """3 limits, 2 are kept and 1 is not looked at."""
     counts = {verdict: sum(gate.verdict == verdict for gate in gates) for verdict in PAST}
-    told = [f"{n} {'is' if n == 1 else 'are'} {PAST[verdict]}" for verdict, n in counts.items() if n]
-    return f"{count_of(len(gates), 'limit')}, {joined(told)}"
+    clauses = [f"{n} {'is' if n == 1 else 'are'} {PAST[verdict]}" for verdict, n in counts.items() if n]
+    return f"{count_of(len(gates), 'limit')}, {joined(clauses)}"

@@ -21,8 +21,8 @@ def number(value: object) -> float | None:
 
 def numbers(values: object) -> list[float]:
     """A list of finite numbers, or an empty one for anything else."""
-    found = [number(value) for value in values] if isinstance(values, list) else []
-    return [] if None in found else [value for value in found if value is not None]
+    parsed_values = [number(value) for value in values] if isinstance(values, list) else []
+    return [] if None in parsed_values else [value for value in parsed_values if value is not None]
 
 
 def short(text: str, longest: int = 28) -> str:
@@ -47,8 +47,8 @@ def times_text(ratio: float) -> str:
 
 def milliseconds(value: object) -> str:
     """0.04321 -> 0.0432."""
-    found = number(value)
-    return "-" if found is None else f"{found:.3g}"
+    duration = number(value)
+    return "-" if duration is None else f"{duration:.3g}"
 
 
 def duration_text(seconds: float | None) -> str:

@@ -80,10 +80,10 @@ def classification(parts: Parts, columns: Columns, settings: Audio) -> DatasetTa
     encode = EncodeAudio(column, rate, target, settings)
     example = values_of(torch.zeros(settings.samples), settings)
     rows = encoded_parts(_undecoded(parts, column), encode, ReadAudio(tuple(example.shape)))
-    found = data(rows, settings)
+    dataset = data(rows, settings)
     assumed = [f"`{column}` is taken to be of {settings.sampling_rate} Hz"] if numbers and not rate else []
     return DatasetTask(
-        **found.splits,
+        **dataset.splits,
         loss=cross_entropy,
         score=correct,
         logits=True,
@@ -91,7 +91,7 @@ def classification(parts: Parts, columns: Columns, settings: Audio) -> DatasetTa
         labels=target.names,
         preprocessing=said(settings, tuple(example.shape)),
         kind="audio_classification",
-        notes=(*parts.notes, *assumed, *found.notes),
+        notes=(*parts.notes, *assumed, *dataset.notes),
     )
 
 
@@ -189,8 +189,8 @@ class EncodeAudio:
 
     def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """A few rows."""
-        asked = self.settings.sampling_rate
-        rates = rows[self.rate] if self.rate else [asked] * len(rows[self.column])
+        sampling_rate = self.settings.sampling_rate
+        rates = rows[self.rate] if self.rate else [sampling_rate] * len(rows[self.column])
         waves = [self._wave(value, rate) for value, rate in zip(rows[self.column], rates, strict=True)]
         values = [values_of(wave, self.settings).flatten().numpy() for wave in waves]
         return {VALUES: values, TARGET: self.target(rows[self.target.column])}

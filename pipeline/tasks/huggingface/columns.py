@@ -42,9 +42,11 @@ def guess(types: Types, settings: Settings) -> Kind:
     kinds = _possible(types, settings)
     if len(kinds) == 1:
         return kinds[0]
-    found = f"the columns {_listed(types)} could be {' or '.join(kinds)}" if kinds else f"the columns {_listed(types)}"
+    problem = (
+        f"the columns {_listed(types)} could be {' or '.join(kinds)}" if kinds else f"the columns {_listed(types)}"
+    )
     fix = f"Set `kind`, such as {kinds[0] if kinds else 'text_classification'}" + ("" if kinds else ", and the columns")
-    raise ConfigError(found, where=settings.data, expected="columns that tell what the task is", fix=fix)
+    raise ConfigError(problem, where=settings.data, expected="columns that tell what the task is", fix=fix)
 
 
 def find(kind: Kind, types: Types, settings: Settings) -> Columns:
@@ -84,10 +86,10 @@ def _type(feature: object) -> Type:
         return _scalar(feature.dtype)
     if isinstance(feature, List | LargeList) and isinstance(feature.feature, Value):
         return "numbers" if _scalar(feature.feature.dtype) == "real" else "other"
-    known: dict[type, Type] = {Image: "image", Audio: "audio", ClassLabel: "class", Translation: "languages"}
+    types: dict[type, Type] = {Image: "image", Audio: "audio", ClassLabel: "class", Translation: "languages"}
     if isinstance(feature, dict) and feature and all(_type(inner) == "text" for inner in feature.values()):
         return "languages"  # a record of texts: what JSON lines make of a translation
-    return next((type_ for kind, type_ in known.items() if isinstance(feature, kind)), "other")
+    return next((type_ for kind, type_ in types.items() if isinstance(feature, kind)), "other")
 
 
 def _scalar(dtype: str) -> Type:
@@ -123,11 +125,11 @@ def _targets(kind: Kind, types: Types, settings: Settings) -> list[str]:
     """The columns that could be the target."""
     free = {name: type_ for name, type_ in types.items() if name not in (*settings.inputs, *NUMBERING)}
     plain, also = (("real",), ("integer",)) if kind in REAL else (("class",), ("integer", "text"))
-    found = [name for name, type_ in free.items() if type_ in plain]
-    if len(found) == 1:
-        return found
+    candidates = [name for name, type_ in free.items() if type_ in plain]
+    if len(candidates) == 1:
+        return candidates
     usual = [name for name, type_ in free.items() if name in TARGETS and type_ in (*plain, *also)]
-    return usual or found
+    return usual or candidates
 
 
 def _texts(types: Types) -> list[str]:
@@ -150,21 +152,23 @@ def _inputs(kind: Kind, types: Types, settings: Settings) -> tuple[str, ...]:
 def _one(key: str, names: list[str], types: Types, settings: Settings) -> str:
     if len(names) == 1:
         return names[0]
-    found = f"`{key}` is not given, and of the columns {_listed(types)} {'several fit' if names else 'none fits'}"
+    problem = f"`{key}` is not given, and of the columns {_listed(types)} {'several fit' if names else 'none fits'}"
     fix = f"Set `{key}`" + (f", such as {names[0]}" if names else "")
-    raise ConfigError(found, where=settings.data, fix=fix)
+    raise ConfigError(problem, where=settings.data, fix=fix)
 
 
 def _check_inputs(kind: Kind, inputs: tuple[str, ...], types: Types, settings: Settings) -> None:
-    wanted = {"image_classification": ("image",), "audio_classification": ("audio", "numbers")}.get(kind, ("text",))
+    allowed_types = {"image_classification": ("image",), "audio_classification": ("audio", "numbers")}.get(
+        kind, ("text",)
+    )
     number = 2 if kind == "similarity" else None if kind.startswith("text") else 1
     if number and len(inputs) != number:
-        found = f"`inputs` are {', '.join(inputs)}"
-        raise ConfigError(found, where=settings.data, expected=f"{number} column{'s' * (number > 1)} for {kind}")
+        problem = f"`inputs` are {', '.join(inputs)}"
+        raise ConfigError(problem, where=settings.data, expected=f"{number} column{'s' * (number > 1)} for {kind}")
     for name in inputs:
-        if types[name] not in wanted:
-            found = f"the column `{name}` holds {types[name]}"
-            raise ConfigError(found, where=settings.data, expected=f"{' or '.join(wanted)} for {kind}")
+        if types[name] not in allowed_types:
+            problem = f"the column `{name}` holds {types[name]}"
+            raise ConfigError(problem, where=settings.data, expected=f"{' or '.join(allowed_types)} for {kind}")
 
 
 def _translation(types: Types, settings: Settings) -> Columns:

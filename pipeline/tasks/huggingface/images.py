@@ -65,10 +65,10 @@ def classification(parts: Parts, columns: Columns, settings: Images) -> DatasetT
     size = settings.image_size or (first.height, first.width)
     encode = EncodeImages(column, target, size, color, settings.image_size is not None, settings.color is None)
     read = ReadImage((channels, *size), settings.scale, settings.mean, settings.std)
-    found = data(encoded_parts(parts, encode, read), settings)
+    dataset = data(encoded_parts(parts, encode, read), settings)
     plain = settings.mean == (0.0,) and settings.std == (1.0,)
     return DatasetTask(
-        **found.splits,
+        **dataset.splits,
         loss=cross_entropy,
         score=correct,
         logits=True,
@@ -80,7 +80,7 @@ def classification(parts: Parts, columns: Columns, settings: Images) -> DatasetT
         + f", as {read.shape}, channel first"
         + (", resized without keeping the aspect, bilinear" if settings.image_size else ""),
         kind="image_classification",
-        notes=(*parts.notes, *found.notes),
+        notes=(*parts.notes, *dataset.notes),
     )
 
 
@@ -130,16 +130,16 @@ class EncodeImages:
         if image is None:
             raise ConfigError(f"a row has no image in `{self.column}`", fix="Leave such rows out of the dataset")
         if image.mode.startswith(DEEP):
-            found = f"an image has the mode {image.mode}, of more than 8 bits a channel"
-            raise ConfigError(found, expected="8 bits a channel", fix="Convert the images first")
+            problem = f"an image has the mode {image.mode}, of more than 8 bits a channel"
+            raise ConfigError(problem, expected="8 bits a channel", fix="Convert the images first")
         if self.guessed and self.color == "grey" and image.mode not in GREY:
             raise ConfigError("the first image is grey, and others have colours", fix="Set `color`, grey or rgb")
         height, width = self.size
         if self.resize:
             image = image.convert(MODES[self.color]).resize((width, height), Image.Resampling.BILINEAR)
         elif (image.height, image.width) != self.size:
-            found = f"images differ in size: {image.height}x{image.width} and {height}x{width}"
-            raise ConfigError(found, fix=f"Set `image_size`, such as {height}")
+            problem = f"images differ in size: {image.height}x{image.width} and {height}x{width}"
+            raise ConfigError(problem, fix=f"Set `image_size`, such as {height}")
         return np.asarray(image.convert(MODES[self.color]), dtype=np.uint8).tobytes()
 
 

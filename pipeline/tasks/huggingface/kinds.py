@@ -53,8 +53,8 @@ def task(**arguments: Any) -> DatasetTask:
     settings = _checked(settings_of, {**arguments, "kind": kind})
     columns = find(kind, types, settings)
     if not (reading.kind and reading.inputs and reading.target):
-        said = f"{kind} of {' and '.join(columns.inputs)} to {columns.target}, as the columns' types suggest"
-        parts = replace(parts, notes=(said, *parts.notes))
+        note = f"{kind} of {' and '.join(columns.inputs)} to {columns.target}, as the columns' types suggest"
+        parts = replace(parts, notes=(note, *parts.notes))
     return make(parts, columns, settings)
 
 
@@ -64,7 +64,7 @@ def _checked(settings: type[Settings], arguments: dict[str, Any]) -> Any:
 
 def _refuse_unknown(arguments: dict[str, Any]) -> None:
     """Refuse what no kind knows before anything is read."""
-    known = sorted({name for settings, _ in KINDS.values() for name in settings.model_fields})
+    valid_keys = sorted({name for settings, _ in KINDS.values() for name in settings.model_fields})
     for name in arguments:
-        if name not in known:
-            raise ConfigError(f"there is no key `{name}`{nearest(name, known)}")
+        if name not in valid_keys:
+            raise ConfigError(f"there is no key `{name}`{nearest(name, valid_keys)}")

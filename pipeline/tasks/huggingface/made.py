@@ -56,10 +56,12 @@ def data(
     notes = []
     for name in ("train", "validation"):
         hashes = see(name, splits[name]).hashes
-        kept = [i for i, digest in enumerate(hashes) if digest not in of_test]
-        if not kept:
+        indices = [i for i, digest in enumerate(hashes) if digest not in of_test]
+        if not indices:
             raise ConfigError(f"all {name} examples are in test too", where=settings.data, fix="Take other parts")
-        if len(kept) < len(hashes):
-            notes.append(f"{len(hashes) - len(kept)} of {len(hashes)} {name} examples are left out, for test has them")
-            splits[name] = replace(splits[name].select(kept), fingerprint=fingerprint)
+        if len(indices) < len(hashes):
+            notes.append(
+                f"{len(hashes) - len(indices)} of {len(hashes)} {name} examples are left out, for test has them"
+            )
+            splits[name] = replace(splits[name].select(indices), fingerprint=fingerprint)
     return Data(splits, tuple(notes))

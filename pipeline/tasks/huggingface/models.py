@@ -50,12 +50,12 @@ def network(kind: Kind, config: dict[str, Any], labels: int | None = None, **cha
         ConfigError: there is no such type of model, or it has no such setting, or none for this kind.
     """
     configuration = configured(config, {**changes, **({"num_labels": labels} if labels else {})})
-    made = model_class(kind).from_config(configuration, **EAGER, **_without_pooler(kind, configuration))
+    module = model_class(kind).from_config(configuration, **EAGER, **_without_pooler(kind, configuration))
     if kind == "similarity":
-        return SentencePair(made)
+        return SentencePair(module)
     if configuration.is_encoder_decoder:
-        _give_logits_alone(made)
-    return made  # type: ignore[no-any-return]
+        _give_logits_alone(module)
+    return module  # type: ignore[no-any-return]
 
 
 def configured(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
@@ -63,9 +63,9 @@ def configured(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
     from transformers import CONFIG_MAPPING
 
     model_type = config.get("model_type")
-    known = sorted(CONFIG_MAPPING.keys())
-    if model_type not in known:
-        hint = nearest(str(model_type), known)
+    model_types = sorted(CONFIG_MAPPING.keys())
+    if model_type not in model_types:
+        hint = nearest(str(model_type), model_types)
         raise ConfigError(f"`model_type` is {model_type}{hint}", where="config", expected="a type of transformers")
     made_by = CONFIG_MAPPING[model_type]
     plain = made_by()
@@ -88,10 +88,10 @@ def plain_config(configuration: Any) -> dict[str, Any]:
     """
     from transformers import PretrainedConfig
 
-    usual, own, told = (_json(each) for each in (PretrainedConfig(), type(configuration)(), configuration))
-    kept = {name: value for name, value in told.items() if name in own and name not in (*OF_THEIR_FILE, *PLAIN)}
-    kept = {name: value for name, value in kept.items() if not value == own[name] == usual.get(name, ...)}
-    return kept | {"model_type": configuration.model_type}
+    usual, own, settings = (_json(each) for each in (PretrainedConfig(), type(configuration)(), configuration))
+    config = {name: value for name, value in settings.items() if name in own and name not in (*OF_THEIR_FILE, *PLAIN)}
+    config = {name: value for name, value in config.items() if not value == own[name] == usual.get(name, ...)}
+    return config | {"model_type": configuration.model_type}
 
 
 def _json(configuration: Any) -> dict[str, Any]:
@@ -113,8 +113,8 @@ def _without_pooler(kind: Kind, configuration: Any) -> dict[str, Any]:
 
     if kind != "similarity" or type(configuration) not in MODEL_MAPPING:
         return {}
-    made: Any = MODEL_MAPPING[type(configuration)]
-    named = signature(made).parameters
+    encoder_class: Any = MODEL_MAPPING[type(configuration)]
+    named = signature(encoder_class).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in named else {}
 
 
@@ -147,8 +147,8 @@ def _of_logits(base: Any) -> Any:
         if ids is not None and named.get("past_key_values") is None and named.get("decoder_attention_mask") is None:
             # The library's own default is left out while a graph is traced, and its mask is then one too wide.
             named["decoder_attention_mask"] = torch.ones_like(ids)
-        found = base.forward(self, *args, **named)
-        return Seq2SeqLMOutput(logits=found.logits, past_key_values=found.get("past_key_values"))
+        outputs = base.forward(self, *args, **named)
+        return Seq2SeqLMOutput(logits=outputs.logits, past_key_values=outputs.get("past_key_values"))
 
     named = {"forward": forward, "__module__": base.__module__, "__qualname__": base.__qualname__}
     return type(base.__name__, (base,), named)

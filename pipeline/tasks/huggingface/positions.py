@@ -14,7 +14,7 @@ LIMITS = {IDS: ("max_length", "texts"), DECODER_IDS: ("max_target_length", "tran
 
 
 def check_positions(module: nn.Module, task: Task, example: Inputs) -> None:
-    """Nothing. A text that is too long would end in an index out of range, inside of torch.
+    """Raise ConfigError where texts may be longer than the model has positions for: torch would fail with a bad index.
 
     Args:
         module: a model for the task.
@@ -26,13 +26,15 @@ def check_positions(module: nn.Module, task: Task, example: Inputs) -> None:
     """
     longest = getattr(task, "longest", {})
     for name, (key, what) in LIMITS.items():
-        seen = [value.shape[1] for given, value in example.items() if given.startswith(name) and value.ndim == 2]
-        tokens = max([longest.get(key, 0), *seen])
-        known = positions(module, decoder=name == DECODER_IDS if DECODER_IDS in example else None)
-        if known is not None and tokens > known:
+        lengths = [
+            value.shape[1] for input_name, value in example.items() if input_name.startswith(name) and value.ndim == 2
+        ]
+        tokens = max([longest.get(key, 0), *lengths])
+        limit = positions(module, decoder=name == DECODER_IDS if DECODER_IDS in example else None)
+        if limit is not None and tokens > limit:
             raise ConfigError(
-                f"the task's {what} have up to {tokens} tokens, and the model has {known} positions",
-                fix=f"Set `{key}: {known}` in the task; what is longer is then cut"
+                f"the task's {what} have up to {tokens} tokens, and the model has {limit} positions",
+                fix=f"Set `{key}: {limit}` in the task; what is longer is then cut"
                 if longest
-                else f"Let the task cut its {what}, such as by `truncation=True, max_length={known}` of the tokenizer",
+                else f"Let the task cut its {what}, such as by `truncation=True, max_length={limit}` of the tokenizer",
             )

@@ -99,14 +99,14 @@ def encoded(rows: "Dataset", encode: Encode, where: str) -> "Dataset":
     """
     from datasets import Features
 
-    given = rows.select_columns(list(encode.columns))
+    input_rows = rows.select_columns(list(encode.columns))
     name = fingerprint(rows._fingerprint, type(encode).__name__, encode.key, code())
     with quiet(), blame(ConfigError, where):
-        return given.map(
+        return input_rows.map(
             encode,
             batched=True,
             batch_size=encode.batch,
-            remove_columns=given.column_names,
+            remove_columns=input_rows.column_names,
             features=Features(encode.features()),
             new_fingerprint=name,
             cache_file_name=str(kept_in() / f"rows-{name}.arrow"),  # and not in the folder of the data
@@ -156,8 +156,8 @@ class Classes:
                     fix="Set `test` to a part that has labels, such as `test: validation`, or to a share of train",
                 )
             if self.numbers is not None and value not in self.numbers:
-                known = ", ".join(self.names[:12])
-                raise ConfigError(f"the label {value!r} in `{self.column}` does not occur in train", expected=known)
+                labels = ", ".join(self.names[:12])
+                raise ConfigError(f"the label {value!r} in `{self.column}` does not occur in train", expected=labels)
         return [int(value) if self.numbers is None else self.numbers[value] for value in values]
 
 
@@ -172,16 +172,18 @@ def classes(rows: "Dataset", column: str) -> Classes:
 
     feature = rows.features[column]
     if isinstance(feature, ClassLabel):
-        found = Classes(column, tuple(feature.names))
+        target_classes = Classes(column, tuple(feature.names))
     else:
         values = sorted(value for value in rows.unique(column) if value is not None)
         if any(isinstance(value, float) for value in values):
             fix = "Set `target`, or `kind: text_regression`"
             raise ConfigError(f"`{column}` holds real numbers", expected="labels", fix=fix)
-        found = Classes(column, tuple(map(str, values)), {value: i for i, value in enumerate(values)})
-    if len(found.names) < 2:
-        raise ConfigError(f"`{column}` has the labels {', '.join(found.names) or 'none'}", expected="two or more")
-    return found
+        target_classes = Classes(column, tuple(map(str, values)), {value: i for i, value in enumerate(values)})
+    if len(target_classes.names) < 2:
+        raise ConfigError(
+            f"`{column}` has the labels {', '.join(target_classes.names) or 'none'}", expected="two or more"
+        )
+    return target_classes
 
 
 @dataclass(frozen=True)

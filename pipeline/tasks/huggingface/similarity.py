@@ -99,10 +99,10 @@ def similarity(parts: Parts, columns: Columns, settings: Similarity) -> DatasetT
     fills = {name: tokenizer.pad_token_id if name.startswith(IDS) else 0 for name in names}
     collate = Pad(fills, axes, settings.multiple, longest)
     rows = encoded_parts(parts, encode, read_pair)
-    found = data(rows, settings, collate, digest)
+    dataset = data(rows, settings, collate, digest)
     first, second = columns.inputs
     return DatasetTask(
-        **found.splits,
+        **dataset.splits,
         loss=squared_error,
         score=minus_squared_error,
         decode=cosine,
@@ -115,7 +115,7 @@ def similarity(parts: Parts, columns: Columns, settings: Similarity) -> DatasetT
         "padded to the longest of both; they are learned as 0 to 1",
         kind="similarity",
         longest={"max_length": longest_of(rows, settings, collate)},
-        notes=(*parts.notes, *found.notes),
+        notes=(*parts.notes, *dataset.notes),
     )
 
 
@@ -126,11 +126,11 @@ def squared_error(outputs: Outputs, targets: Tensor) -> Tensor:
 
 def cosine(forward: Forward, inputs: Inputs) -> Tensor:
     """The cosine (N,) that the model gives as `similarity`."""
-    found = forward(inputs)
-    if OUTPUT not in found or found[OUTPUT].ndim != 1:
+    outputs = forward(inputs)
+    if OUTPUT not in outputs or outputs[OUTPUT].ndim != 1:
         expected = f"`{OUTPUT}` (N,), as SentencePair gives it"
-        raise ConfigError(f"the model gives {', '.join(found)}", expected=expected)
-    return found[OUTPUT]
+        raise ConfigError(f"the model gives {', '.join(outputs)}", expected=expected)
+    return outputs[OUTPUT]
 
 
 @dataclass(frozen=True)
@@ -162,14 +162,14 @@ class EncodePairs:
 
     def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """A few rows."""
-        made: dict[str, list[Any]] = {TARGET: self.target(rows[self.target.column])}
-        if wrong := next((value for value in made[TARGET] if not -1 <= value <= 1), None):
-            found = f"with `range` a value in `{self.target.column}` becomes {wrong:g}"
-            raise ConfigError(found, expected="-1 to 1, as a cosine is", fix="Set `range`, such as [0, 5]")
+        columns: dict[str, list[Any]] = {TARGET: self.target(rows[self.target.column])}
+        if wrong := next((value for value in columns[TARGET] if not -1 <= value <= 1), None):
+            problem = f"with `range` a value in `{self.target.column}` becomes {wrong:g}"
+            raise ConfigError(problem, expected="-1 to 1, as a cosine is", fix="Set `range`, such as [0, 5]")
         for side, name in zip(SIDES, self.texts, strict=True):
             texts = checked_texts(rows[name], name)
-            made[f"{IDS}_{side}"] = self.tokenizer(texts, truncation=True, max_length=self.longest)[IDS]
-        return made
+            columns[f"{IDS}_{side}"] = self.tokenizer(texts, truncation=True, max_length=self.longest)[IDS]
+        return columns
 
 
 def read_pair(row: Mapping[str, Any]) -> tuple[Inputs, Any]:

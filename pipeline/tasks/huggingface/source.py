@@ -57,15 +57,15 @@ def read(settings: Settings) -> Parts:
         ConfigError: there is no such dataset, or it has no such part.
     """
     with quiet(), _explained(settings):
-        found = _stream(settings) if settings.streaming else _load(settings)
-    chosen = roles(settings, list(found))
+        loaders = _stream(settings) if settings.streaming else _load(settings)
+    chosen = roles(settings, list(loaders))
     shares = {role: share for role, share in chosen.items() if isinstance(share, float)}
     with quiet(), _explained(settings):
-        rows = {role: found[name](settings.most(role)) for role, name in chosen.items() if isinstance(name, str)}
+        rows = {role: loaders[name](settings.most(role)) for role, name in chosen.items() if isinstance(name, str)}
     parts = {role: _limited(all_of_it, settings.most(role), settings.seed) for role, all_of_it in rows.items()}
     notes: list[str] = []
-    *taken, parts["train"] = _cut(parts["train"], list(shares.values()), settings.seed)
-    for (role, share), own in zip(shares.items(), taken, strict=True):
+    *portions, parts["train"] = _cut(parts["train"], list(shares.values()), settings.seed)
+    for (role, share), own in zip(shares.items(), portions, strict=True):
         parts[role] = own
         if getattr(settings, role) is None:
             notes.append(f"{role} is {share:.0%} of `{settings.train}`, drawn with seed {settings.seed}")
@@ -85,23 +85,23 @@ def roles(settings: Settings, names: Sequence[str]) -> dict[Role, str | float]:
     Raises:
         ConfigError: there is no part of a name that is asked for, one would be used twice, or a limit has no part.
     """
-    found: dict[Role, str | float] = {"train": settings.train}
+    choices: dict[Role, str | float] = {"train": settings.train}
     for role, usual in USUAL.items():
-        asked: str | float | None = getattr(settings, role)
-        taken = (settings.train, settings.validation, settings.test)
-        there = [name for name in usual if name in names and name not in taken]
-        found[role] = asked if asked is not None else there[0] if there else SHARE
-    for role, name in found.items():
+        setting: str | float | None = getattr(settings, role)
+        reserved_names = (settings.train, settings.validation, settings.test)
+        there = [name for name in usual if name in names and name not in reserved_names]
+        choices[role] = setting if setting is not None else there[0] if there else SHARE
+    for role, name in choices.items():
         if isinstance(name, str) and name not in names:
             expected = f"one of {', '.join(names)}" + ("" if role == "train" else ", or a share of train such as 0.1")
             raise ConfigError(f"`{role}` is {name}{nearest(name, list(names))}", where=settings.data, expected=expected)
         if isinstance(name, float) and isinstance(settings.limit, dict) and role in settings.limit:
             fix = "Limit train, or change the share"
             raise ConfigError(f"`limit` has {role}, which is a share of train", where=settings.data, fix=fix)
-    used = [name for name in found.values() if isinstance(name, str)]
+    used = [name for name in choices.values() if isinstance(name, str)]
     if len(set(used)) < len(used):
-        raise ConfigError(f"the parts are {found}", where=settings.data, expected="each part once")
-    return found
+        raise ConfigError(f"the parts are {choices}", where=settings.data, expected="each part once")
+    return choices
 
 
 @contextmanager
@@ -158,13 +158,13 @@ def _load(settings: Settings) -> dict[str, Any]:
 
     folder = Path(settings.data)
     if (folder / "dataset_dict.json").is_file():
-        found = load_from_disk(str(folder))
+        dataset = load_from_disk(str(folder))
     elif isinstance(load_dataset_builder(settings.data, settings.config, revision=settings.revision), AudioFolder):
         # As a table it would be encoded by torchcodec, which reading the files as they are does not need.
         return {name: lambda _, part=part: part(None) for name, part in _stream(settings).items()}
     else:
-        found = load_dataset(settings.data, settings.config, revision=settings.revision)
-    parts: DatasetDict = found
+        dataset = load_dataset(settings.data, settings.config, revision=settings.revision)
+    parts: DatasetDict = dataset
     return {str(name): lambda _, rows=rows: rows for name, rows in parts.items()}
 
 
@@ -178,9 +178,9 @@ def _stream(settings: Settings) -> dict[str, Any]:
         )
     builder = load_dataset_builder(settings.data, settings.config, revision=settings.revision)
     parts = builder.as_streaming_dataset()
-    known = (settings.data, builder.config_id, builder.hash)
+    identity = (settings.data, builder.config_id, builder.hash)
     return {
-        str(name): lambda most, name=name, rows=rows: _written(rows, most, fingerprint(known, str(name), most))
+        str(name): lambda most, name=name, rows=rows: _written(rows, most, fingerprint(identity, str(name), most))
         for name, rows in parts.items()
     }
 

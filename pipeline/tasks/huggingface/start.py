@@ -62,33 +62,35 @@ def model(
         ConfigError: there is no such model, its weights are missing, unsafe or do not fit, or task and model disagree.
     """
     if (name is None) == (config is None):
-        found = "there are both `name` and `config`" if name else "there is neither `name` nor `config`"
-        raise ConfigError(found, expected="one")
+        problem = "there are both `name` and `config`" if name else "there is neither `name` nor `config`"
+        raise ConfigError(problem, expected="one")
     if not isinstance(config, dict | None):
         raise ConfigError(f"`config` is {config!r}", expected="a mapping such as {model_type: bert, hidden_size: 64}")
     kind = kind or getattr(task, "kind", None)
     if kind is None:
         raise ConfigError("the task does not say what kind it is", fix="Add `kind`, such as text_classification")
-    wanted = _wanted(task, kind, labels)
-    theirs = _config(name, revision) if name else None
-    given = plain_config(theirs) if theirs else _filled({**(config or {}), **changes}, task, example, kind)
-    told = plain_config(configured(given, {**changes, **wanted}))
-    _check_fit(told, task, example)
-    builder = Reference(use=NETWORK, arguments={"kind": kind, "config": told})
-    made = TorchModel.build(builder, example, task.axes)
-    check_positions(made.module, task, example)
-    if name is None or theirs is None or not (_has_weights(name) if pretrained is None else pretrained):
-        return Start(made)
-    fresh = _load(made.module, kind, name, revision, told)
-    if "num_labels" in wanted or "id2label" in wanted:
-        _check_order(theirs.id2label, task.labels, name)
-    return Start(made, not fresh, fresh_note(name, fresh))
+    label_settings = _wanted(task, kind, labels)
+    configuration = _config(name, revision) if name else None
+    base_config = (
+        plain_config(configuration) if configuration else _filled({**(config or {}), **changes}, task, example, kind)
+    )
+    final_config = plain_config(configured(base_config, {**changes, **label_settings}))
+    _check_fit(final_config, task, example)
+    builder = Reference(use=NETWORK, arguments={"kind": kind, "config": final_config})
+    torch_model = TorchModel.build(builder, example, task.axes)
+    check_positions(torch_model.module, task, example)
+    if name is None or configuration is None or not (_has_weights(name) if pretrained is None else pretrained):
+        return Start(torch_model)
+    fresh = _load(torch_model.module, kind, name, revision, final_config)
+    if "num_labels" in label_settings or "id2label" in label_settings:
+        _check_order(configuration.id2label, task.labels, name)
+    return Start(torch_model, not fresh, fresh_note(name, fresh))
 
 
 def fresh_note(name: str, fresh: list[str]) -> tuple[str, ...]:
     """What is said of weights that a file has not, or in another shape."""
-    shown = ", ".join(fresh[:4]) + (f" and {len(fresh) - 4} more" if len(fresh) > 4 else "")
-    return (f"the weights of {name} have no fitting {shown}: these begin untrained",) if fresh else ()
+    weight_names = ", ".join(fresh[:4]) + (f" and {len(fresh) - 4} more" if len(fresh) > 4 else "")
+    return (f"the weights of {name} have no fitting {weight_names}: these begin untrained",) if fresh else ()
 
 
 def classes_of(task: Task, labels: int | None) -> int:
@@ -116,29 +118,33 @@ def _check_order(theirs: dict[int, str], ours: Sequence[str], name: str) -> None
     """Refuse a trained head whose classes are those of the task in another order: it would look untrained."""
     a, b = ([str(label).lower() for label in labels] for labels in (theirs.values(), ours))
     if a != b and sorted(a) == sorted(b):
-        found = f"its classes are {', '.join(theirs.values())}, in another order than the task's"
-        raise ConfigError(found, where=name, expected=", ".join(ours), fix="Give it to a task with its order of labels")
+        problem = f"its classes are {', '.join(theirs.values())}, in another order than the task's"
+        raise ConfigError(
+            problem, where=name, expected=", ".join(ours), fix="Give it to a task with its order of labels"
+        )
 
 
-def _filled(given: dict[str, Any], task: Task, example: Inputs, kind: Kind) -> dict[str, Any]:
+def _filled(config: dict[str, Any], task: Task, example: Inputs, kind: Kind) -> dict[str, Any]:
     """What is given, and sizes and tokens that follow from the task, as far as this type of model knows them."""
-    known = configured({"model_type": given.get("model_type")}, {})
-    found: dict[str, Any] = {}
+    configuration = configured({"model_type": config.get("model_type")}, {})
+    task_settings: dict[str, Any] = {}
     if task.tokenizer is not None:
         names = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id")
-        found = {name: getattr(task.tokenizer, name) for name in names} | {"vocab_size": len(task.tokenizer)}
+        task_settings = {name: getattr(task.tokenizer, name) for name in names} | {"vocab_size": len(task.tokenizer)}
     if "decoder_input_ids" in example:
-        found["decoder_start_token_id"] = int(example["decoder_input_ids"][0, 0])
-        found |= {"forced_eos_token_id": None, "forced_bos_token_id": None}
+        task_settings["decoder_start_token_id"] = int(example["decoder_input_ids"][0, 0])
+        task_settings |= {"forced_eos_token_id": None, "forced_bos_token_id": None}
     if kind == "image_classification":
         _, channels, height, width = next(iter(example.values())).shape
-        found |= {"num_channels": channels, "image_size": height if height == width else [height, width]}
+        task_settings |= {"num_channels": channels, "image_size": height if height == width else [height, width]}
     if kind == "audio_classification" and next(iter(example.values())).ndim == 3:
-        _, found["max_length"], found["num_mel_bins"] = next(iter(example.values())).shape
+        _, task_settings["max_length"], task_settings["num_mel_bins"] = next(iter(example.values())).shape
     always = ("decoder_start_token_id", "forced_eos_token_id", "forced_bos_token_id")
-    own = known.to_dict()
-    fitting = {name: value for name, value in found.items() if name in own and (value is not None or name in always)}
-    return fitting | given
+    own = configuration.to_dict()
+    fitting = {
+        name: value for name, value in task_settings.items() if name in own and (value is not None or name in always)
+    }
+    return fitting | config
 
 
 def _check_fit(config: dict[str, Any], task: Task, example: Inputs) -> None:
@@ -149,10 +155,10 @@ def _check_fit(config: dict[str, Any], task: Task, example: Inputs) -> None:
         raise ConfigError(f"the tokenizer has {len(task.tokenizer)} tokens and the model {size}", fix=fix)
     if "decoder_input_ids" not in example:
         return
-    start, wanted = int(example["decoder_input_ids"][0, 0]), config.get("decoder_start_token_id")
-    if wanted is not None and wanted != start and task.tokenizer is not None:
-        fix = f"Set `start: {task.tokenizer.convert_ids_to_tokens(wanted)}` in the task"
-        raise ConfigError(f"the model's decoder begins with token {wanted}, the task's with {start}", fix=fix)
+    start, model_start = int(example["decoder_input_ids"][0, 0]), config.get("decoder_start_token_id")
+    if model_start is not None and model_start != start and task.tokenizer is not None:
+        fix = f"Set `start: {task.tokenizer.convert_ids_to_tokens(model_start)}` in the task"
+        raise ConfigError(f"the model's decoder begins with token {model_start}, the task's with {start}", fix=fix)
 
 
 def _config(name: str, revision: str | None) -> Any:
@@ -173,7 +179,7 @@ def _has_weights(name: str) -> bool:
 def _load(module: nn.Module, kind: Kind, name: str, revision: str | None, config: dict[str, Any]) -> list[str]:
     """Load the weights of `name` into a module; gives the names of those that are not there and stay as they are."""
     with explained(name), _no_warnings():
-        loaded, found = model_class(kind).from_pretrained(
+        loaded, loading_info = model_class(kind).from_pretrained(
             name,
             config=configured(config, {}),
             revision=revision,
@@ -184,16 +190,16 @@ def _load(module: nn.Module, kind: Kind, name: str, revision: str | None, config
             dtype="float32",
             **EAGER,
         )
-    other = [entry[0] if isinstance(entry, tuple) else entry for entry in found["mismatched_keys"]]
-    fresh = sorted({*found["missing_keys"], *other})
+    other = [entry[0] if isinstance(entry, tuple) else entry for entry in loading_info["mismatched_keys"]]
+    fresh = sorted({*loading_info["missing_keys"], *other})
     inner = f"{loaded.base_model_prefix}."
     body = [key for key in loaded.state_dict() if key.startswith(inner) or kind == "similarity"]
     if misfits := [key for key in other if key in body]:
         fix = "Leave the sizes as they are, or set `pretrained: false`"
         raise ConfigError(f"the weights have another shape in {', '.join(misfits[:3])}", where=name, fix=fix)
     if body and len([key for key in body if key in fresh]) > len(body) / 2:
-        found_ = f"{len(fresh)} of {len(loaded.state_dict())} weights are missing, such as {fresh[0]}"
-        raise ConfigError(found_, where=name, fix="Name the model that the weights are of")
+        problem = f"{len(fresh)} of {len(loaded.state_dict())} weights are missing, such as {fresh[0]}"
+        raise ConfigError(problem, where=name, fix="Name the model that the weights are of")
     target = module.encoder if kind == "similarity" else module
     state = loaded.state_dict()
     target.load_state_dict({key: state[key] for key in target.state_dict()})  # type: ignore[union-attr]
@@ -225,7 +231,7 @@ def explained(name: str) -> Iterator[None]:
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         if "safetensors" in reason:
-            found = f"it has no safetensors weights, and others may hold code ({reason})"
-            raise ConfigError(found, where=name, fix="Save them with model.save_pretrained(FOLDER)") from error
+            problem = f"it has no safetensors weights, and others may hold code ({reason})"
+            raise ConfigError(problem, where=name, fix="Save them with model.save_pretrained(FOLDER)") from error
         expected = "a name on the Hugging Face hub that can be reached, or a folder with a config.json"
         raise ConfigError(f"it cannot be read: {reason}", where=name, expected=expected) from error

@@ -73,7 +73,7 @@ def classification(parts: Parts, columns: Columns, settings: TextClassification)
     """Single-label classification of texts: accuracy is the score; F1 is of the second of two, else the mean."""
     target = classes(parts.whole, columns.target)
     average: Literal["binary", "macro"] = "binary" if len(target.names) == 2 else "macro"
-    known = {"f1": partial(metrics.f1, average=average), "matthews": metrics.matthews}
+    metric_functions = {"f1": partial(metrics.f1, average=average), "matthews": metrics.matthews}
     return _task(
         parts,
         columns,
@@ -84,7 +84,7 @@ def classification(parts: Parts, columns: Columns, settings: TextClassification)
         logits=True,
         output="logits",
         labels=target.names,
-        metrics={name: known[name] for name in settings.metrics},
+        metrics={name: metric_functions[name] for name in settings.metrics},
         kind="text_classification",
     )
 
@@ -122,10 +122,10 @@ def minus_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
 
 def one_number(forward: Forward, inputs: Inputs) -> Tensor:
     """The number (N,) that the model gives as `logits` (N, 1)."""
-    found = forward(inputs)["logits"]
-    if found[0].numel() != 1:
-        raise ConfigError(f"`logits` has the shape {tuple(found.shape)}", expected="one number an example, (N, 1)")
-    return found.flatten()
+    logits = forward(inputs)["logits"]
+    if logits[0].numel() != 1:
+        raise ConfigError(f"`logits` has the shape {tuple(logits.shape)}", expected="one number an example, (N, 1)")
+    return logits.flatten()
 
 
 def tokenizer_for(parts: Parts, columns: Sequence[str], settings: Texts) -> Any:
@@ -137,8 +137,8 @@ def tokenizer_for(parts: Parts, columns: Sequence[str], settings: Texts) -> Any:
 
 def made_by(settings: Texts, tokenizer: Any) -> str:
     """The tokenizer in words."""
-    made = f"a {settings.algorithm} tokenizer of {len(tokenizer)} tokens made from train"
-    return f"tokenizer {settings.tokenizer}" if settings.tokenizer else made
+    description = f"a {settings.algorithm} tokenizer of {len(tokenizer)} tokens made from train"
+    return f"tokenizer {settings.tokenizer}" if settings.tokenizer else description
 
 
 def checked_texts(texts: Sequence[str | None], column: str) -> Sequence[str]:
@@ -174,19 +174,19 @@ class EncodeTexts:
         """What is kept, in the smallest integers that do: a mask is ones, and need not be."""
         from datasets import List, Value
 
-        kept = {IDS: List(Value("int32"))} | ({TYPES: List(Value("int8"))} if self.types else {})
-        return {**kept, TARGET: Value("int64" if isinstance(self.target, Classes) else "float32")}
+        columns = {IDS: List(Value("int32"))} | ({TYPES: List(Value("int8"))} if self.types else {})
+        return {**columns, TARGET: Value("int64" if isinstance(self.target, Classes) else "float32")}
 
     def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """A few rows."""
         texts = [checked_texts(rows[name], name) for name in self.texts]
-        found = self.tokenizer(
+        encoding = self.tokenizer(
             *texts, truncation=True, max_length=self.longest, return_token_type_ids=self.types, padding=False
         )
-        if not all(found[IDS]):
+        if not all(encoding[IDS]):
             raise ConfigError("a text is empty, and the tokenizer adds nothing to it", fix="Leave such rows out")
-        types = {TYPES: found[TYPES]} if self.types else {}
-        return {IDS: found[IDS], **types, TARGET: self.target(rows[self.target.column])}
+        types = {TYPES: encoding[TYPES]} if self.types else {}
+        return {IDS: encoding[IDS], **types, TARGET: self.target(rows[self.target.column])}
 
 
 def read_text(row: Mapping[str, Any]) -> tuple[Inputs, Any]:
@@ -223,7 +223,7 @@ class Pad:
             widths[by_axis[1]] = max(widths.get(by_axis[1], 0), here)
         widths = {axis: self.rounded(width) for axis, width in widths.items()}
         inputs = {
-            name: padded([given[name] for given, _ in rows], widths[by_axis[1]], self.fills[name])
+            name: padded([example[name] for example, _ in rows], widths[by_axis[1]], self.fills[name])
             for name, by_axis in self.axes.items()
         }
         return inputs, self.targets([target for _, target in rows])
@@ -239,10 +239,10 @@ class Pad:
 
 def padded(values: Sequence[Tensor], width: int, fill: int) -> Tensor:
     """Values (L,) of several lengths as one (N, width)."""
-    made = values[0].new_full((len(values), width), fill)
-    for row, value in zip(made, values, strict=True):
+    batch = values[0].new_full((len(values), width), fill)
+    for row, value in zip(batch, values, strict=True):
         row[: len(value)] = value
-    return made
+    return batch
 
 
 def longest_of(rows: Mapping[str, Rows], settings: Texts, collate: Pad) -> int:
@@ -278,10 +278,10 @@ def _task(
     fills = {IDS: tokenizer.pad_token_id, MASK: 0, TYPES: 0}
     collate = Pad({name: fills[name] for name in names}, axes, settings.multiple, longest)
     rows = encoded_parts(parts, encode, read_text)
-    found = data(rows, settings, collate, digest)
+    dataset = data(rows, settings, collate, digest)
     what = " and ".join(f"`{name}`" for name in columns.inputs)
     return DatasetTask(
-        **found.splits,
+        **dataset.splits,
         **rest,
         axes=axes,
         tokenizer=tokenizer,
@@ -289,5 +289,5 @@ def _task(
         preprocessing=f"{what} as tokens of {made_by(settings, tokenizer)}, at most {longest}, padded to the longest",
         kind=kind,
         longest={"max_length": longest_of(rows, settings, collate)},
-        notes=(*parts.notes, *found.notes),
+        notes=(*parts.notes, *dataset.notes),
     )

@@ -31,16 +31,16 @@ def network(name: str, **arguments: Any) -> nn.Module:
         ConfigError: timm is not installed, or an argument would have it read weights.
     """
     if ":" in name or (reads := READING & arguments.keys()):
-        found = f"`name` is {name}" if ":" in name else f"there is no key `{min(reads)}`"
+        problem = f"`name` is {name}" if ":" in name else f"there is no key `{min(reads)}`"
         fix = "Give a name of timm.list_models(), and the weights by `pretrained:` or `weights:`"
-        raise ConfigError(found, fix=fix)
+        raise ConfigError(problem, fix=fix)
     try:
         import timm
     except ImportError as error:
         fix = "pip install 'shrinkline[timm]'"
         raise ConfigError(f"the model {name} is timm's, and timm cannot be imported ({error})", fix=fix) from error
-    made: nn.Module = timm.create_model(name, pretrained=False, **arguments)
-    return made
+    module: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+    return module
 
 
 def model(
@@ -66,16 +66,16 @@ def model(
     """
     sizes = {"num_classes": classes_of(task, labels), "in_chans": next(iter(example.values())).shape[1]}
     builder = Reference(use=NETWORK, arguments={"name": name, **sizes, **arguments})
-    made = TorchModel.build(builder, example, task.axes)
+    torch_model = TorchModel.build(builder, example, task.axes)
     if pretrained is False:
-        return Start(made)
-    found = getattr(made.module, "pretrained_cfg", None) or {}
-    place = found.get("hf_hub_id") if pretrained is True else pretrained
+        return Start(torch_model)
+    pretrained_config = getattr(torch_model.module, "pretrained_cfg", None) or {}
+    place = pretrained_config.get("hf_hub_id") if pretrained is True else pretrained
     if not place:
         fix = "Give `pretrained` a repository or a folder, or false"
         raise ConfigError(f"timm names no weights of {name} on the hub", fix=fix)
-    fresh = _load(made.module, str(place))
-    return Start(made, not fresh, fresh_note(str(place), fresh))
+    fresh = _load(torch_model.module, str(place))
+    return Start(torch_model, not fresh, fresh_note(str(place), fresh))
 
 
 def _load(module: nn.Module, place: str) -> list[str]:
@@ -93,7 +93,9 @@ def _load(module: nn.Module, place: str) -> list[str]:
     of_head = {key for key in own if key.startswith(tuple(f"{name}." for name in names))}
     unlike = sorted(key for key in own if key not in state or state[key].shape != own[key].shape)
     if wrong := [key for key in unlike if key not in of_head] + sorted(state.keys() - own.keys()):
-        found = f"{len(wrong)} weights do not fit, such as {wrong[0]}"
-        raise ConfigError(found, where=place, fix="Name the model that the weights are of, or set `pretrained: false`")
+        problem = f"{len(wrong)} weights do not fit, such as {wrong[0]}"
+        raise ConfigError(
+            problem, where=place, fix="Name the model that the weights are of, or set `pretrained: false`"
+        )
     module.load_state_dict({**state, **{key: own[key] for key in unlike}})
     return unlike

@@ -32,12 +32,12 @@ def opened(name: str) -> Any:
 
     where = f"tokenizer {name}"
     try:
-        found = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         expected = "a name on the Hugging Face hub that can be reached, or a folder with a tokenizer.json"
         raise ConfigError(f"it cannot be read: {reason}", where=where, expected=expected) from error
-    return checked(found, where)
+    return checked(tokenizer, where)
 
 
 def checked(tokenizer: Any, where: str) -> Any:
@@ -83,11 +83,11 @@ def trained(rows: "Dataset", columns: Sequence[str], size: int, algorithm: Algor
     folder = kept_in() / f"tokenizer-{made_of}"
     if not (folder / "tokenizer.json").is_file():
         with blame(ConfigError, "vocabulary"):
-            made = _train(_texts(rows, columns), size, algorithm, lowercase)
+            tokenizer = _train(_texts(rows, columns), size, algorithm, lowercase)
         names = BERT | {"mask_token": MASK} if algorithm == "wordpiece" else PIECES
         inputs = ["input_ids", "token_type_ids", "attention_mask"]
-        kept = [name for name in inputs if algorithm == "wordpiece" or name != "token_type_ids"]
-        fast: Any = PreTrainedTokenizerFast(tokenizer_object=made, model_input_names=kept, **names)  # type: ignore[no-untyped-call]
+        input_names = [name for name in inputs if algorithm == "wordpiece" or name != "token_type_ids"]
+        fast: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=input_names, **names)  # type: ignore[no-untyped-call]
         making = Path(mkdtemp(dir=folder.parent))
         fast.save_pretrained(making)
         if not folder.exists():
@@ -105,20 +105,24 @@ def _train(texts: Iterator[list[str]], size: int, algorithm: Algorithm, lowercas
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     pieces = algorithm == "wordpiece"
-    made = Tokenizer(models.BPE(unk_token=PIECES["unk_token"]))
+    tokenizer = Tokenizer(models.BPE(unk_token=PIECES["unk_token"]))
     small = [normalizers.Lowercase()] if lowercase else []
-    made.normalizer = normalizers.Sequence([normalizers.NFKC(), *small])
-    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), *small])
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     if pieces:
-        made.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-        made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), made.pre_tokenizer])
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), tokenizer.pre_tokenizer])
     names = [*BERT.values(), MASK] if pieces else [*PIECES.values()]
-    made.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, special_tokens=names, show_progress=False))
+    tokenizer.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=size, special_tokens=names, show_progress=False)
+    )
     if pieces:
-        made.model = models.WordPiece(_word_pieces(made.get_vocab(), names, size), unk_token=BERT["unk_token"])
-        made.pre_tokenizer, made.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
-    made.post_processor = _ends(made, algorithm)
-    return made
+        tokenizer.model = models.WordPiece(
+            _word_pieces(tokenizer.get_vocab(), names, size), unk_token=BERT["unk_token"]
+        )
+        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    tokenizer.post_processor = _ends(tokenizer, algorithm)
+    return tokenizer
 
 
 def _word_pieces(learned: dict[str, int], names: list[str], size: int) -> dict[str, int]:
@@ -142,17 +146,17 @@ def _word_pieces(learned: dict[str, int], names: list[str], size: int) -> dict[s
     return {token: i for i, token in enumerate([token for token in tokens if token not in ("", "##")][:size])}
 
 
-def _ends(made: Any, algorithm: Algorithm) -> Any:
+def _ends(tokenizer: Any, algorithm: Algorithm) -> Any:
     """What stands around a text and between two."""
     from tokenizers.processors import TemplateProcessing
 
     if algorithm == "wordpiece":
         first, end = BERT["cls_token"], BERT["sep_token"]
-        marks = [(name, made.token_to_id(name)) for name in (first, end)]
+        marks = [(name, tokenizer.token_to_id(name)) for name in (first, end)]
         return TemplateProcessing(
             single=f"{first} $A {end}", pair=f"{first} $A {end} $B:1 {end}:1", special_tokens=marks
         )
     end = PIECES["eos_token"]
     return TemplateProcessing(
-        single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, made.token_to_id(end))]
+        single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, tokenizer.token_to_id(end))]
     )

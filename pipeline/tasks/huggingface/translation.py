@@ -77,10 +77,10 @@ def translation(parts: Parts, columns: Columns, settings: Translation) -> Datase
     fills = {IDS: marks.pad, MASK: 0, DECODER_IDS: marks.pad}
     collate = PadTranslations(fills, axes, settings.multiple, max(longest, marks.longest))
     rows = encoded_parts(parts, encode, ReadTranslation(marks))
-    found = data(rows, settings, collate, digest)
+    dataset = data(rows, settings, collate, digest)
     spoken = Spoken(tokenizer)
     return DatasetTask(
-        **found.splits,
+        **dataset.splits,
         loss=TokenCrossEntropy(settings.label_smoothing),
         score=SentenceScore(spoken, settings.score),
         decode=Greedy(marks),
@@ -96,7 +96,7 @@ def translation(parts: Parts, columns: Columns, settings: Translation) -> Datase
         kind="translation",
         # Decoding goes on for so many tokens, whatever the data's longest is.
         longest={"max_length": longest_of(rows, settings, collate), "max_target_length": marks.longest},
-        notes=(*parts.notes, *found.notes),
+        notes=(*parts.notes, *dataset.notes),
     )
 
 
@@ -172,7 +172,7 @@ class PadTranslations(Pad):
 
     def __call__(self, rows: list[tuple[Inputs, Any]]) -> tuple[Inputs, Any]:
         """A list of examples -> (inputs (N, S) and (N, T), labels (N, T))."""
-        inputs, _ = super().__call__([(given, 0) for given, _ in rows])
+        inputs, _ = super().__call__([(example, 0) for example, _ in rows])
         return inputs, padded([labels for _, labels in rows], inputs[DECODER_IDS].shape[1], IGNORED)
 
 
@@ -201,22 +201,22 @@ class Greedy:
 
     def __call__(self, forward: Forward, inputs: Inputs) -> Tensor:
         """Ids (N, T), padded after the end. Only as much of the decoder's input is computed as there is."""
-        marks, given = self.marks, inputs[IDS]
-        count = len(given)
-        read = torch.full((count, marks.longest + 1), marks.pad, dtype=given.dtype)
+        marks, ids = self.marks, inputs[IDS]
+        count = len(ids)
+        read = torch.full((count, marks.longest + 1), marks.pad, dtype=ids.dtype)
         read[:, 0] = marks.start
         ended = torch.zeros(count, dtype=torch.bool)
         for step in range(marks.longest):
-            found = forward({**inputs, DECODER_IDS: read[:, : max(step + 1, LEAST)].to(given.device)})
-            if SEQUENCES in found:
-                return found[SEQUENCES]
-            logits = found["logits"][:, step].cpu()
+            outputs = forward({**inputs, DECODER_IDS: read[:, : max(step + 1, LEAST)].to(ids.device)})
+            if SEQUENCES in outputs:
+                return outputs[SEQUENCES]
+            logits = outputs["logits"][:, step].cpu()
             logits[:, marks.pad] = -torch.inf  # padding is no word; some models that begin with it would say it
             read[:, step + 1] = logits.argmax(-1).masked_fill(ended, marks.pad)
             ended |= read[:, step + 1] == marks.end
             if ended.all():
                 break
-        return read[:, 1 : step + 2].to(given.device)
+        return read[:, 1 : step + 2].to(ids.device)
 
 
 @dataclass(frozen=True)
@@ -277,8 +277,8 @@ class SentenceScore:
         from sacrebleu.metrics.chrf import CHRF
 
         metric = CHRF() if self.name == "chrf" else BLEU(effective_order=True)
-        ours, theirs = (self._texts(ids) for ids in (predictions, targets))
-        scores = [metric.sentence_score(a, [b]).score / 100 for a, b in zip(ours, theirs, strict=True)]
+        hypotheses, references = (self._texts(ids) for ids in (predictions, targets))
+        scores = [metric.sentence_score(a, [b]).score / 100 for a, b in zip(hypotheses, references, strict=True)]
         return torch.tensor(scores)
 
     def _texts(self, ids: Tensor) -> Sequence[str]:
