@@ -13,8 +13,8 @@ import torch
 from in_turns import compare, rounds
 from torch import nn
 
-from pipeline.use import Reference
-from stages.optimization import lay_out
+from pipeline.base.use import Reference
+from stages.trainer.settings import lay_out
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BATCH, STEPS = 128, 4

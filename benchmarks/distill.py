@@ -34,20 +34,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from pipeline.build import Built
-from pipeline.config import PipelineConfig
-from pipeline.interrupt import Interrupts
-from pipeline.journal import Journal
-from pipeline.maker import Maker
+from pipeline.base.signals import Interrupts
+from pipeline.base.use import Reference
+from pipeline.build.build import Built
+from pipeline.build.config import PipelineConfig
+from pipeline.build.probe import Sighting, example_inputs, probe
 from pipeline.measure.cost import torch_macs
+from pipeline.measure.statistics import drop
 from pipeline.model import TorchModel
-from pipeline.probe import Sighting, example_inputs, probe
+from pipeline.records.journal import Journal
+from pipeline.run.executor import Maker
+from pipeline.run.store.store import Store
 from pipeline.stage import Stage
-from pipeline.statistics import drop
-from pipeline.store import Store
 from pipeline.task import Split, Task, classification
 from pipeline.tasks import digits
-from pipeline.use import Reference
 from stages.distill.logits import LogitDistillation
 from stages.train.supervised import SupervisedTraining
 

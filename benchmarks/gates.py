@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline.statistics import (
+from pipeline.measure.statistics import (
     Decided,
     Scores,
     difference_ends,

@@ -87,9 +87,9 @@ def hash_of(text: str) -> int:
 
 def peaks(folder: Path) -> Iterator[tuple[str, float]]:
     """The largest resident memory so far in MB, after each step."""
-    from pipeline.build import build_task
-    from pipeline.config import PipelineConfig
-    from pipeline.probe import probe
+    from pipeline.build.build import build_task
+    from pipeline.build.config import PipelineConfig
+    from pipeline.build.probe import probe
     from pipeline.runner import run
 
     tokenizer(folder / "tokenizer")
@@ -136,7 +136,7 @@ def tokenizer(folder: Path) -> None:
 
 def warm(folder: Path) -> None:
     """Import what a chain imports, by running one on a handful of examples."""
-    from pipeline.config import PipelineConfig
+    from pipeline.build.config import PipelineConfig
     from pipeline.runner import run
 
     write(folder / "few", 64, 64)

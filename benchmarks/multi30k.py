@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.build import build_task
+from pipeline.base.use import Reference, find
+from pipeline.build.build import build_task
 from pipeline.measure.accuracy import Evaluation
-from pipeline.record import Record
-from pipeline.use import Reference, find
+from pipeline.records.record import Record
 
 
 class Judged(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.record import Record
+from pipeline.records.record import Record
 from pipeline.report.terminal import show
 
 

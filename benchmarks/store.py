@@ -21,16 +21,18 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.build import build
-from pipeline.config import PipelineConfig, load_config
+from pipeline.base.devices import set_seed
+from pipeline.base.signals import Interrupts
+from pipeline.build.build import build
+from pipeline.build.config import PipelineConfig
+from pipeline.build.source import load_config
 from pipeline.deploy import deploy
-from pipeline.interrupt import Interrupts
-from pipeline.journal import Journal
-from pipeline.maker import Maker, Result, set_seed
 from pipeline.measure.accuracy import evaluate_task
 from pipeline.model import TorchModel
+from pipeline.records.journal import Journal
+from pipeline.run.executor import Maker, Result
+from pipeline.run.store.store import Store
 from pipeline.runner import run
-from pipeline.store import Store
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "digits" / "compress.yaml"

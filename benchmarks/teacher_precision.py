@@ -13,9 +13,9 @@ import torch
 from in_turns import compare, rounds
 from transformers import BertConfig, BertForSequenceClassification
 
+from pipeline.base.use import Reference
 from pipeline.model import TorchModel
-from pipeline.use import Reference
-from stages.teachers import Master, Teacher
+from stages.kd.teacher import Master, Teacher
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BATCH, TIMES = 64, 3

@@ -1,6 +1,6 @@
 """`shrink`, also as `python -m pipeline`."""
 
-from pipeline.cli import main
+from pipeline.cli.app import main
 
 if __name__ == "__main__":
     main()

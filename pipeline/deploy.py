@@ -12,17 +12,16 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from pipeline.defaults import drop_defaults
+from pipeline.base.batches import Axes, Inputs, Outputs
+from pipeline.base.quiet import muted
 from pipeline.errors import StageError, blame
-from pipeline.model import Axes, Inputs, OnnxModel, Outputs, TorchModel, call, named
-from pipeline.muted import muted
-from pipeline.tracing import forget_captures, slow_path
-from pipeline.translated import split
+from pipeline.forms.graph import OPSET, rename, save, strip
+from pipeline.forms.text.remapped import split
+from pipeline.forms.tracing import forget_captures, slow_path
+from pipeline.model import OnnxModel, TorchModel, call, named
 
-OPSET = 20
 EXPORTERS = ("torch.onnx", "onnxscript", "torch.export")  # loggers
 BATCH = "batch"  # name of the first axis
-EXTERNAL_DATA_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; above this the weights go to a file beside the graph
 
 
 def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
@@ -60,59 +59,6 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
 def located(model: TorchModel, path: Path) -> OnnxModel:
     """The file at a path that `deploy` has written or will write."""
     return OnnxModel(path, model.example, vocabulary=split(model.module)[1])
-
-
-def save(proto: onnx.ModelProto, path: Path) -> None:
-    """Write and check a graph; weights of a large one go to a file beside it."""
-    external = proto.ByteSize() > EXTERNAL_DATA_BYTES
-    path.with_name(path.name + ".data").unlink(missing_ok=True)
-    onnx.save(proto, path, save_as_external_data=external, location=path.name + ".data")
-    with blame(StageError, str(path)):
-        onnx.checker.check_model(path)
-
-
-def strip(proto: onnx.ModelProto) -> None:
-    """Remove what no runtime needs: stack traces, doc strings, shapes inside the graph, attributes at their default."""
-    proto.ClearField("metadata_props")
-    graph = proto.graph
-    # Some entries name initializers with another shape than theirs and make ONNX Runtime's quantizer fail.
-    graph.ClearField("value_info")
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    standard = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
-    drop_defaults(graph.node, standard)
-    called = {(node.domain, node.op_type) for node in (*graph.node, *(n for f in proto.functions for n in f.node))}
-    functions = [function for function in proto.functions if (function.domain, function.name) in called]
-    proto.ClearField("functions")
-    proto.functions.extend(functions)
-    used = {domain for domain, _ in called} | {""}
-    opset_imports = [entry for entry in proto.opset_import if entry.domain in used]
-    proto.ClearField("opset_import")
-    proto.opset_import.extend(opset_imports)
-
-
-def rename(graph: onnx.GraphProto, side: str, names: list[str]) -> None:
-    """Give the graph's inputs or outputs the names that the task knows, in order."""
-    old = [value.name for value in getattr(graph, side)]
-    if len(old) != len(names):
-        raise StageError(
-            f"the graph has {len(old)} {side}s and the model {len(names)}",
-            where="ONNX export",
-            expected=f"the {side}s {', '.join(names)}",
-            fix="Let the forward return a tensor, or a flat tuple or dictionary of tensors",
-        )
-    mapping = {a: b for a, b in zip(old, names, strict=True) if a != b}
-    # A value inside the graph that has one of these names already makes way.
-    inner = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
-    inner -= set(old)
-    mapping |= {name: f"{name}_inner" for name in sorted(inner & set(names))}
-    for value in (*getattr(graph, side), *graph.initializer):
-        value.name = mapping.get(value.name, value.name)
-    for node in graph.node:
-        for ends in (node.input, node.output):
-            for i, name in enumerate(ends):
-                ends[i] = mapping.get(name, name)
 
 
 def _check_axes(graph: onnx.GraphProto, axes: Axes) -> None:

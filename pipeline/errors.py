@@ -4,6 +4,11 @@ import errno
 from pathlib import Path
 from types import TracebackType
 
+
+class Note(str):
+    """What a stage's check says in the plan without meaning that anything is wrong."""
+
+
 _EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 
 

@@ -18,19 +18,15 @@ from pydantic import JsonValue
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
+from pipeline.base.batches import Axes, Inputs, Outputs
+from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, ShrinkError, blame
-from pipeline.foreign.check import check, external
-from pipeline.foreign.process import DEFAULT
-from pipeline.foreign.session import Child, Outside
-from pipeline.seq2seq import Seq2SeqOnnx
-from pipeline.use import Reference
-from pipeline.vocabulary import FILE as VOCABULARY
-from pipeline.vocabulary import Vocabulary
-
-Inputs = dict[str, Tensor]
-Outputs = dict[str, Tensor]
-Axes = Mapping[str, Mapping[int, str]]
-"""Input -> {axis: name} of the axes beside the batch whose length varies; equal names are equal lengths."""
+from pipeline.forms.sandbox.check import check, external
+from pipeline.forms.sandbox.process import DEFAULT
+from pipeline.forms.sandbox.session import Child, Outside
+from pipeline.forms.seq2seq import Seq2SeqOnnx
+from pipeline.forms.text.vocabulary import FILE as VOCABULARY
+from pipeline.forms.text.vocabulary import Vocabulary
 
 
 class Edit(Reference):

@@ -18,26 +18,24 @@ import yaml
 from pydantic import JsonValue
 from rich.console import Console
 
-from pipeline import disk, journal
-from pipeline.build import Built, build
-from pipeline.chain import Run, settings_of
-from pipeline.comparison import FILE, ComparisonRecord
-from pipeline.config import PipelineConfig, load_config
-from pipeline.environment import describe
-from pipeline.errors import (
-    ConfigError,
-    LockTimeoutError,
-    ShrinkError,
-    blame,
-)
-from pipeline.interrupt import Interrupts
-from pipeline.journal import Journal, alone
-from pipeline.maker import Maker, pick_device, set_seed
-from pipeline.processes import check_division, gathered, how_many
-from pipeline.record import Origin, Record
-from pipeline.store import Store
-from pipeline.tracking.comparison import track_comparison
-from pipeline.tracking.projection import open_tracking, sync
+from pipeline.base.devices import pick_device, set_seed
+from pipeline.base.hardware import describe
+from pipeline.base.signals import Interrupts
+from pipeline.build.build import Built, build
+from pipeline.build.config import PipelineConfig
+from pipeline.build.source import load_config
+from pipeline.errors import ConfigError, LockTimeoutError, ShrinkError, blame
+from pipeline.records import journal
+from pipeline.records.comparison import FILE, ComparisonRecord
+from pipeline.records.journal import Journal, alone
+from pipeline.records.record import Origin, Record
+from pipeline.report.mlflow.comparison import track_comparison
+from pipeline.report.mlflow.run import open_tracking, sync
+from pipeline.run import disk
+from pipeline.run.chain import Run, settings_of
+from pipeline.run.distributed.launch import check_division, gathered, how_many
+from pipeline.run.executor import Maker
+from pipeline.run.store.store import Store
 
 LOG = logging.getLogger("shrinkline")
 

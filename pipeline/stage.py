@@ -16,11 +16,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
 from torch import Tensor
 
+from pipeline.base.batches import Inputs, Outputs
+from pipeline.base.world import ALONE, World
 from pipeline.errors import ConfigError, blame
-from pipeline.model import Deployed, Inputs, Model, OnnxModel, Outputs, TorchModel
-from pipeline.seq2seq import Seq2SeqOnnx
+from pipeline.forms.seq2seq import Seq2SeqOnnx
+from pipeline.model import Deployed, Model, OnnxModel, TorchModel
 from pipeline.task import AsTarget, Augment, Forward, Split
-from pipeline.world import ALONE, World
 
 AnyForm = TypeVar("AnyForm", TorchModel, OnnxModel, Seq2SeqOnnx)
 """For a stage that takes every form and gives the same form back."""
@@ -51,10 +52,6 @@ class Outlook:
     as_target: bool = True
     output: str | None = None
     tokenizer: Any = None
-
-
-class Note(str):
-    """What a stage's check says in the plan without meaning that anything is wrong."""
 
 
 def make_anew(what: str, model: Model, parts: dict[str, JsonValue], make: Callable[[Path], None]) -> Path:

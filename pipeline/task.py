@@ -11,11 +11,22 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
+from pipeline.base.batches import Augment as Augment
+from pipeline.base.batches import (
+    Axes,
+    Collate,
+    Examples,
+    Indexed,
+    Inputs,
+    Outputs,
+    Positions,
+    as_inputs,
+    as_it_is,
+    in_memory,
+    in_turn,
+)
+from pipeline.base.batches import Batch as Batch
 from pipeline.errors import ConfigError
-from pipeline.loading import Augment as Augment
-from pipeline.loading import Batch as Batch
-from pipeline.loading import Collate, Examples, Indexed, Positions, as_inputs, as_it_is, in_memory, in_turn
-from pipeline.model import Axes, Inputs, Outputs
 
 Forward = Callable[[Inputs], Outputs]
 Show = Callable[[Inputs], Tensor | str]

@@ -9,8 +9,8 @@ from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pillow
 from transformers import BertConfig, BertForSequenceClassification
 
-from pipeline.tasks.huggingface import tokens
-from pipeline.use import find
+from pipeline.base.use import find
+from pipeline.tasks.huggingface.text import tokens
 from tests import sets
 
 ROOT = Path(__file__).parents[1]

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from pipeline.base.batches import Inputs
+from pipeline.base.use import Reference
 from pipeline.deploy import deploy
-from pipeline.model import Inputs, Model, OnnxModel, TorchModel
+from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context
 from pipeline.task import Split, Task, classification
-from pipeline.use import Reference
 
 torch.set_num_threads(1)
 

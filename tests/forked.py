@@ -19,9 +19,10 @@ import torch
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([
-    "pytest", "accelerate", "mlflow", "onnxscript", "pipeline.cli", "pipeline.runner", "pipeline.worker",
-    "stages.distill.logits", "stages.export.onnx", "stages.prune.channels", "stages.train.supervised",
-    "torch.onnx._internal.exporter._core", "torch.onnx._internal.exporter._compat", "torch._dynamo", "torch._export",
+    "pytest", "accelerate", "mlflow", "onnxscript", "pipeline.cli.app", "pipeline.runner",
+    "pipeline.run.distributed.worker", "stages.distill.logits", "stages.export.onnx", "stages.prune.channels",
+    "stages.train.supervised", "torch.onnx._internal.exporter._core", "torch.onnx._internal.exporter._compat",
+    "torch._dynamo", "torch._export",
 ])  # fmt: skip
 PATIENCE = 120  # seconds until a test gives up; nothing is measured in them
 
@@ -97,11 +98,12 @@ class Shrink:
 
 
 def _command(words: tuple[str, ...], err: Path, out: Path, prepare: Callable[[], Any]) -> None:
-    from pipeline import cli, runner
+    from pipeline import runner
+    from pipeline.cli import app
 
     os.setpgid(0, 0)
     sys.argv = ["shrink", *words]
     runner.open_tracking = lambda *_, **__: nullcontext()  # type: ignore[assignment, attr-defined]
     prepare()
     with err.open("w", buffering=1) as sys.stderr, out.open("w") as sys.stdout:
-        cli.main()
+        app.main()

@@ -8,7 +8,7 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pipeline.model import Inputs
+from pipeline.base.batches import Inputs
 from pipeline.task import Split, Task, classification
 from tests import texts
 

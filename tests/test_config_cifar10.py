@@ -9,13 +9,13 @@ import yaml
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as Pillow
 
+from pipeline.base.use import Reference, find
+from pipeline.build.probe import example_inputs
 from pipeline.errors import ConfigError
+from pipeline.forms.weights import load_weights
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import TorchModel
-from pipeline.probe import example_inputs
 from pipeline.task import Task
-from pipeline.use import Reference, find
-from pipeline.weights import load_weights
 from tests.config_data import cifar10
 
 FOLDER = Path(__file__).parents[1] / "configs" / "cifar10"
@@ -59,7 +59,7 @@ def test_a_view_is_the_image_moved_by_four_pixels_at_most_and_perhaps_mirrored(t
 
 def test_the_published_weights_fit_in_their_wrapping(task: Task, folder: Path) -> None:
     model = TorchModel.build(Reference(use="models.py:resnet56", folder=FOLDER), example_inputs(task.train))
-    said = load_weights(model, folder / "resnet56.th")
+    said = load_weights(model.module, folder / "resnet56.th")
     assert [text for text in said if "module." not in text] == []
     torch.manual_seed(0)
     assert torch.equal(model.module.conv1.weight, models.resnet56().conv1.weight)
@@ -70,7 +70,7 @@ def test_the_committed_student_is_the_one_of_the_strategies() -> None:
     use, *_ = [stage["student"] for stage in stages if stage["use"] == "distill.logits"]
     builder = Reference(use=use.pop("use"), arguments=use, folder=FOLDER)
     model = TorchModel.build(builder, {"input": torch.zeros(2, 3, 32, 32)})
-    assert load_weights(model, FOLDER / "weights" / "student.safetensors") == []
+    assert load_weights(model.module, FOLDER / "weights" / "student.safetensors") == []
 
 
 def test_the_teacher_has_the_size_and_the_work_that_are_published() -> None:

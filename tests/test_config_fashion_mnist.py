@@ -11,11 +11,11 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pillow
 from torch.utils.data import Subset, TensorDataset
 
+from pipeline.base.use import Reference, find
+from pipeline.build.probe import example_inputs
 from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
-from pipeline.probe import example_inputs
 from pipeline.task import Split
-from pipeline.use import Reference, find
 
 FOLDER = Path(__file__).parents[1] / "configs" / "fashion_mnist"
 data: Any = find("data.py", FOLDER)

@@ -12,14 +12,14 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from pipeline.build import build_model
-from pipeline.config import ModelSource
+from pipeline.base.use import Reference, find
+from pipeline.build.build import build_model
+from pipeline.build.config import ModelSource
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError
 from pipeline.model import TorchModel
 from pipeline.stage import Context
 from pipeline.task import Task
-from pipeline.use import Reference, find
 from tests.config_data import reviews
 
 FOLDER = Path(__file__).parents[1] / "configs" / "sst2"

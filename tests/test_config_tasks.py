@@ -10,13 +10,14 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.base.batches import Inputs, Outputs
+from pipeline.base.use import Reference, find
+from pipeline.build.probe import example_inputs, probe, try_out
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError
-from pipeline.model import Inputs, Model, Outputs, TorchModel, call
-from pipeline.probe import example_inputs, probe, try_out
+from pipeline.model import Model, TorchModel, call
 from pipeline.task import Split, Task
 from pipeline.tasks import digits
-from pipeline.use import Reference, find
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TEXT, TRANSLATION = CONFIGS / "text", CONFIGS / "translation"

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.build import build
-from pipeline.config import Source, load_config
-from pipeline.record import Record
+from pipeline.build.build import build
+from pipeline.build.source import Source, load_config
+from pipeline.records.record import Record
 from pipeline.runner import run
 from tests.config_data import WRITERS
 

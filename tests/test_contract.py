@@ -12,14 +12,15 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from pipeline import model as models
-from pipeline.catalogue import built_in_stages
+from pipeline.base.files import folder_digest
+from pipeline.base.use import Reference
+from pipeline.build.probe import example_inputs
+from pipeline.cli.catalogue import built_in_stages
 from pipeline.deploy import deploy
-from pipeline.exact import differing, digest, save_exactly
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.probe import example_inputs
+from pipeline.run.roundtrip import differing, save_exactly
 from pipeline.stage import Context, Stage, forms
-from pipeline.use import Reference
-from stages.students import Student
+from stages.kd.student import Student
 from tests import contexts, texts, translators
 
 STAGES = built_in_stages()
@@ -99,7 +100,7 @@ def made(name: str) -> Stage:
 
 def weights(model: Model, directory: Path) -> str:
     model.save(directory)
-    return digest(directory)
+    return folder_digest(directory)
 
 
 def test_every_stage_is_under_contract() -> None:
@@ -201,12 +202,12 @@ def test_nothing_that_is_saved_is_pickled(
 
 def test_a_digest_tells_one_changed_bit(tiny: Callable[..., TorchModel], tmp_path: Path) -> None:
     tiny().save(tmp_path / "model")
-    before = digest(tmp_path / "model")
+    before = folder_digest(tmp_path / "model")
     file = tmp_path / "model" / "weights.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    assert digest(tmp_path / "model") != before
+    assert folder_digest(tmp_path / "model") != before
     assert hashlib.sha256(content).digest() != before.encode()
 
 

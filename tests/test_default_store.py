@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import journal
-from pipeline.record import Record
-from pipeline.store import Store, files, verify
+from pipeline.base.files import files_below
+from pipeline.records import journal
+from pipeline.records.record import Record
+from pipeline.run.store.store import Store, verify
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "digits" / "compress.yaml"
@@ -32,7 +33,7 @@ def test_two_runs_at_once_compute_each_result_once_and_a_flipped_bit_is_never_us
 
     entries = Store(tmp_path / "store").entries()
     assert {entry.key for entry in entries} == set(made)
-    for file in [file for entry in entries for file in files(entry.path)]:
+    for file in [file for entry in entries for file in files_below(entry.path)]:
         whole = file.read_bytes()
         file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
         assert any(verify(entry.path) for entry in entries), file

@@ -18,7 +18,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from torch import nn
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from pipeline.tasks.huggingface import tokens
+from pipeline.tasks.huggingface.text import tokens
 from tests import sets
 from tests.test_tutorials import BLOCK, ROOT, run
 

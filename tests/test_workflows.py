@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from pipeline.record import Record
+from pipeline.records.record import Record
 
 Make = Callable[..., Path]
 Step = dict[str, Any]
@@ -216,15 +216,17 @@ def test_the_inputs_and_outputs_of_the_action_are_documented() -> None:
 
 
 def test_the_exit_codes_are_documented_and_handled() -> None:
-    from pipeline import cli, errors
+    from pipeline import errors
+    from pipeline.cli import app
+    from pipeline.cli.run import EXIT_CODES
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ShrinkError)]
-    codes = {kind.exit_code for kind in kinds} | {*cli.EXIT_CODES.values(), cli.BUG, 143}
+    codes = {kind.exit_code for kind in kinds} | {*EXIT_CODES.values(), app.BUG, 143}
     page, script = ((ROOT / "docs" / name).read_text() for name in ("ci.md", "ci.sh"))
     rows = re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE)
     assert {int(code) for row in rows for code in row.split(",")} == codes
     arms = re.findall(r"^  ([\d |]+)\) said=", script, re.MULTILINE)
-    assert {int(code) for arm in arms for code in arm.split("|")} == codes - {cli.BUG}  # the last arm has what is left
+    assert {int(code) for arm in arms for code in arm.split("|")} == codes - {app.BUG}  # the last arm has what is left
 
 
 @pytest.mark.parametrize(

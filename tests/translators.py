@@ -14,9 +14,10 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from pipeline.model import Inputs, Outputs, TorchModel
+from pipeline.base.batches import Inputs, Outputs
+from pipeline.base.use import Reference
+from pipeline.model import TorchModel
 from pipeline.task import Forward, Split, Task
-from pipeline.use import Reference
 
 PAD, START, END, WORDS = 0, 1, 2, 40
 SOURCE, TARGET = 7, 6

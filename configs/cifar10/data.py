@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from pipeline import tables
+from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError
-from pipeline.model import Inputs
 from pipeline.task import Split, Task, classification, split_by_seed
+from pipeline.tasks import tables
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 VALIDATION = 0.1  # of the 50,000 of train: 5,000

@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from pipeline import tables
-from pipeline.model import Inputs
+from pipeline.base.batches import Inputs
 from pipeline.task import Split, Task, classification, split_by_seed
+from pipeline.tasks import tables
 
 LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 VALIDATION = 1 / 12  # of the 60,000 that come as train: 5,000

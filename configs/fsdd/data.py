@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from pipeline import tables
+from pipeline.base.batches import Inputs, Outputs
 from pipeline.errors import ConfigError
-from pipeline.model import Inputs, Outputs
 from pipeline.task import Split, Task, correct, scored
+from pipeline.tasks import tables
 
 RATE = 8000  # samples a second
 LENGTH = 8000  # samples that are kept: longer recordings are cut at the end, shorter ones lie in the middle of silence

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from pipeline import tables
-from pipeline.model import Inputs
+from pipeline.base.batches import Inputs
 from pipeline.task import Split, Task, classification, split_by_seed
+from pipeline.tasks import tables
 
 VALIDATION = 1 / 12  # of the 60,000 of train: 5,000
 TEST = 1 / 6  # of train, where there is no test part

@@ -10,10 +10,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline import tables
+from pipeline.base.batches import Inputs, Outputs
 from pipeline.errors import StageError
-from pipeline.model import Inputs, Outputs
 from pipeline.task import Forward, Split, Task
+from pipeline.tasks import tables
 
 from .words import END, IGNORED, PAD, START, WORDS, bleu, byte_pairs, chrf, texts
 

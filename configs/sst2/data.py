@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from pipeline.task import Task
-from pipeline.tasks import huggingface
+from pipeline.tasks.huggingface import huggingface
 
 from .wording import Wording
 

@@ -3,10 +3,10 @@
 import torch
 from pydantic import Field
 
+from pipeline.base.use import Reference
 from pipeline.errors import StageError
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Stage
-from pipeline.use import Reference
 
 
 class NarrowWords(Stage):

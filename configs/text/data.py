@@ -11,8 +11,8 @@ from itertools import islice
 
 import torch
 
+from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError
-from pipeline.model import Inputs
 from pipeline.task import Split, Task, classification
 
 Words = tuple[str, ...]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.base.batches import Inputs, Outputs
 from pipeline.errors import ConfigError, StageError
-from pipeline.model import Inputs, Outputs
 from pipeline.task import Forward, Split, Task
 
 UNITS = [

@@ -11,12 +11,12 @@ import numpy as np
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
-from pipeline import pairwise, pareto
-from pipeline.comparison import ComparisonRecord, StrategyRecord, Timing
-from pipeline.config import BASELINE
+from pipeline.base.estimate import Estimate
+from pipeline.measure import pairwise, pareto
 from pipeline.measure.gain import are_shares, lead
-from pipeline.record import Failure, ModelRecord, Record, Spread
-from pipeline.statistics import Estimate, Scores
+from pipeline.measure.statistics import Scores
+from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord, Timing
+from pipeline.records.record import Failure, ModelRecord, Record, Spread
 
 RETENTION = 0.95  # of the chosen strategy, where neither `compare:` nor the budget says
 

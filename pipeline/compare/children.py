@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from pipeline.base.signals import Interrupts
 from pipeline.compare.strategies import Strategy
-from pipeline.interrupt import Interrupts
-from pipeline.record import Failure, Record
+from pipeline.records.record import Failure, Record
 
 BETWEEN_LOOKS = 0.1
 PATIENCE = 60.0  # seconds to end after a signal

@@ -13,24 +13,24 @@ from uuid import uuid4
 
 from rich.console import Console
 
-from pipeline.budget import Budget
-from pipeline.build import Built
+from pipeline.base.hardware import describe
+from pipeline.base.signals import Interrupts
+from pipeline.build.build import Built
+from pipeline.build.config import Comparing
 from pipeline.compare.assess import assess
 from pipeline.compare.children import Ending, Order, run_all
 from pipeline.compare.latency import contenders, time_all
 from pipeline.compare.members import Member, comparing, digest, moved, of_endings, of_runs
 from pipeline.compare.strategies import build_all, find_strategies
-from pipeline.comparison import ComparisonRecord
-from pipeline.config import Comparing
-from pipeline.environment import describe
 from pipeline.errors import ConfigError, Interruption, blame
-from pipeline.expected import load_expected
-from pipeline.gate import judge, judged
-from pipeline.interrupt import Interrupts
-from pipeline.journal import alone
-from pipeline.record import Failure, Record
+from pipeline.gate.budget import Budget
+from pipeline.gate.expected import load_expected
+from pipeline.gate.judge import judge, judged
+from pipeline.records.comparison import ComparisonRecord
+from pipeline.records.journal import alone
+from pipeline.records.record import Failure, Record
 from pipeline.report.files import write_comparison_files, write_files
-from pipeline.tracking.comparison import track_comparison
+from pipeline.report.mlflow.comparison import track_comparison
 
 LOG = logging.getLogger("shrinkline")
 

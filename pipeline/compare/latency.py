@@ -13,18 +13,18 @@ from pydantic import JsonValue
 from rich.console import Console
 
 from pipeline import model as models
-from pipeline.build import Built
-from pipeline.chain import latency_record
+from pipeline.base.signals import Interrupts
+from pipeline.build.build import Built
 from pipeline.compare.children import Ending, Order
 from pipeline.deploy import located
 from pipeline.errors import ResourceError, StageError, blame
-from pipeline.interrupt import Interrupts
-from pipeline.journal import Journal
-from pipeline.maker import Maker, Result, Said
 from pipeline.model import Model, TorchModel
-from pipeline.record import Failure, ModelRecord, Record
+from pipeline.records.journal import Journal
+from pipeline.records.record import Failure, ModelRecord, Record
+from pipeline.run.chain import latency_record
+from pipeline.run.executor import Maker, Result, Said
+from pipeline.run.store.store import Store
 from pipeline.stage import Stage
-from pipeline.store import Store
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ from typing import Any
 
 import yaml
 
+from pipeline.build.config import Comparing
+from pipeline.build.source import validate
 from pipeline.compare.children import Ending
 from pipeline.compare.latency import Timed
 from pipeline.compare.strategies import Strategy
-from pipeline.config import BASELINE, Comparing, validate
 from pipeline.errors import ConfigError, blame
-from pipeline.record import Failure, Record
+from pipeline.records.comparison import BASELINE
+from pipeline.records.record import Failure, Record
 
 
 @dataclass(frozen=True)

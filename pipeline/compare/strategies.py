@@ -5,12 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.build import Built, build
-from pipeline.config import BASELINE, PipelineConfig, Source, load_config
+from pipeline.base.devices import set_seed
+from pipeline.base.use import nearest
+from pipeline.build.build import Built, build
+from pipeline.build.config import PipelineConfig
+from pipeline.build.source import Source, load_config
 from pipeline.errors import ConfigError
-from pipeline.maker import set_seed
+from pipeline.records.comparison import BASELINE
 from pipeline.stage import Stage
-from pipeline.use import nearest
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Strategy:
         overrides: such as "task.path=data".
         config: loaded, with the first seed.
         source: the file, for the lines of errors.
-        allow_unsafe_load: see `pipeline.build.build`.
+        allow_unsafe_load: see `pipeline.build.build.build`.
     """
 
     name: str

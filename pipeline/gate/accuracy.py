@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from pipeline.budget import LeastKept, MostShare
-from pipeline.expected import Expected, host_of, scores_of, split_digests
+from pipeline.base.estimate import Estimate
+from pipeline.gate.budget import LeastKept, MostShare
+from pipeline.gate.expected import Expected, host_of, scores_of, split_digests
 from pipeline.gate.finding import (
     Of,
     at_least,
@@ -16,10 +17,8 @@ from pipeline.gate.finding import (
     samples_text,
     skipped,
 )
-from pipeline.record import GateRecord, Measure, Record
-from pipeline.statistics import (
+from pipeline.measure.statistics import (
     Decided,
-    Estimate,
     Pairs,
     Scores,
     is_right_or_wrong,
@@ -31,7 +30,8 @@ from pipeline.statistics import (
     undropped,
     unlost,
 )
-from pipeline.statistics import retention as retention_of
+from pipeline.measure.statistics import retention as retention_of
+from pipeline.records.record import GateRecord, Measure, Record
 
 ALONE = "there is nothing to compare the baseline with"
 GRADED = "an example is lost where scores are right or wrong, and these are graded"

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
-from pipeline.budget import Least
+from pipeline.base.estimate import Estimate
+from pipeline.gate.budget import Least
 from pipeline.gate.finding import costliest, gate, interval, last, samples_fix, samples_text, skipped
-from pipeline.record import ClassMeasure, GateRecord, Record
-from pipeline.statistics import LEVEL, POWER, Estimate, Pairs, kept, ratio_interval, samples_to_decide
+from pipeline.measure.statistics import LEVEL, POWER, Pairs, kept, ratio_interval, samples_to_decide
+from pipeline.records.record import ClassMeasure, GateRecord, Record
 
 NONE = "there are no figures by class"
 FIX = "It takes integer class numbers as targets, logits, and scores that are right or wrong; else take it out"

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pipeline.record import GateRecord, GateVerdict, ModelRecord, Record, StageRecord, Verdict
-from pipeline.statistics import POWER, Estimate
+from pipeline.base.estimate import Estimate
+from pipeline.measure.statistics import POWER
+from pipeline.records.record import GateRecord, GateVerdict, ModelRecord, Record, StageRecord, Verdict
 
 Of = Literal["baseline", "expected"]
 

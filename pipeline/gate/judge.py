@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.budget import Budget, Choice, Strict
-from pipeline.expected import Expected
 from pipeline.gate.accuracy import drop, flips, retention
+from pipeline.gate.budget import Budget, Choice, Strict
 from pipeline.gate.classes import worst_class
+from pipeline.gate.expected import Expected
 from pipeline.gate.finding import skipped
 from pipeline.gate.measured import exact, latency, parity
-from pipeline.record import GateRecord, Record, Verdict
+from pipeline.records.record import GateRecord, Record, Verdict
 
 NAMES = {"size": "size_bytes"}
 """Of the gates that are not called like their limit."""

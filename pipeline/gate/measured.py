@@ -5,11 +5,12 @@ from decimal import Decimal
 from math import ceil, log
 from typing import Any
 
-from pipeline.budget import Most, MostBytes, MostRatio
-from pipeline.expected import Expected
+from pipeline.base.estimate import Estimate
+from pipeline.gate.budget import Most, MostBytes, MostRatio
+from pipeline.gate.expected import Expected
 from pipeline.gate.finding import CASES, at_most, gate, interval, place, skipped
-from pipeline.record import GateRecord, Record, StageRecord
-from pipeline.statistics import POWER, Estimate, reach_ratio
+from pipeline.measure.statistics import POWER, reach_ratio
+from pipeline.records.record import GateRecord, Record, StageRecord
 
 WORDS = {"size_bytes": "file", "params": "number of parameters", "macs": "number of MACs"}
 KNOBS = {

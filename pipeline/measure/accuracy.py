@@ -12,10 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.base.estimate import Estimate
 from pipeline.errors import StageError, blame
-from pipeline.model import Model
-from pipeline.statistics import (
-    Estimate,
+from pipeline.measure.statistics import (
     Scores,
     drop,
     is_right_or_wrong,
@@ -27,6 +26,7 @@ from pipeline.statistics import (
     resampled,
     retention,
 )
+from pipeline.model import Model
 from pipeline.task import Forward, Metric, Split, Task, kind
 
 BATCH_SIZE = 256

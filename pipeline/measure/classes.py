@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.measure.accuracy import Evaluation
-from pipeline.record import ClassMeasure, Flips
-from pipeline.statistics import Scores, is_right_or_wrong, pairs, retention
+from pipeline.measure.statistics import Scores, is_right_or_wrong, pairs, retention
+from pipeline.records.record import ClassMeasure, Flips
 
 
 def by_class(

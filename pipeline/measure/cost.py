@@ -17,13 +17,14 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.deploy import EXTERNAL_DATA_BYTES
+from pipeline.base.batches import Inputs
 from pipeline.errors import StageError, blame
+from pipeline.forms.external_data import graphs_at, load_whole, stored
+from pipeline.forms.graph import EXTERNAL_DATA_BYTES
+from pipeline.forms.seq2seq import DECODER, ENCODER, WITH_PAST
+from pipeline.forms.tracing import slow_path
 from pipeline.measure.size import elements
-from pipeline.model import Deployed, Inputs, OnnxModel, call
-from pipeline.seq2seq import DECODER, ENCODER, WITH_PAST
-from pipeline.shared_weights import graphs_at, load_whole, stored
-from pipeline.tracing import slow_path
+from pipeline.model import Deployed, OnnxModel, call
 
 Shapes = dict[str, list[int]]
 

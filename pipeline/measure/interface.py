@@ -8,9 +8,9 @@ import onnx
 from torch import Tensor
 
 from pipeline.errors import StageError, blame
+from pipeline.forms.seq2seq import SEQUENCES, Seq2SeqOnnx
 from pipeline.model import Deployed
-from pipeline.record import Interface, Port
-from pipeline.seq2seq import SEQUENCES, Seq2SeqOnnx
+from pipeline.records.record import Interface, Port
 from pipeline.task import CALIBRATION_EXAMPLES, Split, Task
 
 BATCH_SIZE = 128

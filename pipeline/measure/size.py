@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx
 
-from pipeline.shared_weights import graphs_at, stored
-from pipeline.tokenizer import canonical
+from pipeline.forms.external_data import graphs_at, stored
+from pipeline.forms.text.tokenizer import canonical
 
 if TYPE_CHECKING:  # a report reads files alone, and torch would cost it two seconds
     from pipeline.model import Deployed

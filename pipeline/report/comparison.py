@@ -6,10 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.comparison import ComparisonRecord, StrategyRecord
-from pipeline.config import BASELINE
-from pipeline.record import Spread
-from pipeline.report.terminal import bytes_text, count_text, interval_text, shown
+from pipeline.base.formatting import bytes_text, count_text, interval_text, shown
+from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord
+from pipeline.records.record import Spread
 
 COLUMNS = [
     "size",

@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.comparison import FILE, ComparisonRecord
 from pipeline.errors import ConfigError, blame
-from pipeline.record import Record
+from pipeline.records.comparison import FILE, ComparisonRecord
+from pipeline.records.record import Record
 from pipeline.report.junit import junit
 from pipeline.report.summary import comparison_summary, summary
 
@@ -42,7 +42,7 @@ def run_files(record: Record) -> dict[str, Write]:
     """By name what writes each file of a run to a path."""
 
     def html(path: Path) -> object:  # plotly takes its time
-        from pipeline.report.html import write_report
+        from pipeline.report.html.page import write_report
 
         return write_report(record, path)
 
@@ -57,7 +57,7 @@ def comparison_files(record: ComparisonRecord) -> dict[str, Write]:
     """By name what writes each file of a comparison to a path."""
 
     def html(path: Path) -> object:  # plotly takes its time
-        from pipeline.report.html import write_comparison
+        from pipeline.report.html.page import write_comparison
 
         return write_comparison(record, path)
 

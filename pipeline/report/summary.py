@@ -5,11 +5,12 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from pipeline.comparison import ComparisonRecord, StrategyRecord, Timing
-from pipeline.record import ClassMeasure, Failure, GateRecord, ModelRecord, Record, Spread, StageRecord
+from pipeline.base.formatting import bytes_text, count_text, interval_text, shown
+from pipeline.records.comparison import ComparisonRecord, StrategyRecord, Timing
+from pipeline.records.record import ClassMeasure, Failure, GateRecord, ModelRecord, Record, Spread, StageRecord
 from pipeline.report import commands
 from pipeline.report.markdown import block, capped, code, escaped, heading, items, paragraph, table
-from pipeline.report.terminal import bytes_text, count_text, interval_text, model_cells, shown, tokenizer_text
+from pipeline.report.terminal import model_cells, tokenizer_text
 
 WORST = 3
 STOPPED = (130, 143)

@@ -3,14 +3,13 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.record import GateRecord, ModelRecord, Record, StageRecord
-from pipeline.statistics import Estimate
+from pipeline.base.formatting import bytes_text, count_text, interval_text, shown
+from pipeline.records.record import GateRecord, ModelRecord, Record, StageRecord
 
 WIDE = 126  # characters of a table with one line a row and names such as benchmark.latency
 COLUMNS = ["size", "ratio", "params", "MACs", "score", "retention [95 %]", "latency ratio [95 %]", "time"]
@@ -102,39 +101,6 @@ def metrics_table(record: Record, width: int = WIDE) -> Table | None:
             beside = model.metrics_drop.get(name), model.metrics_retention.get(name)
             metric_table.add_row(stage, name, *_wrapped([interval_text(each) for each in (value, *beside)], width))
     return metric_table
-
-
-def shown(path: Path) -> Path:
-    """A path as short as it can be told from here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def bytes_text(count: float) -> str:
-    """1,234 -> 1.2 kB; thousands, as the budget counts."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
-def count_text(count: float) -> str:
-    """14,195,200 -> 14.2 M."""
-    for unit in ("", " k", " M", " G"):
-        if count < 1000:
-            return f"{count:.0f}" if not unit else f"{count:.1f}{unit}"
-        count /= 1000
-    return f"{count:.1f} T"
-
-
-def interval_text(estimate: Estimate | dict[str, Any] | None, digits: int = 3) -> str:
-    """0.987 [0.970, 1.001]; a dash where there is none."""
-    value = estimate.model_dump() if isinstance(estimate, Estimate) else estimate
-    if not value or value.get("value") is None:
-        return "-"
-    if value.get("low") is None:
-        return f"{value['value']:.{digits}f}"
-    return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
 
 def model_cells(found: ModelRecord) -> list[str]:

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from pipeline.model import Inputs
+from pipeline.base.batches import Inputs
 from pipeline.task import Split, Task, classification, split_by_seed
 
 BRIGHTNESS = 0.1  # the largest change, as a share

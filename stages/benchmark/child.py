@@ -92,8 +92,8 @@ def torch_step(spec: dict[str, Any]) -> tuple[Step, str]:
     import numpy as np
     import torch
 
+    from pipeline.forms.text.remapped import split
     from pipeline.model import TorchModel, call
-    from pipeline.translated import split
 
     torch.set_num_threads(spec["threads"])
     torch.set_num_interop_threads(1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.deployment.generate import GRAPHS, greedy
+from pipeline.forms.generate import GRAPHS, greedy
 
 DECODER = "decoder_"
 IDS = "decoder_input_ids"

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from pydantic import Field, JsonValue
 
+from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError, ResourceError, StageError
-from pipeline.model import Inputs, Model, TorchModel
-from pipeline.seq2seq import Seq2SeqOnnx
+from pipeline.forms.seq2seq import Seq2SeqOnnx
+from pipeline.model import Model, TorchModel
 from pipeline.stage import AnyForm, Context, Outlook, Stage, forms
 from stages.benchmark.ratios import FEWEST_ROUNDS
 from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Spec, Who, in_turns

@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from stages.distilling import SingleMethod
-from stages.terms.attention import AttentionMethod, AttentionTerm
-from stages.terms.term import Term
+from stages.kd.stage import SingleMethod
+from stages.kd.terms.attention import AttentionMethod, AttentionTerm
+from stages.kd.terms.term import Term
 
 
 class AttentionDistillation(AttentionMethod, SingleMethod):

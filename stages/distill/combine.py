@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from stages.distilling import Distilling
-from stages.terms.named import Terms
-from stages.terms.term import Term
+from stages.kd.stage import Distilling
+from stages.kd.terms.named import Terms
+from stages.kd.terms.term import Term
 
 
 class CombinedDistillation(Distilling):

@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from stages.distilling import SingleMethod
-from stages.terms.features import FeatureMethod, Features
-from stages.terms.term import Term
+from stages.kd.stage import SingleMethod
+from stages.kd.terms.features import FeatureMethod, Features
+from stages.kd.terms.term import Term
 
 
 class FeatureDistillation(FeatureMethod, SingleMethod):

@@ -10,13 +10,13 @@ from pydantic import Field, JsonValue
 from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel
 from pipeline.stage import Context
-from stages.distilling import SingleMethod
-from stages.objectives import Supervised
-from stages.students import Student
-from stages.teachers import Master, Teacher
-from stages.terms.logits import LogitMethod, Logits
-from stages.terms.term import Term
-from stages.training import train
+from stages.kd.stage import SingleMethod
+from stages.kd.student import Student
+from stages.kd.teacher import Master, Teacher
+from stages.kd.terms.logits import LogitMethod, Logits
+from stages.kd.terms.term import Term
+from stages.trainer.loop import train
+from stages.trainer.objective import Supervised
 
 
 class SelfDistillation(LogitMethod, SingleMethod):

@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from stages.distilling import SingleMethod
-from stages.terms.logits import LogitMethod, Logits
-from stages.terms.term import Term
+from stages.kd.stage import SingleMethod
+from stages.kd.terms.logits import LogitMethod, Logits
+from stages.kd.terms.term import Term
 
 
 class LogitDistillation(LogitMethod, SingleMethod):

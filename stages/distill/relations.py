@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from stages.distilling import SingleMethod
-from stages.terms.relations import RelationMethod, Relations
-from stages.terms.term import Term
+from stages.kd.stage import SingleMethod
+from stages.kd.terms.relations import RelationMethod, Relations
+from stages.kd.terms.term import Term
 
 
 class RelationDistillation(RelationMethod, SingleMethod):

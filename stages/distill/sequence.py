@@ -7,19 +7,19 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from pipeline.errors import ConfigError, StageError
+from pipeline.base.use import Reference
+from pipeline.errors import ConfigError, Note, StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Note, Outlook, Stage
-from pipeline.use import Reference
-from stages.distillation import Distillation
-from stages.distilling import Distilling
-from stages.generation import Beams, Rule, choose, generated, split_of
-from stages.objectives import Supervised
-from stages.teachers import Master
-from stages.terms.labels import Labels
-from stages.terms.logits import Logits
-from stages.terms.term import Term
-from stages.training import train
+from pipeline.stage import Context, Outlook, Stage
+from stages.kd.generation import Beams, Rule, choose, generated, split_of
+from stages.kd.objective import Distillation
+from stages.kd.stage import Distilling
+from stages.kd.teacher import Master
+from stages.kd.terms.labels import Labels
+from stages.kd.terms.logits import Logits
+from stages.kd.terms.term import Term
+from stages.trainer.loop import train
+from stages.trainer.objective import Supervised
 
 OF_WORDS = ("temperature", "mask", "ignore", "mass")
 NO_TARGETS = "Give the task `as_target`: (inputs of an example, tokens) -> the example that has them as its target"

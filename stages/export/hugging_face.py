@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, StageError, blame
+from pipeline.forms.seq2seq import hush
+from pipeline.forms.tracing import slow_path
 from pipeline.model import TorchModel
-from pipeline.seq2seq import hush
 from pipeline.stage import Outlook, Stage
-from pipeline.tracing import slow_path
-from pipeline.use import nearest
 
 LIBRARY = "transformers"
 LENGTH = 16

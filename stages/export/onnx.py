@@ -8,8 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.deploy import OPSET, deploy
+from pipeline.deploy import deploy
 from pipeline.errors import StageError
+from pipeline.forms.graph import OPSET
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Context, Stage
 

@@ -8,11 +8,12 @@ import onnx
 from onnx import TensorProto
 from pydantic import Field
 
-from pipeline.deploy import located, rename, save, strip
+from pipeline.deploy import located
 from pipeline.errors import StageError
+from pipeline.forms.graph import rename, save, strip
+from pipeline.forms.text.remapped import split
 from pipeline.model import OnnxModel, TorchModel, call
 from pipeline.stage import Context, Outlook, Stage
-from pipeline.translated import split
 from stages.export.hugging_face import expect, export, library_model
 from stages.export.onnx import check_parity, compare
 

@@ -12,11 +12,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.deploy import strip
 from pipeline.errors import StageError, blame
+from pipeline.forms.external_data import save_together
+from pipeline.forms.graph import strip
+from pipeline.forms.seq2seq import GRAPHS, SEQUENCES, Seq2SeqOnnx, hush
 from pipeline.model import TorchModel
-from pipeline.seq2seq import GRAPHS, SEQUENCES, Seq2SeqOnnx, hush
-from pipeline.shared_weights import save_together
 from pipeline.stage import Context, Outlook, Stage
 from stages.export.hugging_face import expect, export, library_model, misfits, plain
 

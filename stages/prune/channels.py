@@ -9,59 +9,25 @@ from accelerate.utils import send_to_device
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import nn
 
+from pipeline.base.batches import Inputs
+from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, ShrinkError, StageError, blame
 from pipeline.measure.cost import torch_macs, torch_params
-from pipeline.model import Inputs, TorchModel, call
+from pipeline.model import TorchModel, call
 from pipeline.stage import Context, Outlook, Stage
-from pipeline.use import nearest
-from stages.distillation import Distillation
-from stages.foresight import misfits
-from stages.objectives import Objective, Supervised
-from stages.optimization import TrainingSettings, mixed_precision
+from stages.kd.checks import misfits
+from stages.kd.objective import Distillation
+from stages.kd.teacher import Master
 from stages.prune import engine
+from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
 from stages.prune.search import Counts, Scope, removed, solve
-from stages.teachers import Master, Taught, Teacher
-from stages.terms.labels import Labels
-from stages.terms.logits import Logits
-from stages.terms.named import Terms
-from stages.terms.term import Term
-from stages.training import train
+from stages.trainer.loop import train
+from stages.trainer.objective import Objective, Supervised
+from stages.trainer.settings import mixed_precision
 
 TAYLOR_BATCH = 32
 FAR_BELOW = 0.9  # of the target; below it the record carries a warning
-
-
-class Recovery(TrainingSettings, Taught):
-    """How to train what pruning left, over all steps together."""
-
-    teacher: Literal["incoming", "baseline", "labels"] = Field(
-        default="incoming", description="distill from the model that came in or the baseline, or train on labels alone"
-    )
-    temperature: float = Field(default=4.0, gt=0, description="softens the logits of teacher and student")
-    hard_weight: float = Field(default=0.3, ge=0, le=1, description="weight of the loss against the labels")
-    terms: Terms | None = Field(default=None, description="what to minimize instead, as in distill.combine")
-
-    @model_validator(mode="after")
-    def _fitting(self) -> "Recovery":
-        own = [n for n in ("temperature", "hard_weight") if getattr(self, n) != type(self).model_fields[n].default]
-        if own and self.terms:
-            raise ValueError(f"`{own[0]}` is of no use beside `terms`: set it in a term")
-        if self.teacher == "labels" and (self.terms or self.teachers or "temperature" in own):
-            raise ValueError(
-                "with `teacher: labels` there is nothing to distill: leave out terms, teachers, temperature"
-            )
-        return self
-
-    def terms_of(self) -> tuple[Term, ...]:
-        """What is minimized where there is a teacher."""
-        soft = Logits(weight=1 - self.hard_weight, temperature=self.temperature)
-        single = (Labels(weight=self.hard_weight), soft)
-        return self.terms or tuple(term for term in single if term.weight > 0)
-
-    def masters_of(self) -> tuple[Teacher, ...]:
-        """The teachers that are asked for."""
-        return self.teachers or (Teacher(use=self.teacher),)
 
 
 class ChannelPruning(Stage):

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.base.use import nearest
 from pipeline.errors import ShrinkError
+from pipeline.forms.text.remapped import tied_to
+from pipeline.forms.text.vocabulary import Vocabulary
 from pipeline.model import TorchModel
-from pipeline.translated import tied_to
-from pipeline.use import nearest
-from pipeline.vocabulary import Vocabulary
 
 
 def size_of(tokenizer: Any) -> int:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from pipeline.base.batches import Inputs
 from pipeline.errors import StageError, blame
-from pipeline.model import Inputs, call
-from pipeline.tracing import slow_path
+from pipeline.forms.tracing import slow_path
+from pipeline.model import call
 
 LAYERS = (_ConvNd, nn.Linear)  # what has channels to remove
 # Attention would lose its split into heads; torch-pruning cuts the wrong rows of a recurrent layer's gates.

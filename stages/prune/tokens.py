@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.subwords import with_parts
+from pipeline.forms.text.segmentation import with_parts
+from pipeline.forms.text.vocabulary import Vocabulary
 from pipeline.task import Split
-from pipeline.vocabulary import Vocabulary
 
 BATCH_SIZE = 256
 

@@ -7,13 +7,13 @@ from pydantic import Field, JsonValue
 from torch import nn
 
 from pipeline.errors import ConfigError, StageError, blame
+from pipeline.forms.text.inputs import texts_in
+from pipeline.forms.text.positions import positions
+from pipeline.forms.text.remapped import USE, split
+from pipeline.forms.text.segmentation import check_tokenizer
+from pipeline.forms.text.vocabulary import Vocabulary, ranges
 from pipeline.model import TorchModel
-from pipeline.positions import positions
-from pipeline.prunable import check_tokenizer
 from pipeline.stage import Context, Outlook, Stage
-from pipeline.texts import texts_in
-from pipeline.translated import USE, split
-from pipeline.vocabulary import Vocabulary, ranges
 from stages.prune.embedding import check_outputs, check_positions, find_embedding, size_of, sizes
 from stages.prune.tokens import Counts, always_kept, changed_share, counted, most_frequent, unknown_share
 

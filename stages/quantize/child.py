@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.foreign.frames import Arrays
-from pipeline.foreign.parent import Parent
+from pipeline.forms.sandbox.frames import Arrays
+from pipeline.forms.sandbox.parent import Parent
 from stages.quantize import steps
 
 

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Outlook, Stage
-from stages.quantize.gemms import split_gemm
-from stages.quantize.onnx_tools import SATURATION, check_before, check_operators, quantize, saturates
+from stages.quantize.quantizer import SATURATION, check_before, check_operators, quantize, saturates
+from stages.quantize.rewrite import split_gemm
 from stages.quantize.work import Work
 
 

@@ -10,13 +10,13 @@ import onnx
 from pydantic import Field, JsonValue
 
 from pipeline.errors import StageError, blame
+from pipeline.forms.external_data import CONFIGS, save_together
+from pipeline.forms.seq2seq import DECODER, ENCODER, GRAPHS, WITH_PAST, Seq2SeqOnnx
 from pipeline.model import Deployed, OnnxModel
-from pipeline.seq2seq import DECODER, ENCODER, GRAPHS, WITH_PAST, Seq2SeqOnnx
-from pipeline.shared_weights import CONFIGS, save_together
 from pipeline.stage import Context, Outlook, Stage
 from stages.quantize.dynamic import quantizable
-from stages.quantize.onnx_tools import check_before, check_operators, quantize, quantized_graph, saturates
-from stages.quantize.tables import Tied
+from stages.quantize.quantizer import check_before, check_operators, quantize, quantized_graph, saturates
+from stages.quantize.tied_embeddings import Tied
 from stages.quantize.work import Work
 
 Target = Literal["arm64", "avx2", "avx512", "avx512_vnni", "ppc64le"]

@@ -6,12 +6,13 @@ from typing import Literal
 import onnx
 from pydantic import Field, JsonValue
 
+from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError, StageError
-from pipeline.foreign.frames import Arrays
-from pipeline.model import Inputs, OnnxModel
+from pipeline.forms.sandbox.frames import Arrays
+from pipeline.model import OnnxModel
 from pipeline.stage import Context, Outlook, Stage
 from pipeline.task import Batch
-from stages.quantize.onnx_tools import SATURATION, check_before, check_operators, quantize, saturates
+from stages.quantize.quantizer import SATURATION, check_before, check_operators, quantize, saturates
 from stages.quantize.work import Work
 
 FEW = 100

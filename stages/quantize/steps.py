@@ -9,9 +9,9 @@ from typing import Any
 
 import onnx
 
-from pipeline.foreign.frames import Arrays
-from stages.quantize.gemms import transpose_gemms
-from stages.quantize.tables import Tied
+from pipeline.forms.sandbox.frames import Arrays
+from stages.quantize.rewrite import transpose_gemms
+from stages.quantize.tied_embeddings import Tied
 
 
 class CalibrationData:
@@ -137,7 +137,7 @@ def optimum(
     """
     from transformers import PretrainedConfig
 
-    from pipeline.seq2seq import hush
+    from pipeline.forms.seq2seq import hush
 
     tied = tied or Tied()
     with hush():

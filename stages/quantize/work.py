@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ForeignError, StageError
-from pipeline.foreign.check import check
-from pipeline.foreign.frames import Arrays
-from pipeline.foreign.process import Process
+from pipeline.forms.sandbox.check import check
+from pipeline.forms.sandbox.frames import Arrays
+from pipeline.forms.sandbox.process import Process
 from pipeline.model import OnnxModel
 from stages.quantize import steps
 

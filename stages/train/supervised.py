@@ -2,9 +2,9 @@
 
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Stage
-from stages.objectives import Supervised
-from stages.optimization import TrainingSettings
-from stages.training import train
+from stages.trainer.loop import train
+from stages.trainer.objective import Supervised
+from stages.trainer.settings import TrainingSettings
 
 
 class SupervisedTraining(TrainingSettings, Stage):

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline import maker
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.record import Record
+from pipeline.records.record import Record
+from pipeline.run import executor
 from pipeline.runner import run
 
 HEAD = """
@@ -62,7 +62,7 @@ budget: {size: {max: 1 MB}}
 @pytest.fixture
 def quick(project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """quick(chain=..., **{"file.py": text}): like `project`, with a chain that takes a moment."""
-    monkeypatch.setattr(maker, "deploy", quick_deploy)
+    monkeypatch.setattr(executor, "deploy", quick_deploy)
 
     def make(chain: str = CHAIN, **files: Any) -> Path:
         return project(chain, **{**FILES, **files})
@@ -72,7 +72,7 @@ def quick(project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Call
 
 def quick_run(chain: Path, runs: Path, barrier: Any = None) -> None:
     """A run in a child, which the patch of `quick` does not reach; children that share a barrier begin at once."""
-    maker.deploy = quick_deploy  # type: ignore[attr-defined]
+    executor.deploy = quick_deploy  # type: ignore[attr-defined]
     if barrier:
         barrier.wait()
     run(chain, runs=runs, track=False)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline import deploy as deployment
+from pipeline.base.batches import Inputs
+from pipeline.base.use import Reference
 from pipeline.deploy import deploy
 from pipeline.errors import StageError
+from pipeline.forms import graph
 from pipeline.measure.size import elements, payload_bytes, size_bytes
-from pipeline.model import Inputs, OnnxModel, TorchModel
-from pipeline.use import Reference
+from pipeline.model import OnnxModel, TorchModel
 
 X = {"input": torch.rand(2, 6)}
 
@@ -169,7 +170,7 @@ def test_weights_of_a_large_graph_go_to_a_file_that_the_size_counts(
 ) -> None:
     model = torch_model(nn.Linear(6, 300), X)
     inside = deploy(model, tmp_path / "inside.onnx")
-    monkeypatch.setattr(deployment, "EXTERNAL_DATA_BYTES", 1000)
+    monkeypatch.setattr(graph, "EXTERNAL_DATA_BYTES", 1000)
     outside = deploy(model, tmp_path / "outside.onnx")
     assert [p.name for p in outside.files()] == ["outside.onnx", "outside.onnx.data"]
     assert size_bytes(outside) == sum(p.stat().st_size for p in outside.files()) > 4 * 7 * 300

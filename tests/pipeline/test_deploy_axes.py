@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
+from pipeline.base.batches import Inputs
+from pipeline.base.use import Reference
 from pipeline.deploy import deploy
 from pipeline.errors import StageError
-from pipeline.model import Inputs, OnnxModel, TorchModel
-from pipeline.use import Reference
+from pipeline.model import OnnxModel, TorchModel
 
 TOKENS = {"input_ids": {1: "tokens"}, "attention_mask": {1: "tokens"}}
 

@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline.base.batches import Inputs
+from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, ShrinkError
-from pipeline.model import Edit, Inputs, OnnxModel, TorchModel, call, load, named
-from pipeline.use import Reference
+from pipeline.model import Edit, OnnxModel, TorchModel, call, load, named
 
 NETS = """
 from torch import nn

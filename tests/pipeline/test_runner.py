@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from pipeline import model as models
-from pipeline.config import load_config
+from pipeline.build.source import load_config
 from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.measure.accuracy import Evaluation
-from pipeline.record import Record, schema
+from pipeline.measure.statistics import retention
+from pipeline.records.record import Record, schema
 from pipeline.runner import run
 from pipeline.stage import Context
-from pipeline.statistics import retention
 
 Make = Callable[..., Any]
 

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.shared_weights import DATA, digest_of, graphs_at, load_whole, save_together, stored
+from pipeline.forms.external_data import DATA, digest_of, graphs_at, load_whole, save_together, stored
 
 MATRIX = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
 OTHER = np.random.default_rng(1).normal(size=(12, 8)).astype(np.float32)

@@ -8,11 +8,11 @@ import pytest
 from pydantic import Field, ValidationError
 from torch import nn
 
+from pipeline.base.use import import_file
 from pipeline.errors import ConfigError
+from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.seq2seq import Seq2SeqOnnx
 from pipeline.stage import AnyForm, Context, Stage, check_chain, forms, stage_class
-from pipeline.use import import_file
 
 
 class FromTorch(Stage):

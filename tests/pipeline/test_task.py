@@ -5,9 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from pipeline.base.batches import Inputs, Outputs, as_inputs
 from pipeline.errors import ConfigError
-from pipeline.loading import as_inputs
-from pipeline.model import Inputs, Outputs
 from pipeline.task import (
     CALIBRATION_EXAMPLES,
     Forward,

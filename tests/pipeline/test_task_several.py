@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline import worker
-from pipeline.build import build
-from pipeline.config import load_config
-from pipeline.record import Record
+from pipeline.build.build import build
+from pipeline.build.source import load_config
+from pipeline.records.record import Record
+from pipeline.run.distributed import worker
 from pipeline.runner import run
 from pipeline.stage import Context
 from pipeline.task import Task

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipeline.comparison import ComparisonRecord, PairTest, StrategyRecord, Timing
-from pipeline.pairwise import sentences
-from pipeline.report.html import again
+from pipeline.base.formatting import bytes_text, count_text, interval_text
+from pipeline.measure.pairwise import sentences
+from pipeline.records.comparison import ComparisonRecord, PairTest, StrategyRecord, Timing
+from pipeline.report import commands
 from pipeline.report.html.front import front
+from pipeline.report.html.headline import WORDS
 from pipeline.report.html.run import ground
-from pipeline.report.html.summary import WORDS
 from pipeline.report.html.text import count_of, duration_text, joined, spread_text, times_text
 from pipeline.report.html.views import Cell, Judgement, Link, Mark, Section, Table, Tile
-from pipeline.report.terminal import bytes_text, count_text, interval_text
 
 COLUMNS = [
     *("strategy", "size", "ratio", "params", "MACs", "accuracy", "retention, test [95 %]"),
@@ -193,4 +193,4 @@ def _sentence(text: str) -> str:
 
 
 def _again(record: ComparisonRecord) -> dict[str, Any]:
-    return {"commands": again.of_comparison(record), "note": again.code_note(dict(record.environment))}
+    return {"commands": commands.of_comparison(record), "note": commands.code_note(dict(record.environment))}

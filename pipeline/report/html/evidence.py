@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from pipeline.figures import curves
-from pipeline.record import ClassMeasure, Flipped, ModelRecord, Record
+from pipeline.base.formatting import bytes_text, interval_text
+from pipeline.records.figures import curves
+from pipeline.records.record import ClassMeasure, Flipped, ModelRecord, Record
 from pipeline.report.html import panels
 from pipeline.report.html.charts import Axis, Point, scatter
+from pipeline.report.html.headline import ratio_of, setting_of, timed
 from pipeline.report.html.steps import accuracy_of
-from pipeline.report.html.summary import ratio_of, setting_of, timed
 from pipeline.report.html.text import count_of, duration_text, milliseconds, number, numbers, times_text
 from pipeline.report.html.views import Cell, Figure, Plot, Table
-from pipeline.report.terminal import COLUMNS, bytes_text, interval_text, model_cells
+from pipeline.report.terminal import COLUMNS, model_cells
 
 LOG = logging.getLogger("shrinkline")
 

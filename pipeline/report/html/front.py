@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
-from pipeline.comparison import ComparisonRecord, StrategyRecord
-from pipeline.pareto import AXES
+from pipeline.base.formatting import bytes_text, count_text, interval_text
+from pipeline.measure.pareto import AXES
+from pipeline.records.comparison import ComparisonRecord, StrategyRecord
 from pipeline.report.html.charts import Axis, Point, scatter
 from pipeline.report.html.text import duration_text, joined
 from pipeline.report.html.views import Cell, Figure, Plot, Table
-from pipeline.report.terminal import bytes_text, count_text, interval_text
 
 Reach = tuple[float, float, float]
 

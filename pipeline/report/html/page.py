@@ -8,12 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.comparison import ComparisonRecord
-from pipeline.record import Record
+from pipeline.records.comparison import ComparisonRecord
+from pipeline.records.record import Record
 from pipeline.report.html import comparison, run
 from pipeline.report.html.views import Figure, Section
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "templates"
 CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "plotlyServerURL": ""}
 """What plotly is told beside the figure: by itself it offers to upload charts."""
 

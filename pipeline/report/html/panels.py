@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.record import ClassMeasure, Confusion
+from pipeline.base.formatting import bytes_text, interval_text
+from pipeline.records.record import ClassMeasure, Confusion
 from pipeline.report.html.charts import ACCENT, INK, MUTED, SURFACE, drawn, named, titled
 from pipeline.report.html.text import label, number
 from pipeline.report.html.views import Json
-from pipeline.report.terminal import bytes_text, interval_text
 
 SERIES = [f"var(--series-{i})" for i in range(1, 7)]
 MOST_CLASSES = 40

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from pipeline.record import Example
+from pipeline.base.estimate import Estimate
+from pipeline.records.record import Example
 from pipeline.report.html.text import numbers
-from pipeline.statistics import Estimate
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LARGEST_IMAGE = 2_000_000  # bytes of one image

@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.formatting import interval_text
 from pipeline.measure.gain import gain_text
-from pipeline.record import ModelRecord, Record, StageRecord
-from pipeline.report.html import again, evidence, pictures
+from pipeline.records.record import ModelRecord, Record, StageRecord
+from pipeline.report import commands
+from pipeline.report.html import evidence, pictures
+from pipeline.report.html.headline import judgement, tiles
 from pipeline.report.html.steps import steps
-from pipeline.report.html.summary import judgement, tiles
 from pipeline.report.html.text import count_of, duration_text, joined, settings_table, spread_text
 from pipeline.report.html.views import Cell, Details, Section, Short, Table
-from pipeline.report.terminal import interval_text, tokenizer_text
+from pipeline.report.terminal import tokenizer_text
 
 
 def sections(record: Record) -> list[Section]:
@@ -155,5 +157,5 @@ def _stage_note(stage: StageRecord) -> str:
 
 
 def _again(record: Record) -> dict[str, Any]:
-    note = again.code_note(dict(record.environment)) if record.origin else "How it was started is not in its record."
-    return {"commands": again.of_run(record), "note": note}
+    note = commands.code_note(dict(record.environment)) if record.origin else "How it was started is not in its record."
+    return {"commands": commands.of_run(record), "note": note}

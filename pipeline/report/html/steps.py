@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from pipeline.record import ModelRecord, Record, StageRecord
+from pipeline.base.estimate import Estimate
+from pipeline.base.formatting import bytes_text, interval_text
+from pipeline.records.record import ModelRecord, Record, StageRecord
+from pipeline.report.html.headline import STOPPED
 from pipeline.report.html.pictures import interval, square
-from pipeline.report.html.summary import STOPPED
 from pipeline.report.html.text import duration_text
-from pipeline.report.terminal import bytes_text, interval_text
-from pipeline.statistics import Estimate
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from pipeline.figures import flatten
-from pipeline.record import Spread
+from pipeline.records.figures import flatten
+from pipeline.records.record import Spread
 from pipeline.report.html.views import Cell, Table
 
 LONGEST = 400  # characters of a setting

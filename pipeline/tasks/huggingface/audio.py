@@ -13,12 +13,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError
-from pipeline.model import Inputs
 from pipeline.task import correct, cross_entropy
 from pipeline.tasks.huggingface.columns import Columns, types_of
-from pipeline.tasks.huggingface.made import DatasetTask, data
-from pipeline.tasks.huggingface.rows import TARGET, Classes, classes, encoded_parts
+from pipeline.tasks.huggingface.rows import TARGET, Classes, DatasetTask, classes, data, encoded_parts
 from pipeline.tasks.huggingface.settings import Count, Settings
 from pipeline.tasks.huggingface.source import Parts
 

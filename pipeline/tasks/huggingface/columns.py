@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pipeline.base.use import nearest
 from pipeline.errors import ConfigError
 from pipeline.tasks.huggingface.settings import Kind, Settings
-from pipeline.use import nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features

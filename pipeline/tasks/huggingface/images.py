@@ -9,12 +9,11 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
+from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError
-from pipeline.model import Inputs
 from pipeline.task import correct, cross_entropy
 from pipeline.tasks.huggingface.columns import Columns
-from pipeline.tasks.huggingface.made import DatasetTask, data
-from pipeline.tasks.huggingface.rows import TARGET, Classes, classes, encoded_parts
+from pipeline.tasks.huggingface.rows import TARGET, Classes, DatasetTask, classes, data, encoded_parts
 from pipeline.tasks.huggingface.settings import Count, Settings
 from pipeline.tasks.huggingface.source import Parts
 

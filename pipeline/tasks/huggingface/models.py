@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.base.use import nearest
 from pipeline.errors import ConfigError
 from pipeline.tasks.huggingface.settings import Kind
-from pipeline.tasks.huggingface.similarity import SentencePair
-from pipeline.use import nearest
+from pipeline.tasks.huggingface.text.similarity import SentencePair
 
 CLASSES: dict[Kind, str] = {
     "image_classification": "AutoModelForImageClassification",

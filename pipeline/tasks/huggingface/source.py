@@ -19,9 +19,9 @@ from uuid import uuid4
 
 import numpy as np
 
+from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, is_exhausted
 from pipeline.tasks.huggingface.settings import Role, Settings
-from pipeline.use import nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -146,7 +146,7 @@ def fingerprint(*parts: Any) -> str:
 def code() -> str:
     """A digest of this folder's code and the libraries' versions: what others encoded is not read."""
     whole = hashlib.sha256(" ".join(map(version, LIBRARIES)).encode())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
         whole.update(file.read_bytes())
     return whole.hexdigest()
 

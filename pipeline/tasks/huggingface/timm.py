@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.base.batches import Inputs
+from pipeline.base.use import Reference
 from pipeline.errors import ConfigError
-from pipeline.model import Inputs, TorchModel
+from pipeline.model import TorchModel
 from pipeline.task import Task
-from pipeline.tasks.huggingface.start import Start, classes_of, explained, fresh_note
-from pipeline.use import Reference
+from pipeline.tasks.huggingface.pretrained import Start, classes_of, explained, fresh_note
 
 NETWORK = "pipeline.tasks.huggingface.timm:network"
 FILE = "model.safetensors"

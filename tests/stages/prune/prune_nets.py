@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from pipeline.model import Inputs, TorchModel
+from pipeline.base.batches import Inputs
+from pipeline.base.use import Reference
+from pipeline.model import TorchModel
 from pipeline.stage import Context
 from pipeline.task import Split, correct, cross_entropy, first_output
-from pipeline.use import Reference
 
 HERE = Path(__file__).parent
 DIGITS = HERE.parents[2] / "configs" / "digits"

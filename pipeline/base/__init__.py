@@ -1,0 +1,1 @@
+"""What every room stands on: files, imports by name, batches, devices, formatting."""

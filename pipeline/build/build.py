@@ -1,0 +1,257 @@
+"""Config -> objects, checked: all that can fail before any work fails here."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.use import Reference, find, is_built_in
+from pipeline.build.config import ModelSource, PipelineConfig, StageConfig
+from pipeline.build.onnx_input import check_stages_take_onnx, open_onnx
+from pipeline.build.probe import Sighting, example_inputs, probe, try_out
+from pipeline.build.source import Source, validate
+from pipeline.errors import ConfigError, Note, blame
+from pipeline.forms.weights import load_weights
+from pipeline.gate.expected import load_expected
+from pipeline.measure.statistics import samples_needed
+from pipeline.model import Model, OnnxModel, TorchModel
+from pipeline.stage import Outlook, Stage, check_chain, stage_class
+from pipeline.task import CALIBRATION_EXAMPLES, Task, sample
+
+Chain = tuple[tuple[str, Stage], ...]
+"""Stages with their places, such as "stages[1] (prune.channels)"."""
+
+
+UNSAFE_ALLOWED = "--allow-unsafe-load was given: weights with the sha256 of `model:` may run code of theirs"
+
+FOLDERS = ("data", "tokenizer", "name")
+"""Arguments of a built-in task or model that may name a folder."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """Everything that a run needs, and what looks suspicious about it."""
+
+    config: PipelineConfig
+    task: Task
+    data: dict[str, Sighting]
+    model: Model
+    baseline: Chain
+    stages: Chain
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    loading: tuple[str, ...] = ()
+    """Those of the notes that say how the model was loaded; the record of a run repeats them."""
+
+
+def build(
+    config: PipelineConfig,
+    source: Source | None = None,
+    like: Built | None = None,
+    *,
+    allow_unsafe_load: bool = False,
+) -> Built:
+    """Import, construct and check everything that a config names.
+
+    Args:
+        config: what to build.
+        source: the parsed file, for line numbers in errors.
+        like: built before, whose task is taken where it is the same one, so that data are read once.
+        allow_unsafe_load: unpickle weights that are more than tensors, where `model:` has their sha256; it runs code of
+            theirs. No config can say so.
+
+    Raises:
+        ConfigError: anything that cannot work.
+        ForeignError: an ONNX file from outside crashed the process that ran it.
+    """
+    baseline = build_chain(config.baseline, "baseline", config.folder, source)
+    stages = build_chain(config.stages, "stages", config.folder, source)
+    if config.model.onnx:
+        check_stages_take_onnx((*baseline, *stages), config.model.onnx.file)
+    form = check_chain(baseline, OnnxModel if config.model.onnx else TorchModel)
+    check_chain(stages, form)
+    if like and all(getattr(like.config, key) == getattr(config, key) for key in ("task", "seed", "limit")):
+        task, data = like.task, like.data
+    else:
+        with _at(source, "task"):
+            task = limited(build_task(_read_less(config.task, config.limit)), config.limit)
+            data = probe(task)
+    with _at(source, "model"):
+        model, loading_messages, trained = start_model(config.model, task, allow_unsafe_load=allow_unsafe_load)
+    with _at(source, "task"):
+        tried = try_out(task, model, data)
+    if isinstance(model, OnnxModel):
+        model.close()  # until it is needed again; where strategies are compared there are many of them
+    examples = {name: len(split) for name, split in task.splits.items()}
+    outlook = Outlook(
+        model,
+        examples,
+        task.logits,
+        augmented=task.augment is not None,
+        as_target=task.as_target is not None,
+        output=task.output,
+        tokenizer=task.tokenizer,
+    )
+    # Of a few examples the highest label says little of how many classes there are.
+    doubtful = [] if config.limit else tried
+    messages = [
+        *map(Note, getattr(task, "notes", ())),
+        *loading_messages,
+        *doubtful,
+        *check_stages(baseline, stages, outlook),
+    ]
+    notes = [text for text in messages if isinstance(text, Note)]
+    with _at(source, "budget"):
+        doubts = check_budget(config, task, stages)
+    warnings = [*(text for text in messages if not isinstance(text, Note)), *doubts]
+    if not trained and not baseline:
+        warnings.append("the model is untrained: there is no `weights:` and no `baseline:`, so retention says nothing")
+    loading = tuple(text for text in loading_messages if isinstance(text, Note))
+    return Built(config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)), tuple(notes), loading)
+
+
+@contextmanager
+def _at(source: Source | None, key: str) -> Iterator[None]:
+    """Adds the line of a key of the file to an error's place."""
+    try:
+        yield
+    except ConfigError as error:
+        if source:
+            error.where = ": ".join(filter(None, (source.place((key,)), error.where)))
+        raise
+
+
+def build_chain(entries: list[StageConfig], key: str, folder: Path, source: Source | None) -> Chain:
+    """The stages of one list of the config, each validated against its own settings."""
+    chain = []
+    for i, entry in enumerate(entries):
+        at = (key, i)
+        with blame(ConfigError, source.place((*at, "use")) if source else f"{key}[{i}]"):
+            named = find(entry.use, folder, package="stages")
+            chosen = named if isinstance(named, type) and issubclass(named, Stage) else stage_class(named)
+            if inspect.isabstract(chosen):
+                raise ConfigError(f"`{chosen.__name__}` has no `run`", expected="a method run(self, model, ctx)")
+        stage = validate(chosen, entry.settings, source, at, folder)
+        chain.append((f"{key}[{i}] ({entry.use})", stage))
+    return tuple(chain)
+
+
+def build_task(reference: Reference) -> Task:
+    """The task that a reference names: a built-in one, or the function `task` of a user's file."""
+    where = f"task ({reference.use})"
+    with blame(ConfigError, where):
+        function = find(reference.use, reference.folder, package="pipeline.tasks", attribute="task")
+        task = function(**located(reference))
+    if not isinstance(task, Task):
+        raise ConfigError(f"it gave {type(task).__name__}", where=where, expected="a pipeline.task.Task")
+    return task
+
+
+def _read_less(task: Reference, limit: int | None) -> Reference:
+    """The reference, told the limit where it streams: it would otherwise read all that there is first."""
+    streams = is_built_in(task.use) and task.arguments.get("streaming")
+    if limit is None or not streams or "limit" in task.arguments:
+        return task
+    return task.model_copy(update={"arguments": {**task.arguments, "limit": limit}})
+
+
+def limited(task: Task, limit: int | None) -> Task:
+    """The task with so many examples of each split at most; calibration is then drawn from those that train."""
+    if limit is None:
+        return task
+    train, validation, test = (sample(split, limit) for split in (task.train, task.validation, task.test))
+    calibration = sample(train, CALIBRATION_EXAMPLES)
+    return replace(task, train=train, validation=validation, test=test, calibration=calibration)
+
+
+def located(reference: Reference) -> dict[str, Any]:
+    """Its arguments; of what is built in, folders that lie beside the pipeline file by their whole path."""
+    if not is_built_in(reference.use):
+        return reference.arguments
+    folders = {key: reference.folder / str(reference.arguments.get(key) or "") for key in FOLDERS}
+    there = {key: str(path) for key, path in folders.items() if path != reference.folder and path.is_dir()}
+    return reference.arguments | there
+
+
+def start_model(
+    source: ModelSource, task: Task, *, allow_unsafe_load: bool = False
+) -> tuple[TorchModel | OnnxModel, list[str], bool]:
+    """The model at the start of the chain, warnings and notes of how it was loaded, and whether it comes trained."""
+    messages = [UNSAFE_ALLOWED] if allow_unsafe_load else []
+    if source.onnx:
+        with blame(ConfigError, "task, the first examples of train"):
+            example = example_inputs(task.train)
+        opened, onnx_messages = open_onnx(source, task, example)
+        return opened, messages + onnx_messages, True
+    model, notes, trained = build_model(source, task)
+    messages += notes
+    if source.weights is not None:
+        path = source.folder / source.weights
+        messages += load_weights(model.module, path, sha256=source.sha256, allow_unsafe_load=allow_unsafe_load)
+    return model, messages, trained or source.weights is not None
+
+
+def build_model(source: ModelSource, task: Task) -> tuple[TorchModel, list[str], bool]:
+    """The model that the builder makes, as yet without the weights that `weights` names; notes; whether it is trained.
+
+    A builder without a colon is one of pipeline/tasks/, such as huggingface, which fits a model to the task.
+    """
+    reference = Reference(use=source.use, arguments=source.arguments, folder=source.folder)
+    with blame(ConfigError, "task, the first examples of train"):
+        example = example_inputs(task.train)
+    with blame(ConfigError, f"model ({source.use})"):
+        if is_built_in(source.use):
+            fit = find(source.use, source.folder, package="pipeline.tasks", attribute="model")
+            start = fit(task, example, **located(reference))
+            return start.model, [*map(Note, start.notes)], start.trained
+        return TorchModel.build(reference, example, task.axes), [], False
+
+
+def check_stages(baseline: Chain, stages: Chain, outlook: Outlook) -> list[str]:
+    """Each stage's own check against what stands before it; gives the warnings and notes with their places."""
+    warnings: list[str] = []
+    before: list[Stage] = []
+    for i, (place, stage) in enumerate((*baseline, *stages)):
+        stage_outlook = replace(outlook, in_baseline=i < len(baseline))
+        with blame(ConfigError, place):
+            warnings += [type(text)(f"{place}: {text}") for text in stage.check(tuple(before), stage_outlook)]
+        before.append(stage)
+    return warnings
+
+
+def check_budget(config: PipelineConfig, task: Task, stages: Chain) -> list[str]:
+    """Warns where the test split is too small to tell the budget's margin, and where latency is not the last model's.
+
+    Raises:
+        ConfigError: latency is limited and no stage measures it, or a limit is told of an expected.json that is not
+            there.
+    """
+    load_expected(config.budget, config.folder)
+    warnings = _check_latency(stages) if config.budget.latency else []
+    limit = config.budget.retention
+    if limit is None or limit.min >= 1:
+        return warnings
+    needed = samples_needed(limit.min)
+    if len(task.test) >= needed:
+        return warnings
+    return [
+        *warnings,
+        f"budget: {len(task.test)} test examples can hardly decide a retention of {limit.min:g}; about {needed} would, "
+        "for a model as good as the baseline that differs from it on 5 % of the examples",
+    ]
+
+
+def _check_latency(stages: Chain) -> list[str]:
+    measuring = [i for i, (_, stage) in enumerate(stages) if stage.host_bound]
+    if not measuring:
+        fix = "Add `- {use: benchmark.latency}` to stages"
+        raise ConfigError("latency is limited and no stage measures it", where="budget", fix=fix)
+    later = [place for place, _ in stages[measuring[-1] + 1 :]]
+    return [f"budget: latency is measured before {later[0]}, whose model may be another"] if later else []
+
+
+def outline(built: Built) -> list[tuple[str, dict[str, Any]]]:
+    """Places and resolved settings, defaults included."""
+    return [(place, stage.model_dump(mode="json")) for place, stage in (*built.baseline, *built.stages)]

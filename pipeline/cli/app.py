@@ -1,0 +1,103 @@
+"""The command line: every command registered, and every ending turned into its exit code."""
+
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from typing import Any
+
+import typer
+
+from pipeline.cli.doctor.command import doctor
+from pipeline.cli.gate import expect, gate
+from pipeline.cli.init.command import init
+from pipeline.cli.options import UsageError
+from pipeline.cli.report import package, report
+from pipeline.cli.run import compare, plan, resume, run, schema, stages, sync
+from pipeline.cli.store import app as store_app
+
+app = typer.Typer(
+    name="shrink",
+    help="Shrink trained PyTorch models: distill, prune, quantize, export, benchmark, with evidence after each stage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+BUG, INTERRUPTED = 70, 130
+
+
+for command in (run, compare, resume, sync, plan, stages, schema, gate, expect, report, package, init, doctor):
+    app.command()(command)
+app.add_typer(store_app)
+
+
+def main() -> None:
+    """Run the command line and turn every ending into its exit code; under torchrun in the first process alone."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings come once a process and a training
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+        os.environ.setdefault(name, "true")  # of libraries that would report to their makers
+    if int(os.environ.get("RANK", "0")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.exit(_train_along())
+    debug = "--debug" in sys.argv
+    _log(debug)
+    try:
+        code: Any = app(standalone_mode=False)
+    except UsageError as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+        _say("interrupted")
+    except Exception as error:  # noqa: BLE001  # the one place that tells our own bugs from the rest
+        code = _explain(error, debug)
+    else:
+        if code == INTERRUPTED:  # typer turns the interrupt into this code by itself
+            _say("interrupted")
+    sys.exit(code or 0)
+
+
+def _train_along() -> int:
+    """What a process of a higher rank does: nothing unless the first trains."""
+    if not {"run", "resume"} & set(sys.argv[1:2]):
+        return 0
+    from pipeline.run.distributed import worker
+
+    return worker.main()
+
+
+def _explain(error: Exception, debug: bool) -> int:
+    """Say what went wrong; a traceback only when asked, or in a file where the fault is ours."""
+    from pipeline.errors import ResourceError, ShrinkError, is_exhausted
+
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, ShrinkError):
+        _say(str(error))
+        return error.exit_code
+    if is_exhausted(error):
+        _say(f"disk or memory ran out: {error}")
+        return ResourceError.exit_code
+    with tempfile.NamedTemporaryFile("w", prefix="shrink-bug-", suffix=".log", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    _say(f"a bug of ours: {type(error).__name__}: {error}; the traceback is in {file.name}")
+    return BUG
+
+
+def _say(text: str) -> None:
+    print(f"shrink: {text}", file=sys.stderr)  # noqa: T201
+
+
+def _log(debug: bool) -> None:
+    """Messages go to standard error, so that standard output is data."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=debug, log_time_format="[%X]")
+    handler.setLevel(logging.DEBUG if debug else logging.INFO)
+    log = logging.getLogger("shrinkline")
+    log.setLevel(logging.DEBUG)
+    log.handlers[:] = [handler]
+    log.propagate = False

@@ -1,0 +1,101 @@
+"""The built-in stages, for people (`shrink stages`) and for editors (`shrink schema`)."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.base.use import built_in, find
+from pipeline.build.config import PipelineConfig
+from pipeline.stage import Stage, stages_in
+
+
+def built_in_stages() -> dict[str, type[Stage]]:
+    """Every built-in stage by the name that `use:` takes: a method in the folder of its family."""
+    methods = [name for name in built_in("stages") if "." in name]
+    modules = {name: find(name, Path(), package="stages") for name in methods}
+    return {name: stages_in(module)[0] for name, module in modules.items() if stages_in(module)}
+
+
+def describe() -> list[dict[str, Any]]:
+    """Name, one line of help, and each setting with its type, default and help."""
+    result = []
+    for name, stage in built_in_stages().items():
+        properties = stage.model_json_schema()["properties"]
+        settings = [
+            {
+                "name": key,
+                "default": "required"
+                if field.is_required()
+                else to_jsonable_python(field.get_default(call_default_factory=True)),
+                "type": _type(properties[key]),
+                "help": field.description or "",
+            }
+            for key, field in stage.model_fields.items()
+        ]
+        result.append({"name": name, "help": (stage.__doc__ or "").strip().splitlines()[0], "settings": settings})
+    return result
+
+
+def show(console: Console) -> None:
+    """Print a table a stage."""
+    for entry in describe():
+        table = Table(
+            "setting", "default", "type", "help", title=f"{entry['name']}: {entry['help']}", title_justify="left"
+        )
+        for setting in entry["settings"]:
+            table.add_row(setting["name"], str(setting["default"]), setting["type"], setting["help"])
+        console.print(table, highlight=False, markup=False)
+
+
+def pipeline_schema() -> dict[str, Any]:
+    """The JSON Schema of a pipeline file: each built-in stage with its own settings, and files of the user's."""
+    schema = PipelineConfig.model_json_schema()
+    schema["properties"].pop("folder", None)
+    definitions = schema["$defs"]
+    choices = []
+    for name, stage in built_in_stages().items():
+        stage_schema = stage.model_json_schema(ref_template="#/$defs/{model}")
+        definitions |= stage_schema.pop("$defs", {})
+        stage_schema["properties"] = {"use": {"const": name}, **stage_schema["properties"]}
+        stage_schema["required"] = ["use", *stage_schema.get("required", [])]
+        definitions[name] = stage_schema
+        choices.append({"$ref": f"#/$defs/{name}"})
+    own = {"type": "object", "required": ["use"], "properties": {"use": {"type": "string", "pattern": r"\.py$|:"}}}
+    definitions["StageConfig"] = {"oneOf": [*choices, own]}
+    _open_references(definitions)
+    lists = schema["properties"]["stages"]
+    schema["properties"]["strategies"] = {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": {key: lists[key] for key in ("type", "items", "minItems")},
+        "description": "in place of stages: a name to each list of stages, for `shrink compare`",
+    }
+    schema["required"] = [key for key in schema["required"] if key != "stages"]
+    schema["oneOf"] = [{"required": [key]} for key in ("stages", "strategies")]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _open_references(definitions: dict[str, Any]) -> None:
+    """A reference is `use` with any arguments beside it, or a bare string."""
+    for name in ("Reference", "ModelSource", "Student", "Teacher"):
+        definition = definitions.get(name)
+        if definition:
+            for key in ("folder", "arguments"):
+                definition["properties"].pop(key, None)
+            definition["additionalProperties"] = True
+            definitions[name] = {"anyOf": [definition, {"type": "string"}]}
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "anyOf" in schema:
+        return " | ".join(_type(option) for option in schema["anyOf"])
+    if "$ref" in schema:
+        return str(schema["$ref"].rpartition("/")[2])
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    return str(schema.get("type", "any"))

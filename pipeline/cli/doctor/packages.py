@@ -1,0 +1,109 @@
+"""Which libraries are installed, in which versions, and which of them are older than what is tested."""
+
+from collections.abc import Iterable
+from importlib import metadata
+
+from packaging.version import Version
+
+from pipeline.cli.doctor.finding import Finding
+
+CONCERN = "packages"
+
+TESTED = {
+    "torch": "2.13.0",
+    "onnx": "1.23.2",
+    "onnxruntime": "1.31.1",
+    "onnxscript": "0.7.2",
+    "torch-pruning": "1.6.1",
+    "optimum": "2.1.0",
+    "optimum-onnx": "0.1.0",
+    "transformers": "4.57.6",
+    "datasets": "5.0.1",
+    "accelerate": "1.15.0",
+    "mlflow": "3.17.2",
+    "safetensors": "0.8.0",
+    "numpy": "2.4.6",
+}
+"""What nothing runs without, and the versions of constraints.txt, which the tests run with."""
+
+OTHER_BUILDS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino"), "mlflow": ("mlflow-skinny",)}
+"""Distributions that bring the same module."""
+
+EXTRAS = {"audio": ("soundfile",), "timm": ("timm",)}
+"""Optional extras of ours, and what they bring."""
+
+
+def version(name: str) -> str | None:
+    """The installed version of a distribution, None where it is not there."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def packages() -> Iterable[Finding]:
+    """A row for each library, and one for each extra."""
+    for name, tested in TESTED.items():
+        yield _library(name, tested)
+    for extra, names in EXTRAS.items():
+        versions = {name: version(name) for name in names}
+        there = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
+        if None in versions.values():
+            yield Finding(CONCERN, f"extra `{extra}`", "note", there or "not installed", fix=install(extra=extra))
+        else:
+            yield Finding(CONCERN, f"extra `{extra}`", "ok", there)
+
+
+def install(name: str = "", extra: str = "") -> str:
+    """The command that brings a distribution, by our extra where it is in one."""
+    extra = extra or next((e for e, names in EXTRAS.items() if name in names), "")
+    return f"pip install 'shrinkline[{extra}]'" if extra else f"pip install {name}"
+
+
+def _library(name: str, tested: str) -> Finding:
+    number, build = version(name), name
+    for other in OTHER_BUILDS.get(name, ()):
+        if number is None and version(other):
+            number, build = version(other), other
+    if number is None:
+        return Finding(CONCERN, name, "missing", "not installed", fix=install(f"'{name}>={tested}'"))
+    text = number if build == name else f"{number} of {build}"
+    if Version(number) < Version(tested):
+        fix = install(f"-U '{build}>={tested}'")
+        return Finding(CONCERN, name, "warning", f"{text}; older than {tested}, which is tested", fix=fix)
+    return Finding(CONCERN, name, "ok", text)
+
+
+RUNTIME = "runtimes"
+
+RUNTIMES = {
+    "OpenVINO": "openvino",
+    "ExecuTorch": "executorch",
+    "LiteRT": "ai-edge-litert",
+    "ncnn": "ncnn",
+    "MNN": "MNN",
+    "TensorRT": "tensorrt",
+}
+"""Runtimes by the distribution that brings them."""
+
+
+def runtimes() -> Iterable[Finding]:
+    """ONNX Runtime with its providers, and a row for each of the others."""
+    yield onnxruntime_providers()
+    for name, distribution in RUNTIMES.items():
+        number = version(distribution)
+        text = f"{distribution} {number}" if number else "not installed; no stage asks for it"
+        yield Finding(RUNTIME, name, "ok" if number else "note", text)
+
+
+def onnxruntime_providers() -> Finding:
+    """What ONNX Runtime can run on here."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return Finding(RUNTIME, "ONNX Runtime", "missing", f"it cannot be imported: {error}", "pip install onnxruntime")
+    names = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+    if "CPU" not in names:  # every figure of ours is of it
+        fix = "Install a build of onnxruntime with the CPU provider"
+        return Finding(RUNTIME, "ONNX Runtime", "missing", f"providers: {', '.join(names) or 'none'}", fix)
+    return Finding(RUNTIME, "ONNX Runtime", "ok", f"{onnxruntime.__version__}; providers: {', '.join(names)}")

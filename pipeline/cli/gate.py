@@ -1,0 +1,199 @@
+"""`shrink gate` and `shrink expect`: judge a run again, or a pipeline file; write expected.json."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.gate.budget import Budget
+    from pipeline.records.record import Record
+
+EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 5}
+NO_RUN = "a run folder with a record.json, or a pipeline file"
+
+RUNS = Path("runs")
+
+BudgetFile = Annotated[
+    Path | None, typer.Option("--budget", help="A YAML with the keys of `budget:`, in place of the run's own.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+
+
+def gate(
+    target: Annotated[Path, typer.Argument(metavar="RUN|CONFIG", help="A run folder, or a pipeline file to run.")],
+    budget: BudgetFile = None,
+    overrides: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Of a pipeline file, as `run` takes it.")
+    ] = [],  # noqa: B006  # typer reads it and does not keep it
+    strategy: Annotated[str | None, typer.Option(help="Which one of a file with `strategies:`.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where a pipeline file's run folders are made.")] = RUNS,
+    as_json: AsJson = False,
+) -> int:
+    """Judge a run by its budget; of a pipeline file, run first what is not stored. The user's code is not needed.
+
+    Exit codes: 0 the budget is kept, 1 it is not, 5 too little is known to tell, 2 config; that of the run where it
+    failed.
+    """
+    if target.is_dir() and (overrides or strategy or runs != RUNS):
+        raise typer.BadParameter("--set, --strategy and --runs are for a pipeline file: of a run nothing is run")
+    if target.is_dir():
+        record = judge_run(target, budget)
+    else:
+        with data_even_of_a_failure(as_json):
+            record = _run(target, budget, overrides, strategy, runs)
+    if as_json:
+        print(record.model_dump_json(indent=2))  # noqa: T201
+    else:
+        for line in lines(record):
+            print(line)  # noqa: T201
+    return record.failure.exit_code if record.failure else EXIT_CODES[record.verdict or "inconclusive"]
+
+
+def expect(
+    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to; by default where the run's budget looks for it.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Write expected.json, to be committed: what limits that are told `of: expected` hold later models to."""
+    from pipeline.gate import expected
+
+    record = _load(run)
+    expected_figures = expected.of_run(record)
+    path = expected.write(expected_figures, output or code_folder(record) / own_budget(record).expected)
+    print(expected.text(expected_figures).rstrip() if as_json else path)  # noqa: T201
+    return 0
+
+
+@contextmanager
+def data_even_of_a_failure(as_json: bool) -> Iterator[None]:
+    """Print the record of a run that failed, where JSON is asked for."""
+    from pipeline.errors import ShrinkError
+    from pipeline.records.record import Record
+
+    try:
+        yield
+    except ShrinkError as error:
+        if as_json and error.run:
+            print(Record.load(error.run).model_dump_json(indent=2))  # noqa: T201
+        raise
+
+
+def judge_run(folder: Path, budget_file: Path | None = None) -> "Record":
+    """The record of a run with its gates judged again, as it is then in its folder, with the files made of it.
+
+    Raises:
+        ConfigError: this is no run, it has not ended, or there is nothing to judge it by.
+    """
+    from pipeline.gate.expected import load_expected
+    from pipeline.gate.judge import judge, judged
+    from pipeline.report.files import write_files
+
+    record = _load(folder)
+    budget = load_budget(budget_file) if budget_file else own_budget(record)
+    _check_limits(budget, str(budget_file or folder))
+    with _written_for(folder, budget_file, budget):
+        expected = load_expected(budget, budget_file.parent if budget_file else code_folder(record))
+    record = judged(record, judge(budget, record, expected))
+    record.judged_by = budget.model_dump(mode="json", exclude_none=True) if budget_file else None
+    record.save()
+    with redirect_stdout(sys.stderr):
+        write_files(record)
+    return record
+
+
+@contextmanager
+def _written_for(folder: Path, budget_file: Path | None, budget: "Budget") -> Iterator[None]:
+    """Says where `shrink expect` has to write what a budget in a file of its own looks for beside itself."""
+    from pipeline.errors import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        if budget_file:
+            place = budget_file.parent / budget.expected
+            error.fix = f"Write it with `shrink expect {folder} --output {place}` and commit it"
+        raise
+
+
+def lines(record: "Record") -> list[str]:
+    """One line a gate, and the verdict."""
+    from pipeline.report.terminal import gate_text
+
+    failed = [f"failed: {record.failure.message}"] if record.failure else []
+    return [*failed, *map(gate_text, record.gates), f"verdict: {record.verdict}"]
+
+
+def own_budget(record: "Record") -> "Budget":
+    """The budget of a run's pipeline file. Raises ConfigError where the record's is damaged."""
+    from pipeline.errors import ConfigError, blame
+    from pipeline.gate.budget import Budget
+
+    with blame(ConfigError, record.folder, fix="Give one with --budget"):
+        return Budget.model_validate(record.config.get("budget", {}))
+
+
+def load_budget(path: Path) -> "Budget":
+    """The budget in a YAML of its own. Raises ConfigError with the line that does not fit."""
+    from pipeline.build.source import Source, validate
+    from pipeline.gate.budget import Budget
+
+    source = Source(path)
+    budget: Budget = validate(Budget, source.data, source, (), path.parent)
+    return budget
+
+
+def code_folder(record: "Record") -> Path:
+    """The folder of a run's pipeline file, where it is known, else the current one."""
+    return Path(record.origin.folder) if record.origin else Path()
+
+
+def _run(
+    config: Path, budget_file: Path | None, overrides: Sequence[str], strategy: str | None, runs: Path
+) -> "Record":
+    """The record of a pipeline file that was run; with another budget as if that stood in it."""
+    from pipeline.build.source import load_config
+
+    all_overrides = [*overrides]
+    if budget_file:
+        budget = load_budget(budget_file)
+        beside = budget.model_copy(update={"expected": (budget_file.parent / budget.expected).resolve()})
+        all_overrides.append(f"budget={beside.model_dump_json(exclude_none=True)}")
+    loaded, _ = load_config(config, all_overrides, strategy)
+    _check_limits(loaded.budget, str(budget_file or config))
+    from pipeline import runner  # torch takes its time
+
+    with redirect_stdout(sys.stderr):  # a user's file may print; standard output is data
+        return runner.run(config, overrides=all_overrides, strategy=strategy, runs=runs)
+
+
+def _load(folder: Path) -> "Record":
+    """The record of a run that has ended."""
+    from pipeline.errors import ConfigError, blame
+    from pipeline.records import journal
+    from pipeline.records.record import Record
+
+    if not (folder / "record.json").is_file():
+        raise ConfigError("this is no run folder", where=str(folder), expected=NO_RUN)
+    with blame(ConfigError, str(folder), fix="Run it again"):
+        record = Record.load(folder.resolve())
+        events = journal.read(folder / "journal.jsonl")
+    if events and not record.failure and events[-1]["event"] != "end":
+        fix = f"Wait for it, or go on with it: shrink resume {folder}"
+        raise ConfigError("this run has not come to its end", where=str(folder), fix=fix)
+    return record
+
+
+def _check_limits(budget: "Budget", where: str) -> None:
+    """Refuse a budget that would pass everything."""
+    from pipeline.errors import ConfigError
+    from pipeline.gate.judge import has_limits
+
+    if not has_limits(budget):
+        fix = "Add `budget:` to the pipeline file, such as {retention: {min: 0.95}}, or give one with --budget"
+        raise ConfigError("there is no limit to judge by", where=where, fix=fix)

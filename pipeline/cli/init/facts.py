@@ -1,0 +1,175 @@
+"""What is known of a model and a task once they have been built and tried on a few examples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from pipeline.base.batches import Inputs
+from pipeline.base.use import Reference
+from pipeline.build.build import build_task, start_model
+from pipeline.build.config import ModelSource
+from pipeline.build.probe import see, try_out
+from pipeline.cli.init.architecture import (
+    Kind,
+    depth_of,
+    kind_of,
+    kind_of_operators,
+    layer_lists,
+    of_library,
+    share_in,
+    width_of,
+)
+from pipeline.errors import ConfigError, blame
+from pipeline.measure.cost import onnx_params, torch_params
+from pipeline.model import Model, OnnxModel, TorchModel
+from pipeline.stage import Outlook
+from pipeline.task import Split, Task
+
+FEW = 64  # examples of each split that are looked at; `shrink plan` looks at all
+QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "MatMulInteger"}
+BYTES = 4  # of a weight in fp32
+LOOPS = (nn.GRU, nn.RNN, nn.RNNCellBase)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What decides the preset and its values.
+
+    Args:
+        kind: what the model is made of.
+        onnx: whether it comes as an ONNX file.
+        trained: whether it comes with weights.
+        quantized: whether it is an ONNX file with quantized nodes.
+        library: whether it is a model of transformers.
+        text: whether it reads token ids.
+        params: number of parameters.
+        width: the usual number of outputs of its layers.
+        depth: layers in its longest list of layers.
+        in_layers: share of the parameters in such lists.
+        embeddings: share of the parameters in tables of embeddings.
+        loops: share of the parameters in recurrent layers that are not quantized as they come: all but LSTMs.
+        examples: by split.
+        logits: whether predictions are scores over classes.
+        as_target: whether the task can make examples of generated tokens.
+        ratio: whether no score that was seen is below zero, as a retention needs.
+    """
+
+    kind: Kind
+    onnx: bool
+    trained: bool
+    quantized: bool
+    library: bool
+    text: bool
+    params: int
+    width: int
+    depth: int
+    in_layers: float
+    embeddings: float
+    loops: float
+    examples: Mapping[str, int]
+    logits: bool
+    as_target: bool
+    ratio: bool
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the weights in fp32."""
+        return BYTES * self.params
+
+
+def look(source: ModelSource, reference: Reference, *, allow_unsafe_load: bool = False) -> tuple[Facts, Task, Outlook]:
+    """Build the task and the model, try them on the first examples, and say what was found.
+
+    Args:
+        source: `model:`, with weights where there are some.
+        reference: `task:`.
+        allow_unsafe_load: unpickle weights that are more than tensors, where `source` has their sha256.
+
+    Raises:
+        ConfigError: something is not there, cannot be built, or does not fit: shapes, labels, the loss, the scores.
+    """
+    task = build_task(reference)
+    first = _first(task)
+    sightings = {name: see(name, split) for name, split in first.splits.items()}
+    model, _, trained = start_model(source, task, allow_unsafe_load=allow_unsafe_load)
+    if not isinstance(model, TorchModel | OnnxModel):
+        raise ConfigError(f"the model is {type(model).__name__}", expected="a torch module or one ONNX file")
+    try_out(first, model, sightings)
+    examples = {name: len(split) for name, split in task.splits.items()}
+    outlook = Outlook(
+        model,
+        examples,
+        task.logits,
+        augmented=task.augment is not None,
+        as_target=task.as_target is not None,
+        output=task.output,
+        tokenizer=task.tokenizer,
+    )
+    facts = _facts(model, trained, task, _is_ratio(first, model), examples)
+    if isinstance(model, OnnxModel):
+        model.close()  # the process that runs it; it starts again where it is asked once more
+    return facts, task, outlook
+
+
+def _first(task: Task) -> Task:
+    """The task with the first examples of each split."""
+    train, calibration, validation, test = (
+        split.select(list(range(min(FEW, len(split)))))
+        for split in (task.train, task.calibration, task.validation, task.test)
+    )
+    return replace(task, train=train, calibration=calibration, validation=validation, test=test)
+
+
+def _facts(model: TorchModel | OnnxModel, trained: bool, task: Task, ratio: bool, examples: dict[str, int]) -> Facts:
+    onnx = isinstance(model, OnnxModel)
+    operators = _operators(model) if isinstance(model, OnnxModel) else []
+    module = model.module if isinstance(model, TorchModel) else nn.Identity()
+    return Facts(
+        kind=kind_of_operators(operators) if onnx else kind_of(module, model.example),
+        onnx=onnx,
+        trained=trained,
+        quantized=bool(QUANTIZED & set(operators)),
+        library=of_library(module),
+        text=_is_text(model.example),
+        params=onnx_params(model) if isinstance(model, OnnxModel) else torch_params(module),
+        width=width_of(module),
+        depth=depth_of(module),
+        in_layers=share_in(module, layer_lists(module)),
+        embeddings=share_in(module, [part for part in module.modules() if isinstance(part, nn.Embedding)]),
+        loops=_loops(module, operators),
+        examples=examples,
+        logits=task.logits,
+        as_target=task.as_target is not None,
+        ratio=ratio,
+    )
+
+
+def _loops(module: nn.Module, operators: list[str]) -> float:
+    """Of an ONNX file all or nothing: whose the weights are is not looked at."""
+    of_file = {"GRU", "RNN"} & set(operators)
+    return 1.0 if of_file else share_in(module, [part for part in module.modules() if isinstance(part, LOOPS)])
+
+
+def _is_text(example: Inputs) -> bool:
+    """Whether an input of whole numbers has an axis beside the batch: token ids, not a mask alone."""
+    return any(not value.is_floating_point() and value.ndim == 2 for value in example.values())
+
+
+def _operators(model: OnnxModel) -> list[str]:
+    import onnx
+
+    return [node.op_type for node in onnx.load(model.path, load_external_data=False).graph.node]
+
+
+def _is_ratio(task: Task, model: Model) -> bool:
+    """Whether a retention of the scores means something, by those of the first examples: none is below zero."""
+    split: Split = task.validation
+    with blame(ConfigError, "task, the first validation examples"):
+        rows = [split[i] for i in range(min(len(split), 8))]
+        inputs, targets = (split.collate or default_collate)(rows)
+        named: Any = {"input": inputs} if isinstance(inputs, Tensor) else inputs
+        scores = task.score(task.decode(model.predict, named), targets)
+        return bool((scores >= 0).all())

@@ -1,0 +1,31 @@
+"""`shrink report` and `shrink package`: what others read of a run, and what they deploy."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Runs = Annotated[list[Path], typer.Argument(help="Folders of runs or of comparisons.", show_default=False)]
+
+
+def report(run: Runs) -> int:
+    """Build report.html, summary.md and junit.xml again, from the folder alone; print where they are."""
+    from pipeline.report.files import Write, files_of, write_whole
+
+    report_files: list[tuple[Path, dict[str, Write]]] = [(folder, files_of(folder)) for folder in run]
+    for folder, files in report_files:
+        for name, write in files.items():
+            write_whole(folder / name, write)
+            print(folder / name)  # noqa: T201
+    return 0
+
+
+def package(
+    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    output: Annotated[Path | None, typer.Option(help="Where to; RUN/package by default.", show_default=False)] = None,
+) -> int:
+    """Make a folder to deploy: the model, a predict.py for onnxruntime and numpy alone, what to feed it, digests."""
+    from pipeline.report.package import package as make
+
+    print(make(run, output or run / "package"))  # noqa: T201
+    return 0

@@ -1,0 +1,226 @@
+"""The commands that run chains or look at them before: run, resume, compare, sync, plan, stages, schema."""
+
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.gate import data_even_of_a_failure
+from pipeline.cli.options import (
+    AsJson,
+    Config,
+    Debug,
+    Limit,
+    LockTimeout,
+    Overrides,
+    Processes,
+    RequireTracking,
+    Runs,
+    Strategy,
+    Unsafe,
+    UsageError,
+)
+
+EXIT_CODES = {None: 0, "pass": 0, "fail": 1, "inconclusive": 5}
+
+
+def run(
+    config: Config,
+    overrides: Overrides = [],  # noqa: B006  # typer reads it and does not keep it
+    limit: Limit = None,
+    strategy: Strategy = None,
+    runs: Runs = Path("runs"),
+    register: Annotated[str | None, typer.Option(help="Register the last model in MLflow under this name.")] = None,
+    require_tracking: RequireTracking = False,
+    lock_timeout: LockTimeout = None,
+    processes: Processes = None,
+    in_comparison: Annotated[str | None, typer.Option(hidden=True)] = None,
+    allow_unsafe_load: Unsafe = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Run a chain and judge it; what was computed before is taken from the store.
+
+    Exit codes: 0 done, 1 the budget failed, 2 config, 3 a stage failed, 4 disk or memory ran out, 5 inconclusive,
+    6 an ONNX file from outside crashed the process that ran it, 7 tracking required and down, 75 a lock timed out,
+    130 and 143 interrupted.
+    """
+    from pipeline import runner
+
+    alone = in_comparison is None  # a comparison times all models in turns, and logs when everything is there
+    with data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):  # a user's file may print; stdout is data
+        record = runner.run(
+            config,
+            overrides=_with_limit(overrides, limit),
+            strategy=strategy,
+            runs=runs,
+            register=register,
+            comparison=in_comparison,
+            track=alone,
+            benchmarks=alone,
+            require_tracking=require_tracking,
+            lock_timeout=lock_timeout,
+            processes=processes,
+            allow_unsafe_load=allow_unsafe_load,
+        )
+    return _end(record, as_json)
+
+
+def compare(
+    paths: Annotated[list[Path], typer.Argument(help="Pipeline files; with --runs run folders.", show_default=False)],
+    of_runs: Annotated[bool, typer.Option("--runs", help="Compare runs that are there; runs nothing.")] = False,
+    overrides: Overrides = [],  # noqa: B006
+    limit: Limit = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Strategies that run at a time; benchmarks come afterwards.")] = 1,
+    into: Annotated[Path, typer.Option(help="Where run folders and the MLflow database are made.")] = Path("runs"),
+    allow_unsafe_load: Unsafe = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Run all strategies of one file or several, time them in turns, and say which differ and which to choose.
+
+    Exit codes: 0 all ran, 2 config, 130 and 143 interrupted, else that of the first strategy that failed; the others
+    are run and compared all the same.
+    """
+    from pipeline.compare import compare as comparing
+    from pipeline.report.comparison import show
+
+    if of_runs and (limit or jobs > 1):
+        raise UsageError("--limit and --jobs are for pipeline files: with --runs nothing is run")
+    overrides = _with_limit(overrides, limit)
+    with redirect_stdout(sys.stderr):
+        if of_runs:
+            record = comparing.compare_runs(paths, overrides=overrides, runs=into)
+        else:
+            how: dict[str, Any] = {"runs": into, "jobs": jobs, "allow_unsafe_load": allow_unsafe_load}
+            record = comparing.compare(paths, overrides=overrides, **how)
+    if as_json:
+        print(record.model_dump_json(indent=2))  # noqa: T201
+    else:
+        show(record, _console())
+    return next((f.exit_code for s in record.strategies for f in s.failures.values()), 0)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    require_tracking: RequireTracking = False,
+    lock_timeout: LockTimeout = None,
+    processes: Processes = None,
+    allow_unsafe_load: Unsafe = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Go on with a run that was stopped or killed, in its folder, with as many processes. Exit codes as `run`."""
+    from pipeline import runner
+
+    with data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):
+        record = runner.resume(
+            run,
+            require_tracking=require_tracking,
+            lock_timeout=lock_timeout,
+            processes=processes,
+            allow_unsafe_load=allow_unsafe_load,
+        )
+    return _end(record, as_json)
+
+
+def sync(
+    run: Annotated[list[Path] | None, typer.Argument(help="Run folders; all below --runs by default.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where run folders are.")] = Path("runs"),
+    debug: Debug = False,
+) -> int:
+    """Log to MLflow what it missed while it was down; what it has already is not logged again."""
+    from pipeline.runner import sync_run
+
+    kinds = ("record.json", "comparison.json")
+    for folder in run or sorted(file.parent for kind in kinds for file in runs.glob(f"*/{kind}")):
+        with redirect_stdout(sys.stderr):
+            done = sync_run(folder)
+        print(f"{folder.name}: {'logged' if done else 'nothing to do'}")  # noqa: T201
+    return 0
+
+
+def _with_limit(overrides: list[str], limit: int | None) -> list[str]:
+    """The overrides with the limit among them, which a `--set limit=` still changes."""
+    return overrides if limit is None else [f"limit={limit}", *overrides]
+
+
+def _console() -> Any:
+    """Where results are shown: as wide as the terminal, or wide enough for the table."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _end(record: Any, as_json: bool) -> int:
+    """Print a run and give its exit code."""
+    from pipeline.report.terminal import show
+
+    if as_json:
+        print(record.model_dump_json(indent=2))  # noqa: T201
+    else:
+        show(record, _console())
+    return EXIT_CODES[record.verdict]
+
+
+def plan(
+    config: Config,
+    overrides: Overrides = [],  # noqa: B006
+    limit: Limit = None,
+    strategy: Strategy = None,
+    runs: Annotated[Path, typer.Option(help="Where run folders and the store are.")] = Path("runs"),
+    explain: Annotated[bool, typer.Option("--explain", help="Say why a stage would run again.")] = False,
+    allow_unsafe_load: Unsafe = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Show what would run, what is stored already, and what looks suspicious; nothing is trained."""
+    from rich.console import Console
+
+    from pipeline.base.devices import set_seed
+    from pipeline.build.build import build
+    from pipeline.build.source import load_config
+    from pipeline.run.plan import as_json as plan_json
+    from pipeline.run.plan import show
+    from pipeline.run.store.store import Store
+
+    store = Store(runs / "store")
+    with redirect_stdout(sys.stderr):
+        loaded, source = load_config(config, _with_limit(overrides, limit), strategy)
+        set_seed(loaded.seed)
+        built = build(loaded, source, allow_unsafe_load=allow_unsafe_load)
+    if as_json:
+        print(json.dumps(plan_json(built, store), indent=2))  # noqa: T201
+    else:
+        show(built, store, Console(), explain=explain)
+    return 0
+
+
+def stages(as_json: AsJson = False) -> int:
+    """List every built-in stage with its settings, defaults and one line of help."""
+    from rich.console import Console
+
+    from pipeline.cli.catalogue import describe, show
+
+    if as_json:
+        print(json.dumps(describe(), indent=2))  # noqa: T201
+    else:
+        show(Console())
+    return 0
+
+
+def schema(
+    record: Annotated[bool, typer.Option("--record", help="Of record.json instead of the pipeline file.")] = False,
+    comparison: Annotated[bool, typer.Option("--comparison", help="Of comparison.json instead.")] = False,
+) -> int:
+    """Print the JSON Schema of a pipeline file, for editors; or of record.json or comparison.json."""
+    from pipeline.cli import catalogue
+    from pipeline.records import comparison as comparisons
+    from pipeline.records import record as records
+
+    schema_function = records.schema if record else comparisons.schema if comparison else catalogue.pipeline_schema
+    print(json.dumps(schema_function(), indent=2))  # noqa: T201
+    return 0

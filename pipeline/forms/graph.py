@@ -1,0 +1,94 @@
+"""ONNX graphs: saved, stripped of what no runtime needs, renamed."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx
+
+from pipeline.errors import StageError, blame
+
+OPSET = 20
+EXTERNAL_DATA_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; above this the weights go to a file beside the graph
+
+
+def save(proto: onnx.ModelProto, path: Path) -> None:
+    """Write and check a graph; weights of a large one go to a file beside it."""
+    external = proto.ByteSize() > EXTERNAL_DATA_BYTES
+    path.with_name(path.name + ".data").unlink(missing_ok=True)
+    onnx.save(proto, path, save_as_external_data=external, location=path.name + ".data")
+    with blame(StageError, str(path)):
+        onnx.checker.check_model(path)
+
+
+def strip(proto: onnx.ModelProto) -> None:
+    """Remove what no runtime needs: stack traces, doc strings, shapes inside the graph, attributes at their default."""
+    proto.ClearField("metadata_props")
+    graph = proto.graph
+    # Some entries name initializers with another shape than theirs and make ONNX Runtime's quantizer fail.
+    graph.ClearField("value_info")
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    standard = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
+    drop_defaults(graph.node, standard)
+    called = {(node.domain, node.op_type) for node in (*graph.node, *(n for f in proto.functions for n in f.node))}
+    functions = [function for function in proto.functions if (function.domain, function.name) in called]
+    proto.ClearField("functions")
+    proto.functions.extend(functions)
+    used = {domain for domain, _ in called} | {""}
+    opset_imports = [entry for entry in proto.opset_import if entry.domain in used]
+    proto.ClearField("opset_import")
+    proto.opset_import.extend(opset_imports)
+
+
+def rename(graph: onnx.GraphProto, side: str, names: list[str]) -> None:
+    """Give the graph's inputs or outputs the names that the task knows, in order."""
+    old = [value.name for value in getattr(graph, side)]
+    if len(old) != len(names):
+        raise StageError(
+            f"the graph has {len(old)} {side}s and the model {len(names)}",
+            where="ONNX export",
+            expected=f"the {side}s {', '.join(names)}",
+            fix="Let the forward return a tensor, or a flat tuple or dictionary of tensors",
+        )
+    mapping = {a: b for a, b in zip(old, names, strict=True) if a != b}
+    # A value inside the graph that has one of these names already makes way.
+    inner = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+    inner -= set(old)
+    mapping |= {name: f"{name}_inner" for name in sorted(inner & set(names))}
+    for value in (*getattr(graph, side), *graph.initializer):
+        value.name = mapping.get(value.name, value.name)
+    for node in graph.node:
+        for ends in (node.input, node.output):
+            for i, name in enumerate(ends):
+                ends[i] = mapping.get(name, name)
+
+
+ONES, ZEROS = ("strides", "dilations"), ("pads",)
+WINDOWS = ("Conv", "ConvTranspose", "AveragePool", "MaxPool")
+"""Operators of which the standard says in words that strides and dilations are 1 and pads 0 unless given."""
+
+
+def drop_defaults(nodes: Iterable[onnx.NodeProto], opset: int) -> None:
+    """Remove from nodes of the standard domain each attribute that has its default value."""
+    for node in nodes:
+        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
+            continue
+        schema_attributes = onnx.defs.get_schema(node.op_type, opset).attributes
+        explicit_attributes = [
+            attribute for attribute in node.attribute if not _is_default(node.op_type, attribute, schema_attributes)
+        ]
+        del node.attribute[:]
+        node.attribute.extend(explicit_attributes)
+
+
+def _is_default(
+    operator: str, attribute: onnx.AttributeProto, schema_attributes: dict[str, onnx.defs.OpSchema.Attribute]
+) -> bool:
+    if operator in WINDOWS and attribute.name in ONES + ZEROS:
+        return set(attribute.ints) == {1 if attribute.name in ONES else 0}
+    default = schema_attributes[attribute.name].default_value if attribute.name in schema_attributes else None
+    if default is None or default.type != attribute.type:
+        return False
+    value = onnx.helper.get_attribute_value
+    return bool(value(default) == value(attribute))

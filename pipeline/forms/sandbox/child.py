@@ -1,0 +1,43 @@
+"""The process that runs one ONNX file from outside: `python -m pipeline.forms.sandbox.child BYTES`.
+
+It is told what to load, then what to predict; see `parent`. It imports no torch, and nothing is unpickled on either
+side.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.forms.sandbox.parent import Parent
+
+MOST_WRITTEN = 2**26  # bytes of a file; it writes none but what it says on standard error
+
+
+def main(memory: int) -> None:
+    """Load what the first message names, then answer each further one, until the pipe closes.
+
+    Args:
+        memory: bytes of address space at most; 0 for no limit.
+    """
+    parent = Parent(memory, MOST_WRITTEN)
+    session = _session(parent.asks()[0])
+    inputs, outputs = ([port.name for port in ports] for ports in (session.get_inputs(), session.get_outputs()))
+    parent.answer({"inputs": inputs, "outputs": outputs}, {})
+    while True:
+        _, feed = parent.asks()
+        parent.answer({}, dict(zip(outputs, session.run(outputs, feed), strict=True)))
+
+
+def _session(request: dict[str, Any]) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if not request["optimize"]:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # With a path, so that external data are found; with one provider, so that nothing else takes over.
+    return onnxruntime.InferenceSession(Path(request["path"]), options, providers=["CPUExecutionProvider"])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""Tokenizers, and models whose vocabulary was made smaller."""

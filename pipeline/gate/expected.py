@@ -1,0 +1,194 @@
+"""expected.json: what a committed model was like, for limits that are told `of: expected`."""
+
+import base64
+import binascii
+import json
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from pipeline.base.estimate import Estimate
+from pipeline.base.hardware import host
+from pipeline.errors import ConfigError
+from pipeline.gate.budget import Budget, Strict
+from pipeline.measure.statistics import Scores, is_right_or_wrong
+from pipeline.records.record import ModelRecord, Record
+
+SCHEMA_VERSION = 1
+WRITE = "Write it from a run that is as it should be: shrink expect RUN"
+
+
+class PackedScores(Strict):
+    """Scores (N,) as text: base64 of eight right-or-wrong ones a byte, else of zlib's of float32, little end first."""
+
+    count: int = Field(ge=0)
+    kind: Literal["bits", "float32"]
+    data: str
+
+    @classmethod
+    def of(cls, scores: Scores) -> "PackedScores":
+        """What `scores` gives back; as float32 where they are not right or wrong."""
+        if is_right_or_wrong(scores):
+            data, kind = np.packbits(scores > 0.5).tobytes(), "bits"
+        else:
+            data, kind = zlib.compress(scores.astype("<f4").tobytes(), 9), "float32"
+        return cls.model_validate({"count": len(scores), "kind": kind, "data": base64.b64encode(data).decode()})
+
+    def scores(self) -> Scores:
+        """The scores (N,). Raises ValueError where the text does not hold so many."""
+        try:
+            data = base64.b64decode(self.data, validate=True)
+            if self.kind == "bits":
+                packed = np.frombuffer(data, np.uint8)
+                values = np.unpackbits(packed, count=self.count) if len(packed) == -(-self.count // 8) else packed[:0]
+            else:
+                values = np.frombuffer(zlib.decompress(data), "<f4")
+        except (binascii.Error, zlib.error) as error:
+            raise ValueError(f"the scores cannot be read: {error}") from None
+        if len(values) != self.count or not np.isfinite(values).all():
+            raise ValueError(f"the scores are not {self.count} finite numbers")
+        return values.astype(np.float64)
+
+
+class Expected(Strict):
+    """The figures of a committed model, on which machine and from which data it came, and its test scores.
+
+    `digests` has sha256 sums: `model` of the file to deploy, and one of each split as in a record's data. Intervals are
+    those of the run. `scores` are null where the run folder had no predictions any more.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    config: str
+    seed: int
+    form: Literal["torch", "onnx", "seq2seq"]
+    size_bytes: int
+    payload_bytes: int
+    params: int
+    macs: int
+    score: float
+    retention: Estimate | None = None
+    drop: Estimate | None = None
+    test_samples: int
+    digests: dict[str, str]
+    host: str
+    versions: dict[str, str]
+    scores: PackedScores | None = None
+
+
+def wanted(budget: Budget) -> bool:
+    """Whether any limit is told of the committed model."""
+    limits = (budget.retention, budget.size, budget.params, budget.macs)
+    return any(limit is not None and limit.of == "expected" for limit in limits)
+
+
+def load_expected(budget: Budget, folder: Path) -> Expected | None:
+    """The committed model's figures where a limit is told of them, else None.
+
+    Args:
+        budget: with the file's path.
+        folder: of the pipeline file, from which that path goes.
+
+    Raises:
+        ConfigError: the file is not there, is damaged or of a later version.
+    """
+    return load(folder / budget.expected) if wanted(budget) else None
+
+
+def load(path: Path) -> Expected:
+    """What `write` wrote. Raises ConfigError where it is not there, is damaged or of a later version."""
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("there is no such file", where=str(path), fix=WRITE) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"it cannot be read: {error}", where=str(path), fix=WRITE) from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        problem = f"it is of version {version}, and this program knows {SCHEMA_VERSION}"
+        raise ConfigError(problem, where=str(path), fix=f"Use the program that wrote it. {WRITE}")
+    try:
+        expected = Expected.model_validate(data)
+        if expected.scores:
+            expected.scores.scores()
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"it is damaged: {place} {first['msg']}".rstrip(), where=str(path), fix=WRITE) from None
+    except ValueError as error:
+        raise ConfigError(f"it is damaged: {error}", where=str(path), fix=WRITE) from None
+    return expected
+
+
+def write(expected: Expected, path: Path) -> Path:
+    """Write it with sorted keys, whole or not at all; the same run gives the same bytes."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text(expected), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"it cannot be written: {error.strerror}", where=str(path)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def text(expected: Expected) -> str:
+    """What stands in the file."""
+    return json.dumps(expected.model_dump(mode="json"), sort_keys=True, indent=2) + "\n"
+
+
+def of_run(record: Record) -> Expected:
+    """What is expected of later models: the last model of a run.
+
+    Raises:
+        ConfigError: the run did not come to its end, or the file of the model is gone.
+    """
+    from pipeline.forms.external_data import digest_of
+
+    final = record.final
+    if record.failure or not final:
+        fix = "Go on with `shrink resume`, then expect"
+        raise ConfigError("this run did not come to its end", where=record.folder, fix=fix)
+    file = Path(record.folder) / final.file
+    if not file.exists():
+        raise ConfigError(f"the model {final.file} is gone", where=record.folder, fix="Run it again")
+    scores = scores_of(record, final)
+    figures = final.model_dump(include=set(Expected.model_fields) - {"digests", "scores"})
+    versions: Any = record.environment.get("versions", {})
+    return Expected(
+        config=str(record.config.get("name")),
+        seed=record.seed,
+        digests={"model": digest_of(file), **split_digests(record)},
+        host=host_of(record),
+        versions=versions,
+        scores=None if scores is None else PackedScores.of(scores),
+        **figures,
+    )
+
+
+def host_of(record: Record) -> str:
+    """The fingerprint of the machine of a run; of a record that does not tell it, this machine's."""
+    return str(record.environment.get("host") or host())
+
+
+def split_digests(record: Record) -> dict[str, str]:
+    """The digest of each split that a record tells of."""
+    splits: dict[str, Any] = record.data
+    return {name: str(split["digest"]) for name, split in splits.items() if "digest" in split}
+
+
+def scores_of(record: Record, model: ModelRecord) -> Scores | None:
+    """A model's scores (N,) on the test split, from the run folder; None where they are not there any more."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(record.folder) / model.predictions
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="np") as file:
+            return np.asarray(file.get_tensor("scores"), np.float64)
+    except SafetensorError as error:
+        raise ConfigError(f"the scores cannot be read: {error}", where=str(path), fix="Run it again") from None

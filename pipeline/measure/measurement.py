@@ -1,0 +1,92 @@
+"""Everything that is measured of one model, in the form in which it would be deployed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.measure import cost, size
+from pipeline.measure.accuracy import Evaluation, compare
+from pipeline.measure.classes import by_class
+from pipeline.measure.statistics import retention
+from pipeline.model import Deployed, Model
+from pipeline.records.record import Measure
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model with what has been found out about it, so that nothing is computed twice.
+
+    Args:
+        model: in the form in which it goes on.
+        folder: where it is saved.
+        measured: where its predictions are.
+        key: of the measurement in the store.
+        digest: of its files.
+        deployed: the file to deploy.
+        evaluation: on the test split.
+        measure: as it stands in the record.
+    """
+
+    model: Model
+    folder: Path
+    measured: Path
+    key: str
+    digest: str
+    deployed: Deployed
+    evaluation: Evaluation
+    measure: Measure
+
+
+def measure(
+    deployed: Deployed,
+    evaluation: Evaluation,
+    *,
+    baseline: Known | None,
+    before: Known | None,
+    logits: bool,
+    labels: Sequence[str],
+    seed: int,
+    tokenizer: Any = None,
+) -> Measure:
+    """The MEASURE of a record.
+
+    Args:
+        deployed: the file to deploy.
+        evaluation: the model's scores on the test split, and on validation.
+        baseline: the reference; None for the reference itself.
+        before: the model of the stage before.
+        logits: whether predictions are logits.
+        labels: names of the classes.
+        seed: of the bootstrap.
+        tokenizer: the task's.
+    """
+    fields: dict[str, Any] = {
+        "size_bytes": size.size_bytes(deployed),
+        "payload_bytes": size.payload_bytes(deployed),
+        "tokenizer_bytes": size.tokenizer_bytes(deployed, tokenizer),
+        "params": cost.onnx_params(deployed),
+        "macs": cost.deployed_macs(deployed),
+        "score": float(evaluation.scores.mean()),
+        "metrics": evaluation.metrics,
+        "test_samples": len(evaluation.scores),
+    }
+    reference = baseline.evaluation if baseline else None
+    fields["classes"] = by_class(evaluation, reference, labels=labels, logits=logits, seed=seed)
+    fields |= _on_validation(evaluation.validation_scores, reference.validation_scores if reference else None, seed)
+    if baseline:
+        fields |= compare(evaluation, baseline.evaluation, logits=logits, seed=seed)
+        fields["compression_ratio"] = baseline.measure.size_bytes / fields["size_bytes"]
+    if before:
+        fields["retention_before"] = retention(evaluation.scores.numpy(), before.evaluation.scores.numpy(), seed)
+    return Measure(**fields)
+
+
+def _on_validation(ours: Tensor | None, theirs: Tensor | None, seed: int) -> dict[str, Any]:
+    """The figures of the validation split; none where only the test split was looked at."""
+    if ours is None:
+        return {}
+    retention_estimate = None if theirs is None else retention(ours.numpy(), theirs.numpy(), seed)
+    return {"validation_score": float(ours.mean()), "validation_retention": retention_estimate}

@@ -1,0 +1,1 @@
+"""The files of a run folder: record.json, comparison.json, journal.jsonl."""

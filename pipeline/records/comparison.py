@@ -1,0 +1,120 @@
+"""The record of a comparison: what its table, its report and its MLflow run are made of."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+)
+
+from pipeline.base.estimate import Estimate
+from pipeline.records.record import Failure, Spread, Verdict, write_whole
+
+BASELINE = "baseline"
+
+
+SCHEMA_VERSION = 1
+FILE = "comparison.json"
+
+
+class Timing(BaseModel):
+    """A latency as a ratio to the baseline's, interleaved with it; the interval is null for fewer than three rounds."""
+
+    runtime: str
+    threads: int
+    batch: int
+    value: float
+    low: float | None = None
+    high: float | None = None
+    verdict: str = "inconclusive"
+
+
+class StrategyRecord(BaseModel):
+    """One strategy: its runs, a run a seed, and their figures together; `failures` are by seed.
+
+    Sizes and counts are means over seeds. `score` and `retention` are of the test split and shown beside; the front and
+    the choice are made on `validation_retention` and the other figures. `seconds` is what its own stages took when they
+    were made; the baseline's are with the baseline. `latency` is of one seed, the first that was timed.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    claim: str | None = None
+    runs: list[str] = []
+    failed_runs: list[str] = []
+    failures: dict[str, Failure] = {}
+    size_bytes: float | None = None
+    payload_bytes: float | None = None
+    params: float | None = None
+    macs: float | None = None
+    compression_ratio: float | None = None
+    score: Spread | None = None
+    retention: Estimate | None = None
+    drop: Estimate | None = None
+    validation_score: Spread | None = None
+    validation_retention: Estimate | None = None
+    latency: list[Timing] = []
+    seconds: float | None = None
+    verdicts: list[Verdict | None] = []
+    on_front: bool = False
+    chosen: bool = False
+
+
+class PairTest(BaseModel):
+    """Whether two strategies differ on the test split: first minus second in mean score, Holm's adjusted p."""
+
+    first: str
+    second: str
+    difference: Estimate
+    p: float
+    p_adjusted: float
+    distinguishable: bool
+
+
+class ComparisonRecord(BaseModel):
+    """A whole comparison. The first of `strategies` is the baseline.
+
+    Paths of runs are relative to the folder that holds this comparison's own folder. `indistinguishable` are pairs of
+    names. `origins` are pipeline files, or run folders where it is `of_runs`. `choice` is the chosen strategy, null
+    with the reason where none fits. `ended` is null while it runs and where it was stopped.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    comparison: str
+    folder: str
+    started: str
+    origins: list[str]
+    overrides: list[str] = []
+    of_runs: bool = False
+    data: dict[str, JsonValue] = {}
+    environment: dict[str, JsonValue] = {}
+    seeds: list[int] = []
+    axes: list[str] = []
+    strategies: list[StrategyRecord] = []
+    tests: list[PairTest] = []
+    indistinguishable: list[tuple[str, str]] = []
+    choice: str | None = None
+    choice_reason: str = ""
+    test_samples: int = 0
+    validation_samples: int = 0
+    test_uses: int | None = None
+    warnings: list[str] = []
+    notes: list[str] = []
+    ended: str | None = None
+
+    def save(self) -> None:
+        """Write comparison.json whole or not at all."""
+        write_whole(self, Path(self.folder) / FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "ComparisonRecord":
+        """What `save` wrote, found again where the folder is now."""
+        record = cls.model_validate_json((folder / FILE).read_text())
+        return record.model_copy(update={"folder": str(folder)})
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of comparison.json."""
+    return ComparisonRecord.model_json_schema()

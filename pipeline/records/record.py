@@ -1,0 +1,303 @@
+"""The record of a run: what everything else reads. Fields are added to it, none is taken away."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from pipeline.base.estimate import Estimate
+
+SCHEMA_VERSION = 1
+
+Verdict = Literal["pass", "fail", "inconclusive"]
+GateVerdict = Literal["pass", "fail", "inconclusive", "skipped"]
+
+
+class Flips(BaseModel):
+    """Examples that the baseline had right and the model has wrong (lost), and the other way round (gained)."""
+
+    lost: int
+    gained: int
+
+
+class ClassMeasure(BaseModel):
+    """What became of one class of the test split; `label` is its name or number, `support` its number of examples.
+
+    Retention is null where the baseline has no example of the class right.
+    """
+
+    label: str
+    support: int
+    score: float
+    retention: Estimate | None = None
+    flips: Flips | None = None
+
+
+class Measure(BaseModel):
+    """What is measured of a model in the form in which it would be deployed.
+
+    `retention` is null where the baseline's score is not above zero, with the reason; `drop` always stands beside it.
+    `retention_before` is against the model of the stage before. KL divergence is in nats, KL(baseline || model).
+    The validation figures are what a choice among models is made on; those without the word are of the test split.
+    `metrics_drop` and `metrics_retention` compare each of `metrics` with the baseline's on the same resamples: its
+    minus ours, and ours over its, the latter where the baseline's is above zero in all of them. `tokenizer_bytes` is
+    the tokenizer's file, which is deployed beside the model and not counted in its size; null where there is none.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    size_bytes: int
+    payload_bytes: int
+    tokenizer_bytes: int | None = None
+    params: int
+    macs: int
+    score: float
+    metrics: dict[str, Estimate] = {}
+    metrics_drop: dict[str, Estimate] = {}
+    metrics_retention: dict[str, Estimate] = {}
+    retention: Estimate | None = None
+    retention_reason: str | None = None
+    retention_before: Estimate | None = None
+    drop: Estimate | None = None
+    compression_ratio: float = 1.0
+    flips: Flips | None = None
+    mcnemar_p: float | None = None
+    agreement: float | None = None
+    kl_mean: float | None = None
+    kl_p99: float | None = None
+    test_samples: int
+    validation_score: float | None = None
+    validation_retention: Estimate | None = None
+    classes: list[ClassMeasure] = []
+
+
+class ModelRecord(Measure):
+    """A measured model and where it lies, relative to the run folder: `folder` to load it, `file` to deploy it.
+
+    `key` is that of its stage's result in the store, `uses` has all keys that it rests on.
+    """
+
+    seconds: float
+    finished: str
+    cached: bool = False
+    key: str | None = None
+    uses: list[str] = []
+    form: Literal["torch", "onnx", "seq2seq"]
+    folder: str
+    file: str
+    digest: str
+    predictions: str
+    reports: dict[str, JsonValue] = {}
+
+
+class Comparison(BaseModel):
+    """A model that a stage made to compare its own with; the paths are relative to the run folder.
+
+    `control` is the same student trained on labels alone, `student_1`, `control_1` and so on are of further seeds.
+    `key` is that of its measurement in the store.
+    """
+
+    score: float
+    folder: str
+    file: str
+    predictions: str
+    digest: str
+    key: str
+
+
+class Spread(BaseModel):
+    """Scores of trainings that differ in their seed alone; the deviation is a sample's, null for one training."""
+
+    mean: float
+    deviation: float | None = None
+    count: int = 1
+
+
+class Gain(Estimate):
+    """What distillation brought: mean score of the student minus that of the control, paired by test example.
+
+    With several seeds the value is the mean of `by_seed`, and the interval has the doubt of examples and of seeds.
+    `control_drop` is the baseline's score minus the control's; `control_matches` says whether that is surely under a
+    point, null for scores that are not from 0 to 1. `metrics` has the gain of each metric over the whole test split.
+    """
+
+    by_seed: list[Estimate]
+    deviation: float | None = None
+    student: Spread
+    control: Spread
+    control_drop: Estimate | None = None
+    control_matches: bool | None = None
+    metrics: dict[str, Estimate] = {}
+
+
+class StageRecord(ModelRecord):
+    """What one stage did; `seeds` has the scores of its trainings with several seeds."""
+
+    position: int
+    name: str
+    settings: dict[str, JsonValue]
+    changed: bool = True
+    latency: list[dict[str, JsonValue]] = []
+    comparisons: dict[str, Comparison] = {}
+    seeds: Spread | None = None
+    gain: Gain | None = None
+
+
+class GateRecord(BaseModel):
+    """One limit of the budget, what was found, and the verdict.
+
+    `limit` is absolute; `of` says what it was told as a share of. `counts_as` is what the verdict means for the run,
+    where the budget says so for an inconclusive or a skipped gate. `fix` says what to change next, `samples_needed` is
+    the number of test examples that would decide.
+    """
+
+    name: str
+    limit: float
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    verdict: GateVerdict
+    message: str
+    of: Literal["baseline", "expected"] | None = None
+    counts_as: Literal["pass", "warn", "fail", "inconclusive"] | None = None
+    fix: str = ""
+    samples_needed: int | None = None
+
+
+class Port(BaseModel):
+    """An input or output of the deployed model: its shape without the batch, and what was seen on training data."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+    low: float | None = None
+    high: float | None = None
+    mean: float | None = None
+
+
+class Interface(BaseModel):
+    """What someone who deploys the model has to know; `labels` are the names of the classes, in order.
+
+    `scored` is the output that the task scores, where it says which.
+    """
+
+    inputs: list[Port]
+    outputs: list[Port]
+    labels: list[str] = []
+    preprocessing: str = ""
+    scored: str | None = None
+
+
+class Confusion(BaseModel):
+    """How many examples of a class the baseline had right and the last model takes for another class."""
+
+    label: str
+    predicted: str
+    count: int
+
+
+class Example(BaseModel):
+    """A test example that the baseline had right and the last model has wrong.
+
+    `kind` says how it is shown: `file`, a PNG in the run folder, for an image; `text`; or `numbers`, a curve.
+    """
+
+    index: int
+    label: str | None = None
+    baseline: str | None = None
+    predicted: str | None = None
+    baseline_score: float
+    score: float
+    kind: Literal["image", "text", "numbers"]
+    file: str | None = None
+    text: str | None = None
+    numbers: list[float] = []
+
+
+class Flipped(BaseModel):
+    """What the last model lost against the baseline: which classes for which, and the worst examples first."""
+
+    confusions: list[Confusion] = []
+    examples: list[Example] = []
+
+
+class Origin(BaseModel):
+    """What a run was asked for: the pipeline file as it was named, what was overridden, and the strategy of several.
+
+    `folder` is the file's own, absolute.
+    """
+
+    file: str
+    folder: str = ""
+    overrides: list[str] = []
+    strategy: str | None = None
+
+
+class Failure(BaseModel):
+    """Why a run ended early."""
+
+    where: str
+    message: str
+    exit_code: int
+
+
+class Record(BaseModel):
+    """A whole run, as far as it came. Notes say what was found and ask for nothing; warnings do.
+
+    `comparison` is the folder, beside the run's own, of the comparison that it is part of. `test_uses` counts the
+    models that were measured on this test split in this folder of runs, this run's among them. `judged_by` is the
+    budget of the gates where `shrink gate --budget` gave another than the config's.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run: str
+    folder: str
+    started: str
+    config: dict[str, JsonValue]
+    seed: int
+    data: dict[str, JsonValue]
+    environment: dict[str, JsonValue]
+    warnings: list[str] = []
+    notes: list[str] = []
+    baseline: ModelRecord | None = None
+    stages: list[StageRecord] = []
+    gates: list[GateRecord] = []
+    verdict: Verdict | None = None
+    judged_by: dict[str, JsonValue] | None = None
+    register_as: str | None = None
+    failure: Failure | None = None
+    origin: Origin | None = None
+    comparison: str | None = None
+    interface: Interface | None = None
+    flipped: Flipped | None = None
+    test_uses: int | None = None
+
+    @property
+    def final(self) -> ModelRecord | None:
+        """The last model that was measured."""
+        return self.stages[-1] if self.stages else self.baseline
+
+    def save(self) -> None:
+        """Write record.json whole or not at all."""
+        write_whole(self, Path(self.folder) / "record.json")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Record":
+        """What `save` wrote, found again where the run folder is now."""
+        record = cls.model_validate_json((folder / "record.json").read_text())
+        return record.model_copy(update={"folder": str(folder)})
+
+
+def write_whole(record: BaseModel, path: Path) -> None:
+    """Write a record as JSON, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        file.write(record.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of record.json."""
+    return Record.model_json_schema()

@@ -1,0 +1,113 @@
+"""The head of a run's page: the verdict in words, the limits, and the figures that count."""
+
+from collections.abc import Callable
+
+from pipeline.base.formatting import bytes_text, count_text, interval_text
+from pipeline.records.record import GateRecord, Record, StageRecord
+from pipeline.report.html.text import count_of, joined, number, times_text
+from pipeline.report.html.views import GateView, Judgement, Tile
+
+STOPPED = {130, 143}
+WORDS = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive", "skipped": "Skipped"}
+PAST = {"pass": "kept", "fail": "not kept", "inconclusive": "undecided", "skipped": "not looked at"}
+SENTENCES = {
+    "pass": "The model keeps to its budget.",
+    "fail": "The model does not keep to its budget.",
+    "inconclusive": "There is too little evidence to say whether the model keeps to its budget.",
+}
+
+
+def judgement(record: Record) -> Judgement:
+    """The verdict of a run: pass, fail, inconclusive, none, failed or stopped."""
+    gates = [gate_view(gate) for gate in record.gates]
+    if record.failure:
+        stopped = record.failure.exit_code in STOPPED
+        place = f" in {record.failure.where}" if record.failure.where else ""
+        word = "Stopped" if stopped else "The run failed"
+        sentence = f"The run was stopped{place}; it can be resumed." if stopped else f"It ended{place}, so no verdict."
+        return Judgement("stopped" if stopped else "failed", word, sentence, gates)
+    if record.verdict is None:
+        why = "No budget was set, so nothing was judged." if not gates else "The limits give no verdict."
+        return Judgement("none", "No verdict", why, gates)
+    several = len({gate.verdict for gate in record.gates}) > 1
+    sentence = SENTENCES[record.verdict] + (f" Of {_tally(record.gates)}." if several else "")
+    return Judgement(record.verdict, WORDS[record.verdict], sentence, gates)
+
+
+def gate_view(gate: GateRecord) -> GateView:
+    """A limit in words; what it counts as, where that is not its verdict."""
+    counts = f", counts as {gate.counts_as}" if gate.counts_as not in (None, gate.verdict) else ""
+    return GateView(gate.name.replace("_", " "), gate.verdict, WORDS[gate.verdict] + counts, gate.message, gate.fix)
+
+
+def tiles(record: Record) -> list[Tile]:
+    """Size, retention, latency, parameters, MACs: from the baseline to the last model."""
+    first, last = record.baseline, record.final
+    if first is None or last is None:
+        return []
+    size = _change("Size of the file", first.size_bytes, last.size_bytes, bytes_text, alone=last is first)
+    head_tiles = [size, _retention(record), *_latency(record)]
+    for name, key in (("Parameters", "params"), ("MACs", "macs")):
+        head_tiles.append(_change(name, getattr(first, key), getattr(last, key), count_text, alone=last is first))
+    return head_tiles
+
+
+def _change(name: str, before: int, now: int, text: Callable[[float], str], alone: bool) -> Tile:
+    """From the baseline's figure to the last model's; of the baseline alone where no stage was measured."""
+    if alone:
+        return Tile(name, text(now), note="of the baseline")
+    return Tile(name, text(now), text(before), times_text(before / now) if now else "")
+
+
+def timed(record: Record) -> list[tuple[StageRecord, dict[str, object]]]:
+    """The rows of latency of the last stage that has any that can be read."""
+    for stage in reversed(record.stages):
+        if rows := [(stage, dict(row)) for row in stage.latency if row]:
+            return rows  # type: ignore[return-value]
+    return []
+
+
+def ratio_of(row: dict[str, object], key: str = "ratio") -> dict[str, float | None] | None:
+    """A ratio of a latency row with its interval, where there is one."""
+    ratio = row.get(key)
+    if not isinstance(ratio, dict) or number(ratio.get("value")) is None:
+        return None
+    figures = {name: number(ratio.get(name)) for name in ("value", "low", "high")}
+    return figures if figures["high"] is not None else {**figures, "low": None}
+
+
+def setting_of(row: dict[str, object]) -> str:
+    """Where a latency was measured: onnxruntime, threads 1, batch 8."""
+    return f"{row.get('runtime', 'runtime')}, threads {row.get('threads', '-')}, batch {row.get('batch', '-')}"
+
+
+def _retention(record: Record) -> Tile:
+    first, last = record.baseline, record.final
+    if first is None or last is None or last is first:
+        return Tile("Score", f"{last.score:.4f}" if last else "-", note="of the baseline")
+    before = f"score {first.score:.4f}"
+    if last.retention is None:
+        return Tile("Score", f"{last.score:.4f}", before, last.retention_reason or "retention is not defined")
+    span = f"95 %: {last.retention.low:.3f} to {last.retention.high:.3f}"
+    drop = f"; drop {interval_text(last.drop)}" if last.drop else ""
+    note = f"{span}; score {first.score:.4f} → {last.score:.4f}{drop}"
+    return Tile("Retention of the score", f"{last.retention.value:.3f}", note=note)
+
+
+def _latency(record: Record) -> list[Tile]:
+    rows = [(row, ratio) for _, row in timed(record) if (ratio := ratio_of(row))]
+    if not rows:
+        return []
+    row, ratio = rows[0]
+    verdict = row["ratio"].get("verdict") if isinstance(row["ratio"], dict) else None
+    span = "" if ratio["low"] is None else f"95 %: {ratio['low']:.2f} to {ratio['high']:.2f}; "
+    more = f"; {count_of(len(rows) - 1, 'more setting')} below" if len(rows) > 1 else ""
+    note = f"{span}{setting_of(row)}{more}"
+    return [Tile("Latency ratio", f"{ratio['value']:.2f}", note=f"{verdict}; {note}" if verdict else note)]
+
+
+def _tally(gates: list[GateRecord]) -> str:
+    """3 limits, 2 are kept and 1 is not looked at."""
+    counts = {verdict: sum(gate.verdict == verdict for gate in gates) for verdict in PAST}
+    clauses = [f"{n} {'is' if n == 1 else 'are'} {PAST[verdict]}" for verdict, n in counts.items() if n]
+    return f"{count_of(len(gates), 'limit')}, {joined(clauses)}"

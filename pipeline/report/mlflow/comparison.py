@@ -1,0 +1,81 @@
+"""A comparison in MLflow: a parent run, and a child for each strategy with the same figures, fit for its compare page.
+
+The runs of a strategy, one a seed, are nested below its child where they were made for the comparison.
+"""
+
+import os
+from pathlib import Path
+
+from pipeline.records.comparison import BASELINE, FILE, ComparisonRecord, StrategyRecord
+from pipeline.records.record import Record
+from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds
+from pipeline.report.mlflow.run import is_synced, keep_state, log_files, sync
+
+
+def track_comparison(record: ComparisonRecord, *, require: bool = False) -> bool:
+    """Project a comparison and the runs made for it; gives whether there was something to do.
+
+    Args:
+        record: as it ended.
+        require: raise TrackingError where MLflow cannot be reached; else it costs a warning.
+    """
+    folder = Path(record.folder)
+    if is_synced(folder):
+        return False
+    to = Connection(folder.parent, f"shrink sync {folder}")
+    keep_state(folder, synced=False)
+    to.tolerant(_project, to, record)
+    if not to.problem:
+        keep_state(folder, synced=True)
+    elif require:
+        to.insist()
+    return True
+
+
+def figures(strategy: StrategyRecord) -> dict[str, float]:
+    """The numbers of a strategy by name; intervals as `_low` and `_high`, deviations over seeds as `_deviation`."""
+    names = ("size_bytes", "payload_bytes", "params", "macs", "compression_ratio", "seconds")
+    numbers: dict[str, float | None] = {name: getattr(strategy, name) for name in names}
+    for name in ("retention", "validation_retention", "drop"):
+        if estimate := getattr(strategy, name):
+            numbers |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    for name in ("score", "validation_score"):
+        if spread := getattr(strategy, name):
+            numbers |= {name: spread.mean, f"{name}_deviation": spread.deviation}
+    for timing in strategy.latency:
+        key = f"latency.{timing.runtime}.threads{timing.threads}.batch{timing.batch}.ratio"
+        numbers |= {key: timing.value, f"{key}_low": timing.low, f"{key}_high": timing.high}
+    numbers |= {"on_front": float(strategy.on_front), "chosen": float(strategy.chosen)}
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _project(to: Connection, record: ComparisonRecord) -> None:
+    to.open()
+    folder = Path(record.folder)
+    tags = {"mlflow.source.name": "shrink compare", "choice": record.choice or "none", "why": record.choice_reason}
+    parent = str(to.run(record.comparison, record.comparison, record.started, tags).info.run_id)
+    params = {"axes": ", ".join(record.axes), "seeds": ", ".join(map(str, record.seeds))}
+    params |= {f"file.{i}": origin for i, origin in enumerate(record.origins)}
+    message_tags = {"warnings": "\n".join(record.warnings), "notes": "\n".join(record.notes)}
+    to.log(parent, params=params, tags=message_tags, when=record.started)
+    for strategy in record.strategies:
+        _strategy(to, record, parent, strategy)
+    log_files(to, parent, folder, (FILE, "summary.md", "report.html"))
+    failed = any(strategy.failures for strategy in record.strategies)
+    to.client.set_terminated(parent, "FAILED" if failed else "FINISHED" if record.ended else "KILLED")
+
+
+def _strategy(to: Connection, record: ComparisonRecord, parent: str, strategy: StrategyRecord) -> None:
+    """A strategy's run, and below it those that were made for this comparison."""
+    run = to.run(f"{record.comparison}/{strategy.name}", strategy.name, record.started, {PARENT: parent})
+    child, when = str(run.info.run_id), record.started
+    tags = {"runs": "\n".join(strategy.runs), "promised": strategy.claim or ""}
+    numbers = [(name, value, 0) for name, value in figures(strategy).items()]
+    to.log(child, metrics=numbers, params={"strategy": strategy.name}, tags=tags, when=when)
+    for name in (
+        (*strategy.runs, *strategy.failed_runs) if strategy.name != BASELINE else ()
+    ):  # the baseline's are those of a strategy
+        folder = Path(os.path.normpath(Path(record.folder).parent / name))
+        if (folder / "record.json").is_file() and Record.load(folder).comparison == record.comparison:
+            sync(folder)
+    to.client.set_terminated(child, "FAILED" if strategy.failures else "FINISHED", milliseconds(when))

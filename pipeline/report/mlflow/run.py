@@ -1,0 +1,206 @@
+"""A run in MLflow, as it grows or afterwards.
+
+A parent run for the chain with a nested run for the baseline and for each stage. Metrics stand on both, on the parent
+with step = 0 for the baseline and position + 1 for a stage, so that its charts draw the trajectory. A run that ended
+is FINISHED, one that failed FAILED, one that was stopped or died without a word KILLED.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import TrackingError
+from pipeline.forms.seq2seq import Seq2SeqOnnx
+from pipeline.forms.text.remapped import saved_vocabulary
+from pipeline.model import Deployed, OnnxModel
+from pipeline.records import journal
+from pipeline.records.figures import curves, flatten, metrics, points
+from pipeline.records.record import ModelRecord, Record, StageRecord
+from pipeline.report.mlflow.connection import PARENT, Connection, locked, milliseconds
+from pipeline.report.mlflow.logged_model import log_model
+
+LOG = logging.getLogger("shrinkline")
+
+STATE, LOCK = "tracking.json", "tracking.lock"
+STOPPED = (130, 143)
+FILES = ("record.json", "config.yaml", "summary.md", "report.html")
+
+
+@contextmanager
+def open_tracking(record: Record, runs: Path, require: bool = False) -> Iterator["Tracking"]:
+    """Tracking for one run, ended with the status that the run had.
+
+    Args:
+        record: of the run, as it is before any work.
+        runs: the default database `mlflow.db` lies here, unless MLFLOW_TRACKING_URI says otherwise.
+        require: raise TrackingError where MLflow cannot be reached, at once or when the run is done.
+    """
+    with locked(Path(record.folder) / LOCK):
+        tracking, done = Tracking(record, runs, require), False
+        try:
+            yield tracking
+            done = True
+        finally:
+            # Where something other than an error of ours ended the block, not all of the record may be logged.
+            tracking.end(record, _status(record, done), whole=done or record.failure is not None)
+    if require:
+        tracking.to.insist()
+
+
+def sync(folder: Path) -> bool:
+    """Project a run folder that MLflow does not have whole; gives whether there was something to do.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+    """
+    with locked(folder / LOCK, wait=False) as ours:
+        if not ours:
+            LOG.warning("%s: another process runs or logs it", folder.name)
+        if not ours or is_synced(folder):
+            return False
+        record, events = Record.load(folder), journal.read(folder / "journal.jsonl")
+        done = bool(events) and events[-1]["event"] == "end"
+        tracking = Tracking(record, folder.parent, require=True)
+        tracking.update(record)
+        if done and record.final:
+            tracking.finish(record, _deployed(Path(record.folder), record.final))
+        tracking.end(record, _status(record, done), when=events[-1]["time"] if events else record.started)
+    tracking.to.insist()
+    return True
+
+
+class Tracking:
+    """Projects a record to MLflow as it grows. A server that is down costs one warning, never the run."""
+
+    def __init__(self, record: Record, runs: Path, require: bool = False) -> None:
+        self.folder = Path(record.folder)
+        self.to = Connection(runs, f"shrink sync {self.folder}")
+        self.done: set[str] = set()
+        keep_state(self.folder, synced=False)
+        self.to.tolerant(self._open, record)
+        if require and self.to.problem:
+            raise TrackingError(f"MLflow cannot be reached: {self.to.problem}", fix="Look at MLFLOW_TRACKING_URI")
+
+    def update(self, record: Record) -> None:
+        """Log what is new in the record."""
+        self.to.tolerant(self._update, record)
+
+    def finish(self, record: Record, final: Deployed) -> None:
+        """Log verdict, record and config, and the last model in MLflow's ONNX flavour."""
+        self.to.tolerant(self._finish, record, final)
+
+    def end(self, record: Record, status: str, *, when: str = "", whole: bool = True) -> None:
+        """Close the parent run.
+
+        Args:
+            record: as it ended.
+            status: MLflow's word for how.
+            when: the time at which it ended, if not now.
+            whole: all of the record is logged, `sync` has nothing to add.
+        """
+        self.to.tolerant(self._end, record, status, when)
+        if whole and not self.to.problem:
+            keep_state(self.folder, synced=True)
+
+    def _open(self, record: Record) -> None:
+        self.to.open()
+        tags = {"mlflow.source.name": "shrink run", "data.digest": str(record.data["test"]["digest"])}  # type: ignore[index, call-overload]
+        tags |= {f"git.{k}": str(record.environment[f"git_{k}"]) for k in ("commit", "dirty")}
+        above = self.to.find(member_uid(record)) if record.comparison else None
+        tags |= {PARENT: str(above.info.run_id)} if above else {}
+        parent = self.to.run(record.run, record.run, record.started, tags)
+        self.parent = str(parent.info.run_id)
+        if parent.info.status != "RUNNING":
+            self.to.client.update_run(self.parent, status="RUNNING")
+        of_dead = f"tags.`{PARENT}` = '{self.parent}' and attributes.status = 'RUNNING'"
+        for child in self.to.client.search_runs([self.to.experiment], of_dead):
+            self.to.client.set_terminated(child.info.run_id, "KILLED")
+        self.to.log(self.parent, params=flatten(record.config), when=record.started)
+
+    def _update(self, record: Record) -> None:
+        if record.baseline:
+            self._child(record, "baseline", record.baseline, 0)
+        for stage in record.stages:
+            self._child(record, f"{stage.position}-{stage.name}", stage, stage.position + 1)
+
+    def _finish(self, record: Record, final: Deployed) -> None:
+        tags = {f"gate.{gate.name}": f"{gate.verdict}: {gate.message}" for gate in record.gates}
+        self.to.log(self.parent, tags=tags | {"verdict": record.verdict or "none"}, when=record.started)
+        log_files(self.to, self.parent, self.folder, FILES)
+        if isinstance(final, OnnxModel):
+            log_model(self.to, self.parent, record, final)
+        elif record.register_as:
+            LOG.warning("an encoder-decoder is not registered: MLflow has no flavour for several graphs")
+
+    def _end(self, record: Record, status: str, when: str) -> None:
+        tags = {"warnings": "\n".join(record.warnings), "notes": "\n".join(record.notes)}
+        self.to.log(self.parent, tags=tags, when=record.started)
+        self.to.client.set_terminated(self.parent, status, milliseconds(when) if when else None)
+
+    def _child(self, record: Record, name: str, model_record: ModelRecord, step: int) -> None:
+        """A nested run with a model's settings, figures, training curves and files."""
+        if name in self.done:
+            return
+        when = model_record.finished
+        run = self.to.run(f"{record.run}/{step}", name, when, {PARENT: self.parent})
+        # One that ended at another time is of a result that was lost and made again.
+        if (run.info.status, run.info.end_time) != ("FINISHED", milliseconds(when)):
+            child, figures = str(run.info.run_id), points(metrics(model_record), step)
+            settings = model_record.settings if isinstance(model_record, StageRecord) else {}
+            drawn = [(key, v, i) for key, values in curves(model_record).items() for i, v in enumerate(values)]
+            tags = {"digest": model_record.digest, "form": model_record.form}
+            self.to.log(self.parent, metrics=figures, when=when)
+            self.to.log(child, params=flatten(settings), metrics=[*figures, *drawn], tags=tags, when=when)
+            folder = Path(record.folder)
+            self.to.client.log_artifacts(child, str(folder / model_record.folder), "model")
+            log = self.to.client.log_artifacts if (folder / model_record.file).is_dir() else self.to.client.log_artifact
+            log(child, str(folder / model_record.file), "deployed")
+            self.to.client.set_terminated(child, "FINISHED", milliseconds(when))  # last: it says that all is there
+        self.done.add(name)
+
+
+def member_uid(record: Record) -> str:
+    """Of the strategy, in a comparison, that a run is of."""
+    return f"{record.comparison}/{(record.origin and record.origin.strategy) or record.config['name']}"
+
+
+def log_files(to: Connection, run: str, folder: Path, names: tuple[str, ...]) -> None:
+    """Log those of the files that are there; a report may be missing where the disk was full."""
+    for name in names:
+        if (folder / name).is_file():
+            to.client.log_artifact(run, str(folder / name))
+
+
+def keep_state(folder: Path, *, synced: bool) -> None:
+    """Keep in a folder whether MLflow has all of it."""
+    temporary = (folder / STATE).with_suffix(".tmp")
+    temporary.write_text(json.dumps({"synced": synced}) + "\n")
+    temporary.replace(folder / STATE)
+
+
+def is_synced(folder: Path) -> bool:
+    """Whether MLflow has all of a folder."""
+    try:
+        return bool(json.loads((folder / STATE).read_text())["synced"])
+    except (FileNotFoundError, ValueError):  # nothing, or what a crash of the machine left of it
+        return False
+
+
+def _status(record: Record, done: bool) -> str:
+    if record.failure:
+        return "KILLED" if record.failure.exit_code in STOPPED else "FAILED"
+    return "FINISHED" if done else "KILLED"
+
+
+def _deployed(folder: Path, model_record: ModelRecord) -> Deployed:
+    """A model of a run in the form in which it would be deployed; the user's code is not needed for it."""
+    from safetensors.torch import load_file
+
+    if model_record.form == Seq2SeqOnnx.form:
+        return Seq2SeqOnnx.load(folder / model_record.folder)
+    if model_record.form == OnnxModel.form:
+        return OnnxModel.load(folder / model_record.folder)
+    example = load_file(folder / model_record.folder / "example.safetensors")
+    return OnnxModel(folder / model_record.file, example, vocabulary=saved_vocabulary(folder / model_record.folder))

@@ -1,0 +1,1 @@
+"""One chain: what would run, the stages in turn, each result kept."""

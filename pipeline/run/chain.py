@@ -1,0 +1,335 @@
+"""One chain, forwards: make the baseline, measure it; then for each stage obtain its result, measure, record, log."""
+
+import logging
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from pipeline.build.build import Built
+from pipeline.errors import Interruption, ResourceError, ShrinkError, StageError, blame, is_exhausted
+from pipeline.forms.text import tokenizer
+from pipeline.gate.expected import Expected, load_expected
+from pipeline.gate.judge import judge, unfinished, verdict, warnings_of
+from pipeline.measure.accuracy import Evaluation
+from pipeline.measure.classes import absent, few
+from pipeline.measure.flips import flipped
+from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, seeds_of
+from pipeline.measure.interface import interface
+from pipeline.measure.measurement import Known, measure
+from pipeline.measure.statistics import Scores, retention
+from pipeline.model import Deployed
+from pipeline.records import test_uses
+from pipeline.records.record import Comparison, Failure, Gain, ModelRecord, Record, StageRecord
+from pipeline.report.files import write_files
+from pipeline.report.mlflow.run import Tracking
+from pipeline.run import disk
+from pipeline.run.executor import Maker, Result
+from pipeline.stage import Stage
+
+LOG = logging.getLogger("shrinkline")
+LATENCY = "A report named `latency` is a list of dictionaries"
+
+
+@dataclass
+class Run:
+    """The state of one run while it lasts."""
+
+    built: Built
+    record: Record
+    maker: Maker
+    tracking: Tracking | None
+    earlier: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    """When the results of a resumed run were measured first, by place and key."""
+    baseline: Known | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.record.folder)
+
+    def forwards(self, benchmarks: bool = True) -> Record:
+        """The whole chain; whatever ends it, journal and record say how far it came.
+
+        Args:
+            benchmarks: run the stages that are `host_bound` too. A comparison leaves them out and measures its models
+                afterwards, in turns; see `latency_record`.
+        """
+        for warning in self.record.warnings:
+            LOG.warning(warning)
+        for note in self.built.loading:
+            self._note(note)
+        try:
+            expected = load_expected(self.built.config.budget, self.built.config.folder)
+            return self._judged(self._chain(benchmarks), expected)
+        except ShrinkError as error:
+            ended = self._ended(error)
+            if ended is error:
+                raise
+            raise ended from error
+        except (OSError, MemoryError) as error:
+            if not is_exhausted(error):
+                raise
+            raise self._ended(ResourceError(f"disk or memory ran out: {error}", where=str(self.folder))) from error
+
+    def _judged(self, last: Known, expected: Expected | None) -> Record:
+        self._look_at(last)
+        self.record.gates = judge(self.built.config.budget, self.record, expected)
+        self.record.verdict = verdict(self.record.gates)
+        for text in warnings_of(self.record.gates):
+            self._warn(text)
+        self._keep()
+        self.maker.journal.write("end", verdict=self.record.verdict)
+        write_files(self.record)
+        if self.tracking:
+            self.tracking.finish(self.record, last.deployed)
+        return self.record
+
+    def _look_at(self, last: Known) -> None:
+        """Keep what whoever deploys the last model has to know, and what it lost against the baseline."""
+        task = self.built.task
+        self.record.interface = interface(last.deployed, task)
+        if self.baseline:
+            evaluations = self.baseline.evaluation, last.evaluation
+            self.record.flipped = flipped(task, *evaluations, self.folder, self._warn)
+        without = absent(last.evaluation, task.labels, task.logits) if self.built.config.budget.worst_class else []
+        if without:
+            self._warn(f"budget: worst_class says nothing of {few(without)}: the test split has no example of it")
+
+    def _chain(self, benchmarks: bool) -> Known:
+        if text := tokenizer.canonical(self.built.task.tokenizer):  # for `shrink package`, which has no task
+            (self.folder / tokenizer.FILE).write_text(text)
+        self.baseline = measured_model = self._make_baseline(benchmarks)
+        result = self.maker.baseline = Result(measured_model.model, measured_model.digest, measured_model.folder)
+        for position, (place, stage) in enumerate(self.built.stages):
+            if stage.host_bound and not benchmarks:
+                continue
+            use = self.built.config.stages[position].use
+            folder = self.folder / "stages" / f"{position}-{_short(use)}"
+            result = self.maker.make(place, stage, use, result, folder)
+            measured_model = self._examined(place, result, folder, measured_model)
+            self._record(position, use, place, stage, result, measured_model)
+        return measured_model
+
+    def _make_baseline(self, benchmarks: bool) -> Known:
+        """Run the `baseline:` chain and measure what it made: the reference of everything after it."""
+        result, reports, seconds = self.maker.start(self.folder / "start" / "model"), dict[str, Any](), 0.0
+        place, cached, keys = "model", False, list[str | None]()
+        for i, (place, stage) in enumerate(self.built.baseline):
+            if stage.host_bound and not benchmarks:
+                continue
+            use = self.built.config.baseline[i].use
+            result = self.maker.make(place, stage, use, result, self.folder / "baseline" / f"{i}-{_short(use)}")
+            reports |= {f"{i}.{name}": value for name, value in result.reports.items()}
+            seconds, cached = seconds + result.seconds, result.cached
+            keys += (*result.uses, result.key)
+            for text in result.warnings:
+                self._warn(f"{place}: {text}")
+            if result.comparisons:
+                self._warn(f"{place}: what it compares with is not measured in `baseline:`. Compare in `stages:`")
+        measured_model = self._examined(place, result, self.folder / "baseline", None)
+        located = self._located(place, measured_model, replace(result, seconds=seconds, cached=cached), keys)
+        self.record.baseline = ModelRecord(**measured_model.measure.model_dump(), **located, reports=reports)
+        self._keep()
+        return measured_model
+
+    def _examined(self, place: str, result: Result, folder: Path, before: Known | None) -> Known:
+        """What is known of a result; of one that only measured, what was known before."""
+        task = self.built.task
+        arguments: dict[str, Any] = {"logits": task.logits, "labels": task.labels, "seed": self.built.config.seed}
+        arguments |= {"baseline": self.baseline, "before": before, "tokenizer": task.tokenizer}
+        if before and result.measured_only:
+            return replace(before, measure=measure(before.deployed, before.evaluation, **arguments))
+        deployed, evaluation, key = self._measured(place, result, folder)
+        with blame(StageError, place):
+            figures = measure(deployed, evaluation, **arguments)
+        if before and result.digest == before.digest:
+            self._warn(f"{place}: it changed nothing, the model is the same to the byte")
+        return Known(result.model, result.folder, folder, key, result.digest, deployed, evaluation, figures)
+
+    def _measured(self, place: str, result: Result, folder: Path) -> tuple[Deployed, Evaluation, str]:
+        """What the maker finds out about a model, which is counted as a look at the test split."""
+        examination = self.maker.examine(place, result, folder)
+        test = self.built.data["test"].digest
+        self.record.test_uses = test_uses.note_use(self.folder.parent, test, result.digest, self.record.run)
+        return examination
+
+    def _record(self, position: int, use: str, place: str, stage: Stage, result: Result, measured_model: Known) -> None:
+        before = self.record.stages[-1] if self.record.stages else self.record.baseline
+        reports = dict(result.reports)
+        latency: Any = reports.pop("latency", [])
+        for text in result.warnings:
+            self._warn(f"{place}: {text}")
+        if before and measured_model.measure.size_bytes > before.size_bytes:
+            grown = f"from {before.size_bytes:,} to {measured_model.measure.size_bytes:,} bytes"
+            self._warn(f"{place}: it made the file to deploy larger, {grown}")
+        if self.maker.keys.is_own(stage):
+            result = replace(result, cached=False)  # what a resumed run finds of it is what it measured itself
+        if result.cached and stage.host_bound:
+            self._warn(f"{place}: its figures are those of an earlier run on this machine")
+        comparisons, others = self._compared(place, result)
+        gain = self._gained(place, stage, measured_model, others)
+        with blame(StageError, place, fix=LATENCY):
+            stage_record = StageRecord(
+                **measured_model.measure.model_dump(),
+                **self._located(place, measured_model, result, [other.key for other in comparisons.values()]),
+                position=position,
+                name=use,
+                settings=settings_of(stage),
+                changed=before is None or before.digest != result.digest,
+                reports=reports,
+                latency=latency,
+                comparisons=comparisons,
+                seeds=seeds_of(measured_model.evaluation.scores.numpy(), _scores(others)),
+                gain=gain,
+            )
+        self.record.stages.append(stage_record)
+        self._keep()
+
+    def _compared(self, place: str, result: Result) -> tuple[dict[str, Comparison], dict[str, Evaluation]]:
+        """The models beside a stage's own, measured like it; and what they gave on the test split."""
+        comparisons, others = dict[str, Comparison](), dict[str, Evaluation]()
+        for name, other in result.comparisons.items():
+            folder = other.folder.parent
+            deployed, evaluation, key = self._measured(f"{place}, {name}", other, folder)
+            others[name] = evaluation
+            comparisons[name] = Comparison(
+                score=float(evaluation.scores.mean()),
+                folder=str(other.folder.relative_to(self.folder)),
+                file=str(deployed.path.relative_to(self.folder)),
+                predictions=str((folder / "predictions.safetensors").relative_to(self.folder)),
+                digest=other.digest,
+                key=key,
+            )
+        return comparisons, others
+
+    def _gained(self, place: str, stage: Stage, measured_model: Known, others: dict[str, Evaluation]) -> Gain | None:
+        """What distillation brought, where there is a control; said in a note, or in a warning where it is doubtful."""
+        own, scores = measured_model.evaluation.scores.numpy(), _scores(others)
+        reference = self.baseline.evaluation.scores.numpy() if self.baseline else None
+        metrics = {name: evaluation.resampled for name, evaluation in {"": measured_model.evaluation, **others}.items()}
+        gain = gain_of(own, scores, reference, self.record.seed, metrics)
+        if gain:
+            shares = are_shares(own, *scores.values())
+            text = gain_text(gain, examples=len(own), shares=shares, teacher=self._teacher(stage))
+            (self._note if is_clear(gain) else self._warn)(f"{place}: {text}")
+        return gain
+
+    def _teacher(self, stage: Stage) -> str:
+        """What the baseline is to a distilling stage: its teacher, or the baseline alone."""
+        settings, before = settings_of(stage), self.record.final
+        same = before is None or self.baseline is None or before.digest == self.baseline.digest
+        is_teacher = not settings.get("teachers") and (same or settings.get("teacher") == "baseline")
+        return "teacher" if is_teacher else "baseline"
+
+    def _located(
+        self, place: str, measured_model: Known, result: Result, keys: Sequence[str | None] = ()
+    ) -> dict[str, Any]:
+        """Where a model lies, relative to the run folder, and how it came there."""
+        return {
+            "seconds": round(result.seconds, 3),
+            "finished": self._finished(place, result.key),
+            "cached": result.cached,
+            "key": result.key,
+            "uses": [key for key in dict.fromkeys((*keys, *result.uses, result.key, measured_model.key)) if key],
+            "form": measured_model.model.form,
+            "folder": str(measured_model.folder.relative_to(self.folder)),
+            "file": str(measured_model.deployed.path.relative_to(self.folder)),
+            "digest": measured_model.digest,
+            "predictions": str((measured_model.measured / "predictions.safetensors").relative_to(self.folder)),
+        }
+
+    def _finished(self, place: str, key: str | None) -> str:
+        """When this was measured first; journalled, so that MLflow gets the same time however often it is told."""
+        finish_time = self.earlier.get((place, key))
+        if finish_time is None:
+            finish_time = _now()
+            self.maker.journal.write("measured", place=place, key=key, finished=finish_time)
+        return finish_time
+
+    def _ended(self, error: ShrinkError) -> ShrinkError:
+        """Keep in journal and record why the run ends; gives the error to raise, with how to go on."""
+        again = f"`shrink resume {shlex.quote(str(self.folder))}` goes on"
+        interrupts = self.maker.interrupts
+        if isinstance(error, StageError) and interrupts.requested():  # Ctrl-C reaches a stage's own processes too
+            error = Interruption(error.found, where=error.where)
+        if isinstance(error, Interruption):
+            error.fix, error.exit_code = again, interrupts.exit_code
+        elif isinstance(error, ResourceError):
+            error.fix = f"{error.fix}. {disk.needs(self.built, self.folder.parent)}; {again}".lstrip(". ")
+        self.record.failure = Failure(where=error.where, message=str(error), exit_code=error.exit_code)
+        self.record.gates = unfinished(self.built.config.budget, self.record)
+        event = "stopped" if isinstance(error, Interruption) else "failed"
+        with suppress(*([OSError] if isinstance(error, ResourceError) else [])):  # the disk may be full for these too
+            self.maker.journal.write(event, where=error.where, message=str(error))
+            self._keep()
+        write_files(self.record)
+        return error
+
+    def _note(self, text: str) -> None:
+        LOG.info(text)
+        self.record.notes.append(text)
+
+    def _warn(self, text: str) -> None:
+        LOG.warning(text)
+        self.record.warnings.append(text)
+
+    def _keep(self) -> None:
+        self.record.save()
+        if self.tracking:
+            self.tracking.update(self.record)
+
+
+def latency_record(
+    record: Record,
+    position: int,
+    name: str,
+    settings: dict[str, JsonValue],
+    rows: JsonValue,
+    seconds: float,
+) -> StageRecord:
+    """The record of a `host_bound` stage that was left out of a run, made of what was measured afterwards.
+
+    Args:
+        record: of the run; the model before the position is the one that was measured.
+        position: of the stage in the config.
+        name: what it is called there, such as "benchmark.latency".
+        settings: its own, resolved.
+        rows: what it measured of the model, a list of dictionaries.
+        seconds: that measuring them took.
+
+    Raises:
+        StageError: there is no model before the position, or the rows are something else.
+    """
+    before = [*([record.baseline] if record.baseline else []), *(s for s in record.stages if s.position < position)]
+    place = f"stages[{position}] ({name})"
+    if not before:
+        raise StageError("the run has no measured model", where=place)
+    fields = {field: getattr(before[-1], field) for field in ModelRecord.model_fields}
+    scores = Evaluation.load(Path(record.folder) / before[-1].predictions).scores.numpy()
+    fields |= {"reports": {}, "key": None, "cached": False, "seconds": round(seconds, 3), "finished": _now()}
+    fields |= {"retention_before": retention(scores, scores, record.seed), "latency": rows, "changed": False}
+    with blame(StageError, place, fix=LATENCY):
+        return StageRecord(**fields, position=position, name=name, settings=settings)
+
+
+def settings_of(stage: Stage) -> dict[str, Any]:
+    """A stage's settings, resolved, as JSON."""
+    return stage.model_dump(mode="json")
+
+
+def _scores(evaluations: dict[str, Evaluation]) -> dict[str, Scores]:
+    return {name: evaluation.scores.numpy() for name, evaluation in evaluations.items()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _short(use: str) -> str:
+    return Path(use).stem if use.endswith(".py") else use

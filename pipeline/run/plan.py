@@ -1,0 +1,102 @@
+"""What would run, what is stored already, and what is suspicious; nothing is trained."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.base.devices import pick_device
+from pipeline.base.files import folder_digest
+from pipeline.build.build import Built, outline
+from pipeline.gate.judge import has_limits
+from pipeline.measure.cost import onnx_macs, onnx_params, torch_macs, torch_params
+from pipeline.model import OnnxModel, TorchModel
+from pipeline.run.disk import estimate_bytes
+from pipeline.run.executor import RESULT
+from pipeline.run.roundtrip import save_exactly
+from pipeline.run.store import key
+from pipeline.run.store.key import Keys, Parts
+from pipeline.run.store.store import Store
+
+
+def as_json(built: Built, store: Store) -> dict[str, Any]:
+    """The resolved chain with all settings and what is stored of it, the data, the starting model, the warnings."""
+    plan: dict[str, Any] = {
+        "name": built.config.name,
+        "seed": built.config.seed,
+        "data": {name: len(split) for name, split in built.task.splits.items()},
+        "chain": [
+            {"place": place, "settings": settings, **state}
+            for (place, settings), state in zip(outline(built), states(built, store), strict=True)
+        ],
+        "disk_bytes": estimate_bytes(built),
+        "budget": built.config.budget.model_dump(mode="json", exclude_none=True),
+        "notes": list(built.notes),
+        "warnings": list(built.warnings),
+    }
+    if isinstance(built.model, TorchModel):
+        module = built.model.module
+        plan["model"] = {"params": torch_params(module), "macs": torch_macs(module, built.model.example)}
+    elif isinstance(built.model, OnnxModel):
+        plan["model"] = {"params": onnx_params(built.model), "macs": onnx_macs(built.model)}
+    plan["model"] = {"form": built.model.form, **plan.get("model", {})}
+    return plan
+
+
+def states(built: Built, store: Store) -> list[dict[str, Any]]:
+    """For each stage {"state": "cached" or "would run", "why": what differs from the nearest stored result}."""
+    keys = Keys(built, pick_device(built.config.device))
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder) / "model"
+        save_exactly(built.model, start, built.config.folder)
+        return _states(built, store, keys, keys.model(folder_digest(start), start))
+
+
+def _states(built: Built, store: Store, keys: Keys, start: Parts) -> list[dict[str, Any]]:
+    stage_states: list[dict[str, Any]] = []
+    model: Parts | None = start
+    baseline: Parts | None = None
+    uses = [entry.use for entry in (*built.config.baseline, *built.config.stages)]
+    for i, ((_, stage), use) in enumerate(zip((*built.baseline, *built.stages), uses, strict=True)):
+        if i == len(built.baseline):
+            baseline = model
+        if model is None:
+            stage_states.append({"state": "would run", "why": ["its input would be made anew"]})
+            continue
+        parts = keys.stage(stage, use, model, baseline)
+        entry = store.peek(key.digest(parts))
+        if entry is None:
+            near = store.nearest(parts)
+            why = key.changed(near.parts, parts) if near else ["there is no result of this stage yet"]
+            stage_states.append({"state": "would run", "why": why or ["its stored result is damaged"]})
+            model = None
+        else:
+            model_digest = json.loads((entry.path / RESULT).read_text())["digest"]
+            model = keys.model(model_digest, entry.path / "model") if model_digest else model
+            stage_states.append({"state": "cached", "why": []})
+    return stage_states
+
+
+def show(built: Built, store: Store, console: Console, *, explain: bool = False) -> None:
+    """Print it; with `explain` also why a stage would run."""
+    plan = as_json(built, store)
+    splits = ", ".join(f"{size:,} {name}" for name, size in plan["data"].items())
+    console.print(f"[bold]{plan['name']}[/]: {splits} examples, seed {plan['seed']}", highlight=False)
+    if "params" in plan["model"]:
+        console.print("model: {params:,} parameters, {macs:,} MACs".format(**plan["model"]), highlight=False)
+    table = Table("stage", "state", "settings")
+    for entry in plan["chain"]:
+        settings = "\n".join(f"{name}: {value}" for name, value in entry["settings"].items() if value is not None)
+        state = "\n".join([entry["state"], *(f"- {why}" for why in entry["why"] if explain)])
+        table.add_row(entry["place"], state, settings, end_section=True)
+    console.print(table, highlight=False)
+    if has_limits(built.config.budget):
+        budget_text = json.dumps(plan["budget"]).replace('"', "")
+        console.print(f"budget: {budget_text}", highlight=False)
+    for note in plan["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    for warning in plan["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)

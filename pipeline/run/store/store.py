@@ -1,0 +1,197 @@
+"""Content-addressed results: nothing is computed twice, and what is there is whole.
+
+    store/entries/KEY/   a result: its files, parts.json (what the key was made of), manifest.json (a digest a file)
+    store/locks/KEY      the kernel's lock (fcntl): whoever dies lets go of it
+    store/work/KEY/      the folder of a stage that runs, or ran until it was killed: its checkpoints are found again
+    store/corrupt/       entries whose files no longer match their manifest
+
+An entry is written beside its place, synced, and renamed: it is there whole or not at all. Its digests are verified at
+every reuse.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.base.files import file_digest, files_below, sync
+from pipeline.errors import LockTimeoutError
+from pipeline.run.store.key import Parts
+
+LOG = logging.getLogger("shrinkline")
+
+MANIFEST, PARTS = "manifest.json", "parts.json"
+SECONDS_BETWEEN_TRIES = 0.1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A committed result."""
+
+    path: Path
+    parts: Parts
+
+    @property
+    def key(self) -> str:
+        """The key it is kept under."""
+        return self.path.name
+
+    def size_bytes(self) -> int:
+        """Bytes of its files."""
+        return sum(file.stat().st_size for file in files_below(self.path))
+
+    def used(self) -> datetime:
+        """When it was made or last reused."""
+        manifest = self.path / MANIFEST
+        return datetime.fromtimestamp((manifest if manifest.exists() else self.path).stat().st_mtime, UTC)
+
+
+class Store:
+    """The results below one folder.
+
+    Args:
+        root: the folder.
+        lock_timeout: seconds to wait for another process that makes the same result; None waits for ever.
+        stop: raises where waiting is to end.
+    """
+
+    def __init__(self, root: Path, lock_timeout: float | None = None, stop: Callable[[], None] = lambda: None) -> None:
+        self.root, self.lock_timeout, self.stop = root, lock_timeout, stop
+
+    def find(self, key: str) -> Entry | None:
+        """The entry of a key, verified; one that does not match its manifest is put aside with a warning."""
+        path = self.root / "entries" / key
+        if not path.is_dir():
+            return None
+        if problems := verify(path):
+            aside = self.root / "corrupt" / f"{key}-{time.time_ns()}"
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(aside)
+            LOG.warning("a stored result is damaged (%s) and will be made again; it is kept in %s", problems[0], aside)
+            return None
+        os.utime(path / MANIFEST)
+        return Entry(path, json.loads((path / PARTS).read_text()))
+
+    def peek(self, key: str) -> Entry | None:
+        """The entry of a key, verified, for looking only: it is neither marked as used nor put aside."""
+        path = self.root / "entries" / key
+        return None if verify(path) else Entry(path, json.loads((path / PARTS).read_text()))
+
+    def commit(self, key: str, parts: Parts, write: Callable[[Path], None]) -> Entry:
+        """Keep what `write` puts into the folder that it is given; all of it or nothing. The key must be claimed."""
+        path = self.root / "entries" / key
+        temporary = path.with_name(f".{key}")  # no one else's, or left by one who was killed
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            write(temporary)
+            (temporary / PARTS).write_text(json.dumps(parts, indent=2, sort_keys=True) + "\n")
+            digests = {str(file.relative_to(temporary)): file_digest(file) for file in files_below(temporary)}
+            (temporary / MANIFEST).write_text(json.dumps(digests, indent=2) + "\n")
+            for file in files_below(temporary):
+                sync(file)
+            for folder in (temporary, *(path for path in temporary.rglob("*") if path.is_dir())):
+                sync(folder)
+            temporary.rename(path)
+            sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return Entry(path, parts)
+
+    @contextmanager
+    def claim(self, key: str, what: str) -> Iterator[Path]:
+        """Hold the lock of a key and give its work folder; waits for whoever holds it, and says for whom.
+
+        Raises:
+            LockTimeoutError: another process held it for longer than the time-out.
+        """
+        lock = self.root / "locks" / key
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("a+") as file:
+            self._wait(file, what)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            work = self.root / "work" / key
+            work.mkdir(parents=True, exist_ok=True)
+            yield work
+
+    def done(self, key: str) -> None:
+        """Remove the work folder of a key, once its result is kept."""
+        shutil.rmtree(self.root / "work" / key, ignore_errors=True)
+
+    def entries(self) -> list[Entry]:
+        """All entries, not verified, the latest used first."""
+        entries = [Entry(path, _parts(path)) for path in (self.root / "entries").glob("[!.]*")]
+        return sorted(entries, key=Entry.used, reverse=True)
+
+    def nearest(self, parts: Parts) -> Entry | None:
+        """The entry of the same stage that shares the most parts."""
+        same = [entry for entry in self.entries() if entry.parts["stage"] == parts["stage"]]
+        return max(same, key=lambda entry: _shared(entry.parts, parts), default=None)
+
+    def remove(self, entry: Entry) -> None:
+        """Remove an entry, whole or not at all; under its lock, so that nothing disappears while it is read."""
+        with self.claim(entry.key, f"removing {entry.key[:12]}"):
+            aside = entry.path.with_name(f".{entry.key}")
+            shutil.rmtree(aside, ignore_errors=True)
+            if entry.path.exists():
+                entry.path.rename(aside)
+                shutil.rmtree(aside)
+            self.done(entry.key)
+
+    def _wait(self, file: TextIO, what: str) -> None:
+        began, was_logged = time.monotonic(), False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read() or "another process"
+            if not was_logged:
+                LOG.info("%s: waiting for %s, which makes the same result", what, holder)
+                was_logged = True
+            if self.lock_timeout is not None and time.monotonic() - began >= self.lock_timeout:
+                raise LockTimeoutError(
+                    f"{holder} still makes the same result after {self.lock_timeout:g} s",
+                    where=what,
+                    fix="Wait for it, or raise --lock-timeout",
+                )
+            self.stop()
+            time.sleep(SECONDS_BETWEEN_TRIES)
+
+
+def verify(entry: Path) -> list[str]:
+    """What is wrong with an entry's files: changed, missing or unexpected ones."""
+    try:
+        expected: dict[str, Any] = json.loads((entry / MANIFEST).read_text())
+        digests = {
+            str(file.relative_to(entry)): file_digest(file) for file in files_below(entry) if file != entry / MANIFEST
+        }
+    except (OSError, ValueError) as error:
+        return [f"{MANIFEST}: {error}"]
+    if not isinstance(expected, dict):
+        return [f"{MANIFEST} is not a mapping"]
+    names = sorted(digests.keys() | expected.keys())
+    return [f"{name} is not what was written" for name in names if digests.get(name) != expected.get(name)]
+
+
+def _parts(entry: Path) -> Parts:
+    try:
+        return dict(json.loads((entry / PARTS).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {"stage": "damaged"}
+
+
+def _shared(a: Parts, b: Parts) -> int:
+    return sum(json.dumps(a.get(name), sort_keys=True) == json.dumps(b.get(name), sort_keys=True) for name in b)

@@ -1,0 +1,1 @@
+"""Tasks on texts: classification, similarity, translation; what they are tokenized by."""

@@ -1,0 +1,284 @@
+"""Texts into texts, for encoder-decoders."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.base.batches import Inputs, Outputs
+from pipeline.errors import ConfigError, StageError
+from pipeline.task import Forward
+from pipeline.tasks import metrics
+from pipeline.tasks.huggingface.columns import Columns
+from pipeline.tasks.huggingface.rows import TARGET, DatasetTask, data, encoded_parts, integers
+from pipeline.tasks.huggingface.source import Parts
+from pipeline.tasks.huggingface.text import tokens
+from pipeline.tasks.huggingface.text.texts import (
+    IDS,
+    LENGTH,
+    MASK,
+    Pad,
+    Shown,
+    Texts,
+    checked_texts,
+    longest_of,
+    made_by,
+    padded,
+    tokenizer_for,
+)
+
+DECODER_IDS = "decoder_input_ids"
+DECODER_LENGTH = "decoder_tokens"
+SEQUENCES = "sequences"
+IGNORED = -100
+LEAST = 2  # tokens of a decoder's input: a length of one is a constant to a tracer
+
+
+class Translation(Texts):
+    """Texts, and the texts that they should become."""
+
+    algorithm: tokens.Algorithm = Field(default="bpe", description="of `vocabulary`, which both languages share")
+    lowercase: bool = Field(default=False, description="with `vocabulary`: make capitals small")
+    max_target_length: int = Field(default=128, ge=2, description="tokens of a translation at most, its end included")
+    start: str | None = Field(
+        default=None, description="the token that the decoder begins with; the one that pads unless given, as Marian's"
+    )
+    score: Literal["chrf", "bleu"] = Field(default="chrf", description="of a sentence, as sacrebleu's / 100")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the loss on all tokens alike")
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The tokens that a decoder begins, ends and is padded with, and how long it may go on."""
+
+    start: int
+    end: int
+    pad: int
+    longest: int
+
+
+def translation(parts: Parts, columns: Columns, settings: Translation) -> DatasetTask:
+    """Translation by greedy decoding: the score of an example is its sentence's chrF or BLEU, corpus BLEU a metric.
+
+    Inputs are `input_ids` and `attention_mask` (N, S) and `decoder_input_ids` (N, T), targets label ids (N, T) with
+    -100 after the end. Predictions are ids, and so are what a deployed model gives that generates by itself.
+    """
+    tokenizer = tokenizer_for(parts, (*columns.inputs, columns.target), settings)
+    longest = tokens.longest(tokenizer, settings.max_length)
+    marks = marks_of(tokenizer, settings)
+    digest = tokens.digest(tokenizer)
+    encode = EncodeTranslations(columns.inputs[0], columns.target, tokenizer, digest, longest, marks)
+    axes = {IDS: {1: LENGTH}, MASK: {1: LENGTH}, DECODER_IDS: {1: DECODER_LENGTH}}
+    fills = {IDS: marks.pad, MASK: 0, DECODER_IDS: marks.pad}
+    collate = PadTranslations(fills, axes, settings.multiple, max(longest, marks.longest))
+    rows = encoded_parts(parts, encode, ReadTranslation(marks))
+    dataset = data(rows, settings, collate, digest)
+    spoken = Spoken(tokenizer)
+    return DatasetTask(
+        **dataset.splits,
+        loss=TokenCrossEntropy(settings.label_smoothing),
+        score=SentenceScore(spoken, settings.score),
+        decode=Greedy(marks),
+        output="logits",
+        metrics={"bleu": metrics.bleu(spoken)},
+        as_target=AsTarget(marks),
+        axes=axes,
+        tokenizer=tokenizer,
+        show=Shown(tokenizer),
+        preprocessing=f"`{columns.inputs[0]}` as tokens of {made_by(settings, tokenizer)}, at most {longest}, padded "
+        f"to the longest; the decoder begins with {tokenizer.convert_ids_to_tokens(marks.start)} and ends with "
+        f"{tokenizer.convert_ids_to_tokens(marks.end)}",
+        kind="translation",
+        # Decoding goes on for so many tokens, whatever the data's longest is.
+        longest={"max_length": longest_of(rows, settings, collate), "max_target_length": marks.longest},
+        notes=(*parts.notes, *dataset.notes),
+    )
+
+
+def marks_of(tokenizer: Any, settings: Translation) -> Marks:
+    """The tokens of the decoder. Raises ConfigError where the tokenizer has none to end with, or not the start."""
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if end is None:
+        raise ConfigError("the tokenizer has no token to end with", expected="one with an eos_token")
+    start = tokenizer.pad_token_id
+    if settings.start is not None:
+        start = tokenizer.get_vocab().get(settings.start)
+        if start is None:
+            raise ConfigError(f"`start` is {settings.start}", expected="a token of the tokenizer")
+    return Marks(start, end, tokenizer.pad_token_id, settings.max_target_length)
+
+
+@dataclass(frozen=True)
+class EncodeTranslations:
+    """Texts and their translations as token ids; each translation ends with the end."""
+
+    source: str
+    target: str
+    tokenizer: Any
+    digest: str
+    longest: int
+    marks: Marks
+    batch: int = 1000
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return self.source, self.target
+
+    @property
+    def key(self) -> Any:
+        """What tells it apart."""
+        return [self.source, self.target, self.digest, self.longest, vars(self.marks)]
+
+    def features(self) -> dict[str, Any]:
+        """What is kept."""
+        from datasets import List, Value
+
+        return {IDS: List(Value("int32")), TARGET: List(Value("int32"))}
+
+    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """A few rows."""
+        source, target = (checked_texts(rows[name], name) for name in self.columns)
+        ids = self.tokenizer(source, truncation=True, max_length=self.longest)[IDS]
+        labels = self.tokenizer(text_target=target, truncation=True, max_length=self.marks.longest)[IDS]
+        return {IDS: ids, TARGET: [self._ended(row) for row in labels]}
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        if ids[-1:] == [self.marks.end]:
+            return ids
+        return [*ids[: self.marks.longest - 1], self.marks.end]
+
+
+@dataclass(frozen=True)
+class ReadTranslation:
+    """Makes an example of a row."""
+
+    marks: Marks
+
+    def __call__(self, row: Mapping[str, Any]) -> tuple[Inputs, Tensor]:
+        """Ids, a mask of ones and the decoder's input; the labels. Each int64 (L,)."""
+        ids, labels = integers(row[IDS]), integers(row[TARGET])
+        return {IDS: ids, MASK: torch.ones_like(ids), DECODER_IDS: shifted(labels, self.marks.start)}, labels
+
+
+@dataclass(frozen=True)
+class PadTranslations(Pad):
+    """Pads labels too, by -100, to the width of the decoder's input."""
+
+    def __call__(self, rows: list[tuple[Inputs, Any]]) -> tuple[Inputs, Any]:
+        """A list of examples -> (inputs (N, S) and (N, T), labels (N, T))."""
+        inputs, _ = super().__call__([(example, 0) for example, _ in rows])
+        return inputs, padded([labels for _, labels in rows], inputs[DECODER_IDS].shape[1], IGNORED)
+
+
+def shifted(labels: Tensor, start: int) -> Tensor:
+    """What the decoder reads to give the labels (T,): the start, and all of them but the last."""
+    return torch.cat([labels.new_tensor([start]), labels[:-1]])
+
+
+@dataclass(frozen=True)
+class TokenCrossEntropy:
+    """Mean cross-entropy a token of `logits` (N, T, tokens) against label ids (N, T), without those that are -100."""
+
+    smoothing: float = 0.0
+
+    def __call__(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """A scalar."""
+        logits = outputs["logits"].flatten(0, 1)
+        return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, label_smoothing=self.smoothing)
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """The likeliest next token at every step, up to the end; or what a model gives that generates by itself."""
+
+    marks: Marks
+
+    def __call__(self, forward: Forward, inputs: Inputs) -> Tensor:
+        """Ids (N, T), padded after the end. Only as much of the decoder's input is computed as there is."""
+        marks, ids = self.marks, inputs[IDS]
+        count = len(ids)
+        read = torch.full((count, marks.longest + 1), marks.pad, dtype=ids.dtype)
+        read[:, 0] = marks.start
+        ended = torch.zeros(count, dtype=torch.bool)
+        for step in range(marks.longest):
+            outputs = forward({**inputs, DECODER_IDS: read[:, : max(step + 1, LEAST)].to(ids.device)})
+            if SEQUENCES in outputs:
+                return outputs[SEQUENCES]
+            logits = outputs["logits"][:, step].cpu()
+            logits[:, marks.pad] = -torch.inf  # padding is no word; some models that begin with it would say it
+            read[:, step + 1] = logits.argmax(-1).masked_fill(ended, marks.pad)
+            ended |= read[:, step + 1] == marks.end
+            if ended.all():
+                break
+        return read[:, 1 : step + 2].to(ids.device)
+
+
+@dataclass(frozen=True)
+class AsTarget:
+    """Makes of one example's inputs and generated tokens the training example that has these as its target."""
+
+    marks: Marks
+
+    def __call__(self, inputs: Inputs, ids: Tensor) -> tuple[Inputs, Tensor]:
+        """The example (inputs, label ids (T,)).
+
+        Args:
+            inputs: one example's; its `decoder_input_ids` are replaced.
+            ids: (T',) as generated: perhaps with the start in front, ignored after the first end.
+
+        Raises:
+            StageError: the sequence is empty.
+        """
+        labels = ids[1:] if ids[:1].tolist() == [self.marks.start] else ids
+        if self.marks.pad != self.marks.end:
+            labels = labels[labels != self.marks.pad]
+        ends = (labels == self.marks.end).nonzero()
+        labels = (labels[: int(ends[0]) + 1] if len(ends) else labels)[: self.marks.longest]
+        if not len(labels):
+            raise StageError("a generated sequence is empty", where="as_target", expected="a token or more")
+        return {**inputs, DECODER_IDS: shifted(labels, self.marks.start)}, labels
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Token ids as text, without what pads, begins and ends."""
+
+    tokenizer: Any
+
+    def __call__(self, ids: list[int]) -> str:
+        """The text."""
+        return str(self.tokenizer.decode([i for i in ids if i >= 0], skip_special_tokens=True)).strip()
+
+
+@dataclass(frozen=True)
+class SentenceScore:
+    """chrF or BLEU of each sentence, 0 to 1, as sacrebleu's `sentence_chrf` and `sentence_bleu` / 100.
+
+    Args:
+        spoken: ids -> text.
+        name: which of the two. chrF counts letters and tells short sentences apart, which BLEU does badly.
+
+    Reference:
+        Popovic: chrF: character n-gram F-score for automatic MT evaluation, 2015.
+    """
+
+    spoken: Spoken
+    name: Literal["chrf", "bleu"]
+
+    def __call__(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Ids (N, T) and label ids (N, T'), those below zero left out -> (N,)."""
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
+
+        metric = CHRF() if self.name == "chrf" else BLEU(effective_order=True)
+        hypotheses, references = (self._texts(ids) for ids in (predictions, targets))
+        scores = [metric.sentence_score(a, [b]).score / 100 for a, b in zip(hypotheses, references, strict=True)]
+        return torch.tensor(scores)
+
+    def _texts(self, ids: Tensor) -> Sequence[str]:
+        return [self.spoken(row) for row in ids.tolist()]

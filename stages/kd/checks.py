@@ -1,0 +1,102 @@
+"""What can be told of a distillation before anything is trained: what cannot work, what is suspicious, what is kept."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from pipeline.base.batches import Inputs
+from pipeline.errors import ConfigError, Note
+from pipeline.measure.cost import torch_params
+from pipeline.model import TorchModel
+from pipeline.stage import Outlook
+from pipeline.task import scored
+from stages.kd.objective import adapters, wants
+from stages.kd.teacher import Master, Taught, keeps_logits, kept_bytes
+from stages.kd.terms.logits import LogitMethod
+from stages.kd.terms.term import Term
+from stages.trainer.objective import first
+
+SMALL_SHARE = 0.2
+NO_LOGITS = "Train the small model with train.supervised, or give the task logits"
+
+
+def misfits(terms: Sequence[Term], student: TorchModel, masters: Sequence[Master], outlook: Outlook) -> Iterator[str]:
+    """What is suspicious about these terms between student and teachers, of whom the structure is enough.
+
+    Raises:
+        ConfigError: they cannot work: layers that are not there, shapes that do not fit, no logits.
+    """
+    _expect_no_gap(terms)
+    modules = [master.look() for master in masters]
+    on_logits = [term for term in terms if isinstance(term, LogitMethod)]
+    if not outlook.logits:
+        for method in on_logits:
+            _expect_logits(_logits(student, outlook), method.axis)
+    for term in terms:
+        yield from term.check_models(student.module, modules, outlook)
+    if on_logits:
+        _expect_same_logits(_logits(student, outlook), student.example, masters)
+    adapters(terms, masters, student, outlook.output)
+
+
+def too_small(student: TorchModel, masters: Sequence[Master]) -> Iterator[str]:
+    """A warning of a student that is small beside its largest teacher."""
+    size, largest = torch_params(student.module), max(torch_params(master.look()) for master in masters)
+    if size < SMALL_SHARE * largest:
+        yield (
+            f"the student has {size:,} parameters, {size / largest:.1%} of the teacher's {largest:,}; below "
+            f"{SMALL_SHARE:.0%} it may be too small to follow: compare with a wider one, or let it `grow`"
+        )
+
+
+def what_is_kept(
+    settings: Taught, terms: Sequence[Term], student: TorchModel, masters: Sequence[Master], outlook: Outlook
+) -> Note:
+    """Whether the teachers run once an example or in every step, why, and what keeping their logits takes."""
+    inside = [any(term.watch(student.module, master.look())[1] for master in masters) for term in terms]
+    views = settings.views if outlook.augmented else None
+    needed = sum(kept_bytes(master(student.example), outlook.examples["train"], views) for master in masters)
+    if why := keeps_logits(settings, wants(terms, inside), outlook.augmented, needed, Path()):
+        return Note(f"the teacher runs in every step: {why}")
+    views_text = f" in {views} views" if views else ""
+    until = max((term.end for term, looks in zip(terms, inside, strict=True) if looks), default=0.0)
+    steps = f", and in every step of the first {until:.0%}, where its layers are looked at" if until else ""
+    most = "at most " if any(isinstance(term, LogitMethod) and term.mass for term in terms) else ""
+    return Note(f"the teacher runs once an example{views_text}; its logits take {most}{needed:,} bytes on disk{steps}")
+
+
+def _expect_no_gap(terms: Sequence[Term]) -> None:
+    """Raise ConfigError where there is a part of the training in which nothing is minimized."""
+    counting = [term for term in terms if term.weight > 0]
+    for at in sorted({0.0, *(term.end for term in counting if term.end < 1)}):
+        if not any(term.start <= at < term.end for term in counting):
+            problem = f"no term counts after {at:.0%} of the training"
+            raise ConfigError(problem, expected="one at every moment", fix="Move a `start` or an `end`")
+
+
+def _logits(student: TorchModel, outlook: Outlook) -> Tensor:
+    return scored(student.predict(student.example), outlook.output)
+
+
+def _expect_same_logits(logits: Tensor, example: Inputs, masters: Sequence[Master]) -> None:
+    student_shape = tuple(logits.shape)
+    for i, master in enumerate(masters):
+        teacher_shape = tuple(first(master(example)).shape)
+        if student_shape != teacher_shape:
+            which = f"teachers[{i}]" if len(masters) > 1 else "the teacher"
+            raise ConfigError(
+                f"the student gives logits {student_shape}", expected=f"{teacher_shape}, as {which} gives"
+            )
+
+
+def _expect_logits(output: Tensor, axis: int) -> None:
+    """Raise ConfigError where a first output that is not what is predicted can be no logits either.
+
+    Sequences and maps are decoded from scores over classes at each position; a row of numbers an example may be
+    anything, such as a regression's.
+    """
+    there = output.is_floating_point() and output.ndim > 2 and -output.ndim <= axis < output.ndim
+    if not there or output.shape[axis] < 2:
+        expected = "Task(logits=True), or a first output of logits (N, positions, classes) that predictions come from"
+        raise ConfigError("the task's predictions are no logits", expected=expected, fix=NO_LOGITS)

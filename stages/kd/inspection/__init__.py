@@ -1,0 +1,1 @@
+"""What layers inside a module give, and which correspond."""

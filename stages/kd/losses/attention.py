@@ -1,0 +1,116 @@
+"""Distillation of attention: activation maps of CNNs, and attention scores of transformers."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.errors import StageError
+from stages.kd.losses.logits import expect_shape, precise
+
+
+def activation_map(features: Tensor, power: float = 2) -> Tensor:
+    """(N, positions), of L2 norm 1: how strongly the channels answer at each position, by sum |channel| ^ power.
+
+    Args:
+        features: (N, C, *spatial), one to three spatial axes.
+        power: 1 or more; the higher, the more the strongest channel decides.
+
+    Raises:
+        StageError: there are no spatial axes, or more than three.
+
+    Reference:
+        Zagoruyko and Komodakis: Paying More Attention to Attention, 2017, 1612.03928, section 3.1.
+    """
+    return F.normalize(_energy(features, power).flatten(1), dim=1)
+
+
+def activation_transfer_loss(student: Tensor, teacher: Tensor, power: float = 2) -> Tensor:
+    """Mean squared difference of the two activation maps.
+
+    As in the authors' code it is a mean over positions, for which their weight of about 1000 is meant. Channels may
+    differ. Where spatial sizes differ, the larger map is averaged down to the smaller, axis by axis, before its norm is
+    taken.
+
+    Args:
+        student: (N, C, *spatial).
+        teacher: (N, C2, *spatial2), as many axes.
+        power: see `activation_map`.
+
+    Raises:
+        StageError: the number of examples or of axes differs, or see `activation_map`.
+
+    Reference:
+        Zagoruyko and Komodakis: Paying More Attention to Attention, 2017, 1612.03928, equation 2.
+    """
+    if student.ndim != teacher.ndim or len(student) != len(teacher):
+        raise StageError(
+            f"the student's features are {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}",
+            expected="as many examples and axes",
+            fix="Name layers of the same kind",
+        )
+    taught, teaching = _energy(student, power), _energy(teacher, power)
+    size = tuple(min(pair) for pair in zip(taught.shape[1:], teaching.shape[1:], strict=True))
+    taught, teaching = (F.normalize(_pool(energy, size).flatten(1), dim=1) for energy in (taught, teaching))
+    return F.mse_loss(taught, teaching)
+
+
+def attention_scores(query: Tensor, key: Tensor) -> Tensor:
+    """(N, heads, L, L2): Q K^T / sqrt(d), what the softmax of attention is taken of.
+
+    Args:
+        query: (N, heads, L, d).
+        key: (N, heads, L2, d).
+    """
+    query, key = precise(query), precise(key)
+    with torch.autocast(query.device.type, enabled=False):
+        return query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+
+
+def attention_loss(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Mean squared error of attention scores before the softmax, over heads and pairs of positions that both count.
+
+    Args:
+        student, teacher: (N, heads, L, L), as `attention_scores` gives; what padding holds, -inf too, is not looked at.
+        mask: (N, L), bool or 0 and 1; None counts every position.
+
+    Raises:
+        StageError: heads or other sizes differ, or the mask does not fit.
+
+    Reference:
+        Jiao et al.: TinyBERT: Distilling BERT for Natural Language Understanding, 2020, 1909.10351, equation 7.
+    """
+    if student.ndim == teacher.ndim == 4 and student.shape[1] != teacher.shape[1]:
+        raise StageError(
+            f"the student has {student.shape[1]} attention heads, the teacher {teacher.shape[1]}",
+            expected="as many",
+            fix="Use relations of self-attention, which regroup heads, or a student with as many heads",
+        )
+    expect_shape("teacher's attention", teacher, student.shape)
+    if mask is not None:
+        expect_shape("mask", mask, (student.shape[0], student.shape[-1]))
+        counted = mask.to(student.device) != 0
+        pairs = (counted[:, None, :, None] & counted[:, None, None, :]).expand_as(student)
+        student, teacher = student[pairs], teacher[pairs]
+    return F.mse_loss(precise(student), precise(teacher), reduction="sum") / max(student.numel(), 1)
+
+
+def _energy(features: Tensor, power: float) -> Tensor:
+    """(N, *spatial): sum over channels of |features| ^ power."""
+    if not 3 <= features.ndim <= 5:
+        raise StageError(
+            f"features {tuple(features.shape)} have no activation map",
+            expected="(N, C, *spatial) with one to three spatial axes",
+            fix="Name a layer before pooling and flattening",
+        )
+    return precise(features).abs().pow(power).sum(1)
+
+
+def _pool(energy: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(N, *size): averages over cells; torch takes N for channels, which does not matter to an average."""
+    if energy.shape[1:] == size:
+        return energy
+    pools = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+    pooled: Tensor = pools[len(size) - 1](size)(energy)
+    return pooled

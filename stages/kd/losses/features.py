@@ -1,0 +1,33 @@
+"""Distillation of hidden layers (Romero et al.: FitNets, 2015, 1412.6550)."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from stages.kd.losses.logits import expect_shape, rows
+
+
+def hint_loss(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None, normalize: bool = False) -> Tensor:
+    """Mean squared error of features, over channels and the positions that count; 0 where none does.
+
+    The paper halves the sum of squares; the mean keeps one weight good for layers of every size.
+
+    Args:
+        student, teacher: features of one shape, after any adapter. Channels are axis 1 of four axes or more, as of
+            images (N, C, H, W), and the last axis of fewer, as of sequences (N, L, D).
+        mask: the features' shape without the channels, such as (N, L), bool or 0 and 1.
+        normalize: divide each position's channels by their L2 norm first, so that only the direction counts. The loss
+            is then at most 4 / channels.
+
+    Raises:
+        StageError: shapes do not fit.
+
+    Reference:
+        Romero, Ballas, Kahou, Chassang, Gatta and Bengio: FitNets: Hints for Thin Deep Nets, 2015, 1412.6550,
+        equation 3.
+    """
+    expect_shape("teacher's features", teacher, student.shape)
+    axis = 1 if student.ndim >= 4 else -1
+    taught, teaching = (rows(features, axis, mask) for features in (student, teacher))
+    if normalize:
+        taught, teaching = (F.normalize(features, dim=-1) for features in (taught, teaching))
+    return F.mse_loss(taught, teaching, reduction="sum") / max(taught.numel(), 1)

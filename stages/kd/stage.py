@@ -1,0 +1,196 @@
+"""What all distilling stages have in common: a student, teachers, terms, and the question what it brought."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from pipeline.base.batches import Axes
+from pipeline.errors import ConfigError, StageError
+from pipeline.measure.accuracy import mean_score
+from pipeline.measure.cost import torch_params
+from pipeline.model import Model, TorchModel
+from pipeline.stage import Context, Outlook, Stage
+from stages.kd.checks import misfits, too_small, what_is_kept
+from stages.kd.diagnosis import diagnose
+from stages.kd.objective import Distillation
+from stages.kd.student import Student
+from stages.kd.teacher import NO_BASELINE, Master, Taught, Teacher
+from stages.kd.terms.labels import Labels
+from stages.kd.terms.logits import LogitMethod
+from stages.kd.terms.term import Schedule, Term
+from stages.trainer.loop import train
+from stages.trainer.objective import Supervised
+from stages.trainer.settings import TrainingSettings, mixed_precision
+
+INCOMING = Teacher(use="incoming")
+
+
+class Grow(BaseModel):
+    """Sizes to try from the smallest on, until a larger one brings little."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    argument: str = Field(description="of the student: one of its builder's, or layers")
+    sizes: tuple[int, ...] = Field(min_length=2, description="rising")
+    tolerance: float = Field(default=0.005, ge=0, description="a gain in validation score that is not worth a size")
+
+    @field_validator("sizes")
+    @classmethod
+    def _rising(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if any(a >= b for a, b in pairwise(sizes)):
+            raise ValueError(f"rising sizes, not {list(sizes)}")
+        return sizes
+
+
+class Distilling(TrainingSettings, Taught, Stage):
+    """Common settings and the run; a method says which terms it minimizes."""
+
+    student: Student = Field(description="{use: models.py:SmallNet, width: 16}, or {shrink_of: teacher, layers: 3}")
+    teacher: Literal["incoming", "baseline"] = Field(
+        default="incoming", description="the model that comes in, or the baseline"
+    )
+    grow: Grow | None = Field(default=None, description="sizes of the student to try until its accuracy saturates")
+    control: bool = Field(default=False, description="also train the same student on labels alone, as many steps")
+    seeds: int = Field(default=1, gt=0, description="trainings with different seeds, for mean and deviation")
+
+    @model_validator(mode="after")
+    def _another_teaches(self) -> Self:
+        if self.student.use == "incoming" and any(one.use == "incoming" for one in self.masters_of()):
+            raise ValueError("the model that comes in would be its own teacher: set `teacher: baseline`")
+        if self.student.use == "incoming" and self.grow:
+            raise ValueError("the model that comes in has one size: give a student that is to `grow` a builder")
+        return self
+
+    @abstractmethod
+    def terms_of(self) -> tuple[Term, ...]:
+        """What is minimized."""
+
+    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
+        """Refuses teachers, layers and logits that do not fit; warns of students that are far smaller."""
+        models = [self._expected(teacher, before, outlook) for teacher in self.masters_of()]
+        opened = zip(self.masters_of(), models, strict=True)
+        masters = [Master(teacher, model, output=outlook.output) for teacher, model in opened]
+        student = self._expected_student(before, outlook, smallest=True)
+        yield from misfits(self.terms_of(), student, masters, outlook)
+        yield from too_small(student, masters)
+        yield from self.foresee(student, masters, outlook)
+
+    def foresee(self, student: TorchModel, masters: Sequence[Master], outlook: Outlook) -> Iterator[str]:
+        """More to say, or to refuse, where student and teachers fit."""
+        yield what_is_kept(self, self.terms_of(), student, masters, outlook)
+
+    def control_of(self, student: TorchModel, ctx: Context, name: str) -> TorchModel:
+        """The same student on labels alone, for as many steps."""
+        return train(student, Supervised(ctx), self, ctx, name)
+
+    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
+        """The trained student."""
+        opened = [(t, t.open(model, ctx.baseline, model.example)) for t in self.masters_of()]
+        precision = mixed_precision(self, ctx.device)
+        masters = [Master(teacher, model, ctx, precision=precision) for teacher, model in opened]
+        return self.teach(masters, model, ctx)
+
+    def teach(self, masters: Sequence[Master], model: TorchModel, ctx: Context) -> TorchModel:
+        """The student, trained by these teachers; with what it is to be compared with."""
+        source = _torch(masters[0].model)
+        student, name = self._grown(self.grow, masters, model, ctx) if self.grow else (self.student, "training")
+        first_student: TorchModel | None = None
+        for number in range(self.seeds):
+            own, suffix = replace(ctx, seed=ctx.seed + number), f"_{number}" if number else ""
+            torch.manual_seed(own.seed)
+            start = student.build(source, model.example, model.axes, model)
+            gpus = [torch.cuda.current_device()] if ctx.device.type == "cuda" else []
+            with torch.random.fork_rng(gpus):  # so that the control draws the same noise
+                taught = self.lesson(start, masters, own, f"{name}{suffix}")
+            if self.control:
+                ctx.compare(f"control{suffix}", self.control_of(start, own, f"control{suffix}"))
+            if first_student:
+                ctx.compare(f"student{suffix}", taught)
+            first_student = first_student or taught
+        if first_student is None:
+            raise StageError("`seeds` is 0", expected="1 or more")
+        softened = [term.temperature for term in self.terms_of() if isinstance(term, LogitMethod)]
+        diagnose(masters, ctx, max(softened, default=None))
+        return first_student
+
+    def lesson(self, student: TorchModel, masters: Sequence[Master], ctx: Context, name: str) -> TorchModel:
+        """The student after one training."""
+        return train(student, Distillation(self.terms_of(), masters, student, self, ctx), self, ctx, name)
+
+    def masters_of(self) -> tuple[Teacher, ...]:
+        """The teachers that are asked for."""
+        return self.teachers or (Teacher(use=self.teacher),)
+
+    def _grown(self, grow: Grow, masters: Sequence[Master], model: TorchModel, ctx: Context) -> tuple[Student, str]:
+        """The smallest student after which a larger one brought little, and the name of its training, which is done."""
+        rows: list[JsonValue] = []
+        best, last = (self.student, "training"), -math.inf
+        for size in grow.sizes:
+            student, name = sized(self.student, grow.argument, size), f"{grow.argument}_{size}"
+            torch.manual_seed(ctx.seed)
+            start = student.build(_torch(masters[0].model), model.example, model.axes, model)
+            candidate = self.lesson(start, masters, ctx, name)
+            score = ctx.world.tell(mean_score(candidate, ctx.validation, decode=ctx.decode, score=ctx.score))
+            rows.append({"size": size, "params": torch_params(candidate.module), "validation_score": score})
+            if score - last < grow.tolerance:
+                break
+            best, last = (student, name), score
+        ctx.report("grow", rows)
+        return best
+
+    def _expected(self, teacher: Teacher, before: Sequence[Stage], outlook: Outlook) -> Model:
+        """A teacher as far as it is known before the chain runs: its structure, trained or not."""
+        if teacher.use == "baseline" and outlook.in_baseline:
+            raise ConfigError("there is no baseline yet", fix=NO_BASELINE)
+        if not teacher.given:
+            return teacher.open(None, None, outlook.model.example)
+        earlier = [stage for stage in before if isinstance(stage, Distilling)]
+        if teacher.use == "baseline" or not earlier:
+            return outlook.model
+        last = earlier[-1]
+        return last._expected_student(before[: before.index(last)], outlook)
+
+    def _expected_student(self, before: Sequence[Stage], outlook: Outlook, *, smallest: bool = False) -> TorchModel:
+        """The student as far as it is known before the chain runs; of several sizes the largest or the smallest."""
+        student = self.student
+        if self.grow:
+            student = sized(student, self.grow.argument, self.grow.sizes[0 if smallest else -1])
+        source = _torch(self._expected(self.masters_of()[0], before, outlook))
+        incoming = _torch(self._expected(INCOMING, before, outlook)) if student.use == "incoming" else None
+        return student.build(source, outlook.model.example, axes_of(outlook.model), incoming)
+
+
+class SingleMethod(Distilling):
+    """A method beside the labels: hard_weight * labels + (1 - hard_weight) * method."""
+
+    term: ClassVar[type[Term]]
+
+    hard_weight: float = Field(default=0.3, ge=0, le=1, description="weight of the labels; the teacher has the rest")
+
+    def terms_of(self) -> tuple[Term, ...]:
+        """The labels and the method, each where its weight is above zero."""
+        own = type(self).model_fields.keys() & (self.term.model_fields.keys() - Schedule.model_fields.keys())
+        method = self.term(weight=1 - self.hard_weight, **{name: getattr(self, name) for name in own})
+        return tuple(term for term in (Labels(weight=self.hard_weight), method) if term.weight > 0)
+
+
+def sized(student: Student, argument: str, size: int) -> Student:
+    """The student with another size."""
+    if argument == "layers":
+        return student.model_copy(update={"layers": size})
+    return student.model_copy(update={"arguments": {**student.arguments, argument: size}})
+
+
+def axes_of(model: Model) -> Axes:
+    """The axes of varying length that a model knows of."""
+    return model.axes if isinstance(model, TorchModel) else {}
+
+
+def _torch(model: Model) -> TorchModel | None:
+    return model if isinstance(model, TorchModel) else None

@@ -1,0 +1,21 @@
+"""The labels, as a term."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from pipeline.errors import StageError, blame
+from stages.kd.terms.term import Lesson, Term
+from stages.trainer.objective import scalar
+
+
+class Labels(Term):
+    """The task's loss against the labels."""
+
+    needs_teacher: ClassVar[bool] = False
+
+    def loss(self, lesson: Lesson, adapters: Sequence[nn.Module]) -> Tensor:
+        """The task's loss of the student's outputs."""
+        with blame(StageError, "the task's loss", fix="Look at the targets' range and shape"):
+            return scalar(lesson.hard_loss(lesson.outputs, lesson.batch.targets))

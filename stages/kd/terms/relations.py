@@ -1,0 +1,136 @@
+"""Relations, as a term: between the examples of a batch (RKD), and between the positions of a sequence (MiniLM)."""
+
+from collections.abc import Iterable, Sequence
+from math import gcd
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError
+from pipeline.stage import Outlook
+from stages.kd.inspection.attention import Attention, attention_at, input_of, stacks
+from stages.kd.inspection.hooks import Tap, require_layer
+from stages.kd.losses.attention import attention_scores
+from stages.kd.losses.logits import divergence, rows
+from stages.kd.losses.relations import angle_loss, attention_relation_loss, distance_loss
+from stages.kd.terms.term import LayerMethod, Lesson, Seen, Term, refuse_strangers
+
+OWN = {"examples": ("distance_weight", "angle_weight"), "self_attention": ("parts", "relation_heads", "mask")}
+Part = Literal["attention", "queries", "keys", "values"]
+
+
+class RelationMethod(LayerMethod):
+    """Compares relations; see `RelationDistillation`."""
+
+    kind: Literal["examples", "self_attention"] = Field(
+        default="examples", description="between the examples of a batch, or the positions of a transformer's sequence"
+    )
+    layer: tuple[int | str, int | str] | None = Field(
+        default=None,
+        description="[student's, teacher's]; null: what the last linear layer is given, or the last self-attention",
+    )
+    distance_weight: float = Field(default=25.0, ge=0, description="examples: of the distances between two")
+    angle_weight: float = Field(default=50.0, ge=0, description="examples: of the angles among three")
+    parts: tuple[Part, ...] = Field(
+        default=("queries", "keys", "values"),
+        min_length=1,
+        description="self_attention: what is compared (MiniLMv2); [attention, values] is MiniLM",
+    )
+    relation_heads: int | None = Field(
+        default=None, gt=0, description="self_attention: heads that both are split into; null: the teacher's"
+    )
+    mask: str | None = Field(default=None, description="self_attention: the input (N, L) that is 0 at padding")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "RelationMethod":
+        refuse_strangers(self, "kind", OWN)
+        if self.kind == "examples" and not all(isinstance(name, str) for name in self.layer or ()):
+            raise ValueError("`kind: examples` takes names of layers")
+        if self.kind == "examples" and self.distance_weight + self.angle_weight == 0:
+            raise ValueError("nothing is left to compare: both weights are 0")
+        return self
+
+    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], outlook: Outlook) -> Iterable[str]:
+        """Refuses layers that are not there, and heads that do not fit."""
+        for teacher in teachers:
+            self.watch(student, teacher)
+        return ()
+
+    def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Tap], list[Tap]]:
+        """One layer, or the queries, keys and values of one block of self-attention, in that order."""
+        ours, theirs = self.layer or (None, None)
+        if self.kind == "examples":
+            return [_representation(student, ours, "student")], [_representation(teacher, theirs, "teacher")]
+        taught = attention_at(stacks(student, "student"), -1 if ours is None else ours, "student")
+        teaching = attention_at(stacks(teacher, "teacher"), -1 if theirs is None else theirs, "teacher")
+        self._check_heads(taught, teaching)
+        return [taught.query, taught.key, taught.value], [teaching.query, teaching.key, teaching.value]
+
+    def compare(self, student: Seen, teacher: Seen, adapter: nn.Module, lesson: Lesson) -> Tensor:
+        """The weighted sum over examples' relations, or the sum over the parts of self-attention."""
+        if self.kind == "examples":
+            return self._of_examples(student.layers[0], teacher.layers[0])
+        mask, heads = lesson.mask(self.mask), self.relation_heads or teacher.layers[0].shape[1]
+        ours, theirs = (dict(zip(("queries", "keys", "values"), s.layers, strict=True)) for s in (student, teacher))
+        losses = [
+            attention_divergence(student.layers, teacher.layers, mask=mask)
+            if part == "attention"
+            else attention_relation_loss(ours[part], theirs[part], heads, mask=mask)
+            for part in self.parts
+        ]
+        return torch.stack(losses).sum()
+
+    def _of_examples(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Weights of 0 cost nothing: angles take memory that grows as the cube of the batch."""
+        parts = ((self.distance_weight, distance_loss), (self.angle_weight, angle_loss))
+        return torch.stack([weight * loss(student, teacher) for weight, loss in parts if weight > 0]).sum()
+
+    def _check_heads(self, student: Attention, teacher: Attention) -> None:
+        heads, common = self.relation_heads or teacher.heads, gcd(student.width, teacher.width)
+        if set(self.parts) - {"attention"} and common % heads:
+            raise ConfigError(
+                f"{heads} relation heads do not divide the widths {student.width} and {teacher.width} of attention",
+                expected=f"`relation_heads` that divides {common}",
+            )
+        if "attention" in self.parts and student.heads != teacher.heads:
+            raise ConfigError(
+                f"the student has {student.heads} attention heads, the teacher {teacher.heads}",
+                expected="as many, to compare `attention` itself",
+                fix="Use `parts: [queries, keys, values]`",
+            )
+
+
+class Relations(RelationMethod, Term):
+    """Relations."""
+
+
+def attention_divergence(student: Sequence[Tensor], teacher: Sequence[Tensor], *, mask: Tensor | None = None) -> Tensor:
+    """KL(teacher || student) of what each position attends to; mean over heads and positions that count.
+
+    Args:
+        student, teacher: queries and keys (N, heads, L, d), and what follows them is not looked at; d may differ.
+        mask: (N, L), bool or 0 and 1: other positions are neither asked nor seen.
+
+    Reference:
+        Wang et al.: MiniLM: Deep Self-Attention Distillation, 2020, 2002.10957, equation 6.
+    """
+    both = [attention_scores(query, key) for query, key, *_ in (student, teacher)]
+    if mask is None:
+        return divergence(rows(both[0]), rows(both[1]))
+    counted = mask.to(both[0].device) != 0
+    query_mask = counted[:, None, :].expand(both[0].shape[:3])
+    hidden = [s.masked_fill(~counted[:, None, None, :], torch.finfo(s.dtype).min) for s in both]
+    return divergence(rows(hidden[0], mask=query_mask), rows(hidden[1], mask=query_mask))
+
+
+def _representation(module: nn.Module, name: int | str | None, whose: str) -> Tap:
+    """The output of the named layer, or what the last linear layer is given."""
+    if name is not None:
+        require_layer(module, str(name), whose)
+        return Tap(str(name))
+    linear = [layer for layer, part in module.named_modules() if isinstance(part, nn.Linear)]
+    if not linear:
+        raise ConfigError(f"the {whose} has no nn.Linear", fix="Name a `layer`: [student's, teacher's]")
+    return Tap(linear[-1], input_of)

@@ -1,0 +1,44 @@
+"""Training after a cut, so that what is left makes up for what is gone."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from stages.kd.teacher import Taught, Teacher
+from stages.kd.terms.labels import Labels
+from stages.kd.terms.logits import Logits
+from stages.kd.terms.named import Terms
+from stages.kd.terms.term import Term
+from stages.trainer.settings import TrainingSettings
+
+
+class Recovery(TrainingSettings, Taught):
+    """How to train what pruning left, over all steps together."""
+
+    teacher: Literal["incoming", "baseline", "labels"] = Field(
+        default="incoming", description="distill from the model that came in or the baseline, or train on labels alone"
+    )
+    temperature: float = Field(default=4.0, gt=0, description="softens the logits of teacher and student")
+    hard_weight: float = Field(default=0.3, ge=0, le=1, description="weight of the loss against the labels")
+    terms: Terms | None = Field(default=None, description="what to minimize instead, as in distill.combine")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "Recovery":
+        own = [n for n in ("temperature", "hard_weight") if getattr(self, n) != type(self).model_fields[n].default]
+        if own and self.terms:
+            raise ValueError(f"`{own[0]}` is of no use beside `terms`: set it in a term")
+        if self.teacher == "labels" and (self.terms or self.teachers or "temperature" in own):
+            raise ValueError(
+                "with `teacher: labels` there is nothing to distill: leave out terms, teachers, temperature"
+            )
+        return self
+
+    def terms_of(self) -> tuple[Term, ...]:
+        """What is minimized where there is a teacher."""
+        soft = Logits(weight=1 - self.hard_weight, temperature=self.temperature)
+        single = (Labels(weight=self.hard_weight), soft)
+        return self.terms or tuple(term for term in single if term.weight > 0)
+
+    def masters_of(self) -> tuple[Teacher, ...]:
+        """The teachers that are asked for."""
+        return self.teachers or (Teacher(use=self.teacher),)

@@ -1,0 +1,98 @@
+"""The list of stages and the schema say the same as the stages themselves."""
+
+import copy
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from rich.console import Console
+
+from pipeline.cli.catalogue import built_in_stages, describe, pipeline_schema, show
+
+ROOT = Path(__file__).parents[3]
+CONFIG = yaml.safe_load((ROOT / "configs" / "digits" / "compress.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft202012Validator:
+    schema = pipeline_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_every_file_with_a_stage_is_listed() -> None:
+    bases = ("(Stage)", ", Stage)", "Distilling)", "SingleMethod)")
+    files = [p for p in (ROOT / "stages").glob("[!k]*/*.py") if any(base in p.read_text() for base in bases)]
+    assert sorted(built_in_stages()) == sorted(f"{p.parent.name}.{p.stem}" for p in files)
+    assert {"train.supervised", "distill.logits", "prune.channels", "export.onnx"} <= set(built_in_stages())
+
+
+def test_every_setting_has_help_a_type_and_a_default() -> None:
+    for entry in describe():
+        assert entry["help"].endswith("."), entry["name"]
+        for setting in entry["settings"]:
+            place = f"{entry['name']}: {setting['name']}"
+            assert len(setting["help"]) > 5, place
+            assert setting["type"] not in ("", "any"), place
+
+
+def test_show_prints_every_stage_and_setting() -> None:
+    console = Console(width=200, record=True, file=StringIO())
+    show(console)
+    text = console.export_text()
+    for entry in describe():
+        assert f"{entry['name']}: " in text
+        assert all(setting["name"] in text for setting in entry["settings"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_the_schema_accepts_what_is_shipped(path: Path, validator: jsonschema.Draft202012Validator) -> None:
+    validator.validate(yaml.safe_load(path.read_text()))
+
+
+def accepts(validator: jsonschema.Draft202012Validator, **changes: Any) -> bool:
+    return bool(validator.is_valid({**copy.deepcopy(CONFIG), **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stages": [{"use": "my_stage.py", "anything": 3}]},
+        {"task": "digits"},
+        {"task": {"use": "data.py", "folder_of_mine": "x"}},
+        {"model": {"use": "models.py:Net", "weights": "net.safetensors", "width": 3}},
+        {"budget": {"size": {"max": "40 kB"}}},
+        {"budget": {"size": {"max": 40000}, "macs": {"max": 5}}},
+        {"seed": 3, "name": "mine", "device": "cpu"},
+    ],
+)
+def test_the_schema_accepts_what_the_loader_accepts(validator: jsonschema.Draft202012Validator, changes: Any) -> None:
+    assert accepts(validator, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stages": [{"use": "export.onnx", "opsett": 20}]},
+        {"stages": [{"use": "export.onnx", "opset": 17}]},
+        {"stages": [{"use": "distil.logits"}]},
+        {"stages": [{"use": "distill.logits"}]},
+        {"stages": [{"opset": 20}]},
+        {"stages": []},
+        {"stagse": []},
+        {"budget": {"size": {"min": 3}}},
+        {"budget": {"retention": {"min": 0}}},
+        {"seed": "x"},
+        {"device": "tpu"},
+    ],
+)
+def test_the_schema_refuses_what_the_loader_refuses(validator: jsonschema.Draft202012Validator, changes: Any) -> None:
+    assert accepts(validator)
+    assert not accepts(validator, **changes)
+
+
+def test_the_schema_does_not_offer_what_no_file_may_hold() -> None:
+    assert "folder" not in pipeline_schema()["properties"]

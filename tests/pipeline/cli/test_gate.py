@@ -1,0 +1,220 @@
+"""`shrink gate` and `shrink expect`: exit codes, what goes where, and that the user's code is not needed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from pipeline.cli.gate import expect, gate, judge_run, lines, load_budget
+from pipeline.errors import ConfigError, StageError
+from pipeline.gate.expected import load
+from pipeline.records.record import Record
+from pipeline.runner import run
+
+Make = Callable[..., Any]
+
+ROOT = Path(__file__).parents[3]
+
+LIMITS = "size: {max: 1 MB}, params: {max: 1000}"
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def shrink(tmp_path: Path) -> Make:
+    """shrink("gate", ...): the command in a process of its own, in an empty folder."""
+    (tmp_path / "elsewhere").mkdir()
+
+    def call(*args: Any, **variables: str) -> Ended:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+        environment = {name: value for name, value in environment.items() if name != "GITHUB_STEP_SUMMARY"}
+        command = [sys.executable, "-m", "pipeline", *map(str, args)]
+        done = subprocess.run(command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True)
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture
+def made(quick: Make, tmp_path: Path) -> Make:
+    """made(limits): a run with this budget that was moved away from the user's code, which is gone."""
+
+    def make(limits: str = LIMITS) -> Path:
+        path: Path = quick()
+        record = run(path, overrides=[f"budget={{{limits}}}"], runs=tmp_path / "runs", track=False)
+        folder = shutil.move(record.folder, tmp_path / "moved")
+        shutil.rmtree(path.parent)
+        shutil.rmtree(tmp_path / "runs")
+        return Path(folder)
+
+    return make
+
+
+def test_a_run_is_judged_without_the_code_that_made_it(shrink: Make, made: Make) -> None:
+    folder = made()
+    ended = shrink("gate", folder)
+    assert ended.code == 0, ended.err
+    said = ended.out.splitlines()
+    assert [line.partition(":")[0] for line in said] == ["pass", "pass", "verdict"]
+    assert said[-1] == "verdict: pass"
+    assert "params is 260, the limit 1,000" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("limits", "code", "verdict"),
+    [
+        ("{size: {max: 1 B}}", 1, "fail"),
+        ("{retention: {min: 0.999}}", 5, "inconclusive"),
+        ("{retention: {min: 0.999}, on_inconclusive: warn}", 0, "pass"),
+        ("{parity: {max: 1.0e-9}, on_skipped: fail}", 1, "fail"),
+    ],
+)
+def test_another_budget_is_judged_and_kept_in_the_record(
+    made: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], limits: str, code: int, verdict: str
+) -> None:
+    folder, file = made(), tmp_path / "limits.yaml"
+    file.write_text(limits)
+    before = Record.load(folder)
+    capsys.readouterr()
+    assert gate(folder, budget=file, as_json=True) == code
+    assert json.loads(capsys.readouterr().out) == json.loads((folder / "record.json").read_text())
+    record = Record.load(folder)
+    assert (record.verdict, len(record.gates)) == (verdict, 1)
+    assert record.gates[0].fix
+    assert record.folder == str(folder)
+    changed = {"gates", "verdict", "warnings", "folder", "judged_by"}
+    assert record.model_dump(exclude=changed) == before.model_dump(exclude=changed)
+    assert record.judged_by
+    assert set(record.judged_by) & {"size", "retention", "parity"} == {limits.strip("{").partition(":")[0]}
+    assert any("budget:" in text for text in record.warnings) == ("warn" in limits)
+    assert (folder / "summary.md").is_file()
+    assert (folder / "junit.xml").is_file()
+
+
+def test_expect_writes_what_later_models_are_held_to(shrink: Make, made: Make, tmp_path: Path) -> None:
+    folder, file, path = made(), tmp_path / "limits.yaml", tmp_path / "expected.json"
+    ended = shrink("expect", folder, "--output", path)
+    assert (ended.code, ended.out) == (0, f"{path}\n"), ended.err
+    first = path.read_bytes()
+    assert expect(folder, output=path) == 0
+    assert path.read_bytes() == first
+    assert load(path).params == 260
+    file.write_text("{retention: {min: 0.5, of: expected}, size: {max: 1, of: expected}}")  # the file lies beside it
+    assert [found.verdict for found in judge_run(folder, file).gates] == ["pass", "pass"]
+    path.unlink()
+    gone = shrink("gate", folder, "--budget", file)
+    assert (gone.code, gone.out) == (2, "")
+    assert "expected.json: there is no such file" in gone.err
+    assert f"shrink expect {folder} --output {path}" in gone.err
+
+
+def test_expect_prints_what_it_wrote_as_json(made: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made()
+    capsys.readouterr()
+    expect(folder, output=tmp_path / "expected.json", as_json=True)
+    assert capsys.readouterr().out == (tmp_path / "expected.json").read_text()
+
+
+def test_expect_writes_beside_the_pipeline_file(quick: Make, tmp_path: Path) -> None:
+    path = quick()
+    record = run(path, overrides=["budget.expected=kept.json"], runs=tmp_path / "runs", track=False)
+    expect(Path(record.folder))
+    assert load(path.parent / "kept.json").config == record.config["name"]
+
+
+def test_a_pipeline_file_is_run_and_judged_by_the_budget_that_is_given(
+    quick: Make, tmp_path: Path, shrink: Make
+) -> None:
+    path, file = quick(), tmp_path / "limits.yaml"
+    file.write_text("params: {max: 10}\n")
+    text = path.read_text().replace("  - {use: export.onnx}\n", "")  # torch's exporter takes its time
+    path.write_text(text)
+    arguments = ("gate", path, "--budget", file, "--runs", tmp_path / "runs", "--set", "seed=4")
+    ended = shrink(*arguments, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path / 'm.db'}")
+    assert ended.code == 1, ended.err
+    assert ended.out.splitlines()[-1] == "verdict: fail"
+    assert "fail: params is 260, the limit 10" in ended.out
+    (found,) = (tmp_path / "runs").glob("*/record.json")
+    record = Record.load(found.parent)
+    assert (record.seed, record.verdict, [gate.name for gate in record.gates]) == (4, "fail", ["params"])
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("nothing", "there is no file"), (".", r"this is no run folder; expected a run folder with a record\.json")],
+)
+def test_what_is_neither_a_run_nor_a_file_is_refused(shrink: Make, target: str, message: str) -> None:
+    ended = shrink("gate", target)
+    assert (ended.code, ended.out) == (2, "")
+    assert message.replace("\\", "") in ended.err
+
+
+def test_a_budget_without_limits_is_no_pass(made: Make, tmp_path: Path) -> None:
+    folder = made("on_skipped: pass")
+    with pytest.raises(ConfigError, match="there is no limit to judge by"):
+        judge_run(folder)
+    (tmp_path / "limits.yaml").write_text("on_skipped: pass")
+    with pytest.raises(ConfigError, match=r"limits\.yaml: there is no limit to judge by"):
+        judge_run(folder, tmp_path / "limits.yaml")
+
+
+def test_a_wrong_budget_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "limits.yaml"
+    for text, message in (
+        ("size: {max: 1 MB}\nretention: {mni: 0.9}\n", r"limits\.yaml:2: there is no key `mni`; did you mean `min`\?"),
+        ("retentoin: {min: 0.9}\n", r"limits\.yaml:1: there is no key `retentoin`; did you mean `retention`\?"),
+        ("size: {max: 40 kilos}\n", r"expected a size, such as 40 kB or 1 MiB"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_budget(file)
+
+
+def test_a_run_that_failed_is_told_as_failed(quick: Make, tmp_path: Path, shrink: Make) -> None:
+    fails = "from pipeline.model import TorchModel\nfrom pipeline.stage import Context, Stage\n\nclass Look(Stage):\n"
+    fails += "    def run(self, model: TorchModel, ctx: Context) -> TorchModel:\n        raise ValueError('no')\n"
+    with pytest.raises(StageError):
+        run(quick(**{"look.py": fails}), runs=tmp_path / "runs", track=False)
+    (found,) = (tmp_path / "runs").glob("*/record.json")
+    ended = shrink("gate", found.parent)
+    assert ended.code == 3, ended.err
+    assert ended.out.startswith("failed: ")
+    assert (
+        "skipped, counts as inconclusive: size_bytes is not judged: the run ended in stages[1] (look.py)" in ended.out
+    )
+
+
+def test_a_run_that_goes_on_is_not_judged(made: Make) -> None:
+    folder = made()
+    journal = folder / "journal.jsonl"
+    journal.write_text("".join(line for line in journal.read_text().splitlines(True) if '"event": "end"' not in line))
+    with pytest.raises(ConfigError, match="has not come to its end"):
+        judge_run(folder)
+
+
+def test_a_damaged_record_is_refused(made: Make) -> None:
+    folder = made()
+    (folder / "record.json").write_text("{}")
+    with pytest.raises(ConfigError, match="Run it again"):
+        judge_run(folder)
+
+
+def test_each_gate_is_one_line(made: Make, tmp_path: Path) -> None:
+    folder, file = made(), tmp_path / "limits.yaml"
+    limits = {"retention": {"min": 0.999}, "flips": {"max": 0.001}, "worst_class": {"min": 0.99}, "size": {"max": 10}}
+    file.write_text(yaml.safe_dump(limits))
+    said = lines(judge_run(folder, file))
+    assert len(said) == 5
+    assert not any("\n" in line for line in said)
+    assert all(line.endswith(".") for line in said[:-1])

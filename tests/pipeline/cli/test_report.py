@@ -1,0 +1,55 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.report import report
+from pipeline.errors import ConfigError
+from pipeline.records.comparison import FILE, ComparisonRecord
+from pipeline.records.record import Record
+from pipeline.report.files import STEP_SUMMARY
+
+Make = Callable[..., Record]
+MakeComparison = Callable[..., ComparisonRecord]
+
+
+def test_it_builds_the_files_of_runs_and_comparisons_again_and_prints_where(
+    record: Make, comparison: MakeComparison, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STEP_SUMMARY, "step.md")
+    one, all_ = record(), comparison()
+    one.save()
+    all_.save()
+    folders = [Path(one.folder), Path(all_.folder)]
+    assert report(folders) == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in printed] == ["summary.md", "junit.xml", "report.html", "summary.md", "report.html"]
+    assert {path.parent for path in printed} == set(folders)
+    assert all(path.stat().st_size for path in printed)
+    assert not Path("step.md").exists()  # the run told it already
+
+
+def test_a_run_folder_that_was_moved_is_told_where_it_is(
+    record: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = record()
+    made.save()
+    moved = Path(made.folder).rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    report([Path("moved")])
+    assert "shrink resume moved" in (moved / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["record.json", FILE])
+def test_a_damaged_record_is_one_message(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"run": ')
+    with pytest.raises(ConfigError, match="Invalid JSON"):
+        report([tmp_path])
+
+
+def test_a_folder_without_a_record_is_refused_before_anything_is_written(record: Make, tmp_path: Path) -> None:
+    made = record()
+    made.save()
+    with pytest.raises(ConfigError, match="no run folder"):
+        report([Path(made.folder), tmp_path / "nothing"])
+    assert not (Path(made.folder) / "summary.md").exists()

@@ -1,0 +1,265 @@
+"""One evaluation for both forms, a score an example, and comparisons in pairs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributions import Categorical
+from torch.distributions import kl_divergence as reference_kl
+from torch.utils.data import TensorDataset
+
+from pipeline.base.batches import Inputs
+from pipeline.deploy import deploy
+from pipeline.errors import StageError
+from pipeline.measure.accuracy import (
+    BATCH_SIZE,
+    Evaluation,
+    agreement,
+    compare,
+    evaluate,
+    evaluate_task,
+    examine_task,
+    kl_divergence,
+    mean_score,
+)
+from pipeline.model import OnnxModel, TorchModel
+from pipeline.task import Split, Task, correct, first_output
+
+SIZE = BATCH_SIZE + 44
+
+
+class Table:
+    """A model that looks its outputs up: input i gives row i."""
+
+    form = "torch"
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    def predict(self, inputs: Inputs) -> Inputs:
+        return {"output": self.rows[inputs["input"][:, 0]]}
+
+
+def table(rows: Tensor) -> Any:
+    return Table(rows)
+
+
+def split(targets: Any) -> Split:
+    return Split(TensorDataset(torch.arange(len(targets))[:, None], targets))
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_both_forms_give_the_same_evaluation(task: Task, tiny: Callable[..., TorchModel], tmp_path: Path) -> None:
+    model = tiny()
+    ours = evaluate_task(model, task, task.test)
+    theirs = evaluate_task(deploy(model, tmp_path / "model.onnx"), task, task.test)
+    assert torch.equal(ours.scores, theirs.scores)
+    assert torch.allclose(ours.predictions, theirs.predictions, atol=1e-5)
+    assert mean_score(model, task.test, decode=task.decode, score=task.score) == ours.scores.mean().item()
+    found = compare(ours, theirs, logits=True)
+    assert (found["agreement"], found["retention"].value) == (1.0, 1.0)
+    assert (found["flips"], found["mcnemar_p"]) == ({"lost": 0, "gained": 0}, 1.0)
+    assert found["kl_mean"] == pytest.approx(0, abs=1e-9)
+
+
+def test_scores_are_those_of_the_examples_in_order_across_batches() -> None:
+    rows, targets = draw(SIZE, 3), torch.arange(SIZE) % 3
+    found = evaluate(table(rows), split(targets), decode=first_output, score=correct)
+    assert torch.equal(found.predictions, rows)
+    assert torch.equal(found.scores, (rows.argmax(-1) == targets).double())
+
+
+def test_a_metric_sees_the_whole_split_at_once() -> None:
+    rows, targets = draw(SIZE), draw(SIZE, seed=1)
+
+    def spearman(predictions: Tensor, targets: Tensor) -> float:
+        ranks = [x.argsort().argsort().double() for x in (predictions, targets)]
+        return float(torch.corrcoef(torch.stack(ranks))[0, 1])
+
+    def score(predictions: Tensor, targets: Tensor) -> Tensor:
+        return -((predictions - targets) ** 2)
+
+    found = evaluate(table(rows), split(targets), decode=first_output, score=score, metrics={"spearman": spearman})
+    estimate = found.metrics["spearman"]
+    assert estimate.value == pytest.approx(spearman(rows, targets))
+    assert estimate.low < estimate.value < estimate.high
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_predictions_that_are_not_finite_are_an_error(value: float) -> None:
+    rows = draw(SIZE, 3)
+    rows[-1, 1] = value
+    with pytest.raises(StageError, match="the model's predictions are not finite; expected no NaN"):
+        evaluate(table(rows), split(torch.zeros(SIZE, dtype=torch.int64)), decode=first_output, score=correct)
+
+
+def total(predictions: Tensor, targets: Tensor) -> Tensor:
+    return correct(predictions, targets).sum()
+
+
+def infinite(predictions: Tensor, targets: Tensor) -> Tensor:
+    return correct(predictions, targets).log()
+
+
+def failing(predictions: Tensor, targets: Tensor) -> Tensor:
+    raise KeyError("logits")
+
+
+def last(forward: Callable[[Inputs], Inputs], inputs: Inputs) -> Tensor:
+    return forward(inputs)["output"][-1:]
+
+
+@pytest.mark.parametrize(
+    ("decode", "score", "message"),
+    [
+        (first_output, total, r"score gave a tensor of shape \(\); expected finite numbers of shape \(5,\)"),
+        (first_output, infinite, r"score gave a tensor of shape \(5,\); expected finite numbers"),
+        (first_output, failing, r"the task's decode or score: KeyError: 'logits'"),
+        (last, correct, r"decode gave a tensor of shape \(1, 3\); expected a tensor \(5, \.\.\.\)"),
+    ],
+)
+def test_a_decode_or_score_that_goes_wrong_is_an_error(decode: Any, score: Any, message: str) -> None:
+    with pytest.raises(StageError, match=message):
+        evaluate(table(draw(5, 3)), split(torch.arange(5) % 3), decode=decode, score=score)
+
+
+def test_an_evaluation_is_saved_and_loaded(tmp_path: Path) -> None:
+    rest = {"targets": torch.arange(6), "validation_scores": torch.rand(4).double()}
+    found = Evaluation(draw(6, 3).T.contiguous().T, torch.rand(6).double(), **rest)
+    found.save(tmp_path / "predictions.safetensors")
+    loaded = Evaluation.load(tmp_path / "predictions.safetensors")
+    for name in ("predictions", "scores", *rest):
+        assert torch.equal(getattr(loaded, name), getattr(found, name))
+
+
+def test_a_file_of_an_earlier_version_has_predictions_and_scores_alone(tmp_path: Path) -> None:
+    rows, scores = draw(6, 3), torch.rand(6).double()
+    save_file({"predictions": rows, "scores": scores}, tmp_path / "predictions.safetensors")
+    loaded = Evaluation.load(tmp_path / "predictions.safetensors")
+    assert torch.equal(loaded.predictions, rows)
+    assert (loaded.targets, loaded.validation_scores) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("targets", "kept"),
+    [
+        (torch.arange(SIZE) % 3, True),
+        ((torch.arange(SIZE) % 3).to(torch.int32), True),
+        (torch.rand(SIZE), False),
+        (torch.zeros(SIZE, 2, dtype=torch.int64), False),
+        (torch.zeros(SIZE, dtype=torch.bool), False),
+    ],
+    ids=["class numbers", "short ones", "real numbers", "tokens", "flags"],
+)
+def test_targets_are_kept_where_they_are_class_numbers(targets: Tensor, kept: bool) -> None:
+    def score(predictions: Tensor, targets: Tensor) -> Tensor:
+        return torch.ones(len(targets))
+
+    def metric(predictions: Tensor, targets: Tensor) -> float:
+        return float(targets.double().mean())
+
+    for metrics in ({}, {"mean": metric}):
+        found = evaluate(table(draw(SIZE, 3)), split(targets), decode=first_output, score=score, metrics=metrics)
+        assert (found.targets is not None) == kept
+        if found.targets is not None:
+            assert torch.equal(found.targets, targets.long())
+
+
+def test_both_splits_are_looked_at_and_only_the_test_split_is_reported(
+    task: Task, tiny: Callable[..., TorchModel]
+) -> None:
+    model, steps = tiny(), list[int]()
+    found = examine_task(model, task, steps.append)
+    alone = [evaluate_task(model, task, part) for part in (task.test, task.validation)]
+    assert torch.equal(found.scores, alone[0].scores)
+    assert torch.equal(found.predictions, alone[0].predictions)
+    assert found.validation_scores is not None
+    assert torch.equal(found.validation_scores, alone[1].scores)
+    assert sum(steps) == 2  # batches of each
+
+
+def test_a_score_that_fails_on_validation_alone_says_so(task: Task, tiny: Callable[..., TorchModel]) -> None:
+    def score(predictions: Tensor, targets: Tensor) -> Tensor:
+        if len(targets) == len(task.validation):
+            raise ValueError("too few")
+        return correct(predictions, targets)
+
+    with pytest.raises(StageError, match="validation: the task's decode or score: ValueError: too few"):
+        examine_task(tiny(), replace(task, score=score))
+
+
+@pytest.mark.parametrize("shape", [(50, 7), (10, 5, 7)])
+def test_kl_divergence_agrees_with_torch_distributions(shape: tuple[int, ...]) -> None:
+    p, q = draw(*shape) * 3, draw(*shape, seed=1) * 3
+    expected = reference_kl(Categorical(logits=p.double()), Categorical(logits=q.double())).reshape(len(p), -1).mean(1)
+    found = kl_divergence(p, q)
+    assert torch.allclose(found, expected)
+    assert not torch.allclose(found, kl_divergence(q, p))
+    assert torch.allclose(kl_divergence(p, p + 5), torch.zeros(len(p), dtype=torch.float64), atol=1e-6)
+
+
+def test_agreement_is_of_the_best_class_or_of_the_value() -> None:
+    ours, theirs = torch.tensor([[1.0, 2], [2, 1], [0, 3], [5, 4]]), torch.tensor([[0.0, 1], [0, 1], [1, 2], [9, 0]])
+    assert agreement(ours, theirs, logits=True) == 0.75
+    assert agreement(ours, theirs, logits=False) is None
+    assert agreement(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 0]), logits=False) == 0.5
+
+
+def test_an_example_of_many_decisions_agrees_where_all_of_them_do() -> None:
+    ours = torch.nn.functional.one_hot(torch.tensor([[0, 1], [1, 1]]), 2).float()
+    theirs = torch.nn.functional.one_hot(torch.tensor([[0, 1], [1, 0]]), 2).float()
+    assert agreement(ours, theirs, logits=True) == 0.5
+
+
+def graded(scores: list[float]) -> Evaluation:
+    return Evaluation(draw(len(scores), 3), torch.tensor(scores, dtype=torch.float64))
+
+
+def test_compare_counts_flips_against_the_baseline() -> None:
+    found = compare(graded([1, 0, 0, 1, 1.0]), graded([1, 1, 1, 0, 1.0]), logits=True)
+    assert found["flips"] == {"lost": 2, "gained": 1}
+    assert found["retention"].value == pytest.approx(3 / 4)
+    assert found["drop"].value == pytest.approx(0.2)
+    assert 0 <= found["kl_mean"] <= found["kl_p99"]
+
+
+def test_compare_leaves_out_what_means_nothing() -> None:
+    found = compare(graded([-1.5, -2, -3]), graded([-1, -2, -2.5]), logits=False)
+    assert found["retention"] is None
+    assert (
+        found["retention_reason"]
+        == "scores are not on a ratio scale: not all, or too few, are above zero; see the drop"
+    )
+    assert not {"flips", "mcnemar_p", "kl_mean", "kl_p99"} & set(found)
+
+
+def test_kl_p99_is_the_99th_percentile() -> None:
+    ours, theirs = Evaluation(draw(500, 4), torch.ones(500)), Evaluation(draw(500, 4, seed=1), torch.ones(500))
+    found = compare(ours, theirs, logits=True)
+    each = kl_divergence(theirs.predictions, ours.predictions).numpy()
+    assert found["kl_p99"] == pytest.approx(np.quantile(each, 0.99))
+    assert found["kl_mean"] == pytest.approx(each.mean())
+
+
+def test_a_metric_that_raises_is_blamed_on_the_task() -> None:
+    metrics: Any = {"f1": failing}
+    with pytest.raises(StageError, match=r"f1.*KeyError: 'logits'"):
+        evaluate(table(draw(5, 3)), split(torch.arange(5) % 3), decode=first_output, score=correct, metrics=metrics)
+
+
+def test_an_onnx_file_that_gives_nan_is_an_error(task: Task, tiny: Callable[..., TorchModel], tmp_path: Path) -> None:
+    model = tiny()
+    model.module.head.bias.data[2] = float("nan")
+    broken = deploy(model, tmp_path / "nan.onnx")
+    assert isinstance(broken, OnnxModel)
+    with pytest.raises(StageError, match="predictions are not finite"):
+        evaluate_task(broken, task, task.validation)

@@ -1,0 +1,172 @@
+"""What people see: the table with all its figures at any width, the notes under it, and progress without a terminal."""
+
+import io
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline.base import progress as progress_module
+from pipeline.base.estimate import Estimate
+from pipeline.base.formatting import bytes_text, count_text, interval_text, shown
+from pipeline.base.progress import progress
+from pipeline.records.record import GateRecord, ModelRecord, Record, StageRecord
+from pipeline.report.terminal import WIDE, show
+
+COMMON: dict[str, Any] = {
+    "payload_bytes": 3200, "test_samples": 128, "form": "onnx", "folder": "stages/0/model", "digest": "d",
+    "file": "stages/0/model/model.onnx", "predictions": "p",
+    "finished": "2026-01-01T00:00:05.000+00:00",
+}  # fmt: skip
+
+
+def full(folder: Path) -> Record:
+    baseline = ModelRecord(**COMMON, size_bytes=999_900, params=888_800, macs=123_400_000, score=0.9766, seconds=1234.5)
+    latency = [{"ratio": {"value": v, "low": v - 0.02, "high": v + 0.03}} for v in (0.52, 0.71)]
+    kept = Estimate(value=0.987, low=0.970, high=1.001)
+    stage: dict[str, Any] = {
+        "size_bytes": 99_900,
+        "params": 77_700,
+        "macs": 12_300_000,
+        "score": 0.9648,
+        "seconds": 345.6,
+    }
+    stage |= {"retention": kept, "compression_ratio": 10.0, "settings": {}}
+    stages = [
+        StageRecord(**COMMON, **stage, position=0, name="distill.logits"),
+        StageRecord(**COMMON, **stage, position=1, name="benchmark.latency", latency=latency),
+    ]
+    return Record(
+        run="20260101-000000-chain-abcd", folder=str(folder), started="", config={}, seed=0, data={}, environment={},
+        baseline=baseline, stages=stages,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def text(record: Record, width: int) -> str:
+    out = io.StringIO()
+    show(record, Console(file=out, width=width))
+    return out.getvalue()
+
+
+FIGURES = ["999.9 kB", "888.8 k", "123.4 M", "0.9766", "1234.5 s", "99.9 kB", "10.0x", "77.7 k", "12.3 M", "0.9648"]
+INTERVALS = [("0.987", "[0.970, 1.001]"), ("0.52", "[0.50, 0.55]"), ("0.71", "[0.69, 0.74]")]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, WIDE, 160, 200])
+def test_every_figure_is_readable_at_any_width_from_80_columns(tmp_path: Path, width: int) -> None:
+    printed = text(full(tmp_path), width)
+    rows = [line for line in printed.splitlines() if line[:1] in "┏┃┡│├└"]
+    assert max(map(len, rows)) <= width
+    assert "…" not in printed
+    cells = {cell.strip() for row in rows for cell in re.split("[│┃]", row)}
+    assert set(FIGURES) <= cells
+    for value, interval in INTERVALS:
+        assert f"{value} {interval}" in cells if width >= WIDE else {value, interval} <= cells
+
+
+@pytest.mark.parametrize("width", [100, 160])
+def test_names_of_stages_are_whole_from_100_columns(tmp_path: Path, width: int) -> None:
+    printed = text(full(tmp_path), width)
+    assert all(
+        re.search(rf"[│┃] ?{name} *[│┃]", printed) for name in ("baseline", "distill.logits", "benchmark.latency")
+    )
+
+
+def test_under_the_table_stand_warnings_verdicts_and_where_everything_is(tmp_path: Path) -> None:
+    record = full(tmp_path)
+    record.warnings.append("the student has [few] parameters " + "x" * 100)
+    gate = GateRecord(
+        name="size_bytes", limit=10, value=99_900, verdict="fail", message="size_bytes is 99,900, the limit 10"
+    )
+    record.gates.append(gate)
+    printed = text(record, 80)
+    notes = printed.splitlines()
+    assert "warning: the student has [few] parameters" in printed  # and not taken for markup
+    assert "fail: size_bytes is 99,900, the limit 10" in notes
+    # A line as long as it is, so that a path can be copied whole.
+    assert f"model: {tmp_path / 'stages/0/model/model.onnx'}" in notes
+    assert notes[-1].startswith(f"run: {tmp_path}")
+
+
+def test_a_run_that_measured_nothing_is_shown_all_the_same(tmp_path: Path) -> None:
+    record = full(tmp_path).model_copy(update={"baseline": None, "stages": []})
+    assert f"run: {tmp_path}" in text(record, 100)
+    assert "model:" not in text(record, 100)
+
+
+def test_a_path_is_told_from_here_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "runs" / "a") == Path("runs/a")
+    assert shown(tmp_path.parent) == tmp_path.parent
+
+
+@pytest.mark.parametrize(
+    ("count", "in_bytes", "in_units"),
+    [(0, "0 B", "0"), (999, "999 B", "999"), (1234, "1.2 kB", "1.2 k"), (14_195_200, "14.2 MB", "14.2 M"),
+     (2_500_000_000, "2.5 GB", "2.5 G"), (3_000_000_000_000, "3000.0 GB", "3.0 T")],
+)  # fmt: skip
+def test_counts_are_told_in_thousands(count: int, in_bytes: str, in_units: str) -> None:
+    assert (bytes_text(count), count_text(count)) == (in_bytes, in_units)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "digits", "expected"),
+    [
+        (Estimate(value=0.9874, low=0.97, high=1.0011), 3, "0.987 [0.970, 1.001]"),
+        ({"value": 0.5, "low": 0.25, "high": 0.75}, 2, "0.50 [0.25, 0.75]"),
+        ({"value": 0.5, "low": None, "high": None}, 2, "0.50"),
+        ({"value": None}, 3, "-"),
+        (None, 3, "-"),
+    ],
+)
+def test_an_interval_stands_beside_its_value_where_there_is_one(estimate: Any, digits: int, expected: str) -> None:
+    assert interval_text(estimate, digits) == expected
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_without_a_terminal_progress_is_a_line_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, log = Clock(), logging.getLogger("test.progress")
+    monkeypatch.setattr(progress_module, "time", clock)
+    with (
+        caplog.at_level(logging.INFO, log.name),
+        progress(Console(file=io.StringIO()), log, "training", 100) as advance,
+    ):
+        for step in range(25):
+            clock.now += 1
+            advance(1, f"loss {step}")
+    assert caplog.messages == [
+        "training: 10 of 100, 1.0/s, 90 s left loss 9",
+        "training: 20 of 100, 1.0/s, 80 s left loss 19",
+    ]
+
+
+def test_progress_that_has_not_moved_says_so_and_does_not_divide_by_zero(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, log = Clock(), logging.getLogger("test.progress")
+    monkeypatch.setattr(progress_module, "time", clock)
+    with caplog.at_level(logging.INFO, log.name), progress(Console(file=io.StringIO()), log, "waiting", 5) as advance:
+        clock.now += 11
+        advance(0)
+    assert caplog.messages == ["waiting: 0 of 5, 0.0/s, inf s left "]
+
+
+def test_on_a_terminal_progress_is_a_bar_with_its_note() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=120)
+    with progress(console, logging.getLogger("test.progress"), "training", 4) as advance:
+        advance(3, "loss 0.1234")
+        advance(1)
+    assert all(part in out.getvalue() for part in ("training", "4/4", "loss 0.1234"))

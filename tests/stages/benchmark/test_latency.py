@@ -1,0 +1,238 @@
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from pydantic import ValidationError
+
+from pipeline.base.use import Reference
+from pipeline.errors import ConfigError, ResourceError, StageError
+from pipeline.model import Model, OnnxModel, TorchModel
+from pipeline.stage import Context, Outlook, Stage
+from pipeline.task import Split, correct, cross_entropy, first_output
+from stages.benchmark.child import FEWEST, sample
+from stages.benchmark.latency import Latency, save_inputs
+from stages.benchmark.rounds import time_process
+from stages.benchmark.rows import row
+
+EXAMPLE = {"input": torch.rand(3, 32)}
+QUICK: dict[str, Any] = {"rounds": 3, "iterations": 40, "warmup": 3}
+
+
+def chain(path: Path, layers: int, width: int = 32) -> OnnxModel:
+    """MatMul after MatMul: (batch, 32) -> (batch, 32)."""
+    names = ["input", *(f"h{i}" for i in range(layers - 1)), "output"]
+    nodes = [helper.make_node("MatMul", [a, f"w_{b}"], [b]) for a, b in pairwise(names)]
+    eye = np.eye(width, dtype=np.float32)
+    weights = [numpy_helper.from_array(eye, f"w_{name}") for name in names[1:]]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", width]) for n in ("input", "output")]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return OnnxModel(path, EXAMPLE)
+
+
+def torch_model() -> TorchModel:
+    return TorchModel.build(
+        Reference(use="torch.nn:Linear", arguments={"in_features": 32, "out_features": 32}), EXAMPLE
+    )
+
+
+def make_context(
+    folder: Path,
+    baseline: Model | None,
+    deployed: Callable[[Model], OnnxModel] = lambda m: m,  # type: ignore[return-value, assignment]
+) -> tuple[Context, dict[str, Any]]:
+    reports: dict[str, Any] = {}
+
+    @contextmanager
+    def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
+        steps: list[int] = []
+        yield lambda n, note="": steps.append(n)
+        reports["progress"] = (description, total, sum(steps))
+
+    data = Split([(torch.rand(32), 0)])  # type: ignore[arg-type]
+    context = Context(
+        train=data,
+        calibration=data,
+        validation=data,
+        loss=cross_entropy,
+        decode=first_output,
+        score=correct,
+        augment=None,
+        baseline=baseline,
+        directory=folder / "stage",
+        device=torch.device("cpu"),
+        seed=0,
+        log=logging.getLogger("test"),
+        progress=progress,
+        report=reports.__setitem__,
+        deployed=deployed,
+    )
+    return context, reports
+
+
+def test_a_smaller_model_is_faster_and_is_returned_as_it_is(tmp_path: Path) -> None:
+    small, big = chain(tmp_path / "small.onnx", 2), chain(tmp_path / "big.onnx", 400)
+    ctx, reports = make_context(tmp_path, big)
+    before = small.path.read_bytes()
+    assert Latency(**QUICK).run(small, ctx) is small
+    assert small.path.read_bytes() == before
+    (line,) = reports["latency"]
+    assert line["ratio"]["verdict"] == "faster"
+    assert line["ratio"]["low"] < line["ratio"]["value"] < line["ratio"]["high"] < 0.7
+    assert line["noise"]["low"] < line["noise"]["value"] < line["noise"]["high"]
+    assert line["samples"] == 3 * 40
+    assert line["min_ms"] <= line["p50_ms"] <= line["p90_ms"]
+    assert line["p50_ms"] < line["baseline_p50_ms"]
+    assert line["p99_ms"] is None
+    assert "1000" in line["reasons"]["p99_ms"]
+    assert (line["runtime"], line["threads"], line["batch"]) == ("onnxruntime", 1, 1)
+    assert line["execution_provider"] == "CPUExecutionProvider"
+    assert reports["progress"] == ("latency", 9, 9)
+    assert line["beside"] == []
+    assert json.dumps(reports["latency"])
+    assert list(ctx.directory.iterdir()) == []
+
+
+def test_every_cell_is_measured_and_without_baseline_the_ratio_is_null(tmp_path: Path) -> None:
+    ctx, reports = make_context(tmp_path, None)
+    Latency(batch=(1, 5), threads=(1, 2), rounds=1, iterations=5).run(chain(tmp_path / "m.onnx", 2), ctx)
+    assert [(r["threads"], r["batch"]) for r in reports["latency"]] == [(1, 1), (1, 5), (2, 1), (2, 5)]
+    assert all(r["ratio"] is None and "no baseline" in r["reasons"]["ratio"] for r in reports["latency"])
+
+
+def test_two_rounds_are_inconclusive(tmp_path: Path) -> None:
+    times = {name: [[1.0] * 30, [1.0] * 30] for name in ("model", "baseline", "again")}
+    line: dict[str, Any] = row(times)
+    assert line["ratio"] == {"value": 1.0, "low": None, "high": None, "verdict": "inconclusive"}
+    assert "2 rounds" in line["reasons"]["ratio"]
+
+
+def test_torch_runs_in_its_process(tmp_path: Path) -> None:
+    ctx, reports = make_context(tmp_path, chain(tmp_path / "m.onnx", 2))
+    model = torch_model()
+    assert Latency(runtimes=("torch",), rounds=1, iterations=5).run(model, ctx) is model
+    (line,) = reports["latency"]
+    assert line["samples"] == 5
+    assert "ONNX" in line["reasons"]["ratio"]
+
+
+def test_torch_form_is_deployed_for_onnxruntime(tmp_path: Path) -> None:
+    file = chain(tmp_path / "m.onnx", 2)
+    ctx, reports = make_context(tmp_path, None, lambda model: file)
+    Latency(rounds=1, iterations=5).run(torch_model(), ctx)
+    assert reports["latency"][0]["samples"] == 5
+
+
+def test_a_broken_model_fails_with_the_childs_last_lines(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"not a graph")
+    ctx, _ = make_context(tmp_path, None)
+    with pytest.raises(StageError, match=r"broken\.onnx ended with 1: .*Protobuf"):
+        Latency(rounds=1).run(OnnxModel(tmp_path / "broken.onnx", EXAMPLE), ctx)
+
+
+def test_fallback_of_the_execution_provider_is_an_error(tmp_path: Path) -> None:
+    code = (
+        "import onnxruntime, sys; from stages.benchmark import child;"
+        "onnxruntime.InferenceSession = type('S', (), {'__init__': lambda *a, **k: None,"
+        " 'get_providers': lambda s: ['AzureExecutionProvider']});"
+        "child.onnx_step({'threads': 1, 'model': 'x'})"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "fell back to ['AzureExecutionProvider']" in ended.stderr
+
+
+def test_the_onnxruntime_child_does_not_import_torch(tmp_path: Path) -> None:
+    model = chain(tmp_path / "m.onnx", 2)
+    spec = {
+        "runtime": "onnxruntime",
+        "model": str(model.path),
+        "threads": 1,
+        "warmup": 1,
+        "seconds": 1,
+        "iterations": 5,
+    }
+    spec |= {"inputs": save_inputs(EXAMPLE, 4, tmp_path / "i.npz"), "result": str(tmp_path / "r.json")}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    code = (
+        "import sys; from pathlib import Path; from stages.benchmark.child import main;"
+        "main(Path(sys.argv[1])); sys.exit(7 if 'torch' in sys.modules else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "spec.json")], check=False).returncode == 0
+    assert len(json.loads((tmp_path / "r.json").read_text())["samples_ns"]) == 5
+
+
+def test_a_users_module_in_the_current_folder_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise SystemExit('shadowed')")
+    monkeypatch.chdir(tmp_path)
+    spec = {"runtime": "onnxruntime", "model": str(chain(tmp_path / "m.onnx", 2).path), "threads": 1, "warmup": 0}
+    spec |= {"inputs": save_inputs(EXAMPLE, 1, tmp_path / "i.npz"), "seconds": 1, "iterations": 2}
+    samples, _ = time_process(spec, tmp_path)
+    assert len(samples) == 2
+
+
+def test_warmup_is_left_out() -> None:
+    calls: list[int] = []
+    samples = sample(lambda: calls.append(1), warmup=4, seconds=1, iterations=6)
+    assert (len(samples), len(calls)) == (6, 10)
+
+
+def test_seconds_are_kept_with_at_least_a_few_samples() -> None:
+    assert len(sample(lambda: None, warmup=0, seconds=1e-9, iterations=None)) == FEWEST
+    samples = sample(lambda: None, warmup=0, seconds=0.05, iterations=None)
+    assert len(samples) > 100
+    assert sum(samples) < 1e9
+
+
+def test_inputs_are_repeated_to_the_batch(tmp_path: Path) -> None:
+    with np.load(save_inputs(EXAMPLE, 7, tmp_path / "i.npz"), allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["input"], EXAMPLE["input"].numpy()[[0, 1, 2, 0, 1, 2, 0]])
+
+
+class ToOnnx(Stage):
+    def run(self, model: TorchModel, ctx: Context) -> OnnxModel:
+        raise NotImplementedError
+
+
+def test_check_refuses_torch_for_an_onnx_file_and_warns(tmp_path: Path) -> None:
+    outlook = Outlook(torch_model(), {})
+    stage = Latency(runtimes=("torch",))
+    assert list(stage.check([], outlook)) == []
+    with pytest.raises(ConfigError, match=r"torch.*ONNX file.*Leave torch out"):
+        list(stage.check([ToOnnx()], outlook))
+    (threads,) = Latency(threads=(9999,)).check([], outlook)
+    assert "9999" in threads
+    (rounds,) = Latency(rounds=2).check([], outlook)
+    assert "inconclusive" in rounds
+
+
+def test_torch_for_an_onnx_file_is_an_error_at_run_time_too(tmp_path: Path) -> None:
+    ctx, _ = make_context(tmp_path, None)
+    with pytest.raises(StageError, match="Leave torch out"):
+        Latency(runtimes=("torch",)).run(chain(tmp_path / "m.onnx", 2), ctx)
+
+
+@pytest.mark.parametrize("wrong", [{"runtimes": ()}, {"threads": (0,)}, {"rounds": 0}, {"runtimes": ("tvm",)}])
+def test_settings_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Latency(**wrong)
+
+
+def test_a_process_that_the_system_kills_is_a_matter_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A process that kills itself, in place of the one that times.
+    killed = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda _, **options: run(killed, **options))
+    with pytest.raises(ResourceError, match=r"was killed, as the system does when memory runs out\. Lower `batch`"):
+        time_process({}, tmp_path)

@@ -1,0 +1,139 @@
+"""Generations of self-distillation, sizes that grow, controls and seeds: who learns from whom, and what comes out."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from pipeline.errors import ConfigError
+from pipeline.measure.accuracy import mean_score
+from pipeline.model import TorchModel
+from pipeline.stage import Context
+from stages.distill.itself import SelfDistillation
+from stages.distill.logits import LogitDistillation
+from stages.kd import stage
+from stages.kd.student import Student
+from stages.train.supervised import SupervisedTraining
+
+Make = Callable[..., Any]
+QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 32, "learning_rate": 0.01}
+
+
+def score(model: TorchModel, ctx: Context) -> float:
+    return mean_score(model, ctx.validation, decode=ctx.decode, score=ctx.score)
+
+
+def weights(model: TorchModel) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.module.parameters()])
+
+
+@pytest.fixture
+def teacher(tiny: Make, context: Make) -> TorchModel:
+    return SupervisedTraining(**{**QUICK, "epochs": 8}).run(tiny(16), context())
+
+
+@pytest.fixture
+def student(tiny: Make) -> Callable[[int], Student]:
+    builder = tiny().builder
+    return lambda width: Student(use=builder.use, arguments={"width": width}, folder=builder.folder)
+
+
+def test_each_generation_learns_from_the_one_before(
+    teacher: TorchModel, context: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lessons: list[tuple[TorchModel, TorchModel]] = []
+    plain = stage.train
+
+    def spied(model: TorchModel, objective: Any, *rest: Any) -> TorchModel:
+        made = plain(model, objective, *rest)
+        lessons.append((objective.masters[0].model, made))
+        return made
+
+    monkeypatch.setattr(stage, "train", spied)
+    SelfDistillation(**QUICK, generations=3).run(teacher, context())
+    assert [given for given, _ in lessons] == [teacher, lessons[0][1], lessons[1][1]]
+    assert len({tuple(weights(made).tolist()) for _, made in lessons}) == 3
+    assert all(made.builder == teacher.builder for _, made in lessons)
+
+
+def test_the_best_generation_by_validation_is_kept_or_the_last(teacher: TorchModel, context: Make) -> None:
+    for keep in ("best", "last"):
+        ctx = context()
+        torch.manual_seed(0)
+        made = SelfDistillation(**QUICK, generations=3, keep=keep).run(teacher, ctx)
+        rows = context.reports["training_generations"]
+        scores = [row["validation_score"] for row in rows]
+        assert [row["generation"] for row in rows] == [1, 2, 3]
+        assert score(made, ctx) == (max(scores) if keep == "best" else scores[-1])
+
+
+def test_an_earlier_checkpoint_teaches_its_own_architecture(
+    tiny: Make, teacher: TorchModel, context: Make, tmp_path: Any
+) -> None:
+    from safetensors.torch import save_model
+
+    save_model(teacher.module, str(tmp_path / "early.safetensors"))
+    builder = teacher.builder
+    early = {"use": str(builder.folder / "conftest.py") + ":TinyNet", "width": 16, "weights": "early.safetensors"}
+    stage = SelfDistillation.model_validate(
+        {**QUICK, "epochs": 6, "generations": 1, "hard_weight": 0, "teachers": [early]}, context={"folder": tmp_path}
+    )
+    made = stage.run(tiny(16, seed=3), context())  # what comes in is untrained: it teaches nothing
+    assert score(made, context()) > 0.6
+
+
+def test_sizes_grow_until_a_larger_one_brings_little(teacher: TorchModel, context: Make, student: Make) -> None:
+    grow = {"argument": "width", "sizes": [1, 2, 8, 16], "tolerance": 0.05}
+    ctx = context()
+    stage = LogitDistillation(student=student(1), grow=grow, **{**QUICK, "epochs": 6})
+    made = stage.run(teacher, ctx)
+    rows = context.reports["grow"]
+    scores = [row["validation_score"] for row in rows]
+    rises = [b - a for a, b in pairwise(scores)]
+    assert all(rise >= 0.05 for rise in rises[:-1])
+    stopped = bool(rises) and rises[-1] < 0.05
+    assert stopped or len(rows) == 4
+    chosen = rows[-2] if stopped else rows[-1]
+    assert made.builder.arguments["width"] == chosen["size"]
+    assert score(made, ctx) == chosen["validation_score"]
+    trainings = [path.name for path in ctx.directory.iterdir() if path.is_dir() and path.name.startswith("width_")]
+    assert len(trainings) == len(rows), "the chosen size is not trained again"
+
+
+def test_sizes_must_be_known_arguments(teacher: TorchModel, context: Make, student: Make) -> None:
+    stage = LogitDistillation(student=student(1), grow={"argument": "depth", "sizes": [1, 2]}, **QUICK)
+    with pytest.raises(ConfigError, match="depth"):
+        stage.run(teacher, context())
+    with pytest.raises(ValidationError, match="rising"):
+        LogitDistillation(student=student(1), grow={"argument": "width", "sizes": [2, 1]}, **QUICK)
+
+
+def test_a_control_is_the_same_student_on_labels_alone(teacher: TorchModel, context: Make, student: Make) -> None:
+    compared: dict[str, TorchModel] = {}
+    ctx = replace(context(seed=5), compare=compared.__setitem__)
+    torch.manual_seed(5)
+    LogitDistillation(student=student(4), control=True, **QUICK).run(teacher, ctx)
+    torch.manual_seed(5)
+    alone = SupervisedTraining(**QUICK).run(student(4).build(teacher, teacher.example), context(seed=5))
+    assert list(compared) == ["control"]
+    assert torch.equal(weights(compared["control"]), weights(alone))
+    histories = [context.reports[name] for name in ("training", "control")]
+    assert len(histories[0]) == len(histories[1])
+
+
+def test_seeds_train_students_that_differ_and_the_first_is_given(
+    teacher: TorchModel, context: Make, student: Make
+) -> None:
+    compared: dict[str, TorchModel] = {}
+    made = LogitDistillation(student=student(4), control=True, seeds=3, **QUICK).run(
+        teacher, replace(context(), compare=compared.__setitem__)
+    )
+    assert set(compared) == {"control", "student_1", "control_1", "student_2", "control_2"}
+    assert len({tuple(weights(model).tolist()) for model in (made, *compared.values())}) == 6
+    torch.manual_seed(0)
+    once = LogitDistillation(student=student(4), **QUICK).run(teacher, context())
+    assert torch.equal(weights(made), weights(once))

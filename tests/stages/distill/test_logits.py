@@ -1,0 +1,198 @@
+"""Distillation of logits as a stage: who teaches, what is refused before work, and that the student follows."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from pipeline.base.use import Reference
+from pipeline.deploy import deploy
+from pipeline.errors import ConfigError, Note, StageError
+from pipeline.measure.accuracy import agreement, mean_score
+from pipeline.model import TorchModel
+from pipeline.stage import Context, Outlook
+from stages.distill.logits import LogitDistillation
+from stages.kd.losses.logits import soft_loss
+from stages.kd.objective import Distillation
+from stages.kd.teacher import Master, Teacher
+from stages.train.supervised import SupervisedTraining
+from stages.trainer.loop import train
+from stages.trainer.objective import Moment
+
+Make = Callable[..., Any]
+
+NETS = """
+from torch import nn
+
+def make(width=8, classes=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, classes))
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Callable[..., Reference]:
+    """net(width=8, classes=4): names a small network in a user's file."""
+    (tmp_path / "nets.py").write_text(NETS)
+    return lambda **arguments: Reference(use="nets.py:make", arguments=arguments, folder=tmp_path)
+
+
+def stage(student: Reference, **settings: Any) -> LogitDistillation:
+    return LogitDistillation(student=student, **{"epochs": 8, "batch_size": 32, "learning_rate": 0.01, **settings})
+
+
+def teach(model: TorchModel, ctx: Context) -> TorchModel:
+    return SupervisedTraining(epochs=8, batch_size=32, learning_rate=0.01).run(model, ctx)
+
+
+def alike(student: TorchModel, teacher: Any, ctx: Context) -> float:
+    inputs = {"input": torch.stack([ctx.validation[i][0]["input"] for i in range(len(ctx.validation))])}
+    return agreement(*(m.predict(inputs)["output"] for m in (student, teacher)), logits=True)
+
+
+def test_a_student_follows_its_teacher_without_labels(tiny: Make, context: Make, net: Make) -> None:
+    def no_labels(outputs: Any, targets: Any) -> Any:
+        raise AssertionError("the labels were read")
+
+    teacher = teach(tiny(16), context())
+    ctx = context(loss=no_labels)
+    untrained = TorchModel.build(net(), teacher.example)
+    student = stage(net(), hard_weight=0).run(teacher, ctx)
+    assert alike(student, teacher, ctx) > alike(untrained, teacher, ctx) + 0.3
+    # What the student agrees on it learnt from the teacher, so it is also right about the labels.
+    assert mean_score(student, ctx.validation, decode=ctx.decode, score=ctx.score) > 0.6
+
+
+def test_hard_weight_one_is_plain_training(tiny: Make, context: Make, net: Make) -> None:
+    # An untrained teacher would teach nonsense; with all weight on the labels it has no say at all.
+    teacher, ctx = tiny(), context()
+    torch.manual_seed(0)
+    distilled = stage(net(), hard_weight=1).run(teacher, ctx)
+    torch.manual_seed(0)
+    student = TorchModel.build(net(), teacher.example)
+    plain = SupervisedTraining(epochs=8, batch_size=32, learning_rate=0.01).run(student, ctx)
+    assert torch.equal(distilled.predict(teacher.example)["output"], plain.predict(teacher.example)["output"])
+
+
+@pytest.mark.parametrize("hard_weight", [0.0, 0.3, 1.0])
+def test_hard_weight_is_the_weight_of_the_labels(tiny: Make, context: Make, net: Make, hard_weight: float) -> None:
+    teacher, ctx = tiny(), context(loss=lambda outputs, targets: 0 * outputs["output"].sum() + 1.7)
+    chosen, student = stage(net(), hard_weight=hard_weight), TorchModel.build(net(), teacher.example)
+    master = Master(Teacher(use="incoming"), teacher, ctx)
+    objective = Distillation(chosen.terms_of(), [master], student, chosen, ctx)
+    objective.watch(student.module)
+    batch = next(iter(ctx.train.loader(8)))
+    outputs, taught = student.predict(batch.inputs), teacher.predict(batch.inputs)
+    expected = hard_weight * 1.7 + (1 - hard_weight) * float(soft_loss(outputs["output"], taught["output"], 4.0))
+    assert float(objective(batch, outputs, Moment())) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_teacher_is_not_changed(tiny: Make, context: Make, net: Make) -> None:
+    teacher = tiny()
+    before = {name: value.clone() for name, value in teacher.module.state_dict().items()}
+    student = stage(net(), epochs=1).run(teacher, context())
+    assert student.builder == net()
+    assert all(torch.equal(before[name], value) for name, value in teacher.module.state_dict().items())
+    assert all(p.grad is None for p in teacher.module.parameters())
+    assert not teacher.module.training
+
+
+def test_teacher_baseline_is_the_baseline_and_not_the_model_that_comes_in(tiny: Make, context: Make, net: Make) -> None:
+    baseline = teach(tiny(16), context())
+    students = []
+    for incoming, teacher, known in ((tiny(seed=5), "baseline", baseline), (baseline, "incoming", None)):
+        torch.manual_seed(0)
+        students.append(stage(net(), teacher=teacher, epochs=2).run(incoming, context(baseline=known)))
+    assert torch.equal(*(s.predict(baseline.example)["output"] for s in students))
+
+
+def test_the_model_that_comes_in_goes_on_from_its_weights(tiny: Make, context: Make) -> None:
+    teacher = teach(tiny(16), context())
+    start = teach(tiny(8), context())
+    ctx = context(baseline=teacher)
+    kept = {name: value.clone() for name, value in start.module.state_dict().items()}
+    gentle = stage(Reference(use="incoming"), teacher="baseline", epochs=1, learning_rate=1e-6)
+    made = gentle.run(start, ctx)
+    assert all(torch.equal(start.module.state_dict()[name], value) for name, value in kept.items())
+    for name, value in made.module.state_dict().items():
+        assert 0 < (value - kept[name]).abs().max() < 1e-3
+    assert alike(gentle.model_copy(update={"learning_rate": 0.01}).run(start, ctx), teacher, ctx) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "would be its own teacher: set `teacher: baseline`"),
+        ({"teachers": ["baseline", "incoming"]}, "would be its own teacher"),
+        ({"teacher": "baseline", "grow": {"argument": "width", "sizes": [2, 4]}}, "give a student that is to `grow`"),
+    ],
+)
+def test_a_student_that_comes_in_needs_another_teacher_and_has_one_size(settings: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        stage(Reference(use="incoming"), **settings)
+
+
+def test_the_student_that_comes_in_is_known_before_any_work(tiny: Make, net: Make) -> None:
+    first, second = stage(net(width=16)), stage(Reference(use="incoming"), teacher="baseline")
+    outlook = Outlook(model=tiny(), logits=True, in_baseline=False, examples={"train": 256})
+    assert second._expected_student([first], outlook).builder.arguments == {"width": 16}
+
+
+def test_teacher_baseline_inside_the_baseline_is_refused(tiny: Make, context: Make, net: Make) -> None:
+    with pytest.raises(ConfigError, match=r"there is no baseline yet.*teacher: incoming"):
+        stage(net(), teacher="baseline").run(tiny(), context(baseline=None))
+
+
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_a_teacher_of_either_form_teaches_the_same(
+    tiny: Make, context: Make, net: Make, tmp_path: Path, form: str
+) -> None:
+    ctx = context()
+    teacher = teach(tiny(), ctx)
+    given = teacher if form == "torch" else deploy(teacher, tmp_path / "teacher.onnx")
+    torch.manual_seed(0)
+    student = TorchModel.build(net(), teacher.example)
+    master, settings = Master(Teacher(use="incoming"), given, ctx), stage(net(), hard_weight=0)
+    objective = Distillation(settings.terms_of(), [master], student, settings, ctx)
+    trained = train(student, objective, settings, ctx)
+    assert alike(trained, teacher, ctx) > 0.6
+
+
+def test_logits_of_another_shape_are_refused_before_any_work(tiny: Make, net: Make) -> None:
+    outlook = Outlook(tiny(), {"train": 256})
+    with pytest.raises(ConfigError, match=r"student gives logits \(2, 7\); expected \(2, 4\), as the teacher gives"):
+        list(stage(net(classes=7)).check((), outlook))
+
+
+def test_logits_of_another_shape_are_refused_in_training_too(tiny: Make, context: Make, net: Make) -> None:
+    with pytest.raises(StageError, match=r"logits \(32, 7\), the teacher \(32, 4\).*number of classes"):
+        stage(net(classes=7)).run(tiny(), context())
+
+
+def test_the_teacher_of_a_second_distillation_is_the_first_ones_student(tiny: Make, net: Make) -> None:
+    outlook, first = Outlook(tiny(), {"train": 256}), stage(net(classes=7))
+    assert all(isinstance(text, Note) for text in stage(net(classes=7)).check((first,), outlook))
+    with pytest.raises(ConfigError, match="as the teacher gives"):
+        list(stage(net(classes=7), teacher="baseline").check((first,), outlook))
+
+
+@pytest.mark.parametrize(
+    ("settings", "student", "expected"),
+    [
+        ({}, {"width": 64}, []),
+        ({"temperature": 1}, {"width": 64}, ["temperature 1 shows the student little"]),
+        ({}, {"width": 1}, [r"the student has 73 parameters, 0\.[0-9]% of the teacher's"]),
+        ({"temperature": 1}, {"width": 1}, ["temperature 1", "too small to follow"]),
+    ],
+)
+def test_what_is_suspicious_is_a_warning(
+    tiny: Make, net: Make, settings: dict[str, Any], student: dict[str, int], expected: list[str]
+) -> None:
+    import re
+
+    said = stage(net(**student), **settings).check((), Outlook(tiny(48), {"train": 256}))
+    warnings = [text for text in said if not isinstance(text, Note)]
+    assert len(warnings) == len(expected)
+    assert all(re.search(text, warning) for text, warning in zip(expected, warnings, strict=True))

@@ -1,0 +1,139 @@
+"""Activation maps and attention scores, position by position."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.errors import StageError
+from stages.kd.losses.attention import activation_map, activation_transfer_loss, attention_loss, attention_scores
+
+
+def features(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("power", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 5, 3, 4), (2, 5, 3, 2, 2)])
+def test_a_map_is_the_sum_of_powers_over_its_length(shape: tuple[int, ...], power: int) -> None:
+    given = features(*shape)
+    energy = (np.abs(given.numpy()) ** power).sum(1).reshape(shape[0], -1)
+    expected = energy / np.sqrt((energy**2).sum(1, keepdims=True))
+    np.testing.assert_allclose(activation_map(given, power).numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 5, 3, 4), (2, 5, 3, 2, 2)])
+def test_transfer_loss_is_the_mean_square_of_maps_of_any_width(shape: tuple[int, ...]) -> None:
+    student, teacher = features(*shape), features(shape[0], 11, *shape[2:], seed=1)
+    difference = activation_map(student).numpy() - activation_map(teacher).numpy()
+    found = activation_transfer_loss(student, teacher)
+    assert float(found) == pytest.approx(float(np.mean(difference**2)), rel=1e-12)
+    assert float(activation_transfer_loss(3 * student, teacher)) == pytest.approx(float(found), rel=1e-12)
+
+
+def test_the_larger_map_is_averaged_down_axis_by_axis() -> None:
+    student, teacher = features(2, 3, 4, 3), features(2, 5, 2, 9, seed=1)  # taller and narrower
+    a, b = student.square().sum(1), teacher.square().sum(1)
+    a, b = a.reshape(2, 2, 2, 3).mean(2), b.reshape(2, 2, 3, 3).mean(3)
+    a, b = (x.flatten(1) / x.flatten(1).square().sum(1, keepdim=True).sqrt() for x in (a, b))
+    assert float(activation_transfer_loss(student, teacher)) == pytest.approx(float((a - b).square().mean()), rel=1e-12)
+
+
+@pytest.mark.parametrize("spatial", [(6,), (4, 6), (2, 4, 2)])
+def test_a_map_of_another_resolution_is_the_same_map(spatial: tuple[int, ...]) -> None:
+    teacher = features(2, 5, *spatial)
+    student = teacher
+    for axis in range(2, teacher.ndim):
+        student = student.repeat_interleave(2, axis)
+    assert float(activation_transfer_loss(student, teacher)) == pytest.approx(0, abs=1e-15)
+    assert float(activation_transfer_loss(teacher, student)) == pytest.approx(0, abs=1e-15)
+
+
+def test_transfer_gradients() -> None:
+    student, teacher = features(2, 3, 4, 4).requires_grad_(), features(2, 5, 2, 2, seed=1)
+    assert torch.autograd.gradcheck(lambda x: activation_transfer_loss(x, teacher), (student,))
+    assert torch.autograd.gradcheck(lambda x: activation_transfer_loss(x, teacher, power=3), (student,))
+
+
+def test_dead_features_give_no_gradient_rather_than_nan() -> None:
+    student = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    activation_transfer_loss(student, features(2, 3, 4, 4).float()).backward()
+    assert float(student.grad.abs().max()) == 0  # type: ignore[union-attr]
+
+
+def test_features_without_a_map_are_refused() -> None:
+    with pytest.raises(StageError, match=r"\(2, 3\) have no activation map"):
+        activation_map(features(2, 3))
+    with pytest.raises(StageError, match="as many examples and axes"):
+        activation_transfer_loss(features(2, 3, 4), features(2, 3, 4, 4))
+    with pytest.raises(StageError, match="as many examples and axes"):
+        activation_transfer_loss(features(2, 3, 4), features(1, 3, 4))
+
+
+def test_scores_are_what_attention_takes_the_softmax_of() -> None:
+    query, key, value = features(2, 3, 5, 4), features(2, 3, 6, 4, seed=1), features(2, 3, 6, 4, seed=2)
+    found = attention_scores(query, key)
+    expected = F.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(found.softmax(-1) @ value, expected)
+    assert float(found[1, 2, 3, 4]) == pytest.approx(float(query[1, 2, 3] @ key[1, 2, 4]) / math.sqrt(4), rel=1e-12)
+
+
+def test_attention_loss_is_the_mean_square_over_pairs_that_count() -> None:
+    student, teacher = features(3, 2, 5, 5), features(3, 2, 5, 5, seed=1)
+    lengths = [5, 1, 3]
+    mask = torch.arange(5)[None] < torch.tensor(lengths)[:, None]
+    pairs = [
+        (n, h, i, j)
+        for n, h in itertools.product(range(3), range(2))
+        for i, j in itertools.product(range(lengths[n]), repeat=2)
+    ]
+    expected = np.mean([float(student[p] - teacher[p]) ** 2 for p in pairs])
+    for n in range(3):  # as models leave it
+        student[n, :, :, lengths[n] :] = -torch.inf
+        teacher[n, :, :, lengths[n] :] = -torch.inf
+    student.requires_grad_()
+    found = attention_loss(student, teacher, mask=mask.long())
+    found.backward()
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-12)
+    assert bool(torch.isfinite(student.grad).all())  # type: ignore[arg-type]
+
+
+def test_attention_loss_without_a_mask_and_with_one_of_ones_or_zeros() -> None:
+    student, teacher = features(3, 2, 5, 5).requires_grad_(), features(3, 2, 5, 5, seed=1)
+    found = float(attention_loss(student, teacher).detach())
+    assert found == pytest.approx(float((student - teacher).detach().square().mean()), rel=1e-12)
+    assert float(attention_loss(student, teacher, mask=torch.ones(3, 5)).detach()) == pytest.approx(found, rel=1e-12)
+    nothing = attention_loss(student, teacher, mask=torch.zeros(3, 5))
+    nothing.backward()
+    assert float(nothing.detach()) == 0
+    assert float(student.grad.abs().max()) == 0  # type: ignore[union-attr]
+
+
+def test_attention_gradients() -> None:
+    student, teacher, mask = features(2, 2, 3, 3).requires_grad_(), features(2, 2, 3, 3, seed=1), torch.ones(2, 3)
+    mask[1, 2] = 0
+    assert torch.autograd.gradcheck(lambda x: attention_loss(x, teacher, mask=mask), (student,))
+
+
+def test_heads_that_differ_are_refused() -> None:
+    with pytest.raises(StageError, match="student has 2 attention heads, the teacher 4"):
+        attention_loss(features(3, 2, 5, 5), features(3, 4, 5, 5))
+    with pytest.raises(StageError, match="teacher's attention has the shape"):
+        attention_loss(features(3, 2, 5, 5), features(3, 2, 6, 6))
+    with pytest.raises(StageError, match=r"mask has the shape \(5, 3\); expected \(3, 5\)"):
+        attention_loss(features(3, 2, 5, 5), features(3, 2, 5, 5), mask=torch.ones(5, 3))
+
+
+@pytest.mark.parametrize("loss", [activation_transfer_loss, attention_loss])
+def test_half_precision_is_computed_in_single(loss: Callable[..., Tensor]) -> None:
+    student, teacher = ((300 * features(3, 4, 5, 5, seed=i)).half() for i in range(2))  # their squares overflow
+    student.requires_grad_()
+    found = loss(student, teacher)
+    found.backward()
+    assert float(found.detach()) == pytest.approx(float(loss(student.double(), teacher.double()).detach()), rel=1e-3)
+    assert bool(torch.isfinite(student.grad).all())  # type: ignore[arg-type]

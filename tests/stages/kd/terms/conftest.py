@@ -1,0 +1,48 @@
+"""A method's loss on two modules, outside any training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.base.batches import Inputs
+from pipeline.model import call
+from pipeline.task import Batch
+from stages.kd.inspection.hooks import Taps
+from stages.kd.terms.term import Lesson, Method, Seen
+
+
+@pytest.fixture
+def compare() -> Callable[..., tuple[Tensor, list[nn.Module]]]:
+    """compare(method, student, teachers, inputs, shares=...): the loss, and the adapters that were made for it."""
+
+    def run(
+        method: Method,
+        student: nn.Module,
+        teachers: list[nn.Module],
+        inputs: Inputs,
+        shares: tuple[float, ...] = (1.0,),
+    ) -> tuple[Tensor, list[nn.Module]]:
+        torch.manual_seed(1)
+        watched = [method.watch(student, teacher) for teacher in teachers]
+        ours = [Taps(student, mine) for mine, _ in watched]
+        theirs = [Taps(teacher, taps) for teacher, (_, taps) in zip(teachers, watched, strict=True)]
+        outputs, given = call(student, inputs), [call(teacher, inputs) for teacher in teachers]
+        students = tuple(Seen(outputs, taps.take()) for taps in ours)
+        seen = tuple(Seen(out, taps.take()) for out, taps in zip(given, theirs, strict=True))
+        dtype = next(student.parameters()).dtype
+        adapters = [method.adapter(mine, its).to(dtype) for mine, its in zip(students, seen, strict=True)]
+        batch = Batch(torch.arange(2), inputs, None)
+        lesson = Lesson(batch, outputs, students, seen, shares, "logits", no_labels)
+        loss = method.loss(lesson, adapters)
+        for taps in ours + theirs:
+            taps.remove()
+        return loss, adapters
+
+    return run
+
+
+def no_labels(outputs: Any, targets: Any) -> Tensor:
+    raise AssertionError("the labels were read")

@@ -1,0 +1,120 @@
+"""What is told of a distillation before anything is trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.errors import ConfigError, Note
+from pipeline.model import TorchModel
+from pipeline.stage import Outlook
+from stages.distill.combine import CombinedDistillation
+from stages.distill.itself import SelfDistillation
+from stages.distill.logits import LogitDistillation
+from stages.kd.student import Student
+from stages.prune.channels import ChannelPruning
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def student(tiny: Make) -> Student:
+    builder = tiny().builder
+    return Student(use=builder.use, arguments={"width": 4}, folder=builder.folder)
+
+
+def outlook(model: TorchModel) -> Outlook:
+    return Outlook(model, {"train": 256})
+
+
+@pytest.mark.parametrize(
+    ("terms", "share"),
+    [
+        ([{"use": "labels", "start": 0.1}], "0%"),
+        ([{"use": "labels", "end": 0.4}, {"use": "logits", "start": 0.5}], "40%"),
+        ([{"use": "labels", "end": 0.5}, {"use": "logits", "weight": 0, "start": 0.5}], "50%"),
+    ],
+)
+def test_a_part_of_the_training_without_a_term_is_refused(tiny: Make, student: Student, terms: Any, share: str) -> None:
+    stage = CombinedDistillation(student=student, terms=terms)
+    with pytest.raises(ConfigError, match=f"no term counts after {share} of the training"):
+        list(stage.check((), outlook(tiny())))
+
+
+def test_a_term_that_rises_from_zero_trains_from_the_first_step(tiny: Make, context: Make, student: Student) -> None:
+    stage = CombinedDistillation(student=student, terms=[{"use": "logits", "ramp": "up"}], epochs=1)
+    assert stage.run(tiny(16), context()).builder.arguments == {"width": 4}
+
+
+def test_layers_that_do_not_fit_are_refused_before_work(tiny: Make, student: Student) -> None:
+    stage = CombinedDistillation(student=student, terms=[{"use": "features", "layers": [["conv2", "head"]]}])
+    with pytest.raises(ConfigError, match=r"conv2 and head give \(2, 4, 8, 8\) and \(2, 4\)"):
+        list(stage.check((), outlook(tiny())))
+
+
+def test_the_terms_of_a_recovery_are_checked_too(tiny: Make) -> None:
+    terms = [{"use": "features", "layers": [["conv2", "conv3"]]}]
+    stage = ChannelPruning(macs=0.5, recovery={"terms": terms})
+    with pytest.raises(ConfigError, match="the teacher has no layer `conv3`; did you mean `conv2`"):
+        list(stage.check((), outlook(tiny())))
+
+
+def test_a_recovery_learns_by_any_terms(tiny: Make, context: Make) -> None:
+    terms = [{"use": "features", "layers": [["conv2", "conv2"]], "end": 0.5}, {"use": "logits", "start": 0.5}]
+    stage = ChannelPruning(macs=0.5, round_to=1, recovery={"epochs": 2, "terms": terms})
+    made = stage.run(tiny(), context())
+    assert made.module.conv2.out_channels < 8  # type: ignore[union-attr]
+    assert set(made.module.state_dict()) == set(tiny().module.state_dict())
+
+
+def test_the_plan_says_in_which_part_the_teacher_runs_in_every_step(tiny: Make, student: Student) -> None:
+    terms = [{"use": "features", "layers": [["conv2", "conv2"]], "end": 0.25}, {"use": "logits", "start": 0.25}]
+    stage = CombinedDistillation(student=student, terms=terms)
+    (note,) = [text for text in stage.check((), outlook(tiny())) if isinstance(text, Note)]
+    assert note == (
+        "the teacher runs once an example; its logits take 4,096 bytes on disk, and in every step of the first 25%, "
+        "where its layers are looked at"
+    )
+
+
+def test_the_student_of_a_growing_stage_teaches_the_next(tiny: Make, student: Student) -> None:
+    grown = LogitDistillation(student=student, grow={"argument": "width", "sizes": [2, 6]})
+    assert all(isinstance(text, Note) for text in LogitDistillation(student=student).check((grown,), outlook(tiny())))
+
+
+def test_a_generation_may_be_the_teacher_with_fewer_layers(context: Make, tmp_path: Path) -> None:
+    (tmp_path / "deep.py").write_text(
+        "from torch import nn\n"
+        "class Block(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)\n"
+        "    def forward(self, x):\n"
+        "        return x + self.b(self.a(x).relu())\n"
+        "def deep():\n"
+        "    blocks = nn.Sequential(Block(), Block(), Block())\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), blocks, nn.Linear(8, 4))\n"
+    )
+    from pipeline.base.use import Reference
+
+    model = TorchModel.build(Reference(use="deep.py:deep", folder=tmp_path), {"input": torch.rand(2, 1, 8, 8)})
+    stage = SelfDistillation(student={"shrink_of": "teacher", "layers": 2}, generations=2, epochs=1)
+    made = stage.run(model, context())
+    assert len(made.module[2]) == 2  # type: ignore[index, arg-type]
+
+
+def test_a_teacher_may_lie_anywhere(project: Make, tmp_path: Path) -> None:
+    from safetensors.torch import save_model
+
+    from pipeline.base.use import find
+    from pipeline.runner import run
+
+    chain = project()
+    save_model(find("models.py:TinyNet", chain.parent)(16), str(tmp_path / "far.safetensors"))
+    teacher = f"{{use: models.py:TinyNet, width: 16, weights: {tmp_path / 'far.safetensors'}}}"
+    text = chain.read_text().replace("epochs: 2, learning_rate: 0.01}\n  - {use: export.onnx}", "epochs: 1}")
+    chain.write_text(text.replace("distill.logits,", f"distill.logits, teachers: [{teacher}],"))
+    record = run(chain, runs=tmp_path / "runs", track=False)
+    assert record.stages[0].name == "distill.logits"

@@ -1,0 +1,292 @@
+"""The stage: targets, what it reports, the saved model, recovery, and what it refuses."""
+
+import hashlib
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+from prune_nets import DIGITS, HERE, built, context
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from pipeline.deploy import deploy
+from pipeline.errors import ConfigError, StageError
+from pipeline.measure.accuracy import mean_score
+from pipeline.measure.cost import onnx_macs, torch_macs, torch_params
+from pipeline.model import TorchModel
+from pipeline.stage import Outlook, stage_class
+from stages.prune import channels
+from stages.prune.channels import ChannelPruning, differentiated
+from stages.trainer.loop import TrainingSettings, train
+from stages.trainer.objective import Supervised
+
+
+def digest(model):
+    return {
+        name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in model.module.state_dict().items()
+    }
+
+
+def pruned(model, tmp_path, **settings):
+    reports = {}
+    return ChannelPruning(**settings).run(model, context(tmp_path, reports)), reports["pruning"]
+
+
+def plain_macs(widths):
+    """The closed form for PlainNet on 8x8: two 3x3 convolutions that keep the size, a linear layer on 2x2."""
+    a, b = widths["one"], widths["two"]
+    return 64 * 9 * 1 * a + 64 * 9 * a * b + 4 * b * 4
+
+
+def plain_params(widths):
+    a, b = widths["one"], widths["two"]
+    return 9 * a + a + 9 * a * b + b + 16 * b + 4
+
+
+@pytest.mark.parametrize("scope", ["uniform", "global"])
+@pytest.mark.parametrize("target", [0.8, 0.5, 0.2])
+@pytest.mark.parametrize(("name", "closed"), [("macs", plain_macs), ("params", plain_params)])
+def test_the_target_is_met_and_what_is_reported_is_the_closed_form(tmp_path, scope, target, name, closed):
+    model = built("prune_nets.py:PlainNet", a=24, b=48)
+    small, report = pruned(model, tmp_path, scope=scope, round_to=1, **{name: target})
+    before, after = ({k: v[when] for k, v in report["channels"].items()} for when in ("before", "after"))
+    assert before == {"one": 24, "two": 48, "head": 4}
+    assert report[name] == {"before": closed(before), "after": closed(after)}
+    assert torch_macs(small.module, small.example) == plain_macs(after)
+    assert torch_params(small.module) == plain_params(after)
+    assert 0.93 * target < report["achieved"] <= target
+    assert report["achieved"] == pytest.approx(closed(after) / closed(before))
+    assert (report["requested"], report["target"]) == (target, name)
+
+
+def test_channels_is_the_share_that_is_kept(tmp_path):
+    model = built("prune_nets.py:PlainNet", a=20, b=40)
+    _, report = pruned(model, tmp_path, channels=0.3, round_to=1)
+    assert report["achieved"] == pytest.approx(0.3)
+    assert {k: v["after"] for k, v in report["channels"].items()} == {"one": 6, "two": 12, "head": 4}
+    assert report["steps"][0]["ratio"] == pytest.approx(0.7, abs=0.06)
+
+
+@pytest.mark.parametrize("target", [0.75, 0.5, 0.3])
+def test_a_residual_network_with_round_widths(tmp_path, target):
+    model = built("models.py:DigitNet", folder=DIGITS, width=32, blocks=3)
+    small, report = pruned(model, tmp_path, macs=target)
+    assert all(v["after"] % 8 == 0 for k, v in report["channels"].items() if k != "head")
+    assert 0.8 * target < report["achieved"] <= target
+    assert torch_macs(small.module, small.example) <= target * torch_macs(model.module, model.example)
+
+
+@pytest.mark.parametrize(
+    ("net", "settings"),
+    [
+        ("PlainNet", {"macs": 0.5}),
+        ("MobileNet", {"params": 0.6, "round_to": 4, "scope": "global"}),
+        ("Encoder", {"params": 0.8}),
+    ],
+)
+def test_the_input_is_untouched_and_the_export_agrees(tmp_path, net, settings):
+    model = built(f"prune_nets.py:{net}")
+    before, flags = digest(model), [p.requires_grad for p in model.module.parameters()]
+    small, report = pruned(model, tmp_path, **settings)
+    assert digest(model) == before
+    assert [p.requires_grad for p in model.module.parameters()] == flags
+    assert all(p.grad is None for p in (*model.module.parameters(), *small.module.parameters()))
+    assert len(small.edits) == 1
+    onnx = deploy(small, tmp_path / "model.onnx")
+    inputs = {"input": torch.rand(5, 1, 8, 8)}
+    assert torch.allclose(onnx.predict(inputs)["output"], small.predict(inputs)["output"], atol=1e-5)
+    assert onnx_macs(onnx) == report["macs"]["after"]
+
+
+def test_of_an_encoder_only_the_feed_forward_part_shrinks(tmp_path):
+    _, report = pruned(built("prune_nets.py:Encoder"), tmp_path, params=0.8)
+    changed = {name for name, width in report["channels"].items() if width["before"] != width["after"]}
+    assert changed == {"encoder.layers.0.linear1", "encoder.layers.1.linear1"}
+
+
+def test_a_new_process_gives_the_same_outputs_to_the_bit(tmp_path):
+    model = built("models.py:DigitNet", folder=DIGITS, width=16, blocks=2)
+    small, _ = pruned(model, tmp_path, macs=0.5, importance="taylor")
+    small.save(tmp_path / "saved")
+    inputs = {"input": torch.rand(16, 1, 8, 8)}
+    save_file(inputs, tmp_path / "inputs.safetensors")
+    code = (
+        "import sys; from pathlib import Path; from safetensors.torch import load_file, save_file\n"
+        "import torch; torch.set_num_threads(int(sys.argv[3])); from pipeline.model import load\n"
+        "here = Path(sys.argv[1]); model = load(here / 'saved', Path(sys.argv[2]))\n"
+        "save_file(model.predict(load_file(here / 'inputs.safetensors')), here / 'outputs.safetensors')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(DIGITS), str(torch.get_num_threads())]
+    subprocess.run(command, check=True, timeout=120)
+    there, here = load_file(tmp_path / "outputs.safetensors"), small.predict(inputs)
+    assert torch.equal(there["output"], here["output"])
+
+
+def test_pruning_twice_stacks_two_edits(tmp_path):
+    model = built("prune_nets.py:PlainNet")
+    once, _ = pruned(model, tmp_path, macs=0.6)
+    twice, _ = pruned(once, tmp_path, macs=0.6, round_to=4)
+    twice.save(tmp_path / "saved")
+    again = TorchModel.load(tmp_path / "saved", HERE)
+    assert len(twice.edits) == 2
+    assert torch.equal(again.predict(model.example)["output"], twice.predict(model.example)["output"])
+
+
+def test_tied_weights_stay_tied_and_are_saved_once(tmp_path):
+    example = {"tokens": torch.randint(20, (2, 5))}
+    model = built("prune_nets.py:Tied", example)
+    small, report = pruned(model, tmp_path, params=0.5, round_to=1)
+    assert small.module.head.weight is small.module.embedding.weight
+    assert small.module.embedding.embedding_dim == report["channels"]["down"]["after"] < 32
+    small.save(tmp_path / "saved")
+    again = TorchModel.load(tmp_path / "saved", HERE)
+    assert torch.equal(again.predict(example)["output"], small.predict(example)["output"])
+
+
+def test_named_inputs(tmp_path):
+    example = {"image": torch.rand(2, 1, 8, 8), "token": torch.tensor([1, 2])}
+    small, report = pruned(built("prune_nets.py:TwoInputs", example), tmp_path, params=0.6, round_to=4)
+    assert report["achieved"] <= 0.6
+    assert small.predict(example)["features"].shape == (2, 24)
+
+
+def test_magnitude_removes_the_zeroed_channels(tmp_path):
+    model = built("prune_nets.py:PlainNet")
+    dead = [1, 4, 9, 14]
+    with torch.no_grad():
+        model.module.one.weight[dead] = 0
+        model.module.one.bias[dead] = 0
+    small, _ = pruned(model, tmp_path, channels=0.75, round_to=4, ignore=["two"])
+    alive = [i for i in range(16) if i not in dead]
+    assert torch.equal(small.module.one.weight, model.module.one.weight[alive])
+    assert torch.equal(small.module.two.weight, model.module.two.weight[:, alive])
+
+
+def test_taylor_keeps_what_the_loss_needs(tmp_path):
+    """A channel with large weights that the head does not read has no gradient: taylor removes it, magnitude not."""
+    model = built("prune_nets.py:PlainNet")
+    unread = [0, 3, 6, 7]
+    with torch.no_grad():
+        model.module.one.weight[unread] = 3.0
+        model.module.two.weight[:, unread] = 0
+    kept = {}
+    for importance in ("taylor", "magnitude"):
+        small, _ = pruned(model, tmp_path, channels=0.75, round_to=4, ignore=["two"], importance=importance)
+        kept[importance] = [bool((filters == 3).all()) for filters in small.module.one.weight]
+    assert not any(kept["taylor"])
+    assert sum(kept["magnitude"]) == 4
+
+
+def test_the_gradients_are_those_of_the_whole_calibration_split(tmp_path):
+    model, ctx = built("prune_nets.py:PlainNet"), context(tmp_path, {})
+    batches = list(ctx.calibration.loader(channels.TAYLOR_BATCH))
+    loss = sum(torch.nn.functional.cross_entropy(model.module(b.inputs["input"]), b.targets) for b in batches)
+    expected = torch.autograd.grad(loss, model.module.one.weight)[0]
+    module = differentiated(built("prune_nets.py:PlainNet").module, ctx)
+    assert len(batches) == 2
+    assert torch.allclose(module.one.weight.grad, expected, atol=1e-6)
+
+
+def test_gradual_targets_are_geometric(tmp_path):
+    model = built("models.py:DigitNet", folder=DIGITS, width=32, blocks=2)
+    small, report = pruned(model, tmp_path, macs=0.3, steps=3, importance="taylor", round_to=1)
+    assert [step["target"] for step in report["steps"]] == pytest.approx([0.3 ** (1 / 3), 0.3 ** (2 / 3), 0.3])
+    assert all(0.9 * s["target"] < s["achieved"] <= s["target"] for s in report["steps"])
+    assert report["achieved"] == report["steps"][-1]["achieved"]
+    assert len(small.edits) == 1
+
+
+def test_recovery_raises_the_accuracy_and_divides_the_epochs(tmp_path):
+    reports = {}
+    ctx = context(tmp_path, reports)
+    start = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=32)
+    net = built("models.py:DigitNet", folder=DIGITS, width=16, blocks=3)
+    model = train(net, Supervised(ctx), start, ctx)
+    bare = ChannelPruning(macs=0.1, round_to=1).run(model, ctx)
+    recovery = {"epochs": 5, "learning_rate": 5e-3, "batch_size": 32}
+    settings = {"macs": 0.1, "round_to": 1, "steps": 2, "recovery": recovery}
+    recovered = ChannelPruning(**settings).run(model, ctx)
+    low, high = (mean_score(m, ctx.validation, decode=ctx.decode, score=ctx.score) for m in (bare, recovered))
+    assert high > low + 0.2
+    assert (len(reports["recovery_1"]), len(reports["recovery_2"])) == (2, 3)
+    assert reports["pruning"]["achieved"] <= 0.1
+    assert len(recovered.edits) == 1
+    recovered.save(tmp_path / "saved")
+    again = TorchModel.load(tmp_path / "saved", DIGITS)
+    assert torch.equal(again.predict(model.example)["output"], recovered.predict(model.example)["output"])
+
+
+@pytest.mark.parametrize("teacher", ["labels", "baseline"])
+def test_recovery_learns_from_whom_it_is_told(tmp_path, teacher):
+    model, reports = built("prune_nets.py:PlainNet"), {}
+    stage = ChannelPruning(macs=0.5, recovery={"epochs": 1, "teacher": teacher})
+    stage.run(model, context(tmp_path, reports, baseline=model))
+    assert len(reports["recovery_1"]) == 1
+    if teacher == "baseline":
+        with pytest.raises(ConfigError, match="there is no baseline yet"):
+            stage.run(model, context(tmp_path, {}))
+
+
+def test_far_below_the_target_is_a_warning(tmp_path, caplog):
+    model = built("prune_nets.py:PlainNet", a=16, b=16)
+    with caplog.at_level(logging.WARNING, "prune"):
+        _, report = pruned(model, tmp_path, macs=0.9, round_to=8)
+    assert report["achieved"] < 0.81
+    assert "widths are multiples of round_to = 8" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "prune"):
+        pruned(model, tmp_path, macs=0.9, round_to=1)
+    assert not caplog.text
+
+
+def test_a_layer_narrower_than_round_to_stays(tmp_path):
+    _, report = pruned(built("prune_nets.py:PlainNet", a=6, b=32), tmp_path, macs=0.6)
+    assert (report["channels"]["one"]["after"], report["channels"]["two"]["after"]) == (6, 16)
+
+
+def test_out_of_reach_and_nothing_to_prune_are_errors(tmp_path):
+    model = built("prune_nets.py:PlainNet", a=6, b=8)
+    with pytest.raises(StageError, match=r"target macs: 0.5: the cost is still .* lower round_to"):
+        pruned(model, tmp_path, macs=0.5)
+    with pytest.raises(StageError, match="no layer can lose channels"):
+        pruned(model, tmp_path, macs=0.5, ignore=["one", "two"])
+    with pytest.raises(StageError, match=r"ignore: \[qkv\]"):
+        pruned(built("prune_nets.py:FixedView"), tmp_path, macs=0.5)
+    fixed, _ = pruned(built("prune_nets.py:FixedView"), tmp_path, macs=0.7, ignore=["qkv"])
+    assert fixed.module.qkv.out_features == 32
+
+
+def test_unknown_layers_are_found_early_where_the_model_is_known(tmp_path):
+    model = built("prune_nets.py:PlainNet")
+    stage = ChannelPruning(macs=0.5, ignore=("hed",))
+    outlook = Outlook(model, {"train": 1})
+    with pytest.raises(ConfigError, match="names `hed`, which the model does not have; did you mean `head`"):
+        list(stage.check([], outlook))
+    assert list(stage.check([stage], outlook)) == []  # another stage may change the model before
+    with pytest.raises(StageError, match="did you mean `head`"):
+        stage.run(model, context(tmp_path, {}))
+    assert "without `recovery`" in next(iter(ChannelPruning(macs=0.5, steps=3).check([], outlook)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "exactly one target"),
+        ({"macs": 0.5, "params": 0.5}, "exactly one target"),
+        ({"macs": 1.0}, "less than 1"),
+        ({"macs": 0.0}, "greater than 0"),
+        ({"macs": 0.5, "importence": "taylor"}, "Extra inputs"),
+        ({"macs": 0.5, "steps": 3, "recovery": {"epochs": 2}}, "2 epochs of recovery cannot be divided among 3"),
+        ({"macs": 0.5, "recovery": {"teacherz": "labels"}}, "Extra inputs"),
+    ],
+)
+def test_settings_that_cannot_work(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        ChannelPruning(**settings)
+
+
+def test_the_module_defines_one_documented_stage():
+    assert stage_class(channels) is ChannelPruning
+    assert all(field.description for field in ChannelPruning.model_fields.values())

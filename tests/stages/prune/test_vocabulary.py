@@ -1,0 +1,338 @@
+"""Tokens that train does not use leave the embedding and the tokenizer, and nothing else changes."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from rich.console import Console
+from tokenizers import Tokenizer
+from torch import nn
+
+from pipeline import model as models
+from pipeline.base.formatting import bytes_text
+from pipeline.base.use import Reference
+from pipeline.build.probe import example_inputs
+from pipeline.deploy import deploy
+from pipeline.errors import ConfigError, StageError
+from pipeline.forms.text.remapped import Translated, saved_vocabulary, split
+from pipeline.forms.text.vocabulary import Vocabulary
+from pipeline.measure.interface import interface
+from pipeline.model import OnnxModel, TorchModel
+from pipeline.report.package import package
+from pipeline.report.terminal import show
+from pipeline.run.roundtrip import save_exactly
+from pipeline.runner import run
+from pipeline.stage import Context, Outlook
+from pipeline.task import Task
+from stages.export.onnx import OnnxExport
+from stages.prune.channels import ChannelPruning
+from stages.prune.vocabulary import VocabularyPruning
+from stages.quantize.static import StaticQuantization
+from tests import texts
+
+HERE = Path(texts.__file__).parent
+
+
+def built(task: Task, use: str = "bert", **arguments: Any) -> TorchModel:
+    torch.manual_seed(0)
+    builder = Reference(use=f"texts.py:{use}", arguments=arguments, folder=HERE)
+    return TorchModel.build(builder, example_inputs(task.train), task.axes)
+
+
+@pytest.fixture
+def on(context: Any) -> Callable[..., Context]:
+    """on(task): a context on it."""
+
+    def make(task: Task, **changes: Any) -> Context:
+        names = ("train", "calibration", "validation", "loss", "decode", "score", "tokenizer")
+        made: Context = context(**{**{name: getattr(task, name) for name in names}, **changes})
+        return made
+
+    return make
+
+
+def inputs_of(task: Task, part: str, count: int = 48) -> dict[str, torch.Tensor]:
+    return next(iter(getattr(task, part).loader(count))).inputs
+
+
+def vocabulary_of(model: TorchModel) -> Vocabulary:
+    found = split(model.module)[1]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_what_train_does_not_use_leaves_and_its_outputs_stay_to_the_bit(padded: bool, on: Any, context: Any) -> None:
+    task = texts.task(padded=padded)
+    model = built(task)
+    made = VocabularyPruning(characters=False).run(model, on(task))
+    used = {i for inputs, _ in (task.train[n] for n in range(len(task.train))) for i in inputs["input_ids"].tolist()}
+    kept = sorted({*range(5), *used})  # and the added tokens
+    assert vocabulary_of(made).ids.tolist() == kept
+    inner = made.module.get_submodule("inner")
+    before, after = (m.get_submodule("bert.embeddings.word_embeddings") for m in (model.module, inner))
+    assert isinstance(after, nn.Embedding)
+    assert torch.equal(after.weight, before.get_parameter("weight")[kept])
+    assert (after.num_embeddings, after.padding_idx) == (len(kept), 0)
+    config: Any = inner.config
+    assert (config.vocab_size, config.pad_token_id) == (len(kept), 0)
+    inputs = inputs_of(task, "train")
+    assert torch.equal(made.predict(inputs)["logits"], model.predict(inputs)["logits"])
+    told = context.reports["vocabulary"]
+    assert told["tokens"] == {"before": len(texts.tokenizer()), "after": len(kept)}
+    assert told["embedding_bytes"] == {"before": (len(texts.tokenizer()) + 3) * 64, "after": len(kept) * 64}
+    assert told["unknown_in_validation"] == {"before": 0, "after": 0}
+    assert told["changed_in_validation"] == 0
+    assert told["tokenizer_bytes"]["after"] < told["tokenizer_bytes"]["before"]
+
+
+def test_it_comes_back_from_its_folder_to_the_bit_and_leaves_what_it_was_given_alone(on: Any, tmp_path: Path) -> None:
+    task = texts.task(extra=True)
+    model = built(task)
+    inputs = inputs_of(task, "validation")
+    before = model.predict(inputs)["logits"]
+    made = VocabularyPruning(max_unknown=1).run(model, on(task))
+    assert torch.equal(model.predict(inputs)["logits"], before)
+    save_exactly(made, tmp_path / "model", HERE)
+    loaded = models.load(tmp_path / "model", HERE)
+    assert torch.equal(loaded.predict(inputs)["logits"], made.predict(inputs)["logits"])
+    assert saved_vocabulary(tmp_path / "model") == vocabulary_of(made)
+    assert not torch.equal(made.predict(inputs)["logits"], before), "some words of validation are cut in another way"
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_the_deployed_file_takes_what_the_pruned_tokenizer_gives(padded: bool, on: Any, tmp_path: Path) -> None:
+    task = texts.task(padded=padded, types=not padded, extra=True)
+    made = VocabularyPruning(keep=70, max_unknown=1).run(built(task, "Bag" if padded else "bert"), on(task))
+    deployed = deploy(made, tmp_path / "model.onnx")
+    deployed.save(tmp_path / "saved")
+    loaded = models.load(tmp_path / "saved")
+    assert isinstance(loaded, OnnxModel)
+    assert saved_vocabulary(tmp_path / "saved") == loaded.vocabulary == vocabulary_of(made)
+    batch = next(iter(task.validation.loader(48)))
+    ((name, expected),) = made.predict(batch.inputs).items()
+    for form in (deployed, loaded):
+        assert torch.allclose(form.predict(batch.inputs)[name], expected, atol=1e-5)
+    # What whoever deploys it does: the tokenizer's file, and the runtime alone.
+    alone = Tokenizer.from_str(vocabulary_of(made).pruned)
+    alone.enable_padding(length=texts.LENGTH if padded else None)
+    alone.enable_truncation(texts.LENGTH if padded else 64)
+    sentences = [text for text, _ in texts.reviews(48, 2, texts.UNUSED)]
+    encoded = alone.encode_batch(sentences)
+    columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+    feed = {name: np.array([getattr(one, column) for one in encoded]) for name, column in columns.items()}
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {port.name: feed[port.name] for port in session.get_inputs()})
+    assert np.allclose(logits, expected.numpy(), atol=1e-5)
+    if not padded:
+        wide = {name: nn.functional.pad(value, (0, 60 - value.shape[1])) for name, value in batch.inputs.items()}
+        assert torch.allclose(deployed.predict(wide)[name], expected, atol=1e-5)
+
+
+def test_words_are_cut_into_the_pieces_that_stay_and_the_most_frequent_stay(on: Any, context: Any) -> None:
+    task = texts.task()
+    whole = texts.tokenizer()
+    must = VocabularyPruning(keep=1, max_unknown=1)
+    with pytest.raises(
+        StageError, match=r"`keep` is 1, and \d+ added tokens and pieces of one character stay"
+    ) as found:
+        must.run(built(task), on(task))
+    least = int(str(found.value).split("and ")[1].split()[0])
+    made = VocabularyPruning(keep=least + 4).run(built(task), on(task))
+    pieces = whole.convert_ids_to_tokens(vocabulary_of(made).ids.tolist())
+    letters = {letter for text, _ in texts.reviews(96, 1) for letter in text.replace(" ", "")}
+    vocabulary = set(whole.get_vocab())
+    assert {*letters, *(f"##{letter}" for letter in letters)} & vocabulary <= set(pieces)
+    ids = inputs_of(task, "train", 96)["input_ids"]
+    counts = torch.bincount(ids.flatten(), minlength=len(whole)).tolist()
+    chosen = [i for i in vocabulary_of(made).ids.tolist() if len(whole.convert_ids_to_tokens(i).lstrip("#")) > 1]
+    words = [i for i in chosen if i >= 5]
+    lost = [i for i in range(len(whole)) if i not in vocabulary_of(made).ids and i >= 5]
+    assert len(words) == 4
+    assert min(counts[i] for i in words) >= max(counts[i] for i in lost)
+    told = context.reports["vocabulary"]
+    assert told["unknown_in_validation"]["after"] == 0, "all words can be cut into characters"
+    assert told["changed_in_validation"] == 1
+
+
+def test_rare_tokens_leave_by_a_threshold(on: Any) -> None:
+    task = texts.task()
+    some, most = (VocabularyPruning(min_count=n, characters=False, max_unknown=1) for n in (1, 60))
+    sizes = [len(vocabulary_of(stage.run(built(task), on(task))).ids) for stage in (some, most)]
+    assert 5 < sizes[1] < sizes[0]
+
+
+def test_too_many_unknown_tokens_in_validation_are_refused_and_told(on: Any) -> None:
+    task = texts.task(extra=True)
+    message = r"\d+\.\d\d% of the tokens in validation would be unknown, 0.00% were; expected at most max_unknown: 0.01"
+    with pytest.raises(StageError, match=message):
+        VocabularyPruning(characters=False).run(built(task), on(task))
+    made = VocabularyPruning(characters=False, max_unknown=0.5).run(built(task), on(task))
+    ids = vocabulary_of(made).translate(inputs_of(task, "validation"))["input_ids"]
+    assert int((ids == vocabulary_of(made).unknown).sum())
+
+
+def test_where_no_token_leaves_it_fails(on: Any) -> None:
+    task = texts.task()
+    mask, label = torch.ones(24).long(), torch.tensor(0)
+    everything = [torch.arange(24 * i, 24 * i + 24) % 260 for i in range(11)]
+    train = replace(task.train, dataset=[({"input_ids": ids, "attention_mask": mask}, label) for ids in everything])
+    with pytest.raises(StageError, match="all 260 tokens occur in train or stay anyway; expected tokens to remove"):
+        VocabularyPruning().run(built(task), on(task, train=train))
+
+
+def test_a_vocabulary_is_pruned_once(on: Any) -> None:
+    task = texts.task()
+    made = VocabularyPruning().run(built(task), on(task))
+    with pytest.raises(StageError, match="the vocabulary was pruned already"):
+        VocabularyPruning().run(made, on(task))
+    outlook = Outlook(built(task), {}, tokenizer=task.tokenizer)
+    with pytest.raises(ConfigError, match="the vocabulary was pruned already"):
+        list(VocabularyPruning().check([VocabularyPruning()], outlook))
+
+
+def test_what_cannot_be_pruned_is_refused_before_anything_runs() -> None:
+    task = texts.task()
+    model = built(task)
+    assert list(VocabularyPruning().check([], Outlook(model, {}, tokenizer=task.tokenizer))) == []
+    with pytest.raises(ConfigError, match="the task has no tokenizer"):
+        list(VocabularyPruning().check([], Outlook(model, {})))
+    decoder = replace(model, example={**model.example, "decoder_input_ids": model.example["input_ids"]})
+    with pytest.raises(ConfigError, match="the model takes `decoder_input_ids`"):
+        list(VocabularyPruning().check([], Outlook(decoder, {}, tokenizer=task.tokenizer)))
+    with pytest.raises(ConfigError, match="names `tokens`, which is no nn"):
+        list(VocabularyPruning(embedding="tokens").check([], Outlook(model, {}, tokenizer=task.tokenizer)))
+    seen = Outlook(model, {}, tokenizer=task.tokenizer, augmented=True)
+    assert list(VocabularyPruning().check([], seen)) == [
+        "the task augments its training data, and tokens that this brings in are not counted"
+    ]
+
+
+class Scorer(nn.Module):
+    """Holds a weight, and is no layer of tokens."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+
+class Tied(texts.Bag):
+    """Something more of it has as many rows, and where asked the same weight."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        self.other = Scorer(self.tokens.weight) if tied else nn.Embedding(len(texts.tokenizer()), 16)
+
+
+@pytest.mark.parametrize(
+    ("tied", "embedding", "message"),
+    [
+        (True, None, "`tokens` is also that of `other`, a Scorer; expected only an nn.Embedding or nn.Linear tied"),
+        (
+            False,
+            None,
+            r"the tokenizer has 260 tokens, and the model's embeddings are `tokens` \(260\), `other` \(260\)",
+        ),
+    ],
+)
+def test_the_embedding_must_be_found_and_its_own(tied: bool, embedding: str | None, message: str, on: Any) -> None:
+    task = texts.task()
+    model = TorchModel(Tied(tied), example_inputs(task.train), Reference(use="none"))
+    with pytest.raises(StageError, match=message):
+        VocabularyPruning(embedding=embedding).run(model, on(task))
+    if not tied:
+        made = VocabularyPruning(embedding="tokens").run(model, on(task))
+        assert len(made.module.get_parameter("inner.tokens.weight")) < 260
+        assert len(made.module.get_parameter("inner.other.weight")) == 260
+
+
+def test_a_single_input_goes_by_position(on: Any, tmp_path: Path) -> None:
+    task = texts.task(extra=True)
+    bare = {
+        name: replace(part, dataset=[({"tokens": inputs["input_ids"]}, y) for inputs, y in part.dataset])  # type: ignore[attr-defined]
+        for name, part in task.splits.items()
+    }
+    task = replace(task, **bare)
+    made = VocabularyPruning(max_unknown=1).run(built(task, "Words"), on(task))
+    inputs = inputs_of(task, "validation")
+    found = deploy(made, tmp_path / "model.onnx").predict(inputs)["output"]
+    assert torch.allclose(found, made.predict(inputs)["output"], atol=1e-6)
+
+
+def test_channels_leave_a_model_with_fewer_tokens_and_the_file_can_be_calibrated(on: Any, tmp_path: Path) -> None:
+    task = texts.task(extra=True)
+    ctx = on(task)
+    model = built(task, "Bag")
+    made = VocabularyPruning(max_unknown=1).run(model, ctx)
+    fewer = ChannelPruning(params=0.9, round_to=1).run(made, ctx)
+    assert isinstance(fewer.module, Translated)
+    assert fewer.module.get_parameter("inner.body.0.weight").shape[0] < 32
+    save_exactly(fewer, tmp_path / "model", HERE)
+    exported = OnnxExport().run(fewer, ctx)
+    quantized = StaticQuantization().run(exported, on(task))
+    inputs = inputs_of(task, "validation")
+    assert torch.allclose(exported.predict(inputs)["output"], fewer.predict(inputs)["output"], atol=1e-5)
+    assert torch.allclose(quantized.predict(inputs)["output"], fewer.predict(inputs)["output"], atol=0.1)
+    ids = next(port for port in interface(quantized, task).inputs if port.name == "input_ids")
+    assert ids.high is not None
+    assert ids.high < len(vocabulary_of(made).ids), "the ids that the file takes, not the task's"
+
+
+CHAIN = """
+task: {use: data.py}
+model: {use: models.py:bert}
+baseline:
+  - {use: train.supervised, epochs: 2, learning_rate: 0.01, batch_size: 16}
+stages:
+  - {use: prune.vocabulary, max_unknown: 0.5}
+  - {use: distill.logits, student: {use: teacher}, epochs: 1, batch_size: 16}
+  - {use: export.onnx}
+  - {use: quantize.dynamic}
+  - {use: benchmark.latency, rounds: 1, iterations: 5, warmup: 1}
+"""
+FILES = {
+    "data.py": "from tests import texts\n\ndef task():\n    return texts.task(extra=True)\n",
+    "models.py": "from tests import texts\n\ndef bert():\n    return texts.bert()\n",
+}
+
+
+def test_a_chain_counts_the_tokenizer_beside_the_model_and_packages_it(project: Any, tmp_path: Path) -> None:
+    record = run(project(CHAIN, **FILES), runs=tmp_path / "runs", track=False)
+    first, pruned, distilled, exported, quantized, timed = [record.baseline, *record.stages]
+    assert first
+    told: Any = pruned.reports["vocabulary"]
+    rows = told["tokens"]["before"] + 3 - told["tokens"]["after"]
+    assert first.payload_bytes - pruned.payload_bytes == rows * 16 * 4
+    assert first.size_bytes - pruned.size_bytes == pytest.approx(rows * 16 * 4, abs=16)
+    assert first.params - pruned.params == rows * 16
+    assert first.macs == pruned.macs
+    assert distilled.size_bytes == pruned.size_bytes == exported.size_bytes
+    assert quantized.size_bytes < exported.size_bytes
+    sizes = {"before": first.tokenizer_bytes, "after": pruned.tokenizer_bytes}
+    assert sizes == told["tokenizer_bytes"]
+    assert pruned.tokenizer_bytes == exported.tokenizer_bytes == quantized.tokenizer_bytes == timed.tokenizer_bytes
+    graph = onnx.load(Path(record.folder) / quantized.file).graph
+    assert told["tokens"]["after"] in {size for tensor in graph.initializer for size in tensor.dims}
+    made = package(Path(record.folder), tmp_path / "package")
+    assert len((made / "tokenizer.json").read_bytes()) == pruned.tokenizer_bytes
+    assert len(Tokenizer.from_file(str(made / "tokenizer.json")).get_vocab()) == told["tokens"]["after"]
+    assert "tokenizer.json" in (made / "SHA256SUMS").read_text()
+    assert "tokenizer.json makes the inputs" in (made / "README.md").read_text()
+    both = [(found.size_bytes, found.tokenizer_bytes or 0) for found in (timed, first)]
+    last, before = (f"{bytes_text(a)} + {bytes_text(b)} = {bytes_text(a + b)}" for a, b in both)
+    told_so = f"Model and tokenizer: {last}, the baseline's {before}"
+    console = Console(record=True, width=140, file=StringIO())
+    show(record, console)
+    assert told_so in console.export_text()
+    for page in ("summary.md", "report.html"):
+        assert told_so in (Path(record.folder) / page).read_text().replace("&#39;", "'")
+    assert len((Path(record.folder) / "tokenizer.json").read_bytes()) == first.tokenizer_bytes
+    assert json.loads((Path(record.folder) / quantized.folder / "model.json").read_text())["vocabulary"]

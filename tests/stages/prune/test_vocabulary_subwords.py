@@ -1,0 +1,319 @@
+"""Byte pairs and unigrams leave real architectures; what is tied to the embedding loses the same rows, still tied."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    MarianConfig,
+    MarianMTModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    T5Config,
+    T5ForSequenceClassification,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
+
+from pipeline import model as models
+from pipeline.base.use import Reference
+from pipeline.build.probe import example_inputs
+from pipeline.deploy import deploy
+from pipeline.errors import ConfigError, StageError
+from pipeline.forms.text.inputs import Text
+from pipeline.forms.text.positions import positions
+from pipeline.forms.text.remapped import split, tied_to, without_tokens
+from pipeline.forms.text.tokenizer import canonical
+from pipeline.forms.text.vocabulary import Vocabulary
+from pipeline.model import TorchModel
+from pipeline.report.package import package
+from pipeline.run.roundtrip import save_exactly
+from pipeline.runner import run
+from pipeline.stage import Context, Outlook
+from pipeline.task import Task
+from stages.prune.embedding import check_positions
+from stages.prune.vocabulary import VocabularyPruning
+from tests import subwords, texts
+
+HERE = Path(__file__)
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+BART: dict[str, Any] = {
+    **{f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in
+       {"layers": 1, "attention_heads": 2, "ffn_dim": 32}.items()},
+    "d_model": 16,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+@cache
+def tokenizer(kind: str) -> Any:
+    """One that knows words which train does not use."""
+    given = subwords.reviews_too()
+    if kind == "unigram":
+        return subwords.unigram(given, 180)
+    return subwords.bpe(given, 180) if kind == "bpe" else subwords.byte_level(given, 400, space=True)
+
+
+class Logits(nn.Module):
+    """A model of transformers that gives `logits` alone."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """(N, L) each -> logits."""
+        return {"logits": self.inner(input_ids=input_ids, attention_mask=attention_mask).logits}
+
+
+class WithHead(nn.Module):
+    """A masked language model, of whose first token the vector is classified; its head is kept for later."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.inner = BertForMaskedLM(BertConfig(vocab_size=size, pad_token_id=1, **SIZES))
+        self.classifier = nn.Linear(16, 2)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(N, L) each -> (N, 2)."""
+        hidden = self.inner.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.classifier(hidden[:, 0])
+
+
+def network(name: str) -> nn.Module:
+    """What a builder names."""
+    size, end = len(tokenizer(KIND[name])) + 3, {"eos_token_id": 2, "pad_token_id": 1}
+    if name == "with head":
+        return WithHead(size)
+    if name == "t5":
+        config = T5Config(size, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=1, **end)
+        return Logits(T5ForSequenceClassification(config))
+    if name == "bart":
+        made: Any = BartConfig(vocab_size=size, scale_embedding=True, decoder_start_token_id=2, **end, **BART)
+        return Logits(BartForSequenceClassification(made))
+    if name == "gpt2":
+        made = GPT2Config(vocab_size=size, n_positions=64, n_embd=16, n_layer=1, n_head=2, **end)
+        return Logits(GPT2ForSequenceClassification(made))
+    kinds: dict[str, tuple[Any, Any]] = {
+        "roberta": (RobertaConfig, RobertaForSequenceClassification),
+        "xlm-r": (XLMRobertaConfig, XLMRobertaForSequenceClassification),
+    }
+    configured, kind = kinds[name]
+    return Logits(kind(configured(vocab_size=size, max_position_embeddings=66, **SIZES)))
+
+
+KIND = {
+    "roberta": "bytes", "gpt2": "bytes", "bart": "bpe", "xlm-r": "unigram", "t5": "unigram", "with head": "bpe",
+}  # fmt: skip
+
+
+def built(task: Task, name: str) -> TorchModel:
+    torch.manual_seed(0)
+    builder = Reference(use=f"{HERE.name}:network", arguments={"name": name}, folder=HERE.parent)
+    return TorchModel.build(builder, example_inputs(task.train), task.axes)
+
+
+@pytest.fixture
+def on(context: Any) -> Callable[..., Context]:
+    def make(task: Task) -> Context:
+        names = ("train", "calibration", "validation", "loss", "decode", "score", "tokenizer")
+        made: Context = context(**{name: getattr(task, name) for name in names})
+        return made
+
+    return make
+
+
+def vocabulary_of(model: TorchModel) -> Vocabulary:
+    found = split(model.module)[1]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("name", KIND)
+def test_outputs_of_train_stay_to_the_bit_and_unused_tokens_leave(
+    name: str, on: Any, context: Any, tmp_path: Path
+) -> None:
+    whole = tokenizer(KIND[name])
+    task = subwords.task(whole)
+    model = built(task, name)
+    stage = VocabularyPruning(characters=False)
+    assert list(stage.check([], Outlook(model, {}, tokenizer=whole))) == []
+    made = stage.run(model, on(task))
+    found = vocabulary_of(made)
+    used = {i for n in range(len(task.train)) for i in task.train[n][0]["input_ids"].tolist()}
+    assert used <= {*found.ids.tolist()}
+    if KIND[name] == "unigram":
+        scores = dict(json.loads(str(canonical(whole)))["model"]["vocab"])
+        must = {*subwords.SPECIAL, min(scores, key=scores.__getitem__)}
+        assert {*found.ids.tolist()} == used | {*whole.convert_tokens_to_ids(sorted(must))}
+    inputs = next(iter(task.train.loader(96))).inputs
+    ((output, before),) = model.predict(inputs).items()
+    assert torch.equal(made.predict(inputs)[output], before)
+    inner = made.module.get_submodule("inner")
+    sizes = {part.num_embeddings for part in inner.modules() if isinstance(part, nn.Embedding)}
+    assert len(found.ids) in sizes
+    assert len(whole) + 3 not in sizes
+    config: Any = inner.get_submodule("inner").config
+    assert (config.vocab_size, config.eos_token_id if name != "with head" else 2) == (len(found.ids), 2)
+    told = context.reports["vocabulary"]
+    assert told["tokens"] == {"before": len(whole), "after": len(found.ids)}
+    assert told["tokenizer_bytes"]["after"] == len(found.pruned.encode()) < told["tokenizer_bytes"]["before"]
+    assert told["unknown_in_validation"]["after"] == told["changed_in_validation"] == 0
+    save_exactly(made, tmp_path / "model", HERE.parent)
+    loaded = models.load(tmp_path / "model", HERE.parent)
+    assert torch.equal(loaded.predict(inputs)[output], before)
+
+
+@pytest.mark.parametrize("name", ["roberta", "xlm-r", "with head"])
+def test_the_deployed_file_takes_what_the_pruned_tokenizer_gives(name: str, on: Any, tmp_path: Path) -> None:
+    task = subwords.task(tokenizer(KIND[name]), extra=True)
+    made = VocabularyPruning(max_unknown=1).run(built(task, name), on(task))
+    deployed = deploy(made, tmp_path / "model.onnx")
+    inputs = next(iter(task.validation.loader(48))).inputs
+    ((output, expected),) = made.predict(inputs).items()
+    assert torch.allclose(deployed.predict(inputs)[output], expected, atol=1e-5)
+    alone = Tokenizer.from_str(vocabulary_of(made).pruned)
+    alone.enable_padding(pad_id=1, pad_token="<pad>")
+    encoded = alone.encode_batch([text for text, _ in texts.reviews(48, 2, texts.UNUSED)])
+    columns = {"input_ids": "ids", "attention_mask": "attention_mask"}
+    feed = {name: np.array([getattr(one, column) for one in encoded]) for name, column in columns.items()}
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, feed)
+    assert np.allclose(logits, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "bytes", "unigram"])
+def test_the_most_frequent_stay_with_what_they_are_made_of(kind: str, on: Any, context: Any) -> None:
+    whole = tokenizer(kind)
+    task = subwords.task(whole)
+    name = next(name for name, used in KIND.items() if used == kind)
+    with pytest.raises(StageError, match=r"`keep` is 1, and \d+ added tokens and pieces of one character") as raised:
+        VocabularyPruning(keep=1).run(built(task, name), on(task))
+    assert ("characters: false" in str(raised.value)) == (kind != "bytes"), "the bytes stay anyway"
+    least = int(str(raised.value).split("and ")[1].split()[0])
+    made = VocabularyPruning(keep=least + 12).run(built(task, name), on(task))
+    found = vocabulary_of(made)
+    assert least < len(found.ids) <= least + 12
+    assert context.reports["vocabulary"]["unknown_in_validation"]["after"] == 0
+    model = json.loads(found.pruned)["model"]
+    if kind != "unigram":
+        long = {piece for piece in model["vocab"] if len(piece) > 1 and piece not in subwords.SPECIAL}
+        assert long == {a + b for a, b in model["merges"]}, "each can be built, and nothing else is"
+
+
+KEPT = [0, 1, 2, 3, 4, 5, 9, 30, 41]
+
+
+def kept(kind: str) -> dict[str, Any]:
+    """The fields of a vocabulary with a few tokens."""
+    texts = (Text(ids="input_ids"),)
+    made = Vocabulary(tokenizer=str(canonical(tokenizer(kind))), kept="0-5,9,30,41", texts=texts, pad=1)
+    return made.model_dump(mode="json")
+
+
+def marian() -> MarianMTModel:
+    """A translator with a bias of its own for each token."""
+    size, marks = len(tokenizer("unigram")) + 3, {"pad_token_id": 1, "eos_token_id": 2, "forced_eos_token_id": 2}
+    made: Any = MarianConfig(size, decoder_start_token_id=1, **marks, **BART)
+    made.bad_words_ids = [[30, 31], [30, 9]]
+    model = MarianMTModel(made)
+    model.final_logits_bias.copy_(torch.arange(float(size)))
+    return model.eval()
+
+
+def test_a_tied_output_layer_and_its_bias_lose_the_same_rows() -> None:
+    torch.manual_seed(0)
+    module = marian()
+    ids = torch.tensor([[5, 9, 30, 2]])
+    before = module(input_ids=ids, decoder_input_ids=ids).logits
+    inner: Any = without_tokens(module, "model.shared", kept("unigram")).inner
+    new = torch.tensor([[5, 6, 7, 2]])
+    assert torch.allclose(inner(input_ids=new, decoder_input_ids=new).logits, before[..., KEPT], atol=1e-6)
+    assert inner.get_output_embeddings().weight is inner.get_input_embeddings().weight
+    assert len(tied_to(inner, inner.get_input_embeddings().weight)) >= 2
+    assert inner.final_logits_bias[0].tolist() == KEPT
+    assert inner.get_output_embeddings().out_features == inner.config.vocab_size == len(KEPT)
+    assert (inner.config.decoder_start_token_id, inner.config.forced_eos_token_id) == (1, 2)
+    assert inner.config.bad_words_ids == [[7, 6]], "words of which a token left are left out"
+    assert int(inner.generate(new, max_new_tokens=4, num_beams=1, do_sample=False).max()) < len(KEPT)
+
+
+def test_the_bias_of_berts_head_stays_that_of_its_decoder() -> None:
+    module: Any = WithHead(len(tokenizer("bpe"))).inner
+    module.cls.predictions.bias.data = torch.arange(float(len(tokenizer("bpe"))))
+    inner: Any = without_tokens(module, "bert.embeddings.word_embeddings", kept("bpe")).inner
+    head = inner.cls.predictions
+    assert head.decoder.bias is head.bias
+    assert head.bias.tolist() == KEPT
+    assert head.decoder.weight is inner.bert.embeddings.word_embeddings.weight
+    assert inner(input_ids=torch.tensor([[5, 6, 8]])).logits.shape == (1, 3, len(KEPT))
+
+
+def test_models_that_score_tokens_are_refused_before_anything_runs(on: Any) -> None:
+    whole = tokenizer("bpe")
+    task = subwords.task(whole)
+    scorer = Logits(BertForMaskedLM(BertConfig(vocab_size=len(whole), pad_token_id=1, **SIZES)))
+    model = TorchModel(scorer, example_inputs(task.train), Reference(use="none"), axes=task.axes)
+    message = rf"the output `logits` has a score for each of {len(whole)} tokens; expected a model that reads texts and"
+    with pytest.raises(ConfigError, match=message):
+        list(VocabularyPruning().check([], Outlook(model, {}, tokenizer=whole)))
+    with pytest.raises(StageError, match=message):
+        VocabularyPruning().run(model, on(task))
+
+
+def test_a_changed_padding_is_refused_where_positions_count_from_it() -> None:
+    whole = tokenizer("bytes")
+    task = subwords.task(whole)
+    model = built(task, "roberta")
+    embeddings: Any = model.module.get_submodule("inner.roberta.embeddings")
+    assert embeddings.padding_idx == 1
+    assert positions(model.module) == 64, "two positions of 66 are those of padding"
+    moved = Vocabulary(tokenizer=str(canonical(whole)), kept="1-5", texts=(Text(ids="input_ids"),), pad=1)
+    with pytest.raises(StageError, match=r"counts positions from the padding's id, which would change from 1 to 0"):
+        check_positions(model.module, moved, StageError)
+
+
+CHAIN = """
+task: {use: data.py}
+model: {use: models.py:roberta}
+baseline:
+  - {use: train.supervised, epochs: 1, learning_rate: 0.01, batch_size: 16}
+stages:
+  - {use: prune.vocabulary, max_unknown: 0.5}
+  - {use: distill.logits, student: {use: teacher}, epochs: 1, batch_size: 16}
+  - {use: export.onnx}
+"""
+MODULE = "tests.stages.prune.test_vocabulary_subwords"
+FILES = {
+    "data.py": f"from {MODULE} import subwords, tokenizer\n\ndef task():\n"
+    "    return subwords.task(tokenizer('bytes'), extra=True)\n",
+    "models.py": f"from {MODULE} import network\n\ndef roberta():\n    return network('roberta')\n",
+}
+
+
+@pytest.mark.slow
+def test_a_chain_counts_and_packages_the_tokenizer_of_byte_pairs(project: Any, tmp_path: Path) -> None:
+    record = run(project(CHAIN, **FILES), runs=tmp_path / "runs", track=False)
+    first, pruned, _, exported = [record.baseline, *record.stages]
+    assert first
+    told: Any = pruned.reports["vocabulary"]
+    rows = told["tokens"]["before"] + 3 - told["tokens"]["after"]
+    assert first.payload_bytes - pruned.payload_bytes == rows * 16 * 4
+    assert told["tokenizer_bytes"] == {"before": first.tokenizer_bytes, "after": exported.tokenizer_bytes}
+    made = package(Path(record.folder), tmp_path / "package") / "tokenizer.json"
+    assert len(made.read_bytes()) == exported.tokenizer_bytes
+    assert Tokenizer.from_file(str(made)).get_vocab_size() == told["tokens"]["after"]
