@@ -38,12 +38,12 @@ from pipeline.base.signals import Interrupts
 from pipeline.base.use import Reference
 from pipeline.build.build import Built
 from pipeline.build.config import PipelineConfig
-from pipeline.build.probe import Sighting, example_inputs, probe
+from pipeline.build.probe import SplitSummary, example_inputs, probe
 from pipeline.measure.cost import torch_macs
 from pipeline.measure.statistics import drop
 from pipeline.model import TorchModel
 from pipeline.records.journal import Journal
-from pipeline.run.executor import Maker
+from pipeline.run.executor import Executor
 from pipeline.run.store.store import Store
 from pipeline.stage import Stage
 from pipeline.task import Split, Task, classification
@@ -83,7 +83,7 @@ class Setting:
 
     use: str
     task: Task
-    seen: dict[str, Sighting]
+    seen: dict[str, SplitSummary]
     teacher: TorchModel
     epochs: int
     rest: dict[str, Any]
@@ -142,9 +142,11 @@ def made(setting: Setting, stage: Stage, use: str, seed: int) -> TorchModel:
     built = Built(config, setting.task, setting.seen, setting.teacher, (), ((use, stage),), ())
     with tempfile.TemporaryDirectory() as name, open("/dev/null", "w") as nowhere:
         folder = Path(name)
-        maker = Maker(built, Store(folder / "store"), Journal(folder / "journal"), Console(file=nowhere), Interrupts())
-        given = maker.start(folder / "start")
-        return cast(TorchModel, maker.make(use, stage, use, given, folder / "made").model)
+        executor = Executor(
+            built, Store(folder / "store"), Journal(folder / "journal"), Console(file=nowhere), Interrupts()
+        )
+        given = executor.start(folder / "start")
+        return cast(TorchModel, executor.make(use, stage, use, given, folder / "made").model)
 
 
 def tensors(split: Split) -> TensorDataset:

@@ -27,9 +27,9 @@ from scipy import stats
 
 from stages.benchmark.latency import save_inputs
 from stages.benchmark.ratios import Ratio, compare
-from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Spec, Who, in_turns, time_process
+from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Spec, in_turns, time_process
 
-MODEL = Who("model", "the same")
+MODEL = Participant("model", "the same")
 NEIGHBOUR = """
 import sys, time
 import numpy as np

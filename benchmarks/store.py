@@ -30,7 +30,7 @@ from pipeline.deploy import deploy
 from pipeline.measure.accuracy import evaluate_task
 from pipeline.model import TorchModel
 from pipeline.records.journal import Journal
-from pipeline.run.executor import Maker, Result
+from pipeline.run.executor import Executor, Result
 from pipeline.run.store.store import Store
 from pipeline.runner import run
 
@@ -45,16 +45,16 @@ def by_hand(folder: Path) -> float:
     config, source = load_config(CONFIG)
     set_seed(config.seed)
     built = build(config, source)
-    maker = Maker(built, Store(folder / "none"), Journal(folder / "journal.jsonl"), QUIET, Interrupts())
+    executor = Executor(built, Store(folder / "none"), Journal(folder / "journal.jsonl"), QUIET, Interrupts())
     began = time.perf_counter()
     model = built.model
     for i, (_, stage) in enumerate((*built.baseline, *built.stages)):
         if i == len(built.baseline):
-            maker.baseline = Result(model, "", folder)
+            executor.baseline = Result(model, "", folder)
         work = folder / str(i)
         work.mkdir()
         set_seed(config.seed)
-        made = stage.run(model, maker.context(work, {}, []))
+        made = stage.run(model, executor.context(work, {}, []))
         if made is not model and i >= len(built.baseline) - 1:
             if isinstance(made, TorchModel):
                 deploy(made, work / "deployed.onnx")

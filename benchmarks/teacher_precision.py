@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from pipeline.base.use import Reference
 from pipeline.model import TorchModel
-from stages.kd.teacher import Master, Teacher
+from stages.kd.teacher import Teacher, TeacherConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BATCH, TIMES = 64, 3
@@ -42,11 +42,11 @@ def main() -> None:
     """Print the table."""
     count = rounds(__doc__)
     for name, model in teachers().items():
-        exact, rough = (Master(Teacher(use="incoming"), model, precision=kind) for kind in ("no", "bf16"))
+        exact, rough = (Teacher(TeacherConfig(use="incoming"), model, precision=kind) for kind in ("no", "bf16"))
         compare(name, count, partial(seconds, rough, model), partial(seconds, exact, model))
 
 
-def seconds(master: Master, model: TorchModel) -> float:
+def seconds(master: Teacher, model: TorchModel) -> float:
     """Wall time of some batches."""
     begin = time.perf_counter()
     for _ in range(TIMES):

@@ -34,13 +34,13 @@ from pipeline.report.mlflow.run import open_tracking, sync
 from pipeline.run import disk
 from pipeline.run.chain import Run, settings_of
 from pipeline.run.distributed.launch import check_division, gathered, how_many
-from pipeline.run.executor import Maker
+from pipeline.run.executor import Executor
 from pipeline.run.store.store import Store
 
 LOG = logging.getLogger("shrinkline")
 
 
-class How(TypedDict, total=False):
+class RunOptions(TypedDict, total=False):
     """How a run is done.
 
     Args:
@@ -70,7 +70,7 @@ def run(
     runs: str | Path = "runs",
     register: str | None = None,
     comparison: str | None = None,
-    **how: Unpack[How],
+    **how: Unpack[RunOptions],
 ) -> Record:
     """Run a pipeline file and give its record; the run folder `runs/<run>` holds all that it made.
 
@@ -81,7 +81,7 @@ def run(
         runs: where run folders are made; the store and the default MLflow database lie there too.
         register: a name under which the last model goes into MLflow's registry.
         comparison: the folder of the comparison that the run is part of.
-        how: see `How`.
+        how: see `RunOptions`.
 
     Raises:
         ConfigError: the config cannot work; nothing was run.
@@ -104,7 +104,7 @@ def run(
     return _go(built, record, size, how)
 
 
-def resume(folder: str | Path, **how: Unpack[How]) -> Record:
+def resume(folder: str | Path, **how: Unpack[RunOptions]) -> Record:
     """Go on with a run that was stopped or killed, in its folder, with as many processes unless told; see `run`."""
     folder = Path(folder).resolve()
     events = journal.read(folder / "journal.jsonl")
@@ -204,7 +204,7 @@ def _go(
     built: Built,
     record: Record,
     size: int,
-    how: How,
+    how: RunOptions,
     earlier: dict[tuple[str, str | None], str] | None = None,
 ) -> Record:
     """Everything that lasts as long as a run, around it; an error of ours knows the run that it ended."""
@@ -222,14 +222,14 @@ def _go(
         store = Store(runs / "store", how.get("lock_timeout"), interrupts.check)
         run_description = {**_told(built, record), "allow_unsafe_load": how.get("allow_unsafe_load", False)}
         group = stack.enter_context(gathered(size, run_description, interrupts.check))
-        maker = Maker(built, store, log, console, interrupts, processes=group)
+        executor = Executor(built, store, log, console, interrupts, processes=group)
         stack.enter_context(_naming(folder))
-        return Run(built, record, maker, tracking, earlier or {}).forwards(benchmarks=how.get("benchmarks", True))
+        return Run(built, record, executor, tracking, earlier or {}).forwards(benchmarks=how.get("benchmarks", True))
 
 
 def _told(built: Built, record: Record) -> dict[str, JsonValue]:
     """What the other processes need to build what is built here."""
-    data: dict[str, JsonValue] = {name: sighting.digest for name, sighting in built.data.items()}
+    data: dict[str, JsonValue] = {name: summary.digest for name, summary in built.data.items()}
     return {"config": record.config, "folder": str(built.config.folder.resolve()), "data": data}
 
 

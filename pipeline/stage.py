@@ -30,7 +30,7 @@ FORMS = {TorchModel: "a torch model", OnnxModel: "an ONNX file", Seq2SeqOnnx: "a
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Preview:
     """What is known before anything runs: enough to refuse or to warn, nothing to train on.
 
     Args:
@@ -130,7 +130,7 @@ class Stage(BaseModel, ABC):
     host_bound: ClassVar[bool] = False
     """Whether what it finds holds on this machine alone, as a latency does."""
 
-    def check(self, before: Sequence["Stage"], outlook: Outlook) -> Iterable[str]:
+    def check(self, before: Sequence["Stage"], preview: Preview) -> Iterable[str]:
         """What the types cannot say: raise ConfigError for what cannot work, give warnings for what is suspicious.
 
         A `Note` among them is said in the plan and is no warning.

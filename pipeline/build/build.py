@@ -10,14 +10,14 @@ from typing import Any
 from pipeline.base.use import Reference, find, is_built_in
 from pipeline.build.config import ModelSource, PipelineConfig, StageConfig
 from pipeline.build.onnx_input import check_stages_take_onnx, open_onnx
-from pipeline.build.probe import Sighting, example_inputs, probe, try_out
+from pipeline.build.probe import SplitSummary, example_inputs, probe, try_out
 from pipeline.build.source import Source, validate
 from pipeline.errors import ConfigError, Note, blame
 from pipeline.forms.weights import load_weights
 from pipeline.gate.expected import load_expected
 from pipeline.measure.statistics import samples_needed
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Outlook, Stage, check_chain, stage_class
+from pipeline.stage import Preview, Stage, check_chain, stage_class
 from pipeline.task import CALIBRATION_EXAMPLES, Task, sample
 
 Chain = tuple[tuple[str, Stage], ...]
@@ -36,7 +36,7 @@ class Built:
 
     config: PipelineConfig
     task: Task
-    data: dict[str, Sighting]
+    data: dict[str, SplitSummary]
     model: Model
     baseline: Chain
     stages: Chain
@@ -85,7 +85,7 @@ def build(
     if isinstance(model, OnnxModel):
         model.close()  # until it is needed again; where strategies are compared there are many of them
     examples = {name: len(split) for name, split in task.splits.items()}
-    outlook = Outlook(
+    preview = Preview(
         model,
         examples,
         task.logits,
@@ -100,7 +100,7 @@ def build(
         *map(Note, getattr(task, "notes", ())),
         *loading_messages,
         *doubtful,
-        *check_stages(baseline, stages, outlook),
+        *check_stages(baseline, stages, preview),
     ]
     notes = [text for text in messages if isinstance(text, Note)]
     with _at(source, "budget"):
@@ -209,12 +209,12 @@ def build_model(source: ModelSource, task: Task) -> tuple[TorchModel, list[str],
         return TorchModel.build(reference, example, task.axes), [], False
 
 
-def check_stages(baseline: Chain, stages: Chain, outlook: Outlook) -> list[str]:
+def check_stages(baseline: Chain, stages: Chain, preview: Preview) -> list[str]:
     """Each stage's own check against what stands before it; gives the warnings and notes with their places."""
     warnings: list[str] = []
     before: list[Stage] = []
     for i, (place, stage) in enumerate((*baseline, *stages)):
-        stage_outlook = replace(outlook, in_baseline=i < len(baseline))
+        stage_outlook = replace(preview, in_baseline=i < len(baseline))
         with blame(ConfigError, place):
             warnings += [type(text)(f"{place}: {text}") for text in stage.check(tuple(before), stage_outlook)]
         before.append(stage)

@@ -21,7 +21,7 @@ EXAMPLES = 2
 
 
 @dataclass(frozen=True)
-class Sighting:
+class SplitSummary:
     """One pass over a split: a digest of each example's inputs, one of the whole, and telling positions.
 
     `extremes` holds the first example and those with the smallest and the largest integer label: where labels are
@@ -34,29 +34,29 @@ class Sighting:
     ends: tuple[int, int] = (0, 0)
 
 
-def probe(task: Task) -> dict[str, Sighting]:
+def probe(task: Task) -> dict[str, SplitSummary]:
     """See every split once.
 
     Raises:
         ConfigError: a split is empty, an input is not finite, or test examples occur in another split.
     """
-    sightings = {name: see(name, split) for name, split in task.splits.items()}
-    test = {digest: i for i, digest in enumerate(sightings["test"].hashes)}
+    summaries = {name: see(name, split) for name, split in task.splits.items()}
+    test = {digest: i for i, digest in enumerate(summaries["test"].hashes)}
     for name in ("train", "calibration", "validation"):
-        shared = [(test[digest], i) for i, digest in enumerate(sightings[name].hashes) if digest in test]
+        shared = [(test[digest], i) for i, digest in enumerate(summaries[name].hashes) if digest in test]
         if shared:
             pairs = ", ".join(f"{a} = {name} {b}" for a, b in shared[:3])
             raise ConfigError(
-                f"{len(shared)} of {len(sightings[name].hashes)} {name} examples are also in test (test {pairs})",
+                f"{len(shared)} of {len(summaries[name].hashes)} {name} examples are also in test (test {pairs})",
                 where="task",
                 expected="no example of test in another split",
                 fix=f"Leave them out of {name}, by Split.select, or `overlap: drop` of the task huggingface",
             )
-    return sightings
+    return summaries
 
 
-def see(name: str, split: Split) -> Sighting:
-    """One pass over a split; see `Sighting`."""
+def see(name: str, split: Split) -> SplitSummary:
+    """One pass over a split; see `SplitSummary`."""
     if len(split) == 0:
         raise ConfigError(f"the {name} split is empty", where="task", expected="at least one example")
     hashes, whole, labels = [], hashlib.sha256(), {}
@@ -76,7 +76,7 @@ def see(name: str, split: Split) -> Sighting:
         if label is not None:
             labels[i] = label
     extremes = {0} | ({min(labels, key=labels.__getitem__), max(labels, key=labels.__getitem__)} if labels else set())
-    return Sighting(hashes, whole.hexdigest(), sorted(extremes), (shortest[2], -longest[2]))
+    return SplitSummary(hashes, whole.hexdigest(), sorted(extremes), (shortest[2], -longest[2]))
 
 
 def example_inputs(split: Split) -> Inputs:
@@ -84,7 +84,7 @@ def example_inputs(split: Split) -> Inputs:
     return batch_of(split, [i % len(split) for i in range(EXAMPLES)])
 
 
-def try_out(task: Task, model: Model, seen: dict[str, Sighting]) -> list[str]:
+def try_out(task: Task, model: Model, seen: dict[str, SplitSummary]) -> list[str]:
     """Run model, loss, decode and score on the telling examples of each split, and the model on the longest too.
 
     Returns:

@@ -22,7 +22,7 @@ from pipeline.model import Model, TorchModel
 from pipeline.records.journal import Journal
 from pipeline.records.record import Failure, ModelRecord, Record
 from pipeline.run.chain import latency_record
-from pipeline.run.executor import Maker, Result, Said
+from pipeline.run.executor import Executor, Result, StageOutput
 from pipeline.run.store.store import Store
 from pipeline.stage import Stage
 
@@ -110,11 +110,11 @@ def time_all(found: Sequence[Contender], folder: Path, interrupts: Interrupts, c
 
 
 def _time(group: Sequence[Contender], folder: Path, interrupts: Interrupts, console: Console, timed: Timed) -> None:
-    side_results, began = Said(), time.monotonic()
+    side_results, began = StageOutput(), time.monotonic()
     rows: dict[str, JsonValue] = {}
     try:
-        with _maker(group[0], folder, interrupts, console) as maker, blame(StageError, "timing"):
-            rows = _measure(group, maker, folder, side_results)
+        with _maker(group[0], folder, interrupts, console) as executor, blame(StageError, "timing"):
+            rows = _measure(group, executor, folder, side_results)
     except (StageError, ResourceError) as error:  # of the baseline, or of the only model: what was trained stays
         rows = {contender.title: {"failure": str(error)} for contender in group}
     timed.warnings += side_results.warnings
@@ -128,13 +128,15 @@ def _time(group: Sequence[Contender], folder: Path, interrupts: Interrupts, cons
             )
 
 
-def _measure(group: Sequence[Contender], maker: Maker, folder: Path, side_results: Said) -> dict[str, JsonValue]:
+def _measure(
+    group: Sequence[Contender], executor: Executor, folder: Path, side_results: StageOutput
+) -> dict[str, JsonValue]:
     """The rows of each, by its title."""
     first = group[0]
     code = first.built.config.folder
-    loaded = {one.title: _model(maker, one.record, one.model, one.built.config.folder) for one in group}
-    maker.baseline = Result(_model(maker, first.record, first.record.baseline, code), "", folder)
-    ctx = maker.context(
+    loaded = {one.title: _model(executor, one.record, one.model, one.built.config.folder) for one in group}
+    executor.baseline = Result(_model(executor, first.record, first.record.baseline, code), "", folder)
+    ctx = executor.context(
         "benchmark", first.stage, Result(loaded[first.title], "", folder), folder / "latency", side_results
     )
     return first.stage.measure(loaded, ctx)
@@ -152,21 +154,21 @@ def _put(contender: Contender, rows: JsonValue, seconds: float) -> None:
 
 
 @contextmanager
-def _maker(contender: Contender, folder: Path, interrupts: Interrupts, console: Console) -> Iterator[Maker]:
+def _maker(contender: Contender, folder: Path, interrupts: Interrupts, console: Console) -> Iterator[Executor]:
     store = Store(folder.parent / "store", None, interrupts.check)
     journal = Journal(folder / "journal.jsonl")
     try:
-        yield Maker(contender.built, store, journal, console, interrupts)
+        yield Executor(contender.built, store, journal, console, interrupts)
     finally:
         journal.close()
 
 
-def _model(maker: Maker, record: Record, model_record: ModelRecord | None, code: Path) -> Model:
+def _model(executor: Executor, record: Record, model_record: ModelRecord | None, code: Path) -> Model:
     """A run's model, with the file that it is deployed as."""
     if model_record is None:
         raise StageError("the run has no model", where=record.folder)
     folder = Path(record.folder)
     model = models.load(folder / model_record.folder, code)
     deployed = located(model, folder / model_record.file) if isinstance(model, TorchModel) else model
-    maker.deployed[id(model)] = (model, deployed)
+    executor.deployed[id(model)] = (model, deployed)
     return model

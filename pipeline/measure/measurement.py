@@ -16,7 +16,7 @@ from pipeline.records.record import Measure
 
 
 @dataclass(frozen=True)
-class Known:
+class MeasuredModel:
     """A model with what has been found out about it, so that nothing is computed twice.
 
     Args:
@@ -44,8 +44,8 @@ def measure(
     deployed: Deployed,
     evaluation: Evaluation,
     *,
-    baseline: Known | None,
-    before: Known | None,
+    baseline: MeasuredModel | None,
+    before: MeasuredModel | None,
     logits: bool,
     labels: Sequence[str],
     seed: int,

@@ -21,7 +21,7 @@ from pipeline.measure.classes import absent, few
 from pipeline.measure.flips import flipped
 from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, seeds_of
 from pipeline.measure.interface import interface
-from pipeline.measure.measurement import Known, measure
+from pipeline.measure.measurement import MeasuredModel, measure
 from pipeline.measure.statistics import Scores, retention
 from pipeline.model import Deployed
 from pipeline.records import test_uses
@@ -29,7 +29,7 @@ from pipeline.records.record import Comparison, Failure, Gain, ModelRecord, Reco
 from pipeline.report.files import write_files
 from pipeline.report.mlflow.run import Tracking
 from pipeline.run import disk
-from pipeline.run.executor import Maker, Result
+from pipeline.run.executor import Executor, Result
 from pipeline.stage import Stage
 
 LOG = logging.getLogger("shrinkline")
@@ -42,11 +42,11 @@ class Run:
 
     built: Built
     record: Record
-    maker: Maker
+    executor: Executor
     tracking: Tracking | None
     earlier: dict[tuple[str, str | None], str] = field(default_factory=dict)
     """When the results of a resumed run were measured first, by place and key."""
-    baseline: Known | None = None
+    baseline: MeasuredModel | None = None
 
     @property
     def folder(self) -> Path:
@@ -77,20 +77,20 @@ class Run:
                 raise
             raise self._ended(ResourceError(f"disk or memory ran out: {error}", where=str(self.folder))) from error
 
-    def _judged(self, last: Known, expected: Expected | None) -> Record:
+    def _judged(self, last: MeasuredModel, expected: Expected | None) -> Record:
         self._look_at(last)
         self.record.gates = judge(self.built.config.budget, self.record, expected)
         self.record.verdict = verdict(self.record.gates)
         for text in warnings_of(self.record.gates):
             self._warn(text)
         self._keep()
-        self.maker.journal.write("end", verdict=self.record.verdict)
+        self.executor.journal.write("end", verdict=self.record.verdict)
         write_files(self.record)
         if self.tracking:
             self.tracking.finish(self.record, last.deployed)
         return self.record
 
-    def _look_at(self, last: Known) -> None:
+    def _look_at(self, last: MeasuredModel) -> None:
         """Keep what whoever deploys the last model has to know, and what it lost against the baseline."""
         task = self.built.task
         self.record.interface = interface(last.deployed, task)
@@ -101,30 +101,30 @@ class Run:
         if without:
             self._warn(f"budget: worst_class says nothing of {few(without)}: the test split has no example of it")
 
-    def _chain(self, benchmarks: bool) -> Known:
+    def _chain(self, benchmarks: bool) -> MeasuredModel:
         if text := tokenizer.canonical(self.built.task.tokenizer):  # for `shrink package`, which has no task
             (self.folder / tokenizer.FILE).write_text(text)
         self.baseline = measured_model = self._make_baseline(benchmarks)
-        result = self.maker.baseline = Result(measured_model.model, measured_model.digest, measured_model.folder)
+        result = self.executor.baseline = Result(measured_model.model, measured_model.digest, measured_model.folder)
         for position, (place, stage) in enumerate(self.built.stages):
             if stage.host_bound and not benchmarks:
                 continue
             use = self.built.config.stages[position].use
             folder = self.folder / "stages" / f"{position}-{_short(use)}"
-            result = self.maker.make(place, stage, use, result, folder)
+            result = self.executor.make(place, stage, use, result, folder)
             measured_model = self._examined(place, result, folder, measured_model)
             self._record(position, use, place, stage, result, measured_model)
         return measured_model
 
-    def _make_baseline(self, benchmarks: bool) -> Known:
+    def _make_baseline(self, benchmarks: bool) -> MeasuredModel:
         """Run the `baseline:` chain and measure what it made: the reference of everything after it."""
-        result, reports, seconds = self.maker.start(self.folder / "start" / "model"), dict[str, Any](), 0.0
+        result, reports, seconds = self.executor.start(self.folder / "start" / "model"), dict[str, Any](), 0.0
         place, cached, keys = "model", False, list[str | None]()
         for i, (place, stage) in enumerate(self.built.baseline):
             if stage.host_bound and not benchmarks:
                 continue
             use = self.built.config.baseline[i].use
-            result = self.maker.make(place, stage, use, result, self.folder / "baseline" / f"{i}-{_short(use)}")
+            result = self.executor.make(place, stage, use, result, self.folder / "baseline" / f"{i}-{_short(use)}")
             reports |= {f"{i}.{name}": value for name, value in result.reports.items()}
             seconds, cached = seconds + result.seconds, result.cached
             keys += (*result.uses, result.key)
@@ -138,7 +138,7 @@ class Run:
         self._keep()
         return measured_model
 
-    def _examined(self, place: str, result: Result, folder: Path, before: Known | None) -> Known:
+    def _examined(self, place: str, result: Result, folder: Path, before: MeasuredModel | None) -> MeasuredModel:
         """What is known of a result; of one that only measured, what was known before."""
         task = self.built.task
         arguments: dict[str, Any] = {"logits": task.logits, "labels": task.labels, "seed": self.built.config.seed}
@@ -150,16 +150,18 @@ class Run:
             figures = measure(deployed, evaluation, **arguments)
         if before and result.digest == before.digest:
             self._warn(f"{place}: it changed nothing, the model is the same to the byte")
-        return Known(result.model, result.folder, folder, key, result.digest, deployed, evaluation, figures)
+        return MeasuredModel(result.model, result.folder, folder, key, result.digest, deployed, evaluation, figures)
 
     def _measured(self, place: str, result: Result, folder: Path) -> tuple[Deployed, Evaluation, str]:
-        """What the maker finds out about a model, which is counted as a look at the test split."""
-        examination = self.maker.examine(place, result, folder)
+        """What the executor finds out about a model, which is counted as a look at the test split."""
+        examination = self.executor.examine(place, result, folder)
         test = self.built.data["test"].digest
         self.record.test_uses = test_uses.note_use(self.folder.parent, test, result.digest, self.record.run)
         return examination
 
-    def _record(self, position: int, use: str, place: str, stage: Stage, result: Result, measured_model: Known) -> None:
+    def _record(
+        self, position: int, use: str, place: str, stage: Stage, result: Result, measured_model: MeasuredModel
+    ) -> None:
         before = self.record.stages[-1] if self.record.stages else self.record.baseline
         reports = dict(result.reports)
         latency: Any = reports.pop("latency", [])
@@ -168,7 +170,7 @@ class Run:
         if before and measured_model.measure.size_bytes > before.size_bytes:
             grown = f"from {before.size_bytes:,} to {measured_model.measure.size_bytes:,} bytes"
             self._warn(f"{place}: it made the file to deploy larger, {grown}")
-        if self.maker.keys.is_own(stage):
+        if self.executor.keys.is_own(stage):
             result = replace(result, cached=False)  # what a resumed run finds of it is what it measured itself
         if result.cached and stage.host_bound:
             self._warn(f"{place}: its figures are those of an earlier run on this machine")
@@ -208,7 +210,9 @@ class Run:
             )
         return comparisons, others
 
-    def _gained(self, place: str, stage: Stage, measured_model: Known, others: dict[str, Evaluation]) -> Gain | None:
+    def _gained(
+        self, place: str, stage: Stage, measured_model: MeasuredModel, others: dict[str, Evaluation]
+    ) -> Gain | None:
         """What distillation brought, where there is a control; said in a note, or in a warning where it is doubtful."""
         own, scores = measured_model.evaluation.scores.numpy(), _scores(others)
         reference = self.baseline.evaluation.scores.numpy() if self.baseline else None
@@ -228,7 +232,7 @@ class Run:
         return "teacher" if is_teacher else "baseline"
 
     def _located(
-        self, place: str, measured_model: Known, result: Result, keys: Sequence[str | None] = ()
+        self, place: str, measured_model: MeasuredModel, result: Result, keys: Sequence[str | None] = ()
     ) -> dict[str, Any]:
         """Where a model lies, relative to the run folder, and how it came there."""
         return {
@@ -249,13 +253,13 @@ class Run:
         finish_time = self.earlier.get((place, key))
         if finish_time is None:
             finish_time = _now()
-            self.maker.journal.write("measured", place=place, key=key, finished=finish_time)
+            self.executor.journal.write("measured", place=place, key=key, finished=finish_time)
         return finish_time
 
     def _ended(self, error: ShrinkError) -> ShrinkError:
         """Keep in journal and record why the run ends; gives the error to raise, with how to go on."""
         again = f"`shrink resume {shlex.quote(str(self.folder))}` goes on"
-        interrupts = self.maker.interrupts
+        interrupts = self.executor.interrupts
         if isinstance(error, StageError) and interrupts.requested():  # Ctrl-C reaches a stage's own processes too
             error = Interruption(error.found, where=error.where)
         if isinstance(error, Interruption):
@@ -266,7 +270,7 @@ class Run:
         self.record.gates = unfinished(self.built.config.budget, self.record)
         event = "stopped" if isinstance(error, Interruption) else "failed"
         with suppress(*([OSError] if isinstance(error, ResourceError) else [])):  # the disk may be full for these too
-            self.maker.journal.write(event, where=error.where, message=str(error))
+            self.executor.journal.write(event, where=error.where, message=str(error))
             self._keep()
         write_files(self.record)
         return error

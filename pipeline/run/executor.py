@@ -60,7 +60,7 @@ class Result:
 
 
 @dataclass
-class Said:
+class StageOutput:
     """What a stage tells while it runs, beside the model that it gives."""
 
     reports: dict[str, Any] = field(default_factory=dict)
@@ -76,11 +76,11 @@ class At:
     place: str
     given: Result
     work: Path
-    said: Said
+    said: StageOutput
 
 
 @dataclass
-class Maker:
+class Executor:
     """Makes the results of one run.
 
     Args:
@@ -189,7 +189,7 @@ class Maker:
     def _run(self, place: str, stage: Stage, input_result: Result, work: Path, to: Path) -> None:
         """Run a stage and write what it made into `to`."""
         began = time.monotonic()
-        side_results = Said()
+        side_results = StageOutput()
         set_seed(self.built.config.seed)
         before = input_result.model.predict(input_result.model.example)
         ctx = self.context(place, stage, input_result, work, side_results)
@@ -259,7 +259,7 @@ class Maker:
         metrics = {name: value.model_dump() for name, value in evaluation.metrics.items()}
         (to / RESULT).write_text(json.dumps({"metrics": metrics}))
 
-    def context(self, place: str, stage: Stage, given: Result, work: Path, said: Said) -> Context:
+    def context(self, place: str, stage: Stage, given: Result, work: Path, said: StageOutput) -> Context:
         """What a stage is given; what it says is put into `said`."""
         task = self.built.task
         keep = partial(self._keep, At(place, given, work, said))

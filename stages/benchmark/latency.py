@@ -15,9 +15,9 @@ from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.model import Model, TorchModel
-from pipeline.stage import AnyForm, Context, Outlook, Stage, forms
+from pipeline.stage import AnyForm, Context, Preview, Stage, forms
 from stages.benchmark.ratios import FEWEST_ROUNDS
-from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Spec, Who, in_turns
+from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Spec, in_turns
 from stages.benchmark.rows import Cell, rows_of
 
 Count = Annotated[int, Field(ge=1)]
@@ -53,9 +53,9 @@ class Latency(Stage):
     iterations: int | None = Field(None, ge=1, description="samples of each process, instead of seconds")
     warmup: int = Field(20, ge=0, description="inferences before the samples, in each process")
 
-    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse torch for an ONNX file; warn of too many threads and of too few rounds."""
-        form: type = type(outlook.model)
+        form: type = type(preview.model)
         for stage in before:
             form = forms(type(stage))[1] or form
         if "torch" in self.runtimes and form is not TorchModel:
@@ -117,15 +117,15 @@ class Latency(Stage):
 
     def _specs(
         self, models: Mapping[str, Model], ctx: Context, folder: Path, runtime: str, failures: Failures
-    ) -> tuple[dict[Who, Spec], str]:
+    ) -> tuple[dict[Participant, Spec], str]:
         """What each process of a round is told, and why there is no baseline, if there is none."""
         how: Spec = {"runtime": runtime, "seconds": self.seconds, "iterations": self.iterations, "warmup": self.warmup}
         if runtime == "onnxruntime":
             how["generate"] = generation(models, ctx)
         example = next(iter(models.values())).example
-        specs: dict[Who, Spec] = {}
+        specs: dict[Participant, Spec] = {}
         for i, (name, model) in enumerate(models.items()):
-            who = Who("model", name)
+            who = Participant("model", name)
             try:
                 specs[who] = {**how, **self._located(model, ctx, folder / f"model-{i}", runtime, example)}
             except (StageError, ResourceError) as error:

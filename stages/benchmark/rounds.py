@@ -18,14 +18,14 @@ Spec = dict[str, Any]
 """What `stages.benchmark.child` is told."""
 
 
-class Who(NamedTuple):
+class Participant(NamedTuple):
     """Who takes part in a round; the name is the model's label, and empty for the baseline."""
 
     role: Literal["model", "baseline", "again"]
     name: str = ""
 
 
-BASELINE, AGAIN = Who("baseline"), Who("again")
+BASELINE, AGAIN = Participant("baseline"), Participant("again")
 
 
 @dataclass
@@ -35,13 +35,13 @@ class Failures:
     alone: bool
     of: dict[str, str] = field(default_factory=dict)
 
-    def take(self, who: Who, error: StageError | ResourceError) -> None:
+    def take(self, who: Participant, error: StageError | ResourceError) -> None:
         """Keep the error of a model that has others beside it."""
         if self.alone or who.role != "model":
             raise error
         self.of[who.name] = str(error)
 
-    def out(self, who: Who) -> bool:
+    def out(self, who: Participant) -> bool:
         """Whether there is no more to time here."""
         return who.role == "model" and who.name in self.of
 
@@ -82,13 +82,13 @@ def turns(count: int, rounds: int) -> list[list[int]]:
 
 
 def in_turns(
-    specs: Mapping[Who, Spec],
+    specs: Mapping[Participant, Spec],
     rounds: int,
     folder: Path,
     failures: Failures,
     advance: Callable[..., None],
     interrupted: Callable[[], bool],
-) -> dict[Who, Timed]:
+) -> dict[Participant, Timed]:
     """Time each spec once a round, each in a fresh process.
 
     Args:

@@ -8,7 +8,7 @@ from statistics import fmean, median
 from pydantic import JsonValue
 
 from stages.benchmark.ratios import FEWEST_ROUNDS, by_round, compare, judge, percentiles, quantiles
-from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Spec, Timed, Who
+from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Spec, Timed
 
 Times = dict[str, list[list[float]]]
 """For each of "model", "baseline" and "again": the latencies in milliseconds of each round's process."""
@@ -19,11 +19,11 @@ class Cell:
     """One line of each model's record: where and how, what each process is told, and why there is no baseline."""
 
     place: dict[str, JsonValue]
-    specs: dict[Who, Spec]
+    specs: dict[Participant, Spec]
     reason: str
 
 
-def rows_of(cell: Cell, timed: Mapping[Who, Timed], failures: Failures) -> dict[str, JsonValue]:
+def rows_of(cell: Cell, timed: Mapping[Participant, Timed], failures: Failures) -> dict[str, JsonValue]:
     """One line of the record for each model that did not fail, by its name.
 
     Args:

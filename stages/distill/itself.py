@@ -12,7 +12,7 @@ from pipeline.model import TorchModel
 from pipeline.stage import Context
 from stages.kd.stage import SingleMethod
 from stages.kd.student import Student
-from stages.kd.teacher import Master, Teacher
+from stages.kd.teacher import Teacher, TeacherConfig
 from stages.kd.terms.logits import LogitMethod, Logits
 from stages.kd.terms.term import Term
 from stages.trainer.loop import train
@@ -46,7 +46,7 @@ class SelfDistillation(LogitMethod, SingleMethod):
         longer = self.model_copy(update={"epochs": self.epochs * self.generations})
         return train(student, Supervised(ctx), longer, ctx, name)
 
-    def lesson(self, student: TorchModel, masters: Sequence[Master], ctx: Context, name: str) -> TorchModel:
+    def lesson(self, student: TorchModel, masters: Sequence[Teacher], ctx: Context, name: str) -> TorchModel:
         """The last or the best generation; each begins anew with a seed of its own."""
         rows: list[JsonValue] = []
         source = masters[0].model if isinstance(masters[0].model, TorchModel) else student
@@ -60,6 +60,6 @@ class SelfDistillation(LogitMethod, SingleMethod):
             rows.append({"generation": number, "validation_score": score})
             if best is None or score > best[0] or self.keep == "last":
                 best = score, generation
-            masters = [Master(Teacher(use="incoming"), generation, ctx, precision=masters[0].precision)]
+            masters = [Teacher(TeacherConfig(use="incoming"), generation, ctx, precision=masters[0].precision)]
         ctx.report(f"{name}_generations", rows)
         return best[1] if best else student

@@ -10,11 +10,11 @@ from torch import nn
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, Note, StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Outlook, Stage
+from pipeline.stage import Context, Preview, Stage
 from stages.kd.generation import Beams, Rule, choose, generated, split_of
 from stages.kd.objective import Distillation
 from stages.kd.stage import Distilling
-from stages.kd.teacher import Master
+from stages.kd.teacher import Teacher
 from stages.kd.terms.labels import Labels
 from stages.kd.terms.logits import Logits
 from stages.kd.terms.term import Term
@@ -90,13 +90,13 @@ class SequenceDistillation(Distilling):
         labels = [Labels(weight=1 - self.word_weight)] if self.word_weight < 1 else []
         return (*labels, *words)
 
-    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuses a task without `as_target` and a teacher that cannot generate, beside what all distilling does."""
-        if not outlook.as_target:
+        if not preview.as_target:
             raise ConfigError("the task has no `as_target`", fix=NO_TARGETS)
-        return super().check(before, outlook)
+        return super().check(before, preview)
 
-    def lesson(self, student: TorchModel, masters: Sequence[Master], ctx: Context, name: str) -> TorchModel:
+    def lesson(self, student: TorchModel, masters: Sequence[Teacher], ctx: Context, name: str) -> TorchModel:
         """The student after one training on the teacher's sequences; it takes as many steps as on the references."""
         if ctx.as_target is None:
             raise StageError("the task has no `as_target`", fix=NO_TARGETS)
@@ -112,7 +112,7 @@ class SequenceDistillation(Distilling):
             master.kept = None  # of the sequences: nobody is to take it for what is said of the references
         return trained_student
 
-    def foresee(self, student: TorchModel, masters: Sequence[Master], outlook: Outlook) -> Iterator[str]:
+    def foresee(self, student: TorchModel, masters: Sequence[Teacher], preview: Preview) -> Iterator[str]:
         """Refuses a teacher that cannot generate; says how much it will."""
         if not isinstance(masters[0].model, TorchModel):
             raise ConfigError("the teacher is an ONNX file, which cannot generate", expected="a torch model")
@@ -125,10 +125,10 @@ class SequenceDistillation(Distilling):
             problem = "the teacher is no encoder-decoder: where in its inputs the prompt ends is the task's to know"
             raise ConfigError(problem, fix=HOW)
         self._pad(module)
-        examples = outlook.examples["train"]
+        examples = preview.examples["train"]
         yield Note(f"the teacher generates once for each of {examples:,} examples, with beams of width {self.beams}")
         if self.word_weight:
-            yield from super().foresee(student, masters, outlook)
+            yield from super().foresee(student, masters, preview)
 
     def _pad(self, module: nn.Module) -> int:
         """What fills the sequences that are scored."""

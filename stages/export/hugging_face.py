@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, StageError, blame
 from pipeline.forms.seq2seq import hush
 from pipeline.forms.tracing import slow_path
 from pipeline.model import TorchModel
-from pipeline.stage import Outlook, Stage
+from pipeline.stage import Preview, Stage
 
 LIBRARY = "transformers"
 LENGTH = 16
@@ -35,16 +35,16 @@ def is_encoder_decoder(model: nn.Module) -> bool:
     return bool(getattr(model.config, "is_encoder_decoder", False))
 
 
-def expect(before: "tuple[Stage, ...]", outlook: Outlook, *, generates: bool) -> None:
+def expect(before: "tuple[Stage, ...]", preview: Preview, *, generates: bool) -> None:
     """Raise ConfigError where the model at the start is known to go the other way, or is not of transformers.
 
     A stage before that brings a student may make any model; then only the run can tell.
     """
-    if not isinstance(outlook.model, TorchModel) or any("student" in type(stage).model_fields for stage in before):
+    if not isinstance(preview.model, TorchModel) or any("student" in type(stage).model_fields for stage in before):
         return
-    inner_model = inner(outlook.model.module)
+    inner_model = inner(preview.model.module)
     if inner_model is None:
-        raise ConfigError(**_no_model(outlook.model.module))
+        raise ConfigError(**_no_model(preview.model.module))
     if is_encoder_decoder(inner_model) != generates:
         raise ConfigError(**_other_way(inner_model))
 

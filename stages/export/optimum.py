@@ -13,7 +13,7 @@ from pipeline.errors import StageError
 from pipeline.forms.graph import rename, save, strip
 from pipeline.forms.text.remapped import split
 from pipeline.model import OnnxModel, TorchModel, call
-from pipeline.stage import Context, Outlook, Stage
+from pipeline.stage import Context, Preview, Stage
 from stages.export.hugging_face import expect, export, library_model
 from stages.export.onnx import check_parity, compare
 
@@ -35,9 +35,9 @@ class OptimumExport(Stage):
     tolerance: float = Field(1e-4, gt=0, description="largest difference |onnx - torch| / (1 + |torch|) allowed")
     examples: int = Field(256, gt=0, description="validation examples to compare on")
 
-    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse a model that is no encoder of transformers."""
-        expect(tuple(before), outlook, generates=False)
+        expect(tuple(before), preview, generates=False)
         return ()
 
     def run(self, model: TorchModel, ctx: Context) -> OnnxModel:

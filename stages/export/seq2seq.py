@@ -17,7 +17,7 @@ from pipeline.forms.external_data import save_together
 from pipeline.forms.graph import strip
 from pipeline.forms.seq2seq import GRAPHS, SEQUENCES, Seq2SeqOnnx, hush
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Outlook, Stage
+from pipeline.stage import Context, Preview, Stage
 from stages.export.hugging_face import expect, export, library_model, misfits, plain
 
 BATCH_SIZE = 32
@@ -45,9 +45,9 @@ class Seq2SeqExport(Stage):
     agreement: float = Field(0.9, ge=0, le=1, description="smallest share of generated sequences equal to torch's")
     examples: int = Field(64, gt=0, description="validation examples to compare on")
 
-    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse a model that is no encoder-decoder of transformers."""
-        expect(tuple(before), outlook, generates=True)
+        expect(tuple(before), preview, generates=True)
         return ()
 
     def run(self, model: TorchModel, ctx: Context) -> Seq2SeqOnnx:

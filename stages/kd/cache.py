@@ -87,7 +87,7 @@ class _Writer:
             _append(self.folder / f"{name}-{view}.shapes", shapes)
 
 
-class Kept:
+class CachedValues:
     """What `fill` wrote, read an example at a time from the disk's cache."""
 
     def __init__(self, folder: Path, examples: int) -> None:
@@ -160,7 +160,7 @@ AT_ONCE = 16  # examples: whole logits over a large vocabulary take much memory
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TeacherNeeds:
     """What the terms want of the teachers.
 
     Args:
@@ -174,13 +174,13 @@ class Wanted:
     axis: int = -1
 
 
-class Largest:
+class TopClasses:
     """Computes, of a teacher's logits, the probabilities of as many classes as hold the mass in the mean over a sample.
 
     Single precision: half would save a quarter of the bytes, for the indices take as many.
     """
 
-    def __init__(self, master: Callable[[Inputs], Outputs], wanted: Wanted, mass: float, ctx: Context) -> None:
+    def __init__(self, master: Callable[[Inputs], Outputs], wanted: TeacherNeeds, mass: float, ctx: Context) -> None:
         self.master, self.wanted = master, wanted
         some = sample(ctx.train, SAMPLED)
         few = max(SAMPLED * AT_ONCE // len(some), 1)  # of a batch: all rows of long sequences would not fit

@@ -9,10 +9,10 @@ from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError, Note
 from pipeline.measure.cost import torch_params
 from pipeline.model import TorchModel
-from pipeline.stage import Outlook
+from pipeline.stage import Preview
 from pipeline.task import scored
 from stages.kd.objective import adapters, wants
-from stages.kd.teacher import Master, Taught, keeps_logits, kept_bytes
+from stages.kd.teacher import Teacher, TeacherSettings, keeps_logits, kept_bytes
 from stages.kd.terms.logits import LogitMethod
 from stages.kd.terms.term import Term
 from stages.trainer.objective import first
@@ -21,7 +21,7 @@ SMALL_SHARE = 0.2
 NO_LOGITS = "Train the small model with train.supervised, or give the task logits"
 
 
-def misfits(terms: Sequence[Term], student: TorchModel, masters: Sequence[Master], outlook: Outlook) -> Iterator[str]:
+def misfits(terms: Sequence[Term], student: TorchModel, masters: Sequence[Teacher], preview: Preview) -> Iterator[str]:
     """What is suspicious about these terms between student and teachers, of whom the structure is enough.
 
     Raises:
@@ -30,17 +30,17 @@ def misfits(terms: Sequence[Term], student: TorchModel, masters: Sequence[Master
     _expect_no_gap(terms)
     modules = [master.look() for master in masters]
     on_logits = [term for term in terms if isinstance(term, LogitMethod)]
-    if not outlook.logits:
+    if not preview.logits:
         for method in on_logits:
-            _expect_logits(_logits(student, outlook), method.axis)
+            _expect_logits(_logits(student, preview), method.axis)
     for term in terms:
-        yield from term.check_models(student.module, modules, outlook)
+        yield from term.check_models(student.module, modules, preview)
     if on_logits:
-        _expect_same_logits(_logits(student, outlook), student.example, masters)
-    adapters(terms, masters, student, outlook.output)
+        _expect_same_logits(_logits(student, preview), student.example, masters)
+    adapters(terms, masters, student, preview.output)
 
 
-def too_small(student: TorchModel, masters: Sequence[Master]) -> Iterator[str]:
+def too_small(student: TorchModel, masters: Sequence[Teacher]) -> Iterator[str]:
     """A warning of a student that is small beside its largest teacher."""
     size, largest = torch_params(student.module), max(torch_params(master.look()) for master in masters)
     if size < SMALL_SHARE * largest:
@@ -51,13 +51,13 @@ def too_small(student: TorchModel, masters: Sequence[Master]) -> Iterator[str]:
 
 
 def what_is_kept(
-    settings: Taught, terms: Sequence[Term], student: TorchModel, masters: Sequence[Master], outlook: Outlook
+    settings: TeacherSettings, terms: Sequence[Term], student: TorchModel, masters: Sequence[Teacher], preview: Preview
 ) -> Note:
     """Whether the teachers run once an example or in every step, why, and what keeping their logits takes."""
     inside = [any(term.watch(student.module, master.look())[1] for master in masters) for term in terms]
-    views = settings.views if outlook.augmented else None
-    needed = sum(kept_bytes(master(student.example), outlook.examples["train"], views) for master in masters)
-    if why := keeps_logits(settings, wants(terms, inside), outlook.augmented, needed, Path()):
+    views = settings.views if preview.augmented else None
+    needed = sum(kept_bytes(master(student.example), preview.examples["train"], views) for master in masters)
+    if why := keeps_logits(settings, wants(terms, inside), preview.augmented, needed, Path()):
         return Note(f"the teacher runs in every step: {why}")
     views_text = f" in {views} views" if views else ""
     until = max((term.end for term, looks in zip(terms, inside, strict=True) if looks), default=0.0)
@@ -75,11 +75,11 @@ def _expect_no_gap(terms: Sequence[Term]) -> None:
             raise ConfigError(problem, expected="one at every moment", fix="Move a `start` or an `end`")
 
 
-def _logits(student: TorchModel, outlook: Outlook) -> Tensor:
-    return scored(student.predict(student.example), outlook.output)
+def _logits(student: TorchModel, preview: Preview) -> Tensor:
+    return scored(student.predict(student.example), preview.output)
 
 
-def _expect_same_logits(logits: Tensor, example: Inputs, masters: Sequence[Master]) -> None:
+def _expect_same_logits(logits: Tensor, example: Inputs, masters: Sequence[Teacher]) -> None:
     student_shape = tuple(logits.shape)
     for i, master in enumerate(masters):
         teacher_shape = tuple(first(master(example)).shape)

@@ -17,7 +17,7 @@ from pipeline.errors import Interruption
 from pipeline.measure.statistics import LEVEL, drop
 from pipeline.stage import Context
 from pipeline.task import Batch, Output, Split
-from stages.kd.cache import Kept
+from stages.kd.cache import CachedValues
 from stages.kd.confidence import (
     Numbers,
     Shift,
@@ -28,7 +28,7 @@ from stages.kd.confidence import (
     prediction_shift,
     sureness,
 )
-from stages.kd.teacher import Master
+from stages.kd.teacher import Teacher
 
 EXAMPLES = 2000  # of a split, at most; a bound on what the diagnosis costs
 EXAMPLES_DECODED = 200  # where predictions are no logits: to decode may take many forwards
@@ -48,7 +48,7 @@ class Answers:
     sure: Sureness | None = None
 
 
-def diagnose(masters: Sequence[Master], ctx: Context, temperature: float | None = None) -> None:
+def diagnose(masters: Sequence[Teacher], ctx: Context, temperature: float | None = None) -> None:
     """Report what each teacher is like on train and validation, under `teacher`, `teacher_1`, ..., and warn.
 
     It looks at a fixed sample of at most 2,000 examples of a split; on train at kept logits where there are any. The
@@ -72,7 +72,7 @@ def diagnose(masters: Sequence[Master], ctx: Context, temperature: float | None 
         raise Interruption("stopped while looking at the teacher")
 
 
-def _diagnose(masters: Sequence[Master], ctx: Context, temperature: float | None) -> None:
+def _diagnose(masters: Sequence[Teacher], ctx: Context, temperature: float | None) -> None:
     for i, master in enumerate(masters):
         began, name = time.monotonic(), f"teacher_{i}" if i else "teacher"
         # Without logits training targets may be of another kind than those that are scored.
@@ -124,7 +124,7 @@ def asked(
     split: Split,
     ctx: Context,
     temperature: float | None = None,
-    kept: Kept | None = None,
+    kept: CachedValues | None = None,
 ) -> Answers:
     """A teacher's answers on a fixed sample of a split.
 
@@ -155,7 +155,7 @@ def asked(
     return Answers(torch.cat(scores).numpy(), joined(parts))
 
 
-def _tells_all(kept_logits: Kept | None, ctx: Context) -> bool:
+def _tells_all(kept_logits: CachedValues | None, ctx: Context) -> bool:
     """Whether kept logits are whole, of the examples as they are, and all that decoding wants."""
     plain = ctx.augment is None and ctx.decode == Output(ctx.output)
     if kept_logits is None or not plain or kept_logits.names != ["logits"] or kept_logits.ragged:
@@ -163,7 +163,7 @@ def _tells_all(kept_logits: Kept | None, ctx: Context) -> bool:
     return kept_logits.flat or ctx.train.collate is None  # which may pad these examples to another length
 
 
-def _recalled(kept_logits: Kept, index: Tensor, output: str | None, _: Inputs) -> Outputs:
+def _recalled(kept_logits: CachedValues, index: Tensor, output: str | None, _: Inputs) -> Outputs:
     return {output or "logits": kept_logits(index, 0)["logits"]}
 
 

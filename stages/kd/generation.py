@@ -15,8 +15,8 @@ from pipeline.base.use import Reference
 from pipeline.errors import Interruption, StageError, blame
 from pipeline.stage import Context
 from pipeline.task import AsTarget, Split, kind
-from stages.kd.cache import Kept, fill
-from stages.kd.teacher import Master, code_of, inputs_key
+from stages.kd.cache import CachedValues, fill
+from stages.kd.teacher import Teacher, code_of, inputs_key
 
 WHAT = "the teacher's sequences"
 NOTHING = -1  # stands after the end of a sequence
@@ -85,7 +85,7 @@ class GeneratedExamples:
 
     def __init__(self, train: Split, folder: Path, choice: Choice, as_target: AsTarget) -> None:
         self.train, self.folder, self.choice, self.as_target = train, folder, choice, as_target
-        self.kept: Kept | None = None
+        self.kept: CachedValues | None = None
 
     def __len__(self) -> int:
         return len(self.choice.positions)
@@ -96,7 +96,7 @@ class GeneratedExamples:
         inputs, target = self.train[int(position)]
         if beam < 0:
             return inputs, target
-        self.kept = self.kept or Kept(self.folder, len(self.train))
+        self.kept = self.kept or CachedValues(self.folder, len(self.train))
         tokens = read(self.kept, position.reshape(1))[0, beam].long()
         with blame(StageError, "the task's as_target"):
             return self.as_target(inputs, tokens[tokens != NOTHING])
@@ -133,7 +133,7 @@ def cut(tokens: Tensor, end: int | list[int] | None) -> Tensor:
     return tokens.masked_fill(is_end.cumsum(-1) - is_end > 0, NOTHING)
 
 
-def generated(master: Master, beams: Beams, ctx: Context) -> Path:
+def generated(master: Teacher, beams: Beams, ctx: Context) -> Path:
     """The folder with the teacher's sequences on the training inputs, made once for all runs.
 
     Raises:
@@ -156,7 +156,7 @@ def generated(master: Master, beams: Beams, ctx: Context) -> Path:
     return ctx.kept(WHAT, master.model, parts, make)
 
 
-def read(kept: Kept, index: Tensor) -> Tensor:
+def read(kept: CachedValues, index: Tensor) -> Tensor:
     """The sequences (N, beams, T) of these examples, with -1 after their end."""
     return kept(index, 0)["tokens"] - 1
 
@@ -172,7 +172,7 @@ def choose(folder: Path, ctx: Context, rule: Rule) -> Choice:
     Raises:
         StageError: the score takes no such ids, or no sequence scores enough.
     """
-    kept_sequences, digest = Kept(folder, len(ctx.train)), hashlib.sha256()
+    kept_sequences, digest = CachedValues(folder, len(ctx.train)), hashlib.sha256()
     columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     with ctx.progress("scoring the teacher's sequences", len(ctx.train)) as advance:
         for batch in ctx.train.loader(BATCH_SIZE):
@@ -206,7 +206,7 @@ def choose(folder: Path, ctx: Context, rule: Rule) -> Choice:
     return Choice(positions, beams, report, digest.hexdigest())
 
 
-def _in_parts(master: Master, beams: Beams, ctx: Context, inputs: Inputs) -> Tensor:
+def _in_parts(master: Teacher, beams: Beams, ctx: Context, inputs: Inputs) -> Tensor:
     """The sequences of a batch, generated a few examples at a time."""
     if master.module is None:
         raise StageError("the teacher is an ONNX file, which cannot generate", expected="a torch model")

@@ -11,12 +11,12 @@ from pipeline.errors import StageError
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context
 from pipeline.task import Batch
-from stages.kd.cache import Wanted
-from stages.kd.inspection.hooks import Taps
-from stages.kd.teacher import Master, Taught, keeps_logits, kept_bytes
+from stages.kd.cache import TeacherNeeds
+from stages.kd.inspection.hooks import Hooks
+from stages.kd.teacher import Teacher, TeacherSettings, keeps_logits, kept_bytes
 from stages.kd.terms.logits import LogitMethod
-from stages.kd.terms.term import Lesson, Seen, Term
-from stages.trainer.objective import Moment, Objective, led
+from stages.kd.terms.term import ModelOutputs, Term, TermInputs
+from stages.trainer.objective import Objective, Progress, logits_first
 
 
 class Distillation(Objective):
@@ -34,7 +34,12 @@ class Distillation(Objective):
     """
 
     def __init__(
-        self, terms: Sequence[Term], masters: Sequence[Master], student: TorchModel, settings: Taught, ctx: Context
+        self,
+        terms: Sequence[Term],
+        masters: Sequence[Teacher],
+        student: TorchModel,
+        settings: TeacherSettings,
+        ctx: Context,
     ) -> None:
         super().__init__()
         self.terms, self.masters, self.average, self.hard_loss = terms, masters, settings.average, ctx.loss
@@ -45,7 +50,7 @@ class Distillation(Objective):
         self.theirs = [
             [master.watch(taps) for master, (_, taps) in zip(masters, row, strict=True)] for row in self.watched
         ]
-        self.ours: list[list[Taps]] = []
+        self.ours: list[list[Hooks]] = []
         adapter_rows = adapters(terms, masters, student, ctx.output)
         self.adapters = nn.ModuleList(nn.ModuleList(row) for row in adapter_rows)
         self.views = settings.views if ctx.augment else 1  # without augmentation there is one
@@ -60,37 +65,38 @@ class Distillation(Objective):
 
     def watch(self, student: nn.Module) -> None:
         """Read inside the student that is trained."""
-        self.ours = [[Taps(student, mine) for mine, _ in row] for row in self.watched]
+        self.ours = [[Hooks(student, mine) for mine, _ in row] for row in self.watched]
 
     def unwatch(self) -> None:
         """Leave student and teachers as they were."""
         _remove(self.ours)
         _remove(self.theirs)
 
-    def forward(self, batch: Batch, outputs: Outputs, moment: Moment) -> Tensor:
+    def forward(self, batch: Batch, outputs: Outputs, moment: Progress) -> Tensor:
         """The loss of a batch at that moment of the training."""
-        outputs = led(outputs, self.output)
+        outputs = logits_first(outputs, self.output)
         student_layers = [[taps.take() for taps in row] for row in self.ours]
         weights = [term.weight_at(moment.done) for term in self.terms]
         active = [i for i, weight in enumerate(weights) if weight > 0]
         logits = next(iter(outputs.values()))
-        answers: list[Seen] = []
+        answers: list[ModelOutputs] = []
         if any(self.terms[i].needs_teacher for i in active):
             inside = any(taps.wanted for i in active for taps in self.theirs[i])
             answers = [master.see(batch, moment, logits, inside=inside) for master in self.masters]
         total = logits.flatten()[:0].sum()  # zero, with a gradient even where a ramp has not begun
         for i in active:
-            students = tuple(Seen(outputs, layers) for layers in student_layers[i])
+            students = tuple(ModelOutputs(outputs, layers) for layers in student_layers[i])
             teachers = tuple(
-                Seen(one.outputs, taps.take(), one.sparse) for one, taps in zip(answers, self.theirs[i], strict=False)
+                ModelOutputs(one.outputs, taps.take(), one.sparse)
+                for one, taps in zip(answers, self.theirs[i], strict=False)
             )
-            lesson = Lesson(batch, outputs, students, teachers, self.shares, self.average, self.hard_loss)
+            lesson = TermInputs(batch, outputs, students, teachers, self.shares, self.average, self.hard_loss)
             total = total + weights[i] * self.terms[i].loss(lesson, list(self.adapters[i].children()))
         return total
 
 
 def adapters(
-    terms: Sequence[Term], masters: Sequence[Master], student: TorchModel, output: str | None = None
+    terms: Sequence[Term], masters: Sequence[Teacher], student: TorchModel, output: str | None = None
 ) -> list[list[nn.Module]]:
     """For each term and teacher the part between them, made for the shapes that the student's example gives.
 
@@ -105,14 +111,14 @@ def adapters(
     """
     module = copy.deepcopy(student.module).eval()
     places = [[term.watch(module, master.look()) for master in masters] for term in terms]
-    student_taps = [[Taps(module, mine) for mine, _ in row] for row in places]
+    student_taps = [[Hooks(module, mine) for mine, _ in row] for row in places]
     teacher_taps = [[master.watch(taps) for master, (_, taps) in zip(masters, row, strict=True)] for row in places]
     with torch.no_grad():
-        outputs = led(call(module, student.example), output)
+        outputs = logits_first(call(module, student.example), output)
     answers = [master(student.example) for master in masters]
     adapter_rows = [
         [
-            term.adapter(Seen(outputs, mine.take()), Seen(answer, taps.take()))
+            term.adapter(ModelOutputs(outputs, mine.take()), ModelOutputs(answer, taps.take()))
             for mine, taps, answer in zip(student_taps[i], teacher_taps[i], answers, strict=True)
         ]
         for i, term in enumerate(terms)
@@ -121,7 +127,7 @@ def adapters(
     return adapter_rows
 
 
-def wants(terms: Sequence[Term], inside: Sequence[bool]) -> Wanted:
+def wants(terms: Sequence[Term], inside: Sequence[bool]) -> TeacherNeeds:
     """What terms want of the teachers, given whether each looks inside them."""
     logits = [term for term, looks in zip(terms, inside, strict=True) if term.needs_teacher and not looks]
     layers = [term for term, looks in zip(terms, inside, strict=True) if looks]
@@ -133,11 +139,11 @@ def wants(terms: Sequence[Term], inside: Sequence[bool]) -> Wanted:
         raise StageError("`mass` keeps too little for several terms on logits", fix=fix)
     axis = next((term.axis for term in logits if isinstance(term, LogitMethod)), -1)
     if sparse:
-        return Wanted(layers=not alone, mass=sparse[0].mass, temperature=sparse[0].temperature, axis=axis)
-    return Wanted(layers=not alone, axis=axis)
+        return TeacherNeeds(layers=not alone, mass=sparse[0].mass, temperature=sparse[0].temperature, axis=axis)
+    return TeacherNeeds(layers=not alone, axis=axis)
 
 
-def _remove(taps: list[list[Taps]]) -> None:
+def _remove(taps: list[list[Hooks]]) -> None:
     for row in taps:
         for one in row:
             one.remove()

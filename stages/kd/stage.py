@@ -15,12 +15,12 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import torch_params
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Outlook, Stage
+from pipeline.stage import Context, Preview, Stage
 from stages.kd.checks import misfits, too_small, what_is_kept
 from stages.kd.diagnosis import diagnose
 from stages.kd.objective import Distillation
 from stages.kd.student import Student
-from stages.kd.teacher import NO_BASELINE, Master, Taught, Teacher
+from stages.kd.teacher import NO_BASELINE, Teacher, TeacherConfig, TeacherSettings
 from stages.kd.terms.labels import Labels
 from stages.kd.terms.logits import LogitMethod
 from stages.kd.terms.term import Schedule, Term
@@ -28,7 +28,7 @@ from stages.trainer.loop import train
 from stages.trainer.objective import Supervised
 from stages.trainer.settings import TrainingSettings, mixed_precision
 
-INCOMING = Teacher(use="incoming")
+INCOMING = TeacherConfig(use="incoming")
 
 
 class Grow(BaseModel):
@@ -48,7 +48,7 @@ class Grow(BaseModel):
         return sizes
 
 
-class Distilling(TrainingSettings, Taught, Stage):
+class Distilling(TrainingSettings, TeacherSettings, Stage):
     """Common settings and the run; a method says which terms it minimizes."""
 
     student: Student = Field(description="{use: models.py:SmallNet, width: 16}, or {shrink_of: teacher, layers: 3}")
@@ -71,19 +71,19 @@ class Distilling(TrainingSettings, Taught, Stage):
     def terms_of(self) -> tuple[Term, ...]:
         """What is minimized."""
 
-    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuses teachers, layers and logits that do not fit; warns of students that are far smaller."""
-        models = [self._expected(teacher, before, outlook) for teacher in self.masters_of()]
+        models = [self._expected(teacher, before, preview) for teacher in self.masters_of()]
         opened = zip(self.masters_of(), models, strict=True)
-        masters = [Master(teacher, model, output=outlook.output) for teacher, model in opened]
-        student = self._expected_student(before, outlook, smallest=True)
-        yield from misfits(self.terms_of(), student, masters, outlook)
+        masters = [Teacher(teacher, model, output=preview.output) for teacher, model in opened]
+        student = self._expected_student(before, preview, smallest=True)
+        yield from misfits(self.terms_of(), student, masters, preview)
         yield from too_small(student, masters)
-        yield from self.foresee(student, masters, outlook)
+        yield from self.foresee(student, masters, preview)
 
-    def foresee(self, student: TorchModel, masters: Sequence[Master], outlook: Outlook) -> Iterator[str]:
+    def foresee(self, student: TorchModel, masters: Sequence[Teacher], preview: Preview) -> Iterator[str]:
         """More to say, or to refuse, where student and teachers fit."""
-        yield what_is_kept(self, self.terms_of(), student, masters, outlook)
+        yield what_is_kept(self, self.terms_of(), student, masters, preview)
 
     def control_of(self, student: TorchModel, ctx: Context, name: str) -> TorchModel:
         """The same student on labels alone, for as many steps."""
@@ -93,10 +93,10 @@ class Distilling(TrainingSettings, Taught, Stage):
         """The trained student."""
         opened = [(t, t.open(model, ctx.baseline, model.example)) for t in self.masters_of()]
         precision = mixed_precision(self, ctx.device)
-        masters = [Master(teacher, model, ctx, precision=precision) for teacher, model in opened]
+        masters = [Teacher(teacher, model, ctx, precision=precision) for teacher, model in opened]
         return self.teach(masters, model, ctx)
 
-    def teach(self, masters: Sequence[Master], model: TorchModel, ctx: Context) -> TorchModel:
+    def teach(self, masters: Sequence[Teacher], model: TorchModel, ctx: Context) -> TorchModel:
         """The student, trained by these teachers; with what it is to be compared with."""
         source = _torch(masters[0].model)
         student, name = self._grown(self.grow, masters, model, ctx) if self.grow else (self.student, "training")
@@ -119,15 +119,15 @@ class Distilling(TrainingSettings, Taught, Stage):
         diagnose(masters, ctx, max(softened, default=None))
         return first_student
 
-    def lesson(self, student: TorchModel, masters: Sequence[Master], ctx: Context, name: str) -> TorchModel:
+    def lesson(self, student: TorchModel, masters: Sequence[Teacher], ctx: Context, name: str) -> TorchModel:
         """The student after one training."""
         return train(student, Distillation(self.terms_of(), masters, student, self, ctx), self, ctx, name)
 
-    def masters_of(self) -> tuple[Teacher, ...]:
+    def masters_of(self) -> tuple[TeacherConfig, ...]:
         """The teachers that are asked for."""
-        return self.teachers or (Teacher(use=self.teacher),)
+        return self.teachers or (TeacherConfig(use=self.teacher),)
 
-    def _grown(self, grow: Grow, masters: Sequence[Master], model: TorchModel, ctx: Context) -> tuple[Student, str]:
+    def _grown(self, grow: Grow, masters: Sequence[Teacher], model: TorchModel, ctx: Context) -> tuple[Student, str]:
         """The smallest student after which a larger one brought little, and the name of its training, which is done."""
         rows: list[JsonValue] = []
         best, last = (self.student, "training"), -math.inf
@@ -144,26 +144,26 @@ class Distilling(TrainingSettings, Taught, Stage):
         ctx.report("grow", rows)
         return best
 
-    def _expected(self, teacher: Teacher, before: Sequence[Stage], outlook: Outlook) -> Model:
+    def _expected(self, teacher: TeacherConfig, before: Sequence[Stage], preview: Preview) -> Model:
         """A teacher as far as it is known before the chain runs: its structure, trained or not."""
-        if teacher.use == "baseline" and outlook.in_baseline:
+        if teacher.use == "baseline" and preview.in_baseline:
             raise ConfigError("there is no baseline yet", fix=NO_BASELINE)
         if not teacher.given:
-            return teacher.open(None, None, outlook.model.example)
+            return teacher.open(None, None, preview.model.example)
         earlier = [stage for stage in before if isinstance(stage, Distilling)]
         if teacher.use == "baseline" or not earlier:
-            return outlook.model
+            return preview.model
         last = earlier[-1]
-        return last._expected_student(before[: before.index(last)], outlook)
+        return last._expected_student(before[: before.index(last)], preview)
 
-    def _expected_student(self, before: Sequence[Stage], outlook: Outlook, *, smallest: bool = False) -> TorchModel:
+    def _expected_student(self, before: Sequence[Stage], preview: Preview, *, smallest: bool = False) -> TorchModel:
         """The student as far as it is known before the chain runs; of several sizes the largest or the smallest."""
         student = self.student
         if self.grow:
             student = sized(student, self.grow.argument, self.grow.sizes[0 if smallest else -1])
-        source = _torch(self._expected(self.masters_of()[0], before, outlook))
-        incoming = _torch(self._expected(INCOMING, before, outlook)) if student.use == "incoming" else None
-        return student.build(source, outlook.model.example, axes_of(outlook.model), incoming)
+        source = _torch(self._expected(self.masters_of()[0], before, preview))
+        incoming = _torch(self._expected(INCOMING, before, preview)) if student.use == "incoming" else None
+        return student.build(source, preview.model.example, axes_of(preview.model), incoming)
 
 
 class SingleMethod(Distilling):

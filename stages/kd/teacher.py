@@ -21,18 +21,18 @@ from pipeline.forms.weights import load_weights
 from pipeline.model import Model, TorchModel, call
 from pipeline.stage import Context
 from pipeline.task import Batch
-from stages.kd.cache import SHARE_OF_DISK, Kept, Largest, Wanted, fill, fitted
-from stages.kd.inspection.hooks import Tap, Taps
+from stages.kd.cache import SHARE_OF_DISK, CachedValues, TeacherNeeds, TopClasses, fill, fitted
+from stages.kd.inspection.hooks import Hook, Hooks
 from stages.kd.losses.logits import positions
 from stages.kd.losses.sparse import Sparse
-from stages.kd.terms.term import Seen
-from stages.trainer.objective import Moment, first, led
+from stages.kd.terms.term import ModelOutputs
+from stages.trainer.objective import Progress, first, logits_first
 
 NO_BASELINE = "Use teacher: incoming inside `baseline:`"
 KEPT_MASS = "mass.json"
 
 
-class Teacher(Reference):
+class TeacherConfig(Reference):
     """`incoming`, `baseline`, a builder with `weights`, or the folder of a `saved` model.
 
     Args:
@@ -95,12 +95,14 @@ class Teacher(Reference):
         return {name: inputs[name] for name in self.inputs}
 
 
-class Taught(BaseModel):
+class TeacherSettings(BaseModel):
     """Who teaches, and how; settings that every distilling stage and every recovery has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    teachers: tuple[Teacher, ...] = Field(default=(), description="several instead of `teacher`, each with a `share`")
+    teachers: tuple[TeacherConfig, ...] = Field(
+        default=(), description="several instead of `teacher`, each with a `share`"
+    )
     average: Literal["logits", "probabilities"] = Field(
         default="logits", description="what is averaged of several teachers' logits: before or after the softmax"
     )
@@ -110,7 +112,7 @@ class Taught(BaseModel):
     )
 
 
-class Master:
+class Teacher:
     """One teacher, ready to be asked.
 
     Args:
@@ -123,7 +125,7 @@ class Master:
 
     def __init__(
         self,
-        teacher: Teacher,
+        teacher: TeacherConfig,
         model: Model,
         ctx: Context | None = None,
         output: str | None = None,
@@ -135,7 +137,7 @@ class Master:
         self.module: nn.Module | None = None
         if isinstance(model, TorchModel):  # a copy: it may be moved and watched, the model stays as it was given
             self.module = copy.deepcopy(model.module).to(self.device).eval()
-        self.kept: Kept | None = None
+        self.kept: CachedValues | None = None
         self.axis, self.padded = -1, False
 
     def __call__(self, inputs: Inputs) -> Outputs:
@@ -147,7 +149,7 @@ class Master:
             with torch.no_grad():
                 outputs = call(self.module, {name: value.to(self.device) for name, value in inputs.items()})
         with blame(StageError, "the teacher"):
-            return led(outputs, self.output)
+            return logits_first(outputs, self.output)
 
     def logits(self, inputs: Inputs) -> Outputs:
         """The same in the precision of the training, for whom no layer of it is of interest; fp32 comes out."""
@@ -161,11 +163,11 @@ class Master:
         """The module, to find layers in; one without layers for an ONNX file."""
         return self.module or nn.Identity()
 
-    def watch(self, taps: Sequence[Tap]) -> Taps:
+    def watch(self, taps: Sequence[Hook]) -> Hooks:
         """Read inside it from now on."""
-        return Taps(self.look(), taps)
+        return Hooks(self.look(), taps)
 
-    def keep(self, ctx: Context, wanted: Wanted, views: int | None) -> None:
+    def keep(self, ctx: Context, wanted: TeacherNeeds, views: int | None) -> None:
         """Have its logits on the training data computed once; say what the largest alone leave out.
 
         Raises:
@@ -189,28 +191,36 @@ class Master:
                 size = kept_bytes(self(first_batch.inputs), 1, None)
                 fill(folder, ctx, lambda inputs: {"logits": first(self.logits(inputs)).float()}, views, row_bytes=size)
             else:
-                largest = Largest(self.logits, wanted, wanted.mass, ctx)
+                largest = TopClasses(self.logits, wanted, wanted.mass, ctx)
                 largest.expect_room(len(ctx.train) * (views or 1), folder)
                 fill(folder, ctx, largest, views, row_bytes=largest.bytes)
                 (folder / KEPT_MASS).write_text(json.dumps(largest.report()))
 
         folder = ctx.kept("teacher's logits", self.model, parts, make)
-        self.kept, self.axis, self.padded = Kept(folder, len(ctx.train)), wanted.axis, ctx.train.collate is not None
+        self.kept, self.axis, self.padded = (
+            CachedValues(folder, len(ctx.train)),
+            wanted.axis,
+            ctx.train.collate is not None,
+        )
         if wanted.mass is not None:
             ctx.report("teacher_logits", json.loads((folder / KEPT_MASS).read_text()))
 
-    def see(self, batch: Batch, moment: Moment, student: Tensor, *, inside: bool) -> Seen:
+    def see(self, batch: Batch, moment: Progress, student: Tensor, *, inside: bool) -> ModelOutputs:
         """What it says of a batch: from what is kept, unless its layers are wanted."""
         if self.kept is None or inside:
-            return Seen(self(batch.inputs) if inside else self.logits(batch.inputs))
+            return ModelOutputs(self(batch.inputs) if inside else self.logits(batch.inputs))
         values = {name: value.to(self.device) for name, value in self.kept(batch.index, moment.view).items()}
         if self.padded:  # by the batch; the one that was kept may have been longer or shorter
             places, axes = positions(student, self.axis), {"logits": self.axis, "rest": None}
             values = {name: fitted(value, places, axes.get(name, -1)) for name, value in values.items()}
-        return Seen({"logits": values["logits"]}) if "logits" in values else Seen({}, sparse=Sparse(**values))
+        return (
+            ModelOutputs({"logits": values["logits"]})
+            if "logits" in values
+            else ModelOutputs({}, sparse=Sparse(**values))
+        )
 
 
-def keeps_logits(settings: Taught, wanted: Wanted, augmented: bool, needed: int, folder: Path) -> str:
+def keeps_logits(settings: TeacherSettings, wanted: TeacherNeeds, augmented: bool, needed: int, folder: Path) -> str:
     """Why the teachers' logits are not kept; empty where they are.
 
     Args:
@@ -238,7 +248,7 @@ def kept_bytes(outputs: Outputs, examples: int, views: int | None) -> int:
     return 4 * prod(logits.shape[1:]) * examples * (views or 1)
 
 
-def inputs_key(teacher: Teacher) -> dict[str, JsonValue]:
+def inputs_key(teacher: TeacherConfig) -> dict[str, JsonValue]:
     """What values kept of a teacher depend on beside the model and the data: how its inputs are made, and that code."""
     reference = teacher.inputs if isinstance(teacher.inputs, Reference) else None
     return {**teacher.model_dump(mode="json", include={"inputs"}), "inputs_code": code_of(reference)}

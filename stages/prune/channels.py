@@ -14,10 +14,10 @@ from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, ShrinkError, StageError, blame
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import TorchModel, call
-from pipeline.stage import Context, Outlook, Stage
+from pipeline.stage import Context, Preview, Stage
 from stages.kd.checks import misfits
 from stages.kd.objective import Distillation
-from stages.kd.teacher import Master
+from stages.kd.teacher import Teacher
 from stages.prune import engine
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
@@ -76,28 +76,28 @@ class ChannelPruning(Stage):
             raise ValueError(f"{self.recovery.epochs} epochs of recovery cannot be divided among {self.steps} steps")
         return self
 
-    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown layers where the incoming model is known; warn of steps that train nothing in between."""
         if self.recovery and self.recovery.teacher != "labels":
-            yield from self._check_teachers(self.recovery, outlook, known=not before)
-        if not before and isinstance(outlook.model, TorchModel):
-            self._require_layers(outlook.model.module, ConfigError)
+            yield from self._check_teachers(self.recovery, preview, known=not before)
+        if not before and isinstance(preview.model, TorchModel):
+            self._require_layers(preview.model.module, ConfigError)
         if self.steps > 1 and not self.recovery and self.importance == "magnitude":
             yield "`steps` without `recovery` changes little: magnitudes stay what they are between steps"
 
-    def _check_teachers(self, recovery: Recovery, outlook: Outlook, known: bool) -> Iterable[str]:
+    def _check_teachers(self, recovery: Recovery, preview: Preview, known: bool) -> Iterable[str]:
         """Refuse terms that do not fit, as far as the model to prune is known."""
-        if not outlook.logits and recovery.terms is None:
+        if not preview.logits and recovery.terms is None:
             raise ConfigError(
                 "the task's predictions are no logits to distill", fix="Set `recovery: {teacher: labels}`"
             )
-        if recovery.teacher == "baseline" and outlook.in_baseline:
+        if recovery.teacher == "baseline" and preview.in_baseline:
             raise ConfigError("there is no baseline yet", fix="Use `teacher: incoming` or `teacher: labels`")
-        if known and isinstance(outlook.model, TorchModel):
-            example = outlook.model.example
-            opened = [(t, t.open(outlook.model, outlook.model, example)) for t in recovery.masters_of()]
-            masters = [Master(teacher, model, output=outlook.output) for teacher, model in opened]
-            yield from misfits(recovery.terms_of(), outlook.model, masters, outlook)
+        if known and isinstance(preview.model, TorchModel):
+            example = preview.model.example
+            opened = [(t, t.open(preview.model, preview.model, example)) for t in recovery.masters_of()]
+            masters = [Teacher(teacher, model, output=preview.output) for teacher, model in opened]
+            yield from misfits(recovery.terms_of(), preview.model, masters, preview)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The pruned, and where asked trained, model.
@@ -140,14 +140,14 @@ class ChannelPruning(Stage):
             if name not in names:
                 raise error(f"`ignore` names `{name}`, which the model does not have{nearest(name, names)}")
 
-    def _masters(self, model: TorchModel, ctx: Context) -> list[Master]:
+    def _masters(self, model: TorchModel, ctx: Context) -> list[Teacher]:
         if self.recovery is None or self.recovery.teacher == "labels":
             return []
         opened = [(t, t.open(model, ctx.baseline, model.example)) for t in self.recovery.masters_of()]
         precision = mixed_precision(self.recovery, ctx.device)
-        return [Master(teacher, model, ctx, precision=precision) for teacher, model in opened]
+        return [Teacher(teacher, model, ctx, precision=precision) for teacher, model in opened]
 
-    def _objective(self, recovery: Recovery, masters: list[Master], current: TorchModel, ctx: Context) -> Objective:
+    def _objective(self, recovery: Recovery, masters: list[Teacher], current: TorchModel, ctx: Context) -> Objective:
         return Distillation(recovery.terms_of(), masters, current, recovery, ctx) if masters else Supervised(ctx)
 
     def _training(self, recovery: Recovery, step: int) -> Recovery:

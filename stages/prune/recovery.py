@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.kd.teacher import Taught, Teacher
+from stages.kd.teacher import TeacherConfig, TeacherSettings
 from stages.kd.terms.labels import Labels
 from stages.kd.terms.logits import Logits
 from stages.kd.terms.named import Terms
@@ -12,7 +12,7 @@ from stages.kd.terms.term import Term
 from stages.trainer.settings import TrainingSettings
 
 
-class Recovery(TrainingSettings, Taught):
+class Recovery(TrainingSettings, TeacherSettings):
     """How to train what pruning left, over all steps together."""
 
     teacher: Literal["incoming", "baseline", "labels"] = Field(
@@ -39,6 +39,6 @@ class Recovery(TrainingSettings, Taught):
         single = (Labels(weight=self.hard_weight), soft)
         return self.terms or tuple(term for term in single if term.weight > 0)
 
-    def masters_of(self) -> tuple[Teacher, ...]:
+    def masters_of(self) -> tuple[TeacherConfig, ...]:
         """The teachers that are asked for."""
-        return self.teachers or (Teacher(use=self.teacher),)
+        return self.teachers or (TeacherConfig(use=self.teacher),)

@@ -13,7 +13,7 @@ from pipeline.forms.text.remapped import USE, split
 from pipeline.forms.text.segmentation import check_tokenizer
 from pipeline.forms.text.vocabulary import Vocabulary, ranges
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Outlook, Stage
+from pipeline.stage import Context, Preview, Stage
 from stages.prune.embedding import check_outputs, check_positions, find_embedding, size_of, sizes
 from stages.prune.tokens import Counts, always_kept, changed_share, counted, most_frequent, unknown_share
 
@@ -49,16 +49,16 @@ class VocabularyPruning(Stage):
     )
     embedding: str | None = Field(None, description="name of the nn.Embedding of the tokens; found unless given")
 
-    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse a tokenizer or inputs that cannot be translated, and a second pruning; warn of augmentation."""
-        check_tokenizer(outlook.tokenizer)
-        texts_in(outlook.model.example, {})
+        check_tokenizer(preview.tokenizer)
+        texts_in(preview.model.example, {})
         if any(isinstance(stage, VocabularyPruning) for stage in before):
             raise ConfigError(**TWICE)
-        if not before and isinstance(outlook.model, TorchModel):
-            name = find_embedding(outlook.model.module, size_of(outlook.tokenizer), self.embedding, ConfigError)
-            check_outputs(outlook.model, name, ConfigError)
-        if outlook.augmented:
+        if not before and isinstance(preview.model, TorchModel):
+            name = find_embedding(preview.model.module, size_of(preview.tokenizer), self.embedding, ConfigError)
+            check_outputs(preview.model, name, ConfigError)
+        if preview.augmented:
             yield "the task augments its training data, and tokens that this brings in are not counted"
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:

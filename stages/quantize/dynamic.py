@@ -6,7 +6,7 @@ import onnx
 from pydantic import Field
 
 from pipeline.model import OnnxModel
-from pipeline.stage import Context, Outlook, Stage
+from pipeline.stage import Context, Preview, Stage
 from stages.quantize.quantizer import SATURATION, check_before, check_operators, quantize, saturates
 from stages.quantize.rewrite import split_gemm
 from stages.quantize.work import Work
@@ -34,7 +34,7 @@ class DynamicQuantization(Stage):
         False, description="7-bit weights, against saturation on x86 CPUs without VNNI (before about 2019)"
     )
 
-    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators; warn of convolutions."""
         check_before(before)
         check_operators(self.operators, quantizable())

@@ -13,7 +13,7 @@ from pipeline.errors import StageError, blame
 from pipeline.forms.external_data import CONFIGS, save_together
 from pipeline.forms.seq2seq import DECODER, ENCODER, GRAPHS, WITH_PAST, Seq2SeqOnnx
 from pipeline.model import Deployed, OnnxModel
-from pipeline.stage import Context, Outlook, Stage
+from pipeline.stage import Context, Preview, Stage
 from stages.quantize.dynamic import quantizable
 from stages.quantize.quantizer import check_before, check_operators, quantize, quantized_graph, saturates
 from stages.quantize.tied_embeddings import Tied
@@ -61,7 +61,7 @@ class OptimumQuantization(Stage):
     per_channel: bool = Field(True, description="a scale for each output channel instead of one for each weight")
     reduce_range: bool = Field(False, description="7-bit weights, against saturation; for avx2 and avx512 alone")
 
-    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators; warn of what a preset does not heed."""
         check_before(before)
         check_operators(self.operators, quantizable())

@@ -10,7 +10,7 @@ from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.sandbox.frames import Arrays
 from pipeline.model import OnnxModel
-from pipeline.stage import Context, Outlook, Stage
+from pipeline.stage import Context, Preview, Stage
 from pipeline.task import Batch
 from stages.quantize.quantizer import SATURATION, check_before, check_operators, quantize, saturates
 from stages.quantize.work import Work
@@ -52,7 +52,7 @@ class StaticQuantization(Stage):
     )
     exclude: tuple[str, ...] = Field((), description="names of nodes to leave in fp32")
 
-    def check(self, before: Sequence[Stage], outlook: Outlook) -> Iterable[str]:
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators and a percentile without its method; warn of few calibration examples."""
         check_before(before)
         check_operators(self.operators or (), quantizable())
@@ -62,7 +62,7 @@ class StaticQuantization(Stage):
                 f"`percentile` is {self.percentile:g} and `calibration` is {self.calibration}",
                 fix="Set calibration: percentile, or leave percentile out",
             )
-        example_count = outlook.examples.get("calibration", 0)
+        example_count = preview.examples.get("calibration", 0)
         used = min(example_count, self.examples or example_count)
         if used < FEW:
             yield f"calibration uses {used} examples of {example_count}; ranges are steadier with {FEW} or more"

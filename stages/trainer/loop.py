@@ -28,7 +28,7 @@ from pipeline.model import TorchModel, call
 from pipeline.stage import Context
 from pipeline.task import Batch
 from stages.trainer import checkpoint
-from stages.trainer.objective import Moment, Objective, scalar
+from stages.trainer.objective import Objective, Progress, scalar
 from stages.trainer.settings import TrainingSettings, lay_out, make_optimizer, make_schedule, mixed_precision
 
 STEPS_BETWEEN_CHECKS = 20  # of the loss for NaN; each check waits for the device
@@ -83,7 +83,7 @@ class _Learner(nn.Module):
         self.student, self.objective = student, objective
         objective.watch(student)
 
-    def forward(self, batch: Batch, moment: Moment) -> Tensor:
+    def forward(self, batch: Batch, moment: Progress) -> Tensor:
         """The loss of a batch."""
         return scalar(self.objective(batch, call(self.student, batch.inputs), moment))
 
@@ -177,10 +177,10 @@ class _Loop:
             yield list(islice(batches, parts))
 
     @property
-    def _moment(self) -> Moment:
+    def _moment(self) -> Progress:
         epoch, step = self.place.epoch, self.place.step
         done = (epoch * self.steps + step) / (self.settings.epochs * self.steps)
-        return Moment(epoch, epoch % self.views if self.views else epoch, done)
+        return Progress(epoch, epoch % self.views if self.views else epoch, done)
 
     def _step(self, parts: list[Batch]) -> Tensor:
         """One step of the optimizer on a batch, given in parts; gives its loss."""

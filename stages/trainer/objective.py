@@ -12,7 +12,7 @@ from pipeline.task import Batch, kind, scored
 
 
 @dataclass(frozen=True)
-class Moment:
+class Progress:
     """Where a training is.
 
     Args:
@@ -41,7 +41,7 @@ class Objective(nn.Module, ABC):
         """Called when the training is over: the module is as it was."""
 
     @abstractmethod
-    def forward(self, batch: Batch, outputs: Outputs, moment: Moment) -> Tensor:
+    def forward(self, batch: Batch, outputs: Outputs, moment: Progress) -> Tensor:
         """The scalar loss of a batch, given the trained model's outputs on it."""
 
 
@@ -52,7 +52,7 @@ class Supervised(Objective):
         super().__init__()
         self.loss = ctx.loss
 
-    def forward(self, batch: Batch, outputs: Outputs, moment: Moment) -> Tensor:
+    def forward(self, batch: Batch, outputs: Outputs, moment: Progress) -> Tensor:
         """The task's loss. Raises StageError where it fails or is not a scalar."""
         with blame(StageError, "the task's loss", fix="Look at the targets' range and shape"):
             return scalar(self.loss(outputs, batch.targets))
@@ -66,10 +66,10 @@ def scalar(loss: Tensor) -> Tensor:
 
 
 def first(outputs: Outputs) -> Tensor:
-    """The first output: by convention the logits; see `led`."""
+    """The first output: by convention the logits; see `logits_first`."""
     return next(iter(outputs.values()))
 
 
-def led(outputs: Outputs, name: str | None) -> Outputs:
+def logits_first(outputs: Outputs, name: str | None) -> Outputs:
     """The outputs with the one of that name first, for it is the logits. Raises ConfigError where there is none."""
     return outputs if name is None else {name: scored(outputs, name), **outputs}

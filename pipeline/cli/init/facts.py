@@ -25,7 +25,7 @@ from pipeline.cli.init.architecture import (
 from pipeline.errors import ConfigError, blame
 from pipeline.measure.cost import onnx_params, torch_params
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Outlook
+from pipeline.stage import Preview
 from pipeline.task import Split, Task
 
 FEW = 64  # examples of each split that are looked at; `shrink plan` looks at all
@@ -80,7 +80,7 @@ class Facts:
         return BYTES * self.params
 
 
-def look(source: ModelSource, reference: Reference, *, allow_unsafe_load: bool = False) -> tuple[Facts, Task, Outlook]:
+def look(source: ModelSource, reference: Reference, *, allow_unsafe_load: bool = False) -> tuple[Facts, Task, Preview]:
     """Build the task and the model, try them on the first examples, and say what was found.
 
     Args:
@@ -93,13 +93,13 @@ def look(source: ModelSource, reference: Reference, *, allow_unsafe_load: bool =
     """
     task = build_task(reference)
     first = _first(task)
-    sightings = {name: see(name, split) for name, split in first.splits.items()}
+    summaries = {name: see(name, split) for name, split in first.splits.items()}
     model, _, trained = start_model(source, task, allow_unsafe_load=allow_unsafe_load)
     if not isinstance(model, TorchModel | OnnxModel):
         raise ConfigError(f"the model is {type(model).__name__}", expected="a torch module or one ONNX file")
-    try_out(first, model, sightings)
+    try_out(first, model, summaries)
     examples = {name: len(split) for name, split in task.splits.items()}
-    outlook = Outlook(
+    preview = Preview(
         model,
         examples,
         task.logits,
@@ -111,7 +111,7 @@ def look(source: ModelSource, reference: Reference, *, allow_unsafe_load: bool =
     facts = _facts(model, trained, task, _is_ratio(first, model), examples)
     if isinstance(model, OnnxModel):
         model.close()  # the process that runs it; it starts again where it is asked once more
-    return facts, task, outlook
+    return facts, task, preview
 
 
 def _first(task: Task) -> Task:

@@ -19,7 +19,7 @@ from pipeline.cli.init.students import Student, students
 from pipeline.cli.init.values import Target, values
 from pipeline.errors import ConfigError
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Outlook, check_chain
+from pipeline.stage import Preview, check_chain
 from pipeline.task import Task
 
 WHERE: dict[Target, str] = {
@@ -68,15 +68,15 @@ def starting_config(
     """
     at: dict[str, Any] = {"context": {"folder": folder}}
     source = validate(ModelSource, model, None, ("model",), folder)
-    facts, built, outlook = look(source, Reference.model_validate(task, **at), allow_unsafe_load=allow_unsafe_load)
+    facts, built, preview = look(source, Reference.model_validate(task, **at), allow_unsafe_load=allow_unsafe_load)
     refused: ConfigError | None = None
-    for student in _candidates(facts, outlook):
+    for student in _candidates(facts, preview):
         stages = preset(facts, target, student=student is not None)
         if student is not None and not set(DISTILLING) & set(stages):
             continue  # it would be of no use
         text = _render(facts, target, stages, student, model=model, task=task, name=name)
         try:
-            _check(text, folder, facts, built, outlook)
+            _check(text, folder, facts, built, preview)
         except ConfigError as error:
             refused = error
             continue
@@ -84,10 +84,10 @@ def starting_config(
     raise refused or ConfigError("no chain was found", where="shrink init")
 
 
-def _candidates(facts: Facts, outlook: Outlook) -> Iterator[Student | None]:
+def _candidates(facts: Facts, preview: Preview) -> Iterator[Student | None]:
     """Ways to make the model smaller for a student, and at last none."""
-    if isinstance(outlook.model, TorchModel):
-        yield from students(outlook.model, facts)
+    if isinstance(preview.model, TorchModel):
+        yield from students(preview.model, facts)
     yield None
 
 
@@ -129,7 +129,7 @@ def flow(value: dict[str, Any]) -> str:
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
 
 
-def _check(text: str, folder: Path, facts: Facts, task: Task, outlook: Outlook) -> None:
+def _check(text: str, folder: Path, facts: Facts, task: Task, preview: Preview) -> None:
     """Raise ConfigError where a stage does not fit the model, the task, or those before it."""
     data = {**yaml.safe_load(text), "folder": folder}
     config: PipelineConfig = validate(PipelineConfig, data, None, (), folder)
@@ -139,5 +139,5 @@ def _check(text: str, folder: Path, facts: Facts, task: Task, outlook: Outlook) 
     )
     form = check_chain(baseline, OnnxModel if facts.onnx else TorchModel)
     check_chain(stages, form)
-    check_stages(baseline, stages, replace(outlook))
+    check_stages(baseline, stages, replace(preview))
     check_budget(config, task, stages)

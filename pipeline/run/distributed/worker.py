@@ -76,7 +76,7 @@ def _work(world: World, interrupts: Interrupts) -> None:
         )
         set_seed(config.seed)
         built = build(config, allow_unsafe_load=run_description["allow_unsafe_load"])
-    digests = {name: sighting.digest for name, sighting in built.data.items()}
+    digests = {name: summary.digest for name, summary in built.data.items()}
     if different := [name for name, digest in run_description["data"].items() if digests[name] != digest]:
         fix = "Load the same files everywhere, and draw from generators with a seed"
         raise ConfigError(f"the task has other data here than in rank 0, in {different[0]}", fix=fix)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, StageError
-from stages.kd.inspection.hooks import Tap, output_of
+from stages.kd.inspection.hooks import Hook, output_of
 from stages.kd.inspection.layers import layer_lists
 
 SEPARATE = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("q_lin", "k_lin", "v_lin"), ("q", "k", "v"))
@@ -39,9 +39,9 @@ class Attention:
     layer: str
     heads: int
     width: int
-    query: Tap
-    key: Tap
-    value: Tap
+    query: Hook
+    key: Hook
+    value: Hook
 
 
 def stacks(module: nn.Module, whose: str) -> list[list[Attention]]:
@@ -105,7 +105,7 @@ def input_of(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], out
 def _attention(name: str, layer: str, block: nn.Module) -> Attention | None:
     """What to read at a block; None where it is no block of attention."""
     if isinstance(block, nn.MultiheadAttention):
-        taps = [Tap(name, partial(_projected, i)) for i in range(3)]
+        taps = [Hook(name, partial(_projected, i)) for i in range(3)]
         return Attention(name, layer, block.num_heads, block.embed_dim, *taps)
     inside = dict(block.named_children())
     for names in SEPARATE:
@@ -124,7 +124,7 @@ def _of_parts(name: str, layer: str, block: nn.Module, places: list[tuple[str, i
     if width % heads:
         raise ConfigError(f"{heads} heads of `{name}` do not divide its width of {width}")
     prefix = f"{name}." if name else ""
-    taps = [Tap(f"{prefix}{part}", partial(_part, heads, width, i, of)) for part, i, of in places]
+    taps = [Hook(f"{prefix}{part}", partial(_part, heads, width, i, of)) for part, i, of in places]
     return Attention(name, layer, heads, width, *taps)
 
 

@@ -27,17 +27,17 @@ def output_of(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], ou
 
 
 @dataclass(frozen=True)
-class Tap:
+class Hook:
     """A layer by its name, "" for the whole module, and what is read there."""
 
     layer: str
     read: Read = output_of
 
 
-class Taps:
+class Hooks:
     """Reads the same places at each forward. Of a layer that is used several times, the last use is seen."""
 
-    def __init__(self, module: nn.Module, taps: Sequence[Tap]) -> None:
+    def __init__(self, module: nn.Module, taps: Sequence[Hook]) -> None:
         self.wanted = bool(taps)
         self.values: list[Any] = [None] * len(taps)
         self.handles = [

@@ -8,13 +8,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Outlook
+from pipeline.stage import Preview
 from stages.kd.inspection.attention import Attention, attention_at, input_of, stacks
-from stages.kd.inspection.hooks import Tap
+from stages.kd.inspection.hooks import Hook
 from stages.kd.losses.attention import activation_transfer_loss, attention_loss, attention_scores
 from stages.kd.losses.features import hint_loss
 from stages.kd.terms.features import regressor, require_layers
-from stages.kd.terms.term import LayerMethod, Lesson, Seen, Term, refuse_strangers
+from stages.kd.terms.term import LayerMethod, ModelOutputs, Term, TermInputs, refuse_strangers
 
 OWN = {"maps": ("power", "map_weight"), "transformer": ("mapping", "scores", "hidden", "embeddings", "mask")}
 Pair = tuple[Attention, Attention]
@@ -51,18 +51,18 @@ class AttentionMethod(LayerMethod):
             raise ValueError("`mapping` is of no use beside `layers`")
         return self
 
-    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], outlook: Outlook) -> Iterable[str]:
+    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], preview: Preview) -> Iterable[str]:
         """Refuses layers that are not there, and heads that differ."""
         for teacher in teachers:
             self.watch(student, teacher)
         return ()
 
-    def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Tap], list[Tap]]:
+    def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Hook], list[Hook]]:
         """The named layers; of transformers the embeddings, the hidden states, then queries and keys."""
         if self.kind == "maps":
             names = [(str(ours), str(theirs)) for ours, theirs in self.layers]
             require_layers(student, teacher, names)
-            return [Tap(ours) for ours, _ in names], [Tap(theirs) for _, theirs in names]
+            return [Hook(ours) for ours, _ in names], [Hook(theirs) for _, theirs in names]
         both = stacks(student, "student"), stacks(teacher, "teacher")
         pairs = self._given(*both) if self.layers else list(mapped(*both, self.mapping))
         if self.scores:
@@ -70,7 +70,7 @@ class AttentionMethod(LayerMethod):
         ours, theirs = zip(*pairs, strict=True)
         return self._taps(ours, both[0]), self._taps(theirs, both[1])
 
-    def adapter(self, student: Seen, teacher: Seen) -> nn.Module:
+    def adapter(self, student: ModelOutputs, teacher: ModelOutputs) -> nn.Module:
         """For each hidden state that is compared, what gives it the teacher's width.
 
         One projection is shared by all layers, as in the paper; the embeddings have their own.
@@ -86,7 +86,7 @@ class AttentionMethod(LayerMethod):
             raise ConfigError("the widths of the layers differ, and their projection is shared", fix="Use features")
         return nn.ModuleList(first + [regressor(*states[0], "the transformer's layers")] * len(states))
 
-    def compare(self, student: Seen, teacher: Seen, adapter: nn.Module, lesson: Lesson) -> Tensor:
+    def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, lesson: TermInputs) -> Tensor:
         """The sum over all that is compared, each with weight 1, of maps with `map_weight`."""
         pairs = list(zip(student.layers, teacher.layers, strict=True))
         if self.kind == "maps":
@@ -108,13 +108,13 @@ class AttentionMethod(LayerMethod):
             for ours, theirs in self.layers
         ]
 
-    def _taps(self, blocks: Sequence[Attention], all_stacks: list[list[Attention]]) -> list[Tap]:
+    def _taps(self, blocks: Sequence[Attention], all_stacks: list[list[Attention]]) -> list[Hook]:
         stack = next(stack for stack in all_stacks if blocks[0] in stack)
-        embeddings = [Tap(stack[0].layer, input_of)] if self.embeddings else []
-        hidden = [Tap(block.layer) for block in blocks] if self.hidden else []
+        embeddings = [Hook(stack[0].layer, input_of)] if self.embeddings else []
+        hidden = [Hook(block.layer) for block in blocks] if self.hidden else []
         return embeddings + hidden + [tap for block in blocks if self.scores for tap in (block.query, block.key)]
 
-    def _states(self, seen: Seen) -> int:
+    def _states(self, seen: ModelOutputs) -> int:
         """How many of what was seen are hidden states; after them come a query and a key for each layer."""
         layers = (len(seen.layers) - self.embeddings) // max(self.hidden + 2 * self.scores, 1)
         return self.embeddings + layers * self.hidden

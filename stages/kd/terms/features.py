@@ -7,10 +7,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Outlook
-from stages.kd.inspection.hooks import Tap, require_layer
+from pipeline.stage import Preview
+from stages.kd.inspection.hooks import Hook, require_layer
 from stages.kd.losses.features import hint_loss
-from stages.kd.terms.term import LayerMethod, Lesson, Seen, Term
+from stages.kd.terms.term import LayerMethod, ModelOutputs, Term, TermInputs
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d | nn.Conv3d]] = {4: nn.Conv2d, 5: nn.Conv3d}
 POOLS: dict[int, type[nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool3d]] = {4: nn.AdaptiveAvgPool2d, 5: nn.AdaptiveAvgPool3d}
@@ -25,23 +25,23 @@ class FeatureMethod(LayerMethod):
     normalize: bool = Field(default=False, description="compare the direction of each position's channels alone")
     mask: str | None = Field(default=None, description="the input (N, L) that is 0 at padding, for layers (N, L, D)")
 
-    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], outlook: Outlook) -> Iterable[str]:
+    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], preview: Preview) -> Iterable[str]:
         """Refuses layers that are not there."""
         for teacher in teachers:
             require_layers(student, teacher, self.layers)
         return ()
 
-    def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Tap], list[Tap]]:
+    def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Hook], list[Hook]]:
         """The outputs of the named layers."""
         require_layers(student, teacher, self.layers)
-        return [Tap(ours) for ours, _ in self.layers], [Tap(theirs) for _, theirs in self.layers]
+        return [Hook(ours) for ours, _ in self.layers], [Hook(theirs) for _, theirs in self.layers]
 
-    def adapter(self, student: Seen, teacher: Seen) -> nn.Module:
+    def adapter(self, student: ModelOutputs, teacher: ModelOutputs) -> nn.Module:
         """A regressor for each pair."""
         pairs = zip(self.layers, student.layers, teacher.layers, strict=True)
         return nn.ModuleList(regressor(ours, theirs, " and ".join(names)) for names, ours, theirs in pairs)
 
-    def compare(self, student: Seen, teacher: Seen, adapter: nn.Module, lesson: Lesson) -> Tensor:
+    def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, lesson: TermInputs) -> Tensor:
         """The sum over the pairs."""
         losses = []
         for ours, theirs, regress in zip(student.layers, teacher.layers, adapter.children(), strict=True):

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pipeline.errors import StageError, blame
-from stages.kd.terms.term import Lesson, Term
+from stages.kd.terms.term import Term, TermInputs
 from stages.trainer.objective import scalar
 
 
@@ -15,7 +15,7 @@ class Labels(Term):
 
     needs_teacher: ClassVar[bool] = False
 
-    def loss(self, lesson: Lesson, adapters: Sequence[nn.Module]) -> Tensor:
+    def loss(self, lesson: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
         """The task's loss of the student's outputs."""
         with blame(StageError, "the task's loss", fix="Look at the targets' range and shape"):
             return scalar(lesson.hard_loss(lesson.outputs, lesson.batch.targets))

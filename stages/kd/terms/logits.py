@@ -7,10 +7,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, StageError
-from pipeline.stage import Outlook
+from pipeline.stage import Preview
 from stages.kd.losses.logits import averaged, decoupled_loss, dist_loss, expect_shape, soft_loss
 from stages.kd.losses.sparse import sparse_soft_loss
-from stages.kd.terms.term import Lesson, Method, Term, refuse_strangers
+from stages.kd.terms.term import Method, Term, TermInputs, refuse_strangers
 
 HOT = 4  # temperature above which DIST's gradient, which grows with T^2, outweighs that of the labels
 ONE_TEACHER = "`mass` keeps the largest classes of one teacher; there are {}"
@@ -44,7 +44,7 @@ class LogitMethod(Method):
         refuse_strangers(self, "objective", OWN)
         return self
 
-    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], outlook: Outlook) -> Iterable[str]:
+    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], preview: Preview) -> Iterable[str]:
         """Refuses `mass` beside several teachers; warns of T = 1, and of a high T where the gradient grows with it."""
         if self.mass is not None and len(teachers) > 1:
             raise ConfigError(ONE_TEACHER.format(len(teachers)), fix="Leave `mass` out, or take one teacher")
@@ -56,7 +56,7 @@ class LogitMethod(Method):
         if self.temperature == 1 and self.objective != "dist":
             yield "temperature 1 shows the student little beyond the best class; 2 to 10 are usual"
 
-    def loss(self, lesson: Lesson, adapters: Sequence[nn.Module]) -> Tensor:
+    def loss(self, lesson: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
         """The loss against the teachers' logits, taken as one teacher's."""
         student, mask = lesson.logits, self._counted(lesson)
         if sparse := lesson.teachers[0].sparse:
@@ -79,7 +79,7 @@ class LogitMethod(Method):
             return dist_loss(student, teacher, self.temperature, axis=self.axis, mask=mask, **weights)
         return soft_loss(student, teacher, self.temperature, axis=self.axis, mask=mask)
 
-    def _counted(self, lesson: Lesson) -> Tensor | None:
+    def _counted(self, lesson: TermInputs) -> Tensor | None:
         """Which positions count: those that are no padding by the mask and by the targets; None for all."""
         mask = lesson.mask(self.mask)
         if self.ignore is None:
@@ -93,7 +93,7 @@ class LogitMethod(Method):
         expect_shape("mask", mask, counted.shape)
         return counted & (mask.to(counted.device) != 0)
 
-    def _taught(self, lesson: Lesson) -> Tensor:
+    def _taught(self, lesson: TermInputs) -> Tensor:
         logits = [teacher.logits for teacher in lesson.teachers]
         if len(logits) == 1:
             return logits[0]

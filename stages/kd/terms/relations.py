@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Outlook
+from pipeline.stage import Preview
 from stages.kd.inspection.attention import Attention, attention_at, input_of, stacks
-from stages.kd.inspection.hooks import Tap, require_layer
+from stages.kd.inspection.hooks import Hook, require_layer
 from stages.kd.losses.attention import attention_scores
 from stages.kd.losses.logits import divergence, rows
 from stages.kd.losses.relations import angle_loss, attention_relation_loss, distance_loss
-from stages.kd.terms.term import LayerMethod, Lesson, Seen, Term, refuse_strangers
+from stages.kd.terms.term import LayerMethod, ModelOutputs, Term, TermInputs, refuse_strangers
 
 OWN = {"examples": ("distance_weight", "angle_weight"), "self_attention": ("parts", "relation_heads", "mask")}
 Part = Literal["attention", "queries", "keys", "values"]
@@ -52,13 +52,13 @@ class RelationMethod(LayerMethod):
             raise ValueError("nothing is left to compare: both weights are 0")
         return self
 
-    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], outlook: Outlook) -> Iterable[str]:
+    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], preview: Preview) -> Iterable[str]:
         """Refuses layers that are not there, and heads that do not fit."""
         for teacher in teachers:
             self.watch(student, teacher)
         return ()
 
-    def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Tap], list[Tap]]:
+    def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Hook], list[Hook]]:
         """One layer, or the queries, keys and values of one block of self-attention, in that order."""
         ours, theirs = self.layer or (None, None)
         if self.kind == "examples":
@@ -68,7 +68,7 @@ class RelationMethod(LayerMethod):
         self._check_heads(taught, teaching)
         return [taught.query, taught.key, taught.value], [teaching.query, teaching.key, teaching.value]
 
-    def compare(self, student: Seen, teacher: Seen, adapter: nn.Module, lesson: Lesson) -> Tensor:
+    def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, lesson: TermInputs) -> Tensor:
         """The weighted sum over examples' relations, or the sum over the parts of self-attention."""
         if self.kind == "examples":
             return self._of_examples(student.layers[0], teacher.layers[0])
@@ -125,12 +125,12 @@ def attention_divergence(student: Sequence[Tensor], teacher: Sequence[Tensor], *
     return divergence(rows(hidden[0], mask=query_mask), rows(hidden[1], mask=query_mask))
 
 
-def _representation(module: nn.Module, name: int | str | None, whose: str) -> Tap:
+def _representation(module: nn.Module, name: int | str | None, whose: str) -> Hook:
     """The output of the named layer, or what the last linear layer is given."""
     if name is not None:
         require_layer(module, str(name), whose)
-        return Tap(str(name))
+        return Hook(str(name))
     linear = [layer for layer, part in module.named_modules() if isinstance(part, nn.Linear)]
     if not linear:
         raise ConfigError(f"the {whose} has no nn.Linear", fix="Name a `layer`: [student's, teacher's]")
-    return Tap(linear[-1], input_of)
+    return Hook(linear[-1], input_of)

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from pipeline.base.batches import Outputs
 from pipeline.errors import StageError
-from pipeline.stage import Outlook
+from pipeline.stage import Preview
 from pipeline.task import Batch
-from stages.kd.inspection.hooks import Tap
+from stages.kd.inspection.hooks import Hook
 from stages.kd.losses.sparse import Sparse
 
 
 @dataclass(frozen=True)
-class Seen:
+class ModelOutputs:
     """One model on one batch.
 
     Args:
@@ -37,7 +37,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TermInputs:
     """All that a term's loss is made of.
 
     Args:
@@ -51,8 +51,8 @@ class Lesson:
 
     batch: Batch
     outputs: Outputs
-    students: tuple[Seen, ...]
-    teachers: tuple[Seen, ...]
+    students: tuple[ModelOutputs, ...]
+    teachers: tuple[ModelOutputs, ...]
     shares: tuple[float, ...]
     average: Literal["logits", "probabilities"]
     hard_loss: Callable[[Outputs, Any], Tensor]
@@ -97,27 +97,27 @@ class Method(Settings, ABC):
 
     needs_teacher: ClassVar[bool] = True
 
-    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], outlook: Outlook) -> Iterable[str]:
+    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], preview: Preview) -> Iterable[str]:
         """Refuse what cannot work with ConfigError, warn of what is suspicious. Modules may be untrained."""
         return ()
 
-    def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Tap], list[Tap]]:
+    def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Hook], list[Hook]]:
         """What to read inside the student and inside a teacher; nothing unless the method looks at layers."""
         return [], []
 
-    def adapter(self, student: Seen, teacher: Seen) -> nn.Module:
+    def adapter(self, student: ModelOutputs, teacher: ModelOutputs) -> nn.Module:
         """A trained part between the two, made for one teacher's shapes; it never reaches the saved model."""
         return nn.Identity()
 
     @abstractmethod
-    def loss(self, lesson: Lesson, adapters: Sequence[nn.Module]) -> Tensor:
+    def loss(self, lesson: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
         """The scalar loss of a batch, with an adapter for each teacher."""
 
 
 class LayerMethod(Method):
     """A method that compares layers with one teacher at a time."""
 
-    def loss(self, lesson: Lesson, adapters: Sequence[nn.Module]) -> Tensor:
+    def loss(self, lesson: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
         """The mean over the teachers by their shares."""
         total = lesson.logits.new_zeros(())
         for share, student, teacher, adapter in zip(
@@ -127,7 +127,7 @@ class LayerMethod(Method):
         return total
 
     @abstractmethod
-    def compare(self, student: Seen, teacher: Seen, adapter: nn.Module, lesson: Lesson) -> Tensor:
+    def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, lesson: TermInputs) -> Tensor:
         """The loss against one teacher."""
 
 

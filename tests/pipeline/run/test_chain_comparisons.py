@@ -20,7 +20,7 @@ from pipeline.measure.statistics import Scores, drop
 from pipeline.records.figures import metrics
 from pipeline.records.record import Gain, Record, Spread, schema
 from pipeline.report.terminal import show
-from pipeline.run.executor import Maker
+from pipeline.run.executor import Executor
 from pipeline.run.store.gc import users
 from pipeline.runner import resume, run
 
@@ -303,8 +303,8 @@ def test_a_second_run_computes_nothing_and_says_the_same(quick: Make, monkeypatc
     def never(*args: Any) -> None:
         raise AssertionError("it was computed again")
 
-    monkeypatch.setattr(Maker, "_run", never)
-    monkeypatch.setattr(Maker, "_evaluate", never)
+    monkeypatch.setattr(Executor, "_run", never)
+    monkeypatch.setattr(Executor, "_evaluate", never)
     second = made(chain)
     assert second.stages[0].cached
     assert told(second) == told(first)
@@ -315,7 +315,7 @@ def test_a_second_run_computes_nothing_and_says_the_same(quick: Make, monkeypatc
 
 
 def test_a_run_that_fails_while_it_measures_a_comparison_goes_on(quick: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain, evaluate = quick(CHAIN), Maker._evaluate
+    chain, evaluate = quick(CHAIN), Executor._evaluate
     calls: list[int] = []
 
     def failing(*args: Any) -> None:
@@ -324,10 +324,10 @@ def test_a_run_that_fails_while_it_measures_a_comparison_goes_on(quick: Make, mo
             raise StageError("the disk went away")
         evaluate(*args)
 
-    monkeypatch.setattr(Maker, "_evaluate", failing)
+    monkeypatch.setattr(Executor, "_evaluate", failing)
     with pytest.raises(StageError, match="the disk went away"):
         made(chain)
-    monkeypatch.setattr(Maker, "_evaluate", evaluate)
+    monkeypatch.setattr(Executor, "_evaluate", evaluate)
     (folder,) = (path.parent for path in (chain.parent / "runs").glob("*/record.json"))
     resumed = resume(folder, track=False)
     whole = made(chain)

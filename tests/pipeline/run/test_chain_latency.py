@@ -14,7 +14,7 @@ from pipeline.records.figures import metrics
 from pipeline.records.record import Record, StageRecord
 from pipeline.run import plan
 from pipeline.run.chain import latency_record
-from pipeline.run.executor import Maker
+from pipeline.run.executor import Executor
 from pipeline.run.store.key import Keys, changed
 from pipeline.run.store.store import Store
 from pipeline.runner import resume, run
@@ -78,15 +78,15 @@ def test_a_limited_latency_is_measured_anew_in_each_run(quick: Make) -> None:
 
 def test_a_run_that_is_resumed_keeps_the_latency_that_it_measured(quick: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = quick(CHAIN + "  - {use: look.py}\n" + LIMIT, **{"clock.py": CLOCK})
-    make = Maker.make
+    make = Executor.make
 
-    def failing(self: Maker, place: str, *args: Any) -> Any:
+    def failing(self: Executor, place: str, *args: Any) -> Any:
         if "look.py" in place:  # after the clock
             raise StageError("no luck")
         return make(self, place, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Maker, "make", failing)
+        patched.setattr(Executor, "make", failing)
         with pytest.raises(StageError, match="no luck"):
             done(chain)
     (folder,) = (path.parent for path in (chain.parent / "runs").glob("*/record.json"))

@@ -11,7 +11,7 @@ import torch
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.generate import open_graphs
 from pipeline.forms.seq2seq import Seq2SeqOnnx
-from pipeline.stage import Outlook
+from pipeline.stage import Preview
 from stages.benchmark.generation import cached_step, uncached_step
 from stages.benchmark.latency import Latency, generation
 from stages.export.seq2seq import Seq2SeqExport
@@ -102,11 +102,11 @@ def test_without_one_of_these_forms_nothing_is_generated(tiny: Any, context: Any
 def test_torch_and_beams_are_refused_before_any_work(
     tiny: Any, files: list[Seq2SeqOnnx], context: Any, tmp_path: Path
 ) -> None:
-    outlook = Outlook(tiny(), {"train": 10})
+    preview = Preview(tiny(), {"train": 10})
     with pytest.raises(ConfigError, match="`runtimes` has torch"):
-        list(Latency(runtimes=("torch",)).check((Seq2SeqExport(),), outlook))
+        list(Latency(runtimes=("torch",)).check((Seq2SeqExport(),), preview))
     with pytest.raises(ConfigError, match="a beam search is not timed"):
-        list(Latency().check((Seq2SeqExport(beams=4), OptimumQuantization()), outlook))
+        list(Latency().check((Seq2SeqExport(beams=4), OptimumQuantization()), preview))
     files[0].save(tmp_path)
     path = tmp_path / "generation_config.json"
     path.write_text(path.read_text().replace("{", '{"num_beams": 4,', 1))

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Context, Outlook, Stage
+from pipeline.stage import Context, Preview, Stage
 from pipeline.task import Split, correct, cross_entropy, first_output
 from stages.benchmark.child import FEWEST, sample
 from stages.benchmark.latency import Latency, save_inputs
@@ -206,14 +206,14 @@ class ToOnnx(Stage):
 
 
 def test_check_refuses_torch_for_an_onnx_file_and_warns(tmp_path: Path) -> None:
-    outlook = Outlook(torch_model(), {})
+    preview = Preview(torch_model(), {})
     stage = Latency(runtimes=("torch",))
-    assert list(stage.check([], outlook)) == []
+    assert list(stage.check([], preview)) == []
     with pytest.raises(ConfigError, match=r"torch.*ONNX file.*Leave torch out"):
-        list(stage.check([ToOnnx()], outlook))
-    (threads,) = Latency(threads=(9999,)).check([], outlook)
+        list(stage.check([ToOnnx()], preview))
+    (threads,) = Latency(threads=(9999,)).check([], preview)
     assert "9999" in threads
-    (rounds,) = Latency(rounds=2).check([], outlook)
+    (rounds,) = Latency(rounds=2).check([], preview)
     assert "inconclusive" in rounds
 
 

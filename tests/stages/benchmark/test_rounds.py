@@ -12,11 +12,11 @@ import pytest
 from pipeline.errors import Interruption, ResourceError, StageError
 from stages.benchmark import rounds
 from stages.benchmark.ratios import by_round, interval, quantiles
-from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Timed, Who, in_turns, turns
+from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Timed, in_turns, turns
 from stages.benchmark.rows import Cell, row, rows_of
 
 RNG = np.random.default_rng(0)
-A, B = Who("model", "a"), Who("model", "b")
+A, B = Participant("model", "a"), Participant("model", "b")
 
 
 @pytest.mark.parametrize("count", range(1, 10))
@@ -127,8 +127,8 @@ class Processes:
 
 
 def take(
-    monkeypatch: pytest.MonkeyPatch, processes: Processes, *whos: Who, alone: bool = False, **options: Any
-) -> tuple[dict[Who, Timed], Failures, int]:
+    monkeypatch: pytest.MonkeyPatch, processes: Processes, *whos: Participant, alone: bool = False, **options: Any
+) -> tuple[dict[Participant, Timed], Failures, int]:
     monkeypatch.setattr(rounds, "time_process", processes)
     steps: list[int] = []
     failures = Failures(alone=alone)

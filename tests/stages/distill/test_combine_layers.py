@@ -16,14 +16,14 @@ from pipeline.errors import ConfigError
 from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel
 from pipeline.run.roundtrip import save_exactly
-from pipeline.stage import Context, Outlook
+from pipeline.stage import Context, Preview
 from stages.distill.attention import AttentionDistillation
 from stages.distill.combine import CombinedDistillation
 from stages.distill.features import FeatureDistillation
 from stages.distill.relations import RelationDistillation
 from stages.kd.objective import Distillation
 from stages.kd.student import Student
-from stages.kd.teacher import Master, Teacher
+from stages.kd.teacher import Teacher, TeacherConfig
 from stages.train.supervised import SupervisedTraining
 from stages.trainer.loop import train
 
@@ -64,7 +64,7 @@ def test_a_student_learns_and_is_what_its_builder_made(tiny: Make, context: Make
     teacher.module.zero_grad(set_to_none=True)
     before = copy.deepcopy(teacher.module.state_dict())
     chosen = stage(name)
-    assert list(chosen.check((), Outlook(teacher, {"train": 256})))
+    assert list(chosen.check((), Preview(teacher, {"train": 256})))
     student = chosen.run(teacher, ctx)
     assert score(student, ctx) > 0.6
     assert student.module.state_dict().keys() == tiny(4).module.state_dict().keys()
@@ -85,7 +85,9 @@ def test_adapters_are_trained_and_stay_behind(tiny: Make, context: Make, tmp_pat
     ctx, teacher = context(), tiny(16)
     chosen = stage("features", epochs=1)
     student = chosen.student.build(teacher, teacher.example)
-    objective = Distillation(chosen.terms_of(), [Master(Teacher(use="incoming"), teacher, ctx)], student, chosen, ctx)
+    objective = Distillation(
+        chosen.terms_of(), [Teacher(TeacherConfig(use="incoming"), teacher, ctx)], student, chosen, ctx
+    )
     before = {name: value.clone() for name, value in objective.adapters.named_parameters()}
     assert sorted(tuple(value.shape) for value in before.values()) == [(16,), (16, 12, 1, 1)]
     trained = train(student, objective, chosen, ctx)
@@ -97,7 +99,7 @@ def test_adapters_are_trained_and_stay_behind(tiny: Make, context: Make, tmp_pat
 def test_several_teachers(tiny: Make, context: Make, name: str) -> None:
     baseline, incoming = teach(tiny(16), context()), teach(tiny(8), context())
     ctx = context(baseline=baseline)
-    both = (Teacher(use="baseline", share=3), Teacher(use="incoming"))
+    both = (TeacherConfig(use="baseline", share=3), TeacherConfig(use="incoming"))
     student = stage(name, teachers=both).run(incoming, ctx)
     assert score(student, ctx) > 0.6
 
@@ -115,7 +117,7 @@ def test_layers_that_are_not_there_are_refused_before_work(
     tiny: Make, name: str, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        list(stage(name, **settings).check((), Outlook(tiny(), {"train": 256})))
+        list(stage(name, **settings).check((), Preview(tiny(), {"train": 256})))
 
 
 def count_forwards(model: TorchModel, batch: int) -> list[int]:
@@ -182,7 +184,7 @@ def test_transformers_in_two_phases(reading: Any, tmp_path: Path, context: Make,
     teacher, ctx = reading
     terms = [{**term, "end": 0.75}, {"use": "logits", "start": 0.75, "weight": 0.01}]
     chosen = CombinedDistillation(student=student, terms=terms, epochs=8, batch_size=32, learning_rate=0.003)
-    list(chosen.check((), Outlook(teacher, {"train": 96})))
+    list(chosen.check((), Preview(teacher, {"train": 96})))
     made = chosen.run(teacher, ctx)
     losses = [row["loss"] for row in context.reports["training"]][:6]
     assert all(later < earlier for earlier, later in pairwise(losses))

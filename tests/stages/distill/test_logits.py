@@ -13,14 +13,14 @@ from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, Note, StageError
 from pipeline.measure.accuracy import agreement, mean_score
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Outlook
+from pipeline.stage import Context, Preview
 from stages.distill.logits import LogitDistillation
 from stages.kd.losses.logits import soft_loss
 from stages.kd.objective import Distillation
-from stages.kd.teacher import Master, Teacher
+from stages.kd.teacher import Teacher, TeacherConfig
 from stages.train.supervised import SupervisedTraining
 from stages.trainer.loop import train
-from stages.trainer.objective import Moment
+from stages.trainer.objective import Progress
 
 Make = Callable[..., Any]
 
@@ -80,13 +80,13 @@ def test_hard_weight_one_is_plain_training(tiny: Make, context: Make, net: Make)
 def test_hard_weight_is_the_weight_of_the_labels(tiny: Make, context: Make, net: Make, hard_weight: float) -> None:
     teacher, ctx = tiny(), context(loss=lambda outputs, targets: 0 * outputs["output"].sum() + 1.7)
     chosen, student = stage(net(), hard_weight=hard_weight), TorchModel.build(net(), teacher.example)
-    master = Master(Teacher(use="incoming"), teacher, ctx)
+    master = Teacher(TeacherConfig(use="incoming"), teacher, ctx)
     objective = Distillation(chosen.terms_of(), [master], student, chosen, ctx)
     objective.watch(student.module)
     batch = next(iter(ctx.train.loader(8)))
     outputs, taught = student.predict(batch.inputs), teacher.predict(batch.inputs)
     expected = hard_weight * 1.7 + (1 - hard_weight) * float(soft_loss(outputs["output"], taught["output"], 4.0))
-    assert float(objective(batch, outputs, Moment())) == pytest.approx(expected, rel=1e-5)
+    assert float(objective(batch, outputs, Progress())) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_teacher_is_not_changed(tiny: Make, context: Make, net: Make) -> None:
@@ -136,8 +136,8 @@ def test_a_student_that_comes_in_needs_another_teacher_and_has_one_size(settings
 
 def test_the_student_that_comes_in_is_known_before_any_work(tiny: Make, net: Make) -> None:
     first, second = stage(net(width=16)), stage(Reference(use="incoming"), teacher="baseline")
-    outlook = Outlook(model=tiny(), logits=True, in_baseline=False, examples={"train": 256})
-    assert second._expected_student([first], outlook).builder.arguments == {"width": 16}
+    preview = Preview(model=tiny(), logits=True, in_baseline=False, examples={"train": 256})
+    assert second._expected_student([first], preview).builder.arguments == {"width": 16}
 
 
 def test_teacher_baseline_inside_the_baseline_is_refused(tiny: Make, context: Make, net: Make) -> None:
@@ -154,16 +154,16 @@ def test_a_teacher_of_either_form_teaches_the_same(
     given = teacher if form == "torch" else deploy(teacher, tmp_path / "teacher.onnx")
     torch.manual_seed(0)
     student = TorchModel.build(net(), teacher.example)
-    master, settings = Master(Teacher(use="incoming"), given, ctx), stage(net(), hard_weight=0)
+    master, settings = Teacher(TeacherConfig(use="incoming"), given, ctx), stage(net(), hard_weight=0)
     objective = Distillation(settings.terms_of(), [master], student, settings, ctx)
     trained = train(student, objective, settings, ctx)
     assert alike(trained, teacher, ctx) > 0.6
 
 
 def test_logits_of_another_shape_are_refused_before_any_work(tiny: Make, net: Make) -> None:
-    outlook = Outlook(tiny(), {"train": 256})
+    preview = Preview(tiny(), {"train": 256})
     with pytest.raises(ConfigError, match=r"student gives logits \(2, 7\); expected \(2, 4\), as the teacher gives"):
-        list(stage(net(classes=7)).check((), outlook))
+        list(stage(net(classes=7)).check((), preview))
 
 
 def test_logits_of_another_shape_are_refused_in_training_too(tiny: Make, context: Make, net: Make) -> None:
@@ -172,10 +172,10 @@ def test_logits_of_another_shape_are_refused_in_training_too(tiny: Make, context
 
 
 def test_the_teacher_of_a_second_distillation_is_the_first_ones_student(tiny: Make, net: Make) -> None:
-    outlook, first = Outlook(tiny(), {"train": 256}), stage(net(classes=7))
-    assert all(isinstance(text, Note) for text in stage(net(classes=7)).check((first,), outlook))
+    preview, first = Preview(tiny(), {"train": 256}), stage(net(classes=7))
+    assert all(isinstance(text, Note) for text in stage(net(classes=7)).check((first,), preview))
     with pytest.raises(ConfigError, match="as the teacher gives"):
-        list(stage(net(classes=7), teacher="baseline").check((first,), outlook))
+        list(stage(net(classes=7), teacher="baseline").check((first,), preview))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_what_is_suspicious_is_a_warning(
 ) -> None:
     import re
 
-    said = stage(net(**student), **settings).check((), Outlook(tiny(48), {"train": 256}))
+    said = stage(net(**student), **settings).check((), Preview(tiny(48), {"train": 256}))
     warnings = [text for text in said if not isinstance(text, Note)]
     assert len(warnings) == len(expected)
     assert all(re.search(text, warning) for text, warning in zip(expected, warnings, strict=True))

@@ -18,16 +18,16 @@ from pipeline.build.probe import example_inputs
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, Interruption, Note, StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Outlook
+from pipeline.stage import Context, Preview
 from pipeline.task import Split, Task
 from stages.distill.logits import LogitDistillation
 from stages.distill.sequence import SequenceDistillation
 from stages.kd import generation
-from stages.kd.cache import Kept, fill
+from stages.kd.cache import CachedValues, fill
 from stages.kd.generation import NOTHING, Beams, Rule, choose, cut, generated, read, split_of
 from stages.kd.stage import Distilling
 from stages.kd.student import Student
-from stages.kd.teacher import Master, Teacher
+from stages.kd.teacher import Teacher, TeacherConfig
 from stages.train.supervised import SupervisedTraining
 
 Make = Callable[..., Any]
@@ -81,8 +81,8 @@ def stage(**settings: Any) -> SequenceDistillation:
     )
 
 
-def master_of(model: TorchModel, ctx: Context) -> Master:
-    return Master(Teacher(use="incoming"), model, ctx)
+def master_of(model: TorchModel, ctx: Context) -> Teacher:
+    return Teacher(TeacherConfig(use="incoming"), model, ctx)
 
 
 def everything(split: Split) -> Inputs:
@@ -92,7 +92,7 @@ def everything(split: Split) -> Inputs:
 def test_a_beam_of_one_is_the_tasks_own_greedy_decoding(task: Task, ctx: Make) -> None:
     model = translator(task)
     folder = generated(master_of(model, ctx()), Beams(1, at_once=7), ctx())
-    found = read(Kept(folder, 48), torch.arange(48))
+    found = read(CachedValues(folder, 48), torch.arange(48))
     assert found.dtype == torch.int32
     expected = task.decode(model.predict, everything(task.train))
     assert torch.equal(found[:, 0].masked_fill(found[:, 0] == NOTHING, words.PAD).long(), expected)
@@ -274,7 +274,7 @@ def test_the_student_says_what_the_teacher_says_and_the_control_what_the_referen
 def test_words_are_learnt_on_the_generated_sequences(
     task: Task, ctx: Make, always: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Master] = []
+    seen: list[Teacher] = []
     lesson = SequenceDistillation.lesson
     monkeypatch.setattr(
         SequenceDistillation,
@@ -384,14 +384,14 @@ def test_an_autoregressive_model_continues_its_prompt(ctx: Make, tmp_path: Path)
     assert (follows == said).float().mean() > 0.9
 
 
-def outlook(model: Any, **changes: Any) -> Outlook:
-    return Outlook(model, {"train": 48}, **{"logits": False, **changes})
+def preview(model: Any, **changes: Any) -> Preview:
+    return Preview(model, {"train": 48}, **{"logits": False, **changes})
 
 
 def test_the_plan_says_that_the_teacher_generates_once(task: Task) -> None:
-    said = [text for text in stage().check((), outlook(translator(task))) if isinstance(text, Note)]
+    said = [text for text in stage().check((), preview(translator(task))) if isinstance(text, Note)]
     assert said == ["the teacher generates once for each of 48 examples, with beams of width 4"]
-    both = [text for text in stage(word_weight=0.5).check((), outlook(translator(task))) if isinstance(text, Note)]
+    both = [text for text in stage(word_weight=0.5).check((), preview(translator(task))) if isinstance(text, Note)]
     assert "runs once an example" in both[1]
 
 
@@ -400,23 +400,23 @@ def test_teachers_that_cannot_generate_are_refused_before_work(task: Task, alway
     (tmp_path / "reader.py").write_text(READER)
     plain = TorchModel.build(Reference(use="reader.py:Plain", folder=tmp_path), model.example)
     with pytest.raises(ConfigError, match=r"the teacher, Plain, has no `generate`.*Give `generate: file\.py:function`"):
-        list(stage().check((), outlook(plain)))
+        list(stage().check((), preview(plain)))
     with pytest.raises(ConfigError, match=r"pad: the teacher has no pad token"):
-        list(stage(generate=always()).check((), outlook(plain)))
-    list(stage(generate=always(), pad=0).check((), outlook(plain)))
+        list(stage(generate=always()).check((), preview(plain)))
+    list(stage(generate=always(), pad=0).check((), preview(plain)))
     with pytest.raises(ConfigError, match=r"always\.py:none"):
-        list(stage(generate=Reference(use="always.py:none", folder=tmp_path), pad=0).check((), outlook(plain)))
+        list(stage(generate=Reference(use="always.py:none", folder=tmp_path), pad=0).check((), preview(plain)))
     with pytest.raises(ConfigError, match="an ONNX file, which cannot generate"):
-        list(stage().check((), outlook(deploy(model, tmp_path / "teacher.onnx"))))
+        list(stage().check((), preview(deploy(model, tmp_path / "teacher.onnx"))))
     decoder = translator(task)
     decoder.module.config.is_encoder_decoder = False  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="no encoder-decoder: where in its inputs the prompt ends"):
-        list(stage().check((), outlook(decoder)))
+        list(stage().check((), preview(decoder)))
 
 
 def test_a_task_without_as_target_is_refused(task: Task, ctx: Make) -> None:
     with pytest.raises(ConfigError, match=r"the task has no `as_target`.*Give the task `as_target`"):
-        list(stage().check((), outlook(translator(task), as_target=False)))
+        list(stage().check((), preview(translator(task), as_target=False)))
     with pytest.raises(StageError, match=r"the task has no `as_target`.*Give the task `as_target`"):
         stage().run(translator(task), ctx(as_target=None))
 
@@ -455,11 +455,11 @@ def test_word_level_alone_is_distillation_of_logits_without_the_padding(task: Ta
     made = LogitDistillation(student=student, ignore=-100, hard_weight=0, epochs=6, batch_size=16, learning_rate=0.01)
     assert isinstance(made, Distilling)
     teacher = translator(task)
-    assert len(list(made.check((), outlook(teacher)))) == 1
+    assert len(list(made.check((), preview(teacher)))) == 1
     made.run(teacher, ctx())
     rows = [row["loss"] for row in context.reports["training"]]
     assert rows[-1] < 0.6 * rows[0]
     regression = TorchModel(nn.Linear(4, 3), {"input": torch.randn(2, 4)}, Reference(use="torch.nn:Linear"))
     same = LogitDistillation(student=Student(use="torch.nn:Linear", arguments={"in_features": 4, "out_features": 3}))
     with pytest.raises(ConfigError, match=r"the task's predictions are no logits; expected Task\(logits=True\), or"):
-        list(same.check((), outlook(regression)))
+        list(same.check((), preview(regression)))

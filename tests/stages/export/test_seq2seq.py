@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.forms.external_data import CONFIGS
 from pipeline.forms.seq2seq import GRAPHS, Seq2SeqOnnx
 from pipeline.model import TorchModel
-from pipeline.stage import Outlook, check_chain
+from pipeline.stage import Preview, check_chain
 from pipeline.task import Split
 from stages.export.optimum import OptimumExport
 from stages.export.seq2seq import Seq2SeqExport
@@ -168,7 +168,7 @@ def test_the_wrong_kind_is_refused_before_any_work_and_when_it_comes_later(
     model = TorchModel.build(Reference(use=builder, folder=Path(__file__).parents[2]), {})
     trained = SupervisedTraining()
     with pytest.raises(ConfigError, match=message):
-        check_stages((), (("stages[0]", trained), ("stages[1]", stage())), Outlook(model, {"train": 100}))
+        check_stages((), (("stages[0]", trained), ("stages[1]", stage())), Preview(model, {"train": 100}))
     with pytest.raises(StageError, match=message):
         stage().run(model, asked())
 

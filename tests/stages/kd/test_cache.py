@@ -24,13 +24,13 @@ from pipeline.task import Batch, Split
 from stages.distill.logits import LogitDistillation
 from stages.kd import cache as keeping
 from stages.kd import teacher
-from stages.kd.cache import AT_ONCE, BATCH_SIZE, Kept, Wanted, fill, fitted
+from stages.kd.cache import AT_ONCE, BATCH_SIZE, CachedValues, TeacherNeeds, fill, fitted
 from stages.kd.losses.logits import soft_loss
 from stages.kd.losses.sparse import Sparse, sparse_soft_loss
 from stages.kd.student import Student
-from stages.kd.teacher import Master, Teacher
+from stages.kd.teacher import Teacher, TeacherConfig
 from stages.trainer.loop import train
-from stages.trainer.objective import Moment, Objective
+from stages.trainer.objective import Objective, Progress
 from stages.trainer.settings import TrainingSettings
 
 Make = Callable[..., Any]
@@ -41,11 +41,11 @@ def noisy(inputs: Inputs, seed: int, view: int) -> Inputs:
     return {name: value + torch.randn(value.shape, generator=generator) for name, value in inputs.items()}
 
 
-def master_of(model: TorchModel, ctx: Context) -> Master:
-    return Master(Teacher(use="incoming"), model, ctx)
+def master_of(model: TorchModel, ctx: Context) -> Teacher:
+    return Teacher(TeacherConfig(use="incoming"), model, ctx)
 
 
-def table(master: Master, ctx: Context, view: int) -> tuple[Tensor, Tensor]:
+def table(master: Teacher, ctx: Context, view: int) -> tuple[Tensor, Tensor]:
     """Inputs and logits of all examples in a view, by the teacher's own forward on the batches that are kept."""
     batches = list(ctx.train.loader(BATCH_SIZE, seed=ctx.seed, view=view, augment=ctx.augment))
     return torch.cat([b.inputs["input"] for b in batches]), torch.cat([master(b.inputs)["output"] for b in batches])
@@ -58,7 +58,7 @@ class Watching(Objective):
         super().__init__()
         self.views, self.shown = views, list[tuple[int, Tensor, Tensor]]()
 
-    def forward(self, batch: Any, outputs: Any, moment: Moment) -> Tensor:
+    def forward(self, batch: Any, outputs: Any, moment: Progress) -> Tensor:
         self.shown.append((moment.view, batch.index.clone(), batch.inputs["input"].clone()))
         return next(iter(outputs.values())).mean()
 
@@ -66,7 +66,7 @@ class Watching(Objective):
 def test_training_shows_the_views_that_were_kept_and_the_logits_are_the_teachers_own(tiny: Make, context: Make) -> None:
     ctx, watching = context(augment=noisy, seed=3), Watching(views=3)
     master = master_of(tiny(), ctx)
-    master.keep(ctx, Wanted(), views=3)
+    master.keep(ctx, TeacherNeeds(), views=3)
     tables = [table(master, ctx, view) for view in range(3)]
     assert not torch.equal(tables[0][0], tables[1][0])
     train(tiny(4), watching, TrainingSettings(epochs=4, batch_size=48), ctx)
@@ -109,7 +109,7 @@ def test_ragged_lengths_are_kept_as_each_batch_was_padded_and_fitted_to_another_
     split = replace(Split(Tokens(300), collate=padded).select(order), collate=padded)
     ctx = context(train=split)
     master = master_of(linear(3, torch.randn(2, 4, 5)), ctx)
-    master.keep(ctx, Wanted(), None)
+    master.keep(ctx, TeacherNeeds(), None)
     assert master.kept is not None
     assert master.kept.ragged
     index = torch.tensor([0, 250, 7, 131])
@@ -139,7 +139,7 @@ def test_examples_of_one_length_are_computed_together_and_kept_in_their_order(co
     fill(ctx.directory, ctx, compute, None, row_bytes=24)
     assert sum(count for count, *_ in shapes) == 1500
     assert sum(count * length for count, length, _ in shapes) < 1.1 * sum(lengths)  # hardly any padding
-    kept = Kept(ctx.directory, 1500)
+    kept = CachedValues(ctx.directory, 1500)
     index = torch.tensor([0, 1499, 7, 800])
     assert kept(index, 0)["first"].tolist() == index.tolist()
     assert torch.equal(kept(index, 0)["row"], index[:, None].float().expand(4, 5))
@@ -168,11 +168,11 @@ def test_of_padded_batches_the_kept_logits_fit_the_batch_that_is_trained_on(
     longest = max(range(300), key=lambda i: len(split[i][0]["input"]))
     ctx = context(train=split)
     master = master_of(linear(3, torch.randn(2, 4, 5)), ctx)
-    master.keep(ctx, Wanted(mass=mass), None)
+    master.keep(ctx, TeacherNeeds(mass=mass), None)
     index = torch.tensor([longest, 0] if long else [0, 7])
     batch, targets = padded([split[int(i)] for i in index])
     student = master(batch)["output"].clone()
-    seen = master.see(Batch(index, batch, targets), Moment(), student, inside=False)
+    seen = master.see(Batch(index, batch, targets), Progress(), student, inside=False)
     length = len(split[0][0]["input"])
     if mass is None:
         torch.testing.assert_close(seen.logits[1 if long else 0, :length], student[1 if long else 0, :length])
@@ -195,7 +195,7 @@ def test_of_a_hundred_thousand_classes_the_largest_alone_are_on_disk_and_few_exa
     master = master_of(model, ctx)
     assert master.module is not None
     master.module.register_forward_hook(lambda module, args, output: seen.append(len(output)))
-    master.keep(ctx, Wanted(mass=0.9, temperature=1.0), None)
+    master.keep(ctx, TeacherNeeds(mass=0.9, temperature=1.0), None)
     said = reports["teacher_logits"]
     k = said["classes_kept"]
     assert max(seen) <= AT_ONCE
@@ -209,7 +209,7 @@ def test_of_a_hundred_thousand_classes_the_largest_alone_are_on_disk_and_few_exa
     assert written == 40 * 2 * (8 * k + 4)
 
 
-def made_by(master: Master) -> Path:
+def made_by(master: Teacher) -> Path:
     assert master.kept is not None
     return Path(str(next(iter(master.kept.values.values())).flat.filename)).parent
 
@@ -220,9 +220,9 @@ def test_the_largest_classes_of_any_axis_give_the_loss_of_the_teachers_own(conte
     if axis == 1:
         model = replace(model, module=nn.Sequential(model.module, Swap()))
     master = master_of(model, ctx)
-    master.keep(ctx, Wanted(mass=1.0, temperature=2.0, axis=axis), None)
+    master.keep(ctx, TeacherNeeds(mass=1.0, temperature=2.0, axis=axis), None)
     batch = next(iter(ctx.train.loader(8, order=(0, 0))))
-    seen = master.see(batch, Moment(), torch.zeros(8, 6, 6), inside=False)
+    seen = master.see(batch, Progress(), torch.zeros(8, 6, 6), inside=False)
     student = torch.randn(8, 6, 6, generator=torch.Generator().manual_seed(2))
     assert seen.sparse is not None
     teacher = next(iter(master(batch.inputs).values()))
@@ -238,7 +238,7 @@ class Swap(nn.Module):
 def test_half_precision_would_change_the_loss_little_and_single_does_not(context: Make) -> None:
     ctx, model = sequences(64, 4, 5000, context)
     master = master_of(model, ctx)
-    master.keep(ctx, Wanted(mass=0.999, temperature=1.0), None)
+    master.keep(ctx, TeacherNeeds(mass=0.999, temperature=1.0), None)
     assert master.kept is not None
     sparse = Sparse(**master.kept(torch.arange(64), 0))
     assert sparse.values.dtype == torch.float32
@@ -254,7 +254,7 @@ def test_the_largest_classes_are_refused_where_the_disk_is_too_small(
     ctx, model = sequences(40, 2, 1000, context)
     monkeypatch.setattr(teacher.shutil, "disk_usage", lambda folder: Free(1000))
     with pytest.raises(StageError, match=r"largest of 1,000 classes would take [0-9,]+ of 1,000 free bytes.*Lower"):
-        master_of(model, ctx).keep(ctx, Wanted(mass=0.9), None)
+        master_of(model, ctx).keep(ctx, TeacherNeeds(mass=0.9), None)
 
 
 class Free:
@@ -269,7 +269,7 @@ def peak(folder: Path, examples: int) -> int:
         file.truncate(examples * 400)  # no blocks on the disk
     np.full((examples, 1), 100, dtype=np.int32).tofile(folder / "logits-0.shapes")
     (folder / "values.json").write_text(json.dumps({"types": {"logits": "float32"}, "views": 1}))
-    kept = Kept(folder, examples)
+    kept = CachedValues(folder, examples)
     tracemalloc.start()
     for seed in range(30):
         found = kept(torch.randint(examples, (64,), generator=torch.Generator().manual_seed(seed)), 0)["logits"]
@@ -361,7 +361,7 @@ def test_a_fill_that_died_is_not_used_and_a_whole_one_is_shared_by_configs_and_r
 
 
 def test_the_key_has_all_that_the_values_depend_on(tiny: Make, context: Make) -> None:
-    def parts(views: int | None, wanted: Wanted, **changes: Any) -> dict[str, Any]:
+    def parts(views: int | None, wanted: TeacherNeeds, **changes: Any) -> dict[str, Any]:
         told: list[Any] = []
 
         def kept(what: str, model: Any, parts: dict[str, Any], make: Callable[[Path], None]) -> Path:
@@ -375,18 +375,18 @@ def test_the_key_has_all_that_the_values_depend_on(tiny: Make, context: Make) ->
         master_of(tiny(), ctx).keep(ctx, wanted, views)
         return dict(told[0])
 
-    plain = parts(None, Wanted())
-    assert plain == parts(None, Wanted(temperature=3.0), seed=5)  # neither matters to whole logits of one view
+    plain = parts(None, TeacherNeeds())
+    assert plain == parts(None, TeacherNeeds(temperature=3.0), seed=5)  # neither matters to whole logits of one view
     split = context().train
     others = [
-        parts(None, Wanted(), train=replace(split, fingerprint="2")),
-        parts(2, Wanted(), augment=noisy),
-        parts(2, Wanted(), augment=noisy, seed=5),
-        parts(3, Wanted(), augment=noisy),
-        parts(None, Wanted(mass=0.99)),
-        parts(None, Wanted(mass=0.9)),
-        parts(None, Wanted(mass=0.99, temperature=2.0)),
-        parts(None, Wanted(mass=0.99, axis=1)),
+        parts(None, TeacherNeeds(), train=replace(split, fingerprint="2")),
+        parts(2, TeacherNeeds(), augment=noisy),
+        parts(2, TeacherNeeds(), augment=noisy, seed=5),
+        parts(3, TeacherNeeds(), augment=noisy),
+        parts(None, TeacherNeeds(mass=0.99)),
+        parts(None, TeacherNeeds(mass=0.9)),
+        parts(None, TeacherNeeds(mass=0.99, temperature=2.0)),
+        parts(None, TeacherNeeds(mass=0.99, axis=1)),
     ]
     keys = [json.dumps(one, sort_keys=True) for one in [plain, *others]]
     assert len(set(keys)) == len(keys)
@@ -394,11 +394,11 @@ def test_the_key_has_all_that_the_values_depend_on(tiny: Make, context: Make) ->
 
 def test_logits_are_computed_in_the_precision_of_the_training(tiny: Make, context: Make) -> None:
     ctx, module = context(), tiny()
-    exact, rough = (Master(Teacher(use="incoming"), module, ctx, precision=name) for name in ("no", "bf16"))
+    exact, rough = (Teacher(TeacherConfig(use="incoming"), module, ctx, precision=name) for name in ("no", "bf16"))
     batch = next(iter(ctx.train.loader(48)))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = module.module.eval()(batch.inputs["input"]).float()
-    rough.keep(ctx, Wanted(), views=None)
+    rough.keep(ctx, TeacherNeeds(), views=None)
     assert rough.kept is not None
     kept = rough.kept(torch.arange(len(ctx.train)), 0)["logits"]
     assert kept.dtype == torch.float32
@@ -408,8 +408,8 @@ def test_logits_are_computed_in_the_precision_of_the_training(tiny: Make, contex
 
 def test_a_teacher_whose_layers_are_read_is_exact_whatever_the_precision(tiny: Make, context: Make) -> None:
     ctx = context()
-    exact, rough = (Master(Teacher(use="incoming"), tiny(), ctx, precision=name) for name in ("no", "bf16"))
-    batch, moment = next(iter(ctx.train.loader(48))), Moment()
+    exact, rough = (Teacher(TeacherConfig(use="incoming"), tiny(), ctx, precision=name) for name in ("no", "bf16"))
+    batch, moment = next(iter(ctx.train.loader(48))), Progress()
     seen = [m.see(batch, moment, torch.zeros(48, 4), inside=True).outputs["output"] for m in (exact, rough)]
     torch.testing.assert_close(*seen, atol=0, rtol=0)
 

@@ -19,7 +19,7 @@ from pipeline.model import TorchModel
 from pipeline.stage import Context
 from pipeline.task import Output, Split, Task, correct, first_output
 from stages.distill.logits import LogitDistillation
-from stages.kd.cache import Kept, fill
+from stages.kd.cache import CachedValues, fill
 from stages.kd.confidence import (
     Sureness,
     calibration_error,
@@ -31,7 +31,7 @@ from stages.kd.confidence import (
 )
 from stages.kd.diagnosis import EXAMPLES, Answers, asked, diagnose, findings
 from stages.kd.student import Student
-from stages.kd.teacher import Master, Teacher
+from stages.kd.teacher import Teacher, TeacherConfig
 from stages.trainer.loop import train
 from stages.trainer.objective import Supervised
 from stages.trainer.settings import TrainingSettings
@@ -185,8 +185,8 @@ def learned(tiny: Make, context: Make, epochs: int = 6) -> TorchModel:
     return train(tiny(width=16), Supervised(ctx), settings, ctx, "teacher")
 
 
-def master(model: TorchModel, ctx: Context) -> Master:
-    return Master(Teacher(use="incoming"), model, ctx)
+def master(model: TorchModel, ctx: Context) -> Teacher:
+    return Teacher(TeacherConfig(use="incoming"), model, ctx)
 
 
 def test_figures_are_those_of_the_teacher_on_the_data(tiny: Make, context: Make, task: Task) -> None:
@@ -214,7 +214,7 @@ def test_kept_logits_save_the_forward_and_give_the_same(tiny: Make, context: Mak
     folder = ctx.directory / "kept"
     folder.mkdir()
     fill(folder, ctx, lambda inputs: {"logits": next(iter(model.predict(inputs).values()))}, None)
-    kept = Kept(folder, len(task.train))
+    kept = CachedValues(folder, len(task.train))
     there, anew = asked(Silent(), ctx.train, ctx, 4.0, kept), asked(master(model, ctx), ctx.train, ctx, 4.0)
     assert there.sure is not None
     assert anew.sure is not None
@@ -231,7 +231,7 @@ def test_kept_logits_are_not_used_where_they_would_not_tell_all(
     folder.mkdir()
     fill(folder, ctx, lambda inputs: {"logits": torch.zeros(len(inputs["input"]), 4)}, None)
     with pytest.raises(AssertionError, match="the teacher was run"):
-        asked(Silent(), ctx.train, ctx, None, Kept(folder, len(task.train)))
+        asked(Silent(), ctx.train, ctx, None, CachedValues(folder, len(task.train)))
 
 
 def stacked(rows: list[Any]) -> tuple[Any, Any]:
@@ -248,7 +248,7 @@ def test_kept_logits_of_tokens_are_not_used_where_batches_may_be_padded_otherwis
         ctx = context(train=replace(task.train, collate=stacked), score=mean)
         (folder := ctx.directory / "kept").mkdir()
         fill(folder, ctx, lambda inputs, shape=shape: {"logits": torch.zeros(len(inputs["input"]), *shape)}, None)
-        kept = Kept(folder, len(task.train))
+        kept = CachedValues(folder, len(task.train))
         if used:
             assert asked(Silent(), ctx.train, ctx, None, kept).scores.tolist() == [0.0] * 256
             continue
@@ -260,7 +260,7 @@ def test_kept_logits_have_the_name_of_the_output(tiny: Make, context: Make, task
     ctx = context(decode=Output("other"), output="other")
     (folder := ctx.directory / "kept").mkdir()
     fill(folder, ctx, lambda inputs: {"logits": torch.eye(4)[torch.zeros(len(inputs["input"])).long()]}, None)
-    found = asked(Silent(), ctx.train, ctx, None, Kept(folder, len(task.train)))
+    found = asked(Silent(), ctx.train, ctx, None, CachedValues(folder, len(task.train)))
     assert found.scores.sum() == sum(int(task.train[i][1]) == 0 for i in range(len(task.train)))
 
 

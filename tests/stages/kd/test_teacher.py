@@ -16,16 +16,16 @@ from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, Note, StageError
 from pipeline.model import TorchModel
 from pipeline.runner import run
-from pipeline.stage import Context, Outlook
+from pipeline.stage import Context, Preview
 from pipeline.task import Batch
 from stages.distill.logits import LogitDistillation
 from stages.kd import teacher
 from stages.kd.objective import Distillation
 from stages.kd.student import Student
-from stages.kd.teacher import Master, Taught, Teacher, code_of
+from stages.kd.teacher import Teacher, TeacherConfig, TeacherSettings, code_of
 from stages.kd.terms.logits import Logits
-from stages.kd.terms.term import Lesson, Seen
-from stages.trainer.objective import Moment
+from stages.kd.terms.term import ModelOutputs, TermInputs
+from stages.trainer.objective import Progress
 
 Make = Callable[..., Any]
 HERE = Path(__file__).parents[2]
@@ -64,8 +64,8 @@ def test_the_loss_is_the_same_whether_the_teacher_runs_once_or_in_every_step(tin
 
 
 def notes(model: TorchModel, augmented: bool = False, **settings: Any) -> list[str]:
-    outlook = Outlook(model, {"train": 256}, augmented=augmented)
-    said = LogitDistillation(student=STUDENT, **settings).check((), outlook)
+    preview = Preview(model, {"train": 256}, augmented=augmented)
+    said = LogitDistillation(student=STUDENT, **settings).check((), preview)
     return [text for text in said if isinstance(text, Note)]
 
 
@@ -107,13 +107,13 @@ def test_several_teachers_are_one_with_their_weighted_mean(
     tiny: Make, context: Make, average: Any, cache: bool
 ) -> None:
     ctx, models, student = context(), [sharp(tiny(16, seed)) for seed in (1, 2)], tiny(4)
-    masters = [Master(Teacher(use="incoming", share=s), m, ctx) for s, m in zip((3.0, 1.0), models, strict=True)]
-    settings = Taught(average=average, cache_teacher=cache)
+    masters = [Teacher(TeacherConfig(use="incoming", share=s), m, ctx) for s, m in zip((3.0, 1.0), models, strict=True)]
+    settings = TeacherSettings(average=average, cache_teacher=cache)
     objective = Distillation([Logits(temperature=2.0)], masters, student, settings, ctx)
     objective.watch(student.module)
     batch = batch_of(ctx)
     ours = student.predict(batch.inputs)
-    loss = objective(batch, ours, Moment())
+    loss = objective(batch, ours, Progress())
     a, b = (model.predict(batch.inputs)["output"] for model in models)
     if average == "logits":
         target = F.softmax((3 * a + b) / 4 / 2, -1)
@@ -128,7 +128,7 @@ def test_several_teachers_are_one_with_their_weighted_mean(
 def test_the_largest_classes_are_of_one_teacher(tiny: Make, context: Make) -> None:
     stage = LogitDistillation(student=STUDENT, mass=0.9, teachers=("incoming", "incoming"))
     with pytest.raises(ConfigError, match=r"`mass` keeps the largest classes of one teacher; there are 2"):
-        list(stage.check((), Outlook(tiny(), {"train": 256})))
+        list(stage.check((), Preview(tiny(), {"train": 256})))
     with pytest.raises(StageError, match="largest classes of one teacher"):
         stage.run(tiny(), context())
 
@@ -178,16 +178,16 @@ def folder(tmp_path: Path) -> Path:
 def test_a_teacher_takes_another_size_through_a_function(tiny: Make, context: Make, folder: Path) -> None:
     ctx = context()
     inputs = Reference(use="other.py:resize", folder=folder)
-    teacher = Teacher(use="other.py:Wide", inputs=inputs, folder=folder)
+    teacher = TeacherConfig(use="other.py:Wide", inputs=inputs, folder=folder)
     example = {"input": torch.zeros(2, 1, 8, 8)}
     model = teacher.open(None, None, example)
     assert model.example["input"].shape == (2, 1, 16, 16)
-    master = Master(teacher, model, ctx)
+    master = Teacher(teacher, model, ctx)
     batch = batch_of(ctx)
     larger = F.interpolate(batch.inputs["input"], scale_factor=2)
     assert torch.equal(master(batch.inputs)["output"], model.predict({"input": larger})["output"])
     stage = LogitDistillation(student=STUDENT, teachers=(teacher,), epochs=1, hard_weight=0)
-    assert len(list(stage.check((), Outlook(tiny(), {"train": 256}))))
+    assert len(list(stage.check((), Preview(tiny(), {"train": 256}))))
     stage.run(tiny(), ctx)
 
 
@@ -197,23 +197,23 @@ def test_a_teacher_of_another_modality_takes_the_inputs_that_it_names(context: M
     ctx = context(train=replace(context().train, dataset=data), validation=replace(context().train, dataset=data))
     student = Student(use="other.py:Both", folder=folder)
     incoming = TorchModel.build(Reference(use="other.py:Both", folder=folder), example)
-    teacher = Teacher(use="other.py:Sound", inputs=("sound",), folder=folder)
+    teacher = TeacherConfig(use="other.py:Sound", inputs=("sound",), folder=folder)
     stage = LogitDistillation(student=student, teachers=(teacher,), epochs=2, batch_size=16)
-    list(stage.check((), Outlook(incoming, {"train": 32})))
+    list(stage.check((), Preview(incoming, {"train": 32})))
     stage.run(incoming, ctx)
     wrong = stage.model_copy(update={"teachers": (teacher.model_copy(update={"inputs": ("smell",)}),)})
     with pytest.raises(ConfigError, match=r"there is no input `smell` for the teacher.*\['image', 'sound'\]"):
-        list(wrong.check((), Outlook(incoming, {"train": 32})))
+        list(wrong.check((), Preview(incoming, {"train": 32})))
 
 
 def test_a_teacher_of_other_classes_is_named_before_work(tiny: Make, folder: Path) -> None:
     (folder / "nets.py").write_text(
         "from torch import nn\ndef net(classes=4):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
     )
-    odd = Teacher(use="nets.py:net", arguments={"classes": 7}, folder=folder)
-    stage = LogitDistillation(student=STUDENT, teachers=(Teacher(use="incoming"), odd))
+    odd = TeacherConfig(use="nets.py:net", arguments={"classes": 7}, folder=folder)
+    stage = LogitDistillation(student=STUDENT, teachers=(TeacherConfig(use="incoming"), odd))
     with pytest.raises(ConfigError, match=r"logits \(2, 4\); expected \(2, 7\), as teachers\[1\] gives"):
-        list(stage.check((), Outlook(tiny(), {"train": 256})))
+        list(stage.check((), Preview(tiny(), {"train": 256})))
 
 
 def test_teachers_come_from_weights_and_from_saved_folders(tiny: Make, folder: Path) -> None:
@@ -221,8 +221,8 @@ def test_teachers_come_from_weights_and_from_saved_folders(tiny: Make, folder: P
     save_model(trained.module, str(folder / "net.safetensors"))
     trained.save(folder / "saved")
     (folder / "conftest.py").write_text((HERE / "conftest.py").read_text())
-    built = Teacher(use="conftest.py:TinyNet", arguments={"width": 8}, weights="net.safetensors", folder=folder)
-    saved = Teacher(saved="saved", folder=folder)
+    built = TeacherConfig(use="conftest.py:TinyNet", arguments={"width": 8}, weights="net.safetensors", folder=folder)
+    saved = TeacherConfig(saved="saved", folder=folder)
     for config in (built, saved):
         opened = config.open(None, None, trained.example)
         assert torch.equal(opened.predict(trained.example)["output"], trained.predict(trained.example)["output"])
@@ -270,8 +270,10 @@ def test_padding_by_targets_and_by_mask_does_not_count(context: Make, tiny: Make
 
     def loss(method: Logits, targets: Any = targets) -> Tensor:
         batch = Batch(torch.arange(5), {"mask": mask}, targets)
-        seen = [Seen({"logits": values}) for values in (student, teacher)]
-        lesson = Lesson(batch, seen[0].outputs, (seen[0],), (seen[1],), (1.0,), "logits", lambda *_: torch.zeros(()))
+        seen = [ModelOutputs({"logits": values}) for values in (student, teacher)]
+        lesson = TermInputs(
+            batch, seen[0].outputs, (seen[0],), (seen[1],), (1.0,), "logits", lambda *_: torch.zeros(())
+        )
         return method.loss(lesson, [])
 
     def by_hand(counted: Tensor) -> Tensor:
@@ -292,5 +294,5 @@ def test_padding_by_targets_and_by_mask_does_not_count(context: Make, tiny: Make
 @pytest.mark.parametrize(("temperature", "warns"), [(4.0, False), (5.0, True)])
 def test_dist_at_a_high_temperature_is_suspicious(tiny: Make, temperature: float, warns: bool) -> None:
     stage = LogitDistillation(student=STUDENT, objective="dist", temperature=temperature)
-    said = stage.check((), Outlook(tiny(), {"train": 256}))
+    said = stage.check((), Preview(tiny(), {"train": 256}))
     assert any("grows with T^2" in text for text in said) is warns

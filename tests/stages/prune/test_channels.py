@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import onnx_macs, torch_macs, torch_params
 from pipeline.model import TorchModel
-from pipeline.stage import Outlook, stage_class
+from pipeline.stage import Preview, stage_class
 from stages.prune import channels
 from stages.prune.channels import ChannelPruning, differentiated
 from stages.trainer.loop import TrainingSettings, train
@@ -261,13 +261,13 @@ def test_out_of_reach_and_nothing_to_prune_are_errors(tmp_path):
 def test_unknown_layers_are_found_early_where_the_model_is_known(tmp_path):
     model = built("prune_nets.py:PlainNet")
     stage = ChannelPruning(macs=0.5, ignore=("hed",))
-    outlook = Outlook(model, {"train": 1})
+    preview = Preview(model, {"train": 1})
     with pytest.raises(ConfigError, match="names `hed`, which the model does not have; did you mean `head`"):
-        list(stage.check([], outlook))
-    assert list(stage.check([stage], outlook)) == []  # another stage may change the model before
+        list(stage.check([], preview))
+    assert list(stage.check([stage], preview)) == []  # another stage may change the model before
     with pytest.raises(StageError, match="did you mean `head`"):
         stage.run(model, context(tmp_path, {}))
-    assert "without `recovery`" in next(iter(ChannelPruning(macs=0.5, steps=3).check([], outlook)))
+    assert "without `recovery`" in next(iter(ChannelPruning(macs=0.5, steps=3).check([], preview)))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from pipeline.report.package import package
 from pipeline.report.terminal import show
 from pipeline.run.roundtrip import save_exactly
 from pipeline.runner import run
-from pipeline.stage import Context, Outlook
+from pipeline.stage import Context, Preview
 from pipeline.task import Task
 from stages.export.onnx import OnnxExport
 from stages.prune.channels import ChannelPruning
@@ -194,23 +194,23 @@ def test_a_vocabulary_is_pruned_once(on: Any) -> None:
     made = VocabularyPruning().run(built(task), on(task))
     with pytest.raises(StageError, match="the vocabulary was pruned already"):
         VocabularyPruning().run(made, on(task))
-    outlook = Outlook(built(task), {}, tokenizer=task.tokenizer)
+    preview = Preview(built(task), {}, tokenizer=task.tokenizer)
     with pytest.raises(ConfigError, match="the vocabulary was pruned already"):
-        list(VocabularyPruning().check([VocabularyPruning()], outlook))
+        list(VocabularyPruning().check([VocabularyPruning()], preview))
 
 
 def test_what_cannot_be_pruned_is_refused_before_anything_runs() -> None:
     task = texts.task()
     model = built(task)
-    assert list(VocabularyPruning().check([], Outlook(model, {}, tokenizer=task.tokenizer))) == []
+    assert list(VocabularyPruning().check([], Preview(model, {}, tokenizer=task.tokenizer))) == []
     with pytest.raises(ConfigError, match="the task has no tokenizer"):
-        list(VocabularyPruning().check([], Outlook(model, {})))
+        list(VocabularyPruning().check([], Preview(model, {})))
     decoder = replace(model, example={**model.example, "decoder_input_ids": model.example["input_ids"]})
     with pytest.raises(ConfigError, match="the model takes `decoder_input_ids`"):
-        list(VocabularyPruning().check([], Outlook(decoder, {}, tokenizer=task.tokenizer)))
+        list(VocabularyPruning().check([], Preview(decoder, {}, tokenizer=task.tokenizer)))
     with pytest.raises(ConfigError, match="names `tokens`, which is no nn"):
-        list(VocabularyPruning(embedding="tokens").check([], Outlook(model, {}, tokenizer=task.tokenizer)))
-    seen = Outlook(model, {}, tokenizer=task.tokenizer, augmented=True)
+        list(VocabularyPruning(embedding="tokens").check([], Preview(model, {}, tokenizer=task.tokenizer)))
+    seen = Preview(model, {}, tokenizer=task.tokenizer, augmented=True)
     assert list(VocabularyPruning().check([], seen)) == [
         "the task augments its training data, and tokens that this brings in are not counted"
     ]

@@ -19,7 +19,7 @@ from pipeline.forms.external_data import load_whole
 from pipeline.forms.seq2seq import GRAPHS, Seq2SeqOnnx
 from pipeline.measure import cost, size
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Outlook
+from pipeline.stage import Preview
 from pipeline.task import Split, classification
 from stages.export.optimum import OptimumExport
 from stages.export.seq2seq import Seq2SeqExport
@@ -146,18 +146,18 @@ def test_what_is_quantized_is_not_quantized_again(quantized: Make, context: Any)
 
 def test_what_a_preset_does_not_heed_or_this_cpu_does_not_do_is_said(tiny: Make, monkeypatch: Any) -> None:
     monkeypatch.setattr(optimum, "saturates", lambda: False)
-    outlook = Outlook(tiny(), {"train": 10})
-    assert list(OptimumQuantization(target="avx2", reduce_range=True).check((), outlook)) == []
-    (text,) = OptimumQuantization(target="avx512_vnni", reduce_range=True).check((), outlook)
+    preview = Preview(tiny(), {"train": 10})
+    assert list(OptimumQuantization(target="avx2", reduce_range=True).check((), preview)) == []
+    (text,) = OptimumQuantization(target="avx512_vnni", reduce_range=True).check((), preview)
     assert "does nothing for avx512_vnni" in text
     monkeypatch.setattr(optimum, "saturates", lambda: True)
-    (text,) = OptimumQuantization(target="arm64").check((), outlook)
+    (text,) = OptimumQuantization(target="arm64").check((), preview)
     assert "no VNNI, so what is made for arm64 loses accuracy here" in text
-    assert not list(OptimumQuantization(target="avx2").check((), outlook))
+    assert not list(OptimumQuantization(target="avx2").check((), preview))
     with pytest.raises(ConfigError, match="`MatMull`; did you mean `MatMul`"):
-        list(OptimumQuantization(operators=("MatMull",)).check((), outlook))
+        list(OptimumQuantization(operators=("MatMull",)).check((), preview))
     with pytest.raises(ConfigError, match="quantizes already"):
-        list(OptimumQuantization().check((StaticQuantization(),), outlook))
+        list(OptimumQuantization().check((StaticQuantization(),), preview))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.measure.cost import onnx_macs, onnx_params
 from pipeline.measure.size import size_bytes
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Context, Outlook, Stage, check_chain
+from pipeline.stage import Context, Preview, Stage, check_chain
 from pipeline.task import Split, correct, cross_entropy, first_output
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.static import StaticQuantization
@@ -313,8 +313,8 @@ def test_large_models_keep_their_weights_beside(
 
 
 def check(stage: Stage, calibration: int = 512) -> list[str]:
-    outlook = Outlook(OnnxModel(Path("x.onnx"), EXAMPLE), {"calibration": calibration})
-    return list(stage.check([], outlook))
+    preview = Preview(OnnxModel(Path("x.onnx"), EXAMPLE), {"calibration": calibration})
+    return list(stage.check([], preview))
 
 
 def test_check_warns_of_few_examples(monkeypatch: pytest.MonkeyPatch) -> None:

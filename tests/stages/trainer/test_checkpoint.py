@@ -28,7 +28,7 @@ from stages.prune.channels import ChannelPruning
 from stages.train.supervised import SupervisedTraining
 from stages.trainer import checkpoint
 from stages.trainer.loop import TrainingSettings, make_optimizer, make_schedule, train
-from stages.trainer.objective import Moment, Objective, Supervised
+from stages.trainer.objective import Objective, Progress, Supervised
 from tests.contexts import bare_context, saved_tiny, tiny_task
 from tests.forked import die, exit_code
 
@@ -463,7 +463,7 @@ def test_a_stop_where_the_loss_is_nan_keeps_the_finite_weights(
     labels, calls = Supervised(ctx), count(1)
 
     class Failing(Objective):
-        def forward(self, batch: Batch, outputs: Outputs, moment: Moment) -> Tensor:
+        def forward(self, batch: Batch, outputs: Outputs, moment: Progress) -> Tensor:
             return labels(batch, outputs, moment) * (float("nan") if next(calls) == 2 else 1.0)
 
     from pipeline.errors import StageError

@@ -17,7 +17,7 @@ from pipeline.model import TorchModel
 from pipeline.stage import Context
 from pipeline.task import Batch, Task
 from stages.trainer.loop import train
-from stages.trainer.objective import Moment, Objective, Supervised
+from stages.trainer.objective import Objective, Progress, Supervised
 from stages.trainer.settings import TrainingSettings, make_optimizer, make_schedule
 
 Make = Callable[..., Any]
@@ -51,7 +51,7 @@ class Altered(Objective):
         super().__init__()
         self.labels, self.change = Supervised(ctx), change
 
-    def forward(self, batch: Batch, outputs: Outputs, moment: Moment) -> Any:
+    def forward(self, batch: Batch, outputs: Outputs, moment: Progress) -> Any:
         return self.change(self.labels(batch, outputs, moment))
 
 

@@ -20,7 +20,7 @@ from pipeline.stage import Context
 from pipeline.task import Batch
 from stages.trainer import checkpoint
 from stages.trainer.loop import TrainingSettings, train
-from stages.trainer.objective import Moment, Objective, Supervised, first
+from stages.trainer.objective import Objective, Progress, Supervised, first
 from tests.contexts import bare_context, saved_tiny
 from tests.forked import PATIENCE, start
 
@@ -37,7 +37,7 @@ class Watched(Objective):
         torch.manual_seed(3)
         self.hard, self.adapter, self.shown = Supervised(ctx), nn.Linear(4, 3), list[list[int]]()
 
-    def forward(self, batch: Batch, outputs: Outputs, moment: Moment) -> Tensor:
+    def forward(self, batch: Batch, outputs: Outputs, moment: Progress) -> Tensor:
         self.shown.append(batch.index.tolist())
         labels: Tensor = self.hard(batch, outputs, moment)
         if moment.epoch == 1:  # where it counts for nothing, processes must not wait for its gradients

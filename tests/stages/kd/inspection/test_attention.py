@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, StageError
 from stages.kd.inspection.attention import Attention, attention_at, input_of, stacks
-from stages.kd.inspection.hooks import Tap, Taps
+from stages.kd.inspection.hooks import Hook, Hooks
 from stages.kd.losses.attention import attention_scores
 
 SIZES: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 16, "intermediate_size": 16}
@@ -61,7 +61,7 @@ def blocks(module: nn.Module) -> list[Attention]:
 def read(module: nn.Module, given: dict[str, Tensor], **options: Any) -> tuple[list[tuple[Tensor, ...]], Any]:
     """(query, key, value) of every block, and what the module gave."""
     found = blocks(module)
-    taps = Taps(module, [tap for block in found for tap in (block.query, block.key, block.value)])
+    taps = Hooks(module, [tap for block in found for tap in (block.query, block.key, block.value)])
     with torch.no_grad():
         output = module(**given, **options)
     values = taps.take()
@@ -204,7 +204,7 @@ def test_blocks_by_position_and_name() -> None:
 def test_what_the_first_layer_is_given_are_the_embeddings(name: str) -> None:
     module = made(name)
     first = stacks(module, "student")[0][0].layer
-    taps = Taps(module, [Tap(first, input_of), Tap(first)])
+    taps = Hooks(module, [Hook(first, input_of), Hook(first)])
     with torch.no_grad():
         output = module(**inputs(name), output_hidden_states=True)
     states = output.get("hidden_states") or output.encoder_hidden_states
@@ -215,7 +215,7 @@ def test_what_the_first_layer_is_given_are_the_embeddings(name: str) -> None:
 
 def test_a_layer_that_is_given_no_numbers_is_refused() -> None:
     embedding = nn.Embedding(3, 2)
-    taps = [Tap("", input_of)]
-    Taps(embedding, taps)
+    taps = [Hook("", input_of)]
+    Hooks(embedding, taps)
     with pytest.raises(StageError, match="Embedding was given no tensor of real numbers"):
         embedding(torch.tensor([0, 1]))

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from pipeline.base.batches import Inputs
 from pipeline.model import call
 from pipeline.task import Batch
-from stages.kd.inspection.hooks import Taps
-from stages.kd.terms.term import Lesson, Method, Seen
+from stages.kd.inspection.hooks import Hooks
+from stages.kd.terms.term import Method, ModelOutputs, TermInputs
 
 
 @pytest.fixture
@@ -27,15 +27,15 @@ def compare() -> Callable[..., tuple[Tensor, list[nn.Module]]]:
     ) -> tuple[Tensor, list[nn.Module]]:
         torch.manual_seed(1)
         watched = [method.watch(student, teacher) for teacher in teachers]
-        ours = [Taps(student, mine) for mine, _ in watched]
-        theirs = [Taps(teacher, taps) for teacher, (_, taps) in zip(teachers, watched, strict=True)]
+        ours = [Hooks(student, mine) for mine, _ in watched]
+        theirs = [Hooks(teacher, taps) for teacher, (_, taps) in zip(teachers, watched, strict=True)]
         outputs, given = call(student, inputs), [call(teacher, inputs) for teacher in teachers]
-        students = tuple(Seen(outputs, taps.take()) for taps in ours)
-        seen = tuple(Seen(out, taps.take()) for out, taps in zip(given, theirs, strict=True))
+        students = tuple(ModelOutputs(outputs, taps.take()) for taps in ours)
+        seen = tuple(ModelOutputs(out, taps.take()) for out, taps in zip(given, theirs, strict=True))
         dtype = next(student.parameters()).dtype
         adapters = [method.adapter(mine, its).to(dtype) for mine, its in zip(students, seen, strict=True)]
         batch = Batch(torch.arange(2), inputs, None)
-        lesson = Lesson(batch, outputs, students, seen, shares, "logits", no_labels)
+        lesson = TermInputs(batch, outputs, students, seen, shares, "logits", no_labels)
         loss = method.loss(lesson, adapters)
         for taps in ours + theirs:
             taps.remove()

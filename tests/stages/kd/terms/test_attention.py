@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Outlook
+from pipeline.stage import Preview
 from stages.kd.terms.attention import AttentionTerm, mapped
 
 Make = Callable[..., Any]
@@ -142,8 +142,8 @@ def test_layers_by_position_or_name(compare: Make, pair: list[Any]) -> None:
 
 
 def refused(term: AttentionTerm, student: nn.Module, teacher: nn.Module) -> None:
-    outlook: Any = Outlook(model=None, examples={})  # type: ignore[arg-type]
-    list(term.check_models(student, [teacher], outlook))
+    preview: Any = Preview(model=None, examples={})  # type: ignore[arg-type]
+    list(term.check_models(student, [teacher], preview))
 
 
 def test_what_cannot_work_is_refused_before_work(tiny: Make) -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Outlook
+from pipeline.stage import Preview
 from stages.kd.losses.relations import angle_loss, distance_loss
 from stages.kd.terms.relations import Relations
 
@@ -151,8 +151,8 @@ def test_another_layer_than_the_last(compare: Make) -> None:
 
 
 def refused(term: Relations, student: nn.Module, teacher: nn.Module) -> None:
-    outlook: Any = Outlook(model=None, examples={})  # type: ignore[arg-type]
-    list(term.check_models(student, [teacher], outlook))
+    preview: Any = Preview(model=None, examples={})  # type: ignore[arg-type]
+    list(term.check_models(student, [teacher], preview))
 
 
 def test_what_cannot_work_is_refused_before_work(tiny: Make) -> None:
