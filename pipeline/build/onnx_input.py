@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.base.batches import Inputs
 from pipeline.build.config import ModelSource
 from pipeline.errors import ConfigError, Note, blame
-from pipeline.forms.sandbox.check import Graph, Port, check
+from pipeline.forms.sandbox.check import FilePort, Graph, check
 from pipeline.forms.sandbox.process import Limits
 from pipeline.forms.sandbox.session import Outside
 from pipeline.forms.weights import verify
@@ -104,7 +104,7 @@ def bind(graph: Graph, task: Task, example: Inputs) -> tuple[dict[str, str], dic
     return inputs, _outputs(graph.outputs, task.output)
 
 
-def _outputs(ports: Sequence[Port], output_name: str | None) -> dict[str, str]:
+def _outputs(ports: Sequence[FilePort], output_name: str | None) -> dict[str, str]:
     names = [port.name for port in ports]
     strange = [port for port in ports if not port.dtype.startswith(NUMBERS)]
     if strange or not ports:
@@ -119,7 +119,7 @@ def _outputs(ports: Sequence[Port], output_name: str | None) -> dict[str, str]:
     return {}
 
 
-def _fits(port: Port, name: str, task: Task, example: Inputs) -> bool:
+def _fits(port: FilePort, name: str, task: Task, example: Inputs) -> bool:
     """Whether the graph's input takes what the task gives by that name; the batch is looked at later."""
     value = example.get(name)
     if value is None or port.dtype != _dtype(value):
@@ -131,13 +131,13 @@ def _fits(port: Port, name: str, task: Task, example: Inputs) -> bool:
     return len(port.shape) == value.ndim and all(value.shape[i] == size and i not in varying for i, size in sizes)
 
 
-def _given(task: Task, example: Inputs) -> list[Port]:
+def _given(task: Task, example: Inputs) -> list[FilePort]:
     """What the task gives, as ports."""
     ports = []
     for name, value in example.items():
         varying: dict[int, str] = {0: "batch", **task.axes.get(name, {})}
         shape = tuple(varying.get(axis, size) for axis, size in enumerate(value.shape))
-        ports.append(Port(name, _dtype(value), shape))
+        ports.append(FilePort(name, _dtype(value), shape))
     return ports
 
 
@@ -145,5 +145,5 @@ def _dtype(value: object) -> str:
     return str(getattr(value, "dtype", "")).removeprefix("torch.")
 
 
-def _listed(ports: Sequence[Port]) -> str:
+def _listed(ports: Sequence[FilePort]) -> str:
     return ", ".join(map(str, ports))

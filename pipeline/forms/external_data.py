@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from pipeline.errors import StageError, blame
+from pipeline.forms.graph import graphs_in
 
 DATA = "weights.data"
 CONFIGS = ("config.json", "generation_config.json")
@@ -90,12 +91,10 @@ def load_whole(path: Path) -> onnx.ModelProto:
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """The initializers and constants of a graph and of those inside its nodes."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
+    for part in graphs_in(graph):
+        yield from part.initializer
+        for attribute in (attribute for node in part.node for attribute in node.attribute):
             yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _tensors(inner)
 
 
 @dataclass

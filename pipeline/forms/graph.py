@@ -1,6 +1,6 @@
-"""ONNX graphs: saved, stripped of what no runtime needs, renamed."""
+"""ONNX graphs: walked, saved, stripped of what no runtime needs, renamed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -9,6 +9,26 @@ from pipeline.errors import StageError, blame
 
 OPSET = 20
 EXTERNAL_DATA_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; above this the weights go to a file beside the graph
+
+
+def graphs_in(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and those inside its nodes, which see its names."""
+    yield graph
+    for node in graph.node:
+        yield from graphs_inside(node)
+
+
+def graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs inside a node, such as the body of a loop, and those inside their nodes."""
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            yield from graphs_in(graph)
+
+
+def inputs_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that have to be given: some files list their weights among them."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
 
 
 def save(proto: onnx.ModelProto, path: Path) -> None:

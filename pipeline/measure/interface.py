@@ -8,6 +8,7 @@ import onnx
 from torch import Tensor
 
 from pipeline.errors import StageError, blame
+from pipeline.forms.graph import inputs_of
 from pipeline.forms.seq2seq import SEQUENCES, Seq2SeqOnnx
 from pipeline.model import Deployed
 from pipeline.records.record import Interface, Port
@@ -30,8 +31,8 @@ def interface(deployed: Deployed, task: Task) -> Interface:
     with blame(StageError, "looking at the interface"):
         ranges = _seen(deployed, task.calibration, (value.name for value in (*inputs, *outputs)))
     return Interface(
-        inputs=[_port(value, ranges[value.name]) for value in inputs],
-        outputs=[_port(value, ranges[value.name]) for value in outputs],
+        inputs=[port(value, ranges[value.name]) for value in inputs],
+        outputs=[port(value, ranges[value.name]) for value in outputs],
         labels=[str(name) for name in task.labels],
         preprocessing=task.preprocessing,
         scored=task.output,
@@ -42,12 +43,10 @@ def ports(deployed: Deployed) -> tuple[list[onnx.ValueInfoProto], list[onnx.Valu
     """What goes in and what comes out, with names, types and shapes."""
     file = deployed.graphs[0] if isinstance(deployed, Seq2SeqOnnx) else deployed.path
     graph = onnx.load(file, load_external_data=False).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
     if isinstance(deployed, Seq2SeqOnnx):
         tokens = onnx.helper.make_tensor_value_info(SEQUENCES, onnx.TensorProto.INT64, ["batch", "tokens"])
-        return inputs, [tokens]
-    return inputs, list(graph.output)
+        return inputs_of(graph), [tokens]
+    return inputs_of(graph), list(graph.output)
 
 
 @dataclass
@@ -88,8 +87,8 @@ def _seen(deployed: Deployed, split: Split, names: Iterable[str]) -> dict[str, R
     return ranges
 
 
-def _port(value: onnx.ValueInfoProto, value_range: Range) -> Port:
-    """A port; an axis of any length, as the file says, is -1."""
+def port(value: onnx.ValueInfoProto, value_range: Range) -> Port:
+    """A port with the values that were seen, if any; an axis of any length, as the file says, is -1."""
     kind = value.type.tensor_type
     shape = [axis.dim_value if axis.HasField("dim_value") else -1 for axis in kind.shape.dim[1:]]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import onnx
 
 from pipeline.forms.external_data import graphs_at, stored
+from pipeline.forms.graph import graphs_inside
 from pipeline.forms.text.tokenizer import canonical
 
 if TYPE_CHECKING:  # a report reads files alone, and torch would cost it two seconds
@@ -110,10 +111,9 @@ def _readers(graph: onnx.GraphProto) -> dict[str, _Reader]:
 def _read_by(node: onnx.NodeProto) -> Iterator[str]:
     """What a node reads, in the graphs inside it too."""
     yield from node.input
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            for inner in graph.node:
-                yield from _read_by(inner)
+    for graph in graphs_inside(node):
+        for inner in graph.node:
+            yield from inner.input
 
 
 def _reader(name: str, readers: dict[str, _Reader]) -> _Reader:

@@ -19,10 +19,11 @@ from pipeline.forms.generate import unheeded
 from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.forms.text import tokenizer
 from pipeline.forms.text.remapped import saved_vocabulary
+from pipeline.measure.interface import Range, port, ports
 from pipeline.measure.size import size_bytes
 from pipeline.model import Deployed, OnnxModel
 from pipeline.records import journal
-from pipeline.records.record import Interface, ModelRecord, Port, Record
+from pipeline.records.record import Interface, ModelRecord, Record
 
 SCHEMA_VERSION = 1
 PREDICT = Path(__file__).parents[1] / "forms" / "predict.py"
@@ -115,20 +116,11 @@ def classifier(ports: Interface, final: ModelRecord) -> dict[str, Any] | None:
 
 def interface_of(graph: Path) -> Interface:
     """Names, shapes and dtypes of a file's inputs and outputs, for a run that did not keep them; -1 is any length."""
-    import onnx
-
-    content = onnx.load(graph, load_external_data=False).graph
-    weights = {tensor.name for tensor in content.initializer}
-    inputs = [_port(value) for value in content.input if value.name not in weights]
-    return Interface(inputs=inputs, outputs=[_port(value) for value in content.output])
-
-
-def _port(value: Any) -> Port:
-    import onnx
-
-    kind = value.type.tensor_type
-    shape = [axis.dim_value if axis.HasField("dim_value") else -1 for axis in kind.shape.dim[1:]]
-    return Port(name=value.name, shape=shape, dtype=onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name)
+    inputs, outputs = ports(_at(graph))
+    unseen = Range()
+    return Interface(
+        inputs=[port(value, unseen) for value in inputs], outputs=[port(value, unseen) for value in outputs]
+    )
 
 
 def _record(run: Path) -> Record:

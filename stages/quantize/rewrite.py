@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from pipeline.forms.graph import graphs_in
+
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -68,15 +70,6 @@ def _names(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (entry.name for entry in _entries(graph))
     for node in graph.node:
         yield from (*node.input, *node.output)
-
-
-def graphs_in(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and those inside its nodes, which see its names."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from graphs_in(inner)
 
 
 def _words() -> Iterator[str]:

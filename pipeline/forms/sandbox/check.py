@@ -62,8 +62,8 @@ Function = tuple[str, str, str]
 """Domain, name and overload of an operator."""
 
 
-class Port(NamedTuple):
-    """An input or output: a dtype, "" for what is no tensor; the sizes, a name or None where one is free.
+class FilePort(NamedTuple):
+    """An input or output of a file: a dtype, "" for what is no tensor; the sizes, a name or None where one is free.
 
     The shape is None where the file does not say the rank.
     """
@@ -81,8 +81,8 @@ class Port(NamedTuple):
 class Graph:
     """What an ONNX file takes and gives; the bytes that it and its external data have, and how many are remarks."""
 
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[FilePort, ...]
+    outputs: tuple[FilePort, ...]
     size_bytes: int
     remarks_bytes: int = 0
 
@@ -213,7 +213,7 @@ def _graph(reading: Reading) -> Graph:
     if reading.main is None or not reading.opsets:
         raise DamagedError(f"it has no {'operator sets' if reading.main else 'graph'}")
     data, message = reading.data, reading.main
-    parts: dict[int, list[Port]] = {11: [], 12: []}
+    parts: dict[int, list[FilePort]] = {11: [], 12: []}
     weights = set()
     for part in fields(data, message.start, message.end):
         if part.number in parts:
@@ -225,7 +225,7 @@ def _graph(reading: Reading) -> Graph:
     return Graph(inputs, tuple(parts[12]), size, reading.remarks)
 
 
-def _port(data: bytes, value: Field) -> Port:
+def _port(data: bytes, value: Field) -> FilePort:
     """A ValueInfoProto: its name, and of a tensor's type the numbers' and the shape."""
     parts = _by_number(data, value)
     tensor = _by_number(data, parts[2]).get(1) if 2 in parts else None
@@ -233,7 +233,7 @@ def _port(data: bytes, value: Field) -> Port:
     dtype = DTYPES.get(inner[1].value, f"type {inner[1].value}") if 1 in inner else ""
     axes = [axis for axis in fields(data, inner[2].start, inner[2].end) if axis.number == 1] if 2 in inner else None
     shape = None if axes is None else tuple(_size(data, axis) for axis in axes)
-    return Port(text(data, parts[1]) if 1 in parts else "", dtype, shape)
+    return FilePort(text(data, parts[1]) if 1 in parts else "", dtype, shape)
 
 
 def _by_number(data: bytes, message: Field) -> dict[int, Field]:

@@ -16,7 +16,7 @@ from pipeline.build.build import Built, build
 from pipeline.build.onnx_input import bind
 from pipeline.build.source import load_config
 from pipeline.errors import ConfigError, ForeignError
-from pipeline.forms.sandbox.check import Graph, Port, check
+from pipeline.forms.sandbox.check import FilePort, Graph, check
 from pipeline.model import OnnxModel
 from pipeline.task import Split, Task, classification
 from tests.pipeline.forms.sandbox.foreign_files import classifier, saved, with_data
@@ -182,8 +182,8 @@ def test_a_file_with_weights_beside_it_is_opened(folder: Folder) -> None:
     assert isinstance(made(folder(CHAIN, make=with_data)).model, OnnxModel)
 
 
-def port(name: str, dtype: str = "float32", shape: Any = ("n", 1, 8, 8)) -> Port:
-    return Port(name, dtype, shape)
+def port(name: str, dtype: str = "float32", shape: Any = ("n", 1, 8, 8)) -> FilePort:
+    return FilePort(name, dtype, shape)
 
 
 def of(**rest: Any) -> Task:
@@ -192,10 +192,10 @@ def of(**rest: Any) -> Task:
 
 
 TEXT: Inputs = {"ids": torch.zeros(2, 7, dtype=torch.int64), "mask": torch.ones(2, 7, dtype=torch.int32)}
-OUT = (Port("logits", "float32", None),)
+OUT = (FilePort("logits", "float32", None),)
 
 
-def bound(inputs: tuple[Port, ...], example: Inputs, outputs: tuple[Port, ...] = OUT, **rest: Any) -> Any:
+def bound(inputs: tuple[FilePort, ...], example: Inputs, outputs: tuple[FilePort, ...] = OUT, **rest: Any) -> Any:
     return bind(Graph(inputs, outputs, 1), of(**rest), example)
 
 
@@ -216,7 +216,7 @@ def test_integers_and_several_inputs_are_found_by_name() -> None:
         (),
     ],
 )
-def test_each_difference_is_one_error_that_lists_both(inputs: tuple[Port, ...]) -> None:
+def test_each_difference_is_one_error_that_lists_both(inputs: tuple[FilePort, ...]) -> None:
     with pytest.raises(ConfigError, match=r"the file takes .*, and the task gives `ids` int64 \(batch, 7\), `mask`"):
         bound(inputs, TEXT)
 
@@ -245,7 +245,7 @@ def test_a_shape_that_the_file_does_not_tell_fits() -> None:
 
 
 def test_outputs_are_bound_to_what_the_task_scores() -> None:
-    given, two = (port("input"),), (*OUT, Port("hidden", "float32", None))
+    given, two = (port("input"),), (*OUT, FilePort("hidden", "float32", None))
     assert bound(given, {"input": IMAGES}, OUT, output="scores")[1] == {"logits": "scores"}
     assert bound(given, {"input": IMAGES}, OUT, output="logits")[1] == {}
     assert bound(given, {"input": IMAGES}, two, output="logits")[1] == {}
@@ -255,8 +255,8 @@ def test_outputs_are_bound_to_what_the_task_scores() -> None:
         bound(given, {"input": IMAGES}, two, output="scores")
 
 
-@pytest.mark.parametrize("outputs", [(), (Port("a", "string", None),), (*OUT, Port("b", "", None))])
-def test_outputs_that_are_no_numbers_are_refused(outputs: tuple[Port, ...]) -> None:
+@pytest.mark.parametrize("outputs", [(), (FilePort("a", "string", None),), (*OUT, FilePort("b", "", None))])
+def test_outputs_that_are_no_numbers_are_refused(outputs: tuple[FilePort, ...]) -> None:
     with pytest.raises(ConfigError, match=r"expected tensors of numbers\. Export it without"):
         bound((port("input"),), {"input": IMAGES}, outputs)
 

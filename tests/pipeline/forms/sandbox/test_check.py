@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.errors import ConfigError
-from pipeline.forms.sandbox.check import Graph, Port, check, external
+from pipeline.forms.sandbox.check import FilePort, Graph, check, external
 from pipeline.forms.sandbox.tensors import BITS
 from pipeline.forms.sandbox.wire import DamagedError, varint
 from pipeline.model import OnnxModel
@@ -31,7 +31,10 @@ def refused(path: Path, message: str) -> str:
 
 
 def test_a_good_file_passes_and_its_ports_are_told(good: Path) -> None:
-    inputs, outputs = (Port("input", "float32", ("batch", 1, 8, 8)),), (Port("output", "float32", ("batch", 4)),)
+    inputs, outputs = (
+        (FilePort("input", "float32", ("batch", 1, 8, 8)),),
+        (FilePort("output", "float32", ("batch", 4)),),
+    )
     assert check(good) == Graph(inputs, outputs, good.stat().st_size)
 
 
@@ -54,11 +57,11 @@ def test_ports_of_all_kinds_are_told_as_onnx_does(tmp_path: Path) -> None:
     }
     path = saved(helper.make_graph([], "g", list(ports.values()), []), tmp_path / "net.onnx")
     assert check(path).inputs == (
-        Port("a", "int64", (1, "n", None)),
-        Port("b", "float16", ()),
-        Port("c", "bool", None),
-        Port("d", "", None),
-        Port("e", "type 17", ("n",)),
+        FilePort("a", "int64", (1, "n", None)),
+        FilePort("b", "float16", ()),
+        FilePort("c", "bool", None),
+        FilePort("d", "", None),
+        FilePort("e", "type 17", ("n",)),
     )
 
 
