@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -11,10 +12,10 @@ OPSET = 20
 EXTERNAL_DATA_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; above this the weights go to a file beside the graph
 
 
-def graphs_in(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and those inside its nodes, which see its names."""
-    yield graph
-    for node in graph.node:
+def graphs_in(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[Any]:
+    """A graph, or a function's body, and the graphs inside its nodes, which see its names."""
+    yield body
+    for node in body.node:
         yield from graphs_inside(node)
 
 
@@ -43,21 +44,21 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
 def strip(proto: onnx.ModelProto) -> None:
     """Remove what no runtime needs: stack traces, doc strings, shapes inside the graph, attributes at their default."""
     proto.ClearField("metadata_props")
-    graph = proto.graph
-    # Some entries name initializers with another shape than theirs and make ONNX Runtime's quantizer fail.
-    graph.ClearField("value_info")
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
     standard = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
-    drop_defaults(graph.node, standard)
-    called = {(node.domain, node.op_type) for node in (*graph.node, *(n for f in proto.functions for n in f.node))}
+    for graph in graphs_in(proto.graph):
+        # Some entries name initializers with another shape than theirs and make ONNX Runtime's quantizer fail.
+        graph.ClearField("value_info")
+        for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+            part.ClearField("metadata_props")
+            part.ClearField("doc_string")
+        drop_defaults(graph.node, standard)
+    bodies = (body for part in (proto.graph, *proto.functions) for body in graphs_in(part))
+    called = {(node.domain, node.op_type) for body in bodies for node in body.node}
     functions = [function for function in proto.functions if (function.domain, function.name) in called]
-    proto.ClearField("functions")
-    proto.functions.extend(functions)
     used = {domain for domain, _ in called} | {""}
     opset_imports = [entry for entry in proto.opset_import if entry.domain in used]
-    proto.ClearField("opset_import")
+    del proto.functions[:], proto.opset_import[:]
+    proto.functions.extend(functions)
     proto.opset_import.extend(opset_imports)
 
 
