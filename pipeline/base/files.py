@@ -3,21 +3,56 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def folder_digest(directory: Path) -> str:
-    """SHA-256 over the names and contents of a folder's files."""
-    whole = hashlib.sha256()
-    for file in files_below(directory):
-        name = str(file.relative_to(directory))
-        whole.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-    return whole.hexdigest()
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all, text as UTF-8; see `whole`."""
+    with whole(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def files_below(folder: Path) -> list[Path]:
-    """All files below a folder, in order."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path to write a file to, which at the end is on disk and takes the place of `path`, or goes."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path, temporary: Path) -> Iterator[Path]:
+    """The same of a folder: `temporary`, made where it is not there, beside `path`, which is not there or empty."""
+    temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        for inner in (*temporary.rglob("*"), temporary):
+            if inner.is_file() or inner.is_dir():
+                sync(inner)
+        temporary.rename(path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Have the kernel write a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def files_below(folder: Path, pattern: str = "**/*") -> list[Path]:
+    """All files below a folder that a pattern names, in order."""
+    return sorted(path for path in folder.glob(pattern) if path.is_file())
 
 
 def link(source: Path, target: Path) -> None:
@@ -38,10 +73,9 @@ def file_digest(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def sync(path: Path) -> None:
-    """Have the kernel write a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def folder_digest(folder: Path, pattern: str = "**/*") -> str:
+    """SHA-256 over the names and contents of the files below a folder that a pattern names, in hexadecimal."""
+    digest = hashlib.sha256()
+    for file in files_below(folder, pattern):
+        digest.update(f"{file.relative_to(folder)}\0".encode() + bytes.fromhex(file_digest(file)))
+    return digest.hexdigest()

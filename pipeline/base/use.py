@@ -31,6 +31,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
 
+from pipeline.base.files import folder_digest
 from pipeline.errors import ConfigError, blame
 
 MOVED = {
@@ -154,7 +155,8 @@ def import_file(path: Path) -> ModuleType:
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise ConfigError(f"there is no file {path}{nearest(path.name, beside)}")
-    name = f"user_{_digest(path.parent)}"
+    digest = hashlib.sha256(f"{path.parent} {folder_digest(path.parent, '*.py')}".encode())
+    name = f"user_{digest.hexdigest()[:16]}"
     link = _links(os.getpid()) / name
     if not link.is_symlink():
         with suppress(FileExistsError):  # another thread was faster
@@ -191,13 +193,6 @@ def nearest(word: str, known: list[str]) -> str:
     if close:
         return f"; did you mean {' or '.join(f'`{c}`' for c in close)}?"
     return f"; there are {', '.join(f'`{k}`' for k in sorted(known)[:12])}" if known else ""
-
-
-def _digest(folder: Path) -> str:
-    digest = hashlib.sha256(str(folder).encode())
-    for file in sorted(folder.glob("*.py")):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 @contextmanager

@@ -10,12 +10,14 @@ Runs = Annotated[list[Path], typer.Argument(help="Folders of runs or of comparis
 
 def report(run: Runs) -> int:
     """Build report.html, summary.md and junit.xml again, from the folder alone; print where they are."""
-    from pipeline.report.files import Write, files_of, write_whole
+    from pipeline.base.files import whole
+    from pipeline.report.files import Write, files_of
 
     report_files: list[tuple[Path, dict[str, Write]]] = [(folder, files_of(folder)) for folder in run]
     for folder, files in report_files:
         for name, write in files.items():
-            write_whole(folder / name, write)
+            with whole(folder / name) as temporary:
+                write(temporary)
             print(folder / name)  # noqa: T201
     return 0
 

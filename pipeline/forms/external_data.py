@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from pipeline.base.files import file_digest
 from pipeline.errors import StageError, blame
 from pipeline.forms.graph import graphs_in
 
@@ -53,9 +54,9 @@ def graphs_at(path: Path) -> list[Path]:
 def digest_of(path: Path) -> str:
     """SHA-256 of what is deployed: of a file; of a folder, of the lines that `sha256sum` says of its files in order."""
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
     files = sorted(file for file in path.iterdir() if file.suffix in (".onnx", ".data") or file.name in CONFIGS)
-    lines = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
+    lines = "".join(f"{file_digest(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline.base.files import file_digest
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, blame, is_exhausted
 from pipeline.forms.state_dicts import BUILDER, few, fill, unwrapped
@@ -106,8 +107,7 @@ def verify(file: Path, sha256: str) -> None:
     """Raise ConfigError where a file is another than its digest says, before anything opens it as what it is."""
     if file.suffix == ".json":
         raise ConfigError("`sha256` is of one file, and the weights are in several", fix="Leave `sha256` out")
-    with file.open("rb") as content:
-        _compare(hashlib.file_digest(content, "sha256").hexdigest(), sha256)
+    _compare(file_digest(file), sha256)
 
 
 def _compare(digest: str, sha256: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from pipeline.base.estimate import Estimate
+from pipeline.base.files import write_whole
 from pipeline.base.hardware import host
 from pipeline.errors import ConfigError
 from pipeline.gate.budget import Budget, Strict
@@ -124,14 +125,10 @@ def load(path: Path) -> Expected:
 
 def write(expected: Expected, path: Path) -> Path:
     """Write it with sorted keys, whole or not at all; the same run gives the same bytes."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text(expected), encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, text(expected))
     except OSError as error:
         raise ConfigError(f"it cannot be written: {error.strerror}", where=str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -3,17 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    JsonValue,
-)
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from pipeline.base.estimate import Estimate
-from pipeline.records.record import Failure, Spread, Verdict, write_whole
+from pipeline.base.files import write_whole
+from pipeline.records.record import Failure, Spread, Verdict
 
 BASELINE = "baseline"
-
 
 SCHEMA_VERSION = 1
 FILE = "comparison.json"
@@ -106,7 +102,7 @@ class ComparisonRecord(BaseModel):
 
     def save(self) -> None:
         """Write comparison.json whole or not at all."""
-        write_whole(self, Path(self.folder) / FILE)
+        write_whole(Path(self.folder) / FILE, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "ComparisonRecord":

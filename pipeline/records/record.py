@@ -1,12 +1,12 @@
 """The record of a run: what everything else reads. Fields are added to it, none is taken away."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from pipeline.base.estimate import Estimate
+from pipeline.base.files import write_whole
 
 SCHEMA_VERSION = 1
 
@@ -279,23 +279,13 @@ class Record(BaseModel):
 
     def save(self) -> None:
         """Write record.json whole or not at all."""
-        write_whole(self, Path(self.folder) / "record.json")
+        write_whole(Path(self.folder) / "record.json", self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Record":
         """What `save` wrote, found again where the run folder is now."""
         record = cls.model_validate_json((folder / "record.json").read_text())
         return record.model_copy(update={"folder": str(folder)})
-
-
-def write_whole(record: BaseModel, path: Path) -> None:
-    """Write a record as JSON, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        file.write(record.model_dump_json(indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def schema() -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.base.files import whole
 from pipeline.errors import ConfigError, blame
 from pipeline.records.comparison import FILE, ComparisonRecord
 from pipeline.records.record import Record
@@ -82,19 +83,10 @@ def files_of(folder: Path) -> dict[str, Write]:
     raise ConfigError("this is no run folder", where=str(folder), expected=f"a record.json or a {FILE}")
 
 
-def write_whole(path: Path, write: Write) -> None:
-    """Write a file whole or not at all, with what writes it to a path."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _try(path: Path, write: Write) -> None:
     try:
-        write_whole(path, write)
+        with whole(path) as temporary:
+            write(temporary)
     except (OSError, MemoryError) as error:
         LOG.warning("%s is not written: %s", path, error)
 

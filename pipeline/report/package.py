@@ -1,17 +1,13 @@
 """A folder to deploy, made from a run folder alone: the model, what runs it, what it takes and gives, digests."""
 
-import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from pipeline.base.files import folder_digest
+from pipeline.base.files import file_digest, files_below, folder_digest, whole_folder
 from pipeline.base.formatting import interval_text
 from pipeline.errors import ConfigError, blame
 from pipeline.forms.external_data import digest_of
@@ -62,7 +58,9 @@ def package(run: Path, output: Path) -> Path:
     final = _final(record, run)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError("it is there already", where=str(output), expected="a folder that is new or empty")
-    with _whole(output) as folder:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(output, Path(mkdtemp(prefix=f".{output.name}-", dir=output.parent))) as folder:
+        folder.chmod(0o755)
         _copy(run / final.file, folder)
         _tokenizer(run, final, folder)
         content = describe(record, final, folder if final.form == Seq2SeqOnnx.form else folder / "model.onnx")
@@ -189,7 +187,7 @@ def _copy(file: Path, folder: Path) -> None:
     for source, place in places.items():
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, place)
-        if _sha256(source) != _sha256(place):
+        if file_digest(source) != file_digest(place):
             raise ConfigError("the copy differs from the file", where=str(source), fix="Look at the disk, then repeat")
 
 
@@ -200,19 +198,6 @@ def _tokenizer(run: Path, final: ModelRecord, folder: Path) -> None:
         (folder / tokenizer.FILE).write_text(vocabulary.pruned)
     elif whole.is_file():
         shutil.copyfile(whole, folder / tokenizer.FILE)
-
-
-@contextmanager
-def _whole(output: Path) -> Iterator[Path]:
-    """A folder beside `output` that takes its place at the end, or goes."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        os.replace(folder, output)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _version(record: Record, name: str) -> str:
@@ -230,10 +215,4 @@ def _readme(record: Record, final: ModelRecord) -> str:
 
 def _sums(folder: Path) -> str:
     """What `sha256sum -c` reads."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return "".join(f"{_sha256(path)}  {path.relative_to(folder)}\n" for path in files)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return "".join(f"{file_digest(path)}  {path.relative_to(folder)}\n" for path in files_below(folder))

@@ -1,7 +1,6 @@
 """Teachers: where they come from, and what they say about a batch of the training data."""
 
 import copy
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline import model as models
 from pipeline.base.batches import Inputs, Outputs
+from pipeline.base.files import files_below, folder_digest
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.forms.weights import load_weights
@@ -64,7 +64,7 @@ class TeacherConfig(Reference):
     def files(self) -> list[Path]:
         """Files whose content counts beside the code."""
         if self.saved:
-            return sorted(path for path in (self.folder / self.saved).rglob("*") if path.is_file())
+            return files_below(self.folder / self.saved)
         return [self.folder / self.weights] if self.weights else []
 
     def open(self, incoming: Model | None, baseline: Model | None, example: Inputs) -> Model:
@@ -258,7 +258,4 @@ def code_of(reference: Reference | None) -> str | None:
     """A digest of the folder of code that a reference to a user's file names; None for other code."""
     if reference is None or not reference.use.partition(":")[0].endswith(".py"):
         return None
-    digest = hashlib.sha256()
-    for file in sorted((reference.folder / reference.use.partition(":")[0]).parent.glob("*.py")):
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+    return folder_digest((reference.folder / reference.use.partition(":")[0]).parent, "*.py")

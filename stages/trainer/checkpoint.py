@@ -1,7 +1,6 @@
 """Checkpoints of a training that can go on as if nothing had happened: safetensors and JSON, nothing pickled."""
 
 import json
-import os
 import random
 import shutil
 from pathlib import Path
@@ -11,6 +10,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
+
+from pipeline.base.files import whole, whole_folder
 
 STATE = "state.json"
 
@@ -28,23 +29,19 @@ def save(folder: Path, origin: str, module: nn.Module, optimizer: Any, schedule:
     number = max(numbers, default=0) + 1
     temporary, target = folder / f"tmp-{number}", folder / f"checkpoint-{number}"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_model(module, str(temporary / "model.safetensors"))
-    tensors, plain = _split(optimizer.state_dict())
-    save_file({**tensors, **_generators()}, temporary / "tensors.safetensors")
-    state = {
-        "origin": origin,
-        "optimizer": plain,
-        "schedule": schedule.state_dict(),
-        "python": random.getstate(),
-        "numpy": _numpy_state(),
-        "progress": progress,
-    }
-    (temporary / STATE).write_text(json.dumps(state))
-    for path in (*temporary.iterdir(), temporary):
-        _sync(path)
-    temporary.rename(target)
-    _sync(folder)
+    with whole_folder(target, temporary):
+        save_model(module, str(temporary / "model.safetensors"))
+        tensors, plain = _split(optimizer.state_dict())
+        save_file({**tensors, **_generators()}, temporary / "tensors.safetensors")
+        state = {
+            "origin": origin,
+            "optimizer": plain,
+            "schedule": schedule.state_dict(),
+            "python": random.getstate(),
+            "numpy": _numpy_state(),
+            "progress": progress,
+        }
+        (temporary / STATE).write_text(json.dumps(state))
     for old in numbers:
         shutil.rmtree(folder / f"checkpoint-{old}")
 
@@ -74,18 +71,8 @@ def restore(folder: Path, origin: str, module: nn.Module, optimizer: Any, schedu
 
 def keep(module: nn.Module, path: Path) -> None:
     """Write the weights of a module to a file, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    save_model(module, str(temporary))
-    _sync(temporary)
-    temporary.replace(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with whole(path) as temporary:
+        save_model(module, str(temporary))
 
 
 def _numbers(folder: Path) -> list[int]:

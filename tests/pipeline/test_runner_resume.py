@@ -106,7 +106,7 @@ def test_killed_at_every_journalled_point_a_run_ends_as_if_it_had_not_been(
 
 COMMIT = {
     "after the files": ("pipeline.run.store.store", "file_digest", False),
-    "before the manifest is synced": ("pipeline.run.store.store", "sync", False),
+    "before the manifest is synced": ("pipeline.base.files", "sync", False),
     "before the rename": ("pathlib:Path", "rename", False),
     "between the rename and the sync of its folder": ("pathlib:Path", "rename", True),
 }

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.base.files import write_whole
 from pipeline.errors import TrackingError
 from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.forms.text.remapped import saved_vocabulary
@@ -175,9 +176,7 @@ def log_files(to: Connection, run: str, folder: Path, names: tuple[str, ...]) ->
 
 def keep_state(folder: Path, *, synced: bool) -> None:
     """Keep in a folder whether MLflow has all of it."""
-    temporary = (folder / STATE).with_suffix(".tmp")
-    temporary.write_text(json.dumps({"synced": synced}) + "\n")
-    temporary.replace(folder / STATE)
+    write_whole(folder / STATE, json.dumps({"synced": synced}) + "\n")
 
 
 def is_synced(folder: Path) -> bool:

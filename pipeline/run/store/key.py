@@ -20,6 +20,7 @@ import torch
 from pydantic import BaseModel, JsonValue
 
 from pipeline import deploy
+from pipeline.base.files import file_digest
 from pipeline.base.hardware import LIBRARIES, host
 from pipeline.base.use import Reference
 from pipeline.build.build import Built
@@ -195,7 +196,7 @@ def _digests(stage: BaseModel) -> Parts:
         for named_file in value.files()
         for file in files_at(named_file)
     ]
-    return {name.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files}
+    return {name.as_posix(): file_digest(file) for name, file in files}
 
 
 def _user_files(uses: Iterable[str], folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline.base.files import file_digest, files_below, sync
+from pipeline.base.files import file_digest, files_below, whole_folder
 from pipeline.errors import LockTimeoutError
 from pipeline.run.store.key import Parts
 
@@ -91,20 +91,11 @@ class Store:
         path = self.root / "entries" / key
         temporary = path.with_name(f".{key}")  # no one else's, or left by one who was killed
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
+        with whole_folder(path, temporary):
             write(temporary)
             (temporary / PARTS).write_text(json.dumps(parts, indent=2, sort_keys=True) + "\n")
             digests = {str(file.relative_to(temporary)): file_digest(file) for file in files_below(temporary)}
             (temporary / MANIFEST).write_text(json.dumps(digests, indent=2) + "\n")
-            for file in files_below(temporary):
-                sync(file)
-            for folder in (temporary, *(path for path in temporary.rglob("*") if path.is_dir())):
-                sync(folder)
-            temporary.rename(path)
-            sync(path.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return Entry(path, parts)
 
     @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.record import Failure, Record
 from pipeline.report import files
-from pipeline.report.files import STEP_SUMMARY, STEP_SUMMARY_BYTES, write_comparison_files, write_files, write_whole
+from pipeline.report.files import STEP_SUMMARY, STEP_SUMMARY_BYTES, write_comparison_files, write_files
 from pipeline.report.html import page
 
 Make = Callable[..., Record]
@@ -114,15 +114,3 @@ def test_a_bug_of_ours_is_not_swallowed(record: Make, monkeypatch: pytest.Monkey
     monkeypatch.setattr(files, "summary", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_files(record())
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    def half(path: Path) -> None:
-        path.write_text("half")
-        raise RuntimeError("stopped")
-
-    (tmp_path / "a").write_text("before")
-    with pytest.raises(RuntimeError, match="stopped"):
-        write_whole(tmp_path / "a", half)
-    assert (tmp_path / "a").read_text() == "before"
-    assert names(str(tmp_path)) == {"a"}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.base import files
 from pipeline.base.files import files_below
 from pipeline.build.build import build
 from pipeline.build.source import load_config
@@ -42,7 +43,7 @@ def digests(record: Record) -> list[str]:
 PLACES: dict[str, tuple[Any, str, int]] = {
     "a stage or its model": (TorchModel, "save", 2),
     "the measuring": (store, "file_digest", 8),
-    "the manifest": (store, "sync", 3),
+    "the manifest": (files, "sync", 3),
     "the rename": (Path, "rename", 2),
     "the journal": (Journal, "write", 6),
     "the first line of the journal": (Journal, "write", 0),

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.base import files
 from pipeline.base.batches import Inputs, Outputs
 from pipeline.base.devices import set_seed
 from pipeline.base.use import Reference
@@ -412,16 +413,16 @@ def test_killed_at_any_file_operation_of_saving_the_old_or_the_new_checkpoint_is
     assert set(found) == {1, 2}
 
 
-@pytest.mark.parametrize("broken", ["save_model", "save_file", "_sync"])
+@pytest.mark.parametrize(("owner", "broken"), [(checkpoint, "save_model"), (checkpoint, "save_file"), (files, "sync")])
 def test_a_full_disk_leaves_the_earlier_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, broken: str
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     saved(1, tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, broken, full)
+        patched.setattr(owner, broken, full)
         with pytest.raises(OSError, match="No space"):
             saved(2, tmp_path)
     assert restored(tmp_path)[0] == {"step": 1}

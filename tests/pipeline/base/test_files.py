@@ -1,0 +1,71 @@
+"""Files and folders are there whole or not at all; digests are those that `sha256sum` says."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pipeline.base import files
+from pipeline.base.files import file_digest, files_below, folder_digest, link, whole, whole_folder, write_whole
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    def half() -> None:
+        with whole(tmp_path / "a") as path:
+            path.write_text("half")
+            raise RuntimeError("stopped")
+
+    (tmp_path / "a").write_text("before")
+    with pytest.raises(RuntimeError, match="stopped"):
+        half()
+    assert (tmp_path / "a").read_text() == "before"
+    assert files_below(tmp_path) == [tmp_path / "a"]
+    write_whole(tmp_path / "a", "é\n")
+    assert (tmp_path / "a").read_bytes() == b"\xc3\xa9\n"
+    write_whole(tmp_path / "a", b"\xff")
+    assert (tmp_path / "a").read_bytes() == b"\xff"
+    assert files_below(tmp_path) == [tmp_path / "a"]
+
+
+def test_it_is_on_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[str, bool]] = []
+    monkeypatch.setattr(files, "sync", lambda path: synced.append((path.name, (tmp_path / "new").exists())))
+    write_whole(tmp_path / "new", "text")
+    assert synced == [(".new.tmp", False)]
+    (tmp_path / "new").unlink()
+    synced.clear()
+    with whole_folder(tmp_path / "new", tmp_path / "being made") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "file").touch()
+        (folder / "dangling").symlink_to("nowhere")
+    assert sorted(synced[:-1]) == [("being made", False), ("file", False), ("inner", False)]
+    assert synced[-1] == (tmp_path.name, True)  # the name itself
+
+
+def test_a_folder_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    def half() -> None:
+        with whole_folder(tmp_path / "a", tmp_path / "b") as folder:
+            (folder / "file").touch()
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        half()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").mkdir()  # an empty one gives way
+    with whole_folder(tmp_path / "a", tmp_path / "b") as folder:
+        (folder / "file").touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["a", "a/file"]
+
+
+def test_digests_tell_names_and_contents_and_links_share_them(tmp_path: Path) -> None:
+    (tmp_path / "a" / "inner").mkdir(parents=True)
+    (tmp_path / "a" / "inner" / "x.py").write_text("x")
+    (tmp_path / "a" / "y.py").write_text("y")
+    assert file_digest(tmp_path / "a" / "y.py") == hashlib.sha256(b"y").hexdigest()
+    x, y = (hashlib.sha256(text).digest() for text in (b"x", b"y"))
+    assert folder_digest(tmp_path / "a") == hashlib.sha256(b"inner/x.py\0" + x + b"y.py\0" + y).hexdigest()
+    assert folder_digest(tmp_path / "a", "*.py") == hashlib.sha256(b"y.py\0" + y).hexdigest()
+    link(tmp_path / "a", tmp_path / "b")
+    assert folder_digest(tmp_path / "b") == folder_digest(tmp_path / "a")
+    (tmp_path / "b" / "y.py").rename(tmp_path / "b" / "z.py")
+    assert folder_digest(tmp_path / "b") != folder_digest(tmp_path / "a")
