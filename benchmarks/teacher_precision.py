@@ -46,11 +46,11 @@ def main() -> None:
         compare(name, count, partial(seconds, rough, model), partial(seconds, exact, model))
 
 
-def seconds(master: Teacher, model: TorchModel) -> float:
+def seconds(teacher: Teacher, model: TorchModel) -> float:
     """Wall time of some batches."""
     begin = time.perf_counter()
     for _ in range(TIMES):
-        master.logits(model.example)
+        teacher.logits(model.example)
     return time.perf_counter() - begin
 
 

@@ -46,20 +46,20 @@ class SelfDistillation(LogitMethod, SingleMethod):
         longer = self.model_copy(update={"epochs": self.epochs * self.generations})
         return train(student, Supervised(ctx), longer, ctx, name)
 
-    def lesson(self, student: TorchModel, masters: Sequence[Teacher], ctx: Context, name: str) -> TorchModel:
+    def train_student(self, student: TorchModel, teachers: Sequence[Teacher], ctx: Context, name: str) -> TorchModel:
         """The last or the best generation; each begins anew with a seed of its own."""
         rows: list[JsonValue] = []
-        source = masters[0].model if isinstance(masters[0].model, TorchModel) else student
+        source = teachers[0].model if isinstance(teachers[0].model, TorchModel) else student
         best: tuple[float, TorchModel] | None = None
         for number in range(1, self.generations + 1):
             own = replace(ctx, seed=ctx.seed + 1000 * (number - 1))
             torch.manual_seed(own.seed)
             start = student if number == 1 else self.student.build(source, student.example, student.axes)
-            generation = super().lesson(start, masters, own, f"{name}_generation_{number}")
+            generation = super().train_student(start, teachers, own, f"{name}_generation_{number}")
             score = ctx.world.tell(mean_score(generation, ctx.validation, decode=ctx.decode, score=ctx.score))
             rows.append({"generation": number, "validation_score": score})
             if best is None or score > best[0] or self.keep == "last":
                 best = score, generation
-            masters = [Teacher(TeacherConfig(use="incoming"), generation, ctx, precision=masters[0].precision)]
+            teachers = [Teacher(TeacherConfig(use="incoming"), generation, ctx, precision=teachers[0].precision)]
         ctx.report(f"{name}_generations", rows)
         return best[1] if best else student

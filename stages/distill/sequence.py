@@ -96,27 +96,27 @@ class SequenceDistillation(Distilling):
             raise ConfigError("the task has no `as_target`", fix=NO_TARGETS)
         return super().check(before, preview)
 
-    def lesson(self, student: TorchModel, masters: Sequence[Teacher], ctx: Context, name: str) -> TorchModel:
+    def train_student(self, student: TorchModel, teachers: Sequence[Teacher], ctx: Context, name: str) -> TorchModel:
         """The student after one training on the teacher's sequences; it takes as many steps as on the references."""
         if ctx.as_target is None:
             raise StageError("the task has no `as_target`", fix=NO_TARGETS)
-        folder = generated(masters[0], Beams(self.beams, self.max_tokens, self.at_once, self.generate), ctx)
-        choice = choose(folder, ctx, Rule(self.select, self.min_score, self.rejected, self._pad(masters[0].look())))
+        folder = generated(teachers[0], Beams(self.beams, self.max_tokens, self.at_once, self.generate), ctx)
+        choice = choose(folder, ctx, Rule(self.select, self.min_score, self.rejected, self._pad(teachers[0].look())))
         ctx.report("sequences", choice.report)
         own = replace(ctx, train=split_of(folder, choice, ctx, ctx.as_target))
         longer = self.model_copy(update={"epochs": round(self.epochs * len(ctx.train) / len(own.train))})
         if not self.word_weight:
             return train(student, Supervised(own), longer, own, name)
-        trained_student = train(student, Distillation(self.terms_of(), masters, student, self, own), longer, own, name)
-        for master in masters:
-            master.kept = None  # of the sequences: nobody is to take it for what is said of the references
+        trained_student = train(student, Distillation(self.terms_of(), teachers, student, self, own), longer, own, name)
+        for teacher in teachers:
+            teacher.cached = None  # of the sequences: nobody is to take it for what is said of the references
         return trained_student
 
-    def foresee(self, student: TorchModel, masters: Sequence[Teacher], preview: Preview) -> Iterator[str]:
+    def foresee(self, student: TorchModel, teachers: Sequence[Teacher], preview: Preview) -> Iterator[str]:
         """Refuses a teacher that cannot generate; says how much it will."""
-        if not isinstance(masters[0].model, TorchModel):
+        if not isinstance(teachers[0].model, TorchModel):
             raise ConfigError("the teacher is an ONNX file, which cannot generate", expected="a torch model")
-        module = masters[0].look()
+        module = teachers[0].look()
         if self.generate:
             self.generate.resolve()
         elif not callable(getattr(module, "generate", None)):
@@ -128,7 +128,7 @@ class SequenceDistillation(Distilling):
         examples = preview.examples["train"]
         yield Note(f"the teacher generates once for each of {examples:,} examples, with beams of width {self.beams}")
         if self.word_weight:
-            yield from super().foresee(student, masters, preview)
+            yield from super().foresee(student, teachers, preview)
 
     def _pad(self, module: nn.Module) -> int:
         """What fills the sequences that are scored."""

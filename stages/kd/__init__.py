@@ -1,1 +1,1 @@
-"""What distillation is made of: objective, teachers, students, what is kept of them."""
+"""What distillation is made of: objective, teachers, students, what is cached of them."""

@@ -133,8 +133,8 @@ def fitted(values: Tensor, places: Sequence[int], class_axis: int | None = None)
     """Values (B, ...) with their axes cut or filled up with zeros to `places`: lengths of another padding.
 
     Args:
-        values: what was kept of a batch.
-        places: the shape that is wanted, without the classes; its first axis, of examples, is that of the values.
+        values: the cached ones of a batch.
+        places: the shape to give, without the classes; its first axis, of examples, is that of the values.
         class_axis: where the classes are; they stay, for there a difference is an error. None where there are none.
     """
     axes = [i for i in range(values.ndim) if class_axis is None or i != class_axis % values.ndim]
@@ -154,17 +154,17 @@ def _append(path: Path, arrays: Sequence[Any]) -> None:
             np.ascontiguousarray(array).tofile(file)
 
 
-SHARE_OF_DISK = 0.5  # of the free bytes that kept logits may take
+SHARE_OF_DISK = 0.5  # of the free bytes that cached logits may take
 SAMPLED = 256  # examples that say how many classes hold the mass, and how many rows of their logits at most
 AT_ONCE = 16  # examples: whole logits over a large vocabulary take much memory
 
 
 @dataclass(frozen=True)
 class TeacherNeeds:
-    """What the terms want of the teachers.
+    """What the terms need of the teachers.
 
     Args:
-        layers: whether some look inside all the time, so that keeping logits saves nothing.
+        layers: whether some look inside all the time, so that caching logits saves nothing.
         mass, temperature, axis: where the largest probabilities alone are kept; axis is that of the classes.
     """
 
@@ -180,16 +180,16 @@ class TopClasses:
     Single precision: half would save a quarter of the bytes, for the indices take as many.
     """
 
-    def __init__(self, master: Callable[[Inputs], Outputs], wanted: TeacherNeeds, mass: float, ctx: Context) -> None:
-        self.master, self.wanted = master, wanted
+    def __init__(self, teacher: Callable[[Inputs], Outputs], needs: TeacherNeeds, mass: float, ctx: Context) -> None:
+        self.teacher, self.needs = teacher, needs
         some = sample(ctx.train, SAMPLED)
         few = max(SAMPLED * AT_ONCE // len(some), 1)  # of a batch: all rows of long sequences would not fit
         generator, parts, count = torch.Generator().manual_seed(0), list[Tensor](), 0
         for batch in some.loader(AT_ONCE):
-            logit_rows = rows(first(master(batch.inputs)), wanted.axis)
+            logit_rows = rows(first(teacher(batch.inputs)), needs.axis)
             parts.append(logit_rows[torch.randperm(len(logit_rows), generator=generator)[:few].to(logit_rows.device)])
             count += len(logit_rows)
-        self.k, self.classes = k_for_mass(torch.cat(parts), mass, temperature=wanted.temperature), parts[0].shape[1]
+        self.k, self.classes = k_for_mass(torch.cat(parts), mass, temperature=needs.temperature), parts[0].shape[1]
         self.bytes = (8 * self.k + 4) * count // len(some)  # an example
         self.rest, self.rows = 0.0, 0
 
@@ -197,8 +197,8 @@ class TopClasses:
         """Those of a batch, a few examples at a time."""
         parts: list[dict[str, Tensor]] = []
         for start in range(0, len(next(iter(inputs.values()))), AT_ONCE):
-            logits = first(self.master({name: value[start : start + AT_ONCE] for name, value in inputs.items()}))
-            parts.append(sparsify(logits, self.k, self.wanted.temperature, axis=self.wanted.axis)._asdict())
+            logits = first(self.teacher({name: value[start : start + AT_ONCE] for name, value in inputs.items()}))
+            parts.append(sparsify(logits, self.k, self.needs.temperature, axis=self.needs.axis)._asdict())
             self.rest += float(parts[-1]["rest"].double().exp().sum())
             self.rows += parts[-1]["rest"].numel()
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -217,4 +217,4 @@ class TopClasses:
         """What is kept, over all positions, padding among them."""
         mass = 1 - self.rest / max(self.rows, 1)
         figures = {"classes_kept": self.k, "classes": self.classes, "mean_mass_kept": mass}
-        return {**figures, "temperature": self.wanted.temperature}
+        return {**figures, "temperature": self.needs.temperature}

@@ -1,4 +1,4 @@
-"""What can be told of a distillation before anything is trained: what cannot work, what is suspicious, what is kept."""
+"""Checks of a distillation before anything is trained: what cannot work, what is suspicious, what is cached."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ from pipeline.measure.cost import torch_params
 from pipeline.model import TorchModel
 from pipeline.stage import Preview
 from pipeline.task import scored
-from stages.kd.objective import adapters, wants
-from stages.kd.teacher import Teacher, TeacherSettings, keeps_logits, kept_bytes
+from stages.kd.objective import adapters, needs_of
+from stages.kd.teacher import Teacher, TeacherSettings, logits_bytes, why_not_cached
 from stages.kd.terms.logits import LogitMethod
 from stages.kd.terms.term import Term
 from stages.trainer.objective import first
@@ -21,14 +21,14 @@ SMALL_SHARE = 0.2
 NO_LOGITS = "Train the small model with train.supervised, or give the task logits"
 
 
-def misfits(terms: Sequence[Term], student: TorchModel, masters: Sequence[Teacher], preview: Preview) -> Iterator[str]:
+def misfits(terms: Sequence[Term], student: TorchModel, teachers: Sequence[Teacher], preview: Preview) -> Iterator[str]:
     """What is suspicious about these terms between student and teachers, of whom the structure is enough.
 
     Raises:
         ConfigError: they cannot work: layers that are not there, shapes that do not fit, no logits.
     """
     _expect_no_gap(terms)
-    modules = [master.look() for master in masters]
+    modules = [teacher.look() for teacher in teachers]
     on_logits = [term for term in terms if isinstance(term, LogitMethod)]
     if not preview.logits:
         for method in on_logits:
@@ -36,13 +36,13 @@ def misfits(terms: Sequence[Term], student: TorchModel, masters: Sequence[Teache
     for term in terms:
         yield from term.check_models(student.module, modules, preview)
     if on_logits:
-        _expect_same_logits(_logits(student, preview), student.example, masters)
-    adapters(terms, masters, student, preview.output)
+        _expect_same_logits(_logits(student, preview), student.example, teachers)
+    adapters(terms, teachers, student, preview.output)
 
 
-def too_small(student: TorchModel, masters: Sequence[Teacher]) -> Iterator[str]:
+def too_small(student: TorchModel, teachers: Sequence[Teacher]) -> Iterator[str]:
     """A warning of a student that is small beside its largest teacher."""
-    size, largest = torch_params(student.module), max(torch_params(master.look()) for master in masters)
+    size, largest = torch_params(student.module), max(torch_params(teacher.look()) for teacher in teachers)
     if size < SMALL_SHARE * largest:
         yield (
             f"the student has {size:,} parameters, {size / largest:.1%} of the teacher's {largest:,}; below "
@@ -50,14 +50,14 @@ def too_small(student: TorchModel, masters: Sequence[Teacher]) -> Iterator[str]:
         )
 
 
-def what_is_kept(
-    settings: TeacherSettings, terms: Sequence[Term], student: TorchModel, masters: Sequence[Teacher], preview: Preview
+def caching(
+    settings: TeacherSettings, terms: Sequence[Term], student: TorchModel, teachers: Sequence[Teacher], preview: Preview
 ) -> Note:
-    """Whether the teachers run once an example or in every step, why, and what keeping their logits takes."""
-    inside = [any(term.watch(student.module, master.look())[1] for master in masters) for term in terms]
+    """Whether the teachers run once an example or in every step, why, and what caching their logits takes."""
+    inside = [any(term.watch(student.module, teacher.look())[1] for teacher in teachers) for term in terms]
     views = settings.views if preview.augmented else None
-    needed = sum(kept_bytes(master(student.example), preview.examples["train"], views) for master in masters)
-    if why := keeps_logits(settings, wants(terms, inside), preview.augmented, needed, Path()):
+    needed = sum(logits_bytes(teacher(student.example), preview.examples["train"], views) for teacher in teachers)
+    if why := why_not_cached(settings, needs_of(terms, inside), preview.augmented, needed, Path()):
         return Note(f"the teacher runs in every step: {why}")
     views_text = f" in {views} views" if views else ""
     until = max((term.end for term, looks in zip(terms, inside, strict=True) if looks), default=0.0)
@@ -79,12 +79,12 @@ def _logits(student: TorchModel, preview: Preview) -> Tensor:
     return scored(student.predict(student.example), preview.output)
 
 
-def _expect_same_logits(logits: Tensor, example: Inputs, masters: Sequence[Teacher]) -> None:
+def _expect_same_logits(logits: Tensor, example: Inputs, teachers: Sequence[Teacher]) -> None:
     student_shape = tuple(logits.shape)
-    for i, master in enumerate(masters):
-        teacher_shape = tuple(first(master(example)).shape)
+    for i, teacher in enumerate(teachers):
+        teacher_shape = tuple(first(teacher(example)).shape)
         if student_shape != teacher_shape:
-            which = f"teachers[{i}]" if len(masters) > 1 else "the teacher"
+            which = f"teachers[{i}]" if len(teachers) > 1 else "the teacher"
             raise ConfigError(
                 f"the student gives logits {student_shape}", expected=f"{teacher_shape}, as {which} gives"
             )

@@ -48,14 +48,14 @@ class Answers:
     sure: Sureness | None = None
 
 
-def diagnose(masters: Sequence[Teacher], ctx: Context, temperature: float | None = None) -> None:
+def diagnose(teachers: Sequence[Teacher], ctx: Context, temperature: float | None = None) -> None:
     """Report what each teacher is like on train and validation, under `teacher`, `teacher_1`, ..., and warn.
 
-    It looks at a fixed sample of at most 2,000 examples of a split; on train at kept logits where there are any. The
+    It looks at a fixed sample of at most 2,000 examples of a split; on train at cached logits where there are any. The
     first of several processes does it alone.
 
     Args:
-        masters: the teachers.
+        teachers: the teachers.
         ctx: the data; gets the reports and the warnings.
         temperature: at which the student sees the teacher; None where it does not look at logits.
 
@@ -65,24 +65,24 @@ def diagnose(masters: Sequence[Teacher], ctx: Context, temperature: float | None
     stopped = False
     if ctx.world.main:
         try:
-            _diagnose(masters, ctx, temperature)
+            _diagnose(teachers, ctx, temperature)
         except Interruption:
             stopped = True
     if ctx.world.any(stopped):  # all stop, or none: the others wait for the first
         raise Interruption("stopped while looking at the teacher")
 
 
-def _diagnose(masters: Sequence[Teacher], ctx: Context, temperature: float | None) -> None:
-    for i, master in enumerate(masters):
+def _diagnose(teachers: Sequence[Teacher], ctx: Context, temperature: float | None) -> None:
+    for i, teacher in enumerate(teachers):
         began, name = time.monotonic(), f"teacher_{i}" if i else "teacher"
         # Without logits training targets may be of another kind than those that are scored.
-        train = asked(master, ctx.train, ctx, temperature, master.kept) if ctx.logits else None
-        validation = asked(master, ctx.validation, ctx, temperature)
+        train = answers_of(teacher, ctx.train, ctx, temperature, teacher.cached) if ctx.logits else None
+        validation = answers_of(teacher, ctx.validation, ctx, temperature)
         report, warnings = findings(train, validation, temperature)
         ctx.report(name, report)
         ctx.log.debug("the diagnosis of %s took %.1f s", name, time.monotonic() - began)
         for text in warnings:
-            ctx.warn(f"{f'teachers[{i}]' if len(masters) > 1 else 'the teacher'} {text}")
+            ctx.warn(f"{f'teachers[{i}]' if len(teachers) > 1 else 'the teacher'} {text}")
 
 
 def findings(
@@ -98,56 +98,56 @@ def findings(
     report |= {"train": _described(train)} if train else {}
     if train is None or train.sure is None or validation.sure is None:
         return report, []
-    seen, unseen = train.sure, validation.sure
-    softened = float(seen.softened.mean()) / math.log(seen.classes)
-    moved, shares = confidence_shift(seen, unseen), prediction_shift(seen, unseen)
+    on_train, on_validation = train.sure, validation.sure
+    softened = float(on_train.softened.mean()) / math.log(on_train.classes)
+    moved, shares = confidence_shift(on_train, on_validation), prediction_shift(on_train, on_validation)
     report |= {
-        "right_on_train": float(seen.right.mean()),
+        "right_on_train": float(on_train.right.mean()),
         "softened_entropy_share": softened,
         "confidence_shift": moved._asdict(),
         "prediction_shift": shares._asdict(),
     }
     warnings = (
-        _weak(unseen),
+        _weak(on_validation),
         _certain(softened, temperature) if temperature else "",
-        _overconfident(seen, "training"),
-        _overconfident(unseen, "validation"),
+        _overconfident(on_train, "training"),
+        _overconfident(on_validation, "validation"),
         _shifted("how sure it is of its right answers", moved),
         _shifted("which classes it predicts", shares),
-        _faultless(seen, unseen),
+        _faultless(on_train, on_validation),
     )
     return report, [text for text in warnings if text]
 
 
-def asked(
-    master: Callable[[Inputs], Outputs],
+def answers_of(
+    teacher: Callable[[Inputs], Outputs],
     split: Split,
     ctx: Context,
     temperature: float | None = None,
-    kept: CachedValues | None = None,
+    cache: CachedValues | None = None,
 ) -> Answers:
     """A teacher's answers on a fixed sample of a split.
 
     Args:
-        master: the teacher.
-        split: what it is asked about.
+        teacher: the teacher.
+        split: whose examples it answers.
         ctx: how to decode and to score.
         temperature: of the softened entropy.
-        kept: its logits on the split, if they are kept; used where they are those of the examples as they are.
+        cache: its logits on the split, where they are cached; used where they are those of the examples as they are.
 
     Raises:
         Interruption: a stop was asked for.
     """
     size = min(len(split), EXAMPLES if ctx.logits else EXAMPLES_DECODED)
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:size]
-    remembered = kept if _tells_all(kept, ctx) else None
+    remembered = cache if _tells_all(cache, ctx) else None
     scores: list[Tensor] = []
     parts: list[Sureness | None] = []
     with ctx.progress("looking at the teacher", size) as advance:
         for batch in split.select(order.tolist()).loader(BATCH_SIZE):
             if ctx.interrupted():
                 raise Interruption("stopped while looking at the teacher")
-            forward = partial(_recalled, remembered, order[batch.index], ctx.output) if remembered else master
+            forward = partial(_recalled, remembered, order[batch.index], ctx.output) if remembered else teacher
             predicted = ctx.decode(forward, batch.inputs).cpu()
             scores.append(ctx.score(predicted, batch.targets).double().cpu())
             parts.append(_sure(predicted, batch, temperature) if ctx.logits else None)
@@ -155,16 +155,16 @@ def asked(
     return Answers(torch.cat(scores).numpy(), joined(parts))
 
 
-def _tells_all(kept_logits: CachedValues | None, ctx: Context) -> bool:
-    """Whether kept logits are whole, of the examples as they are, and all that decoding wants."""
+def _tells_all(cache: CachedValues | None, ctx: Context) -> bool:
+    """Whether cached logits are whole, of the examples as they are, and all that decoding wants."""
     plain = ctx.augment is None and ctx.decode == Output(ctx.output)
-    if kept_logits is None or not plain or kept_logits.names != ["logits"] or kept_logits.ragged:
+    if cache is None or not plain or cache.names != ["logits"] or cache.ragged:
         return False
-    return kept_logits.flat or ctx.train.collate is None  # which may pad these examples to another length
+    return cache.flat or ctx.train.collate is None  # which may pad these examples to another length
 
 
-def _recalled(kept_logits: CachedValues, index: Tensor, output: str | None, _: Inputs) -> Outputs:
-    return {output or "logits": kept_logits(index, 0)["logits"]}
+def _recalled(cache: CachedValues, index: Tensor, output: str | None, _: Inputs) -> Outputs:
+    return {output or "logits": cache(index, 0)["logits"]}
 
 
 def _sure(predicted: Tensor, batch: Batch, temperature: float | None) -> Sureness | None:

@@ -85,7 +85,7 @@ class GeneratedExamples:
 
     def __init__(self, train: Split, folder: Path, choice: Choice, as_target: AsTarget) -> None:
         self.train, self.folder, self.choice, self.as_target = train, folder, choice, as_target
-        self.kept: CachedValues | None = None
+        self.cached: CachedValues | None = None
 
     def __len__(self) -> int:
         return len(self.choice.positions)
@@ -96,14 +96,14 @@ class GeneratedExamples:
         inputs, target = self.train[int(position)]
         if beam < 0:
             return inputs, target
-        self.kept = self.kept or CachedValues(self.folder, len(self.train))
-        tokens = read(self.kept, position.reshape(1))[0, beam].long()
+        self.cached = self.cached or CachedValues(self.folder, len(self.train))
+        tokens = read(self.cached, position.reshape(1))[0, beam].long()
         with blame(StageError, "the task's as_target"):
             return self.as_target(inputs, tokens[tokens != NOTHING])
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the mapped file, which a loader's process maps itself."""
-        return {**self.__dict__, "kept": None}
+        return {**self.__dict__, "cached": None}
 
 
 def beam_search(module: Any, inputs: Inputs, beams: int, longest: int | None) -> Tensor:
@@ -133,7 +133,7 @@ def cut(tokens: Tensor, end: int | list[int] | None) -> Tensor:
     return tokens.masked_fill(is_end.cumsum(-1) - is_end > 0, NOTHING)
 
 
-def generated(master: Teacher, beams: Beams, ctx: Context) -> Path:
+def generated(teacher: Teacher, beams: Beams, ctx: Context) -> Path:
     """The folder with the teacher's sequences on the training inputs, made once for all runs.
 
     Raises:
@@ -146,19 +146,19 @@ def generated(master: Teacher, beams: Beams, ctx: Context) -> Path:
         "generate": beams.use.model_dump(mode="json") if beams.use else None,
         "code": code_of(beams.use),
         "fingerprint": ctx.train.fingerprint,
-        **inputs_key(master.teacher),
+        **inputs_key(teacher.config),
     }
 
     def make(folder: Path) -> None:
         # One more than the tokens: where shapes differ, what is kept is filled up with zeros.
-        fill(folder, ctx, lambda inputs: {"tokens": _in_parts(master, beams, ctx, inputs) + 1}, None, what=WHAT)
+        fill(folder, ctx, lambda inputs: {"tokens": _in_parts(teacher, beams, ctx, inputs) + 1}, None, what=WHAT)
 
-    return ctx.kept(WHAT, master.model, parts, make)
+    return ctx.kept(WHAT, teacher.model, parts, make)
 
 
-def read(kept: CachedValues, index: Tensor) -> Tensor:
+def read(cache: CachedValues, index: Tensor) -> Tensor:
     """The sequences (N, beams, T) of these examples, with -1 after their end."""
-    return kept(index, 0)["tokens"] - 1
+    return cache(index, 0)["tokens"] - 1
 
 
 def choose(folder: Path, ctx: Context, rule: Rule) -> Choice:
@@ -172,13 +172,13 @@ def choose(folder: Path, ctx: Context, rule: Rule) -> Choice:
     Raises:
         StageError: the score takes no such ids, or no sequence scores enough.
     """
-    kept_sequences, digest = CachedValues(folder, len(ctx.train)), hashlib.sha256()
+    cache, digest = CachedValues(folder, len(ctx.train)), hashlib.sha256()
     columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     with ctx.progress("scoring the teacher's sequences", len(ctx.train)) as advance:
         for batch in ctx.train.loader(BATCH_SIZE):
             if ctx.world.any(ctx.interrupted()):
                 raise Interruption("stopped while the teacher's sequences were scored")
-            tokens = read(kept_sequences, batch.index)
+            tokens = read(cache, batch.index)
             count = tokens.shape[1] if rule.select == "score" else 1
             scores = torch.stack([_scores(tokens[:, i], batch.targets, ctx, rule.pad) for i in range(count)], dim=1)
             best = scores.argmax(1)  # the first, hence the likeliest, of those that score alike
@@ -206,18 +206,18 @@ def choose(folder: Path, ctx: Context, rule: Rule) -> Choice:
     return Choice(positions, beams, report, digest.hexdigest())
 
 
-def _in_parts(master: Teacher, beams: Beams, ctx: Context, inputs: Inputs) -> Tensor:
+def _in_parts(teacher: Teacher, beams: Beams, ctx: Context, inputs: Inputs) -> Tensor:
     """The sequences of a batch, generated a few examples at a time."""
-    if master.module is None:
+    if teacher.module is None:
         raise StageError("the teacher is an ONNX file, which cannot generate", expected="a torch model")
-    inputs = {name: value.to(master.device) for name, value in master.teacher.adapted(inputs).items()}
+    inputs = {name: value.to(teacher.device) for name, value in teacher.config.adapted(inputs).items()}
     sequences: list[Tensor] = []
     for start in range(0, len(next(iter(inputs.values()))), beams.at_once):
         if ctx.interrupted():
             raise Interruption("stopped while the teacher generated")
         with torch.no_grad():
             part = {name: value[start : start + beams.at_once] for name, value in inputs.items()}
-            sequences.append(beams(master.module, part))
+            sequences.append(beams(teacher.module, part))
     widest = max(tokens.shape[2] for tokens in sequences)
     return torch.cat([F.pad(tokens, (0, widest - tokens.shape[2]), value=NOTHING) for tokens in sequences])
 

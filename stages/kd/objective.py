@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from pipeline.stage import Context
 from pipeline.task import Batch
 from stages.kd.cache import TeacherNeeds
 from stages.kd.inspection.hooks import Hooks
-from stages.kd.teacher import Teacher, TeacherSettings, keeps_logits, kept_bytes
+from stages.kd.teacher import Teacher, TeacherSettings, logits_bytes, why_not_cached
 from stages.kd.terms.logits import LogitMethod
 from stages.kd.terms.term import ModelOutputs, Term, TermInputs
 from stages.trainer.objective import Objective, Progress, logits_first
@@ -24,7 +25,7 @@ class Distillation(Objective):
 
     Args:
         terms: with their weights and schedules.
-        masters: the teachers.
+        teachers: the teachers.
         student: the model that will be trained, for the shapes of its layers.
         settings: how the teachers are used.
         ctx: the data and the task's loss.
@@ -36,73 +37,73 @@ class Distillation(Objective):
     def __init__(
         self,
         terms: Sequence[Term],
-        masters: Sequence[Teacher],
+        teachers: Sequence[Teacher],
         student: TorchModel,
         settings: TeacherSettings,
         ctx: Context,
     ) -> None:
         super().__init__()
-        self.terms, self.masters, self.average, self.hard_loss = terms, masters, settings.average, ctx.loss
+        self.terms, self.teachers, self.average, self.hard_loss = terms, teachers, settings.average, ctx.loss
         self.output = ctx.output
-        total = sum(master.teacher.share for master in masters)
-        self.shares = tuple(master.teacher.share / total for master in masters)
-        self.watched = [[term.watch(student.module, master.look()) for master in masters] for term in terms]
-        self.theirs = [
-            [master.watch(taps) for master, (_, taps) in zip(masters, row, strict=True)] for row in self.watched
+        total = sum(teacher.config.share for teacher in teachers)
+        self.shares = tuple(teacher.config.share / total for teacher in teachers)
+        self.watched = [[term.watch(student.module, teacher.look()) for teacher in teachers] for term in terms]
+        self.teacher_hooks = [
+            [teacher.watch(hooks) for teacher, (_, hooks) in zip(teachers, row, strict=True)] for row in self.watched
         ]
-        self.ours: list[list[Hooks]] = []
-        adapter_rows = adapters(terms, masters, student, ctx.output)
+        self.student_hooks: list[list[Hooks]] = []
+        adapter_rows = adapters(terms, teachers, student, ctx.output)
         self.adapters = nn.ModuleList(nn.ModuleList(row) for row in adapter_rows)
         self.views = settings.views if ctx.augment else 1  # without augmentation there is one
-        wanted = wants(terms, [any(taps for _, taps in row) for row in self.watched])
+        needs = needs_of(terms, [any(hooks for _, hooks in row) for row in self.watched])
         views = settings.views if ctx.augment else None
-        needed = sum(kept_bytes(master(student.example), len(ctx.train), views) for master in masters)
+        needed = sum(logits_bytes(teacher(student.example), len(ctx.train), views) for teacher in teachers)
         # Rank 0 decides for all: the free disk may change between two looks.
-        if why := ctx.world.tell(keeps_logits(settings, wanted, ctx.augment is not None, needed, ctx.directory)):
+        if why := ctx.world.tell(why_not_cached(settings, needs, ctx.augment is not None, needed, ctx.directory)):
             ctx.log.info("the teacher runs in every step: %s", why)
-        for master in masters if not why else ():
-            master.keep(ctx, wanted, views)
+        for teacher in teachers if not why else ():
+            teacher.cache(ctx, needs, views)
 
     def watch(self, student: nn.Module) -> None:
         """Read inside the student that is trained."""
-        self.ours = [[Hooks(student, mine) for mine, _ in row] for row in self.watched]
+        self.student_hooks = [[Hooks(student, hooks) for hooks, _ in row] for row in self.watched]
 
     def unwatch(self) -> None:
         """Leave student and teachers as they were."""
-        _remove(self.ours)
-        _remove(self.theirs)
+        _remove(self.student_hooks)
+        _remove(self.teacher_hooks)
 
-    def forward(self, batch: Batch, outputs: Outputs, moment: Progress) -> Tensor:
-        """The loss of a batch at that moment of the training."""
+    def forward(self, batch: Batch, outputs: Outputs, progress: Progress) -> Tensor:
+        """The loss of a batch after that part of the training."""
         outputs = logits_first(outputs, self.output)
-        student_layers = [[taps.take() for taps in row] for row in self.ours]
-        weights = [term.weight_at(moment.done) for term in self.terms]
+        student_layers = [[hooks.take() for hooks in row] for row in self.student_hooks]
+        weights = [term.weight_at(progress.done) for term in self.terms]
         active = [i for i, weight in enumerate(weights) if weight > 0]
         logits = next(iter(outputs.values()))
         answers: list[ModelOutputs] = []
         if any(self.terms[i].needs_teacher for i in active):
-            inside = any(taps.wanted for i in active for taps in self.theirs[i])
-            answers = [master.see(batch, moment, logits, inside=inside) for master in self.masters]
+            inside = any(len(hooks) for i in active for hooks in self.teacher_hooks[i])
+            answers = [teacher.answer(batch, progress, logits, inside=inside) for teacher in self.teachers]
         total = logits.flatten()[:0].sum()  # zero, with a gradient even where a ramp has not begun
         for i in active:
             students = tuple(ModelOutputs(outputs, layers) for layers in student_layers[i])
             teachers = tuple(
-                ModelOutputs(one.outputs, taps.take(), one.sparse)
-                for one, taps in zip(answers, self.theirs[i], strict=False)
+                ModelOutputs(answer.outputs, hooks.take(), answer.sparse)
+                for answer, hooks in zip(answers, self.teacher_hooks[i], strict=False)
             )
-            lesson = TermInputs(batch, outputs, students, teachers, self.shares, self.average, self.hard_loss)
-            total = total + weights[i] * self.terms[i].loss(lesson, list(self.adapters[i].children()))
+            inputs = TermInputs(batch, outputs, students, teachers, self.shares, self.average, self.hard_loss)
+            total = total + weights[i] * self.terms[i].loss(inputs, list(self.adapters[i].children()))
         return total
 
 
 def adapters(
-    terms: Sequence[Term], masters: Sequence[Teacher], student: TorchModel, output: str | None = None
+    terms: Sequence[Term], teachers: Sequence[Teacher], student: TorchModel, output: str | None = None
 ) -> list[list[nn.Module]]:
     """For each term and teacher the part between them, made for the shapes that the student's example gives.
 
     Args:
         terms: what is minimized.
-        masters: the teachers.
+        teachers: the teachers.
         student: it is not changed.
         output: name of the student's logits; its first output unless given.
 
@@ -110,29 +111,31 @@ def adapters(
         ConfigError: layers that are not there, or do not fit.
     """
     module = copy.deepcopy(student.module).eval()
-    places = [[term.watch(module, master.look()) for master in masters] for term in terms]
-    student_taps = [[Hooks(module, mine) for mine, _ in row] for row in places]
-    teacher_taps = [[master.watch(taps) for master, (_, taps) in zip(masters, row, strict=True)] for row in places]
+    places = [[term.watch(module, teacher.look()) for teacher in teachers] for term in terms]
+    student_hooks = [[Hooks(module, hooks) for hooks, _ in row] for row in places]
+    teacher_hooks = [
+        [teacher.watch(hooks) for teacher, (_, hooks) in zip(teachers, row, strict=True)] for row in places
+    ]
     with torch.no_grad():
         outputs = logits_first(call(module, student.example), output)
-    answers = [master(student.example) for master in masters]
+    answers = [teacher(student.example) for teacher in teachers]
     adapter_rows = [
         [
-            term.adapter(ModelOutputs(outputs, mine.take()), ModelOutputs(answer, taps.take()))
-            for mine, taps, answer in zip(student_taps[i], teacher_taps[i], answers, strict=True)
+            term.adapter(ModelOutputs(outputs, own.take()), ModelOutputs(answer, hooks.take()))
+            for own, hooks, answer in zip(student_hooks[i], teacher_hooks[i], answers, strict=True)
         ]
         for i, term in enumerate(terms)
     ]
-    _remove(teacher_taps)
+    _remove(teacher_hooks)
     return adapter_rows
 
 
-def wants(terms: Sequence[Term], inside: Sequence[bool]) -> TeacherNeeds:
-    """What terms want of the teachers, given whether each looks inside them."""
+def needs_of(terms: Sequence[Term], inside: Sequence[bool]) -> TeacherNeeds:
+    """What terms need of the teachers, given whether each looks inside them."""
     logits = [term for term, looks in zip(terms, inside, strict=True) if term.needs_teacher and not looks]
     layers = [term for term, looks in zip(terms, inside, strict=True) if looks]
-    moments = [term.start for term in terms] + [term.end for term in terms]
-    alone = any(_counts(logits, at) and not _counts(layers, at) for at in moments)
+    times = [term.start for term in terms] + [term.end for term in terms]
+    alone = any(_counts(logits, at) and not _counts(layers, at) for at in times)
     sparse = [term for term in logits if isinstance(term, LogitMethod) and term.mass is not None]
     if sparse and len(logits) > 1:
         fix = "Leave `mass` out, or use one such term"
@@ -143,10 +146,9 @@ def wants(terms: Sequence[Term], inside: Sequence[bool]) -> TeacherNeeds:
     return TeacherNeeds(layers=not alone, axis=axis)
 
 
-def _remove(taps: list[list[Hooks]]) -> None:
-    for row in taps:
-        for one in row:
-            one.remove()
+def _remove(hooks: list[list[Hooks]]) -> None:
+    for handles in chain.from_iterable(hooks):
+        handles.remove()
 
 
 def _counts(terms: Sequence[Term], at: float) -> bool:

@@ -16,17 +16,17 @@ from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import torch_params
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage
-from stages.kd.checks import misfits, too_small, what_is_kept
+from stages.kd.checks import caching, misfits, too_small
 from stages.kd.diagnosis import diagnose
 from stages.kd.objective import Distillation
 from stages.kd.student import Student
-from stages.kd.teacher import NO_BASELINE, Teacher, TeacherConfig, TeacherSettings
+from stages.kd.teacher import NO_BASELINE, Teacher, TeacherConfig, TeacherSettings, open_teachers
 from stages.kd.terms.labels import Labels
 from stages.kd.terms.logits import LogitMethod
 from stages.kd.terms.term import Schedule, Term
 from stages.trainer.loop import train
 from stages.trainer.objective import Supervised
-from stages.trainer.settings import TrainingSettings, mixed_precision
+from stages.trainer.settings import TrainingSettings
 
 INCOMING = TeacherConfig(use="incoming")
 
@@ -61,7 +61,7 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
 
     @model_validator(mode="after")
     def _another_teaches(self) -> Self:
-        if self.student.use == "incoming" and any(one.use == "incoming" for one in self.masters_of()):
+        if self.student.use == "incoming" and any(config.use == "incoming" for config in self.teacher_configs()):
             raise ValueError("the model that comes in would be its own teacher: set `teacher: baseline`")
         if self.student.use == "incoming" and self.grow:
             raise ValueError("the model that comes in has one size: give a student that is to `grow` a builder")
@@ -73,17 +73,18 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuses teachers, layers and logits that do not fit; warns of students that are far smaller."""
-        models = [self._expected(teacher, before, preview) for teacher in self.masters_of()]
-        opened = zip(self.masters_of(), models, strict=True)
-        masters = [Teacher(teacher, model, output=preview.output) for teacher, model in opened]
+        teachers = [
+            Teacher(config, self._expected(config, before, preview), output=preview.output)
+            for config in self.teacher_configs()
+        ]
         student = self._expected_student(before, preview, smallest=True)
-        yield from misfits(self.terms_of(), student, masters, preview)
-        yield from too_small(student, masters)
-        yield from self.foresee(student, masters, preview)
+        yield from misfits(self.terms_of(), student, teachers, preview)
+        yield from too_small(student, teachers)
+        yield from self.foresee(student, teachers, preview)
 
-    def foresee(self, student: TorchModel, masters: Sequence[Teacher], preview: Preview) -> Iterator[str]:
+    def foresee(self, student: TorchModel, teachers: Sequence[Teacher], preview: Preview) -> Iterator[str]:
         """More to say, or to refuse, where student and teachers fit."""
-        yield what_is_kept(self, self.terms_of(), student, masters, preview)
+        yield caching(self, self.terms_of(), student, teachers, preview)
 
     def control_of(self, student: TorchModel, ctx: Context, name: str) -> TorchModel:
         """The same student on labels alone, for as many steps."""
@@ -91,15 +92,12 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The trained student."""
-        opened = [(t, t.open(model, ctx.baseline, model.example)) for t in self.masters_of()]
-        precision = mixed_precision(self, ctx.device)
-        masters = [Teacher(teacher, model, ctx, precision=precision) for teacher, model in opened]
-        return self.teach(masters, model, ctx)
+        return self.teach(open_teachers(self.teacher_configs(), self, model, ctx), model, ctx)
 
-    def teach(self, masters: Sequence[Teacher], model: TorchModel, ctx: Context) -> TorchModel:
+    def teach(self, teachers: Sequence[Teacher], model: TorchModel, ctx: Context) -> TorchModel:
         """The student, trained by these teachers; with what it is to be compared with."""
-        source = _torch(masters[0].model)
-        student, name = self._grown(self.grow, masters, model, ctx) if self.grow else (self.student, "training")
+        source = _torch(teachers[0].model)
+        student, name = self._grown(self.grow, teachers, model, ctx) if self.grow else (self.student, "training")
         first_student: TorchModel | None = None
         for number in range(self.seeds):
             own, suffix = replace(ctx, seed=ctx.seed + number), f"_{number}" if number else ""
@@ -107,35 +105,35 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
             start = student.build(source, model.example, model.axes, model)
             gpus = [torch.cuda.current_device()] if ctx.device.type == "cuda" else []
             with torch.random.fork_rng(gpus):  # so that the control draws the same noise
-                taught = self.lesson(start, masters, own, f"{name}{suffix}")
+                trained_student = self.train_student(start, teachers, own, f"{name}{suffix}")
             if self.control:
                 ctx.compare(f"control{suffix}", self.control_of(start, own, f"control{suffix}"))
             if first_student:
-                ctx.compare(f"student{suffix}", taught)
-            first_student = first_student or taught
+                ctx.compare(f"student{suffix}", trained_student)
+            first_student = first_student or trained_student
         if first_student is None:
             raise StageError("`seeds` is 0", expected="1 or more")
         softened = [term.temperature for term in self.terms_of() if isinstance(term, LogitMethod)]
-        diagnose(masters, ctx, max(softened, default=None))
+        diagnose(teachers, ctx, max(softened, default=None))
         return first_student
 
-    def lesson(self, student: TorchModel, masters: Sequence[Teacher], ctx: Context, name: str) -> TorchModel:
+    def train_student(self, student: TorchModel, teachers: Sequence[Teacher], ctx: Context, name: str) -> TorchModel:
         """The student after one training."""
-        return train(student, Distillation(self.terms_of(), masters, student, self, ctx), self, ctx, name)
+        return train(student, Distillation(self.terms_of(), teachers, student, self, ctx), self, ctx, name)
 
-    def masters_of(self) -> tuple[TeacherConfig, ...]:
-        """The teachers that are asked for."""
+    def teacher_configs(self) -> tuple[TeacherConfig, ...]:
+        """The teachers of the settings."""
         return self.teachers or (TeacherConfig(use=self.teacher),)
 
-    def _grown(self, grow: Grow, masters: Sequence[Teacher], model: TorchModel, ctx: Context) -> tuple[Student, str]:
+    def _grown(self, grow: Grow, teachers: Sequence[Teacher], model: TorchModel, ctx: Context) -> tuple[Student, str]:
         """The smallest student after which a larger one brought little, and the name of its training, which is done."""
         rows: list[JsonValue] = []
         best, last = (self.student, "training"), -math.inf
         for size in grow.sizes:
             student, name = sized(self.student, grow.argument, size), f"{grow.argument}_{size}"
             torch.manual_seed(ctx.seed)
-            start = student.build(_torch(masters[0].model), model.example, model.axes, model)
-            candidate = self.lesson(start, masters, ctx, name)
+            start = student.build(_torch(teachers[0].model), model.example, model.axes, model)
+            candidate = self.train_student(start, teachers, ctx, name)
             score = ctx.world.tell(mean_score(candidate, ctx.validation, decode=ctx.decode, score=ctx.score))
             rows.append({"size": size, "params": torch_params(candidate.module), "validation_score": score})
             if score - last < grow.tolerance:
@@ -144,14 +142,14 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
         ctx.report("grow", rows)
         return best
 
-    def _expected(self, teacher: TeacherConfig, before: Sequence[Stage], preview: Preview) -> Model:
+    def _expected(self, config: TeacherConfig, before: Sequence[Stage], preview: Preview) -> Model:
         """A teacher as far as it is known before the chain runs: its structure, trained or not."""
-        if teacher.use == "baseline" and preview.in_baseline:
+        if config.use == "baseline" and preview.in_baseline:
             raise ConfigError("there is no baseline yet", fix=NO_BASELINE)
-        if not teacher.given:
-            return teacher.open(None, None, preview.model.example)
+        if not config.in_chain:
+            return config.open(None, None, preview.model.example)
         earlier = [stage for stage in before if isinstance(stage, Distilling)]
-        if teacher.use == "baseline" or not earlier:
+        if config.use == "baseline" or not earlier:
             return preview.model
         last = earlier[-1]
         return last._expected_student(before[: before.index(last)], preview)
@@ -161,7 +159,7 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
         student = self.student
         if self.grow:
             student = sized(student, self.grow.argument, self.grow.sizes[0 if smallest else -1])
-        source = _torch(self._expected(self.masters_of()[0], before, preview))
+        source = _torch(self._expected(self.teacher_configs()[0], before, preview))
         incoming = _torch(self._expected(INCOMING, before, preview)) if student.use == "incoming" else None
         return student.build(source, preview.model.example, axes_of(preview.model), incoming)
 

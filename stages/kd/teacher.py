@@ -1,4 +1,4 @@
-"""Teachers: where they come from, and what they say about a batch of the training data."""
+"""Teachers: where they come from, and their outputs on a batch of the training data."""
 
 import copy
 import json
@@ -27,9 +27,10 @@ from stages.kd.losses.logits import positions
 from stages.kd.losses.sparse import Sparse
 from stages.kd.terms.term import ModelOutputs
 from stages.trainer.objective import Progress, first, logits_first
+from stages.trainer.settings import TrainingSettings, mixed_precision
 
 NO_BASELINE = "Use teacher: incoming inside `baseline:`"
-KEPT_MASS = "mass.json"
+MASS_FILE = "mass.json"
 
 
 class TeacherConfig(Reference):
@@ -52,12 +53,12 @@ class TeacherConfig(Reference):
     def _one_source(self) -> Self:
         if bool(self.use) == bool(self.saved):
             raise ValueError("expected either `use` (incoming, baseline or a builder) or `saved`")
-        if (self.saved or self.given) and (self.arguments or self.weights):
+        if (self.saved or self.in_chain) and (self.arguments or self.weights):
             raise ValueError(f"`{self.saved or self.use}` comes trained and takes no arguments and no `weights`")
         return self
 
     @property
-    def given(self) -> bool:
+    def in_chain(self) -> bool:
         """Whether it is a model of the chain."""
         return self.use in ("incoming", "baseline")
 
@@ -69,18 +70,18 @@ class TeacherConfig(Reference):
 
     def open(self, incoming: Model | None, baseline: Model | None, example: Inputs) -> Model:
         """The model. Raises ConfigError where there is none, or its weights do not fit."""
-        if self.given:
-            model = incoming if self.use == "incoming" else baseline
-            if model is None:
+        if self.in_chain:
+            in_chain = incoming if self.use == "incoming" else baseline
+            if in_chain is None:
                 raise ConfigError("there is no baseline yet", fix=NO_BASELINE)
-            return model
+            return in_chain
         if self.saved:
             return models.load(self.folder / self.saved, self.folder)
         builder = Reference(use=self.use, arguments=self.arguments, folder=self.folder)
-        built = TorchModel.build(builder, self.adapted(example))
+        model = TorchModel.build(builder, self.adapted(example))
         if self.weights:
-            load_weights(built.module, self.folder / self.weights)
-        return built
+            load_weights(model.module, self.folder / self.weights)
+        return model
 
     def adapted(self, inputs: Inputs) -> Inputs:
         """A batch's inputs as this teacher takes them."""
@@ -113,36 +114,36 @@ class TeacherSettings(BaseModel):
 
 
 class Teacher:
-    """One teacher, ready to be asked.
+    """One teacher with its model, on a device.
 
     Args:
-        teacher: where it comes from.
+        config: where it comes from.
         model: it.
         ctx: where to compute, and what its logits are called.
         output: the name of its logits, where there is no context yet; None for its first output.
-        precision: of its arithmetic where nothing inside it is wanted, as Accelerate names it: no, bf16 or fp16.
+        precision: of its arithmetic where nothing inside it is read, as Accelerate names it: no, bf16 or fp16.
     """
 
     def __init__(
         self,
-        teacher: TeacherConfig,
+        config: TeacherConfig,
         model: Model,
         ctx: Context | None = None,
         output: str | None = None,
         precision: str = "no",
     ) -> None:
-        self.teacher, self.model, self.precision = teacher, model, precision
+        self.config, self.model, self.precision = config, model, precision
         self.output = ctx.output if ctx else output
         self.device = ctx.device if ctx else torch.device("cpu")
         self.module: nn.Module | None = None
         if isinstance(model, TorchModel):  # a copy: it may be moved and watched, the model stays as it was given
             self.module = copy.deepcopy(model.module).to(self.device).eval()
-        self.kept: CachedValues | None = None
+        self.cached: CachedValues | None = None
         self.axis, self.padded = -1, False
 
     def __call__(self, inputs: Inputs) -> Outputs:
         """The outputs of a batch, the logits first, without gradients, on the device."""
-        inputs = self.teacher.adapted(inputs)
+        inputs = self.config.adapted(inputs)
         if self.module is None:
             outputs = {name: value.to(self.device) for name, value in self.model.predict(inputs).items()}
         else:
@@ -163,11 +164,11 @@ class Teacher:
         """The module, to find layers in; one without layers for an ONNX file."""
         return self.module or nn.Identity()
 
-    def watch(self, taps: Sequence[Hook]) -> Hooks:
+    def watch(self, hooks: Sequence[Hook]) -> Hooks:
         """Read inside it from now on."""
-        return Hooks(self.look(), taps)
+        return Hooks(self.look(), hooks)
 
-    def keep(self, ctx: Context, wanted: TeacherNeeds, views: int | None) -> None:
+    def cache(self, ctx: Context, needs: TeacherNeeds, views: int | None) -> None:
         """Have its logits on the training data computed once; say what the largest alone leave out.
 
         Raises:
@@ -179,77 +180,79 @@ class Teacher:
             "precision": self.precision,
             "seed": ctx.seed if views else None,
             "fingerprint": ctx.train.fingerprint,
-            **inputs_key(self.teacher),
-            "mass": wanted.mass,
-            "temperature": wanted.temperature if wanted.mass else None,
-            "axis": wanted.axis if wanted.mass else None,
+            **inputs_key(self.config),
+            "mass": needs.mass,
+            "temperature": needs.temperature if needs.mass else None,
+            "axis": needs.axis if needs.mass else None,
         }
 
         def make(folder: Path) -> None:
-            if wanted.mass is None:
+            if needs.mass is None:
                 first_batch: Batch = next(iter(ctx.train.select([0]).loader(1)))
-                size = kept_bytes(self(first_batch.inputs), 1, None)
+                size = logits_bytes(self(first_batch.inputs), 1, None)
                 fill(folder, ctx, lambda inputs: {"logits": first(self.logits(inputs)).float()}, views, row_bytes=size)
             else:
-                largest = TopClasses(self.logits, wanted, wanted.mass, ctx)
+                largest = TopClasses(self.logits, needs, needs.mass, ctx)
                 largest.expect_room(len(ctx.train) * (views or 1), folder)
                 fill(folder, ctx, largest, views, row_bytes=largest.bytes)
-                (folder / KEPT_MASS).write_text(json.dumps(largest.report()))
+                (folder / MASS_FILE).write_text(json.dumps(largest.report()))
 
         folder = ctx.kept("teacher's logits", self.model, parts, make)
-        self.kept, self.axis, self.padded = (
-            CachedValues(folder, len(ctx.train)),
-            wanted.axis,
-            ctx.train.collate is not None,
-        )
-        if wanted.mass is not None:
-            ctx.report("teacher_logits", json.loads((folder / KEPT_MASS).read_text()))
+        self.cached, self.axis = CachedValues(folder, len(ctx.train)), needs.axis
+        self.padded = ctx.train.collate is not None
+        if needs.mass is not None:
+            ctx.report("teacher_logits", json.loads((folder / MASS_FILE).read_text()))
 
-    def see(self, batch: Batch, moment: Progress, student: Tensor, *, inside: bool) -> ModelOutputs:
-        """What it says of a batch: from what is kept, unless its layers are wanted."""
-        if self.kept is None or inside:
+    def answer(self, batch: Batch, progress: Progress, student: Tensor, *, inside: bool) -> ModelOutputs:
+        """Its outputs on a batch: from the cache, unless its layers are read."""
+        if self.cached is None or inside:
             return ModelOutputs(self(batch.inputs) if inside else self.logits(batch.inputs))
-        values = {name: value.to(self.device) for name, value in self.kept(batch.index, moment.view).items()}
-        if self.padded:  # by the batch; the one that was kept may have been longer or shorter
+        values = {name: value.to(self.device) for name, value in self.cached(batch.index, progress.view).items()}
+        if self.padded:  # by the batch; the cached one may have been longer or shorter
             places, axes = positions(student, self.axis), {"logits": self.axis, "rest": None}
             values = {name: fitted(value, places, axes.get(name, -1)) for name, value in values.items()}
-        return (
-            ModelOutputs({"logits": values["logits"]})
-            if "logits" in values
-            else ModelOutputs({}, sparse=Sparse(**values))
-        )
+        return ModelOutputs(values) if "logits" in values else ModelOutputs({}, sparse=Sparse(**values))
 
 
-def keeps_logits(settings: TeacherSettings, wanted: TeacherNeeds, augmented: bool, needed: int, folder: Path) -> str:
-    """Why the teachers' logits are not kept; empty where they are.
+def open_teachers(
+    configs: Sequence[TeacherConfig], training: TrainingSettings, incoming: Model, ctx: Context
+) -> list[Teacher]:
+    """The teachers on the context's device, in the precision of a training."""
+    precision = mixed_precision(training, ctx.device)
+    models_of = [config.open(incoming, ctx.baseline, incoming.example) for config in configs]
+    return [Teacher(config, model, ctx, precision=precision) for config, model in zip(configs, models_of, strict=True)]
+
+
+def why_not_cached(settings: TeacherSettings, needs: TeacherNeeds, augmented: bool, needed: int, folder: Path) -> str:
+    """Why the teachers' logits are not cached; empty where they are.
 
     Args:
         settings: how the teachers are used.
-        wanted: what the terms want of them.
+        needs: what the terms need of them.
         augmented: whether the task augments.
         needed: bytes that the logits would take.
         folder: on the disk that they would lie on.
     """
     if not settings.cache_teacher:
         return "cache_teacher is false"
-    if wanted.layers:
+    if needs.layers:
         return "no term looks at its logits alone"
     if augmented and settings.views is None:
         return "each epoch shows a new augmentation; `views: 10` would keep ten"
     free = shutil.disk_usage(folder).free
-    if wanted.mass is None and needed > SHARE_OF_DISK * free:  # how much the largest take is known later
+    if needs.mass is None and needed > SHARE_OF_DISK * free:  # how much the largest take is known later
         return f"its logits would take {needed:,} of {free:,} free bytes; `mass: 0.999` would keep fewer"
     return ""
 
 
-def kept_bytes(outputs: Outputs, examples: int, views: int | None) -> int:
-    """Bytes that a teacher's kept logits take, from its outputs on an example batch."""
+def logits_bytes(outputs: Outputs, examples: int, views: int | None) -> int:
+    """Bytes that a teacher's cached logits take, from its outputs on an example batch."""
     logits = first(outputs)
     return 4 * prod(logits.shape[1:]) * examples * (views or 1)
 
 
 def inputs_key(teacher: TeacherConfig) -> dict[str, JsonValue]:
-    """What values kept of a teacher depend on beside the model and the data: how its inputs are made, and that code."""
+    """What cached values of a teacher depend on beside model and data: how its inputs are made, and that code."""
     reference = teacher.inputs if isinstance(teacher.inputs, Reference) else None
     return {**teacher.model_dump(mode="json", include={"inputs"}), "inputs_code": code_of(reference)}
 

@@ -17,14 +17,13 @@ from pipeline.model import TorchModel, call
 from pipeline.stage import Context, Preview, Stage
 from stages.kd.checks import misfits
 from stages.kd.objective import Distillation
-from stages.kd.teacher import Teacher
+from stages.kd.teacher import Teacher, open_teachers
 from stages.prune import engine
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
 from stages.prune.search import Counts, Scope, removed, solve
 from stages.trainer.loop import train
 from stages.trainer.objective import Objective, Supervised
-from stages.trainer.settings import mixed_precision
 
 TAYLOR_BATCH = 32
 FAR_BELOW = 0.9  # of the target; below it the record carries a warning
@@ -95,9 +94,11 @@ class ChannelPruning(Stage):
             raise ConfigError("there is no baseline yet", fix="Use `teacher: incoming` or `teacher: labels`")
         if known and isinstance(preview.model, TorchModel):
             example = preview.model.example
-            opened = [(t, t.open(preview.model, preview.model, example)) for t in recovery.masters_of()]
-            masters = [Teacher(teacher, model, output=preview.output) for teacher, model in opened]
-            yield from misfits(recovery.terms_of(), preview.model, masters, preview)
+            teachers = [
+                Teacher(config, config.open(preview.model, preview.model, example), output=preview.output)
+                for config in recovery.teacher_configs()
+            ]
+            yield from misfits(recovery.terms_of(), preview.model, teachers, preview)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The pruned, and where asked trained, model.
@@ -106,7 +107,7 @@ class ChannelPruning(Stage):
             StageError: nothing can be removed, the target cannot be reached, or a layer in `ignore` does not exist.
         """
         self._require_layers(model.module, StageError)
-        masters = self._masters(model, ctx)
+        teachers = self._teachers(model, ctx)
         groups = engine.coupled(copy.deepcopy(model.module), model.example, self.ignore, "magnitude")
         if not groups:
             raise StageError(
@@ -124,7 +125,7 @@ class ChannelPruning(Stage):
             cost = self._cost(module, model.example, prunable)
             steps.append({"target": budget / full, "achieved": cost / full, "ratio": ratio})
             if self.recovery:
-                objective = self._objective(self.recovery, masters, current, ctx)
+                objective = self._objective(self.recovery, teachers, current, ctx)
                 current = train(current, objective, self._training(self.recovery, step), ctx, f"recovery_{step}")
         self._report(model, current, prunable, steps, ctx)
         return current
@@ -140,15 +141,13 @@ class ChannelPruning(Stage):
             if name not in names:
                 raise error(f"`ignore` names `{name}`, which the model does not have{nearest(name, names)}")
 
-    def _masters(self, model: TorchModel, ctx: Context) -> list[Teacher]:
+    def _teachers(self, model: TorchModel, ctx: Context) -> list[Teacher]:
         if self.recovery is None or self.recovery.teacher == "labels":
             return []
-        opened = [(t, t.open(model, ctx.baseline, model.example)) for t in self.recovery.masters_of()]
-        precision = mixed_precision(self.recovery, ctx.device)
-        return [Teacher(teacher, model, ctx, precision=precision) for teacher, model in opened]
+        return open_teachers(self.recovery.teacher_configs(), self.recovery, model, ctx)
 
-    def _objective(self, recovery: Recovery, masters: list[Teacher], current: TorchModel, ctx: Context) -> Objective:
-        return Distillation(recovery.terms_of(), masters, current, recovery, ctx) if masters else Supervised(ctx)
+    def _objective(self, recovery: Recovery, teachers: list[Teacher], current: TorchModel, ctx: Context) -> Objective:
+        return Distillation(recovery.terms_of(), teachers, current, recovery, ctx) if teachers else Supervised(ctx)
 
     def _training(self, recovery: Recovery, step: int) -> Recovery:
         """A step's share of the training; where the epochs do not divide, later steps get more."""

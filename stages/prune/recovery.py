@@ -39,6 +39,6 @@ class Recovery(TrainingSettings, TeacherSettings):
         single = (Labels(weight=self.hard_weight), soft)
         return self.terms or tuple(term for term in single if term.weight > 0)
 
-    def masters_of(self) -> tuple[TeacherConfig, ...]:
-        """The teachers that are asked for."""
+    def teacher_configs(self) -> tuple[TeacherConfig, ...]:
+        """The teachers of the settings."""
         return self.teachers or (TeacherConfig(use=self.teacher),)

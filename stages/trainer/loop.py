@@ -83,9 +83,9 @@ class _Learner(nn.Module):
         self.student, self.objective = student, objective
         objective.watch(student)
 
-    def forward(self, batch: Batch, moment: Progress) -> Tensor:
+    def forward(self, batch: Batch, progress: Progress) -> Tensor:
         """The loss of a batch."""
-        return scalar(self.objective(batch, call(self.student, batch.inputs), moment))
+        return scalar(self.objective(batch, call(self.student, batch.inputs), progress))
 
 
 class _Loop:
@@ -165,7 +165,7 @@ class _Loop:
         loader = self.ctx.train.loader(
             max(min(self.settings.batch_size, len(self.ctx.train)) // whole, 1) * self.ctx.world.size,
             order=(self.ctx.seed, place.epoch),
-            view=self._moment.view,
+            view=self._progress.view,
             augment=self.ctx.augment,
             workers=self.settings.workers,
             skip=place.step * parts,
@@ -177,7 +177,7 @@ class _Loop:
             yield list(islice(batches, parts))
 
     @property
-    def _moment(self) -> Progress:
+    def _progress(self) -> Progress:
         epoch, step = self.place.epoch, self.place.step
         done = (epoch * self.steps + step) / (self.settings.epochs * self.steps)
         return Progress(epoch, epoch % self.views if self.views else epoch, done)
@@ -189,7 +189,7 @@ class _Loop:
         for i, batch in enumerate(parts):
             last = i + 1 == len(parts)
             with nullcontext() if last else self.accelerator.no_sync(self.learner):
-                loss = self.learner(batch, self._moment) / len(parts)
+                loss = self.learner(batch, self._progress) / len(parts)
                 self.accelerator.backward(loss)
             total += loss.detach()
         if self.settings.gradient_clip:
@@ -199,7 +199,7 @@ class _Loop:
         return total
 
     def _close_epoch(self) -> None:
-        """Validate, note what was found, keep the weights if they are the best yet."""
+        """Validate, note the figures, keep the weights if they are the best yet."""
         place, ctx = self.place, self.ctx
         self.learner.eval()
         score = ctx.world.tell(self._validated() if ctx.world.main else None)

@@ -17,7 +17,7 @@ class Progress:
 
     Args:
         epoch: from 0.
-        view: which augmentation of the examples is shown; the epoch, unless the objective asks for fewer.
+        view: which augmentation of the examples is shown; the epoch, unless the objective has fewer `views`.
         done: share of all steps that are done, 0 to 1.
     """
 
@@ -41,7 +41,7 @@ class Objective(nn.Module, ABC):
         """Called when the training is over: the module is as it was."""
 
     @abstractmethod
-    def forward(self, batch: Batch, outputs: Outputs, moment: Progress) -> Tensor:
+    def forward(self, batch: Batch, outputs: Outputs, progress: Progress) -> Tensor:
         """The scalar loss of a batch, given the trained model's outputs on it."""
 
 
@@ -52,7 +52,7 @@ class Supervised(Objective):
         super().__init__()
         self.loss = ctx.loss
 
-    def forward(self, batch: Batch, outputs: Outputs, moment: Progress) -> Tensor:
+    def forward(self, batch: Batch, outputs: Outputs, progress: Progress) -> Tensor:
         """The task's loss. Raises StageError where it fails or is not a scalar."""
         with blame(StageError, "the task's loss", fix="Look at the targets' range and shape"):
             return scalar(self.loss(outputs, batch.targets))

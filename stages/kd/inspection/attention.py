@@ -105,8 +105,8 @@ def input_of(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], out
 def _attention(name: str, layer: str, block: nn.Module) -> Attention | None:
     """What to read at a block; None where it is no block of attention."""
     if isinstance(block, nn.MultiheadAttention):
-        taps = [Hook(name, partial(_projected, i)) for i in range(3)]
-        return Attention(name, layer, block.num_heads, block.embed_dim, *taps)
+        hooks = [Hook(name, partial(_projected, i)) for i in range(3)]
+        return Attention(name, layer, block.num_heads, block.embed_dim, *hooks)
     inside = dict(block.named_children())
     for names in SEPARATE:
         if all(_is_projection(inside.get(part)) for part in names):
@@ -124,8 +124,8 @@ def _of_parts(name: str, layer: str, block: nn.Module, places: list[tuple[str, i
     if width % heads:
         raise ConfigError(f"{heads} heads of `{name}` do not divide its width of {width}")
     prefix = f"{name}." if name else ""
-    taps = [Hook(f"{prefix}{part}", partial(_part, heads, width, i, of)) for part, i, of in places]
-    return Attention(name, layer, heads, width, *taps)
+    hooks = [Hook(f"{prefix}{part}", partial(_part, heads, width, i, of)) for part, i, of in places]
+    return Attention(name, layer, heads, width, *hooks)
 
 
 def _is_projection(part: nn.Module | None) -> bool:

@@ -12,7 +12,7 @@ from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, StageError
 
 Read = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
-"""(layer, its arguments by position, by name, what it gave) -> what is wanted of it."""
+"""(layer, its arguments by position, by name, what it gave) -> what to keep of it."""
 
 
 def output_of(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Tensor:
@@ -35,21 +35,23 @@ class Hook:
 
 
 class Hooks:
-    """Reads the same places at each forward. Of a layer that is used several times, the last use is seen."""
+    """Reads the same places at each forward. Of a layer that is used several times, the last use counts."""
 
-    def __init__(self, module: nn.Module, taps: Sequence[Hook]) -> None:
-        self.wanted = bool(taps)
-        self.values: list[Any] = [None] * len(taps)
+    def __init__(self, module: nn.Module, hooks: Sequence[Hook]) -> None:
+        self.values: list[Any] = [None] * len(hooks)
         self.handles = [
-            module.get_submodule(tap.layer).register_forward_hook(partial(self._see, i, tap.read), with_kwargs=True)
-            for i, tap in enumerate(taps)
+            module.get_submodule(hook.layer).register_forward_hook(partial(self._store, i, hook.read), with_kwargs=True)
+            for i, hook in enumerate(hooks)
         ]
-        if taps:
+        if hooks:
             # Without gradients nn.TransformerEncoder takes a path that calls none of its layers.
             torch.backends.mha.set_fastpath_enabled(False)
 
+    def __len__(self) -> int:
+        return len(self.handles)
+
     def take(self) -> tuple[Any, ...]:
-        """What was seen in the last forward. Raises StageError where a layer was not used in it."""
+        """What was read in the last forward. Raises StageError where a layer was not used in it."""
         values, self.values = self.values, [None] * len(self.values)
         if any(value is None for value in values):
             raise StageError("a layer was not used in the forward", expected="layers that every forward uses")
@@ -60,7 +62,7 @@ class Hooks:
         for handle in self.handles:
             handle.remove()
 
-    def _see(self, i: int, read: Read, layer: nn.Module, args: Any, named: Any, output: Any) -> None:
+    def _store(self, i: int, read: Read, layer: nn.Module, args: Any, named: Any, output: Any) -> None:
         self.values[i] = read(layer, args, named, output)
 
 

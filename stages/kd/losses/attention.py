@@ -50,10 +50,10 @@ def activation_transfer_loss(student: Tensor, teacher: Tensor, power: float = 2)
             expected="as many examples and axes",
             fix="Name layers of the same kind",
         )
-    taught, teaching = _energy(student, power), _energy(teacher, power)
-    size = tuple(min(pair) for pair in zip(taught.shape[1:], teaching.shape[1:], strict=True))
-    taught, teaching = (F.normalize(_pool(energy, size).flatten(1), dim=1) for energy in (taught, teaching))
-    return F.mse_loss(taught, teaching)
+    student, teacher = _energy(student, power), _energy(teacher, power)
+    size = tuple(min(pair) for pair in zip(student.shape[1:], teacher.shape[1:], strict=True))
+    student, teacher = (F.normalize(_pool(energy, size).flatten(1), dim=1) for energy in (student, teacher))
+    return F.mse_loss(student, teacher)
 
 
 def attention_scores(query: Tensor, key: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def hint_loss(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None, n
     """
     expect_shape("teacher's features", teacher, student.shape)
     axis = 1 if student.ndim >= 4 else -1
-    taught, teaching = (rows(features, axis, mask) for features in (student, teacher))
+    student, teacher = (rows(features, axis, mask) for features in (student, teacher))
     if normalize:
-        taught, teaching = (F.normalize(features, dim=-1) for features in (taught, teaching))
-    return F.mse_loss(taught, teaching, reduction="sum") / max(taught.numel(), 1)
+        student, teacher = (F.normalize(features, dim=-1) for features in (student, teacher))
+    return F.mse_loss(student, teacher, reduction="sum") / max(student.numel(), 1)

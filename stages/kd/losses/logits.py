@@ -120,9 +120,9 @@ def decoupled_loss(
     if mask is not None:
         expect_shape("mask", mask, targets.shape)
         counted = counted & (mask.to(targets.device) != 0)
-    taught, teaching = _pair(student, teacher, axis, counted)
-    chosen = targets[counted].long().to(taught.device)
-    (target, rest), (true_target, true_rest) = (_decouple(z / temperature, chosen) for z in (taught, teaching))
+    student, teacher = _pair(student, teacher, axis, counted)
+    chosen = targets[counted].long().to(student.device)
+    (target, rest), (true_target, true_rest) = (_decouple(z / temperature, chosen) for z in (student, teacher))
     loss = target_weight * divergence(target, true_target) + rest_weight * divergence(rest, true_rest)
     return loss * temperature**2
 
@@ -159,11 +159,11 @@ def dist_loss(
         Huang, You, Wang, Qian and Xu: Knowledge Distillation from A Stronger Teacher, 2022, 2205.10536, L_inter
         and L_intra.
     """
-    taught, teaching = (F.softmax(z / temperature, dim=-1) for z in _pair(student, teacher, axis, mask))
-    if not len(taught):
-        return taught.sum()
-    inter = 1 - (_standard(taught, 1) * _standard(teaching, 1)).sum(1).mean()
-    intra = 1 - (_standard(taught, 0) * _standard(teaching, 0)).sum(0).mean()
+    student, teacher = (F.softmax(z / temperature, dim=-1) for z in _pair(student, teacher, axis, mask))
+    if not len(student):
+        return student.sum()
+    inter = 1 - (_standard(student, 1) * _standard(teacher, 1)).sum(1).mean()
+    intra = 1 - (_standard(student, 0) * _standard(teacher, 0)).sum(0).mean()
     return (inter_weight * inter + intra_weight * intra) * temperature**2
 
 
@@ -204,14 +204,14 @@ def averaged(
 def _pair(student: Tensor, teacher: Tensor, axis: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """The rows of both. Refuses a single class, on which every softmax is 1 and every loss 0."""
     expect_shape("teacher's logits", teacher, student.shape)
-    taught, teaching = rows(student, axis, mask), rows(teacher, axis, mask)
-    if taught.shape[1] < 2:
+    student_rows, teacher_rows = rows(student, axis, mask), rows(teacher, axis, mask)
+    if student_rows.shape[1] < 2:
         raise StageError(
-            f"logits {tuple(student.shape)} have {taught.shape[1]} class on axis {axis}",
+            f"logits {tuple(student.shape)} have {student_rows.shape[1]} class on axis {axis}",
             expected="two or more",
             fix="Set axis to that of the classes; a single logit has no distribution to learn",
         )
-    return taught, teaching
+    return student_rows, teacher_rows
 
 
 def _decouple(scaled: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,8 +26,8 @@ def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Reference:
         Park, Kim, Lu and Cho: Relational Knowledge Distillation, 2019, 1904.05068, section 3.2.1.
     """
-    taught, teaching = _vectors(student, teacher, 2)
-    return F.huber_loss(_distances(taught), _distances(teaching))
+    student, teacher = _vectors(student, teacher, 2)
+    return F.huber_loss(_distances(student), _distances(teacher))
 
 
 def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -46,10 +46,10 @@ def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Reference:
         Park, Kim, Lu and Cho: Relational Knowledge Distillation, 2019, 1904.05068, section 3.2.2.
     """
-    taught, teaching = _vectors(student, teacher, 3)
-    count = len(taught)
+    student, teacher = _vectors(student, teacher, 3)
+    count = len(student)
     # i = vertex or k = vertex among them give 0 on both sides.
-    total = F.huber_loss(_cosines(taught), _cosines(teaching), reduction="sum")
+    total = F.huber_loss(_cosines(student), _cosines(teacher), reduction="sum")
     return total / (count * (count - 1) * (count - 2) / 2)
 
 
@@ -82,8 +82,8 @@ def attention_relation_loss(student: Tensor, teacher: Tensor, heads: int, *, mas
         expect_shape("mask", mask, student.shape[::2])
         mask = mask.to(student.device) != 0
         query_mask = mask[:, None, :].expand(len(mask), heads, mask.shape[1])
-    taught, teaching = (rows(_relations(x, heads, mask), mask=query_mask) for x in (student, teacher))
-    return divergence(taught, teaching)
+    student, teacher = (rows(_relations(x, heads, mask), mask=query_mask) for x in (student, teacher))
+    return divergence(student, teacher)
 
 
 def _vectors(student: Tensor, teacher: Tensor, least: int) -> tuple[Tensor, Tensor]:
@@ -94,8 +94,8 @@ def _vectors(student: Tensor, teacher: Tensor, least: int) -> tuple[Tensor, Tens
             expected=f"as many, and {least} or more",
             fix="Raise batch_size, a process's share of which must hold so many",
         )
-    taught, teaching = (precise(x.flatten(1)) for x in (student, teacher))
-    return taught, teaching
+    student, teacher = (precise(x.flatten(1)) for x in (student, teacher))
+    return student, teacher
 
 
 def _distances(vectors: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class AttentionMethod(LayerMethod):
         if self.scores:
             _same_heads(pairs)
         ours, theirs = zip(*pairs, strict=True)
-        return self._taps(ours, both[0]), self._taps(theirs, both[1])
+        return self._hooks(ours, both[0]), self._hooks(theirs, both[1])
 
     def adapter(self, student: ModelOutputs, teacher: ModelOutputs) -> nn.Module:
         """For each hidden state that is compared, what gives it the teacher's width.
@@ -86,13 +86,13 @@ class AttentionMethod(LayerMethod):
             raise ConfigError("the widths of the layers differ, and their projection is shared", fix="Use features")
         return nn.ModuleList(first + [regressor(*states[0], "the transformer's layers")] * len(states))
 
-    def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, lesson: TermInputs) -> Tensor:
+    def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, inputs: TermInputs) -> Tensor:
         """The sum over all that is compared, each with weight 1, of maps with `map_weight`."""
         pairs = list(zip(student.layers, teacher.layers, strict=True))
         if self.kind == "maps":
             losses = [activation_transfer_loss(ours, theirs, self.power) for ours, theirs in pairs]
             return self.map_weight * torch.stack(losses).sum()
-        mask, count = lesson.mask(self.mask), self._states(student)
+        mask, count = inputs.mask(self.mask), self._states(student)
         projections = adapter if isinstance(adapter, nn.ModuleList) else ()
         losses = [
             hint_loss(project(ours), theirs, mask=mask)
@@ -108,15 +108,15 @@ class AttentionMethod(LayerMethod):
             for ours, theirs in self.layers
         ]
 
-    def _taps(self, blocks: Sequence[Attention], all_stacks: list[list[Attention]]) -> list[Hook]:
+    def _hooks(self, blocks: Sequence[Attention], all_stacks: list[list[Attention]]) -> list[Hook]:
         stack = next(stack for stack in all_stacks if blocks[0] in stack)
         embeddings = [Hook(stack[0].layer, input_of)] if self.embeddings else []
         hidden = [Hook(block.layer) for block in blocks] if self.hidden else []
-        return embeddings + hidden + [tap for block in blocks if self.scores for tap in (block.query, block.key)]
+        return embeddings + hidden + [hook for block in blocks if self.scores for hook in (block.query, block.key)]
 
-    def _states(self, seen: ModelOutputs) -> int:
-        """How many of what was seen are hidden states; after them come a query and a key for each layer."""
-        layers = (len(seen.layers) - self.embeddings) // max(self.hidden + 2 * self.scores, 1)
+    def _states(self, model: ModelOutputs) -> int:
+        """How many of the layers that were read are hidden states; after them come a query and a key for each layer."""
+        layers = (len(model.layers) - self.embeddings) // max(self.hidden + 2 * self.scores, 1)
         return self.embeddings + layers * self.hidden
 
 

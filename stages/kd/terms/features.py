@@ -41,13 +41,13 @@ class FeatureMethod(LayerMethod):
         pairs = zip(self.layers, student.layers, teacher.layers, strict=True)
         return nn.ModuleList(regressor(ours, theirs, " and ".join(names)) for names, ours, theirs in pairs)
 
-    def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, lesson: TermInputs) -> Tensor:
+    def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, inputs: TermInputs) -> Tensor:
         """The sum over the pairs."""
         losses = []
         for ours, theirs, regress in zip(student.layers, teacher.layers, adapter.children(), strict=True):
-            taught, teaching = same_places(ours, theirs)
-            mask = lesson.mask(self.mask) if taught.ndim == 3 else None
-            losses.append(hint_loss(regress(taught), teaching, mask=mask, normalize=self.normalize))
+            student_values, teacher_values = same_places(ours, theirs)
+            mask = inputs.mask(self.mask) if student_values.ndim == 3 else None
+            losses.append(hint_loss(regress(student_values), teacher_values, mask=mask, normalize=self.normalize))
         return torch.stack(losses).sum()
 
 

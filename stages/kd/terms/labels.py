@@ -15,7 +15,7 @@ class Labels(Term):
 
     needs_teacher: ClassVar[bool] = False
 
-    def loss(self, lesson: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
+    def loss(self, inputs: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
         """The task's loss of the student's outputs."""
         with blame(StageError, "the task's loss", fix="Look at the targets' range and shape"):
-            return scalar(lesson.hard_loss(lesson.outputs, lesson.batch.targets))
+            return scalar(inputs.hard_loss(inputs.outputs, inputs.batch.targets))

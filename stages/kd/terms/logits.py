@@ -56,14 +56,14 @@ class LogitMethod(Method):
         if self.temperature == 1 and self.objective != "dist":
             yield "temperature 1 shows the student little beyond the best class; 2 to 10 are usual"
 
-    def loss(self, lesson: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
+    def loss(self, inputs: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
         """The loss against the teachers' logits, taken as one teacher's."""
-        student, mask = lesson.logits, self._counted(lesson)
-        if sparse := lesson.teachers[0].sparse:
-            if len(lesson.teachers) > 1:
-                raise StageError(ONE_TEACHER.format(len(lesson.teachers)), fix="Leave `mass` out")
+        student, mask = inputs.logits, self._counted(inputs)
+        if sparse := inputs.teachers[0].sparse:
+            if len(inputs.teachers) > 1:
+                raise StageError(ONE_TEACHER.format(len(inputs.teachers)), fix="Leave `mass` out")
             return sparse_soft_loss(student, sparse, self.temperature, axis=self.axis, mask=mask)
-        teacher = self._taught(lesson)
+        teacher = self._teacher_logits(inputs)
         if student.shape != teacher.shape:
             raise StageError(
                 f"the student gives logits {tuple(student.shape)}, the teacher {tuple(teacher.shape)}",
@@ -72,33 +72,32 @@ class LogitMethod(Method):
             )
         if self.objective == "dkd":
             weights = {"target_weight": self.target_weight, "rest_weight": self.rest_weight}
-            targets = lesson.batch.targets
+            targets = inputs.batch.targets
             return decoupled_loss(student, teacher, targets, self.temperature, axis=self.axis, mask=mask, **weights)
         if self.objective == "dist":
             weights = {"inter_weight": self.inter_weight, "intra_weight": self.intra_weight}
             return dist_loss(student, teacher, self.temperature, axis=self.axis, mask=mask, **weights)
         return soft_loss(student, teacher, self.temperature, axis=self.axis, mask=mask)
 
-    def _counted(self, lesson: TermInputs) -> Tensor | None:
+    def _counted(self, inputs: TermInputs) -> Tensor | None:
         """Which positions count: those that are no padding by the mask and by the targets; None for all."""
-        mask = lesson.mask(self.mask)
+        mask = inputs.mask(self.mask)
         if self.ignore is None:
             return mask
-        if not isinstance(lesson.batch.targets, Tensor):
-            problem = f"the targets are a {type(lesson.batch.targets).__name__}"
+        if not isinstance(inputs.batch.targets, Tensor):
+            problem = f"the targets are a {type(inputs.batch.targets).__name__}"
             raise StageError(problem, where="ignore", expected="a tensor", fix="Use `mask` instead")
-        counted = lesson.batch.targets != self.ignore
+        counted = inputs.batch.targets != self.ignore
         if mask is None:
             return counted
         expect_shape("mask", mask, counted.shape)
         return counted & (mask.to(counted.device) != 0)
 
-    def _taught(self, lesson: TermInputs) -> Tensor:
-        logits = [teacher.logits for teacher in lesson.teachers]
+    def _teacher_logits(self, inputs: TermInputs) -> Tensor:
+        logits = [teacher.logits for teacher in inputs.teachers]
         if len(logits) == 1:
             return logits[0]
-        how = lesson.average
-        return averaged(logits, lesson.shares, how=how, temperature=self.temperature, axis=self.axis)
+        return averaged(logits, inputs.shares, how=inputs.average, temperature=self.temperature, axis=self.axis)
 
 
 class Logits(LogitMethod, Term):

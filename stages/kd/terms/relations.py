@@ -63,16 +63,20 @@ class RelationMethod(LayerMethod):
         ours, theirs = self.layer or (None, None)
         if self.kind == "examples":
             return [_representation(student, ours, "student")], [_representation(teacher, theirs, "teacher")]
-        taught = attention_at(stacks(student, "student"), -1 if ours is None else ours, "student")
-        teaching = attention_at(stacks(teacher, "teacher"), -1 if theirs is None else theirs, "teacher")
-        self._check_heads(taught, teaching)
-        return [taught.query, taught.key, taught.value], [teaching.query, teaching.key, teaching.value]
+        student_block = attention_at(stacks(student, "student"), -1 if ours is None else ours, "student")
+        teacher_block = attention_at(stacks(teacher, "teacher"), -1 if theirs is None else theirs, "teacher")
+        self._check_heads(student_block, teacher_block)
+        return [student_block.query, student_block.key, student_block.value], [
+            teacher_block.query,
+            teacher_block.key,
+            teacher_block.value,
+        ]
 
-    def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, lesson: TermInputs) -> Tensor:
+    def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, inputs: TermInputs) -> Tensor:
         """The weighted sum over examples' relations, or the sum over the parts of self-attention."""
         if self.kind == "examples":
             return self._of_examples(student.layers[0], teacher.layers[0])
-        mask, heads = lesson.mask(self.mask), self.relation_heads or teacher.layers[0].shape[1]
+        mask, heads = inputs.mask(self.mask), self.relation_heads or teacher.layers[0].shape[1]
         ours, theirs = (dict(zip(("queries", "keys", "values"), s.layers, strict=True)) for s in (student, teacher))
         losses = [
             attention_divergence(student.layers, teacher.layers, mask=mask)
@@ -123,6 +127,10 @@ def attention_divergence(student: Sequence[Tensor], teacher: Sequence[Tensor], *
     query_mask = counted[:, None, :].expand(both[0].shape[:3])
     hidden = [s.masked_fill(~counted[:, None, None, :], torch.finfo(s.dtype).min) for s in both]
     return divergence(rows(hidden[0], mask=query_mask), rows(hidden[1], mask=query_mask))
+
+
+def _reads(block: Attention) -> list[Hook]:
+    return [block.query, block.key, block.value]
 
 
 def _representation(module: nn.Module, name: int | str | None, whose: str) -> Hook:

@@ -1,4 +1,4 @@
-"""What a term of a distillation's loss is, and what it is shown."""
+"""What a term of a distillation's loss is, and its inputs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,9 +21,9 @@ class ModelOutputs:
     """One model on one batch.
 
     Args:
-        outputs: by name; the first is the logits. Of a teacher whose logits are kept, these alone.
-        layers: what the term's taps read, in their order.
-        sparse: a teacher's largest probabilities, where these alone are kept; then there are no outputs.
+        outputs: by name; the first is the logits. Of a teacher whose logits are cached, these alone.
+        layers: what the term's hooks read, in their order.
+        sparse: a teacher's largest probabilities, where these alone are cached; then there are no outputs.
     """
 
     outputs: Outputs
@@ -81,7 +81,7 @@ def refuse_strangers(settings: BaseModel, choice: str, own: Mapping[str, Sequenc
     """Raise ValueError where a setting differs from its default that is of use for another choice alone.
 
     Args:
-        settings: what was given.
+        settings: of a method.
         choice: the setting that decides which others are of use.
         own: for each of its values the settings that are of use for it alone.
     """
@@ -110,24 +110,24 @@ class Method(Settings, ABC):
         return nn.Identity()
 
     @abstractmethod
-    def loss(self, lesson: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
+    def loss(self, inputs: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
         """The scalar loss of a batch, with an adapter for each teacher."""
 
 
 class LayerMethod(Method):
     """A method that compares layers with one teacher at a time."""
 
-    def loss(self, lesson: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
+    def loss(self, inputs: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
         """The mean over the teachers by their shares."""
-        total = lesson.logits.new_zeros(())
+        total = inputs.logits.new_zeros(())
         for share, student, teacher, adapter in zip(
-            lesson.shares, lesson.students, lesson.teachers, adapters, strict=True
+            inputs.shares, inputs.students, inputs.teachers, adapters, strict=True
         ):
-            total = total + share * self.compare(student, teacher, adapter, lesson)
+            total = total + share * self.compare(student, teacher, adapter, inputs)
         return total
 
     @abstractmethod
-    def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, lesson: TermInputs) -> Tensor:
+    def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, inputs: TermInputs) -> Tensor:
         """The loss against one teacher."""
 
 

@@ -45,19 +45,19 @@ def student(tiny: Make) -> Callable[[int], Student]:
 def test_each_generation_learns_from_the_one_before(
     teacher: TorchModel, context: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lessons: list[tuple[TorchModel, TorchModel]] = []
+    trainings: list[tuple[TorchModel, TorchModel]] = []
     plain = stage.train
 
     def spied(model: TorchModel, objective: Any, *rest: Any) -> TorchModel:
         made = plain(model, objective, *rest)
-        lessons.append((objective.masters[0].model, made))
+        trainings.append((objective.teachers[0].model, made))
         return made
 
     monkeypatch.setattr(stage, "train", spied)
     SelfDistillation(**QUICK, generations=3).run(teacher, context())
-    assert [given for given, _ in lessons] == [teacher, lessons[0][1], lessons[1][1]]
-    assert len({tuple(weights(made).tolist()) for _, made in lessons}) == 3
-    assert all(made.builder == teacher.builder for _, made in lessons)
+    assert [given for given, _ in trainings] == [teacher, trainings[0][1], trainings[1][1]]
+    assert len({tuple(weights(made).tolist()) for _, made in trainings}) == 3
+    assert all(made.builder == teacher.builder for _, made in trainings)
 
 
 def test_the_best_generation_by_validation_is_kept_or_the_last(teacher: TorchModel, context: Make) -> None:

@@ -80,8 +80,8 @@ def test_hard_weight_one_is_plain_training(tiny: Make, context: Make, net: Make)
 def test_hard_weight_is_the_weight_of_the_labels(tiny: Make, context: Make, net: Make, hard_weight: float) -> None:
     teacher, ctx = tiny(), context(loss=lambda outputs, targets: 0 * outputs["output"].sum() + 1.7)
     chosen, student = stage(net(), hard_weight=hard_weight), TorchModel.build(net(), teacher.example)
-    master = Teacher(TeacherConfig(use="incoming"), teacher, ctx)
-    objective = Distillation(chosen.terms_of(), [master], student, chosen, ctx)
+    live = Teacher(TeacherConfig(use="incoming"), teacher, ctx)
+    objective = Distillation(chosen.terms_of(), [live], student, chosen, ctx)
     objective.watch(student.module)
     batch = next(iter(ctx.train.loader(8)))
     outputs, taught = student.predict(batch.inputs), teacher.predict(batch.inputs)
@@ -154,8 +154,8 @@ def test_a_teacher_of_either_form_teaches_the_same(
     given = teacher if form == "torch" else deploy(teacher, tmp_path / "teacher.onnx")
     torch.manual_seed(0)
     student = TorchModel.build(net(), teacher.example)
-    master, settings = Teacher(TeacherConfig(use="incoming"), given, ctx), stage(net(), hard_weight=0)
-    objective = Distillation(settings.terms_of(), [master], student, settings, ctx)
+    live, settings = Teacher(TeacherConfig(use="incoming"), given, ctx), stage(net(), hard_weight=0)
+    objective = Distillation(settings.terms_of(), [live], student, settings, ctx)
     trained = train(student, objective, settings, ctx)
     assert alike(trained, teacher, ctx) > 0.6
 

@@ -81,7 +81,7 @@ def stage(**settings: Any) -> SequenceDistillation:
     )
 
 
-def master_of(model: TorchModel, ctx: Context) -> Teacher:
+def live_teacher(model: TorchModel, ctx: Context) -> Teacher:
     return Teacher(TeacherConfig(use="incoming"), model, ctx)
 
 
@@ -91,7 +91,7 @@ def everything(split: Split) -> Inputs:
 
 def test_a_beam_of_one_is_the_tasks_own_greedy_decoding(task: Task, ctx: Make) -> None:
     model = translator(task)
-    folder = generated(master_of(model, ctx()), Beams(1, at_once=7), ctx())
+    folder = generated(live_teacher(model, ctx()), Beams(1, at_once=7), ctx())
     found = read(CachedValues(folder, 48), torch.arange(48))
     assert found.dtype == torch.int32
     expected = task.decode(model.predict, everything(task.train))
@@ -275,18 +275,18 @@ def test_words_are_learnt_on_the_generated_sequences(
     task: Task, ctx: Make, always: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Teacher] = []
-    lesson = SequenceDistillation.lesson
+    train_student = SequenceDistillation.train_student
     monkeypatch.setattr(
         SequenceDistillation,
-        "lesson",
-        lambda self, s, masters, *rest: (seen.extend(masters), lesson(self, s, masters, *rest))[1],
+        "train_student",
+        lambda self, s, teachers, *rest: (seen.extend(teachers), train_student(self, s, teachers, *rest))[1],
     )
     fitted = stage(generate=always(), epochs=8).run(translator(task), ctx(score=like_always))  # it says just that
     made = stage(generate=always(), word_weight=1.0, epochs=8, temperature=1.0, mass=0.9999)
     no_labels = {"loss": lambda outputs, targets: pytest.fail("the labels were read")}
     student = made.run(fitted, ctx(score=like_always, **no_labels))
     assert decoded(student, task)[:, :4].tolist() == [[20, 21, 2, 0]] * 8
-    assert all(master.kept is None for master in seen)  # of other sequences than the task's own
+    assert all(teacher.cached is None for teacher in seen)  # of other sequences than the task's own
     assert len(made.terms_of()) == 1
     assert [term.weight for term in stage(word_weight=0.25).terms_of()] == pytest.approx([0.75, 0.25])
 
@@ -430,9 +430,9 @@ def test_what_generates_something_else_is_blamed(task: Task, ctx: Make, always: 
 
 def test_a_stop_while_it_generates_keeps_nothing(task: Task, ctx: Make) -> None:
     asked = iter([False, False, True])
-    master = master_of(translator(task), ctx())
+    live = live_teacher(translator(task), ctx())
     with pytest.raises(Interruption, match="stopped while the teacher generated"):
-        generated(master, Beams(2, at_once=8), ctx(interrupted=lambda: next(asked)))
+        generated(live, Beams(2, at_once=8), ctx(interrupted=lambda: next(asked)))
 
 
 @pytest.mark.parametrize(

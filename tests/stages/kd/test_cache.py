@@ -41,14 +41,14 @@ def noisy(inputs: Inputs, seed: int, view: int) -> Inputs:
     return {name: value + torch.randn(value.shape, generator=generator) for name, value in inputs.items()}
 
 
-def master_of(model: TorchModel, ctx: Context) -> Teacher:
+def live_teacher(model: TorchModel, ctx: Context) -> Teacher:
     return Teacher(TeacherConfig(use="incoming"), model, ctx)
 
 
-def table(master: Teacher, ctx: Context, view: int) -> tuple[Tensor, Tensor]:
+def table(live: Teacher, ctx: Context, view: int) -> tuple[Tensor, Tensor]:
     """Inputs and logits of all examples in a view, by the teacher's own forward on the batches that are kept."""
     batches = list(ctx.train.loader(BATCH_SIZE, seed=ctx.seed, view=view, augment=ctx.augment))
-    return torch.cat([b.inputs["input"] for b in batches]), torch.cat([master(b.inputs)["output"] for b in batches])
+    return torch.cat([b.inputs["input"] for b in batches]), torch.cat([live(b.inputs)["output"] for b in batches])
 
 
 class Watching(Objective):
@@ -58,24 +58,24 @@ class Watching(Objective):
         super().__init__()
         self.views, self.shown = views, list[tuple[int, Tensor, Tensor]]()
 
-    def forward(self, batch: Any, outputs: Any, moment: Progress) -> Tensor:
-        self.shown.append((moment.view, batch.index.clone(), batch.inputs["input"].clone()))
+    def forward(self, batch: Any, outputs: Any, progress: Progress) -> Tensor:
+        self.shown.append((progress.view, batch.index.clone(), batch.inputs["input"].clone()))
         return next(iter(outputs.values())).mean()
 
 
 def test_training_shows_the_views_that_were_kept_and_the_logits_are_the_teachers_own(tiny: Make, context: Make) -> None:
     ctx, watching = context(augment=noisy, seed=3), Watching(views=3)
-    master = master_of(tiny(), ctx)
-    master.keep(ctx, TeacherNeeds(), views=3)
-    tables = [table(master, ctx, view) for view in range(3)]
+    live = live_teacher(tiny(), ctx)
+    live.cache(ctx, TeacherNeeds(), views=3)
+    tables = [table(live, ctx, view) for view in range(3)]
     assert not torch.equal(tables[0][0], tables[1][0])
     train(tiny(4), watching, TrainingSettings(epochs=4, batch_size=48), ctx)
     assert {view for view, _, _ in watching.shown} == {0, 1, 2}
     for view, index, inputs in watching.shown:
         assert torch.equal(inputs, tables[view][0][index])
-        assert master.kept is not None
-        assert torch.equal(master.kept(index, view)["logits"], tables[view][1][index])
-        torch.testing.assert_close(master({"input": inputs})["output"], tables[view][1][index])
+        assert live.cached is not None
+        assert torch.equal(live.cached(index, view)["logits"], tables[view][1][index])
+        torch.testing.assert_close(live({"input": inputs})["output"], tables[view][1][index])
 
 
 class Tokens:
@@ -108,14 +108,14 @@ def test_ragged_lengths_are_kept_as_each_batch_was_padded_and_fitted_to_another_
     order = [i for i in range(300) if i % 7 < 3] + [i for i in range(300) if i % 7 >= 3]  # batches of two lengths
     split = replace(Split(Tokens(300), collate=padded).select(order), collate=padded)
     ctx = context(train=split)
-    master = master_of(linear(3, torch.randn(2, 4, 5)), ctx)
-    master.keep(ctx, TeacherNeeds(), None)
-    assert master.kept is not None
-    assert master.kept.ragged
+    live = live_teacher(linear(3, torch.randn(2, 4, 5)), ctx)
+    live.cache(ctx, TeacherNeeds(), None)
+    assert live.cached is not None
+    assert live.cached.ragged
     index = torch.tensor([0, 250, 7, 131])
     batch, _ = padded([split[int(i)] for i in index])
-    expected = master(batch)["output"]
-    found = master.kept(index, 0)["logits"]
+    expected = live(batch)["output"]
+    found = live.cached(index, 0)["logits"]
     assert found.shape[1] == 7
     for row, i in enumerate(index):
         length = len(split[int(i)][0]["input"])
@@ -167,12 +167,12 @@ def test_of_padded_batches_the_kept_logits_fit_the_batch_that_is_trained_on(
     split = Split(Tokens(300), collate=padded)
     longest = max(range(300), key=lambda i: len(split[i][0]["input"]))
     ctx = context(train=split)
-    master = master_of(linear(3, torch.randn(2, 4, 5)), ctx)
-    master.keep(ctx, TeacherNeeds(mass=mass), None)
+    live = live_teacher(linear(3, torch.randn(2, 4, 5)), ctx)
+    live.cache(ctx, TeacherNeeds(mass=mass), None)
     index = torch.tensor([longest, 0] if long else [0, 7])
     batch, targets = padded([split[int(i)] for i in index])
-    student = master(batch)["output"].clone()
-    seen = master.see(Batch(index, batch, targets), Progress(), student, inside=False)
+    student = live(batch)["output"].clone()
+    seen = live.answer(Batch(index, batch, targets), Progress(), student, inside=False)
     length = len(split[0][0]["input"])
     if mass is None:
         torch.testing.assert_close(seen.logits[1 if long else 0, :length], student[1 if long else 0, :length])
@@ -192,26 +192,26 @@ def test_of_a_hundred_thousand_classes_the_largest_alone_are_on_disk_and_few_exa
     ctx, model = sequences(40, 2, 100_000, context)
     reports: dict[str, Any] = context.reports
     seen: list[int] = []
-    master = master_of(model, ctx)
-    assert master.module is not None
-    master.module.register_forward_hook(lambda module, args, output: seen.append(len(output)))
-    master.keep(ctx, TeacherNeeds(mass=0.9, temperature=1.0), None)
+    live = live_teacher(model, ctx)
+    assert live.module is not None
+    live.module.register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    live.cache(ctx, TeacherNeeds(mass=0.9, temperature=1.0), None)
     said = reports["teacher_logits"]
     k = said["classes_kept"]
     assert max(seen) <= AT_ONCE
     assert 1 <= k < 20_000
     assert said["classes"] == 100_000
-    exact = [F.softmax(master({"input": ctx.train[i][0]["input"][None]})["output"], -1) for i in range(40)]
+    exact = [F.softmax(live({"input": ctx.train[i][0]["input"][None]})["output"], -1) for i in range(40)]
     mass = float(torch.cat(exact).sort(-1, descending=True).values[..., :k].sum(-1).mean())
     assert said["mean_mass_kept"] == pytest.approx(mass, abs=1e-4)
     assert 0.85 < mass < 0.95
-    written = sum(path.stat().st_size for path in made_by(master).glob("*.bin"))
+    written = sum(path.stat().st_size for path in made_by(live).glob("*.bin"))
     assert written == 40 * 2 * (8 * k + 4)
 
 
-def made_by(master: Teacher) -> Path:
-    assert master.kept is not None
-    return Path(str(next(iter(master.kept.values.values())).flat.filename)).parent
+def made_by(live: Teacher) -> Path:
+    assert live.cached is not None
+    return Path(str(next(iter(live.cached.values.values())).flat.filename)).parent
 
 
 @pytest.mark.parametrize("axis", [-1, 1])
@@ -219,13 +219,13 @@ def test_the_largest_classes_of_any_axis_give_the_loss_of_the_teachers_own(conte
     ctx, model = sequences(40, 6, 6, context)  # as many positions as classes: shapes alone would not tell
     if axis == 1:
         model = replace(model, module=nn.Sequential(model.module, Swap()))
-    master = master_of(model, ctx)
-    master.keep(ctx, TeacherNeeds(mass=1.0, temperature=2.0, axis=axis), None)
+    live = live_teacher(model, ctx)
+    live.cache(ctx, TeacherNeeds(mass=1.0, temperature=2.0, axis=axis), None)
     batch = next(iter(ctx.train.loader(8, order=(0, 0))))
-    seen = master.see(batch, Progress(), torch.zeros(8, 6, 6), inside=False)
+    seen = live.answer(batch, Progress(), torch.zeros(8, 6, 6), inside=False)
     student = torch.randn(8, 6, 6, generator=torch.Generator().manual_seed(2))
     assert seen.sparse is not None
-    teacher = next(iter(master(batch.inputs).values()))
+    teacher = next(iter(live(batch.inputs).values()))
     expected = soft_loss(student, teacher, 2.0, axis=axis)
     torch.testing.assert_close(sparse_soft_loss(student, seen.sparse, 2.0, axis=axis), expected)
 
@@ -237,10 +237,10 @@ class Swap(nn.Module):
 
 def test_half_precision_would_change_the_loss_little_and_single_does_not(context: Make) -> None:
     ctx, model = sequences(64, 4, 5000, context)
-    master = master_of(model, ctx)
-    master.keep(ctx, TeacherNeeds(mass=0.999, temperature=1.0), None)
-    assert master.kept is not None
-    sparse = Sparse(**master.kept(torch.arange(64), 0))
+    live = live_teacher(model, ctx)
+    live.cache(ctx, TeacherNeeds(mass=0.999, temperature=1.0), None)
+    assert live.cached is not None
+    sparse = Sparse(**live.cached(torch.arange(64), 0))
     assert sparse.values.dtype == torch.float32
     student = torch.randn(64, 4, 5000, generator=torch.Generator().manual_seed(2))
     exact = float(sparse_soft_loss(student, sparse, 1.0))
@@ -254,7 +254,7 @@ def test_the_largest_classes_are_refused_where_the_disk_is_too_small(
     ctx, model = sequences(40, 2, 1000, context)
     monkeypatch.setattr(teacher.shutil, "disk_usage", lambda folder: Free(1000))
     with pytest.raises(StageError, match=r"largest of 1,000 classes would take [0-9,]+ of 1,000 free bytes.*Lower"):
-        master_of(model, ctx).keep(ctx, TeacherNeeds(mass=0.9), None)
+        live_teacher(model, ctx).cache(ctx, TeacherNeeds(mass=0.9), None)
 
 
 class Free:
@@ -372,7 +372,7 @@ def test_the_key_has_all_that_the_values_depend_on(tiny: Make, context: Make) ->
             return folder
 
         ctx = context(kept=kept, **changes)
-        master_of(tiny(), ctx).keep(ctx, wanted, views)
+        live_teacher(tiny(), ctx).cache(ctx, wanted, views)
         return dict(told[0])
 
     plain = parts(None, TeacherNeeds())
@@ -398,19 +398,19 @@ def test_logits_are_computed_in_the_precision_of_the_training(tiny: Make, contex
     batch = next(iter(ctx.train.loader(48)))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = module.module.eval()(batch.inputs["input"]).float()
-    rough.keep(ctx, TeacherNeeds(), views=None)
-    assert rough.kept is not None
-    kept = rough.kept(torch.arange(len(ctx.train)), 0)["logits"]
-    assert kept.dtype == torch.float32
-    torch.testing.assert_close(kept[batch.index], expected, atol=1e-2, rtol=1e-2)
-    assert not torch.equal(kept[batch.index], exact(batch.inputs)["output"])
+    rough.cache(ctx, TeacherNeeds(), views=None)
+    assert rough.cached is not None
+    cached = rough.cached(torch.arange(len(ctx.train)), 0)["logits"]
+    assert cached.dtype == torch.float32
+    torch.testing.assert_close(cached[batch.index], expected, atol=1e-2, rtol=1e-2)
+    assert not torch.equal(cached[batch.index], exact(batch.inputs)["output"])
 
 
 def test_a_teacher_whose_layers_are_read_is_exact_whatever_the_precision(tiny: Make, context: Make) -> None:
     ctx = context()
     exact, rough = (Teacher(TeacherConfig(use="incoming"), tiny(), ctx, precision=name) for name in ("no", "bf16"))
-    batch, moment = next(iter(ctx.train.loader(48))), Progress()
-    seen = [m.see(batch, moment, torch.zeros(48, 4), inside=True).outputs["output"] for m in (exact, rough)]
+    batch, progress = next(iter(ctx.train.loader(48))), Progress()
+    seen = [m.answer(batch, progress, torch.zeros(48, 4), inside=True).outputs["output"] for m in (exact, rough)]
     torch.testing.assert_close(*seen, atol=0, rtol=0)
 
 

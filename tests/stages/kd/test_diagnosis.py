@@ -29,7 +29,7 @@ from stages.kd.confidence import (
     prediction_shift,
     sureness,
 )
-from stages.kd.diagnosis import EXAMPLES, Answers, asked, diagnose, findings
+from stages.kd.diagnosis import EXAMPLES, Answers, answers_of, diagnose, findings
 from stages.kd.student import Student
 from stages.kd.teacher import Teacher, TeacherConfig
 from stages.trainer.loop import train
@@ -185,14 +185,14 @@ def learned(tiny: Make, context: Make, epochs: int = 6) -> TorchModel:
     return train(tiny(width=16), Supervised(ctx), settings, ctx, "teacher")
 
 
-def master(model: TorchModel, ctx: Context) -> Teacher:
+def live_teacher(model: TorchModel, ctx: Context) -> Teacher:
     return Teacher(TeacherConfig(use="incoming"), model, ctx)
 
 
 def test_figures_are_those_of_the_teacher_on_the_data(tiny: Make, context: Make, task: Task) -> None:
     ctx = context()
     model = learned(tiny, context)
-    found = asked(master(model, ctx), task.validation, ctx, 2.0)
+    found = answers_of(live_teacher(model, ctx), task.validation, ctx, 2.0)
     (batch,) = task.validation.loader(64)
     logits = next(iter(model.predict(batch.inputs).values()))
     assert found.scores.mean() == pytest.approx(float(correct(logits, batch.targets).mean()))
@@ -215,7 +215,10 @@ def test_kept_logits_save_the_forward_and_give_the_same(tiny: Make, context: Mak
     folder.mkdir()
     fill(folder, ctx, lambda inputs: {"logits": next(iter(model.predict(inputs).values()))}, None)
     kept = CachedValues(folder, len(task.train))
-    there, anew = asked(Silent(), ctx.train, ctx, 4.0, kept), asked(master(model, ctx), ctx.train, ctx, 4.0)
+    there, anew = (
+        answers_of(Silent(), ctx.train, ctx, 4.0, kept),
+        answers_of(live_teacher(model, ctx), ctx.train, ctx, 4.0),
+    )
     assert there.sure is not None
     assert anew.sure is not None
     assert np.allclose(there.sure.softened, anew.sure.softened, atol=1e-5)
@@ -231,7 +234,7 @@ def test_kept_logits_are_not_used_where_they_would_not_tell_all(
     folder.mkdir()
     fill(folder, ctx, lambda inputs: {"logits": torch.zeros(len(inputs["input"]), 4)}, None)
     with pytest.raises(AssertionError, match="the teacher was run"):
-        asked(Silent(), ctx.train, ctx, None, CachedValues(folder, len(task.train)))
+        answers_of(Silent(), ctx.train, ctx, None, CachedValues(folder, len(task.train)))
 
 
 def stacked(rows: list[Any]) -> tuple[Any, Any]:
@@ -250,17 +253,17 @@ def test_kept_logits_of_tokens_are_not_used_where_batches_may_be_padded_otherwis
         fill(folder, ctx, lambda inputs, shape=shape: {"logits": torch.zeros(len(inputs["input"]), *shape)}, None)
         kept = CachedValues(folder, len(task.train))
         if used:
-            assert asked(Silent(), ctx.train, ctx, None, kept).scores.tolist() == [0.0] * 256
+            assert answers_of(Silent(), ctx.train, ctx, None, kept).scores.tolist() == [0.0] * 256
             continue
         with pytest.raises(AssertionError, match="the teacher was run"):
-            asked(Silent(), ctx.train, ctx, None, kept)
+            answers_of(Silent(), ctx.train, ctx, None, kept)
 
 
 def test_kept_logits_have_the_name_of_the_output(tiny: Make, context: Make, task: Task) -> None:
     ctx = context(decode=Output("other"), output="other")
     (folder := ctx.directory / "kept").mkdir()
     fill(folder, ctx, lambda inputs: {"logits": torch.eye(4)[torch.zeros(len(inputs["input"])).long()]}, None)
-    found = asked(Silent(), ctx.train, ctx, None, CachedValues(folder, len(task.train)))
+    found = answers_of(Silent(), ctx.train, ctx, None, CachedValues(folder, len(task.train)))
     assert found.scores.sum() == sum(int(task.train[i][1]) == 0 for i in range(len(task.train)))
 
 
@@ -276,7 +279,7 @@ def test_a_large_split_is_sampled(tiny: Make, context: Make) -> None:
         seen.append(len(inputs["input"]))
         return {"logits": torch.zeros(len(inputs["input"]), 4)}
 
-    assert len(asked(counting, many(EXAMPLES + 300), ctx).scores) == EXAMPLES == sum(seen)
+    assert len(answers_of(counting, many(EXAMPLES + 300), ctx).scores) == EXAMPLES == sum(seen)
 
 
 def test_positions_without_a_class_are_left_out(context: Make) -> None:
@@ -284,7 +287,7 @@ def test_positions_without_a_class_are_left_out(context: Make) -> None:
     targets = torch.tensor([[0, 1, -100], [2, -100, -100]])
     ctx = context(score=lambda p, t: (p.argmax(-1) == t).float().mean(-1))
     logits = torch.eye(3)[targets.clamp(min=0)]
-    found = asked(lambda inputs: {"y": logits[inputs["input"][:, 0].long()]}, Split(rows(targets)), ctx)
+    found = answers_of(lambda inputs: {"y": logits[inputs["input"][:, 0].long()]}, Split(rows(targets)), ctx)
     assert found.sure is not None
     assert sorted(found.sure.targets.tolist()) == [0, 1, 2]
     assert found.sure.right.tolist() == [1.0, 1.0, 1.0]
@@ -299,14 +302,14 @@ def test_where_targets_are_no_classes_the_score_is_reported_alone(tiny: Make, co
     data = Split(TensorDataset(torch.rand(20, 1, 8, 8), torch.rand(20)))
     ctx = replace(ctx, train=data, validation=data)
     said: list[str] = []
-    diagnose([master(tiny(), ctx)], replace(ctx, warn=said.append), 4.0)
+    diagnose([live_teacher(tiny(), ctx)], replace(ctx, warn=said.append), 4.0)
     assert set(context.reports["teacher"]) == {"train", "validation"}  # type: ignore[attr-defined]
     assert set(context.reports["teacher"]["train"]) == {"examples", "score"}  # type: ignore[attr-defined]
     assert said == []
 
 
 def test_without_logits_only_the_validation_data_are_scored(tiny: Make, context: Make) -> None:
-    diagnose([master(tiny(), ctx := context(logits=False))], ctx)
+    diagnose([live_teacher(tiny(), ctx := context(logits=False))], ctx)
     assert set(context.reports["teacher"]) == {"validation"}  # type: ignore[attr-defined]
 
 
@@ -323,7 +326,7 @@ class Second(World):
 def test_several_teachers_have_a_report_each_and_other_processes_none(tiny: Make, context: Make) -> None:
     said: list[str] = []
     ctx = context(warn=said.append)
-    pair = [master(tiny(), ctx), master(tiny(seed=1), ctx)]
+    pair = [live_teacher(tiny(), ctx), live_teacher(tiny(seed=1), ctx)]
     diagnose(pair, replace(ctx, world=Second()), 4.0)
     assert context.reports == {}  # type: ignore[attr-defined]
     diagnose(pair, ctx, 4.0)
@@ -334,7 +337,7 @@ def test_several_teachers_have_a_report_each_and_other_processes_none(tiny: Make
 def test_it_stops_where_a_stop_is_asked_for(tiny: Make, context: Make) -> None:
     ctx = context(interrupted=lambda: True)
     with pytest.raises(Interruption, match="looking at the teacher"):
-        diagnose([master(tiny(), ctx)], ctx)
+        diagnose([live_teacher(tiny(), ctx)], ctx)
 
 
 def noisy(split: Split, strength: float) -> Split:
@@ -361,5 +364,5 @@ def test_validation_data_of_other_classes_are_noticed(tiny: Make, context: Make,
     model, said = learned(tiny, context, 12), list[str]()
     chosen = [i for i in range(len(task.validation)) if int(task.validation[i][1]) < 2]
     ctx = context(warn=said.append, validation=task.validation.select(chosen))
-    diagnose([master(model, ctx)], ctx, 4.0)
+    diagnose([live_teacher(model, ctx)], ctx, 4.0)
     assert any("different in which classes it predicts" in text for text in said)

@@ -107,9 +107,11 @@ def test_several_teachers_are_one_with_their_weighted_mean(
     tiny: Make, context: Make, average: Any, cache: bool
 ) -> None:
     ctx, models, student = context(), [sharp(tiny(16, seed)) for seed in (1, 2)], tiny(4)
-    masters = [Teacher(TeacherConfig(use="incoming", share=s), m, ctx) for s, m in zip((3.0, 1.0), models, strict=True)]
+    teachers = [
+        Teacher(TeacherConfig(use="incoming", share=s), m, ctx) for s, m in zip((3.0, 1.0), models, strict=True)
+    ]
     settings = TeacherSettings(average=average, cache_teacher=cache)
-    objective = Distillation([Logits(temperature=2.0)], masters, student, settings, ctx)
+    objective = Distillation([Logits(temperature=2.0)], teachers, student, settings, ctx)
     objective.watch(student.module)
     batch = batch_of(ctx)
     ours = student.predict(batch.inputs)
@@ -182,10 +184,10 @@ def test_a_teacher_takes_another_size_through_a_function(tiny: Make, context: Ma
     example = {"input": torch.zeros(2, 1, 8, 8)}
     model = teacher.open(None, None, example)
     assert model.example["input"].shape == (2, 1, 16, 16)
-    master = Teacher(teacher, model, ctx)
+    live = Teacher(teacher, model, ctx)
     batch = batch_of(ctx)
     larger = F.interpolate(batch.inputs["input"], scale_factor=2)
-    assert torch.equal(master(batch.inputs)["output"], model.predict({"input": larger})["output"])
+    assert torch.equal(live(batch.inputs)["output"], model.predict({"input": larger})["output"])
     stage = LogitDistillation(student=STUDENT, teachers=(teacher,), epochs=1, hard_weight=0)
     assert len(list(stage.check((), Preview(tiny(), {"train": 256}))))
     stage.run(tiny(), ctx)
@@ -271,10 +273,10 @@ def test_padding_by_targets_and_by_mask_does_not_count(context: Make, tiny: Make
     def loss(method: Logits, targets: Any = targets) -> Tensor:
         batch = Batch(torch.arange(5), {"mask": mask}, targets)
         seen = [ModelOutputs({"logits": values}) for values in (student, teacher)]
-        lesson = TermInputs(
+        inputs = TermInputs(
             batch, seen[0].outputs, (seen[0],), (seen[1],), (1.0,), "logits", lambda *_: torch.zeros(())
         )
-        return method.loss(lesson, [])
+        return method.loss(inputs, [])
 
     def by_hand(counted: Tensor) -> Tensor:
         log_q, p = F.log_softmax(student / 2, -1)[counted], F.softmax(teacher / 2, -1)[counted]

@@ -61,10 +61,10 @@ def blocks(module: nn.Module) -> list[Attention]:
 def read(module: nn.Module, given: dict[str, Tensor], **options: Any) -> tuple[list[tuple[Tensor, ...]], Any]:
     """(query, key, value) of every block, and what the module gave."""
     found = blocks(module)
-    taps = Hooks(module, [tap for block in found for tap in (block.query, block.key, block.value)])
+    hooks = Hooks(module, [hook for block in found for hook in (block.query, block.key, block.value)])
     with torch.no_grad():
         output = module(**given, **options)
-    values = taps.take()
+    values = hooks.take()
     return [tuple(values[3 * i : 3 * i + 3]) for i in range(len(found))], output
 
 
@@ -204,18 +204,18 @@ def test_blocks_by_position_and_name() -> None:
 def test_what_the_first_layer_is_given_are_the_embeddings(name: str) -> None:
     module = made(name)
     first = stacks(module, "student")[0][0].layer
-    taps = Hooks(module, [Hook(first, input_of), Hook(first)])
+    hooks = Hooks(module, [Hook(first, input_of), Hook(first)])
     with torch.no_grad():
         output = module(**inputs(name), output_hidden_states=True)
     states = output.get("hidden_states") or output.encoder_hidden_states
-    embeddings, hidden = taps.take()
+    embeddings, hidden = hooks.take()
     assert torch.equal(embeddings, states[0])
     assert torch.equal(hidden, states[1])
 
 
 def test_a_layer_that_is_given_no_numbers_is_refused() -> None:
     embedding = nn.Embedding(3, 2)
-    taps = [Hook("", input_of)]
-    Hooks(embedding, taps)
+    hooks = [Hook("", input_of)]
+    Hooks(embedding, hooks)
     with pytest.raises(StageError, match="Embedding was given no tensor of real numbers"):
         embedding(torch.tensor([0, 1]))

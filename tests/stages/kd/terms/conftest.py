@@ -28,17 +28,17 @@ def compare() -> Callable[..., tuple[Tensor, list[nn.Module]]]:
         torch.manual_seed(1)
         watched = [method.watch(student, teacher) for teacher in teachers]
         ours = [Hooks(student, mine) for mine, _ in watched]
-        theirs = [Hooks(teacher, taps) for teacher, (_, taps) in zip(teachers, watched, strict=True)]
+        theirs = [Hooks(teacher, hooks) for teacher, (_, hooks) in zip(teachers, watched, strict=True)]
         outputs, given = call(student, inputs), [call(teacher, inputs) for teacher in teachers]
-        students = tuple(ModelOutputs(outputs, taps.take()) for taps in ours)
-        seen = tuple(ModelOutputs(out, taps.take()) for out, taps in zip(given, theirs, strict=True))
+        students = tuple(ModelOutputs(outputs, hooks.take()) for hooks in ours)
+        seen = tuple(ModelOutputs(out, hooks.take()) for out, hooks in zip(given, theirs, strict=True))
         dtype = next(student.parameters()).dtype
         adapters = [method.adapter(mine, its).to(dtype) for mine, its in zip(students, seen, strict=True)]
         batch = Batch(torch.arange(2), inputs, None)
-        lesson = TermInputs(batch, outputs, students, seen, shares, "logits", no_labels)
-        loss = method.loss(lesson, adapters)
-        for taps in ours + theirs:
-            taps.remove()
+        inputs = TermInputs(batch, outputs, students, seen, shares, "logits", no_labels)
+        loss = method.loss(inputs, adapters)
+        for hooks in ours + theirs:
+            hooks.remove()
         return loss, adapters
 
     return run
