@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -21,7 +22,7 @@ from pipeline.base.world import ALONE, World
 from pipeline.errors import ConfigError, blame
 from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.model import Deployed, Model, OnnxModel, TorchModel
-from pipeline.task import AsTarget, Augment, Forward, Split
+from pipeline.task import AsTarget, Augment, Forward, Split, Task
 
 AnyForm = TypeVar("AnyForm", TorchModel, OnnxModel, Seq2SeqOnnx)
 """For a stage that takes every form and gives the same form back."""
@@ -29,29 +30,54 @@ AnyForm = TypeVar("AnyForm", TorchModel, OnnxModel, Seq2SeqOnnx)
 FORMS = {TorchModel: "a torch model", OnnxModel: "an ONNX file", Seq2SeqOnnx: "an encoder-decoder as ONNX files"}
 
 
+def _of_task(name: str) -> Any:
+    return property(attrgetter(f"task.{name}"))
+
+
+class HasTask:
+    """Gives what `task` has by its own name too, `ctx.train` for `ctx.task.train`, and seals its test split."""
+
+    train: Split = _of_task("train")
+    calibration: Split = _of_task("calibration")
+    validation: Split = _of_task("validation")
+    loss: Callable[[Outputs, Any], Tensor] = _of_task("loss")
+    decode: Callable[[Forward, Inputs], Tensor] = _of_task("decode")
+    score: Callable[[Any, Any], Tensor] = _of_task("score")
+    augment: Augment | None = _of_task("augment")
+    logits: bool = _of_task("logits")
+    output: str | None = _of_task("output")
+    as_target: AsTarget | None = _of_task("as_target")
+    tokenizer: Any = _of_task("tokenizer")
+
+    task: Task
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", self.task.sealed())
+
+
 @dataclass(frozen=True)
-class Preview:
+class Preview(HasTask):
     """What is known before anything runs: enough to refuse or to warn, nothing to train on.
 
     Args:
         model: the untrained or loaded model at the start of the chain.
-        examples: number of examples by split.
-        logits: whether predictions are logits over classes.
-        output: name of the output that holds them; None for the first.
-        tokenizer: the one that made the inputs, where the task has one.
-        as_target: whether the task can make examples of generated tokens.
-        augmented: whether the task augments its training data.
+        task: the task; its test split can be counted and not read.
         in_baseline: whether the stage is one that makes the baseline, so that there is none yet.
     """
 
     model: Model
-    examples: dict[str, int]
-    logits: bool = True
+    task: Task
     in_baseline: bool = False
-    augmented: bool = False
-    as_target: bool = True
-    output: str | None = None
-    tokenizer: Any = None
+
+    @property
+    def examples(self) -> dict[str, int]:
+        """Number of examples by split."""
+        return {name: len(split) for name, split in self.task.splits.items()}
+
+    @property
+    def augmented(self) -> bool:
+        """Whether the task augments its training data."""
+        return self.task.augment is not None
 
 
 def make_anew(what: str, model: Model, parts: dict[str, JsonValue], make: Callable[[Path], None]) -> Path:
@@ -63,16 +89,11 @@ def make_anew(what: str, model: Model, parts: dict[str, JsonValue], make: Callab
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(HasTask):
     """What a stage is given beside the model. No test data: a stage cannot peek.
 
     Args:
-        train, calibration, validation: the splits; calibration is part of train.
-        loss, decode, score, augment: the task's functions.
-        logits: whether predictions are logits over classes.
-        output: name of the output that is trained on; None for the first.
-        as_target: (inputs of an example, tokens) -> the example that has these tokens as its target.
-        tokenizer: the one that made the inputs, where the task has one.
+        task: the splits, the loss and the rest; its test split can be counted and not read.
         baseline: the reference model, None while it is being made.
         directory: a folder of this stage's own for what it writes.
         device: where to compute.
@@ -91,13 +112,7 @@ class Context:
         compare: compare(name, model) has a model measured on the test split beside the one that the stage gives.
     """
 
-    train: Split
-    calibration: Split
-    validation: Split
-    loss: Callable[[Outputs, Any], Tensor]
-    decode: Callable[[Forward, Inputs], Tensor]
-    score: Callable[[Any, Any], Tensor]
-    augment: Augment | None
+    task: Task
     baseline: Model | None
     directory: Path
     device: torch.device
@@ -107,11 +122,7 @@ class Context:
     report: Callable[[str, JsonValue], None]
     deployed: Callable[[Model], Deployed]
     interrupted: Callable[[], bool] = lambda: False
-    logits: bool = True
-    output: str | None = None
     warn: Callable[[str], None] = logging.getLogger("shrinkline").warning
-    as_target: AsTarget | None = None
-    tokenizer: Any = None
     world: World = ALONE
     kept: Callable[[str, Model, dict[str, JsonValue], Callable[[Path], None]], Path] = make_anew
     compare: Callable[[str, TorchModel], None] = lambda name, model: None

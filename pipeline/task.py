@@ -26,7 +26,7 @@ from pipeline.base.batches import (
     in_turn,
 )
 from pipeline.base.batches import Batch as Batch
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StageError
 
 Forward = Callable[[Inputs], Outputs]
 Show = Callable[[Inputs], Tensor | str]
@@ -159,6 +159,20 @@ first_output = Output()
 
 
 @dataclass(frozen=True)
+class Sealed:
+    """As many examples as a split has, of which none can be read."""
+
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Any:
+        """Raise StageError: what is chosen or trained by the test data is not tested by them."""
+        raise StageError("it reads the test split", expected="train, calibration and validation: a stage cannot peek")
+
+
+@dataclass(frozen=True)
 class Task:
     """The data and what is good.
 
@@ -231,6 +245,10 @@ class Task:
         """The four splits by name."""
         names = ("train", "calibration", "validation", "test")
         return {name: getattr(self, name) for name in names}
+
+    def sealed(self) -> "Task":
+        """The task as a stage sees it: its test split can be counted and not read."""
+        return replace(self, test=Split(Sealed(len(self.test))))
 
 
 def classification(train: Split, validation: Split, test: Split, **rest: Any) -> Task:

@@ -4,6 +4,7 @@ import logging
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,21 @@ def silent(description: str, total: int) -> Iterator[Callable[..., None]]:
     yield lambda steps=1, note=None: None
 
 
+def context_of(task: Task, directory: Path, **changes: Any) -> Context:
+    """A context on a task for a stage that deploys nothing; changes of what the task has are changes of the task."""
+    of_task = {field.name: changes.pop(field.name) for field in fields(Task) if field.name in changes}
+    defaults: dict[str, Any] = {
+        "baseline": None,
+        "device": torch.device("cpu"),
+        "seed": 0,
+        "log": logging.getLogger("shrinkline"),
+        "progress": silent,
+        "report": lambda name, value: None,
+        "deployed": lambda model: model,
+    }
+    return Context(replace(task, **of_task), directory=directory, **{**defaults, **changes})
+
+
 @pytest.fixture
 def context(task: Task, tmp_path: Path) -> Callable[..., Context]:
     """context(**changes): a Context on the tiny task with a folder of its own; its reports are in `context.reports`."""
@@ -98,25 +114,8 @@ def context(task: Task, tmp_path: Path) -> Callable[..., Context]:
         directory = next(path for n in count() if not (path := tmp_path / f"work{n or ''}").exists())
         if "directory" not in changes:
             directory.mkdir()
-        given = {
-            "train": task.train,
-            "calibration": task.calibration,
-            "validation": task.validation,
-            "loss": task.loss,
-            "decode": task.decode,
-            "score": task.score,
-            "augment": task.augment,
-            "baseline": None,
-            "directory": directory,
-            "device": torch.device("cpu"),
-            "seed": 0,
-            "log": logging.getLogger("shrinkline"),
-            "progress": silent,
-            "report": reports.__setitem__,
-            "deployed": deployed,
-            "as_target": as_target,
-        }
-        return Context(**{**given, **changes})
+        defaults = {"directory": directory, "report": reports.__setitem__, "deployed": deployed}
+        return context_of(**{"task": replace(task, as_target=as_target), **defaults, **changes})
 
     make.reports = reports  # type: ignore[attr-defined]
     return make

@@ -1,15 +1,13 @@
 """What the fixtures of conftest.py give, for child processes, which no fixture reaches."""
 
-import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline.model import TorchModel
-from pipeline.stage import Context
-from pipeline.task import Split, Task, classification
-from tests.conftest import quadrants, silent
+from pipeline.stage import Context, Preview
+from pipeline.task import Sealed, Split, Task, classification
+from tests.conftest import as_target, context_of, quadrants
 
 
 def tiny_task() -> Task:
@@ -20,25 +18,14 @@ def tiny_task() -> Task:
 
 def bare_context(directory: Path, **changes: Any) -> Context:
     """A context on the tiny task for a stage that trains and deploys nothing."""
-    task = tiny_task()
-    given = {
-        "train": task.train,
-        "calibration": task.calibration,
-        "validation": task.validation,
-        "loss": task.loss,
-        "decode": task.decode,
-        "score": task.score,
-        "augment": None,
-        "baseline": None,
-        "directory": directory,
-        "device": torch.device("cpu"),
-        "seed": 0,
-        "log": logging.getLogger("shrinkline"),
-        "progress": silent,
-        "report": lambda name, value: None,
-        "deployed": lambda model: model,
-    }
-    return Context(**{**given, **changes})
+    return context_of(tiny_task(), directory, **changes)
+
+
+def preview_of(model: Any, examples: int = 256, **changes: Any) -> Preview:
+    """A preview of a task with as many examples in each split, none of which can be read."""
+    data = Split(Sealed(examples))
+    task = classification(data, data, data, calibration=data, as_target=as_target)
+    return Preview(model, replace(task, **changes))
 
 
 def saved_tiny(directory: Path) -> TorchModel:

@@ -84,16 +84,7 @@ def build(
         tried = try_out(task, model, data)
     if isinstance(model, OnnxModel):
         model.close()  # until it is needed again; where strategies are compared there are many of them
-    examples = {name: len(split) for name, split in task.splits.items()}
-    preview = Preview(
-        model,
-        examples,
-        task.logits,
-        augmented=task.augment is not None,
-        as_target=task.as_target is not None,
-        output=task.output,
-        tokenizer=task.tokenizer,
-    )
+    preview = Preview(model, task)
     # Of a few examples the highest label says little of how many classes there are.
     doubtful = [] if config.limit else tried
     messages = [

@@ -261,16 +261,9 @@ class Executor:
 
     def context(self, place: str, stage: Stage, given: Result, work: Path, said: StageOutput) -> Context:
         """What a stage is given; what it says is put into `said`."""
-        task = self.built.task
         keep = partial(self._keep, At(place, given, work, said))
         return Context(
-            train=task.train,
-            calibration=task.calibration,
-            validation=task.validation,
-            loss=task.loss,
-            decode=task.decode,
-            score=task.score,
-            augment=task.augment,
+            task=self.built.task,
             baseline=self.baseline.model if self.baseline else None,
             directory=work,
             device=self.device,
@@ -280,10 +273,6 @@ class Executor:
             report=partial(keep_report, said.reports),
             deployed=partial(self._deployed, work),
             interrupted=self.interrupts.requested,
-            logits=task.logits,
-            output=task.output,
-            as_target=task.as_target,
-            tokenizer=task.tokenizer,
             warn=said.warnings.append,
             world=self.processes.world if stage.distributed else ALONE,
             kept=self.processes.share(keep) if stage.distributed else keep,

@@ -103,7 +103,7 @@ class SequenceDistillation(Distilling):
         folder = generated(teachers[0], Beams(self.beams, self.max_tokens, self.at_once, self.generate), ctx)
         choice = choose(folder, ctx, Rule(self.select, self.min_score, self.rejected, self._pad(teachers[0].look())))
         ctx.report("sequences", choice.report)
-        own = replace(ctx, train=split_of(folder, choice, ctx, ctx.as_target))
+        own = replace(ctx, task=replace(ctx.task, train=split_of(folder, choice, ctx, ctx.as_target)))
         longer = self.model_copy(update={"epochs": round(self.epochs * len(ctx.train) / len(own.train))})
         if not self.word_weight:
             return train(student, Supervised(own), longer, own, name)

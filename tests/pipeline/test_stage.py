@@ -9,10 +9,12 @@ from pydantic import Field, ValidationError
 from torch import nn
 
 from pipeline.base.use import import_file
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StageError
 from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import AnyForm, Context, Stage, check_chain, forms, stage_class
+from pipeline.stage import AnyForm, Context, Preview, Stage, check_chain, forms, stage_class
+from pipeline.task import Task
+from tests.contexts import bare_context
 
 
 class FromTorch(Stage):
@@ -180,3 +182,14 @@ def test_a_stage_that_a_module_only_imports_is_not_its_own() -> None:
     module.Imported = FromTorch  # type: ignore[attr-defined]
     module.Own = type("Own", (FromTorch,), {"__module__": "mine"})  # type: ignore[attr-defined]
     assert stage_class(module) is module.Own
+
+
+def test_a_stage_reads_the_task_by_its_own_names_and_cannot_peek_at_the_test_split(task: Task, tmp_path: Path) -> None:
+    for seen in (bare_context(tmp_path), Preview(None, task)):  # type: ignore[arg-type]
+        names = ("loss", "decode", "score", "augment", "logits", "output", "as_target", "tokenizer")
+        assert [getattr(seen, name) for name in names] == [getattr(task, name) for name in names]
+        assert [len(split) for split in (seen.train, seen.calibration, seen.validation)] == [256, 256, 64]
+        assert len(seen.task.test) == 128
+        with pytest.raises(StageError, match=r"reads the test split; expected train.*cannot peek"):
+            next(iter(seen.task.test.loader(8)))
+    assert seen.examples == {"train": 256, "calibration": 256, "validation": 64, "test": 128}

@@ -99,15 +99,7 @@ def look(source: ModelSource, reference: Reference, *, allow_unsafe_load: bool =
         raise ConfigError(f"the model is {type(model).__name__}", expected="a torch module or one ONNX file")
     try_out(first, model, summaries)
     examples = {name: len(split) for name, split in task.splits.items()}
-    preview = Preview(
-        model,
-        examples,
-        task.logits,
-        augmented=task.augment is not None,
-        as_target=task.as_target is not None,
-        output=task.output,
-        tokenizer=task.tokenizer,
-    )
+    preview = Preview(model, task)
     facts = _facts(model, trained, task, _is_ratio(first, model), examples)
     if isinstance(model, OnnxModel):
         model.close()  # the process that runs it; it starts again where it is asked once more

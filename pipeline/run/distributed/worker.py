@@ -38,10 +38,6 @@ from pipeline.run.distributed.launch import launched, rank
 from pipeline.stage import Context
 
 LOG = logging.getLogger("shrinkline")
-OF_TASK = (
-    *("train", "calibration", "validation", "loss", "decode", "score", "augment"),
-    *("logits", "output", "as_target", "tokenizer"),
-)
 
 
 def main() -> int:
@@ -112,7 +108,7 @@ def _context(order: Any, built: Built, world: World, interrupts: Interrupts, scr
         return deploy(model, scratch / f"{id(model)}.onnx") if isinstance(model, TorchModel) else model
 
     return Context(
-        **{name: getattr(built.task, name) for name in OF_TASK},
+        task=built.task,
         baseline=baseline,
         directory=Path(order["work"]),
         device=device,

@@ -11,12 +11,12 @@ import torch
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.generate import open_graphs
 from pipeline.forms.seq2seq import Seq2SeqOnnx
-from pipeline.stage import Preview
 from stages.benchmark.generation import cached_step, uncached_step
 from stages.benchmark.latency import Latency, generation
 from stages.export.seq2seq import Seq2SeqExport
 from stages.quantize.optimum import OptimumQuantization
 from tests import translators
+from tests.contexts import preview_of
 from tests.translators import END, PAD, START, TARGET, copies, inputs, made, padded
 
 SETTINGS = {"pad_token_id": PAD, "decoder_start_token_id": START, "eos_token_id": END}
@@ -102,7 +102,7 @@ def test_without_one_of_these_forms_nothing_is_generated(tiny: Any, context: Any
 def test_torch_and_beams_are_refused_before_any_work(
     tiny: Any, files: list[Seq2SeqOnnx], context: Any, tmp_path: Path
 ) -> None:
-    preview = Preview(tiny(), {"train": 10})
+    preview = preview_of(tiny(), 10)
     with pytest.raises(ConfigError, match="`runtimes` has torch"):
         list(Latency(runtimes=("torch",)).check((Seq2SeqExport(),), preview))
     with pytest.raises(ConfigError, match="a beam search is not timed"):

@@ -1,5 +1,4 @@
 import json
-import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,12 +17,14 @@ from pydantic import ValidationError
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Context, Preview, Stage
-from pipeline.task import Split, correct, cross_entropy, first_output
+from pipeline.stage import Context, Stage
+from pipeline.task import Split, classification
 from stages.benchmark.child import FEWEST, sample
 from stages.benchmark.latency import Latency, save_inputs
 from stages.benchmark.rounds import time_process
 from stages.benchmark.rows import row
+from tests.conftest import context_of
+from tests.contexts import preview_of
 
 EXAMPLE = {"input": torch.rand(3, 32)}
 QUICK: dict[str, Any] = {"rounds": 3, "iterations": 40, "warmup": 3}
@@ -61,24 +62,9 @@ def make_context(
         reports["progress"] = (description, total, sum(steps))
 
     data = Split([(torch.rand(32), 0)])  # type: ignore[arg-type]
-    context = Context(
-        train=data,
-        calibration=data,
-        validation=data,
-        loss=cross_entropy,
-        decode=first_output,
-        score=correct,
-        augment=None,
-        baseline=baseline,
-        directory=folder / "stage",
-        device=torch.device("cpu"),
-        seed=0,
-        log=logging.getLogger("test"),
-        progress=progress,
-        report=reports.__setitem__,
-        deployed=deployed,
-    )
-    return context, reports
+    task = classification(data, data, data, calibration=data)
+    changes = {"progress": progress, "report": reports.__setitem__, "baseline": baseline, "deployed": deployed}
+    return context_of(task, folder / "stage", **changes), reports
 
 
 def test_a_smaller_model_is_faster_and_is_returned_as_it_is(tmp_path: Path) -> None:
@@ -206,7 +192,7 @@ class ToOnnx(Stage):
 
 
 def test_check_refuses_torch_for_an_onnx_file_and_warns(tmp_path: Path) -> None:
-    preview = Preview(torch_model(), {})
+    preview = preview_of(torch_model())
     stage = Latency(runtimes=("torch",))
     assert list(stage.check([], preview)) == []
     with pytest.raises(ConfigError, match=r"torch.*ONNX file.*Leave torch out"):

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel
 from pipeline.run.roundtrip import save_exactly
-from pipeline.stage import Context, Preview
+from pipeline.stage import Context
 from stages.distill.attention import AttentionDistillation
 from stages.distill.combine import CombinedDistillation
 from stages.distill.features import FeatureDistillation
@@ -26,6 +26,7 @@ from stages.kd.student import Student
 from stages.kd.teacher import Teacher, TeacherConfig
 from stages.train.supervised import SupervisedTraining
 from stages.trainer.loop import train
+from tests.contexts import preview_of
 
 Make = Callable[..., Any]
 TESTS = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def test_a_student_learns_and_is_what_its_builder_made(tiny: Make, context: Make
     teacher.module.zero_grad(set_to_none=True)
     before = copy.deepcopy(teacher.module.state_dict())
     chosen = stage(name)
-    assert list(chosen.check((), Preview(teacher, {"train": 256})))
+    assert list(chosen.check((), preview_of(teacher)))
     student = chosen.run(teacher, ctx)
     assert score(student, ctx) > 0.6
     assert student.module.state_dict().keys() == tiny(4).module.state_dict().keys()
@@ -117,7 +118,7 @@ def test_layers_that_are_not_there_are_refused_before_work(
     tiny: Make, name: str, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        list(stage(name, **settings).check((), Preview(tiny(), {"train": 256})))
+        list(stage(name, **settings).check((), preview_of(tiny())))
 
 
 def count_forwards(model: TorchModel, batch: int) -> list[int]:
@@ -184,7 +185,7 @@ def test_transformers_in_two_phases(reading: Any, tmp_path: Path, context: Make,
     teacher, ctx = reading
     terms = [{**term, "end": 0.75}, {"use": "logits", "start": 0.75, "weight": 0.01}]
     chosen = CombinedDistillation(student=student, terms=terms, epochs=8, batch_size=32, learning_rate=0.003)
-    list(chosen.check((), Preview(teacher, {"train": 96})))
+    list(chosen.check((), preview_of(teacher, 96)))
     made = chosen.run(teacher, ctx)
     losses = [row["loss"] for row in context.reports["training"]][:6]
     assert all(later < earlier for earlier, later in pairwise(losses))

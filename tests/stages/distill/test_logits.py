@@ -13,7 +13,7 @@ from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, Note, StageError
 from pipeline.measure.accuracy import agreement, mean_score
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Preview
+from pipeline.stage import Context
 from stages.distill.logits import LogitDistillation
 from stages.kd.losses.logits import soft_loss
 from stages.kd.objective import Distillation
@@ -21,6 +21,7 @@ from stages.kd.teacher import Teacher, TeacherConfig
 from stages.train.supervised import SupervisedTraining
 from stages.trainer.loop import train
 from stages.trainer.objective import Progress
+from tests.contexts import preview_of
 
 Make = Callable[..., Any]
 
@@ -136,7 +137,7 @@ def test_a_student_that_comes_in_needs_another_teacher_and_has_one_size(settings
 
 def test_the_student_that_comes_in_is_known_before_any_work(tiny: Make, net: Make) -> None:
     first, second = stage(net(width=16)), stage(Reference(use="incoming"), teacher="baseline")
-    preview = Preview(model=tiny(), logits=True, in_baseline=False, examples={"train": 256})
+    preview = preview_of(tiny())
     assert second._expected_student([first], preview).builder.arguments == {"width": 16}
 
 
@@ -161,7 +162,7 @@ def test_a_teacher_of_either_form_teaches_the_same(
 
 
 def test_logits_of_another_shape_are_refused_before_any_work(tiny: Make, net: Make) -> None:
-    preview = Preview(tiny(), {"train": 256})
+    preview = preview_of(tiny())
     with pytest.raises(ConfigError, match=r"student gives logits \(2, 7\); expected \(2, 4\), as the teacher gives"):
         list(stage(net(classes=7)).check((), preview))
 
@@ -172,7 +173,7 @@ def test_logits_of_another_shape_are_refused_in_training_too(tiny: Make, context
 
 
 def test_the_teacher_of_a_second_distillation_is_the_first_ones_student(tiny: Make, net: Make) -> None:
-    preview, first = Preview(tiny(), {"train": 256}), stage(net(classes=7))
+    preview, first = preview_of(tiny()), stage(net(classes=7))
     assert all(isinstance(text, Note) for text in stage(net(classes=7)).check((first,), preview))
     with pytest.raises(ConfigError, match="as the teacher gives"):
         list(stage(net(classes=7), teacher="baseline").check((first,), preview))
@@ -192,7 +193,7 @@ def test_what_is_suspicious_is_a_warning(
 ) -> None:
     import re
 
-    said = stage(net(**student), **settings).check((), Preview(tiny(48), {"train": 256}))
+    said = stage(net(**student), **settings).check((), preview_of(tiny(48)))
     warnings = [text for text in said if not isinstance(text, Note)]
     assert len(warnings) == len(expected)
     assert all(re.search(text, warning) for text, warning in zip(expected, warnings, strict=True))

@@ -29,6 +29,7 @@ from stages.kd.stage import Distilling
 from stages.kd.student import Student
 from stages.kd.teacher import Teacher, TeacherConfig
 from stages.train.supervised import SupervisedTraining
+from tests.contexts import preview_of
 
 Make = Callable[..., Any]
 FOLDER = Path(__file__).parents[3] / "configs" / "translation"
@@ -64,8 +65,7 @@ def translator(task: Task, seed: int = 0, **arguments: Any) -> TorchModel:
 @pytest.fixture
 def ctx(task: Task, context: Make) -> Callable[..., Context]:
     """ctx(**changes): a context on the translations."""
-    names = ("train", "calibration", "validation", "loss", "decode", "score", "augment", "logits", "as_target")
-    return lambda **changes: context(**{**{name: getattr(task, name) for name in names}, **changes})
+    return lambda **changes: context(task=task, **changes)
 
 
 @pytest.fixture
@@ -241,7 +241,8 @@ def operator(inputs: Inputs, tokens: Tensor) -> tuple[Inputs, Tensor]:
 
 
 def test_a_score_that_takes_no_tokens_is_blamed(three: Three) -> None:
-    bad = replace(three, ctx=replace(three.ctx, score=lambda predictions, targets: torch.zeros(())))
+    task = replace(three.ctx.task, score=lambda predictions, targets: torch.zeros(()))
+    bad = replace(three, ctx=replace(three.ctx, task=task))
     with pytest.raises(StageError, match=r"score of generated tokens is a tensor of shape \(\); expected .*\(3,\)"):
         bad.choose()
 
@@ -385,7 +386,7 @@ def test_an_autoregressive_model_continues_its_prompt(ctx: Make, tmp_path: Path)
 
 
 def preview(model: Any, **changes: Any) -> Preview:
-    return Preview(model, {"train": 48}, **{"logits": False, **changes})
+    return preview_of(model, 48, **{"logits": False, **changes})
 
 
 def test_the_plan_says_that_the_teacher_generates_once(task: Task) -> None:
@@ -416,7 +417,7 @@ def test_teachers_that_cannot_generate_are_refused_before_work(task: Task, alway
 
 def test_a_task_without_as_target_is_refused(task: Task, ctx: Make) -> None:
     with pytest.raises(ConfigError, match=r"the task has no `as_target`.*Give the task `as_target`"):
-        list(stage().check((), preview(translator(task), as_target=False)))
+        list(stage().check((), preview(translator(task), as_target=None)))
     with pytest.raises(StageError, match=r"the task has no `as_target`.*Give the task `as_target`"):
         stage().run(translator(task), ctx(as_target=None))
 

@@ -19,13 +19,14 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.forms.external_data import CONFIGS
 from pipeline.forms.seq2seq import GRAPHS, Seq2SeqOnnx
 from pipeline.model import TorchModel
-from pipeline.stage import Preview, check_chain
+from pipeline.stage import check_chain
 from pipeline.task import Split
 from stages.export.optimum import OptimumExport
 from stages.export.seq2seq import Seq2SeqExport
 from stages.quantize.dynamic import DynamicQuantization
 from stages.train.supervised import SupervisedTraining
 from tests import translators
+from tests.contexts import preview_of
 from tests.translators import END, START, TARGET, Logits, copies, greedy, inputs, made, padded
 
 FAMILIES = ("marian", "t5", "bart")
@@ -42,8 +43,7 @@ def kept() -> dict[str, tuple[TorchModel, Seq2SeqOnnx, dict[str, Any]]]:
 def asked(context: Make) -> Make:
     """A context on the task of copying."""
     task = translators.task()
-    parts = ("train", "calibration", "validation", "loss", "decode", "score")
-    made = lambda **changes: context(**{part: getattr(task, part) for part in parts}, **changes)  # noqa: E731
+    made = lambda **changes: context(task=task, **changes)  # noqa: E731
     made.reports = context.reports
     return made
 
@@ -168,7 +168,7 @@ def test_the_wrong_kind_is_refused_before_any_work_and_when_it_comes_later(
     model = TorchModel.build(Reference(use=builder, folder=Path(__file__).parents[2]), {})
     trained = SupervisedTraining()
     with pytest.raises(ConfigError, match=message):
-        check_stages((), (("stages[0]", trained), ("stages[1]", stage())), Preview(model, {"train": 100}))
+        check_stages((), (("stages[0]", trained), ("stages[1]", stage())), preview_of(model, 100))
     with pytest.raises(StageError, match=message):
         stage().run(model, asked())
 
@@ -176,7 +176,7 @@ def test_the_wrong_kind_is_refused_before_any_work_and_when_it_comes_later(
 def test_without_a_number_of_tokens_it_says_what_to_set(asked: Make) -> None:
     rows = [({"input_ids": source["input_ids"]}, target) for source, target in copies(3, 0)]
     with pytest.raises(StageError, match=r"how many tokens to generate. Set `max_tokens`"):
-        Seq2SeqExport().run(made("marian"), replace(asked(), calibration=Split(rows), validation=Split(rows)))
+        Seq2SeqExport().run(made("marian"), asked(calibration=Split(rows), validation=Split(rows)))
 
 
 def test_a_generation_that_has_no_pad_is_refused(asked: Make) -> None:

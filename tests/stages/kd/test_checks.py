@@ -15,6 +15,7 @@ from stages.distill.itself import SelfDistillation
 from stages.distill.logits import LogitDistillation
 from stages.kd.student import Student
 from stages.prune.channels import ChannelPruning
+from tests.contexts import preview_of
 
 Make = Callable[..., Any]
 
@@ -26,7 +27,7 @@ def student(tiny: Make) -> Student:
 
 
 def preview(model: TorchModel) -> Preview:
-    return Preview(model, {"train": 256})
+    return preview_of(model)
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,7 @@ def rows(targets: Tensor) -> TensorDataset:
 def test_where_targets_are_no_classes_the_score_is_reported_alone(tiny: Make, context: Make) -> None:
     ctx = context(score=lambda p, t: -((p.mean(-1) - t) ** 2))
     data = Split(TensorDataset(torch.rand(20, 1, 8, 8), torch.rand(20)))
-    ctx = replace(ctx, train=data, validation=data)
+    ctx = replace(ctx, task=replace(ctx.task, train=data, validation=data))
     said: list[str] = []
     diagnose([live_teacher(tiny(), ctx)], replace(ctx, warn=said.append), 4.0)
     assert set(context.reports["teacher"]) == {"train", "validation"}  # type: ignore[attr-defined]

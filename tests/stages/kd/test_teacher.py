@@ -16,7 +16,7 @@ from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, Note, StageError
 from pipeline.model import TorchModel
 from pipeline.runner import run
-from pipeline.stage import Context, Preview
+from pipeline.stage import Context
 from pipeline.task import Batch
 from stages.distill.logits import LogitDistillation
 from stages.kd import teacher
@@ -26,6 +26,7 @@ from stages.kd.teacher import Teacher, TeacherConfig, TeacherSettings, code_of
 from stages.kd.terms.logits import Logits
 from stages.kd.terms.term import ModelOutputs, TermInputs
 from stages.trainer.objective import Progress
+from tests.contexts import preview_of
 
 Make = Callable[..., Any]
 HERE = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def test_the_loss_is_the_same_whether_the_teacher_runs_once_or_in_every_step(tin
 
 
 def notes(model: TorchModel, augmented: bool = False, **settings: Any) -> list[str]:
-    preview = Preview(model, {"train": 256}, augmented=augmented)
+    preview = preview_of(model, augment=(lambda inputs, seed, view: inputs) if augmented else None)
     said = LogitDistillation(student=STUDENT, **settings).check((), preview)
     return [text for text in said if isinstance(text, Note)]
 
@@ -130,7 +131,7 @@ def test_several_teachers_are_one_with_their_weighted_mean(
 def test_the_largest_classes_are_of_one_teacher(tiny: Make, context: Make) -> None:
     stage = LogitDistillation(student=STUDENT, mass=0.9, teachers=("incoming", "incoming"))
     with pytest.raises(ConfigError, match=r"`mass` keeps the largest classes of one teacher; there are 2"):
-        list(stage.check((), Preview(tiny(), {"train": 256})))
+        list(stage.check((), preview_of(tiny())))
     with pytest.raises(StageError, match="largest classes of one teacher"):
         stage.run(tiny(), context())
 
@@ -189,7 +190,7 @@ def test_a_teacher_takes_another_size_through_a_function(tiny: Make, context: Ma
     larger = F.interpolate(batch.inputs["input"], scale_factor=2)
     assert torch.equal(live(batch.inputs)["output"], model.predict({"input": larger})["output"])
     stage = LogitDistillation(student=STUDENT, teachers=(teacher,), epochs=1, hard_weight=0)
-    assert len(list(stage.check((), Preview(tiny(), {"train": 256}))))
+    assert len(list(stage.check((), preview_of(tiny()))))
     stage.run(tiny(), ctx)
 
 
@@ -201,11 +202,11 @@ def test_a_teacher_of_another_modality_takes_the_inputs_that_it_names(context: M
     incoming = TorchModel.build(Reference(use="other.py:Both", folder=folder), example)
     teacher = TeacherConfig(use="other.py:Sound", inputs=("sound",), folder=folder)
     stage = LogitDistillation(student=student, teachers=(teacher,), epochs=2, batch_size=16)
-    list(stage.check((), Preview(incoming, {"train": 32})))
+    list(stage.check((), preview_of(incoming, 32)))
     stage.run(incoming, ctx)
     wrong = stage.model_copy(update={"teachers": (teacher.model_copy(update={"inputs": ("smell",)}),)})
     with pytest.raises(ConfigError, match=r"there is no input `smell` for the teacher.*\['image', 'sound'\]"):
-        list(wrong.check((), Preview(incoming, {"train": 32})))
+        list(wrong.check((), preview_of(incoming, 32)))
 
 
 def test_a_teacher_of_other_classes_is_named_before_work(tiny: Make, folder: Path) -> None:
@@ -215,7 +216,7 @@ def test_a_teacher_of_other_classes_is_named_before_work(tiny: Make, folder: Pat
     odd = TeacherConfig(use="nets.py:net", arguments={"classes": 7}, folder=folder)
     stage = LogitDistillation(student=STUDENT, teachers=(TeacherConfig(use="incoming"), odd))
     with pytest.raises(ConfigError, match=r"logits \(2, 4\); expected \(2, 7\), as teachers\[1\] gives"):
-        list(stage.check((), Preview(tiny(), {"train": 256})))
+        list(stage.check((), preview_of(tiny())))
 
 
 def test_teachers_come_from_weights_and_from_saved_folders(tiny: Make, folder: Path) -> None:
@@ -296,5 +297,5 @@ def test_padding_by_targets_and_by_mask_does_not_count(context: Make, tiny: Make
 @pytest.mark.parametrize(("temperature", "warns"), [(4.0, False), (5.0, True)])
 def test_dist_at_a_high_temperature_is_suspicious(tiny: Make, temperature: float, warns: bool) -> None:
     stage = LogitDistillation(student=STUDENT, objective="dist", temperature=temperature)
-    said = stage.check((), Preview(tiny(), {"train": 256}))
+    said = stage.check((), preview_of(tiny()))
     assert any("grows with T^2" in text for text in said) is warns

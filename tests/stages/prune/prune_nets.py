@@ -1,7 +1,5 @@
 """Small networks of every kind that pruning meets, and a context with data that can be learnt."""
 
-import logging
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -12,7 +10,8 @@ from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
 from pipeline.model import TorchModel
 from pipeline.stage import Context
-from pipeline.task import Split, correct, cross_entropy, first_output
+from pipeline.task import Split, classification
+from tests.conftest import context_of
 
 HERE = Path(__file__).parent
 DIGITS = HERE.parents[2] / "configs" / "digits"
@@ -138,21 +137,5 @@ def built(use: str, example: Inputs | None = None, folder: Path = HERE, **argume
 
 def context(directory: Path, reports: dict, baseline: TorchModel | None = None) -> Context:
     """A context on the CPU; what is reported lands in `reports`."""
-    train = images(512)
-    return Context(
-        train=train,
-        calibration=images(64, seed=1),
-        validation=images(256, seed=2),
-        loss=cross_entropy,
-        decode=first_output,
-        score=correct,
-        augment=None,
-        baseline=baseline,
-        directory=directory,
-        device=torch.device("cpu"),
-        seed=0,
-        log=logging.getLogger("prune"),
-        progress=lambda description, total: nullcontext(lambda *_: None),
-        report=reports.__setitem__,
-        deployed=lambda model: None,  # type: ignore[arg-type, return-value]
-    )
+    task = classification(images(512), images(256, seed=2), images(2, seed=3), calibration=images(64, seed=1))
+    return context_of(task, directory, report=reports.__setitem__, baseline=baseline)

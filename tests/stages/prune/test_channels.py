@@ -16,11 +16,12 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import onnx_macs, torch_macs, torch_params
 from pipeline.model import TorchModel
-from pipeline.stage import Preview, stage_class
+from pipeline.stage import stage_class
 from stages.prune import channels
 from stages.prune.channels import ChannelPruning, differentiated
 from stages.trainer.loop import TrainingSettings, train
 from stages.trainer.objective import Supervised
+from tests.contexts import preview_of
 
 
 def digest(model):
@@ -261,7 +262,7 @@ def test_out_of_reach_and_nothing_to_prune_are_errors(tmp_path):
 def test_unknown_layers_are_found_early_where_the_model_is_known(tmp_path):
     model = built("prune_nets.py:PlainNet")
     stage = ChannelPruning(macs=0.5, ignore=("hed",))
-    preview = Preview(model, {"train": 1})
+    preview = preview_of(model, 1)
     with pytest.raises(ConfigError, match="names `hed`, which the model does not have; did you mean `head`"):
         list(stage.check([], preview))
     assert list(stage.check([stage], preview)) == []  # another stage may change the model before

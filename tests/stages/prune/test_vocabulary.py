@@ -30,13 +30,14 @@ from pipeline.report.package import package
 from pipeline.report.terminal import show
 from pipeline.run.roundtrip import save_exactly
 from pipeline.runner import run
-from pipeline.stage import Context, Preview
+from pipeline.stage import Context
 from pipeline.task import Task
 from stages.export.onnx import OnnxExport
 from stages.prune.channels import ChannelPruning
 from stages.prune.vocabulary import VocabularyPruning
 from stages.quantize.static import StaticQuantization
 from tests import texts
+from tests.contexts import preview_of
 
 HERE = Path(texts.__file__).parent
 
@@ -52,8 +53,7 @@ def on(context: Any) -> Callable[..., Context]:
     """on(task): a context on it."""
 
     def make(task: Task, **changes: Any) -> Context:
-        names = ("train", "calibration", "validation", "loss", "decode", "score", "tokenizer")
-        made: Context = context(**{**{name: getattr(task, name) for name in names}, **changes})
+        made: Context = context(task=task, **changes)
         return made
 
     return make
@@ -194,7 +194,7 @@ def test_a_vocabulary_is_pruned_once(on: Any) -> None:
     made = VocabularyPruning().run(built(task), on(task))
     with pytest.raises(StageError, match="the vocabulary was pruned already"):
         VocabularyPruning().run(made, on(task))
-    preview = Preview(built(task), {}, tokenizer=task.tokenizer)
+    preview = preview_of(built(task), tokenizer=task.tokenizer)
     with pytest.raises(ConfigError, match="the vocabulary was pruned already"):
         list(VocabularyPruning().check([VocabularyPruning()], preview))
 
@@ -202,15 +202,15 @@ def test_a_vocabulary_is_pruned_once(on: Any) -> None:
 def test_what_cannot_be_pruned_is_refused_before_anything_runs() -> None:
     task = texts.task()
     model = built(task)
-    assert list(VocabularyPruning().check([], Preview(model, {}, tokenizer=task.tokenizer))) == []
+    assert list(VocabularyPruning().check([], preview_of(model, tokenizer=task.tokenizer))) == []
     with pytest.raises(ConfigError, match="the task has no tokenizer"):
-        list(VocabularyPruning().check([], Preview(model, {})))
+        list(VocabularyPruning().check([], preview_of(model)))
     decoder = replace(model, example={**model.example, "decoder_input_ids": model.example["input_ids"]})
     with pytest.raises(ConfigError, match="the model takes `decoder_input_ids`"):
-        list(VocabularyPruning().check([], Preview(decoder, {}, tokenizer=task.tokenizer)))
+        list(VocabularyPruning().check([], preview_of(decoder, tokenizer=task.tokenizer)))
     with pytest.raises(ConfigError, match="names `tokens`, which is no nn"):
-        list(VocabularyPruning(embedding="tokens").check([], Preview(model, {}, tokenizer=task.tokenizer)))
-    seen = Preview(model, {}, tokenizer=task.tokenizer, augmented=True)
+        list(VocabularyPruning(embedding="tokens").check([], preview_of(model, tokenizer=task.tokenizer)))
+    seen = preview_of(model, tokenizer=task.tokenizer, augment=lambda inputs, seed, view: inputs)
     assert list(VocabularyPruning().check([], seen)) == [
         "the task augments its training data, and tokens that this brings in are not counted"
     ]

@@ -43,11 +43,12 @@ from pipeline.model import TorchModel
 from pipeline.report.package import package
 from pipeline.run.roundtrip import save_exactly
 from pipeline.runner import run
-from pipeline.stage import Context, Preview
+from pipeline.stage import Context
 from pipeline.task import Task
 from stages.prune.embedding import check_positions
 from stages.prune.vocabulary import VocabularyPruning
 from tests import subwords, texts
+from tests.contexts import preview_of
 
 HERE = Path(__file__)
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -130,8 +131,7 @@ def built(task: Task, name: str) -> TorchModel:
 @pytest.fixture
 def on(context: Any) -> Callable[..., Context]:
     def make(task: Task) -> Context:
-        names = ("train", "calibration", "validation", "loss", "decode", "score", "tokenizer")
-        made: Context = context(**{name: getattr(task, name) for name in names})
+        made: Context = context(task=task)
         return made
 
     return make
@@ -151,7 +151,7 @@ def test_outputs_of_train_stay_to_the_bit_and_unused_tokens_leave(
     task = subwords.task(whole)
     model = built(task, name)
     stage = VocabularyPruning(characters=False)
-    assert list(stage.check([], Preview(model, {}, tokenizer=whole))) == []
+    assert list(stage.check([], preview_of(model, tokenizer=whole))) == []
     made = stage.run(model, on(task))
     found = vocabulary_of(made)
     used = {i for n in range(len(task.train)) for i in task.train[n][0]["input_ids"].tolist()}
@@ -270,7 +270,7 @@ def test_models_that_score_tokens_are_refused_before_anything_runs(on: Any) -> N
     model = TorchModel(scorer, example_inputs(task.train), Reference(use="none"), axes=task.axes)
     message = rf"the output `logits` has a score for each of {len(whole)} tokens; expected a model that reads texts and"
     with pytest.raises(ConfigError, match=message):
-        list(VocabularyPruning().check([], Preview(model, {}, tokenizer=whole)))
+        list(VocabularyPruning().check([], preview_of(model, tokenizer=whole)))
     with pytest.raises(StageError, match=message):
         VocabularyPruning().run(model, on(task))
 

@@ -19,7 +19,6 @@ from pipeline.forms.external_data import load_whole
 from pipeline.forms.seq2seq import GRAPHS, Seq2SeqOnnx
 from pipeline.measure import cost, size
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Preview
 from pipeline.task import Split, classification
 from stages.export.optimum import OptimumExport
 from stages.export.seq2seq import Seq2SeqExport
@@ -28,6 +27,7 @@ from stages.quantize.optimum import OptimumQuantization, products_of_activations
 from stages.quantize.quantizer import saturates
 from stages.quantize.static import StaticQuantization
 from tests import translators
+from tests.contexts import preview_of
 from tests.translators import WORDS, copies, inputs, made, padded
 
 Make = Callable[..., Any]
@@ -146,7 +146,7 @@ def test_what_is_quantized_is_not_quantized_again(quantized: Make, context: Any)
 
 def test_what_a_preset_does_not_heed_or_this_cpu_does_not_do_is_said(tiny: Make, monkeypatch: Any) -> None:
     monkeypatch.setattr(optimum, "saturates", lambda: False)
-    preview = Preview(tiny(), {"train": 10})
+    preview = preview_of(tiny(), 10)
     assert list(OptimumQuantization(target="avx2", reduce_range=True).check((), preview)) == []
     (text,) = OptimumQuantization(target="avx512_vnni", reduce_range=True).check((), preview)
     assert "does nothing for avx512_vnni" in text

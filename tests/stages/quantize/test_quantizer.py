@@ -1,4 +1,3 @@
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,10 +19,12 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.measure.cost import onnx_macs, onnx_params
 from pipeline.measure.size import size_bytes
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Context, Preview, Stage, check_chain
-from pipeline.task import Split, correct, cross_entropy, first_output
+from pipeline.stage import Context, Stage, check_chain
+from pipeline.task import Split, classification
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.static import StaticQuantization
+from tests.conftest import context_of
+from tests.contexts import preview_of
 
 EXAMPLE = {"input": torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))}
 DATA = torch.rand(160, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * torch.linspace(0, 1, 160).view(
@@ -82,24 +83,9 @@ def make_context(folder: Path, data: torch.Tensor = DATA) -> tuple[Context, dict
         reports["progress"] = (total, sum(steps), len(steps))
 
     split = Split([(x, 0) for x in data])  # type: ignore[arg-type]
-    context = Context(
-        train=split,
-        calibration=split,
-        validation=split,
-        loss=cross_entropy,
-        decode=first_output,
-        score=correct,
-        augment=None,
-        baseline=None,
-        directory=folder / "stage",
-        device=torch.device("cpu"),
-        seed=0,
-        log=logging.getLogger("test"),
-        progress=progress,
-        report=reports.__setitem__,
-        deployed=lambda model: model,  # type: ignore[arg-type, return-value]
-    )
-    return context, reports
+    task = classification(split, split, split, calibration=split)
+    changes = {"progress": progress, "report": reports.__setitem__}
+    return context_of(task, folder / "stage", **changes), reports
 
 
 def error(model: OnnxModel, other: OnnxModel, inputs: torch.Tensor) -> float:
@@ -313,7 +299,7 @@ def test_large_models_keep_their_weights_beside(
 
 
 def check(stage: Stage, calibration: int = 512) -> list[str]:
-    preview = Preview(OnnxModel(Path("x.onnx"), EXAMPLE), {"calibration": calibration})
+    preview = preview_of(OnnxModel(Path("x.onnx"), EXAMPLE), calibration)
     return list(stage.check([], preview))
 
 

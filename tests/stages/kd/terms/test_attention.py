@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Preview
 from stages.kd.terms.attention import AttentionTerm, mapped
+from tests.contexts import preview_of
 
 Make = Callable[..., Any]
 
@@ -142,7 +142,7 @@ def test_layers_by_position_or_name(compare: Make, pair: list[Any]) -> None:
 
 
 def refused(term: AttentionTerm, student: nn.Module, teacher: nn.Module) -> None:
-    preview: Any = Preview(model=None, examples={})  # type: ignore[arg-type]
+    preview = preview_of(None)
     list(term.check_models(student, [teacher], preview))
 
 

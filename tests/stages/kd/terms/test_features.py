@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, StageError
-from pipeline.stage import Preview
 from stages.kd.terms.features import Features, regressor, same_places
+from tests.contexts import preview_of
 
 Make = Callable[..., Any]
 
@@ -145,4 +145,4 @@ def test_features_of_another_kind_are_refused(student: Any, teacher: Any, messag
 def test_unknown_layers_are_refused_before_work(tiny: Make, pair: list[str], message: str) -> None:
     model = tiny()
     with pytest.raises(ConfigError, match=message):
-        list(Features(layers=[pair]).check_models(model.module, [model.module], Preview(model, {})))
+        list(Features(layers=[pair]).check_models(model.module, [model.module], preview_of(model)))

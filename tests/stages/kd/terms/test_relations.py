@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Preview
 from stages.kd.losses.relations import angle_loss, distance_loss
 from stages.kd.terms.relations import Relations
+from tests.contexts import preview_of
 
 Make = Callable[..., Any]
 
@@ -151,7 +151,7 @@ def test_another_layer_than_the_last(compare: Make) -> None:
 
 
 def refused(term: Relations, student: nn.Module, teacher: nn.Module) -> None:
-    preview: Any = Preview(model=None, examples={})  # type: ignore[arg-type]
+    preview = preview_of(None)
     list(term.check_models(student, [teacher], preview))
 
 
