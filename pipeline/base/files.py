@@ -1,11 +1,13 @@
-"""Files written whole or not at all, their digests, and links to them."""
+"""Files written whole or not at all, locks, links and digests."""
 
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+SECONDS_BETWEEN_TRIES = 0.1
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -48,6 +50,29 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path, timeout: float | None = None, check: Callable[[], object] = lambda: None) -> Iterator[bool]:
+    """Hold a lock of the kernel's on a file, which stays; gives whether it is ours.
+
+    Whoever dies lets go of it, and no child of a holder goes on holding it.
+
+    Args:
+        path: the file; its folder is there.
+        timeout: seconds to wait for another process; None waits for ever.
+        check: called while waiting; raises where that is to end.
+    """
+    from filelock import FileLock, Timeout
+
+    # Without the kernel's lock it would make do with the file's existence, which outlives a holder that is killed.
+    lock = FileLock(path, poll_interval=SECONDS_BETWEEN_TRIES, fallback_to_soft=False)
+    with suppress(Timeout):
+        lock.acquire(-1 if timeout is None else timeout, cancel_check=lambda: bool(check()))
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
 
 
 def files_below(folder: Path, pattern: str = "**/*") -> list[Path]:

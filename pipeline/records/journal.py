@@ -1,6 +1,5 @@
 """journal.jsonl: what happened in a run, a line an event, each on disk before the next thing happens."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.files import locked
 from pipeline.errors import LockTimeoutError
 
 
@@ -19,16 +19,14 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         LockTimeoutError: another one does.
     """
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, a child does not hold it any longer
-        except OSError:
-            raise LockTimeoutError("another process works on this run", where=str(folder)) from None
+    with locked(folder / "lock", timeout=0) as ours:
+        if not ours:
+            raise LockTimeoutError("another process works on this run", where=str(folder))
         yield
 
 
 class Journal:
-    """Appends events to a file.
+    """Appends lines of JSON to a file.
 
     Args:
         path: the file; what an earlier process wrote stays, and a torn last line is cut off.
@@ -41,8 +39,11 @@ class Journal:
         self.file.truncate(self.size)
 
     def write(self, event: str, **details: Any) -> None:
+        """Add an event, with its time."""
+        self.append({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details})
+
+    def append(self, line: dict[str, Any]) -> None:
         """Add a line and wait until it is on disk; a line that does not fit leaves no trace."""
-        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **details}
         content = json.dumps(line).encode() + b"\n"
         try:
             while content:

@@ -3,16 +3,15 @@
 Each look is a chance to choose by it. A figure that was the best of a hundred looks is less than it seems.
 """
 
-import fcntl
-import json
-import os
+from contextlib import closing
 from datetime import UTC, datetime
-from io import FileIO
 from pathlib import Path
 
+from pipeline.base.files import locked
 from pipeline.errors import ConfigError, blame
+from pipeline.records.journal import Journal, read
 
-FILE = "test_uses.jsonl"
+FILE, LOCK = "test_uses.jsonl", "test_uses.lock"
 
 
 def note_use(runs: Path, test: str, model: str, run: str) -> int:
@@ -28,26 +27,11 @@ def note_use(runs: Path, test: str, model: str, run: str) -> int:
         ConfigError: the ledger cannot be read.
     """
     path = runs / FILE
-    with path.open("a+b", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]  # a line that was being written when a process died is no line
+    with locked(runs / LOCK):
         with blame(ConfigError, str(path), fix="Repair or remove it; the count begins anew without it"):
-            lines = [json.loads(line) for line in whole.splitlines()]
-            models = {line["model"] for line in lines if line["test"] == test}
+            models = {line["model"] for line in read(path) if line["test"] == test}
         if model not in models:
-            line = {"test": test, "model": model, "run": run, "time": datetime.now(UTC).isoformat(timespec="seconds")}
-            file.truncate(len(whole))
-            _append(file, json.dumps(line).encode() + b"\n", len(whole))
+            time = datetime.now(UTC).isoformat(timespec="seconds")
+            with closing(Journal(path)) as ledger:
+                ledger.append({"test": test, "model": model, "run": run, "time": time})
     return len(models | {model})
-
-
-def _append(file: FileIO, content: bytes, size: int) -> None:
-    """Add to a file of this size, on disk before it goes on; what does not fit leaves no trace."""
-    try:
-        while content:
-            content = content[file.write(content) :]
-        os.fsync(file.fileno())
-    except OSError:
-        file.truncate(size)
-        raise

@@ -4,7 +4,6 @@ Everything is searched by its `shrink_uid` tag before it is created, and metrics
 project a record once more changes nothing. So a projection that broke off, at whatever request, is simply done again.
 """
 
-import fcntl
 import logging
 import os
 import re
@@ -15,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.files import locked
 from pipeline.errors import TrackingError
 
 LOG = logging.getLogger("shrinkline")
@@ -51,6 +51,7 @@ class Connection:
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.runs / 'mlflow.db').resolve()}"
+        self.runs.mkdir(parents=True, exist_ok=True)
         with locked(self.runs / "mlflow.lock"):  # making the database's tables twice at once fails
             self.client = mlflow.MlflowClient(self.uri)  # makes the database where there is none
             self.experiment = self._experiment()
@@ -167,16 +168,3 @@ def _settings() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """A lock of the kernel's; gives whether it is ours, which can only be false where we do not wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            ours = True
-        except BlockingIOError:
-            ours = False
-        yield ours

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.base.files import write_whole
+from pipeline.base.files import locked, write_whole
 from pipeline.errors import TrackingError
 from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.forms.text.remapped import saved_vocabulary
@@ -19,7 +19,7 @@ from pipeline.model import Deployed, OnnxModel
 from pipeline.records import journal
 from pipeline.records.figures import curves, flatten, metrics, points
 from pipeline.records.record import ModelRecord, Record, StageRecord
-from pipeline.report.mlflow.connection import PARENT, Connection, locked, milliseconds
+from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds
 from pipeline.report.mlflow.logged_model import log_model
 
 LOG = logging.getLogger("shrinkline")
@@ -56,7 +56,7 @@ def sync(folder: Path) -> bool:
     Raises:
         TrackingError: MLflow cannot be reached.
     """
-    with locked(folder / LOCK, wait=False) as ours:
+    with locked(folder / LOCK, timeout=0) as ours:
         if not ours:
             LOG.warning("%s: another process runs or logs it", folder.name)
         if not ours or is_synced(folder):

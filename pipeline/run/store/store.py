@@ -1,7 +1,7 @@
 """Content-addressed results: nothing is computed twice, and what is there is whole.
 
     store/entries/KEY/   a result: its files, parts.json (what the key was made of), manifest.json (a digest a file)
-    store/locks/KEY      the kernel's lock (fcntl): whoever dies lets go of it
+    store/locks/KEY      the kernel's lock: whoever dies lets go of it
     store/work/KEY/      the folder of a stage that runs, or ran until it was killed: its checkpoints are found again
     store/corrupt/       entries whose files no longer match their manifest
 
@@ -9,7 +9,6 @@ An entry is written beside its place, synced, and renamed: it is there whole or 
 every reuse.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -17,20 +16,19 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from pipeline.base.files import file_digest, files_below, whole_folder
+from pipeline.base.files import file_digest, files_below, locked, whole_folder
 from pipeline.errors import LockTimeoutError
 from pipeline.run.store.key import Parts
 
 LOG = logging.getLogger("shrinkline")
 
 MANIFEST, PARTS = "manifest.json", "parts.json"
-SECONDS_BETWEEN_TRIES = 0.1
 
 
 @dataclass(frozen=True)
@@ -107,11 +105,16 @@ class Store:
         """
         lock = self.root / "locks" / key
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("a+") as file:
-            self._wait(file, what)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+        with ExitStack() as stack:
+            if not stack.enter_context(locked(lock, timeout=0)):
+                LOG.info("%s: waiting for %s, which makes the same result", what, _holder(lock))
+                if not stack.enter_context(locked(lock, self.lock_timeout, self.stop)):
+                    raise LockTimeoutError(
+                        f"{_holder(lock)} still makes the same result after {self.lock_timeout:g} s",
+                        where=what,
+                        fix="Wait for it, or raise --lock-timeout",
+                    )
+            lock.write_text(f"process {os.getpid()} on {socket.gethostname()}")
             work = self.root / "work" / key
             work.mkdir(parents=True, exist_ok=True)
             yield work
@@ -140,27 +143,6 @@ class Store:
                 shutil.rmtree(aside)
             self.done(entry.key)
 
-    def _wait(self, file: TextIO, what: str) -> None:
-        began, was_logged = time.monotonic(), False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read() or "another process"
-            if not was_logged:
-                LOG.info("%s: waiting for %s, which makes the same result", what, holder)
-                was_logged = True
-            if self.lock_timeout is not None and time.monotonic() - began >= self.lock_timeout:
-                raise LockTimeoutError(
-                    f"{holder} still makes the same result after {self.lock_timeout:g} s",
-                    where=what,
-                    fix="Wait for it, or raise --lock-timeout",
-                )
-            self.stop()
-            time.sleep(SECONDS_BETWEEN_TRIES)
-
 
 def verify(entry: Path) -> list[str]:
     """What is wrong with an entry's files: changed, missing or unexpected ones."""
@@ -175,6 +157,10 @@ def verify(entry: Path) -> list[str]:
         return [f"{MANIFEST} is not a mapping"]
     names = sorted(digests.keys() | expected.keys())
     return [f"{name} is not what was written" for name in names if digests.get(name) != expected.get(name)]
+
+
+def _holder(lock: Path) -> str:
+    return lock.read_text() or "another process"
 
 
 def _parts(entry: Path) -> Parts:

@@ -1,12 +1,19 @@
 """Files and folders are there whole or not at all; digests are those that `sha256sum` says."""
 
 import hashlib
+import os
+import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.base import files
-from pipeline.base.files import file_digest, files_below, folder_digest, link, whole, whole_folder, write_whole
+from pipeline.base.files import file_digest, files_below, folder_digest, link, locked, whole, whole_folder, write_whole
+from pipeline.errors import Interruption
+from tests.forked import start
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -69,3 +76,48 @@ def test_digests_tell_names_and_contents_and_links_share_them(tmp_path: Path) ->
     assert folder_digest(tmp_path / "b") == folder_digest(tmp_path / "a")
     (tmp_path / "b" / "y.py").rename(tmp_path / "b" / "z.py")
     assert folder_digest(tmp_path / "b") != folder_digest(tmp_path / "a")
+
+
+def hold(path: Path, with_child: bool) -> None:
+    with locked(path):
+        if with_child and os.fork() == 0:
+            time.sleep(30)
+            os._exit(0)
+        (path.parent / "held").touch()
+        signal.pause()
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "with a child"])
+def held(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, Any]]:
+    """A lock that another process holds."""
+    process = start(hold, tmp_path / "lock", request.param)
+    while not (tmp_path / "held").exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    yield tmp_path / "lock", process
+    process.kill()
+    process.join()
+
+
+def test_a_lock_is_waited_for_and_free_as_soon_as_its_holder_is_killed(held: tuple[Path, Any]) -> None:
+    path, process = held
+    path.write_text("of the holder")
+    began = time.monotonic()
+    for seconds in (0, 0.2):
+        with locked(path, seconds) as ours:
+            assert not ours
+    assert time.monotonic() - began >= 0.2
+    assert path.read_text() == "of the holder"
+    process.kill()
+    with locked(path, 10) as ours, locked(path, 0) as twice:
+        assert (ours, twice) == (True, False)
+    assert path.read_text() == "of the holder"
+    assert time.monotonic() - began < 10  # no child of it holds it any longer
+
+
+def test_waiting_ends_where_the_check_raises(held: tuple[Path, Any]) -> None:
+    def stop() -> None:
+        raise Interruption("stop")
+
+    with pytest.raises(Interruption, match="stop"), locked(held[0], check=stop):
+        pass

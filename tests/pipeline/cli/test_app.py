@@ -375,7 +375,7 @@ def test_a_run_that_another_process_works_on_is_left_alone(shrink: Make, chain: 
     shrink("run", chain())
     folder = only_run(tmp_path / "runs")
     before = (folder / "journal.jsonl").read_bytes()
-    hold = "import fcntl; f = open('lock', 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    hold = "import fcntl; f = open('lock', 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"
     other = process("-c", hold, cwd=folder, stdin=subprocess.PIPE)
     assert other.stdout is not None
     other.stdout.readline()

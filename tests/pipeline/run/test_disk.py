@@ -50,7 +50,7 @@ PLACES: dict[str, tuple[Any, str, int]] = {
     "the last line of the journal": (Journal, "write", 19),
     "record.json": (Record, "save", 2),
     "the files of the run": (executor, "link", 2),
-    "the lock": (Store, "_wait", 3),
+    "the lock": (store, "locked", 3),
 }
 
 
