@@ -98,7 +98,7 @@ def test_limit_cuts_every_part(write: Write) -> None:
 
 def test_a_folder_that_is_not_there_or_holds_nothing_is_one_clear_error(tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(ConfigError, match=r"nothing to read.*--set task\.path=FOLDER") as caught:
+        with pytest.raises(ConfigError, match=r"cannot be read.*--set task\.path=FOLDER") as caught:
             data.task(path=str(folder))
         assert str(folder) in str(caught.value)
         assert "\n" not in str(caught.value)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
+from pipeline.tasks.huggingface.source import explained
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -13,23 +14,16 @@ def parts(path: str, needed: Iterable[str] = ("train",)) -> dict[str, "Dataset"]
     """The parts of a dataset by name, such as train and test; each is mapped into memory, not read.
 
     Args:
-        path: a name on the hub, or a folder of parquet files.
+        path: a name on the hub, or a folder, such as of parquet files.
         needed: names that must be there.
 
     Raises:
         ConfigError: there is nothing to read, or it lacks a part.
     """
-    from datasets import exceptions, load_dataset
+    from datasets import load_dataset
 
-    try:
+    with explained("path", path):
         dataset: Any = load_dataset(path)
-    except (OSError, exceptions.DatasetsError) as error:
-        raise ConfigError(
-            f"`path` is {path}, and there is nothing to read: {str(error).splitlines()[0]}",
-            where="task",
-            expected="a name on the Hugging Face hub that can be reached, or a folder of parquet files",
-            fix="Give a folder with --set task.path=FOLDER",
-        ) from None
     _require(f"{path} has the parts", list(dataset), needed)
     return dict(dataset)
 

@@ -1,7 +1,8 @@
 """Recordings and classes; as a wave, or as the logarithm of the energy in bands of pitch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from math import gcd
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -15,9 +16,16 @@ from torch.nn import functional as F
 
 from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError
-from pipeline.task import correct, cross_entropy
 from pipeline.tasks.huggingface.columns import Columns, types_of
-from pipeline.tasks.huggingface.rows import TARGET, Classes, DatasetTask, classes, data, encoded_parts
+from pipeline.tasks.huggingface.rows import (
+    TARGET,
+    Classes,
+    DatasetTask,
+    classes,
+    dataset_task,
+    encoded_parts,
+    of_classes,
+)
 from pipeline.tasks.huggingface.settings import Count, Settings
 from pipeline.tasks.huggingface.source import Parts
 
@@ -78,23 +86,20 @@ def classification(parts: Parts, columns: Columns, settings: Audio) -> DatasetTa
     rate = RATE if numbers and types.get(RATE) == "integer" else None
     encode = EncodeAudio(column, rate, target, settings)
     example = values_of(torch.zeros(settings.samples), settings)
-    rows = encoded_parts(_undecoded(parts, column), encode, ReadAudio(tuple(example.shape)))
-    dataset = data(rows, settings)
-    assumed = [f"`{column}` is taken to be of {settings.sampling_rate} Hz"] if numbers and not rate else []
-    return DatasetTask(
-        **dataset.splits,
-        loss=cross_entropy,
-        score=correct,
-        logits=True,
-        output="logits",
-        labels=target.names,
-        preprocessing=said(settings, tuple(example.shape)),
+    if numbers and not rate:
+        note = f"`{column}` is taken to be of {settings.sampling_rate} Hz"
+        parts = replace(parts, notes=(*parts.notes, note))
+    return dataset_task(
+        parts,
+        settings,
+        encoded_parts(parts.each(partial(_undecoded, column)), encode, ReadAudio(tuple(example.shape))),
+        **of_classes(target),
+        preprocessing=in_words(settings, tuple(example.shape)),
         kind="audio_classification",
-        notes=(*parts.notes, *assumed, *dataset.notes),
     )
 
 
-def said(settings: Audio, shape: tuple[int, ...]) -> str:
+def in_words(settings: Audio, shape: tuple[int, ...]) -> str:
     """How a recording becomes what the model is fed."""
     s = settings
     text = f"the first {s.seconds:g} s at {s.sampling_rate} Hz, silence after the end"
@@ -146,17 +151,12 @@ def mel_bands(width: int, mels: int, rate: int, low: float, high: float) -> Tens
     return torch.from_numpy(np.maximum(0, np.minimum(rising, falling)))
 
 
-def _undecoded(parts: Parts, column: str) -> Parts:
-    """The parts with the files of a column of recordings as bytes, which we read ourselves."""
-    from dataclasses import replace
-
+def _undecoded(column: str, rows: "Dataset") -> "Dataset":
+    """The rows with the files of a column of recordings as bytes, which we read ourselves."""
     from datasets import Audio as Feature
 
-    def raw(rows: "Dataset") -> "Dataset":
-        is_audio = isinstance(rows.features[column], Feature)
-        return rows.cast_column(column, Feature(decode=False)) if is_audio else rows
-
-    return replace(parts, train=raw(parts.train), validation=raw(parts.validation), test=raw(parts.test))
+    is_audio = isinstance(rows.features[column], Feature)
+    return rows.cast_column(column, Feature(decode=False)) if is_audio else rows
 
 
 @dataclass(frozen=True)

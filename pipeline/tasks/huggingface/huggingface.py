@@ -41,14 +41,7 @@ def task(**arguments: Any) -> DatasetTask:
         _checked(KINDS[reading.kind][0], arguments)
     else:
         _refuse_unknown(arguments)
-    parts = read(reading)
-    parts = replace(
-        parts,
-        train=unfolded(parts.train),
-        validation=unfolded(parts.validation),
-        test=unfolded(parts.test),
-        whole=unfolded(parts.whole),
-    )
+    parts = read(reading).each(unfolded)
     types = types_of(parts.train.features)
     kind = reading.kind or guess(types, reading)
     settings_of, make = KINDS[kind]

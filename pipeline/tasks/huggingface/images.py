@@ -11,9 +11,16 @@ from torch import Tensor
 
 from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError
-from pipeline.task import correct, cross_entropy
 from pipeline.tasks.huggingface.columns import Columns
-from pipeline.tasks.huggingface.rows import TARGET, Classes, DatasetTask, classes, data, encoded_parts
+from pipeline.tasks.huggingface.rows import (
+    TARGET,
+    Classes,
+    DatasetTask,
+    classes,
+    dataset_task,
+    encoded_parts,
+    of_classes,
+)
 from pipeline.tasks.huggingface.settings import Count, Settings
 from pipeline.tasks.huggingface.source import Parts
 
@@ -64,22 +71,18 @@ def classification(parts: Parts, columns: Columns, settings: Images) -> DatasetT
     size = settings.image_size or (first.height, first.width)
     encode = EncodeImages(column, target, size, color, settings.image_size is not None, settings.color is None)
     read = ReadImage((channels, *size), settings.scale, settings.mean, settings.std)
-    dataset = data(encoded_parts(parts, encode, read), settings)
     plain = settings.mean == (0.0,) and settings.std == (1.0,)
-    return DatasetTask(
-        **dataset.splits,
-        loss=cross_entropy,
-        score=correct,
-        logits=True,
-        output="logits",
-        labels=target.names,
+    return dataset_task(
+        parts,
+        settings,
+        encoded_parts(parts, encode, read),
+        **of_classes(target),
         show=ShownImage(settings.mean, settings.std, settings.scale),
         preprocessing=f"{color} pixels * {settings.scale:.6g}"
         + ("" if plain else f", minus {list(settings.mean)}, divided by {list(settings.std)}")
         + f", as {read.shape}, channel first"
         + (", resized without keeping the aspect, bilinear" if settings.image_size else ""),
         kind="image_classification",
-        notes=(*parts.notes, *dataset.notes),
     )
 
 

@@ -20,7 +20,7 @@ from pipeline.model import TorchModel
 from pipeline.task import Task
 from pipeline.tasks.huggingface.models import EAGER, configured, model_class, plain_config
 from pipeline.tasks.huggingface.settings import Kind
-from pipeline.tasks.huggingface.text.texts import IDS
+from pipeline.tasks.huggingface.text.assembly import IDS
 from pipeline.tasks.huggingface.text.translation import DECODER_IDS
 
 NETWORK = "pipeline.tasks.huggingface.models:network"

@@ -1,6 +1,6 @@
 """Encoded examples in Arrow files, mapped into memory: what a row holds is read when it is asked for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.base.batches import Inputs
 from pipeline.build.probe import see
 from pipeline.errors import ConfigError, blame
-from pipeline.task import Split, Task
+from pipeline.task import Split, Task, correct, cross_entropy
 from pipeline.tasks.huggingface.settings import Kind, Settings
 from pipeline.tasks.huggingface.source import Parts, code, fingerprint, kept_in, quiet
 
@@ -118,8 +118,7 @@ def encoded(rows: "Dataset", encode: Encode, where: str) -> "Dataset":
 
 def encoded_parts(parts: Parts, encode: Encode, read: Read) -> dict[str, Rows]:
     """Train, validation and test, encoded."""
-    raw = {"train": parts.train, "validation": parts.validation, "test": parts.test}
-    return {name: Rows(encoded(rows, encode, name), read) for name, rows in raw.items()}
+    return {name: Rows(encoded(getattr(parts, name), encode, name), read) for name in ("train", "validation", "test")}
 
 
 def integers(value: Any) -> Tensor:
@@ -231,42 +230,46 @@ class DatasetTask(Task):
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Data:
-    """The splits of a task, and what is to be said of them."""
-
-    splits: Mapping[str, Any]
-    notes: tuple[str, ...]
+def of_classes(target: Classes) -> dict[str, Any]:
+    """What a task of one class an example has: the cross-entropy of `logits` is the loss, right or wrong the score."""
+    return {"loss": cross_entropy, "score": correct, "logits": True, "output": "logits", "labels": target.names}
 
 
-def data(
-    rows: Mapping[str, Rows],
+def dataset_task(
+    parts: Parts,
     settings: Settings,
+    rows: Mapping[str, Rows],
     collate: Callable[[list[Any]], tuple[Any, Any]] | None = None,
     fingerprint: str | None = None,
-) -> Data:
-    """The splits of encoded rows.
+    **rest: Any,
+) -> DatasetTask:
+    """The task of encoded rows.
 
     Args:
-        rows: train, validation and test.
+        parts: what the rows were; with notes.
         settings: say what becomes of examples of train and validation that are in test too.
+        rows: train, validation and test.
         collate, fingerprint: see `Split`.
+        rest: more of `DatasetTask`.
+
+    Raises:
+        ConfigError: all examples of train or validation are in test too.
     """
-    splits = {
+    splits: dict[str, Any] = {
         name: Split(part, collate, fingerprint, part.lengths() if collate else None) for name, part in rows.items()
     }
-    if settings.overlap == "error":  # building a chain finds and refuses them
-        return Data(splits, ())
+    notes = () if settings.overlap == "error" else tuple(_drop_overlap(splits, settings))  # else a build refuses it
+    return DatasetTask(**splits, **rest, notes=(*parts.notes, *notes))
+
+
+def _drop_overlap(splits: dict[str, Split], settings: Settings) -> Iterator[str]:
+    """Take examples that are in test out of train and validation, in place; gives what to say of it."""
     of_test = set(see("test", splits["test"]).hashes)
-    notes = []
     for name in ("train", "validation"):
         hashes = see(name, splits[name]).hashes
         indices = [i for i, digest in enumerate(hashes) if digest not in of_test]
         if not indices:
             raise ConfigError(f"all {name} examples are in test too", where=settings.data, fix="Take other parts")
         if len(indices) < len(hashes):
-            notes.append(
-                f"{len(hashes) - len(indices)} of {len(hashes)} {name} examples are left out, for test has them"
-            )
-            splits[name] = replace(splits[name].select(indices), fingerprint=fingerprint)
-    return Data(splits, tuple(notes))
+            yield f"{len(hashes) - len(indices)} of {len(hashes)} {name} examples are left out, for test has them"
+            splits[name] = replace(splits[name].select(indices), fingerprint=splits[name].fingerprint)

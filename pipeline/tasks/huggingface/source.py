@@ -8,7 +8,7 @@ resuming within an epoch work, which they would not on an iterable dataset.
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -49,6 +49,10 @@ class Parts:
     whole: "Dataset"
     notes: tuple[str, ...]
 
+    def each(self, change: Callable[["Dataset"], "Dataset"]) -> "Parts":
+        """The parts with all rows changed alike."""
+        return Parts(change(self.train), change(self.validation), change(self.test), change(self.whole), self.notes)
+
 
 def read(settings: Settings) -> Parts:
     """The three parts.
@@ -56,11 +60,11 @@ def read(settings: Settings) -> Parts:
     Raises:
         ConfigError: there is no such dataset, or it has no such part.
     """
-    with quiet(), _explained(settings):
+    with quiet(), explained("data", settings.data):
         loaders = _stream(settings) if settings.streaming else _load(settings)
     chosen = roles(settings, list(loaders))
     shares = {role: share for role, share in chosen.items() if isinstance(share, float)}
-    with quiet(), _explained(settings):
+    with quiet(), explained("data", settings.data):
         rows = {role: loaders[name](settings.most(role)) for role, name in chosen.items() if isinstance(name, str)}
     parts = {role: _limited(all_of_it, settings.most(role), settings.seed) for role, all_of_it in rows.items()}
     notes: list[str] = []
@@ -218,8 +222,8 @@ def _cut(rows: "Dataset", shares: list[float], seed: int) -> list["Dataset"]:
 
 
 @contextmanager
-def _explained(settings: Settings) -> Iterator[None]:
-    """Says in one line why a dataset cannot be read."""
+def explained(key: str, place: str) -> Iterator[None]:
+    """Says in one line why the dataset that a key of the task names cannot be read."""
     from datasets.exceptions import DatasetsError
 
     try:
@@ -229,8 +233,8 @@ def _explained(settings: Settings) -> Iterator[None]:
             raise
         reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"`data` is {settings.data}, and it cannot be read: {reason[0].rstrip('.')}",
+            f"`{key}` is {place}, and it cannot be read: {reason[0].rstrip('.')}",
             expected="the name of a dataset on the Hugging Face hub that can be reached, or a folder of "
             "parquet, JSON lines, CSV, images or sounds",
-            fix="Give a folder with --set task.data=FOLDER",
+            fix=f"Give a folder with --set task.{key}=FOLDER",
         ) from error

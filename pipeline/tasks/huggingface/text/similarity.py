@@ -1,7 +1,6 @@
 """Pairs of sentences and how alike they are: two vectors of one encoder, and the cosine between them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -9,27 +8,24 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.base.batches import Inputs, Outputs
+from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError
 from pipeline.task import Forward
-from pipeline.tasks import metrics
 from pipeline.tasks.huggingface.columns import Columns
-from pipeline.tasks.huggingface.rows import TARGET, DatasetTask, Reals, data, encoded_parts, integers
+from pipeline.tasks.huggingface.rows import TARGET, DatasetTask, Reals, encoded_parts, integers
 from pipeline.tasks.huggingface.source import Parts
-from pipeline.tasks.huggingface.text import tokens
-from pipeline.tasks.huggingface.text.texts import (
+from pipeline.tasks.huggingface.text.assembly import (
     IDS,
     LENGTH,
     MASK,
     Pad,
-    Shown,
+    Range,
     Texts,
-    checked_texts,
-    longest_of,
-    made_by,
-    minus_squared_error,
-    tokenizer_for,
+    of_numbers,
+    reader_for,
+    text_task,
 )
+from pipeline.tasks.huggingface.text.texts import EncodeTexts
 
 SIDES = ("a", "b")
 OUTPUT = "similarity"
@@ -38,16 +34,14 @@ OUTPUT = "similarity"
 class Similarity(Texts):
     """Two sentences, and a number that is larger the more alike they are."""
 
-    range: tuple[float, float] | None = Field(
+    range: Range | None = Field(
         default=None,
         description="the numbers of what has nothing in common and of what is the same, such as [0, 5]; learned as "
         "cosines of 0 and 1. 0 and 1 unless given",
     )
 
     @model_validator(mode="after")
-    def _rising(self) -> Self:
-        if self.range and self.range[0] >= self.range[1]:
-            raise ValueError("range: a smaller and a larger number")
+    def _without_types(self) -> Self:
         if self.token_types:
             raise ValueError("no token_types: each sentence is read by itself")
         return self
@@ -80,47 +74,29 @@ class SentencePair(nn.Module):
 
 
 def similarity(parts: Parts, columns: Columns, settings: Similarity) -> DatasetTask:
-    """How alike two sentences are: the mean squared error of the cosine is the loss, its negative an example's score.
-
-    Spearman's correlation, which is what is usually reported, and Pearson's are the metrics. That the score is on no
-    ratio scale is as in `texts.regression`.
+    """How alike two sentences are, as the cosine of their vectors; see `of_numbers`.
 
     Raises:
         ConfigError: the numbers are not cosines, and there is no range.
     """
-    tokenizer = tokenizer_for(parts, columns.inputs, settings)
-    longest = tokens.longest(tokenizer, settings.max_length)
+    reader = reader_for(parts, columns.inputs, settings)
+    pad = reader.tokenizer.pad_token_id
+    fills = {f"{name}_{side}": fill for side in SIDES for name, fill in ((IDS, pad), (MASK, 0))}
+    collate = Pad(fills, {name: {1: LENGTH} for name in fills}, settings.multiple, reader.longest)
     target = Reals(columns.target, *(settings.range or (0.0, 1.0)))
-    digest = tokens.digest(tokenizer)
-    encode = EncodePairs(columns.inputs, target, tokenizer, digest, longest)
-    names = [f"{name}_{side}" for side in SIDES for name in (IDS, MASK)]
-    axes = {name: {1: LENGTH} for name in names}
-    fills = {name: tokenizer.pad_token_id if name.startswith(IDS) else 0 for name in names}
-    collate = Pad(fills, axes, settings.multiple, longest)
-    rows = encoded_parts(parts, encode, read_pair)
-    dataset = data(rows, settings, collate, digest)
     first, second = columns.inputs
-    return DatasetTask(
-        **dataset.splits,
-        loss=squared_error,
-        score=minus_squared_error,
+    return text_task(
+        parts,
+        settings,
+        reader,
+        encoded_parts(parts, EncodePairs(columns.inputs, target, reader), read_pair),
+        collate,
+        **of_numbers(OUTPUT),
         decode=cosine,
-        output=OUTPUT,
-        metrics={"spearman": metrics.spearman, "pearson": metrics.pearson},
-        axes=axes,
-        tokenizer=tokenizer,
-        show=Shown(tokenizer, tuple(f"{IDS}_{side}" for side in SIDES)),
-        preprocessing=f"`{first}` and `{second}`, each as tokens of {made_by(settings, tokenizer)}, at most {longest}, "
+        preprocessing=f"`{first}` and `{second}`, each as tokens of {reader.words}, at most {reader.longest}, "
         "padded to the longest of both; they are learned as 0 to 1",
         kind="similarity",
-        longest={"max_length": longest_of(rows, settings, collate)},
-        notes=(*parts.notes, *dataset.notes),
     )
-
-
-def squared_error(outputs: Outputs, targets: Tensor) -> Tensor:
-    """Mean squared error of `similarity` (N,) against real numbers (N,)."""
-    return F.mse_loss(outputs[OUTPUT], targets)
 
 
 def cosine(forward: Forward, inputs: Inputs) -> Tensor:
@@ -132,26 +108,8 @@ def cosine(forward: Forward, inputs: Inputs) -> Tensor:
     return outputs[OUTPUT]
 
 
-@dataclass(frozen=True)
-class EncodePairs:
+class EncodePairs(EncodeTexts):
     """Two sentences as token ids each, and how alike they are."""
-
-    texts: tuple[str, ...]
-    target: Reals
-    tokenizer: Any
-    digest: str
-    longest: int
-    batch: int = 1000
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that are read."""
-        return (*self.texts, self.target.column)
-
-    @property
-    def key(self) -> Any:
-        """What tells it apart."""
-        return [self.texts, self.target.key, self.digest, self.longest]
 
     def features(self) -> dict[str, Any]:
         """What is kept."""
@@ -165,10 +123,9 @@ class EncodePairs:
         if wrong := next((value for value in columns[TARGET] if not -1 <= value <= 1), None):
             problem = f"with `range` a value in `{self.target.column}` becomes {wrong:g}"
             raise ConfigError(problem, expected="-1 to 1, as a cosine is", fix="Set `range`, such as [0, 5]")
-        for side, name in zip(SIDES, self.texts, strict=True):
-            texts = checked_texts(rows[name], name)
-            columns[f"{IDS}_{side}"] = self.tokenizer(texts, truncation=True, max_length=self.longest)[IDS]
-        return columns
+        return columns | {
+            f"{IDS}_{side}": self.reader(rows, name)[IDS] for side, name in zip(SIDES, self.texts, strict=True)
+        }
 
 
 def read_pair(row: Mapping[str, Any]) -> tuple[Inputs, Any]:

@@ -14,21 +14,20 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.task import Forward
 from pipeline.tasks import metrics
 from pipeline.tasks.huggingface.columns import Columns
-from pipeline.tasks.huggingface.rows import TARGET, DatasetTask, data, encoded_parts, integers
+from pipeline.tasks.huggingface.rows import TARGET, DatasetTask, encoded_parts, integers
 from pipeline.tasks.huggingface.source import Parts
 from pipeline.tasks.huggingface.text import tokens
-from pipeline.tasks.huggingface.text.texts import (
+from pipeline.tasks.huggingface.text.assembly import (
     IDS,
     LENGTH,
     MASK,
     Pad,
-    Shown,
+    Reader,
     Texts,
     checked_texts,
-    longest_of,
-    made_by,
     padded,
-    tokenizer_for,
+    reader_for,
+    text_task,
 )
 
 DECODER_IDS = "decoder_input_ids"
@@ -67,35 +66,29 @@ def translation(parts: Parts, columns: Columns, settings: Translation) -> Datase
     Inputs are `input_ids` and `attention_mask` (N, S) and `decoder_input_ids` (N, T), targets label ids (N, T) with
     -100 after the end. Predictions are ids, and so are what a deployed model gives that generates by itself.
     """
-    tokenizer = tokenizer_for(parts, (*columns.inputs, columns.target), settings)
-    longest = tokens.longest(tokenizer, settings.max_length)
-    marks = marks_of(tokenizer, settings)
-    digest = tokens.digest(tokenizer)
-    encode = EncodeTranslations(columns.inputs[0], columns.target, tokenizer, digest, longest, marks)
+    reader = reader_for(parts, (*columns.inputs, columns.target), settings)
+    marks = marks_of(reader.tokenizer, settings)
     axes = {IDS: {1: LENGTH}, MASK: {1: LENGTH}, DECODER_IDS: {1: DECODER_LENGTH}}
     fills = {IDS: marks.pad, MASK: 0, DECODER_IDS: marks.pad}
-    collate = PadTranslations(fills, axes, settings.multiple, max(longest, marks.longest))
-    rows = encoded_parts(parts, encode, ReadTranslation(marks))
-    dataset = data(rows, settings, collate, digest)
-    spoken = Spoken(tokenizer)
-    return DatasetTask(
-        **dataset.splits,
+    encode = EncodeTranslations(columns.inputs[0], columns.target, reader, marks)
+    spoken, token = Spoken(reader.tokenizer), reader.tokenizer.convert_ids_to_tokens
+    return text_task(
+        parts,
+        settings,
+        reader,
+        encoded_parts(parts, encode, ReadTranslation(marks)),
+        PadTranslations(fills, axes, settings.multiple, max(reader.longest, marks.longest)),
         loss=TokenCrossEntropy(settings.label_smoothing),
         score=SentenceScore(spoken, settings.score),
         decode=Greedy(marks),
         output="logits",
         metrics={"bleu": metrics.bleu(spoken)},
         as_target=AsTarget(marks),
-        axes=axes,
-        tokenizer=tokenizer,
-        show=Shown(tokenizer),
-        preprocessing=f"`{columns.inputs[0]}` as tokens of {made_by(settings, tokenizer)}, at most {longest}, padded "
-        f"to the longest; the decoder begins with {tokenizer.convert_ids_to_tokens(marks.start)} and ends with "
-        f"{tokenizer.convert_ids_to_tokens(marks.end)}",
+        preprocessing=f"`{columns.inputs[0]}` as tokens of {reader.words}, at most {reader.longest}, padded "
+        f"to the longest; the decoder begins with {token(marks.start)} and ends with {token(marks.end)}",
         kind="translation",
         # Decoding goes on for so many tokens, whatever the data's longest is.
-        longest={"max_length": longest_of(rows, settings, collate), "max_target_length": marks.longest},
-        notes=(*parts.notes, *dataset.notes),
+        longest={"max_target_length": marks.longest},
     )
 
 
@@ -116,23 +109,21 @@ def marks_of(tokenizer: Any, settings: Translation) -> Marks:
 class EncodeTranslations:
     """Texts and their translations as token ids; each translation ends with the end."""
 
-    source: str
-    target: str
-    tokenizer: Any
-    digest: str
-    longest: int
+    text: str
+    translation: str
+    reader: Reader
     marks: Marks
     batch: int = 1000
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that are read."""
-        return self.source, self.target
+        return self.text, self.translation
 
     @property
     def key(self) -> Any:
         """What tells it apart."""
-        return [self.source, self.target, self.digest, self.longest, vars(self.marks)]
+        return [*self.columns, self.reader.digest, self.reader.longest, vars(self.marks)]
 
     def features(self) -> dict[str, Any]:
         """What is kept."""
@@ -142,9 +133,9 @@ class EncodeTranslations:
 
     def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """A few rows."""
-        source, target = (checked_texts(rows[name], name) for name in self.columns)
-        ids = self.tokenizer(source, truncation=True, max_length=self.longest)[IDS]
-        labels = self.tokenizer(text_target=target, truncation=True, max_length=self.marks.longest)[IDS]
+        ids = self.reader(rows, self.text)[IDS]
+        target = checked_texts(rows[self.translation], self.translation)
+        labels = self.reader.tokenizer(text_target=target, truncation=True, max_length=self.marks.longest)[IDS]
         return {IDS: ids, TARGET: [self._ended(row) for row in labels]}
 
     def _ended(self, ids: list[int]) -> list[int]:

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from pipeline.errors import ConfigError
 from pipeline.tasks.huggingface.huggingface import task
 from pipeline.tasks.huggingface.text import tokens
+from pipeline.tasks.huggingface.text.assembly import Pad
 from pipeline.tasks.huggingface.text.similarity import SentencePair
-from pipeline.tasks.huggingface.text.texts import Pad
 from tests import sets
 
 SIZE = 60
