@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.forms.text.segmentation import with_parts
+from pipeline.forms.text.prunable import with_parts
 from pipeline.forms.text.vocabulary import Vocabulary
 from pipeline.task import Split
 

@@ -9,8 +9,8 @@ from torch import nn
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.forms.text.inputs import texts_in
 from pipeline.forms.text.positions import positions
+from pipeline.forms.text.prunable import check_tokenizer
 from pipeline.forms.text.remapped import USE, split
-from pipeline.forms.text.segmentation import check_tokenizer
 from pipeline.forms.text.vocabulary import Vocabulary, ranges
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Preview, Stage

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from pipeline.errors import StageError
 from pipeline.forms.text.inputs import Text
-from pipeline.forms.text.segmentation import Subwords, WordPieces, always_there, parts_of
+from pipeline.forms.text.prunable import always_there, parts_of
+from pipeline.forms.text.segmentation import Cutter
 from pipeline.forms.text.tokenizer import SUBWORDS, added_in, compact, pieces_of, prefix_of, prune, unknown_in
 
 FILE = "vocabulary.json"
@@ -213,10 +214,9 @@ class Vocabulary(BaseModel):
         return list(map(int, self.new))
 
     @cached_property
-    def _cutter(self) -> WordPieces | Subwords:
+    def _cutter(self) -> Cutter:
         """What cuts words, or what else stands together, that have lost a piece."""
-        kind = Subwords if self.subwords else WordPieces
-        return kind(self._whole, json.loads(self.pruned), len(self.new))
+        return Cutter(self._whole, json.loads(self.pruned), len(self.new))
 
 
 def ranges(ids: Iterable[int]) -> str:

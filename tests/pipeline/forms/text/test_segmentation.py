@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import ConfigError
 from pipeline.forms.text.inputs import Text
-from pipeline.forms.text.segmentation import ALPHABET, check_tokenizer, with_parts
+from pipeline.forms.text.prunable import check_tokenizer, with_parts
+from pipeline.forms.text.segmentation import ALPHABET
 from pipeline.forms.text.tokenizer import canonical
 from pipeline.forms.text.vocabulary import Vocabulary, ranges
 from tests.subwords import SPECIAL, bpe, by_regex, byte_level, falling_back, unigram

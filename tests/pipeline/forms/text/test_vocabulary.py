@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.text.inputs import Text, texts_in
-from pipeline.forms.text.segmentation import check_tokenizer
+from pipeline.forms.text.prunable import check_tokenizer
 from pipeline.forms.text.tokenizer import canonical
 from pipeline.forms.text.vocabulary import Vocabulary, ranges, unranged
 from tests.texts import SPECIAL, wordlevel, wordpiece
