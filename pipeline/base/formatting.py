@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.estimate import Estimate
+from pydantic import BaseModel
 
 
 def shown(path: Path) -> Path:
@@ -29,9 +29,9 @@ def count_text(count: float) -> str:
     return f"{count:.1f} T"
 
 
-def interval_text(estimate: Estimate | dict[str, Any] | None, digits: int = 3) -> str:
-    """0.987 [0.970, 1.001]; a dash where there is none."""
-    value = estimate.model_dump() if isinstance(estimate, Estimate) else estimate
+def interval_text(estimate: BaseModel | dict[str, Any] | None, digits: int = 3) -> str:
+    """0.987 [0.970, 1.001], of what has a value and may have low and high; a dash where there is none."""
+    value = estimate.model_dump() if isinstance(estimate, BaseModel) else estimate
     if not value or value.get("value") is None:
         return "-"
     if value.get("low") is None:

@@ -86,7 +86,7 @@ def compare(
     are run and compared all the same.
     """
     from pipeline.compare import compare as comparing
-    from pipeline.report.comparison import show
+    from pipeline.report.terminal import show_comparison
 
     if of_runs and (limit or jobs > 1):
         raise UsageError("--limit and --jobs are for pipeline files: with --runs nothing is run")
@@ -100,7 +100,7 @@ def compare(
     if as_json:
         print(record.model_dump_json(indent=2))  # noqa: T201
     else:
-        show(record, _console())
+        show_comparison(record, _console())
     return next((f.exit_code for s in record.strategies for f in s.failures.values()), 0)
 
 

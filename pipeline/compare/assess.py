@@ -104,8 +104,7 @@ def baseline_record(runs: Sequence[Record]) -> StrategyRecord:
 
 def timings(run: Record) -> list[Timing]:
     """The latency ratios of a run, of the last stage that measured any."""
-    rows = next((stage.latency for stage in reversed(run.stages) if stage.latency), [])
-    return [timing for row in rows if (timing := _timing(row))]
+    return [timing for row in (run.timed.latency if run.timed else []) if (timing := _timing(row))]
 
 
 def _timing(row: Mapping[str, Any]) -> Timing | None:

@@ -1,11 +1,18 @@
 """A record as flat names and numbers, for whoever draws or logs it."""
 
 import json
+from math import isfinite
 from typing import Any
 
 from pydantic import BaseModel
 
 from pipeline.records.record import ModelRecord, Spread, StageRecord
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and isfinite(value) else None  # type: ignore[arg-type]
 
 
 def metrics(found: ModelRecord) -> dict[str, float]:

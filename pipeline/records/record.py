@@ -9,6 +9,7 @@ from pipeline.base.estimate import Estimate
 from pipeline.base.files import write_whole
 
 SCHEMA_VERSION = 1
+STOPS = (130, 143)  # exit codes of what a signal ended
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 GateVerdict = Literal["pass", "fail", "inconclusive", "skipped"]
@@ -240,6 +241,11 @@ class Failure(BaseModel):
     message: str
     exit_code: int
 
+    @property
+    def is_stop(self) -> bool:
+        """Whether it was asked to stop, so that it can be resumed."""
+        return self.exit_code in STOPS
+
 
 class Record(BaseModel):
     """A whole run, as far as it came. Notes say what was found and ask for nothing; warnings do.
@@ -276,6 +282,17 @@ class Record(BaseModel):
     def final(self) -> ModelRecord | None:
         """The last model that was measured."""
         return self.stages[-1] if self.stages else self.baseline
+
+    @property
+    def models(self) -> list[tuple[str, ModelRecord]]:
+        """What was measured, by name and in the order of the chain: the baseline, and the model after each stage."""
+        baseline = [("baseline", self.baseline)] if self.baseline else []
+        return [*baseline, *((stage.name, stage) for stage in self.stages)]
+
+    @property
+    def timed(self) -> StageRecord | None:
+        """The last stage that measured latencies."""
+        return next((stage for stage in reversed(self.stages) if stage.latency), None)
 
     def save(self) -> None:
         """Write record.json whole or not at all."""

@@ -1,25 +1,15 @@
 """summary.md: what GitHub and others show of a run or of a comparison."""
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import JsonValue
-
-from pipeline.base.formatting import bytes_text, count_text, interval_text, shown
-from pipeline.records.comparison import ComparisonRecord, StrategyRecord, Timing
-from pipeline.records.record import ClassMeasure, Failure, GateRecord, ModelRecord, Record, Spread, StageRecord
-from pipeline.report import commands
+from pipeline.base.formatting import bytes_text, interval_text, shown
+from pipeline.records.comparison import ComparisonRecord, StrategyRecord
+from pipeline.records.record import ClassMeasure, GateRecord, Record
+from pipeline.report import columns, commands
 from pipeline.report.markdown import block, capped, code, escaped, heading, items, paragraph, table
-from pipeline.report.terminal import model_cells, tokenizer_text
 
 WORST = 3
-STOPPED = (130, 143)
 MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "skipped": "⏭️"}
-STAGES = ["stage", "size", "ratio", "params", "MACs", "score", "retention [95 %]", "latency ratio [95 %]"]
-STRATEGIES = [
-    *("strategy", "size", "ratio", "params", "MACs", "score", "retention [95 %], validation", "retention [95 %], test"),
-    *("latency ratio [95 %]", "time", "verdict", "promised"),
-]
 
 
 def summary(record: Record) -> str:
@@ -30,7 +20,7 @@ def summary(record: Record) -> str:
             *_headline(record),
             *_gates(record.gates),
             *_stages(record),
-            *(paragraph(f"{text}.") if (text := tokenizer_text(record)) else []),
+            *(paragraph(f"{text}.") if (text := columns.tokenizer_text(record)) else []),
             *_lost(record.final.classes if record.final else []),
             *items("Warnings", record.warnings),
             *items("Notes", record.notes),
@@ -44,7 +34,7 @@ def comparison_summary(record: ComparisonRecord) -> str:
     """A comparison in Markdown: the choice, the table, what cannot be told apart, what failed, how to go on."""
     pairs = [f"{first} and {second} cannot be told apart" for first, second in record.indistinguishable]
     failures = [
-        f"{strategy.name}, seed {seed}: {_ending(failure)}"
+        f"{strategy.name}, seed {seed}: {failure.message} (exit code {failure.exit_code})"
         for strategy in record.strategies
         for seed, failure in strategy.failures.items()
     ]
@@ -57,7 +47,7 @@ def comparison_summary(record: ComparisonRecord) -> str:
         [
             *heading(f"★ {escaped(record.choice)}" if record.choice else "No strategy is chosen", 2),
             *paragraph(escaped(record.choice_reason)),
-            *table(STRATEGIES, map(_strategy, record.strategies), texts=(0, 10, 11)),
+            *table(columns.STRATEGIES, map(_strategy, record.strategies), texts=(0, 10, 11)),
             *paragraph(explanation),
             *items("Cannot be told apart", pairs),
             *items("Failures", failures),
@@ -73,7 +63,7 @@ def comparison_summary(record: ComparisonRecord) -> str:
 def _title(record: Record) -> str:
     name = escaped(record.config.get("name", record.run))
     if record.failure:
-        ended = "⏹️ {}: stopped in {}" if record.failure.exit_code in STOPPED else "❌ {}: failed in {}"
+        ended = "⏹️ {}: stopped in {}" if record.failure.is_stop else "❌ {}: failed in {}"
         return ended.format(name, escaped(record.failure.where or "the run"))
     if record.verdict is None:
         return f"{name}: no budget, no verdict"
@@ -89,8 +79,8 @@ def _headline(record: Record) -> list[str]:
     parts = [f"**{bytes_text(first.size_bytes)} → {bytes_text(last.size_bytes)}**, ratio {last.compression_ratio:.1f}x"]
     if last.retention:
         parts.append(f"retention {interval_text(last.retention)} on {last.test_samples:,} test examples")
-    if ratios := _ratios(_timed(record)):
-        parts.append(f"latency ratio {ratios[0]}")
+    if ratios := [ratio for row in (record.timed.latency if record.timed else []) if (ratio := columns.ratio_of(row))]:
+        parts.append(f"latency ratio {interval_text(ratios[0], 2)}")
     return [*failure_block, *paragraph(", ".join(parts) + ".")]
 
 
@@ -102,31 +92,17 @@ def _gates(gates: list[GateRecord]) -> list[str]:
 
 
 def _verdict(gate: GateRecord) -> str:
-    counts = f", counts as {gate.counts_as}" if gate.counts_as and gate.counts_as != gate.verdict else ""
-    return f"{MARKS[gate.verdict]} {gate.verdict}{counts}"
+    return f"{MARKS[gate.verdict]} {gate.verdict}{columns.counts_text(gate)}"
 
 
 def _stages(record: Record) -> list[str]:
-    measured = [("baseline", record.baseline)] if record.baseline else []
-    rows = [_figures(name, model) for name, model in (*measured, *((s.name, s) for s in record.stages))]
-    return [*heading("Stages"), *table(STAGES, rows)] if rows else []
+    rows = [[escaped(name), *_broken(columns.stage_cells(model))] for name, model in record.models]
+    return [*heading("Stages"), *table(columns.STAGES[:-1], rows)] if rows else []
 
 
-def _figures(name: str, model: ModelRecord) -> list[str]:
-    return [
-        escaped(name),
-        *model_cells(model),
-        "<br>".join(_ratios(model.latency if isinstance(model, StageRecord) else [])),
-    ]
-
-
-def _timed(record: Record) -> list[dict[str, JsonValue]]:
-    """The latency rows of the last stage that has some."""
-    return next((stage.latency for stage in reversed(record.stages) if stage.latency), [])
-
-
-def _ratios(rows: list[dict[str, Any]]) -> list[str]:
-    return [interval_text(row["ratio"], 2) for row in rows if isinstance(row.get("ratio"), dict)]
+def _broken(cells: list[str]) -> list[str]:
+    """Cells of several lines, as a table takes them."""
+    return [cell.replace("\n", "<br>") for cell in cells]
 
 
 def _lost(classes: list[ClassMeasure]) -> list[str]:
@@ -143,8 +119,8 @@ def _lost(classes: list[ClassMeasure]) -> list[str]:
         ]
         for c, retention in worst
     ]
-    columns = ["class", "examples", "score", "retention [95 %]", "lost"]
-    return [*heading("What was lost, by class"), *table(columns, rows)] if rows else []
+    titles = ["class", "examples", "score", "retention [95 %]", "lost"]
+    return [*heading("What was lost, by class"), *table(titles, rows)] if rows else []
 
 
 def _model(record: Record) -> list[str]:
@@ -167,34 +143,8 @@ def _strategy(strategy: StrategyRecord) -> list[str]:
     marks = (" ★" if strategy.chosen else "") + (" ●" if strategy.on_front else "")
     return [
         escaped(strategy.name) + marks,
-        *_sizes(strategy),
-        _spread(strategy.score),
-        interval_text(strategy.validation_retention),
-        interval_text(strategy.retention),
-        "<br>".join(map(_timing, strategy.latency)) or "-",
+        *_broken(columns.strategy_cells(strategy)),
         f"{strategy.seconds:,.0f} s" if strategy.seconds is not None else "-",
         ", ".join(dict.fromkeys(verdict or "-" for verdict in strategy.verdicts)),
         escaped(strategy.claim or ""),
     ]
-
-
-def _sizes(strategy: StrategyRecord) -> list[str]:
-    """Size, ratio, params and MACs, with a dash for what was not measured."""
-    ratio = "-" if strategy.compression_ratio is None else f"{strategy.compression_ratio:.1f}x"
-    texts = ((strategy.size_bytes, bytes_text), (strategy.params, count_text), (strategy.macs, count_text))
-    size, params, macs = ("-" if value is None else text(value) for value, text in texts)
-    return [size, ratio, params, macs]
-
-
-def _spread(scores: Spread | None) -> str:
-    if scores is None:
-        return "-"
-    return f"{scores.mean:.4f}" + (f" ± {scores.deviation:.4f}" if scores.deviation is not None else "")
-
-
-def _timing(timing: Timing) -> str:
-    return interval_text(timing.model_dump(), 2)
-
-
-def _ending(failure: Failure) -> str:
-    return f"{failure.message} (exit code {failure.exit_code})"

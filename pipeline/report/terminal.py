@@ -1,57 +1,158 @@
-"""The table at the end of a run, and what `shrink plan` and `shrink stages` print."""
+"""What a terminal shows at the end of a run and of a comparison: the table, and lines under it."""
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.base.formatting import bytes_text, count_text, interval_text, shown
-from pipeline.records.record import GateRecord, ModelRecord, Record, StageRecord
+from pipeline.base.formatting import interval_text, shown
+from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord
+from pipeline.records.record import GateRecord, Record
+from pipeline.report import columns
 
 WIDE = 126  # characters of a table with one line a row and names such as benchmark.latency
-COLUMNS = ["size", "ratio", "params", "MACs", "score", "retention [95 %]", "latency ratio [95 %]", "time"]
 VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skipped": "yellow"}
 
 
 def show(record: Record, console: Console) -> None:
     """Print a run: the table, the notes, the warnings, the verdict, and where everything is."""
     console.print(*(part for part in (table(record, console.width), metrics_table(record, console.width)) if part))
-    notes = [Text(note) for note in (tokenizer_text(record), *record.notes) if note]
-    notes += [Text(f"warning: {warning}", style="yellow") for warning in record.warnings]
+    notes = [Text(note) for note in (columns.tokenizer_text(record), *record.notes) if note]
+    notes += _warnings(record.warnings)
     notes += [Text(gate_text(gate), style=VERDICTS[gate.verdict]) for gate in record.gates]
     console.print(Group(*notes))
     folder = shown(Path(record.folder))
     if not _is_synced(Path(record.folder)):
-        console.print(
-            Text(f"warning: MLflow does not have this run whole; later: shrink sync {folder}", style="yellow")
-        )
+        console.print(*_warnings([f"MLflow does not have this run whole; later: shrink sync {folder}"]))
     places = [f"model: {folder / record.final.file}"] if record.final else []
     # Left to the terminal to wrap, so that a path can be copied whole.
     places.append(f"run: {folder}    MLflow: {_mlflow(Path(record.folder).parent)}")
     console.print(Text("\n".join(places)), soft_wrap=True)
 
 
-def tokenizer_text(record: Record) -> str:
-    """The model and the tokenizer that is deployed beside it, in bytes; empty where there is no tokenizer."""
-    first, last = record.baseline, record.final
-    if not first or not last or last.tokenizer_bytes is None:
-        return ""
-    before = f", the baseline's {_with_tokenizer(first)}" if record.stages else ""
-    return f"Model and tokenizer: {_with_tokenizer(last)}{before}"
-
-
-def _with_tokenizer(model: ModelRecord) -> str:
-    beside = model.tokenizer_bytes or 0
-    return f"{bytes_text(model.size_bytes)} + {bytes_text(beside)} = {bytes_text(model.size_bytes + beside)}"
+def show_comparison(record: ComparisonRecord, console: Console) -> None:
+    """Print a comparison: the table, the choice, what cannot be told apart, warnings, and where everything is."""
+    choice = (
+        f"choice: {record.choice}, {record.choice_reason}" if record.choice else f"no choice: {record.choice_reason}"
+    )
+    failures = [
+        Text(f"failed: {strategy.name}, seed {seed}: {failure.message}", style="bold red")
+        for strategy in record.strategies
+        for seed, failure in strategy.failures.items()
+    ]
+    lines = [Text(choice, style="bold green" if record.choice else "yellow"), *map(Text, _differences(record))]
+    console.print(comparison_table(record), *lines, *_warnings(record.warnings), *failures, sep="\n")
+    folder = shown(Path(record.folder))
+    # Left to the terminal to wrap, so that a path can be copied whole.
+    console.print(Text(f"comparison: {folder}\nreport: {folder / 'report.html'}"), soft_wrap=True)
 
 
 def gate_text(gate: GateRecord) -> str:
     """A gate in a line: the verdict, what it counts as where that is another, what was found, what to change next."""
-    counts = f", counts as {gate.counts_as}" if gate.counts_as and gate.counts_as != gate.verdict else ""
-    return f"{gate.verdict}{counts}: {gate.message}" + (f". {gate.fix}." if gate.fix else "")
+    return f"{gate.verdict}{columns.counts_text(gate)}: {gate.message}" + (f". {gate.fix}." if gate.fix else "")
+
+
+def table(record: Record, width: int = WIDE) -> Table:
+    """A row a stage: size, ratio, params, MACs, score, retention with its interval, latency ratio, time.
+
+    Below `WIDE` columns two lines a row, so that at 80 no figure is cut off.
+    """
+    title = f"{record.run}, {record.baseline.test_samples if record.baseline else 0} test examples"
+    stage_table = Table(title=title, padding=(0, 1 if width >= WIDE else 0), show_lines=width < WIDE)
+    _add_columns(stage_table, ["stage"], _lines(columns.STAGES[1:], width))
+    for name, model in record.models:
+        cells = [*columns.stage_cells(model), f"{model.seconds:.1f} s"]
+        stage_table.add_row(name, *_lines(cells, width), end_section=model is record.baseline)
+    return stage_table
+
+
+def metrics_table(record: Record, width: int = WIDE) -> Table | None:
+    """A row a stage and metric over the whole test split, beside the baseline's; None where there are no metrics."""
+    if not any(model.metrics for _, model in record.models):
+        return None
+    metric_table = Table(title="metrics over all test examples", padding=(0, 1 if width >= WIDE else 0))
+    titles = ["value [95 %]", "baseline minus it [95 %]", "share of baseline's [95 %]"]
+    _add_columns(metric_table, ["stage", "metric"], _wrapped(titles, width))
+    for stage, model in record.models:
+        for name, value in model.metrics.items():
+            estimates = value, model.metrics_drop.get(name), model.metrics_retention.get(name)
+            metric_table.add_row(stage, name, *_wrapped(map(interval_text, estimates), width))
+    return metric_table
+
+
+def comparison_table(record: ComparisonRecord) -> Table:
+    """A row a strategy, two lines each; `front` marks what no other is better than in all of the axes."""
+    several = f", {len(record.seeds)} seeds" if len(record.seeds) > 1 else ""
+    title = f"{record.comparison}, {record.test_samples} test examples{several}"
+    strategy_table = Table(title=Text(title), caption=_caption(record), padding=(0, 1))
+    titles = [title.replace(", ", "\n").replace("ratio [", "ratio\n[") for title in columns.STRATEGIES[1:10]]
+    _add_columns(strategy_table, ["strategy"], titles)
+    claims = any(strategy.claim for strategy in record.strategies)
+    if claims:
+        _add_columns(strategy_table, ["promised"])
+    for strategy in record.strategies:
+        claim = [Text(strategy.claim or "")] if claims else []
+        strategy_table.add_row(
+            _title(strategy), *_strategy_cells(strategy), *claim, end_section=strategy.name == BASELINE
+        )
+    return strategy_table
+
+
+def _add_columns(rich_table: Table, names: Sequence[str], figures: Sequence[str] = ()) -> None:
+    """Add columns of names, which may be broken anywhere, and of figures, which may not."""
+    for name in names:
+        rich_table.add_column(name, overflow="fold")
+    for figure in figures:
+        rich_table.add_column(figure, justify="right", no_wrap=True)
+
+
+def _lines(cells: Sequence[str], width: int) -> list[str]:
+    """The cells of a row; on a narrow terminal ratio under size, MACs under params, and intervals under their value."""
+    if width >= WIDE:
+        return list(cells)
+    size, ratio, params, macs, *rest = cells
+    return [f"{size}\n{ratio}", f"{params}\n{macs}", *_wrapped(rest, width)]
+
+
+def _wrapped(cells: Iterable[str], width: int = 0) -> list[str]:
+    """The cells; on a narrow terminal with intervals under their value."""
+    return [cell if width >= WIDE else cell.replace(" [", "\n[") for cell in cells]
+
+
+def _strategy_cells(strategy: StrategyRecord) -> list[str]:
+    """The cells of a strategy with the time; the baseline's shares of itself are 1."""
+    cells = [cell.replace(" ± ", "\n+- ") for cell in columns.strategy_cells(strategy)]
+    if strategy.name == BASELINE:
+        cells[len(columns.FIGURES) :] = "111"
+    return [*_wrapped(cells), "-" if strategy.seconds is None else f"{strategy.seconds:.1f} s"]
+
+
+def _title(strategy: StrategyRecord) -> Text:
+    marks = [mark for mark, true in (("front", strategy.on_front), ("chosen", strategy.chosen)) if true]
+    marks += ["failed"] if strategy.failures else []
+    style = "green" if strategy.chosen else "dim"
+    return Text.assemble(strategy.name, (f"\n{', '.join(marks)}", style) if marks else "")
+
+
+def _caption(record: ComparisonRecord) -> str:
+    uses = f"; this test split was used for {record.test_uses} models" if record.test_uses else ""
+    return f"front of {', '.join(record.axes)}; it and the choice are made on validation, test stands beside{uses}"
+
+
+def _differences(record: ComparisonRecord) -> list[str]:
+    """Which strategies differ, one line each, and in one line the pairs that cannot be told apart."""
+    alike = [f"{first} | {second}" for first, second in record.indistinguishable]
+    open_ = f"cannot be told apart on {record.test_samples:,} test examples, which does not say that they are equal: "
+    notes = [note for note in record.notes if "cannot be told apart" not in note]
+    return notes + ([open_ + "; ".join(alike)] if alike else [])
+
+
+def _warnings(warnings: Iterable[str]) -> list[Text]:
+    return [Text(f"warning: {warning}", style="yellow") for warning in warnings]
 
 
 def _is_synced(folder: Path) -> bool:
@@ -67,72 +168,3 @@ def _mlflow(runs: Path) -> str:
         return uri
     default = runs == Path.cwd() / "runs" and Path("Makefile").exists()
     return "make ui" if default else f"mlflow ui --backend-store-uri sqlite:///{runs / 'mlflow.db'}"
-
-
-def table(record: Record, width: int = WIDE) -> Table:
-    """A row a stage: size, ratio, params, MACs, score, retention with its interval, latency ratio, time.
-
-    Below `WIDE` columns two lines a row, so that at 80 no figure is cut off.
-    """
-    title = f"{record.run}, {record.baseline.test_samples if record.baseline else 0} test examples"
-    stage_table = Table(title=title, padding=(0, 1 if width >= WIDE else 0), show_lines=width < WIDE)
-    stage_table.add_column("stage", overflow="fold")
-    for column in _lines(COLUMNS, width):
-        stage_table.add_column(column, justify="right", no_wrap=True)
-    if record.baseline:
-        stage_table.add_row("baseline", *_lines(_figures(record.baseline), width), end_section=True)
-    for stage in record.stages:
-        stage_table.add_row(stage.name, *_lines(_figures(stage), width))
-    return stage_table
-
-
-def metrics_table(record: Record, width: int = WIDE) -> Table | None:
-    """A row a stage and metric over the whole test split, beside the baseline's; None where there are no metrics."""
-    models = [*([("baseline", record.baseline)] if record.baseline else []), *((s.name, s) for s in record.stages)]
-    if not any(model.metrics for _, model in models):
-        return None
-    metric_table = Table(title="metrics over all test examples", padding=(0, 1 if width >= WIDE else 0))
-    metric_table.add_column("stage", overflow="fold")
-    metric_table.add_column("metric", overflow="fold")
-    for column in _wrapped(["value [95 %]", "baseline minus it [95 %]", "share of baseline's [95 %]"], width):
-        metric_table.add_column(column, justify="right", no_wrap=True)
-    for stage, model in models:
-        for name, value in model.metrics.items():
-            beside = model.metrics_drop.get(name), model.metrics_retention.get(name)
-            metric_table.add_row(stage, name, *_wrapped([interval_text(each) for each in (value, *beside)], width))
-    return metric_table
-
-
-def model_cells(found: ModelRecord) -> list[str]:
-    """Size, ratio, params, MACs, score and retention of a model, for the tables of every medium."""
-    return [
-        bytes_text(found.size_bytes),
-        f"{found.compression_ratio:.1f}x",
-        count_text(found.params),
-        count_text(found.macs),
-        f"{found.score:.4f}",
-        interval_text(found.retention),
-    ]
-
-
-def _lines(cells: list[str], width: int) -> list[str]:
-    """The cells of a row; on a narrow terminal ratio under size, MACs under params, and intervals under their value."""
-    if width >= WIDE:
-        return cells
-    size, ratio, params, macs, *rest = cells
-    return [f"{size}\n{ratio}", f"{params}\n{macs}", *_wrapped(rest, width)]
-
-
-def _wrapped(cells: list[str], width: int) -> list[str]:
-    """The cells; on a narrow terminal with intervals under their value."""
-    return cells if width >= WIDE else [cell.replace(" [", "\n[") for cell in cells]
-
-
-def _figures(model: ModelRecord) -> list[str]:
-    latency = model.latency if isinstance(model, StageRecord) else []
-    ratios = [interval_text(entry.get("ratio"), 2) for entry in latency]  # type: ignore[arg-type]
-    return [
-        *model_cells(model),
-        "\n".join(ratios),
-        f"{model.seconds:.1f} s",
-    ]

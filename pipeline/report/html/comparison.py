@@ -6,26 +6,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipeline.base.formatting import bytes_text, count_text, interval_text
+from pipeline.base.formatting import bytes_text, interval_text
 from pipeline.measure.pairwise import sentences
-from pipeline.records.comparison import ComparisonRecord, PairTest, StrategyRecord, Timing
+from pipeline.records.comparison import ComparisonRecord, PairTest, StrategyRecord
 from pipeline.report import commands
+from pipeline.report.columns import STRATEGIES, strategy_cells
 from pipeline.report.html.front import front
 from pipeline.report.html.headline import WORDS
 from pipeline.report.html.run import ground
-from pipeline.report.html.text import count_of, duration_text, joined, spread_text, times_text
+from pipeline.report.html.text import count_of, duration_text, joined, times_text
 from pipeline.report.html.views import Cell, Judgement, Link, Mark, Section, Table, Tile
 
-COLUMNS = [
-    *("strategy", "size", "ratio", "params", "MACs", "accuracy", "retention, test [95 %]"),
-    *("retention, validation [95 %]", "latency ratio [95 %]", "training time", "verdict", "claim"),
-]
 MOST_TESTS = 500
 
 
 def sections(record: ComparisonRecord, folder: Path) -> list[Section]:
     """All that there is to show of a comparison, in reading order; links are relative to the page's folder."""
-    several = f" Accuracy is the mean ± deviation over {len(record.seeds)} seeds." if len(record.seeds) > 1 else ""
+    several = f" The score is the mean ± deviation over {len(record.seeds)} seeds." if len(record.seeds) > 1 else ""
     about = f"The front and the choice are made on validation; test is shown beside.{several}"
     all_sections = [
         Section("front", "The front", {"figures": front(record), "text": _front_text(record)}),
@@ -61,30 +58,13 @@ def strategies_table(record: ComparisonRecord) -> Table:
     """A row for the baseline and each strategy."""
     rows = [_row(strategy) for strategy in record.strategies]
     claims = any(strategy.claim for strategy in record.strategies)
-    columns = COLUMNS if claims else COLUMNS[:-1]
+    columns = STRATEGIES if claims else STRATEGIES[:-1]
     return Table("Strategies", columns, [row[: len(columns)] for row in rows], frozenset({10, 11}))
 
 
 def _row(strategy: StrategyRecord) -> list[Cell]:
-    return [
-        strategy.name,
-        "-" if strategy.size_bytes is None else bytes_text(strategy.size_bytes),
-        "-" if strategy.compression_ratio is None else f"{strategy.compression_ratio:.1f}x",
-        "-" if strategy.params is None else count_text(strategy.params),
-        "-" if strategy.macs is None else count_text(strategy.macs),
-        spread_text(strategy.score, with_count=False),
-        interval_text(strategy.retention),
-        interval_text(strategy.validation_retention),
-        "\n".join(map(timing_text, strategy.latency)) or "-",
-        duration_text(strategy.seconds),
-        _verdict(strategy),
-        strategy.claim or "-",
-    ]
-
-
-def timing_text(timing: Timing) -> str:
-    """A latency ratio with its interval, where there is one."""
-    return interval_text({"value": timing.value, "low": timing.low, "high": timing.high}, 2)
+    seconds = duration_text(strategy.seconds)
+    return [strategy.name, *strategy_cells(strategy), seconds, _verdict(strategy), strategy.claim or "-"]
 
 
 def _verdict(strategy: StrategyRecord) -> Cell:

@@ -1,40 +1,32 @@
 """The figures of a run's page, each with its words and its table; None where the record has nothing to show."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from pipeline.base.formatting import bytes_text, interval_text
-from pipeline.records.figures import curves
+from pipeline.records.figures import curves, number
 from pipeline.records.record import ClassMeasure, Flipped, ModelRecord, Record
+from pipeline.report.columns import STAGES, ratio_of, stage_cells
 from pipeline.report.html import panels
 from pipeline.report.html.charts import Axis, Point, scatter
-from pipeline.report.html.headline import ratio_of, setting_of, timed
+from pipeline.report.html.headline import setting_of, verdict_of
 from pipeline.report.html.steps import accuracy_of
-from pipeline.report.html.text import count_of, duration_text, milliseconds, number, numbers, times_text
+from pipeline.report.html.text import count_of, duration_text, milliseconds, numbers, times_text
 from pipeline.report.html.views import Cell, Figure, Plot, Table
-from pipeline.report.terminal import COLUMNS, model_cells
 
 LOG = logging.getLogger("shrinkline")
 
 
 def stages_table(record: Record) -> Table:
     """The columns of the terminal's table, a row for the baseline and for each stage."""
-    rows: list[Sequence[Cell]] = [["baseline", *figures_of(record.baseline)]] if record.baseline else []
-    rows += [[stage.name, *figures_of(stage)] for stage in record.stages]
-    return Table("Baseline and stages", ["stage", *COLUMNS], rows)
-
-
-def figures_of(found: ModelRecord) -> list[str]:
-    """The cells of a model, in the order of the terminal's columns."""
-    rows = getattr(found, "latency", [])
-    ratios = [interval_text(ratio_of(row), 2) for row in rows if ratio_of(row)]
-    return [
-        *model_cells(found),
-        "\n".join(ratios) or "-",
-        duration_text(found.seconds),
+    rows = [
+        [name, *(cell or "-" for cell in stage_cells(model)), duration_text(model.seconds)]
+        for name, model in record.models
     ]
+    return Table("Baseline and stages", STAGES, rows)
 
 
 def trajectory(record: Record) -> Figure | None:
@@ -56,29 +48,30 @@ def trajectory(record: Record) -> Figure | None:
     words = "After each stage: bytes to deploy, and the share of the baseline's score that is left, with its interval."
     if x.limit is not None or y.limit is not None:
         words += " Dashed red lines are limits of the budget."
-    rows = [["baseline", bytes_text(first.size_bytes), "1.0x", f"{first.score:.4f}", "-"]]
-    rows += [[s.name, *(figures_of(s)[i] for i in (0, 1, 4, 5))] for s in record.stages]
-    table = Table("Size and retention", ["stage", "size", "ratio", "score", "retention [95 %]"], rows)
+    shown = "size", "ratio", "score", "retention [95 %]"
+    rows = [[name, *(stage_cells(model)[STAGES.index(title) - 1] for title in shown)] for name, model in record.models]
+    table = Table("Size and retention", ["stage", *shown], rows)
     drawn = scatter(points, x, y, [(p.x[0], p.y[0]) for p in points])
     return Figure("trajectory", "Size against retention", words, [Plot("", drawn)], table)
 
 
 def latency(record: Record) -> tuple[Figure | None, Table | None, list[str]]:
     """Distributions where the record has them, the table of all settings, and why a figure is missing."""
-    rows = timed(record)
-    if not rows:
+    stage = record.timed
+    rows = [row for row in stage.latency if row] if stage else []
+    if not stage or not rows:
         return None, None, []
     plots = []
-    for _, row in rows:
+    for row in rows:
         distribution = row.get("distribution_ms")
         model, base = (
             numbers(distribution.get(name)) if isinstance(distribution, dict) else [] for name in ("model", "baseline")
         )
         if len(model) > 1:
             plots.append(Plot(setting_of(row), panels.latencies(model, base), _latency_words(row)))
-    table = _latency_table([row for _, row in rows])
-    notes = [f"{text[0].upper()}{text[1:]}." for text in dict.fromkeys(t for _, row in rows for t in _reasons(row))]
-    if rows[0][0].cached:
+    table = _latency_table(rows)
+    notes = [f"{text[0].upper()}{text[1:]}." for text in dict.fromkeys(text for row in rows for text in _reasons(row))]
+    if stage.cached:
         notes.append("These latencies are those of an earlier run on this machine.")
     words = "Share of inferences that took at most so long, of all processes together; further left is faster."
     figure = Figure("latency", "Latency distributions", words, plots, table, "Setting") if plots else None
@@ -195,17 +188,17 @@ def _bytes_figure(key: str, model: ModelRecord, parts: list[tuple[str, str, int]
     return Figure(f"bytes-{key}", f"Bytes by layer of the {name}", words, [Plot("", drawn)], table)
 
 
-def _latency_words(row: dict[str, object]) -> str:
+def _latency_words(row: Mapping[str, Any]) -> str:
     ratio, noise = ratio_of(row), ratio_of(row, "noise")
     text = f"{setting_of(row)}: "
     if ratio is None:
         return text + "no ratio to a baseline."
-    verdict = row["ratio"].get("verdict") if isinstance(row["ratio"], dict) else None
+    verdict = verdict_of(row)
     text += f"ratio to the baseline {interval_text(ratio, 2)}" + (f", {verdict}" if verdict else "")
     return text + (f"; noise of this machine (baseline against itself) {interval_text(noise, 2)}." if noise else ".")
 
 
-def _latency_table(rows: Sequence[dict[str, object]]) -> Table:
+def _latency_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = ["setting", "p50 ms", "p90 ms", "p99 ms", "baseline p50 ms", "ratio [95 %]", "noise [95 %]", "samples"]
     cells: list[Sequence[Cell]] = []
     for row in rows:
@@ -217,7 +210,7 @@ def _latency_table(rows: Sequence[dict[str, object]]) -> Table:
     return Table("Latency in milliseconds", [*columns, "provider"], cells, frozenset({8}))
 
 
-def _reasons(row: dict[str, object]) -> list[str]:
+def _reasons(row: Mapping[str, Any]) -> list[str]:
     value = row.get("reasons")
     names = {"p50_ms": "p50", "p90_ms": "p90", "p99_ms": "p99"}
     reasons = value if isinstance(value, dict) else {}

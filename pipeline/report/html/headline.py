@@ -1,13 +1,14 @@
 """The head of a run's page: the verdict in words, the limits, and the figures that count."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from pipeline.base.formatting import bytes_text, count_text, interval_text
-from pipeline.records.record import GateRecord, Record, StageRecord
-from pipeline.report.html.text import count_of, joined, number, times_text
+from pipeline.records.record import GateRecord, Record
+from pipeline.report.columns import counts_text, ratio_of
+from pipeline.report.html.text import count_of, joined, times_text
 from pipeline.report.html.views import GateView, Judgement, Tile
 
-STOPPED = {130, 143}
 WORDS = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive", "skipped": "Skipped"}
 PAST = {"pass": "kept", "fail": "not kept", "inconclusive": "undecided", "skipped": "not looked at"}
 SENTENCES = {
@@ -21,7 +22,7 @@ def judgement(record: Record) -> Judgement:
     """The verdict of a run: pass, fail, inconclusive, none, failed or stopped."""
     gates = [gate_view(gate) for gate in record.gates]
     if record.failure:
-        stopped = record.failure.exit_code in STOPPED
+        stopped = record.failure.is_stop
         place = f" in {record.failure.where}" if record.failure.where else ""
         word = "Stopped" if stopped else "The run failed"
         sentence = f"The run was stopped{place}; it can be resumed." if stopped else f"It ended{place}, so no verdict."
@@ -36,8 +37,8 @@ def judgement(record: Record) -> Judgement:
 
 def gate_view(gate: GateRecord) -> GateView:
     """A limit in words; what it counts as, where that is not its verdict."""
-    counts = f", counts as {gate.counts_as}" if gate.counts_as not in (None, gate.verdict) else ""
-    return GateView(gate.name.replace("_", " "), gate.verdict, WORDS[gate.verdict] + counts, gate.message, gate.fix)
+    word = WORDS[gate.verdict] + counts_text(gate)
+    return GateView(gate.name.replace("_", " "), gate.verdict, word, gate.message, gate.fix)
 
 
 def tiles(record: Record) -> list[Tile]:
@@ -59,26 +60,14 @@ def _change(name: str, before: int, now: int, text: Callable[[float], str], alon
     return Tile(name, text(now), text(before), times_text(before / now) if now else "")
 
 
-def timed(record: Record) -> list[tuple[StageRecord, dict[str, object]]]:
-    """The rows of latency of the last stage that has any that can be read."""
-    for stage in reversed(record.stages):
-        if rows := [(stage, dict(row)) for row in stage.latency if row]:
-            return rows  # type: ignore[return-value]
-    return []
-
-
-def ratio_of(row: dict[str, object], key: str = "ratio") -> dict[str, float | None] | None:
-    """A ratio of a latency row with its interval, where there is one."""
-    ratio = row.get(key)
-    if not isinstance(ratio, dict) or number(ratio.get("value")) is None:
-        return None
-    figures = {name: number(ratio.get(name)) for name in ("value", "low", "high")}
-    return figures if figures["high"] is not None else {**figures, "low": None}
-
-
-def setting_of(row: dict[str, object]) -> str:
+def setting_of(row: Mapping[str, Any]) -> str:
     """Where a latency was measured: onnxruntime, threads 1, batch 8."""
     return f"{row.get('runtime', 'runtime')}, threads {row.get('threads', '-')}, batch {row.get('batch', '-')}"
+
+
+def verdict_of(row: Mapping[str, Any]) -> str | None:
+    """Whether a latency row that has a ratio is faster, slower or the same, where it says so."""
+    return row["ratio"].get("verdict") if isinstance(row["ratio"], dict) else None
 
 
 def _retention(record: Record) -> Tile:
@@ -95,11 +84,11 @@ def _retention(record: Record) -> Tile:
 
 
 def _latency(record: Record) -> list[Tile]:
-    rows = [(row, ratio) for _, row in timed(record) if (ratio := ratio_of(row))]
+    rows = [(row, ratio) for row in (record.timed.latency if record.timed else []) if (ratio := ratio_of(row))]
     if not rows:
         return []
     row, ratio = rows[0]
-    verdict = row["ratio"].get("verdict") if isinstance(row["ratio"], dict) else None
+    verdict = verdict_of(row)
     span = "" if ratio["low"] is None else f"95 %: {ratio['low']:.2f} to {ratio['high']:.2f}; "
     more = f"; {count_of(len(rows) - 1, 'more setting')} below" if len(rows) > 1 else ""
     note = f"{span}{setting_of(row)}{more}"

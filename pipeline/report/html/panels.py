@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from pipeline.base.formatting import bytes_text, interval_text
+from pipeline.records.figures import number
 from pipeline.records.record import ClassMeasure, Confusion
 from pipeline.report.html.charts import ACCENT, INK, MUTED, SURFACE, drawn, named, titled
-from pipeline.report.html.text import label, number
+from pipeline.report.html.text import label
 from pipeline.report.html.views import Json
 
 SERIES = [f"var(--series-{i})" for i in range(1, 7)]

@@ -8,12 +8,12 @@ from pipeline.base.formatting import interval_text
 from pipeline.measure.gain import gain_text
 from pipeline.records.record import ModelRecord, Record, StageRecord
 from pipeline.report import commands
+from pipeline.report.columns import spread_text, tokenizer_text
 from pipeline.report.html import evidence, pictures
 from pipeline.report.html.headline import judgement, tiles
 from pipeline.report.html.steps import steps
-from pipeline.report.html.text import count_of, duration_text, joined, settings_table, spread_text
+from pipeline.report.html.text import count_of, duration_text, joined, settings_table
 from pipeline.report.html.views import Cell, Details, Section, Short, Table
-from pipeline.report.terminal import tokenizer_text
 
 
 def sections(record: Record) -> list[Section]:
@@ -109,7 +109,7 @@ def _gains(record: Record) -> dict[str, Any]:
         shares = all(0 <= spread.mean <= 1 for spread in (gain.student, gain.control))
         sentence = gain_text(gain, examples=stage.test_samples, shares=shares, teacher="baseline")
         sentences.append(f"{stage.name}: {sentence}")
-        figures = [interval_text(gain, 4), spread_text(gain.student), spread_text(gain.control)]
+        figures = [interval_text(gain, 4), spread_text(gain.student, True), spread_text(gain.control, True)]
         rows.append([stage.name, *figures, interval_text(gain.control_drop, 4)])
     columns = ["stage", "gain [95 %]", "student", "on labels alone", "baseline minus labels alone [95 %]"]
     return {"sentences": sentences, "table": Table("Gain over labels alone", columns, rows) if rows else None}

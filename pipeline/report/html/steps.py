@@ -8,7 +8,6 @@ from markupsafe import Markup
 from pipeline.base.estimate import Estimate
 from pipeline.base.formatting import bytes_text, interval_text
 from pipeline.records.record import ModelRecord, Record, StageRecord
-from pipeline.report.html.headline import STOPPED
 from pipeline.report.html.pictures import interval, square
 from pipeline.report.html.text import duration_text
 
@@ -99,7 +98,7 @@ def _missing(record: Record, position: int, name: str) -> Step:
 
 
 def _ending(record: Record) -> str:
-    return "stopped" if record.failure and record.failure.exit_code in STOPPED else "failed"
+    return "stopped" if record.failure and record.failure.is_stop else "failed"
 
 
 def _marks(model: ModelRecord) -> list[str]:

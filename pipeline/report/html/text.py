@@ -3,20 +3,12 @@
 import html
 import json
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import Any
 
-from pipeline.records.figures import flatten
-from pipeline.records.record import Spread
+from pipeline.records.figures import flatten, number
 from pipeline.report.html.views import Cell, Table
 
 LONGEST = 400  # characters of a setting
-
-
-def number(value: object) -> float | None:
-    """A finite number, or None for anything else."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and isfinite(value) else None  # type: ignore[arg-type]
 
 
 def numbers(values: object) -> list[float]:
@@ -59,14 +51,6 @@ def duration_text(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def spread_text(spread: Spread | None, with_count: bool = True) -> str:
-    """0.9876 ± 0.0012 (3 seeds)."""
-    if spread is None:
-        return "-"
-    deviation = "" if spread.deviation is None else f" ± {spread.deviation:.4f}"
-    return f"{spread.mean:.4f}{deviation}" + (f" ({spread.count} seeds)" if with_count and spread.count > 1 else "")
 
 
 def count_of(count: int, one: str, many: str = "") -> str:

@@ -25,7 +25,6 @@ from pipeline.report.mlflow.logged_model import log_model
 LOG = logging.getLogger("shrinkline")
 
 STATE, LOCK = "tracking.json", "tracking.lock"
-STOPPED = (130, 143)
 FILES = ("record.json", "config.yaml", "summary.md", "report.html")
 
 
@@ -189,7 +188,7 @@ def is_synced(folder: Path) -> bool:
 
 def _status(record: Record, done: bool) -> str:
     if record.failure:
-        return "KILLED" if record.failure.exit_code in STOPPED else "FAILED"
+        return "KILLED" if record.failure.is_stop else "FAILED"
     return "FINISHED" if done else "KILLED"
 
 
