@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pipeline.base.estimate import Estimate
 from pipeline.base.hardware import host
 from pipeline.errors import ConfigError
 from pipeline.gate.budget import Budget
 from pipeline.gate.expected import Expected, PackedScores, load, load_expected, of_run, wanted, write
-from pipeline.records.record import Failure, Record, StageRecord
+from pipeline.records.record import Failure, Record
+from tests import records
 
 FIGURES: dict[str, Any] = {"size_bytes": 1000, "payload_bytes": 900, "params": 200, "macs": 3000, "score": 0.9}
 
@@ -27,30 +27,14 @@ def record(tmp_path: Path) -> Record:
     (folder / "model.onnx").write_bytes(b"a model")
     scores = np.random.default_rng(0).integers(0, 2, 403).astype(float)
     save_file({"predictions": np.zeros((403, 4), np.float32), "scores": scores}, folder / "predictions.safetensors")
-    stage = StageRecord(
-        **FIGURES,
-        test_samples=403,
-        retention=Estimate(value=0.99, low=0.98, high=1.0),
-        seconds=12.5,
-        finished="2026-01-01",
-        form="onnx",
-        folder="model",
-        file="model.onnx",
-        digest="d",
-        predictions="predictions.safetensors",
-        position=0,
-        name="export.onnx",
-        settings={},
-    )
-    return Record(
-        run="20260101-x",
+    exported = records.stage(0, "export.onnx", **FIGURES, test_samples=403)
+    return records.record(
+        exported,
         folder=str(folder),
-        started="2026-01-01",
         config={"name": "mine"},
         seed=3,
         data={name: {"examples": 403, "digest": f"of {name}"} for name in ("train", "test")},
         environment={"versions": {"torch": "2", "numpy": "1"}, "host": "here"},
-        stages=[stage],
     )
 
 

@@ -13,26 +13,12 @@ from safetensors.numpy import save_file
 
 from pipeline.base.estimate import Estimate
 from pipeline.gate.budget import Budget
-from pipeline.gate.expected import Expected, of_run
+from pipeline.gate.expected import Expected, PackedScores, of_run
 from pipeline.gate.judge import has_limits, judge, judged, verdict, warnings_of
-from pipeline.measure.statistics import Pairs, difference_interval, ratio_ends, ratio_interval
+from pipeline.measure.statistics import Pairs, ratio_ends, ratio_interval
 from pipeline.records.record import ClassMeasure, Failure, Flips, GateRecord, ModelRecord, Record, StageRecord
+from tests.records import MODEL, model, paired, record, stage
 
-GIVEN: dict[str, Any] = {
-    "size_bytes": 1000,
-    "payload_bytes": 900,
-    "params": 200,
-    "macs": 3000,
-    "score": 0.9,
-    "test_samples": 400,
-    "seconds": 1.0,
-    "finished": "",
-    "form": "torch",
-    "folder": "",
-    "file": "model.onnx",
-    "digest": "",
-    "predictions": "predictions.safetensors",
-}
 ROW: dict[str, Any] = {
     "runtime": "onnxruntime",
     "threads": 1,
@@ -42,30 +28,8 @@ ROW: dict[str, Any] = {
 }
 
 
-def model(**changes: Any) -> ModelRecord:
-    return ModelRecord(**{**GIVEN, **changes})
-
-
-def stage(position: int = 0, name: str = "prune.channels", **changes: Any) -> StageRecord:
-    return StageRecord(**{**GIVEN, "position": position, "name": name, "settings": {}, **changes})
-
-
-def run(*stages: StageRecord, baseline: ModelRecord | None = None, **changes: Any) -> Record:
-    given: dict[str, Any] = {"run": "r", "folder": "/none", "started": "", "config": {}, "seed": 0, "data": {}}
-    return Record(**{**given, "environment": {}, "baseline": baseline or model(), "stages": [*stages], **changes})
-
-
-def paired(table: Pairs, **changes: Any) -> dict[str, Any]:
-    """What is measured of a model with this table of pairs against the baseline."""
-    size = sum(table)
-    return {
-        "score": (table.both + table.gained) / size,
-        "test_samples": size,
-        "retention": ratio_interval(table),
-        "drop": difference_interval(table),
-        "flips": Flips(lost=table.lost, gained=table.gained),
-        **changes,
-    }
+def run(*stages: StageRecord, **changes: Any) -> Record:
+    return record(*stages, **{"baseline": model(), **changes})
 
 
 def one(limits: dict[str, Any], record: Record, expected: Expected | None = None) -> GateRecord:
@@ -349,9 +313,7 @@ def committed() -> Callable[..., Expected]:
     """committed(scores, **figures): what a run with these test scores left behind."""
 
     def make(scores: Any = None, **figures: Any) -> Expected:
-        from pipeline.gate.expected import PackedScores
-
-        given = {name: GIVEN[name] for name in ("form", "size_bytes", "payload_bytes", "params", "macs", "score")}
+        given = {name: MODEL[name] for name in ("form", "size_bytes", "payload_bytes", "params", "macs", "score")}
         given |= {"test_samples": 400, "config": "c", "seed": 0, "host": "here", "versions": {}}
         given |= {"digests": {"test": "t"}, "scores": None if scores is None else PackedScores.of(np.asarray(scores))}
         return Expected(**{**given, **figures})

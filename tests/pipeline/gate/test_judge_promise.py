@@ -8,24 +8,15 @@ import pytest
 
 from pipeline.gate.budget import Budget
 from pipeline.gate.judge import judge
-from pipeline.measure.statistics import (
-    Pairs,
-    difference_ends,
-    difference_interval,
-    ratio_ends,
-    ratio_interval,
-    share_ends,
-)
-from pipeline.records.record import Flips, GateRecord, ModelRecord, Record, StageRecord
+from pipeline.measure.statistics import Pairs, difference_ends, ratio_ends, share_ends
+from pipeline.records.record import GateRecord
+from tests import records
 
 DRAWS = 5000
 POWER_DRAWS = 1000
 ALLOWED = 0.025 + 2 * sqrt(0.025 * 0.975 / DRAWS)
 
-MODEL: dict[str, Any] = dict.fromkeys(("size_bytes", "payload_bytes", "params", "macs", "seconds"), 1)
-MODEL |= dict.fromkeys(("finished", "folder", "file", "digest", "predictions"), "") | {"form": "onnx", "score": 0.9}
-BASELINE = ModelRecord(**MODEL, test_samples=1)
-EMPTY = Record(run="", folder="", started="", config={}, seed=0, data={}, environment={}, baseline=BASELINE)
+EMPTY = records.record(baseline=records.model())
 
 
 class Truth(NamedTuple):
@@ -53,16 +44,7 @@ def truth(accuracy: float, flips: float, share_lost: float) -> Truth:
 
 def judged(limits: dict[str, Any], table: Pairs) -> dict[str, GateRecord]:
     """The gates on a model that was measured with this table, by name."""
-    size = sum(table)
-    found: dict[str, Any] = {
-        **MODEL,
-        "score": (table.both + table.gained) / size,
-        "test_samples": size,
-        "retention": ratio_interval(table),
-        "drop": difference_interval(table),
-        "flips": Flips(lost=table.lost, gained=table.gained),
-    }
-    last = StageRecord(**found, position=0, name="x", settings={})
+    last = records.stage(**records.paired(table))
     gates = judge(Budget.model_validate(limits), EMPTY.model_copy(update={"stages": [last]}))
     return {gate.name: gate for gate in gates}
 

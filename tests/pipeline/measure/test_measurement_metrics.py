@@ -18,9 +18,10 @@ from pipeline.measure.accuracy import RESAMPLES, RESAMPLES_OF_ROWS, Evaluation, 
 from pipeline.measure.gain import gain_of, gain_text, metric_lead
 from pipeline.measure.statistics import metric_drop, metric_retention, percentile_interval, resampled
 from pipeline.records import figures
-from pipeline.records.record import ModelRecord, Record, StageRecord
+from pipeline.records.record import StageRecord
 from pipeline.report.terminal import WIDE, metrics_table
 from pipeline.task import Metric, Split, first_output
+from tests import records
 
 SIZE = 400
 
@@ -142,22 +143,14 @@ def test_the_doubt_of_seeds_is_in_the_gain_of_a_metric() -> None:
 
 
 def stage(**changes: Any) -> StageRecord:
-    estimate = Estimate(value=0.871, low=0.85, high=0.891)
-    given = {
-        "size_bytes": 1, "payload_bytes": 1, "params": 1, "macs": 1, "score": -0.5, "test_samples": 50, "seconds": 1.0,
-        "finished": "", "form": "onnx", "folder": "", "file": "", "digest": "", "predictions": "", "position": 0,
-        "name": "quantize.static", "settings": {}, "metrics": {"spearman": estimate},
-        "metrics_drop": {"spearman": Estimate(value=0.012, low=0.001, high=0.02)},
-    }  # fmt: skip
-    return StageRecord(**{**given, **changes})
+    given = {"metrics": {"spearman": Estimate(value=0.871, low=0.85, high=0.891)}}
+    given |= {"metrics_drop": {"spearman": Estimate(value=0.012, low=0.001, high=0.02)}}
+    return records.stage(**{**given, **changes})
 
 
 @pytest.mark.parametrize("width", [80, WIDE])
-def test_metrics_have_a_table_of_their_own(tmp_path: Path, width: int) -> None:
-    first = stage().model_dump(exclude={"position", "name", "settings", "metrics_drop"})
-    common: dict[str, Any] = {"run": "r", "folder": str(tmp_path), "started": "", "config": {}, "seed": 0}
-    common |= {"data": {}, "environment": {}}
-    record = Record(**common, baseline=ModelRecord.model_validate(first, extra="ignore"), stages=[stage()])
+def test_metrics_have_a_table_of_their_own(width: int) -> None:
+    record = records.record(stage(), baseline=records.model(metrics=stage().metrics))
     out = io.StringIO()
     Console(file=out, width=width).print(metrics_table(record, width))
     printed = out.getvalue()
@@ -165,7 +158,7 @@ def test_metrics_have_a_table_of_their_own(tmp_path: Path, width: int) -> None:
     assert printed.count("spearman") == 2
     for text in ("0.871", "[0.850, 0.891]", "0.012", "[0.001, 0.020]"):
         assert text in printed
-    assert metrics_table(Record(**common, stages=[stage(metrics={})]), width) is None
+    assert metrics_table(records.record(stage(metrics={})), width) is None
 
 
 def test_metrics_beside_the_baselines_are_figures_of_the_record() -> None:

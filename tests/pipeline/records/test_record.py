@@ -13,36 +13,21 @@ from pydantic import ValidationError
 
 from pipeline.base.estimate import Estimate
 from pipeline.records import comparison
-from pipeline.records.record import SCHEMA_VERSION, Failure, Flips, ModelRecord, Record, StageRecord, schema
-
-MEASURE: dict[str, Any] = {
-    "size_bytes": 4300, "payload_bytes": 3200, "params": 796, "macs": 41_600, "score": 0.5, "test_samples": 128,
-}  # fmt: skip
-PLACE: dict[str, Any] = {
-    "seconds": 1.5, "form": "onnx", "folder": "stages/0-a/model", "file": "stages/0-a/model/model.onnx", "digest": "d",
-    "predictions": "stages/0-a/predictions.safetensors", "finished": "2026-01-01T00:00:05.000+00:00",
-}  # fmt: skip
-
-
-def record(folder: Path, **rest: Any) -> Record:
-    given: dict[str, Any] = {"run": "now", "started": "2026-01-01T00:00:00+00:00", "config": {}, "seed": 0, "data": {}}
-    return Record(folder=str(folder), environment={}, **given, **rest)
-
-
-def stage(**rest: Any) -> StageRecord:
-    return StageRecord(**MEASURE, **PLACE, position=0, name="a", settings={"student": {"use": "m.py:N"}}, **rest)
+from pipeline.records.record import SCHEMA_VERSION, Failure, Flips, Record, schema
+from tests.records import model, record, stage
 
 
 @pytest.mark.parametrize(
     "rest",
     [
         {},
-        {"baseline": ModelRecord(**MEASURE, **PLACE)},
+        {"baseline": model()},
         {"failure": Failure(where="stages[0]", message="no luck", exit_code=3)},
         {"verdict": "inconclusive", "warnings": ["one", "two"]},
         {
             "stages": [
                 stage(
+                    settings={"student": {"use": "m.py:N"}},
                     retention=Estimate(value=0.9, low=0.8, high=1.0),
                     flips=Flips(lost=3, gained=1),
                     metrics={"f1": Estimate(value=0.5, low=0.4, high=0.6)},
@@ -55,7 +40,7 @@ def stage(**rest: Any) -> StageRecord:
     ids=["empty", "baseline", "failure", "verdict", "stage"],
 )
 def test_a_record_comes_back_as_it_was_and_fits_its_schema(tmp_path: Path, rest: dict[str, Any]) -> None:
-    made = record(tmp_path, **rest)
+    made = record(folder=str(tmp_path), **rest)
     made.save()
     assert Record.load(tmp_path) == made
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]  # nothing half written is left beside it
@@ -66,13 +51,13 @@ def test_a_record_comes_back_as_it_was_and_fits_its_schema(tmp_path: Path, rest:
 
 def test_a_record_is_found_where_its_folder_was_moved(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
-    record(tmp_path / "old").save()
+    record(folder=str(tmp_path / "old")).save()
     moved = (tmp_path / "old").rename(tmp_path / "new")
     assert Record.load(moved).folder == str(moved)
 
 
 def test_saving_that_fails_halfway_leaves_the_record_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = record(tmp_path)
+    made = record(folder=str(tmp_path))
     made.save()
 
     def broken(_: int) -> None:
@@ -91,7 +76,7 @@ def test_saving_that_fails_halfway_leaves_the_record_before(tmp_path: Path, monk
     ids=["verdict", "seed", "stages", "failure"],
 )
 def test_what_does_not_fit_is_refused_by_the_schema_and_on_loading(tmp_path: Path, change: dict[str, Any]) -> None:
-    given = {**record(tmp_path).model_dump(mode="json"), **change}
+    given = {**record().model_dump(mode="json"), **change}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema()).validate(given)
     (tmp_path / "record.json").write_text(json.dumps(given))
@@ -112,15 +97,14 @@ def test_the_spine_that_readers_rely_on_is_in_the_schema() -> None:
     assert measure | stage_keys <= set(made["$defs"]["StageRecord"]["properties"])
 
 
-def test_final_is_the_last_model_that_was_measured(tmp_path: Path) -> None:
-    baseline = ModelRecord(**MEASURE, **PLACE)
-    assert record(tmp_path).final is None
-    assert record(tmp_path, baseline=baseline).final == baseline
-    assert record(tmp_path, baseline=baseline, stages=[stage(), stage()]).final == stage()
+def test_final_is_the_last_model_that_was_measured() -> None:
+    assert record().final is None
+    assert record(baseline=model()).final == model()
+    assert record(stage(), stage(), baseline=model()).final == stage()
 
 
 def test_a_report_that_holds_nan_is_null_in_the_file_and_still_loads(tmp_path: Path) -> None:
-    record(tmp_path, stages=[stage(reports={"mean": math.nan})]).save()
+    record(stage(reports={"mean": math.nan}), folder=str(tmp_path)).save()
     assert "NaN" not in (tmp_path / "record.json").read_text()  # which is no JSON
     assert Record.load(tmp_path).stages[0].reports == {"mean": None}
 

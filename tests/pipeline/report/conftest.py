@@ -8,36 +8,14 @@ import pytest
 
 from pipeline.base.estimate import Estimate
 from pipeline.records.comparison import ComparisonRecord, StrategyRecord, Timing
-from pipeline.records.record import (
-    ClassMeasure,
-    Failure,
-    Flips,
-    GateRecord,
-    ModelRecord,
-    Origin,
-    Record,
-    Spread,
-    StageRecord,
-)
+from pipeline.records.record import ClassMeasure, Failure, Flips, Origin, Record, Spread
+from tests import records
 
 KEPT = Estimate(value=0.98, low=0.97, high=0.99)
-
-
-def measured(**changes: Any) -> dict[str, Any]:
-    figures = {"size_bytes": 12_000, "payload_bytes": 11_000, "params": 2740, "macs": 157_000, "score": 0.9}
-    place = {"form": "onnx", "folder": "m", "file": "m/model.onnx", "digest": "d", "predictions": "p"}
-    return {**figures, **place, "test_samples": 400, "seconds": 1.25, "finished": "now", **changes}
-
-
-def gate(**changes: Any) -> GateRecord:
-    given: dict[str, Any] = {
-        "name": "retention",
-        "limit": 0.95,
-        "value": 0.98,
-        "verdict": "pass",
-        "message": "it is kept",
-    }
-    return GateRecord(**{**given, **changes})
+MEASURED: dict[str, Any] = {
+    "size_bytes": 12_000, "payload_bytes": 11_000, "params": 2740, "macs": 157_000, "seconds": 1.25,
+    "folder": "m", "file": "m/model.onnx", "predictions": "p",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -55,28 +33,26 @@ def record(tmp_path: Path) -> Callable[..., Record]:
         )
         for i, value in enumerate([1.0, 0.5, 0.9, 0.7, 0.8])
     ]
-    small = measured(size_bytes=3_000, compression_ratio=4.0, retention=KEPT, classes=classes)
+    small: dict[str, Any] = {**MEASURED, "size_bytes": 3_000, "compression_ratio": 4.0, "retention": KEPT}
     rows: list[Any] = [{"runtime": "onnxruntime", "ratio": {"value": 0.5, "low": 0.4, "high": 0.6}}]
 
     def make(**changes: Any) -> Record:
         given: dict[str, Any] = {
             "run": "20260101-chain-ab12",
             "folder": str(folder),
-            "started": "2026-01-01T10:00:00+00:00",
             "config": {"name": "chain"},
             "seed": 7,
-            "data": {},
             "environment": {"git_commit": "a" * 40, "git_dirty": False, "versions": {"onnxruntime": "1.2.3"}},
-            "baseline": ModelRecord(**measured()),
+            "baseline": records.model(**MEASURED),
             "stages": [
-                StageRecord(**small, position=0, name="quantize.static", settings={}),
-                StageRecord(**small, position=1, name="benchmark.latency", settings={}, latency=rows),
+                records.stage(0, "quantize.static", **small, classes=classes),
+                records.stage(1, "benchmark.latency", **small, classes=classes, latency=rows),
             ],
-            "gates": [gate()],
+            "gates": [records.gate()],
             "verdict": "pass",
             "origin": Origin(file="my chain.yaml", overrides=["stages.0.epochs=2"], strategy="a + b"),
         }
-        return Record(**{**given, **changes})
+        return records.record(**{**given, **changes})
 
     return make
 

@@ -1,11 +1,11 @@
 from collections.abc import Callable
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.records.record import Failure, GateRecord, Record
+from pipeline.records.record import Failure, Record
 from pipeline.report.junit import junit
+from tests.records import gate
 
 Make = Callable[..., Record]
 
@@ -18,11 +18,6 @@ SHAPE: dict[str, tuple[set[str], set[str]]] = {
     "skipped": ({"message", "type"}, set()),
     "system-out": (set(), set()),
 }
-
-
-def gate(verdict: str, **changes: Any) -> GateRecord:
-    given: dict[str, Any] = {"name": "retention", "limit": 0.95, "value": 0.9, "message": "retention is 0.9"}
-    return GateRecord(**{**given, "verdict": verdict, **changes})
 
 
 def read(record: Record) -> ElementTree.Element:

@@ -21,9 +21,10 @@ from pipeline.base.files import folder_digest
 from pipeline.errors import ConfigError
 from pipeline.measure.size import size_bytes
 from pipeline.model import OnnxModel
-from pipeline.records.record import ClassMeasure, Failure, Interface, Port, Record, StageRecord
+from pipeline.records.record import ClassMeasure, Failure, Interface, Port, Record
 from pipeline.report import package as packaging
 from pipeline.report.package import package
+from tests import records
 
 Ended = subprocess.CompletedProcess[str]
 Make = Callable[..., Any]
@@ -93,15 +94,13 @@ def finished(tmp_path: Path) -> Callable[..., Path]:
         onnx.save(proto, made / "model.onnx")
         place = folder / "stages" / "0-export.onnx" / "model"
         OnnxModel(made / "model.onnx", EXAMPLE).save(place)
-        found: dict[str, Any] = {"size_bytes": size_bytes(OnnxModel(place / "model.onnx", EXAMPLE)), "form": "onnx"}
-        found |= {"payload_bytes": 1, "params": 12, "macs": 12, "score": 0.9, "test_samples": 9, "classes": CLASSES}
+        found: dict[str, Any] = {"size_bytes": size_bytes(OnnxModel(place / "model.onnx", EXAMPLE)), "params": 12}
         found |= {"folder": "stages/0-export.onnx/model", "file": "stages/0-export.onnx/model/model.onnx"}
-        found |= {"digest": folder_digest(place), "predictions": "p", "seconds": 1, "finished": "now"}
-        stage = StageRecord(position=0, name="export.onnx", settings={}, **found)
-        given: dict[str, Any] = {"run": "one", "folder": str(folder), "started": "then", "config": {"name": "two"}}
-        versions = {"onnxruntime": "1.2.3", "numpy": "4.5.6"}
-        given |= {"seed": 0, "data": {"test": {"digest": "abc"}}, "environment": {"versions": versions}}
-        Record(**{**given, "stages": [stage], "interface": INTERFACE, **changes}).save()
+        found |= {"digest": folder_digest(place), "classes": CLASSES}
+        given: dict[str, Any] = {"run": "one", "folder": str(folder), "config": {"name": "two"}}
+        given |= {"data": {"test": {"digest": "abc"}}, "interface": INTERFACE}
+        given |= {"environment": {"versions": {"onnxruntime": "1.2.3", "numpy": "4.5.6"}}}
+        records.record(records.stage(0, "export.onnx", **found), **{**given, **changes}).save()
         events = [{"event": "start"}, {"event": "end"}]
         (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
         return folder

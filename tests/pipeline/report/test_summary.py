@@ -8,20 +8,16 @@ import pytest
 from markdown_it import MarkdownIt
 
 from pipeline.records.comparison import ComparisonRecord
-from pipeline.records.record import Failure, GateRecord, Record
+from pipeline.records.record import Failure, Record
 from pipeline.report.markdown import LONGEST
 from pipeline.report.summary import comparison_summary, summary
+from tests.records import gate
 
 Make = Callable[..., Record]
 MakeComparison = Callable[..., ComparisonRecord]
 
 GITHUB = MarkdownIt("commonmark").enable("table")
 HOSTILE = "<script>alert(1)</script> a|b `c` [d](http://e)\n# f"
-
-
-def gate(verdict: str, **changes: Any) -> GateRecord:
-    given: dict[str, Any] = {"name": "retention", "limit": 0.95, "value": 0.9, "message": "retention is 0.9"}
-    return GateRecord(**{**given, "verdict": verdict, **changes})
 
 
 def tables(markdown: str) -> list[list[list[str]]]:
@@ -111,15 +107,8 @@ def test_a_run_that_failed_says_where_and_why_and_that_the_model_is_not_the_last
 
 def test_a_record_with_nothing_in_it_gives_a_summary(record: Make) -> None:
     failure = Failure(where="", message="", exit_code=4)
-    bare: dict[str, Any] = {
-        "baseline": None,
-        "stages": [],
-        "gates": [],
-        "verdict": None,
-        "failure": failure,
-        "origin": None,
-    }
-    made = summary(record(**bare, environment={}))
+    bare: dict[str, Any] = {"baseline": None, "stages": [], "gates": [], "verdict": None, "origin": None}
+    made = summary(record(**bare, failure=failure, environment={}))
     assert headings(made)[0] == "❌ chain: failed in the run"
     assert not tables(made)
 

@@ -13,36 +13,22 @@ from pipeline.base import progress as progress_module
 from pipeline.base.estimate import Estimate
 from pipeline.base.formatting import bytes_text, count_text, interval_text, shown
 from pipeline.base.progress import progress
-from pipeline.records.record import GateRecord, ModelRecord, Record, StageRecord
+from pipeline.records.record import Record
 from pipeline.report.terminal import WIDE, show
-
-COMMON: dict[str, Any] = {
-    "payload_bytes": 3200, "test_samples": 128, "form": "onnx", "folder": "stages/0/model", "digest": "d",
-    "file": "stages/0/model/model.onnx", "predictions": "p",
-    "finished": "2026-01-01T00:00:05.000+00:00",
-}  # fmt: skip
+from tests import records
 
 
 def full(folder: Path) -> Record:
-    baseline = ModelRecord(**COMMON, size_bytes=999_900, params=888_800, macs=123_400_000, score=0.9766, seconds=1234.5)
-    latency = [{"ratio": {"value": v, "low": v - 0.02, "high": v + 0.03}} for v in (0.52, 0.71)]
     kept = Estimate(value=0.987, low=0.970, high=1.001)
-    stage: dict[str, Any] = {
-        "size_bytes": 99_900,
-        "params": 77_700,
-        "macs": 12_300_000,
-        "score": 0.9648,
-        "seconds": 345.6,
-    }
-    stage |= {"retention": kept, "compression_ratio": 10.0, "settings": {}}
-    stages = [
-        StageRecord(**COMMON, **stage, position=0, name="distill.logits"),
-        StageRecord(**COMMON, **stage, position=1, name="benchmark.latency", latency=latency),
-    ]
-    return Record(
-        run="20260101-000000-chain-abcd", folder=str(folder), started="", config={}, seed=0, data={}, environment={},
-        baseline=baseline, stages=stages,  # type: ignore[arg-type]
-    )  # fmt: skip
+    figures: dict[str, Any] = {"size_bytes": 99_900, "params": 77_700, "macs": 12_300_000, "score": 0.9648}
+    figures |= {"retention": kept, "compression_ratio": 10.0, "seconds": 345.6, "file": "stages/0/model/model.onnx"}
+    latency = [{"ratio": {"value": v, "low": v - 0.02, "high": v + 0.03}} for v in (0.52, 0.71)]
+    return records.record(
+        records.stage(0, "distill.logits", **figures),
+        records.stage(1, "benchmark.latency", **figures, latency=latency),
+        folder=str(folder),
+        baseline=records.model(size_bytes=999_900, params=888_800, macs=123_400_000, score=0.9766, seconds=1234.5),
+    )
 
 
 def text(record: Record, width: int) -> str:
@@ -78,10 +64,7 @@ def test_names_of_stages_are_whole_from_100_columns(tmp_path: Path, width: int) 
 def test_under_the_table_stand_warnings_verdicts_and_where_everything_is(tmp_path: Path) -> None:
     record = full(tmp_path)
     record.warnings.append("the student has [few] parameters " + "x" * 100)
-    gate = GateRecord(
-        name="size_bytes", limit=10, value=99_900, verdict="fail", message="size_bytes is 99,900, the limit 10"
-    )
-    record.gates.append(gate)
+    record.gates.append(records.gate("fail", message="size_bytes is 99,900, the limit 10"))
     printed = text(record, 80)
     notes = printed.splitlines()
     assert "warning: the student has [few] parameters" in printed  # and not taken for markup

@@ -20,9 +20,10 @@ from pipeline.base.estimate import Estimate
 from pipeline.base.hardware import describe
 from pipeline.errors import StageError
 from pipeline.records.figures import curves, flatten, metrics
-from pipeline.records.record import Failure, ModelRecord, Record, StageRecord
+from pipeline.records.record import Failure, Record
 from pipeline.report.mlflow.run import open_tracking
 from pipeline.runner import run
+from tests import records
 
 Make = Callable[..., Any]
 
@@ -108,13 +109,8 @@ def found(client: MlflowClient, record: Record, experiment: str = "shrinkline") 
 def bare(folder: Path, name: str = "bare") -> Record:
     """A record before any work."""
     folder.mkdir(parents=True, exist_ok=True)
-    given: dict[str, Any] = {
-        "config": {},
-        "seed": 0,
-        "data": {"test": {"digest": "d"}},
-        "environment": describe(folder),
-    }
-    return Record(run=name, folder=str(folder), started="2026-01-01T00:00:00+00:00", **given)
+    test = {"test": {"digest": "d"}}
+    return records.record(run=name, folder=str(folder), data=test, environment=describe(folder))
 
 
 def test_a_chain_is_a_parent_run_with_a_child_for_the_baseline_and_each_stage(
@@ -305,13 +301,6 @@ def test_two_processes_that_make_the_database_at_once_both_succeed(tmp_path: Pat
     assert all(found(client, bare(tmp_path / "run", name)) for name in ("one", "two"))
 
 
-COMMON: dict[str, Any] = {
-    "size_bytes": 10, "payload_bytes": 8, "params": 2, "macs": 3, "score": 0.5, "test_samples": 4, "seconds": 1.0,
-    "finished": "2026-01-01T00:00:00+00:00",
-    "form": "onnx", "folder": "a", "file": "b", "digest": "d", "predictions": "p",
-}  # fmt: skip
-
-
 def test_metrics_are_all_numbers_with_their_intervals_and_nothing_else() -> None:
     latency = {
         "runtime": "onnxruntime",
@@ -321,11 +310,8 @@ def test_metrics_are_all_numbers_with_their_intervals_and_nothing_else() -> None
         "p99_ms": None,
         "ratio": {"value": 0.7},
     }
-    stage = StageRecord(
-        **COMMON, position=0, name="a", settings={}, changed=True, cached=False, latency=[latency],
-        retention=Estimate(value=0.9, low=0.8, high=1.0), metrics={"f1": Estimate(value=0.5, low=0.4, high=0.6)},
-    )  # fmt: skip
-    logged = metrics(stage)
+    f1, kept = Estimate(value=0.5, low=0.4, high=0.6), Estimate(value=0.9, low=0.8, high=1.0)
+    logged = metrics(records.stage(changed=True, cached=False, latency=[latency], retention=kept, metrics={"f1": f1}))
     assert [logged[f"retention{end}"] for end in ("", "_low", "_high")] == [0.9, 0.8, 1.0]
     assert (logged["metric.f1"], logged["metric.f1_low"]) == (0.5, 0.4)
     assert logged["latency.onnxruntime.threads1.batch2.p50_ms"] == 0.5
@@ -347,7 +333,7 @@ def test_metrics_are_all_numbers_with_their_intervals_and_nothing_else() -> None
     ],
 )
 def test_a_report_is_a_curve_where_each_epoch_has_the_number(report: Any, expected: dict[str, list[float]]) -> None:
-    assert curves(ModelRecord(**COMMON, reports={"r": report})) == expected
+    assert curves(records.model(reports={"r": report})) == expected
 
 
 @pytest.mark.parametrize(
@@ -365,8 +351,7 @@ def test_flatten_gives_one_level_with_dotted_keys(value: Any, expected: dict[str
 
 
 def test_a_latency_report_of_a_users_own_shape_does_not_end_the_run() -> None:
-    stage = StageRecord(**COMMON, position=0, name="a", settings={}, latency=[{"p50_ms": 0.5}])
-    assert 0.5 in metrics(stage).values()
+    assert 0.5 in metrics(records.stage(latency=[{"p50_ms": 0.5}])).values()
 
 
 def test_a_database_that_is_none_costs_one_warning(tmp_path: Path, said: list[str]) -> None:
