@@ -1,10 +1,9 @@
 """A tiny task that can be learned in a second, a context around it, and a user's folder with the same in files."""
 
-import logging
+import inspect
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,27 +11,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
 
 from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
 from pipeline.deploy import deploy
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context
-from pipeline.task import Split, Task, classification
+from pipeline.task import Task
+from tests.contexts import as_target, context_of, quadrants, tiny_task
 
 torch.set_num_threads(1)
-
-
-def quadrants(count: int, seed: int) -> TensorDataset:
-    """Noisy 8x8 images; the class is the brighter quadrant."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 4, (count,), generator=generator)
-    images = torch.rand(count, 1, 8, 8, generator=generator)
-    for image, label in zip(images, labels.tolist(), strict=True):
-        row, column = 4 * (label // 2), 4 * (label % 2)
-        image[0, row : row + 4, column : column + 4] += 0.4
-    return TensorDataset(images, labels)
 
 
 class TinyNet(nn.Module):
@@ -55,15 +43,9 @@ def answers(module: nn.Module, inputs: Inputs, beams: int, max_tokens: int | Non
         return module(inputs["input"]).argmax(-1)[:, None, None]
 
 
-def as_target(inputs: Inputs, tokens: Tensor) -> tuple[Inputs, Tensor]:
-    return inputs, tokens[0].long()
-
-
 @pytest.fixture(scope="session")
 def task() -> Task:
-    return classification(
-        train=Split(quadrants(256, 0)), validation=Split(quadrants(64, 1)), test=Split(quadrants(128, 2))
-    )
+    return tiny_task()
 
 
 @pytest.fixture
@@ -80,26 +62,6 @@ def tiny(task: Task) -> Callable[..., TorchModel]:
 
 def example(task: Task) -> Inputs:
     return {"input": torch.stack([task.train[i][0]["input"] for i in range(2)])}
-
-
-@contextmanager
-def silent(description: str, total: int) -> Iterator[Callable[..., None]]:
-    yield lambda steps=1, note=None: None
-
-
-def context_of(task: Task, directory: Path, **changes: Any) -> Context:
-    """A context on a task for a stage that deploys nothing; changes of what the task has are changes of the task."""
-    of_task = {field.name: changes.pop(field.name) for field in fields(Task) if field.name in changes}
-    defaults: dict[str, Any] = {
-        "baseline": None,
-        "device": torch.device("cpu"),
-        "seed": 0,
-        "log": logging.getLogger("shrinkline"),
-        "progress": silent,
-        "report": lambda name, value: None,
-        "deployed": lambda model: model,
-    }
-    return Context(replace(task, **of_task), directory=directory, **{**defaults, **changes})
 
 
 @pytest.fixture
@@ -121,39 +83,21 @@ def context(task: Task, tmp_path: Path) -> Callable[..., Context]:
     return make
 
 
-DATA = """
+DATA = f"""
 import torch
 from torch.utils.data import TensorDataset
 from pipeline.task import Split, classification
 
-def quadrants(count, seed):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 4, (count,), generator=generator)
-    images = torch.rand(count, 1, 8, 8, generator=generator)
-    for image, label in zip(images, labels.tolist()):
-        row, column = 4 * (label // 2), 4 * (label % 2)
-        image[0, row : row + 4, column : column + 4] += 0.4
-    return TensorDataset(images, labels)
-
+{inspect.getsource(quadrants)}
 def task(train=256):
     return classification(Split(quadrants(train, 0)), Split(quadrants(64, 1)), Split(quadrants(128, 2)))
 """
 
-MODELS = """
+MODELS = f"""
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-class TinyNet(nn.Module):
-    def __init__(self, width=8):
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.head = nn.Linear(width * 4, 4)
-
-    def forward(self, x):
-        x = torch.relu(self.conv2(torch.relu(self.conv1(x))))
-        return self.head(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
-"""
+{inspect.getsource(TinyNet)}"""
 
 CHAIN = """
 task: {use: data.py}

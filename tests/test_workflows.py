@@ -304,7 +304,6 @@ def test_overrides_are_taken_a_line_each_and_never_run(chain: Make, act: Callabl
     assert job.code == 0, job.said
     assert "touched" not in files(tmp_path / "job")
     record = Record.load(Path(job.output("run")))
-    assert record.origin is not None
     assert record.origin.overrides == ["seed=3", hostile, "stages.0.breaks=false"]
     assert Path(job.output("run")).parent == tmp_path / "job" / "my runs"
     assert job.uploads == []

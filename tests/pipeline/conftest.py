@@ -6,12 +6,12 @@ from typing import Any
 
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.records.record import Record
 from pipeline.run import executor
 from pipeline.runner import run
+from tests.graphs import graph, node
 
 HEAD = """
 import copy
@@ -81,16 +81,9 @@ def quick_run(chain: Path, runs: Path, barrier: Any = None) -> None:
 def quick_deploy(model: TorchModel, path: Path) -> OnnxModel:
     """What `deploy` does, for `flat` alone and without torch's exporter, which takes a second."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = zip(("w", "b"), model.module.state_dict().values(), strict=True)
-    weights = [numpy_helper.from_array(value.numpy(), name) for name, value in state]
-    nodes = [
-        helper.make_node("Flatten", ["input"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "w", "b"], ["output"], transB=1),
-    ]
-    given = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, 8, 8])
-    gives = helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 4])
-    graph = helper.make_graph(nodes, "flat", [given], [gives], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    weights = dict(zip(("w", "b"), model.module.state_dict().values(), strict=True))
+    nodes = [node("Flatten", ["input"], ["flat"]), node("Gemm", ["flat", "w", "b"], ["output"], transB=1)]
+    onnx.save(graph(nodes, {"input": ["batch", 1, 8, 8]}, {"output": ["batch", 4]}, weights), path)
     return OnnxModel(path, model.example)
 
 

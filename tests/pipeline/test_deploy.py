@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
@@ -16,6 +15,7 @@ from pipeline.errors import StageError
 from pipeline.forms import graph
 from pipeline.measure.size import elements, payload_bytes, size_bytes
 from pipeline.model import OnnxModel, TorchModel
+from tests import graphs
 
 X = {"input": torch.rand(2, 6)}
 
@@ -194,9 +194,6 @@ def test_weights_of_a_large_graph_go_to_a_file_that_the_size_counts(
 def test_payload_counts_the_bytes_of_each_type(tmp_path: Path, kind: str, dims: list[int], expected: int) -> None:
     tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.DataType.Value(kind), dims=dims)
     tensor.raw_data = bytes(expected)
-    end: Any = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([], "g", [end], [end], [tensor])
-    path = tmp_path / "g.onnx"
-    onnx.save(onnx.helper.make_model(graph), path)
-    assert payload_bytes(OnnxModel(path, {})) == expected
+    onnx.save(graphs.graph([], {"x": [1]}, {"x": [1]}, [tensor]), tmp_path / "g.onnx")
+    assert payload_bytes(OnnxModel(tmp_path / "g.onnx", {})) == expected
     assert elements(tensor) == torch.Size(dims).numel()

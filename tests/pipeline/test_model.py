@@ -18,6 +18,7 @@ from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, ShrinkError
 from pipeline.model import Edit, OnnxModel, TorchModel, call, load, named
+from tests import graphs
 
 NETS = """
 from torch import nn
@@ -285,12 +286,8 @@ def test_several_inputs_go_in_by_name_and_one_by_position() -> None:
 
 def external(path: Path) -> OnnxModel:
     """y = x @ w, with w in a file beside the graph."""
-    weight = onnx.numpy_helper.from_array(torch.eye(6).mul(3).numpy(), "w")
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 6]) for name in ("x", "y")]
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [weight]
-    )
-    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    product = [graphs.node("MatMul", ["x", "w"], ["y"])]
+    proto = graphs.graph(product, {"x": ["batch", 6]}, {"y": ["batch", 6]}, {"w": torch.eye(6).mul(3)})
     onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     return OnnxModel(path, {"x": X})
 

@@ -99,24 +99,19 @@ def test_record_json_fits_its_published_schema(finished: Record) -> None:
 
 def test_the_baseline_is_measured_first_and_has_no_retention_of_its_own(finished: Record) -> None:
     found = finished.baseline
-    assert found is not None
     assert (found.retention, found.retention_before, found.compression_ratio) == (None, None, 1.0)
     assert found.test_samples == 128
     assert set(found.reports) == {"0.training"}
 
 
 def test_each_stage_is_measured_against_the_baseline_and_the_stage_before(finished: Record) -> None:
-    assert finished.baseline is not None
     for position, stage in enumerate(finished.stages):
         assert stage.position == position
         assert stage.compression_ratio == finished.baseline.size_bytes / stage.size_bytes > 1
-        assert stage.retention is not None
         assert stage.retention.value == pytest.approx(stage.score / finished.baseline.score)
         assert stage.retention.low < stage.retention.value < stage.retention.high
-        assert stage.flips is not None
         assert stage.score * 128 == pytest.approx(finished.baseline.score * 128 - stage.flips.lost + stage.flips.gained)
     distilled, exported = finished.stages
-    assert exported.retention_before is not None
     assert exported.retention_before.value == 1.0
     assert (distilled.params, distilled.macs, distilled.form) == (exported.params, exported.macs, "torch")
     assert exported.form == "onnx"
@@ -132,7 +127,6 @@ def test_the_size_is_that_of_the_file_to_deploy(finished: Record) -> None:
 
 def test_the_score_is_what_onnx_runtime_gives_on_the_test_split(finished: Record, task: Any) -> None:
     final = finished.final
-    assert final is not None
     session = onnxruntime.InferenceSession(Path(finished.folder) / final.file)
     images, labels = task.test.dataset.tensors
     (logits,) = session.run(None, {"input": images.numpy()})
@@ -141,7 +135,6 @@ def test_the_score_is_what_onnx_runtime_gives_on_the_test_split(finished: Record
 
 def test_predictions_are_kept_for_each_example(finished: Record) -> None:
     for found in (finished.baseline, *finished.stages):
-        assert found is not None
         kept = Evaluation.load(Path(finished.folder) / found.predictions)
         assert kept.predictions.shape == (128, 4)
         assert float(kept.scores.mean()) == found.score
@@ -149,17 +142,14 @@ def test_predictions_are_kept_for_each_example(finished: Record) -> None:
 
 def test_validation_is_looked_at_beside_the_test_split(finished: Record, task: Any) -> None:
     base = finished.baseline
-    assert base is not None
     assert base.validation_retention is None
     theirs = Evaluation.load(Path(finished.folder) / base.predictions).validation_scores
-    assert theirs is not None
     for stage in finished.stages:
         session = onnxruntime.InferenceSession(Path(finished.folder) / stage.file)
         images, labels = task.validation.dataset.tensors
         (logits,) = session.run(None, {"input": images.numpy()})
         right = logits.argmax(1) == labels.numpy()
         ours = Evaluation.load(Path(finished.folder) / stage.predictions).validation_scores
-        assert ours is not None
         np.testing.assert_array_equal(ours.numpy(), right)
         assert stage.validation_score == pytest.approx(float(right.mean()))
         assert stage.validation_retention == retention(ours.numpy(), theirs.numpy())
@@ -168,7 +158,6 @@ def test_validation_is_looked_at_beside_the_test_split(finished: Record, task: A
 def test_each_class_is_looked_at(finished: Record, task: Any) -> None:
     labels = task.test.dataset.tensors[1]
     for found in (finished.baseline, *finished.stages):
-        assert found is not None
         assert [one.label for one in found.classes] == ["0", "1", "2", "3"]
         assert [one.support for one in found.classes] == torch.bincount(labels).tolist()
         kept = Evaluation.load(Path(finished.folder) / found.predictions)
@@ -217,8 +206,6 @@ def test_the_same_seed_gives_the_same_digests_and_scores(finished: Record, proje
     torch.manual_seed(12345)  # what anything else in the process left in the generators must not matter
     again = run(config, runs=chain.parent / "runs", track=False)
     for one, other in zip((finished.baseline, *finished.stages), (again.baseline, *again.stages), strict=True):
-        assert one is not None
-        assert other is not None
         assert (one.digest, one.score) == (other.digest, other.score)
 
 
@@ -226,8 +213,6 @@ def test_another_seed_gives_another_model(finished: Record, project: Make) -> No
     chain = project()
     other = run(chain, overrides=["seed=1"], runs=chain.parent / "runs", track=False)
     assert other.seed == 1
-    assert other.baseline is not None
-    assert finished.baseline is not None
     assert other.baseline.digest != finished.baseline.digest
 
 
@@ -235,7 +220,6 @@ def test_a_users_stage_that_returns_a_new_model_is_measured(run_mine: Make) -> N
     record = run_mine(NOISE + RETURN)
     (stage,) = record.stages
     assert (stage.name, stage.changed, stage.settings) == ("mine.py", True, {"strength": 0.5})
-    assert record.baseline is not None
     assert stage.digest != record.baseline.digest
     assert stage.kl_mean is not None
     assert stage.kl_mean > 0
@@ -245,11 +229,9 @@ def test_a_users_stage_that_only_measures_reports_and_changes_nothing(run_mine: 
     record = run_mine("ctx.report('names', [n for n, _ in model.module.named_children()]); return model")
     (stage,) = record.stages
     assert stage.reports == {"names": ["conv1", "conv2", "head"]}
-    assert record.baseline is not None
     assert (stage.changed, stage.digest) == (False, record.baseline.digest)
     assert not [text for text in record.warnings if "mine.py" in text]
     for kept in (stage.retention, stage.retention_before):  # the baseline against itself, not nothing
-        assert kept is not None
         assert kept.low < kept.value == 1.0 < kept.high
 
 
@@ -326,7 +308,6 @@ def test_a_failing_stage_leaves_what_came_before_and_says_why(project: Make) -> 
     (later,) = set(path.parent.glob("runs/*-chain-*")) - {earlier}
     records = [Record.load(folder) for folder in (earlier, later)]
     assert [record.failure.exit_code for record in records if record.failure] == [4, 3]
-    assert records[1].failure is not None
     assert records[1].failure.where == "stages[1] (broken.py)"
     assert records[1].failure.message.startswith("stages[1] (broken.py): KeyError: 'x'")
     assert records[1].verdict is None

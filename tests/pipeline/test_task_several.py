@@ -91,12 +91,10 @@ def several(project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Ca
 def test_the_named_output_of_several_is_trained_and_scored_through_a_whole_chain(several: Callable[..., Path]) -> None:
     record = run(several())
     assert [stage.name for stage in record.stages][-1] == "benchmark.latency"
-    assert record.baseline is not None
     assert record.baseline.score > 0.8  # of the second output: the first one has three classes and learns nothing
     assert record.stages[0].score > 0.8
     assert all(stage.agreement is not None and stage.agreement > 0.6 for stage in record.stages)
     assert predictions(record, 3)["predictions"].shape == (128, 2)
-    assert record.interface is not None
     assert record.interface.scored == "logits"
     assert [port.name for port in record.interface.inputs] == ["image", "row"]
     assert [port.name for port in record.interface.outputs] == ["aside", "logits", "seen"]
@@ -190,7 +188,6 @@ stages:
 
 def test_an_encoder_with_padding_to_each_batch_goes_through_a_chain(several: Callable[..., Path]) -> None:
     record = run(several(ENCODER, **TEXT))
-    assert record.baseline is not None
     assert record.baseline.score > 0.75
     int8 = record.stages[-1]
     assert int8.agreement is not None

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from torch.utils.data import TensorDataset
 
 from pipeline.base.batches import Inputs
@@ -19,7 +19,8 @@ from pipeline.errors import ConfigError, ForeignError
 from pipeline.forms.sandbox.check import FilePort, Graph, check
 from pipeline.model import OnnxModel
 from pipeline.task import Split, Task, classification
-from tests.pipeline.forms.sandbox.foreign_files import classifier, saved, with_data
+from tests.graphs import node
+from tests.pipeline.forms.sandbox.foreign_files import classifier, simple, with_data
 
 Folder = Callable[..., Path]
 
@@ -133,7 +134,6 @@ def test_limits_of_the_config_reach_the_child(folder: Folder) -> None:
     path = folder(CHAIN.replace("net.onnx}", "{file: net.onnx, memory: 3 GiB, seconds: 44}}"))
     model = made(path).model
     assert isinstance(model, OnnxModel)
-    assert model.outside
     assert model.outside.limits == (3 * 2**30, 44)
 
 
@@ -171,7 +171,6 @@ def test_one_input_and_one_output_are_bound_by_position(folder: Folder) -> None:
     built = made(folder(CHAIN, names=("pixels", "scores")))
     model = built.model
     assert isinstance(model, OnnxModel)
-    assert model.outside
     assert (dict(model.outside.inputs), dict(model.outside.outputs)) == ({"input": "pixels"}, {"scores": "output"})
     notes = " ".join(built.notes)
     assert "the task's `input` is `pixels` in the file" in notes
@@ -263,10 +262,8 @@ def test_outputs_that_are_no_numbers_are_refused(outputs: tuple[FilePort, ...]) 
 
 def test_a_graph_that_onnx_runtime_refuses_is_a_config_error(folder: Folder) -> None:
     def broken(path: Path) -> Path:
-        ends = [helper.make_tensor_value_info(n, 1, ["n", 1, 8, 8]) for n in ("input", "output")]
-        return saved(
-            helper.make_graph([helper.make_node("NoSuch", ["input"], ["output"])], "g", *[[e] for e in ends]), path
-        )
+        ends = {"input": ["n", 1, 8, 8]}, {"output": ["n", 1, 8, 8]}
+        return simple(path, [node("NoSuch", ["input"], ["output"])], *ends)
 
     refused(folder(CHAIN, make=broken), r"model \S+/net\.onnx: RuntimeError: .*NoSuch")
 

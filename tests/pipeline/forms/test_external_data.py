@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 from pipeline.forms.external_data import DATA, digest_of, graphs_at, load_whole, save_together, stored
+from tests.graphs import graph, node
 
 MATRIX = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
 OTHER = np.random.default_rng(1).normal(size=(12, 8)).astype(np.float32)
@@ -18,10 +19,7 @@ OTHER = np.random.default_rng(1).normal(size=(12, 8)).astype(np.float32)
 
 def product(weight: Any, name: str = "w") -> onnx.ModelProto:
     """x @ weight."""
-    ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, ["n", None]) for end in ("x", "y")]
-    node = helper.make_node("MatMul", ["x", name], ["y"])
-    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [numpy_helper.from_array(weight, name)])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return graph([node("MatMul", ["x", name], ["y"])], {"x": ["n", None]}, {"y": ["n", None]}, {name: weight})
 
 
 def run(path: Path, x: Any) -> Any:

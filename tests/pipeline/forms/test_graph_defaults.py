@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from pipeline.forms.graph import drop_defaults
+from tests import graphs
 
 OPSET = 20
 RNG = np.random.default_rng(0)
@@ -46,12 +47,9 @@ CASES: dict[str, tuple[str, dict[str, Any], list[np.ndarray], dict[str, Any]]] =
 
 
 def graph(operator: str, attributes: dict[str, Any], inputs: list[np.ndarray]) -> onnx.ModelProto:
-    node = helper.make_node(operator, ["x", *(f"w{i}" for i in range(1, len(inputs)))], ["y"], **attributes)
-    given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, inputs[0].shape)
-    result = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None] * inputs[0].ndim)
-    weights = [numpy_helper.from_array(value, f"w{i}") for i, value in enumerate(inputs) if i]
-    made = helper.make_graph([node], "g", [given], [result], weights)
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    names = ["x", *(f"w{i}" for i in range(1, len(inputs)))]
+    node, weights = graphs.node(operator, names, ["y"], **attributes), dict(zip(names[1:], inputs[1:], strict=True))
+    return graphs.graph([node], {"x": inputs[0].shape}, {"y": [None] * inputs[0].ndim}, weights)
 
 
 def output(model: onnx.ModelProto, x: np.ndarray) -> Any:

@@ -66,7 +66,6 @@ def record(folder: Path) -> Record:
 
 def test_every_form_is_measured_by_what_it_decodes(record: Record) -> None:
     baseline, (exported, quantized) = record.baseline, record.stages
-    assert baseline is not None
     assert [exported.form, quantized.form] == ["seq2seq", "seq2seq"]
     assert exported.score == pytest.approx(baseline.score, abs=0.03)
     assert exported.agreement is not None
@@ -78,7 +77,6 @@ def test_every_form_is_measured_by_what_it_decodes(record: Record) -> None:
         *("encoder_model", "decoder_model", "decoder_with_past_model")
     }
     assert record.verdict == "pass"
-    assert record.interface is not None
     assert [port.name for port in record.interface.outputs] == ["sequences"]
 
 
@@ -90,7 +88,6 @@ def test_the_report_shows_where_the_bytes_are(record: Record) -> None:
 
 def test_the_run_loads_and_generates_and_is_expected_of_later_ones(record: Record) -> None:
     final = record.final
-    assert final is not None
     model = load(Path(record.folder) / final.folder)
     assert isinstance(model, Seq2SeqOnnx)
     assert model.predict(inputs(copies(2, 3)))["sequences"].shape[1] <= model.tokens == 6

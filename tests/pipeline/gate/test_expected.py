@@ -57,7 +57,6 @@ def test_the_same_run_gives_the_same_bytes_and_all_of_it_comes_back(record: Reco
     assert found.versions == {"torch": "2", "numpy": "1"}
     digests = {"model": hashlib.sha256(b"a model").hexdigest(), "train": "of train", "test": "of test"}
     assert (found.schema_version, found.digests) == (1, digests)
-    assert found.scores
     assert np.array_equal(found.scores.scores(), scores_in(record))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json", "run"]
 

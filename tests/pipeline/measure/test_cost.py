@@ -15,6 +15,7 @@ from pipeline.deploy import deploy
 from pipeline.forms.graph import strip
 from pipeline.measure.cost import onnx_macs, onnx_params, torch_macs, torch_params
 from pipeline.model import OnnxModel, TorchModel
+from tests.graphs import graph, node
 
 
 class Product(nn.Module):
@@ -168,33 +169,30 @@ def test_a_network_counts_the_same_in_both_forms(tiny: Callable[..., TorchModel]
 
 def quantized(kind: str, path: Path) -> OnnxModel:
     """A convolution of 4 to 8 channels, 3x3, on 9x9 without padding: 49 * 8 * 36 MACs, 288 weights."""
-    make, types, helper = onnx.numpy_helper.from_array, onnx.TensorProto, onnx.helper
-    weight = make(torch.randint(-9, 9, (8, 4, 3, 3), dtype=torch.int8).numpy(), "w")
-    scale, zero = make(torch.tensor(0.1).numpy(), "s"), make(torch.tensor(0, dtype=torch.uint8).numpy(), "z")
-    weight_zero = make(torch.tensor(0, dtype=torch.int8).numpy(), "wz")
+    values = {
+        "w": torch.randint(-9, 9, (8, 4, 3, 3), dtype=torch.int8),
+        "s": torch.tensor(0.1),
+        "z": torch.tensor(0, dtype=torch.uint8),
+        "wz": torch.tensor(0, dtype=torch.int8),
+    }
     nodes = {
         "QDQ": [
-            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
-            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
-            helper.make_node("DequantizeLinear", ["w", "s", "wz"], ["dw"]),
-            helper.make_node("Conv", ["d", "dw"], ["y"]),
+            node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+            node("DequantizeLinear", ["w", "s", "wz"], ["dw"]),
+            node("Conv", ["d", "dw"], ["y"]),
         ],
         "operator": [
-            helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "qs", "qz"]),
-            helper.make_node("ConvInteger", ["q", "w", "qz", "wz"], ["i"]),
-            helper.make_node("Cast", ["i"], ["f"], to=types.FLOAT),
-            helper.make_node("Mul", ["qs", "s"], ["both"]),
-            helper.make_node("Mul", ["f", "both"], ["y"]),
+            node("DynamicQuantizeLinear", ["x"], ["q", "qs", "qz"]),
+            node("ConvInteger", ["q", "w", "qz", "wz"], ["i"]),
+            node("Cast", ["i"], ["f"], to=onnx.TensorProto.FLOAT),
+            node("Mul", ["qs", "s"], ["both"]),
+            node("Mul", ["f", "both"], ["y"]),
         ],
     }[kind]
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in (weight, scale, zero, weight_zero) if tensor.name in used]
-    ends = [
-        helper.make_tensor_value_info("x", types.FLOAT, ["b", 4, 9, 9]),
-        helper.make_tensor_value_info("y", types.FLOAT, ["b", 8, 7, 7]),
-    ]
-    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], kept)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    used = {name for one in nodes for name in one.input}
+    kept = {name: value for name, value in values.items() if name in used}
+    onnx.save(graph(nodes, {"x": ["b", 4, 9, 9]}, {"y": ["b", 8, 7, 7]}, kept), path)
     return OnnxModel(path, {"x": torch.rand(2, 4, 9, 9)})
 
 

@@ -126,7 +126,6 @@ def test_the_gain_of_a_metric_is_that_over_the_control() -> None:
     scores = {name: np.random.default_rng(i).random(50) for i, name in enumerate(("", "control"))}
     metrics = {"": {"bleu": metric(30.0, 1)}, "control": {"bleu": metric(28.0, 2), "other": metric(1.0, 0)}}
     gain = gain_of(scores[""], {"control": scores["control"]}, metrics=metrics)
-    assert gain is not None
     assert list(gain.metrics) == ["bleu"]
     assert gain.metrics["bleu"].value == pytest.approx(2.0)
     assert 1.9 < gain.metrics["bleu"].low < 2.0 < gain.metrics["bleu"].high < 2.1

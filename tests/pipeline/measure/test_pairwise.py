@@ -264,7 +264,6 @@ def test_retention_over_seeds_is_the_mean_of_retentions() -> None:
     baselines = [right(500, 0.95, seed) for seed in range(3)]
     models = [flipped(baseline, 10 * seed) for seed, baseline in enumerate(baselines)]
     found = retention_over_seeds(models, baselines)
-    assert found is not None
     assert found.value == pytest.approx(np.mean([m.mean() / b.mean() for m, b in zip(models, baselines, strict=True)]))
     assert 0 < found.low < found.value < found.high
 
@@ -272,7 +271,6 @@ def test_retention_over_seeds_is_the_mean_of_retentions() -> None:
 def test_retention_over_seeds_where_nothing_differs_is_not_certainty() -> None:
     same = right(400, 0.95)
     found = retention_over_seeds([same] * 3, [same] * 3)
-    assert found is not None
     assert found.value == 1.0
     # Half an example more in each cell: a squared deviation of one, over 402 squared and the baseline's mean squared.
     reach = stats.t.ppf(0.975, 399) * 1 / 402 / same.mean()
@@ -282,7 +280,6 @@ def test_retention_over_seeds_where_nothing_differs_is_not_certainty() -> None:
 def test_retention_over_seeds_is_exact_where_each_score_is_a_share() -> None:
     baseline = np.random.default_rng(5).uniform(0.5, 1, 100)
     found = retention_over_seeds([0.9 * baseline] * 2, [baseline] * 2)
-    assert found is not None
     assert (found.low, found.value, found.high) == pytest.approx((0.9, 0.9, 0.9))
 
 
@@ -291,7 +288,6 @@ def test_retention_over_seeds_means_nothing_for_scores_below_zero_or_a_baseline_
     assert retention_over_seeds([ones, ones], [ones, zeros]) is None
     assert retention_over_seeds([ones, -ones], [ones, ones]) is None
     found = retention_over_seeds([zeros, zeros], [ones, ones])
-    assert found is not None
     assert (found.low, found.value) == (0.0, 0.0)
     assert found.high > 0
 

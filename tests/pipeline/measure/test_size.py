@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from pipeline.deploy import deploy
 from pipeline.measure.size import LayerBytes, layers, payload_bytes
@@ -16,6 +16,7 @@ from pipeline.task import Task
 from stages.export.onnx import OnnxExport
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.static import StaticQuantization
+from tests.graphs import graph, node
 
 
 def by_name(found: list[LayerBytes]) -> dict[str, dict[str, int]]:
@@ -56,20 +57,16 @@ def test_scales_and_zero_points_are_with_their_layer(tmp_path: Path) -> None:
 
 
 def saved(path: Path, values: dict[str, torch.Tensor], nodes: list[onnx.NodeProto]) -> None:
-    weights = [numpy_helper.from_array(value.numpy(), name) for name, value in values.items()]
-    given = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 4])
-    gives = helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 4])
-    onnx.save(helper.make_model(helper.make_graph(nodes, "made", [given], [gives], weights)), path)
+    onnx.save(graph(nodes, {"input": ["batch", 4]}, {"output": ["batch", 4]}, values), path)
 
 
 def test_an_input_that_is_left_out_is_no_layer(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Clip", ["input", "", "most"], ["output"])]
+    nodes = [node("Clip", ["input", "", "most"], ["output"])]
     saved(tmp_path / "model.onnx", {"most": torch.ones(())}, nodes)
     assert by_name(layers(tmp_path / "model.onnx")) == {"Clip 1": {"float32": 4}}
 
 
 def test_a_name_that_tells_no_module_counts_to_the_operator_that_reads_it(tmp_path: Path) -> None:
-    node = helper.make_node
     nodes = [
         node("DequantizeLinear", ["a", "b"], ["wide"]),
         node("Transpose", ["wide"], ["turned"]),
@@ -90,21 +87,15 @@ def test_a_name_that_tells_no_module_counts_to_the_operator_that_reads_it(tmp_pa
 
 
 def test_what_a_graph_inside_a_node_reads_counts_to_that_node(tmp_path: Path) -> None:
-    branch = helper.make_graph(
-        [helper.make_node("Add", ["input", "deep"], ["inner"])],
-        "branch",
-        [],
-        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)],
-    )
-    node = helper.make_node("If", ["yes"], ["output"], then_branch=branch, else_branch=branch)
-    saved(tmp_path / "model.onnx", {"yes": torch.tensor(True), "deep": torch.ones(4)}, [node])
+    branch = graph([node("Add", ["input", "deep"], ["inner"])], {}, {"inner": None}).graph
+    both = node("If", ["yes"], ["output"], then_branch=branch, else_branch=branch)
+    saved(tmp_path / "model.onnx", {"yes": torch.tensor(True), "deep": torch.ones(4)}, [both])
     assert by_name(layers(tmp_path / "model.onnx")) == {"If 1": {"bool": 1, "float32": 16}}
 
 
 def test_four_bits_are_half_a_byte(tmp_path: Path) -> None:
     tensor = helper.make_tensor("a.weight", TensorProto.INT4, [3], [1, 2, 3])
-    gives = helper.make_tensor_value_info("a.weight", TensorProto.INT4, [3])
-    onnx.save(helper.make_model(helper.make_graph([], "made", [], [gives], [tensor])), tmp_path / "model.onnx")
+    onnx.save(graph([], {}, {"a.weight": (TensorProto.INT4, [3])}, [tensor]), tmp_path / "model.onnx")
     assert layers(tmp_path / "model.onnx") == [LayerBytes("a", "int4", 2)]
 
 

@@ -199,11 +199,9 @@ def test_retention_of_graded_scores_is_a_paired_bootstrap() -> None:
     draw = np.random.default_rng(1)
     baseline = draw.uniform(0.5, 1.0, 500)
     paired = retention(baseline * 0.9, baseline)
-    assert paired is not None
     # A model at exactly 0.9 of each score has no doubt about its ratio; unpaired it would.
     assert (paired.low, paired.value, paired.high) == pytest.approx((0.9, 0.9, 0.9))
     noisy = retention(baseline * 0.9 + draw.normal(0, 0.1, 500), baseline)
-    assert noisy is not None
     assert noisy.low < noisy.value < noisy.high
 
 

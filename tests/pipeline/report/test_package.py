@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from onnx.external_data_helper import convert_model_to_external_data
 
 from pipeline import runner
@@ -25,6 +25,7 @@ from pipeline.records.record import ClassMeasure, Failure, Interface, Port, Reco
 from pipeline.report import package as packaging
 from pipeline.report.package import package
 from tests import records
+from tests.graphs import graph, node
 
 Ended = subprocess.CompletedProcess[str]
 Make = Callable[..., Any]
@@ -49,22 +50,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def two_inputs() -> onnx.ModelProto:
     """(N, 3) floats times a weight (3, 4), plus the sum of (N, length) int64 with any length."""
-    inputs = [
-        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3]),
-        helper.make_tensor_value_info("tokens", TensorProto.INT64, ["batch", "length"]),
-    ]
-    outputs = [
-        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 4]),
-        helper.make_tensor_value_info("total", TensorProto.INT64, ["batch", 1]),
-    ]
-    weight = onnx.numpy_helper.from_array(np.linspace(-2, 3, 12, dtype=np.float32).reshape(3, 4), "weight")
-    axis = onnx.numpy_helper.from_array(np.array([1]), "axis")
-    nodes = [
-        helper.make_node("MatMul", ["x", "weight"], ["scores"]),
-        helper.make_node("ReduceSum", ["tokens", "axis"], ["total"]),
-    ]
-    graph = helper.make_graph(nodes, "two", inputs, outputs, [weight, axis])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    nodes = [node("MatMul", ["x", "weight"], ["scores"]), node("ReduceSum", ["tokens", "axis"], ["total"])]
+    inputs = {"x": ["batch", 3], "tokens": (TensorProto.INT64, ["batch", "length"])}
+    outputs = {"scores": ["batch", 4], "total": (TensorProto.INT64, ["batch", 1])}
+    weights = {"weight": np.linspace(-2, 3, 12).reshape(3, 4), "axis": np.array([1])}
+    return graph(nodes, inputs, outputs, weights)
 
 
 EXAMPLE: Inputs = {"x": torch.linspace(-1, 1, 6).reshape(2, 3), "tokens": torch.arange(10).reshape(2, 5)}
@@ -250,7 +240,6 @@ def test_a_model_that_is_not_the_measured_one_is_refused(finished: Make, tmp_pat
 def test_a_deployed_file_of_another_size_than_measured_is_refused(quick: Make, tmp_path: Path) -> None:
     chain = quick().read_text().replace("  - {use: export.onnx}\n", "")
     record = runner.run(quick(chain), runs=tmp_path / "runs", track=False)
-    assert record.final is not None
     assert record.final.form == "torch"
     package(Path(record.folder), tmp_path / "out")
     file = Path(record.folder) / record.final.file

@@ -48,7 +48,6 @@ def right(share: float, count: int = 200, seed: int = 0) -> Scores:
 def test_one_seed_is_the_paired_interval_of_student_and_control() -> None:
     own, control = right(0.9, seed=1), right(0.8, seed=2)
     gain = gain_of(own, {"control": control})
-    assert gain is not None
     assert Estimate(value=gain.value, low=gain.low, high=gain.high) == drop(control, own) == gain.by_seed[0]
     assert gain.value == pytest.approx(own.mean() - control.mean())
     assert (gain.deviation, gain.control_drop, gain.control_matches) == (None, None, None)
@@ -100,7 +99,6 @@ def test_pairs_are_of_one_seed_and_a_control_without_its_student_is_left_out() -
     control, control_1 = right(0.8, seed=3), right(0.75, seed=4)
     named = {"control": control, "student_1": other, "control_1": control_1, "control_2": own, "mine": control}
     gain = gain_of(own, named)
-    assert gain is not None
     assert [g.value for g in gain.by_seed] == pytest.approx(
         [own.mean() - control.mean(), other.mean() - control_1.mean()]
     )
@@ -115,7 +113,6 @@ def test_without_a_control_there_is_no_gain_and_without_seeds_no_deviation() -> 
     assert gain_of(own, {"student_1": right(0.8)}) is None
     assert seeds_of(own, {"control": right(0.8)}) is None
     found = seeds_of(own, {"student_1": right(0.8)})
-    assert found is not None
     assert found.mean == pytest.approx((own.mean() + right(0.8).mean()) / 2)
 
 
@@ -127,14 +124,12 @@ def test_labels_alone_match_the_teacher_where_the_control_is_surely_less_than_a_
     control = baseline.copy()
     control[np.flatnonzero(baseline)[:lost]] = 0
     gain = gain_of(control, {"control": control}, baseline)
-    assert gain is not None
     assert gain.control_drop == drop(control, baseline)
     assert gain.control_matches is expected
 
 
 def test_a_point_means_nothing_for_other_scores() -> None:
     gain = gain_of(right(0.9) * 40, {"control": right(0.8) * 40}, right(0.9) * 40)
-    assert gain is not None
     assert gain.control_matches is None
     assert are_shares(right(0.9))
     assert not are_shares(right(0.9), -right(0.5))
@@ -249,7 +244,6 @@ def test_the_gain_is_that_of_the_saved_predictions(compared: Record) -> None:
     others = {name: scores(compared, other.predictions) for name, other in stage.comparisons.items()}
     own, baseline = scores(compared, stage.predictions), scores(compared, compared.baseline.predictions)  # type: ignore[union-attr]
     assert stage.gain == gain_of(own, others, baseline, compared.seed)
-    assert stage.gain is not None
     expected = (own.mean() - others["control"].mean() + others["student_1"].mean() - others["control_1"].mean()) / 2
     assert stage.gain.value == pytest.approx(expected)
     assert stage.seeds == stage.gain.student
@@ -257,7 +251,6 @@ def test_the_gain_is_that_of_the_saved_predictions(compared: Record) -> None:
 
 def test_the_terminal_and_mlflow_are_told(compared: Record) -> None:
     (stage,) = compared.stages
-    assert stage.gain is not None
     told = [text for text in (*compared.notes, *compared.warnings) if "distillation brought" in text]
     assert len(told) == 1
     assert told[0].startswith("stages[0] (distill.logits): ")
@@ -352,5 +345,4 @@ def test_what_a_stage_of_the_baseline_says_is_repeated(quick: Make) -> None:
     assert any(
         text.startswith("baseline[1] (distill.logits): ") and "Compare in `stages:`" in text for text in record.warnings
     )
-    assert record.baseline is not None
     assert record.baseline.reports["1.teacher"]

@@ -1,45 +1,29 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from pydantic import ValidationError
 
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context, Stage
-from pipeline.task import Split, classification
+from pipeline.task import Split
 from stages.benchmark.child import FEWEST, sample
 from stages.benchmark.latency import Latency, save_inputs
 from stages.benchmark.rounds import time_process
 from stages.benchmark.rows import row
-from tests.conftest import context_of
-from tests.contexts import preview_of
+from tests.contexts import preview_of, reporting_context
+from tests.graphs import products
 
 EXAMPLE = {"input": torch.rand(3, 32)}
 QUICK: dict[str, Any] = {"rounds": 3, "iterations": 40, "warmup": 3}
-
-
-def chain(path: Path, layers: int, width: int = 32) -> OnnxModel:
-    """MatMul after MatMul: (batch, 32) -> (batch, 32)."""
-    names = ["input", *(f"h{i}" for i in range(layers - 1)), "output"]
-    nodes = [helper.make_node("MatMul", [a, f"w_{b}"], [b]) for a, b in pairwise(names)]
-    eye = np.eye(width, dtype=np.float32)
-    weights = [numpy_helper.from_array(eye, f"w_{name}") for name in names[1:]]
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", width]) for n in ("input", "output")]
-    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    return OnnxModel(path, EXAMPLE)
 
 
 def torch_model() -> TorchModel:
@@ -53,22 +37,12 @@ def make_context(
     baseline: Model | None,
     deployed: Callable[[Model], OnnxModel] = lambda m: m,  # type: ignore[return-value, assignment]
 ) -> tuple[Context, dict[str, Any]]:
-    reports: dict[str, Any] = {}
-
-    @contextmanager
-    def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
-        steps: list[int] = []
-        yield lambda n, note="": steps.append(n)
-        reports["progress"] = (description, total, sum(steps))
-
     data = Split([(torch.rand(32), 0)])  # type: ignore[arg-type]
-    task = classification(data, data, data, calibration=data)
-    changes = {"progress": progress, "report": reports.__setitem__, "baseline": baseline, "deployed": deployed}
-    return context_of(task, folder / "stage", **changes), reports
+    return reporting_context(folder / "stage", data, baseline=baseline, deployed=deployed)
 
 
 def test_a_smaller_model_is_faster_and_is_returned_as_it_is(tmp_path: Path) -> None:
-    small, big = chain(tmp_path / "small.onnx", 2), chain(tmp_path / "big.onnx", 400)
+    small, big = products(tmp_path / "small.onnx", 2), products(tmp_path / "big.onnx", 400)
     ctx, reports = make_context(tmp_path, big)
     before = small.path.read_bytes()
     assert Latency(**QUICK).run(small, ctx) is small
@@ -84,7 +58,7 @@ def test_a_smaller_model_is_faster_and_is_returned_as_it_is(tmp_path: Path) -> N
     assert "1000" in line["reasons"]["p99_ms"]
     assert (line["runtime"], line["threads"], line["batch"]) == ("onnxruntime", 1, 1)
     assert line["execution_provider"] == "CPUExecutionProvider"
-    assert reports["progress"] == ("latency", 9, 9)
+    assert reports["progress"][:3] == ("latency", 9, 9)
     assert line["beside"] == []
     assert json.dumps(reports["latency"])
     assert list(ctx.directory.iterdir()) == []
@@ -92,7 +66,7 @@ def test_a_smaller_model_is_faster_and_is_returned_as_it_is(tmp_path: Path) -> N
 
 def test_every_cell_is_measured_and_without_baseline_the_ratio_is_null(tmp_path: Path) -> None:
     ctx, reports = make_context(tmp_path, None)
-    Latency(batch=(1, 5), threads=(1, 2), rounds=1, iterations=5).run(chain(tmp_path / "m.onnx", 2), ctx)
+    Latency(batch=(1, 5), threads=(1, 2), rounds=1, iterations=5).run(products(tmp_path / "m.onnx", 2), ctx)
     assert [(r["threads"], r["batch"]) for r in reports["latency"]] == [(1, 1), (1, 5), (2, 1), (2, 5)]
     assert all(r["ratio"] is None and "no baseline" in r["reasons"]["ratio"] for r in reports["latency"])
 
@@ -105,7 +79,7 @@ def test_two_rounds_are_inconclusive(tmp_path: Path) -> None:
 
 
 def test_torch_runs_in_its_process(tmp_path: Path) -> None:
-    ctx, reports = make_context(tmp_path, chain(tmp_path / "m.onnx", 2))
+    ctx, reports = make_context(tmp_path, products(tmp_path / "m.onnx", 2))
     model = torch_model()
     assert Latency(runtimes=("torch",), rounds=1, iterations=5).run(model, ctx) is model
     (line,) = reports["latency"]
@@ -114,7 +88,7 @@ def test_torch_runs_in_its_process(tmp_path: Path) -> None:
 
 
 def test_torch_form_is_deployed_for_onnxruntime(tmp_path: Path) -> None:
-    file = chain(tmp_path / "m.onnx", 2)
+    file = products(tmp_path / "m.onnx", 2)
     ctx, reports = make_context(tmp_path, None, lambda model: file)
     Latency(rounds=1, iterations=5).run(torch_model(), ctx)
     assert reports["latency"][0]["samples"] == 5
@@ -140,7 +114,7 @@ def test_fallback_of_the_execution_provider_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_onnxruntime_child_does_not_import_torch(tmp_path: Path) -> None:
-    model = chain(tmp_path / "m.onnx", 2)
+    model = products(tmp_path / "m.onnx", 2)
     spec = {
         "runtime": "onnxruntime",
         "model": str(model.path),
@@ -162,7 +136,7 @@ def test_the_onnxruntime_child_does_not_import_torch(tmp_path: Path) -> None:
 def test_a_users_module_in_the_current_folder_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise SystemExit('shadowed')")
     monkeypatch.chdir(tmp_path)
-    spec = {"runtime": "onnxruntime", "model": str(chain(tmp_path / "m.onnx", 2).path), "threads": 1, "warmup": 0}
+    spec = {"runtime": "onnxruntime", "model": str(products(tmp_path / "m.onnx", 2).path), "threads": 1, "warmup": 0}
     spec |= {"inputs": save_inputs(EXAMPLE, 1, tmp_path / "i.npz"), "seconds": 1, "iterations": 2}
     samples, _ = time_process(spec, tmp_path)
     assert len(samples) == 2
@@ -206,7 +180,7 @@ def test_check_refuses_torch_for_an_onnx_file_and_warns(tmp_path: Path) -> None:
 def test_torch_for_an_onnx_file_is_an_error_at_run_time_too(tmp_path: Path) -> None:
     ctx, _ = make_context(tmp_path, None)
     with pytest.raises(StageError, match="Leave torch out"):
-        Latency(runtimes=("torch",)).run(chain(tmp_path / "m.onnx", 2), ctx)
+        Latency(runtimes=("torch",)).run(products(tmp_path / "m.onnx", 2), ctx)
 
 
 @pytest.mark.parametrize("wrong", [{"runtimes": ()}, {"threads": (0,)}, {"rounds": 0}, {"runtimes": ("tvm",)}])

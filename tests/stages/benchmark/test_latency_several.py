@@ -5,36 +5,26 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.errors import ResourceError, StageError
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context
 from stages.benchmark import rounds
 from stages.benchmark.latency import Latency
+from tests.graphs import products
 
 QUICK: dict[str, Any] = {"rounds": 3, "iterations": 30, "warmup": 3}
 NAMES = ["distill + quantize", "../../etc/passwd", "[/bold] <script>\n\0"]
 MakeContext = Callable[..., Context]
 
 
-def chain(path: Path, layers: int, width: int = 64) -> OnnxModel:
-    """MatMul after MatMul: (batch, 64) -> (batch, 64)."""
-    names = ["input", *(f"h{i}" for i in range(layers - 1)), "output"]
-    nodes = [helper.make_node("MatMul", [a, f"w_{b}"], [b]) for a, b in pairwise(names)]
-    weights = [numpy_helper.from_array(np.eye(width, dtype=np.float32), f"w_{name}") for name in names[1:]]
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", width]) for n in ("input", "output")]
-    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    return OnnxModel(path, {"input": torch.rand(2, width)})
+def chain(path: Path, layers: int) -> OnnxModel:
+    return products(path, layers, width=64)
 
 
 @pytest.fixture

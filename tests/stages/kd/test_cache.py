@@ -110,7 +110,6 @@ def test_ragged_lengths_are_kept_as_each_batch_was_padded_and_fitted_to_another_
     ctx = context(train=split)
     live = live_teacher(linear(3, torch.randn(2, 4, 5)), ctx)
     live.cache(ctx, TeacherNeeds(), None)
-    assert live.cached is not None
     assert live.cached.ragged
     index = torch.tensor([0, 250, 7, 131])
     batch, _ = padded([split[int(i)] for i in index])
@@ -193,7 +192,6 @@ def test_of_a_hundred_thousand_classes_the_largest_alone_are_on_disk_and_few_exa
     reports: dict[str, Any] = context.reports
     seen: list[int] = []
     live = live_teacher(model, ctx)
-    assert live.module is not None
     live.module.register_forward_hook(lambda module, args, output: seen.append(len(output)))
     live.cache(ctx, TeacherNeeds(mass=0.9, temperature=1.0), None)
     said = reports["teacher_logits"]
@@ -210,7 +208,6 @@ def test_of_a_hundred_thousand_classes_the_largest_alone_are_on_disk_and_few_exa
 
 
 def made_by(live: Teacher) -> Path:
-    assert live.cached is not None
     return Path(str(next(iter(live.cached.values.values())).flat.filename)).parent
 
 

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
 
 from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
 from pipeline.model import TorchModel
 from pipeline.stage import Context
 from pipeline.task import Split, classification
-from tests.conftest import context_of
+from tests.contexts import context_of, quadrants
 
 HERE = Path(__file__).parent
 DIGITS = HERE.parents[2] / "configs" / "digits"
@@ -112,15 +111,8 @@ class FixedView(nn.Module):
         return self.head(torch.relu(self.up(x)))
 
 
-def images(count: int = 256, seed: int = 0) -> Split:
-    """8x8 noise with one bright quarter, which is the class."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(4, (count,), generator=generator)
-    x = torch.rand(count, 1, 8, 8, generator=generator)
-    for i, label in enumerate(labels.tolist()):
-        row, column = divmod(label, 2)
-        x[i, 0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 0.3
-    return Split(TensorDataset(x, labels))  # type: ignore[arg-type]
+def images(count: int, seed: int) -> Split:
+    return Split(quadrants(count, seed, brighter=0.3))  # type: ignore[arg-type]
 
 
 def built(use: str, example: Inputs | None = None, folder: Path = HERE, **arguments: object) -> TorchModel:
@@ -137,5 +129,5 @@ def built(use: str, example: Inputs | None = None, folder: Path = HERE, **argume
 
 def context(directory: Path, reports: dict, baseline: TorchModel | None = None) -> Context:
     """A context on the CPU; what is reported lands in `reports`."""
-    task = classification(images(512), images(256, seed=2), images(2, seed=3), calibration=images(64, seed=1))
+    task = classification(images(512, 0), images(256, 2), images(2, 3), calibration=images(64, 1))
     return context_of(task, directory, report=reports.__setitem__, baseline=baseline)

@@ -1,18 +1,16 @@
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
 
 from stages.quantize.rewrite import compact_names, share_initializers, transpose_gemms
+from tests import graphs
+from tests.graphs import node
 
 RNG = np.random.default_rng(0)
 
 
 def made(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], shape: list[int | str]) -> onnx.ModelProto:
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("input", "output")]
-    tensors = [numpy_helper.from_array(value, name) for name, value in weights.items()]
-    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return graphs.graph(nodes, {"input": shape}, {"output": shape}, weights)
 
 
 def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
@@ -23,24 +21,15 @@ def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
 
 def with_branches() -> onnx.ModelProto:
     """output = input * 2 where the sum is above 0, else input + bias; the branches read names from outside."""
-    then = helper.make_graph(
-        [helper.make_node("Mul", ["a_long_name_from_outside", "two"], ["a_long_then"], name="multiply")],
-        "then",
-        [],
-        [helper.make_tensor_value_info("a_long_then", TensorProto.FLOAT, None)],
-    )
-    other = helper.make_graph(
-        [helper.make_node("Add", ["a_long_name_from_outside", "bias"], ["a_long_else"], name="add")],
-        "else",
-        [],
-        [helper.make_tensor_value_info("a_long_else", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.float32(5), "bias")],
-    )
+    name, multiply = "a_long_name_from_outside", {"name": "multiply"}
+    then = graphs.graph([node("Mul", [name, "two"], ["a_long_then"], **multiply)], {}, {"a_long_then": None}).graph
+    add, bias = node("Add", [name, "bias"], ["a_long_else"], name="add"), {"bias": np.float32(5)}
+    other = graphs.graph([add], {}, {"a_long_else": None}, bias).graph
     nodes = [
-        helper.make_node("Identity", ["input"], ["a_long_name_from_outside"], name="first"),
-        helper.make_node("ReduceSum", ["input", ""], ["total"], keepdims=0),
-        helper.make_node("Greater", ["total", "zero"], ["positive"]),
-        helper.make_node("If", ["positive"], ["output"], then_branch=then, else_branch=other),
+        node("Identity", ["input"], ["a_long_name_from_outside"], name="first"),
+        node("ReduceSum", ["input", ""], ["total"], keepdims=0),
+        node("Greater", ["total", "zero"], ["positive"]),
+        node("If", ["positive"], ["output"], then_branch=then, else_branch=other),
     ]
     return made(nodes, {"two": np.float32(2), "zero": np.float32(0)}, ["n"])  # type: ignore[dict-item]
 
@@ -59,7 +48,7 @@ def test_compact_names_reaches_into_branches_and_keeps_the_ends() -> None:
 
 
 def test_compact_names_avoids_the_names_of_the_ends() -> None:
-    proto = made([helper.make_node("Add", ["input", "long_name"], ["output"])], {"long_name": np.float32([3])}, [1])
+    proto = made([node("Add", ["input", "long_name"], ["output"])], {"long_name": np.float32([3])}, [1])
     for side, name in ((proto.graph.input, "b"), (proto.graph.output, "a")):
         side[0].name = name
     proto.graph.node[0].input[0], proto.graph.node[0].output[0] = "b", "a"
@@ -73,10 +62,10 @@ def qdq(*, zero_is_weight: bool = False) -> onnx.ModelProto:
     """Two quantizations with equal parameters, and one with another scale."""
     nodes, last = [], "input"
     for i, scale in enumerate(("s0", "s1", "s2")):
-        nodes.append(helper.make_node("QuantizeLinear", [last, scale, f"z{i}"], [f"q{i}"]))
-        nodes.append(helper.make_node("DequantizeLinear", [f"q{i}", scale, f"z{i}"], [f"d{i}"]))
+        nodes.append(node("QuantizeLinear", [last, scale, f"z{i}"], [f"q{i}"]))
+        nodes.append(node("DequantizeLinear", [f"q{i}", scale, f"z{i}"], [f"d{i}"]))
         last = f"d{i}"
-    nodes.append(helper.make_node("Mul", [last, "s1" if zero_is_weight else "one"], ["output"]))
+    nodes.append(node("Mul", [last, "s1" if zero_is_weight else "one"], ["output"]))
     scales = {"s0": np.float32(0.1), "s1": np.float32(0.1), "s2": np.float32(0.2), "one": np.float32(0.1)}
     zeros = {f"z{i}": np.uint8(3) for i in range(3)}
     return made(nodes, {**scales, **zeros}, ["n"])  # type: ignore[dict-item]
@@ -98,9 +87,9 @@ def test_a_scale_that_is_read_elsewhere_is_left_alone() -> None:
 def test_a_weight_that_two_gemms_share_is_transposed_once() -> None:
     weight = RNG.normal(size=(4, 4)).astype(np.float32)
     nodes = [
-        helper.make_node("Gemm", ["input", "w"], ["h"], transB=1),
-        helper.make_node("Gemm", ["h", "w"], ["k"], transB=1),
-        helper.make_node("Gemm", ["k", "w"], ["output"]),
+        node("Gemm", ["input", "w"], ["h"], transB=1),
+        node("Gemm", ["h", "w"], ["k"], transB=1),
+        node("Gemm", ["k", "w"], ["output"]),
     ]
     proto, x = made(nodes, {"w": weight}, ["n", 4]), RNG.normal(size=(3, 4)).astype(np.float32)
     expected = x @ weight.T @ weight.T @ weight

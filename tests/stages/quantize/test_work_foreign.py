@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 from onnxruntime.capi.onnxruntime_inference_collection import InferenceSession
 
 from pipeline.errors import ConfigError, ForeignError, ResourceError, ShrinkError, StageError
@@ -23,6 +23,7 @@ from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.optimum import OptimumQuantization
 from stages.quantize.static import StaticQuantization
 from tests.contexts import bare_context
+from tests.graphs import node
 from tests.pipeline.forms.sandbox.foreign_files import simple
 
 SAFE = {"reduce_range": True}
@@ -34,8 +35,7 @@ STAGES = {
     "dynamic-conv": DynamicQuantization(operators=("Conv", "Gemm"), per_channel=False),
     "optimum": OptimumQuantization(target="avx2"),
 }
-FLOAT = TensorProto.FLOAT
-ENDS = {"input": (FLOAT, ["batch", 1, 8, 8])}, {"output": (FLOAT, ["batch", 4])}
+ENDS = {"input": ["batch", 1, 8, 8]}, {"output": ["batch", 4]}
 
 
 def network(path: Path) -> Path:
@@ -44,27 +44,25 @@ def network(path: Path) -> Path:
     values = {"kernel": rng.normal(size=(4, 1, 3, 3)), "head": rng.normal(size=(4, 256)), "bias": rng.normal(size=4)}
     values |= {name: rng.uniform(0.5, 1, 4) for name in ("gain", "shift", "mean", "variance")}
     nodes = [
-        helper.make_node("Conv", ["input", "kernel"], ["c"], pads=[1, 1, 1, 1]),
-        helper.make_node("BatchNormalization", ["c", "gain", "shift", "mean", "variance"], ["n"]),
-        helper.make_node("Relu", ["n"], ["r"]),
-        helper.make_node("Flatten", ["r"], ["f"]),
-        helper.make_node("Gemm", ["f", "head", "bias"], ["output"], transB=1, name="last"),
+        node("Conv", ["input", "kernel"], ["c"], pads=[1, 1, 1, 1]),
+        node("BatchNormalization", ["c", "gain", "shift", "mean", "variance"], ["n"]),
+        node("Relu", ["n"], ["r"]),
+        node("Flatten", ["r"], ["f"]),
+        node("Gemm", ["f", "head", "bias"], ["output"], transB=1, name="last"),
     ]
-    weights = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in values.items()]
-    return simple(path, nodes, *ENDS, weights)
+    return simple(path, nodes, *ENDS, values)
 
 
 def wide(path: Path) -> Path:
     """A linear layer, and 32 MiB an example on the way to it."""
     values = {"times": np.array([1, 2**17]), "head": np.ones((4, 1), np.float32)}
     nodes = [
-        helper.make_node("Flatten", ["input"], ["f"]),
-        helper.make_node("Tile", ["f", "times"], ["t"]),
-        helper.make_node("ReduceMax", ["t"], ["m"], axes=[1], keepdims=1),
-        helper.make_node("Gemm", ["m", "head"], ["output"], transB=1),
+        node("Flatten", ["input"], ["f"]),
+        node("Tile", ["f", "times"], ["t"]),
+        node("ReduceMax", ["t"], ["m"], axes=[1], keepdims=1),
+        node("Gemm", ["m", "head"], ["output"], transB=1),
     ]
-    weights = [numpy_helper.from_array(value, name) for name, value in values.items()]
-    return simple(path, nodes, *ENDS, weights, opset_imports=[helper.make_opsetid("", 17)])
+    return simple(path, nodes, *ENDS, values, opset_imports=[helper.make_opsetid("", 17)])
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import onnx
 import pytest
 import torch
 import yaml
-from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import nn
 
@@ -28,27 +27,15 @@ from pipeline.cli.init.write import starting_config
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
+from tests import conftest
+from tests.graphs import graph, node
 
 Make = Callable[..., Path]
 
 ROOT = Path(__file__).parents[4]
 
-MODELS = """
-import torch
-from torch import nn
+MODELS = f"""{conftest.MODELS.replace("width: int = 8", "width: int = 16")}
 from torch.nn import functional as F
-
-class TinyNet(nn.Module):
-    def __init__(self, width=16):
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.head = nn.Linear(width * 4, 4)
-
-    def forward(self, x):
-        x = torch.relu(self.conv2(torch.relu(self.conv1(x))))
-        return self.head(F.adaptive_avg_pool2d(x, 2).flatten(1))
-
 def fixed():
     return TinyNet()
 
@@ -248,25 +235,21 @@ def test_what_does_not_fit_is_told(home: Path, model: str, task: str, told: str)
 
 def onnx_file(path: Path, quantized: bool = False) -> None:
     """A convolution and a head for the images of the task, or the same with a quantized input."""
-    draw = np.random.default_rng(0)
-    shapes = {"kernel": (8, 1, 3, 3), "w": (4, 512), "b": (4,)}
-    weights = [numpy_helper.from_array(draw.normal(size=s).astype(np.float32), n) for n, s in shapes.items()]
-    weights += [numpy_helper.from_array(np.float32(0.01), "scale"), numpy_helper.from_array(np.uint8(0), "zero")]
+    draw, shapes = np.random.default_rng(0), {"kernel": (8, 1, 3, 3), "w": (4, 512), "b": (4,)}
+    weights = {name: draw.normal(size=shape) for name, shape in shapes.items()}
     there_and_back = [
-        helper.make_node("QuantizeLinear", ["input", "scale", "zero"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["x"]),
+        node("QuantizeLinear", ["input", "scale", "zero"], ["q"]),
+        node("DequantizeLinear", ["q", "scale", "zero"], ["x"]),
     ]
     nodes = [
-        *(there_and_back if quantized else [helper.make_node("Identity", ["input"], ["x"])]),
-        helper.make_node("Conv", ["x", "kernel"], ["c"], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["c"], ["r"]),
-        helper.make_node("Flatten", ["r"], ["f"]),
-        helper.make_node("Gemm", ["f", "w", "b"], ["output"], transB=1),
+        *(there_and_back if quantized else [node("Identity", ["input"], ["x"])]),
+        node("Conv", ["x", "kernel"], ["c"], pads=[1, 1, 1, 1]),
+        node("Relu", ["c"], ["r"]),
+        node("Flatten", ["r"], ["f"]),
+        node("Gemm", ["f", "w", "b"], ["output"], transB=1),
     ]
-    given = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, 8, 8])
-    gives = helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 4])
-    graph = helper.make_graph(nodes, "net", [given], [gives], weights if quantized else weights[:3])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    weights |= {"scale": np.float32(0.01), "zero": np.uint8(0)} if quantized else {}
+    onnx.save(graph(nodes, {"input": ["batch", 1, 8, 8]}, {"output": ["batch", 4]}, weights), path)
 
 
 def test_an_onnx_file_starts_at_quantization(home: Path) -> None:

@@ -5,23 +5,21 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
-OPSET = [helper.make_opsetid("", 20)]
-Dims = list[int | str]
+from tests.graphs import graph, node
 
 
-def saved(graph: onnx.GraphProto, path: Path, **rest: Any) -> Path:
-    """Write a graph as a model."""
-    made = helper.make_model(graph, **{"opset_imports": OPSET, "ir_version": 10, **rest})
-    path.write_bytes(made.SerializeToString())
+def simple(path: Path, *parts: Any, **rest: Any) -> Path:
+    """Write the graph of these parts."""
+    path.write_bytes(graph(*parts, **rest).SerializeToString())
     return path
 
 
 def classifier(
     path: Path,
     names: tuple[str, str] = ("input", "output"),
-    shape: Dims | None = None,
+    shape: list[int | str] | None = None,
     kind: int = TensorProto.FLOAT,
     seed: int = 0,
 ) -> Path:
@@ -30,17 +28,13 @@ def classifier(
     noise = np.random.default_rng(seed).normal(size=(64, 4)) * 0.1
     rows, columns = np.divmod(np.arange(64), 8)
     weight = (2 * (rows // 4) + columns // 4 == np.arange(4)[:, None]).T + noise
-    given = helper.make_tensor_value_info(names[0], kind, shape or ["batch", 1, 8, 8])
-    made = helper.make_tensor_value_info(names[1], kind, ["batch", 4])
-    nodes = [
-        helper.make_node("Flatten", [names[0]], ["flat"]),
-        helper.make_node("Gemm", ["flat", "weight", "bias"], [names[1]]),
-    ]
-    tensors = {"weight": weight, "bias": np.zeros(4)}
+    ends = {names[0]: (kind, shape or ["batch", 1, 8, 8])}, {names[1]: (kind, ["batch", 4])}
+    nodes = [node("Flatten", [names[0]], ["flat"]), node("Gemm", ["flat", "weight", "bias"], [names[1]])]
     weights = [
-        numpy_helper.from_array(value.astype(kinds.get(kind, np.float32)), key) for key, value in tensors.items()
+        numpy_helper.from_array(value.astype(kinds.get(kind, np.float32)), key)
+        for key, value in {"weight": weight, "bias": np.zeros(4)}.items()
     ]
-    return saved(helper.make_graph(nodes, "g", [given], [made], weights), path)
+    return simple(path, nodes, *ends, weights)
 
 
 def bomb(path: Path) -> Path:
@@ -49,13 +43,8 @@ def bomb(path: Path) -> Path:
     size = numpy_helper.from_array(np.array([2**40]), "size")
     model.graph.initializer.append(size)
     model.graph.node[1].output[0] = "before"
-    model.graph.node.extend(
-        [
-            helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
-            helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
-            helper.make_node("Add", ["before", "zero"], ["output"]),
-        ]
-    )
+    zero = node("ConstantOfShape", ["size"], ["zeros"]), node("ReduceMax", ["zeros"], ["zero"], keepdims=0)
+    model.graph.node.extend([*zero, node("Add", ["before", "zero"], ["output"])])
     path.write_bytes(model.SerializeToString())
     return path
 
@@ -76,9 +65,3 @@ def relocated(path: Path, **entries: str) -> Path:
     tensor.external_data.extend(onnx.StringStringEntryProto(key=k, value=v) for k, v in found.items() if v)
     path.write_bytes(model.SerializeToString())
     return path
-
-
-def simple(path: Path, nodes: list[onnx.NodeProto], inputs: Any, outputs: Any, weights: Any = (), **rest: Any) -> Path:
-    """A graph of nodes; inputs and outputs are {name: (type, dims)}."""
-    ends = [[helper.make_tensor_value_info(n, *how) for n, how in side.items()] for side in (inputs, outputs)]
-    return saved(helper.make_graph(nodes, "g", *ends, list(weights)), path, **rest)

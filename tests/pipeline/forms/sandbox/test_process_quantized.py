@@ -97,7 +97,6 @@ def test_a_process_that_dies_ends_the_run_with_6_and_it_can_be_resumed(
     monkeypatch.undo()
     assert caught.value.run
     failure = Record.load(caught.value.run).failure
-    assert failure
     assert failure.exit_code == 6
     assert failure.where.startswith("stages[0] (quantize.static): ONNX Runtime's quantizer: model ")
     assert digests(resume(caught.value.run, track=False)) == digests(whole)

@@ -83,7 +83,6 @@ def test_stages_that_change_no_figure_share_a_point(record: Record) -> None:
         update={"size_bytes": record.stages[0].size_bytes, "retention": record.stages[0].retention}
     )
     figure = trajectory(record)
-    assert figure
     found = traces(figure.plots[0].figure)["after a stage"]
     assert found["text"] == ["distill.logits<br>→ export.onnx"]
     assert len(figure.table.rows) == 3
@@ -92,7 +91,6 @@ def test_stages_that_change_no_figure_share_a_point(record: Record) -> None:
 def test_without_retention_the_score_is_drawn(record: Record) -> None:
     record.stages[1].retention = None
     figure = trajectory(record)
-    assert figure
     found = traces(figure.plots[0].figure)["after a stage"]
     assert found["y"] == [record.stages[0].score]  # and the export's, which is the same
 
@@ -131,7 +129,6 @@ def test_the_worst_class_is_first_and_one_without_retention_last() -> None:
 def test_flips_are_a_grid_of_counts_and_too_many_classes_are_none() -> None:
     found = [Confusion(label="10", predicted="2", count=3), Confusion(label="9", predicted="10", count=1)]
     grid = panels.flips(found)
-    assert grid
     assert grid["data"][0]["z"] == [[None, 1], [3, None]]  # 9 before 10: classes go by number
     assert panels.flips([Confusion(label=str(i), predicted="0", count=1) for i in range(21)]) is None
 

@@ -101,7 +101,6 @@ def said() -> Iterator[list[str]]:
 
 def found(client: MlflowClient, record: Record, experiment: str = "shrinkline") -> Run:
     entry = client.get_experiment_by_name(experiment)
-    assert entry is not None
     (only,) = client.search_runs([entry.experiment_id], f"tags.shrink_uid = '{record.run}'")
     return only
 
@@ -142,7 +141,6 @@ def test_metrics_stand_on_the_child_and_on_the_parent_by_step(
         assert [(point.step, point.value) for point in history] == list(enumerate(expected))
         assert [child.data.metrics[name] for child in children.values()] == expected
     kept = record.stages[1].retention
-    assert kept is not None
     logged = children["1-export.onnx"].data.metrics
     assert [logged[k] for k in ("retention", "retention_low", "retention_high")] == [kept.value, kept.low, kept.high]
 
@@ -187,7 +185,6 @@ def tracking_uri(runs: Path) -> Iterator[None]:
 def test_the_last_model_comes_back_and_predicts_what_onnx_runtime_does(
     record: Record, parent: Run, tracking_uri: None, place: str
 ) -> None:
-    assert record.final is not None
     inputs = {"input": np.random.default_rng(0).random((5, 1, 8, 8), dtype=np.float32)}
     (expected,) = onnxruntime.InferenceSession(Path(record.folder) / record.final.file).run(None, inputs)
     loaded = mlflow.pyfunc.load_model(place.format(parent.info.run_id))

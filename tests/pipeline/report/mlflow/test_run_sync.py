@@ -548,7 +548,6 @@ def test_a_registered_model_loads_from_the_server_and_predicts_what_onnx_runtime
     folder = another(register_as="loads")
     assert sync_run(folder)
     record = Record.load(folder)
-    assert record.final
     inputs = {"input": np.random.default_rng(0).random((5, 1, 8, 8), dtype=np.float32)}
     (expected,) = onnxruntime.InferenceSession(folder / record.final.file).run(None, inputs)
     before = mlflow.get_tracking_uri()
@@ -646,7 +645,6 @@ def test_a_server_that_is_stopped_during_a_run_costs_one_warning_and_sync_makes_
     path = project(LONGER, **{"mine.py": MINE})
     try:
         server.start()
-        assert server.process
         undisturbed = run(path, runs=tmp_path / "runs", register="longer")
         (path.parent / "server").write_text(str(server.process.pid))
         done = shrink("run", path, "--runs", tmp_path / "others", "--register", "longer")

@@ -135,7 +135,6 @@ def only_run(folder: Path, runs: str = "runs") -> Path:
 
 def digests(run: Path) -> list[str]:
     record = Record.load(run)
-    assert record.baseline is not None
     return [record.baseline.digest, *(stage.digest for stage in record.stages)]
 
 
@@ -181,7 +180,6 @@ def test_a_process_that_is_killed_ends_the_run_and_resume_gives_the_same_weights
     assert "a process of the training was lost: rank 1 of 2 was killed by SIGKILL" in message
     assert f"`shrink resume {run} --processes 2` goes on" in message
     failure = Record.load(run).failure
-    assert failure is not None
     assert (failure.where, failure.exit_code) == ("baseline[0] (train.supervised)", 3)
     assert child.group() == []
     finish(folder)

@@ -51,7 +51,6 @@ FILES = ["manifest.json", "model/manifest.json", "model/weights", "parts.json", 
 
 def test_a_committed_entry_is_found_with_its_parts_and_files(store: Store) -> None:
     found = store.find("k")
-    assert found is not None
     assert (found.key, found.parts) == ("k", PARTS)
     assert [str(file.relative_to(found.path)) for file in files_below(found.path)] == FILES
     assert (found.path / "model" / "weights").read_bytes() == bytes(range(256))
@@ -108,7 +107,6 @@ def test_a_commit_whose_writing_fails_leaves_nothing(store: Store) -> None:
 
 def test_linked_files_live_on_when_their_entry_is_removed(store: Store, tmp_path: Path) -> None:
     found = store.find("k")
-    assert found is not None
     link(found.path / "model", tmp_path / "mine")
     store.remove(found)
     store.remove(found)  # another process may have been first
@@ -122,7 +120,6 @@ def test_the_nearest_entry_is_of_the_same_stage_and_shares_the_most(store: Store
         with store.claim(key, "x"):
             store.commit(key, parts, write)
     near = store.nearest({"stage": "mine", "seed": 1, "new": 2})
-    assert near is not None
     assert near.key == "a"
     assert store.nearest({"stage": "third"}) is None
 

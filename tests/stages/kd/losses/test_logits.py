@@ -59,7 +59,6 @@ def test_a_student_that_equals_its_teacher_has_no_soft_loss_and_no_gradient(temp
     loss = soft_loss(student, student.detach() + 2.5, temperature)  # softmax does not see a shift
     loss.backward()
     assert float(loss) == pytest.approx(0, abs=1e-12)
-    assert student.grad is not None
     assert float(student.grad.abs().max()) < 1e-12
 
 

@@ -85,7 +85,6 @@ def test_what_is_masked_does_not_count_even_when_it_is_nan(loss: Loss, kind: tor
     found = loss(student, teacher, 2.0, mask=mask.to(kind))
     found.backward()
     assert float(found) == pytest.approx(float(kept), rel=1e-12)
-    assert student.grad is not None
     assert bool((student.grad[~mask] == 0).all())
     assert bool((student.grad[mask].abs().sum(-1) > 0).all())
 
@@ -96,7 +95,6 @@ def test_a_mask_of_zeros_gives_a_loss_and_a_gradient_of_zero(loss: Loss) -> None
     found = loss(student, logits(3, 6, 5, seed=1), 2.0, mask=torch.zeros(3, 6))
     found.backward()
     assert float(found.detach()) == 0
-    assert student.grad is not None
     assert float(student.grad.abs().max()) == 0
 
 
@@ -115,7 +113,6 @@ def test_a_student_that_equals_its_teacher_up_to_a_shift_has_no_loss_and_no_grad
     found = loss(student, teacher, 4.0)
     found.backward()
     assert float(found.detach()) == pytest.approx(0, abs=1e-12)
-    assert student.grad is not None
     assert float(student.grad.abs().max()) < 1e-12
 
 
@@ -132,7 +129,6 @@ def gradient_size(loss: Loss, temperature: float) -> float:
     """For logits of size 0.1: small beside every T from 1 on, where the claims about T^2 are exact in the limit."""
     student = (logits(16, 10) / 20).requires_grad_()
     loss(student, logits(16, 10, seed=1) / 20, temperature).backward()
-    assert student.grad is not None
     return float(student.grad.norm())
 
 

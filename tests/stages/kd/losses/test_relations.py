@@ -69,7 +69,6 @@ def test_examples_that_coincide_give_finite_gradients(loss: Callable[..., Tensor
         found = loss(student, vectors(4, 5, seed=1))
         found.backward()
         assert 0 < float(found.detach()) < 2
-        assert student.grad is not None
         assert float(student.grad.abs().max()) < 10
 
 
