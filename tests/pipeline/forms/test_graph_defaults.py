@@ -49,7 +49,7 @@ CASES: dict[str, tuple[str, dict[str, Any], list[np.ndarray], dict[str, Any]]] =
 def graph(operator: str, attributes: dict[str, Any], inputs: list[np.ndarray]) -> onnx.ModelProto:
     names = ["x", *(f"w{i}" for i in range(1, len(inputs)))]
     node, weights = graphs.node(operator, names, ["y"], **attributes), dict(zip(names[1:], inputs[1:], strict=True))
-    return graphs.graph([node], {"x": inputs[0].shape}, {"y": [None] * inputs[0].ndim}, weights)
+    return graphs.graph([node], {"x": list(inputs[0].shape)}, {"y": [None] * inputs[0].ndim}, weights)
 
 
 def output(model: onnx.ModelProto, x: np.ndarray) -> Any:
