@@ -55,7 +55,7 @@ NAMES = {
 }
 
 
-def drawn(traces: Sequence[Json], x: Json, y: Json, height: int = 360, **layout: Any) -> Json:
+def figure_json(traces: Sequence[Json], x: Json, y: Json, height: int = 360, **layout: Any) -> Json:
     """A plotly figure as JSON, without plotly's own colours, legend and margins."""
     import plotly.graph_objects as go
 
@@ -78,14 +78,33 @@ def drawn(traces: Sequence[Json], x: Json, y: Json, height: int = 360, **layout:
     return figure
 
 
-def titled(title: str, **rest: Any) -> Json:
+def axis_json(title: str, **rest: Any) -> Json:
     """An axis with its title."""
     return {"title": {"text": label(title, 60), "standoff": 8, "font": {"color": MUTED, "size": 12}}, **rest}
 
 
-def named(name: str, **trace: Any) -> Json:
+def trace_json(name: str, **trace: Any) -> Json:
     """A trace that the legend lists; `meta` is its name as it is, for text that is not plotly's."""
     return {"name": label(name), "meta": name, "showlegend": True, "hoverinfo": "text", **trace}
+
+
+def error_bars(values: Sequence[tuple[float, float, float]], color: str, width: int = 5) -> Json:
+    """The intervals of values that are each with its low and its high end."""
+    above, below = [high - value for value, _, high in values], [value - low for value, low, _ in values]
+    bars = {"type": "data", "array": above, "arrayminus": below, "thickness": 1.5, "width": width, "color": color}
+    return {**bars, "visible": any(above) or any(below)}
+
+
+def line_across(value: float, line: Json, axis: str = "x") -> Json:
+    """A line through the whole figure at a value of an axis."""
+    other = "y" if axis == "x" else "x"
+    at = {f"{axis}0": value, f"{axis}1": value, f"{other}ref": "paper", f"{other}0": 0, f"{other}1": 1}
+    return {"type": "line", **at, "line": line}
+
+
+def limit_lines(limit: float | None, axis: str = "x") -> list[Json]:
+    """The line of a limit, where there is one."""
+    return [] if limit is None else [line_across(limit, {"color": "var(--fail)", "width": 1.5, "dash": "dash"}, axis)]
 
 
 def scatter(
@@ -108,37 +127,30 @@ def scatter(
     for kind in dict.fromkeys(point.kind for point in points):
         traces.append(_points(kind, [point for point in points if point.kind == kind]))
     across, up = _axis(x, [v for p in points for v in p.x], logs), _axis(y, [v for p in points for v in p.y], False)
-    return drawn(traces, across, up, height=420, shapes=_limits(x, y))
+    return figure_json(traces, across, up, height=420, shapes=[*limit_lines(x.limit), *limit_lines(y.limit, "y")])
 
 
 def _points(kind: str, points: Sequence[Point]) -> Json:
-    return named(
+    return trace_json(
         NAMES[kind],
         type="scatter",
         mode="markers",
         x=[p.x[0] for p in points],
         y=[p.y[0] for p in points],
-        error_x=_error([p.x for p in points], KINDS[kind]["line"]["color"]),
-        error_y=_error([p.y for p in points], KINDS[kind]["line"]["color"]),
+        error_x=error_bars([p.x for p in points], KINDS[kind]["line"]["color"]),
+        error_y=error_bars([p.y for p in points], KINDS[kind]["line"]["color"]),
         marker=KINDS[kind],
         # The page writes the names where they cover least; how wide it is only the browser knows.
         text=["<br>".join(label(line) for line in p.name.splitlines()) for p in points],
-        hovertext=[_said(point) for point in points],
+        hovertext=[_hover_text(point) for point in points],
         cliponaxis=False,
     )
 
 
-def _said(point: Point) -> str:
+def _hover_text(point: Point) -> str:
     """What the pointer shows of a point."""
     name = label(" ".join(point.name.splitlines()), 60)
     return "<br>".join([f"<b>{name}</b>", *(label(text, 80) for text in point.says)])
-
-
-def _error(values: Sequence[tuple[float, float, float]], color: str) -> Json:
-    above, below = [high - value for value, _, high in values], [value - low for value, low, _ in values]
-    visible = any(above) or any(below)
-    bars = {"type": "data", "array": above, "arrayminus": below, "thickness": 1.5, "width": 5, "color": color}
-    return {**bars, "visible": visible}
 
 
 def _axis(axis: Axis, values: Sequence[float], logs: bool) -> Json:
@@ -152,17 +164,7 @@ def _axis(axis: Axis, values: Sequence[float], logs: bool) -> Json:
         settings |= {"type": "log", "dtick": "D2" if high - low < 1.2 else 1, "tickformat": "~s"}
     elif axis.is_count:
         settings |= {"tickformat": "~s"}
-    return titled(axis.title, **settings, nticks=7)
-
-
-def _limits(x: Axis, y: Axis) -> list[Json]:
-    line = {"color": "var(--fail)", "width": 1.5, "dash": "dash"}
-    shapes: list[Json] = []
-    if x.limit is not None:
-        shapes.append({"type": "line", "x0": x.limit, "x1": x.limit, "yref": "paper", "y0": 0, "y1": 1, "line": line})
-    if y.limit is not None:
-        shapes.append({"type": "line", "y0": y.limit, "y1": y.limit, "xref": "paper", "x0": 0, "x1": 1, "line": line})
-    return shapes
+    return axis_json(axis.title, **settings, nticks=7)
 
 
 def _is_wide(values: Sequence[float]) -> bool:

@@ -173,4 +173,4 @@ def _sentence(text: str) -> str:
 
 
 def _again(record: ComparisonRecord) -> dict[str, Any]:
-    return {"commands": commands.of_comparison(record), "note": commands.code_note(dict(record.environment))}
+    return {"commands": commands.compare_again(record), "note": commands.code_note(dict(record.environment))}

@@ -13,7 +13,7 @@ from pipeline.report.columns import STAGES, ratio_of, stage_cells
 from pipeline.report.html import panels
 from pipeline.report.html.charts import Axis, Point, scatter
 from pipeline.report.html.headline import setting_of, verdict_of
-from pipeline.report.html.steps import accuracy_of
+from pipeline.report.html.pictures import accuracy_of
 from pipeline.report.html.text import count_of, duration_text, milliseconds, numbers, times_text
 from pipeline.report.html.views import Cell, Figure, Plot, Table
 
@@ -51,8 +51,8 @@ def trajectory(record: Record) -> Figure | None:
     shown = "size", "ratio", "score", "retention [95 %]"
     rows = [[name, *(stage_cells(model)[STAGES.index(title) - 1] for title in shown)] for name, model in record.models]
     table = Table("Size and retention", ["stage", *shown], rows)
-    drawn = scatter(points, x, y, [(p.x[0], p.y[0]) for p in points])
-    return Figure("trajectory", "Size against retention", words, [Plot("", drawn)], table)
+    plot = scatter(points, x, y, [(p.x[0], p.y[0]) for p in points])
+    return Figure("trajectory", "Size against retention", words, [Plot("", plot)], table)
 
 
 def latency(record: Record) -> tuple[Figure | None, Table | None, list[str]]:
@@ -78,20 +78,20 @@ def latency(record: Record) -> tuple[Figure | None, Table | None, list[str]]:
     return figure, table, notes
 
 
-def classes(found: Sequence[ClassMeasure], limit: float | None) -> Figure | None:
+def classes(measures: Sequence[ClassMeasure], limit: float | None) -> Figure | None:
     """Retention by class, worst first."""
-    if not any(c.retention for c in found):
+    if not any(c.retention for c in measures):
         return None
     rows: list[Sequence[Cell]] = [
         [c.label, f"{c.support:,}", f"{c.score:.3f}", interval_text(c.retention), *_lost(c)]
-        for c in panels.worst_first(found)
+        for c in panels.worst_first(measures)
     ]
     columns = ["class", "examples", "score", "retention [95 %]", "lost", "gained"]
     words = "Retention of each class on the test split with its 95 % interval, worst first."
-    if len(found) > panels.MOST_CLASSES:
-        words += f" Drawn are the worst {panels.MOST_CLASSES} of {len(found):,}; the table has all."
-    drawn = panels.by_class(found, limit)
-    return Figure("classes", "Retention by class", words, [Plot("", drawn)], Table("Classes", columns, rows))
+    if len(measures) > panels.MOST_CLASSES:
+        words += f" Drawn are the worst {panels.MOST_CLASSES} of {len(measures):,}; the table has all."
+    plot = panels.by_class(measures, limit)
+    return Figure("classes", "Retention by class", words, [Plot("", plot)], Table("Classes", columns, rows))
 
 
 def confusions(flipped: Flipped) -> tuple[Figure | None, Table | None]:
@@ -100,9 +100,9 @@ def confusions(flipped: Flipped) -> tuple[Figure | None, Table | None]:
         return None, None
     rows: list[Sequence[Cell]] = [[c.label, c.predicted, f"{c.count:,}"] for c in flipped.confusions[:200]]
     table = Table("What was lost", ["true class", "taken for", "examples"], rows, frozenset({1}))
-    drawn = panels.flips(flipped.confusions)
+    plot = panels.flips(flipped.confusions)
     words = "Examples that the baseline had right and the last model has wrong, by what they are and are taken for."
-    return (Figure("flips", "Confusion of flips", words, [Plot("", drawn)], table) if drawn else None), table
+    return (Figure("flips", "Confusion of flips", words, [Plot("", plot)], table) if plot else None), table
 
 
 def bytes_by_layer(record: Record) -> list[Figure]:
@@ -184,8 +184,8 @@ def _bytes_figure(key: str, model: ModelRecord, parts: list[tuple[str, str, int]
     breakdown = ", ".join(f"{kind} {bytes_text(size)}" for kind, size in by_type.items() if size)
     words = f"The {name}: {bytes_text(model.size_bytes)} ({breakdown}). Colours are types, areas are bytes."
     table = Table(f"Bytes of the {name}", ["layer", "type", "bytes", "share"], rows, frozenset({1}))
-    drawn = panels.layer_bytes(parts, types)
-    return Figure(f"bytes-{key}", f"Bytes by layer of the {name}", words, [Plot("", drawn)], table)
+    plot = panels.layer_bytes(parts, types)
+    return Figure(f"bytes-{key}", f"Bytes by layer of the {name}", words, [Plot("", plot)], table)
 
 
 def _latency_words(row: Mapping[str, Any]) -> str:

@@ -40,18 +40,18 @@ def front(record: ComparisonRecord) -> list[Figure]:
     return [Figure("front", f"Front of {joined(axes)}", words, plots, _table(record, axes, on_validation), "Axes")]
 
 
-def reach(found: StrategyRecord, axis: str, on_validation: bool) -> Reach | None:
+def reach(strategy: StrategyRecord, axis: str, on_validation: bool) -> Reach | None:
     """A strategy's value on an axis with its interval, which has no width for what is counted; None without it."""
     if axis == "retention":
-        retention = found.validation_retention if on_validation else found.retention
+        retention = strategy.validation_retention if on_validation else strategy.retention
         return (retention.value, retention.low, retention.high) if retention else None
     if axis == "latency":
-        timing = found.latency[0] if found.latency else None
+        timing = strategy.latency[0] if strategy.latency else None
         if timing is None:
             return None
         low, high = timing.low, timing.high
         return (timing.value,) * 3 if low is None or high is None else (timing.value, low, high)
-    value = AXES[axis].read(found)
+    value = AXES[axis].read(strategy)
     return None if value is None else (float(value),) * 3
 
 
@@ -63,20 +63,20 @@ def _ordered(first: str, second: str) -> tuple[str, str]:
 def _plot(record: ComparisonRecord, across: str, up: str, on_validation: bool) -> Plot | None:
     points = []
     for i, strategy in enumerate(record.strategies):
-        x, y = _of(strategy, across, i, on_validation), _of(strategy, up, i, on_validation)
+        x, y = _reach_or_one(strategy, across, i, on_validation), _reach_or_one(strategy, up, i, on_validation)
         if x and y:
-            texts = [f"{_title(a, on_validation)}: {_told(a, v)}" for a, v in ((across, x), (up, y))]
+            texts = [f"{_title(a, on_validation)}: {_value_text(a, v)}" for a, v in ((across, x), (up, y))]
             texts.append(f"retention on test: {interval_text(strategy.retention)}")
             points.append(Point(strategy.name, x, y, _kind(strategy, i), texts))
     if not points:
         return None
     best = [(p.x[0], p.y[0]) for p in sorted(points, key=lambda p: p.x[0]) if p.kind in ("front", "chosen")]
     path = best if len(record.axes) == 2 else []  # a front of three axes is no line in two of them
-    drawn = scatter(points, _axis(across, on_validation), _axis(up, on_validation), path, shape="hv")
-    return Plot(f"{across} and {up}", drawn)
+    figure = scatter(points, _axis(across, on_validation), _axis(up, on_validation), path, shape="hv")
+    return Plot(f"{across} and {up}", figure)
 
 
-def _of(strategy: StrategyRecord, axis: str, position: int, on_validation: bool) -> Reach | None:
+def _reach_or_one(strategy: StrategyRecord, axis: str, position: int, on_validation: bool) -> Reach | None:
     """What it reaches; the baseline is 1 of itself."""
     value = reach(strategy, axis, on_validation)
     return (1.0, 1.0, 1.0) if value is None and position == 0 and axis in SHARES else value
@@ -100,7 +100,7 @@ def _axis(axis: str, on_validation: bool) -> Axis:
     return Axis(_title(axis, on_validation), suffix=suffix, is_count=axis not in SHARES)
 
 
-def _told(axis: str, value: Reach) -> str:
+def _value_text(axis: str, value: Reach) -> str:
     text = TEXTS[axis]
     return text(value[0]) if value[1] == value[2] else f"{text(value[0])} [{text(value[1])}, {text(value[2])}]"
 
@@ -108,8 +108,8 @@ def _told(axis: str, value: Reach) -> str:
 def _table(record: ComparisonRecord, axes: Sequence[str], on_validation: bool) -> Table:
     rows: list[Sequence[Cell]] = []
     for i, strategy in enumerate(record.strategies):
-        values = [_of(strategy, axis, i, on_validation) for axis in axes]
-        cells = [_told(axis, value) if value else "-" for axis, value in zip(axes, values, strict=True)]
+        values = [_reach_or_one(strategy, axis, i, on_validation) for axis in axes]
+        cells = [_value_text(axis, value) if value else "-" for axis, value in zip(axes, values, strict=True)]
         rows.append([strategy.name, *cells, interval_text(strategy.retention), _place(strategy)])
     titles = [_title(axis, on_validation) for axis in axes]
     columns = ["strategy", *titles, "retention on test", "place"]

@@ -5,7 +5,18 @@ from collections.abc import Mapping, Sequence
 from pipeline.base.formatting import bytes_text, interval_text
 from pipeline.records.figures import number
 from pipeline.records.record import ClassMeasure, Confusion
-from pipeline.report.html.charts import ACCENT, INK, MUTED, SURFACE, drawn, named, titled
+from pipeline.report.html.charts import (
+    ACCENT,
+    INK,
+    MUTED,
+    SURFACE,
+    axis_json,
+    error_bars,
+    figure_json,
+    limit_lines,
+    line_across,
+    trace_json,
+)
 from pipeline.report.html.text import label
 from pipeline.report.html.views import Json
 
@@ -24,40 +35,37 @@ def latencies(model: Sequence[float], baseline: Sequence[float]) -> Json:
         shares = [100 * i / (len(values) - 1) for i in range(len(values))]
         says = [f"<b>{name}</b><br>{s:.0f} % within {v:.3g} ms" for v, s in zip(values, shares, strict=True)]
         line = {"color": color, "width": 2.5}
-        traces.append(named(name, type="scatter", mode="lines", x=list(values), y=shares, line=line, hovertext=says))
+        traces.append(
+            trace_json(name, type="scatter", mode="lines", x=list(values), y=shares, line=line, hovertext=says)
+        )
     times = [*model, *baseline]
     wide = min(times) > 0 and max(times) / min(times) > 8
-    across = titled("latency (ms)", **({"type": "log", "dtick": "D2"} if wide else {"nticks": 7}))
-    return drawn(traces, across, titled("share of inferences", ticksuffix=" %", range=[0, 101]))
+    across = axis_json("latency (ms)", **({"type": "log", "dtick": "D2"} if wide else {"nticks": 7}))
+    return figure_json(traces, across, axis_json("share of inferences", ticksuffix=" %", range=[0, 101]))
 
 
 def by_class(classes: Sequence[ClassMeasure], limit: float | None = None) -> Json:
     """Retention of each class with its interval, worst at the top, at most `MOST_CLASSES`."""
     worst_classes = worst_first(classes)[:MOST_CLASSES]
-    retentions = [c.retention for c in worst_classes]
-    rows = [(i, c, k) for i, (c, k) in enumerate(zip(worst_classes, retentions, strict=True)) if k]
+    rows = [(i, c, c.retention) for i, c in enumerate(worst_classes) if c.retention]
     says = [
         f"<b>{label(c.label, 60)}</b><br>retention {interval_text(k)}<br>score {c.score:.3f} of {c.support:,}"
         for _, c, k in rows
     ]
-    bars = {"type": "data", "array": [k.high - k.value for _, _, k in rows], "thickness": 1.5, "width": 4}
-    bars |= {"arrayminus": [k.value - k.low for _, _, k in rows], "color": ACCENT}
     dots = {
         "type": "scatter",
         "mode": "markers",
         "x": [k.value for _, _, k in rows],
         "y": [i for i, _, _ in rows],
-        "error_x": bars,
+        "error_x": error_bars([(k.value, k.low, k.high) for _, _, k in rows], ACCENT, width=4),
         "marker": {"color": ACCENT, "size": 9},
         "hoverinfo": "text",
         "hovertext": says,
     }
-    lines = [_upright(1, {"color": MUTED, "width": 1})]
-    if limit is not None:
-        lines.append(_upright(limit, {"color": "var(--fail)", "width": 1.5, "dash": "dash"}))
+    lines = [line_across(1, {"color": MUTED, "width": 1}), *limit_lines(limit)]
     up = {"tickvals": list(range(len(worst_classes))), "ticktext": [label(c.label, 20) for c in worst_classes]}
     up |= {"range": [len(worst_classes) - 0.5, -0.5]}
-    return drawn([dots], titled("retention", nticks=7), up, height=90 + 26 * len(worst_classes), shapes=lines)
+    return figure_json([dots], axis_json("retention", nticks=7), up, height=90 + 26 * len(worst_classes), shapes=lines)
 
 
 def worst_first(classes: Sequence[ClassMeasure]) -> list[ClassMeasure]:
@@ -95,11 +103,11 @@ def flips(confusions: Sequence[Confusion]) -> Json | None:
         "texttemplate": "%{z}",
         "textfont": {"color": INK, "size": 13},
     }
-    across = titled("taken for", tickvals=cells["x"], ticktext=[label(p, 16) for p in predictions], showgrid=False)
+    across = axis_json("taken for", tickvals=cells["x"], ticktext=[label(p, 16) for p in predictions], showgrid=False)
     across |= {"range": [-0.5, len(predictions) - 0.5]}
-    up = titled("true class", tickvals=cells["y"], ticktext=[label(t, 16) for t in truths], showgrid=False)
+    up = axis_json("true class", tickvals=cells["y"], ticktext=[label(t, 16) for t in truths], showgrid=False)
     up |= {"range": [len(truths) - 0.5, -0.5]}
-    return drawn([cells], across, up, height=110 + 34 * len(truths))
+    return figure_json([cells], across, up, height=110 + 34 * len(truths))
 
 
 def layer_bytes(layers: Sequence[tuple[str, str, int]], types: Sequence[str]) -> Json:
@@ -136,7 +144,7 @@ def layer_bytes(layers: Sequence[tuple[str, str, int]], types: Sequence[str]) ->
         "root": {"color": "rgba(0,0,0,0)"},
     }
     uniform = {"minsize": 10, "mode": "hide"}
-    return drawn([tiles], {}, {}, height=300, margin={"l": 0, "r": 0, "t": 4, "b": 4}, uniformtext=uniform)
+    return figure_json([tiles], {}, {}, height=300, margin={"l": 0, "r": 0, "t": 4, "b": 4}, uniformtext=uniform)
 
 
 def merged(layers: Sequence[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
@@ -156,13 +164,9 @@ def curves(kind: str, series: Mapping[str, Sequence[float]]) -> Json:
         says = [f"<b>{label(name, 60)}</b><br>epoch {n}: {value:.4g}" for n, value in enumerate(values)]
         line = {"color": color, "width": 2}
         trace = {"x": list(range(len(values))), "y": clean, "hovertext": says, "line": line}
-        traces.append(named(name, type="scatter", mode="lines" if len(values) > 1 else "markers", **trace))
-    across = titled("epoch", nticks=6, rangemode="tozero")
-    return drawn(traces, across, titled(kind, nticks=6), height=260)
-
-
-def _upright(x: float, line: Json) -> Json:
-    return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+        traces.append(trace_json(name, type="scatter", mode="lines" if len(values) > 1 else "markers", **trace))
+    across = axis_json("epoch", nticks=6, rangemode="tozero")
+    return figure_json(traces, across, axis_json(kind, nticks=6), height=260)
 
 
 def _by_number(name: str) -> tuple[int, str]:

@@ -11,7 +11,6 @@ from pipeline.report import commands
 from pipeline.report.columns import spread_text, tokenizer_text
 from pipeline.report.html import evidence, pictures
 from pipeline.report.html.headline import judgement, tiles
-from pipeline.report.html.steps import steps
 from pipeline.report.html.text import count_of, duration_text, joined, settings_table
 from pipeline.report.html.views import Cell, Details, Section, Short, Table
 
@@ -73,7 +72,7 @@ def _split(name: str, split: Any) -> list[Cell]:
 def _chain(record: Record) -> dict[str, Any]:
     text = tokenizer_text(record)
     beside = {"tokenizer": f"{text}."} if text else {}
-    return {"steps": steps(record), "table": evidence.stages_table(record), **beside}
+    return {"steps": pictures.steps(record), "table": evidence.stages_table(record), **beside}
 
 
 def _figures(optional_figures: Sequence[Any], side_by_side: bool = False) -> dict[str, Any]:
@@ -96,7 +95,7 @@ def _lost(record: Record) -> dict[str, Any]:
     if record.flipped is None:
         return {}
     figure, table = evidence.confusions(record.flipped)
-    examples = [pictures.example(example, Path(record.folder)) for example in record.flipped.examples]
+    examples = [pictures.example_view(example, Path(record.folder)) for example in record.flipped.examples]
     return {"figures": [figure] if figure else [], "table": None if figure else table, "examples": examples}
 
 
@@ -158,4 +157,4 @@ def _stage_note(stage: StageRecord) -> str:
 
 def _again(record: Record) -> dict[str, Any]:
     note = commands.code_note(dict(record.environment)) if record.origin else "How it was started is not in its record."
-    return {"commands": commands.of_run(record), "note": note}
+    return {"commands": [*commands.reproduce(record), *commands.go_on(record)], "note": note}

@@ -98,14 +98,6 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Command:
-    """A command to copy, and what it does."""
-
-    says: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Details:
     """Something to unfold: tables under a title."""
 
