@@ -10,3 +10,7 @@ class Estimate(BaseModel):
     value: float
     low: float
     high: float
+
+    def __neg__(self) -> "Estimate":
+        """A difference seen from the other side."""
+        return Estimate(value=-self.value, low=-self.high, high=-self.low)

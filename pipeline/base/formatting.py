@@ -1,9 +1,12 @@
-"""Numbers as people read them: bytes, counts, intervals."""
+"""Numbers and names as people read them: bytes, counts, intervals, lists."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+
+from pipeline.base.estimate import Estimate
 
 
 def shown(path: Path) -> Path:
@@ -37,3 +40,24 @@ def interval_text(estimate: BaseModel | dict[str, Any] | None, digits: int = 3) 
     if value.get("low") is None:
         return f"{value['value']:.{digits}f}"
     return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def difference_text(difference: Estimate, *, shares: bool, sign: str = "") -> str:
+    """0.2 points [-0.9, 1.3]; of scores that are no shares 0.012 of score [-0.01, 0.03].
+
+    Args:
+        difference: of scores.
+        shares: whether these are from 0 to 1, so that a hundredth is a point.
+        sign: "+" shows that of a value above zero too.
+    """
+    value, low, high = difference.value, difference.low, difference.high
+    if not shares:
+        return f"{value:{sign}.4g} of score [{low:.4g}, {high:.4g}]"
+    value, low, high = (round(100 * number, 1) + 0.0 for number in (value, low, high))  # a zero without a sign
+    return f"{value:{sign}.1f} points [{low:.1f}, {high:.1f}]"
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pipeline.base.formatting import few
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, Note
 
@@ -99,7 +100,7 @@ class Mismatch(NamedTuple):
         near = _pairs(self.missing, self.unexpected) if not self.prefix else {}
         parts = [
             self.prefix,
-            f"missing: {few(self.missing, near)}" if self.missing else "",
+            f"missing: {few([name + near.get(name, '') for name in self.missing])}" if self.missing else "",
             f"unexpected: {few(self.unexpected)}" if self.unexpected else "",
             f"different: {few(self.other)}" if self.other else "",
         ]
@@ -164,13 +165,6 @@ def _is_tied(name: str, own: Mapping[str, Any], state: Mapping[str, Any]) -> boo
 
 
 def _pairs(missing: list[str], unexpected: list[str]) -> dict[str, str]:
-    """For the first missing names the nearest of the unexpected ones, as a clause."""
+    """For the first missing names the nearest of the unexpected ones, as a remark."""
     near = {name: nearest(name, unexpected) for name in missing[:SHOWN]}
-    return {name: hint for name, hint in near.items() if "did you mean" in hint}
-
-
-def few(names: list[str], near: Mapping[str, str] | None = None) -> str:
-    """The first few, and how many more there are."""
-    texts = [name + (f" ({near[name].removeprefix('; ')})" if near and name in near else "") for name in names[:SHOWN]]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(texts) + more
+    return {name: f" ({hint.removeprefix('; ')})" for name, hint in near.items() if "did you mean" in hint}

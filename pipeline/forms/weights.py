@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.base.files import file_digest
+from pipeline.base.formatting import few
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, blame, is_exhausted
-from pipeline.forms.state_dicts import BUILDER, few, fill, unwrapped
+from pipeline.forms.state_dicts import BUILDER, fill, unwrapped
 
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WHOLE = ("model.safetensors", "pytorch_model.bin")

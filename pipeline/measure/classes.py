@@ -11,22 +11,22 @@ from pipeline.records.record import ClassMeasure, Flips
 
 
 def by_class(
-    found: Evaluation, baseline: Evaluation | None, *, labels: Sequence[str], logits: bool, seed: int = 0
+    model: Evaluation, baseline: Evaluation | None, *, labels: Sequence[str], logits: bool, seed: int = 0
 ) -> list[ClassMeasure]:
     """The figures of each class that the split has examples of, in the order of the classes' numbers.
 
     Empty where there are no classes: see `tells_classes`.
 
     Args:
-        found, baseline: evaluated on the same examples; None for the baseline itself.
+        model, baseline: evaluated on the same examples; None for the baseline itself.
         labels: names of the classes by number; a number without one is its own name.
         logits: whether predictions are logits.
         seed: of the bootstrap.
     """
-    evaluations = [found, *([baseline] if baseline else [])]
-    if found.targets is None or not all(tells_classes(one, logits) for one in evaluations):
+    evaluations = [model, *([baseline] if baseline else [])]
+    if model.targets is None or not all(tells_classes(one, logits) for one in evaluations):
         return []
-    numbers, ours = found.targets.numpy(), found.scores.numpy()
+    numbers, ours = model.targets.numpy(), model.scores.numpy()
     theirs = baseline.scores.numpy() if baseline else None
     return [
         _measured(label(number, labels), numbers == number, ours, theirs, seed)
@@ -34,26 +34,20 @@ def by_class(
     ]
 
 
-def tells_classes(found: Evaluation, logits: bool) -> bool:
+def tells_classes(model: Evaluation, logits: bool) -> bool:
     """Whether predictions are logits (N, classes), targets are numbers of these classes, scores are right or wrong."""
-    if not logits or found.targets is None or found.predictions.ndim != 2:
+    if not logits or model.targets is None or model.predictions.ndim != 2:
         return False
-    inside = (found.targets >= 0) & (found.targets < found.predictions.shape[1])
-    return bool(inside.all()) and is_right_or_wrong(found.scores.numpy())
+    inside = (model.targets >= 0) & (model.targets < model.predictions.shape[1])
+    return bool(inside.all()) and is_right_or_wrong(model.scores.numpy())
 
 
-def absent(found: Evaluation, labels: Sequence[str], logits: bool) -> list[str]:
+def absent(model: Evaluation, labels: Sequence[str], logits: bool) -> list[str]:
     """The classes that the split has no example of, in order; see `tells_classes`."""
-    if found.targets is None or not tells_classes(found, logits):
+    if model.targets is None or not tells_classes(model, logits):
         return []
-    present = set(found.targets.tolist())
-    return [label(number, labels) for number in range(found.predictions.shape[1]) if number not in present]
-
-
-def few(names: Sequence[str]) -> str:
-    """At most five of the names, and how many more there are."""
-    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+    present = set(model.targets.tolist())
+    return [label(number, labels) for number in range(model.predictions.shape[1]) if number not in present]
 
 
 def label(number: int, labels: Sequence[str]) -> str:

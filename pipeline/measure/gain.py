@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 
 from pipeline.base.estimate import Estimate
+from pipeline.base.formatting import difference_text
 from pipeline.measure.statistics import LEVEL, Scores, drop, is_right_or_wrong, percentile_interval
 from pipeline.records.record import Gain, Spread
 
@@ -133,7 +134,7 @@ def gain_text(gain: Gain, *, examples: int, shares: bool, teacher: str = "teache
         shares: whether scores are from 0 to 1 and told in points.
         teacher: what to call the baseline.
     """
-    difference, several = _difference(gain, shares), len(gain.by_seed) > 1
+    difference, several = difference_text(gain, shares=shares, sign="+"), len(gain.by_seed) > 1
     if gain.low > 0:
         text = f"distillation brought {difference} over labels alone"
     elif gain.high < 0:
@@ -142,9 +143,8 @@ def gain_text(gain: Gain, *, examples: int, shares: bool, teacher: str = "teache
         text = f"distillation brought nothing that {examples:,} examples can show: {difference}"
     text += f" ({_scores(gain)})" + "".join(f"; {name} {_ahead(lead)}" for name, lead in gain.metrics.items())
     if gain.control_matches and gain.control_drop:
-        ahead = gain.control_drop
-        turned = Estimate(value=-ahead.value, low=-ahead.high, high=-ahead.low)
-        text += f"; labels alone would have matched the {teacher}: {_difference(turned, shares)}"
+        control_lead = difference_text(-gain.control_drop, shares=shares, sign="+")
+        text += f"; labels alone would have matched the {teacher}: {control_lead}"
     return text + _advice(gain, several, teacher)
 
 
@@ -187,22 +187,9 @@ def _spread(means: list[float]) -> Spread:
     return Spread(mean=float(np.mean(means)), deviation=deviation, count=len(means))
 
 
-def _difference(estimate: Estimate, shares: bool) -> str:
-    """+1.2 points [0.4, 2.1]; of other scores than shares the difference itself."""
-    if shares:
-        value, low, high = (_signless(100 * number, 1) for number in (estimate.value, estimate.low, estimate.high))
-        return f"{value:+.1f} points [{low:.1f}, {high:.1f}]"
-    return f"{estimate.value:+.4g} of score [{estimate.low:.4g}, {estimate.high:.4g}]"
-
-
 def _ahead(estimate: Estimate) -> str:
     """+2.31 [1.20, 3.40]."""
     return f"{estimate.value:+.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
-
-
-def _signless(number: float, digits: int) -> float:
-    """Rounded, and without the sign of a zero."""
-    return round(number, digits) + 0.0
 
 
 def _scores(gain: Gain) -> str:

@@ -1,6 +1,5 @@
 """Everything that is measured of one model, in the form in which it would be deployed."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pipeline.measure.classes import by_class
 from pipeline.measure.statistics import retention
 from pipeline.model import Deployed, Model
 from pipeline.records.record import Measure
+from pipeline.task import Task
 
 
 @dataclass(frozen=True)
@@ -43,30 +43,26 @@ class MeasuredModel:
 def measure(
     deployed: Deployed,
     evaluation: Evaluation,
+    task: Task,
     *,
     baseline: MeasuredModel | None,
     before: MeasuredModel | None,
-    logits: bool,
-    labels: Sequence[str],
     seed: int,
-    tokenizer: Any = None,
 ) -> Measure:
     """The MEASURE of a record.
 
     Args:
         deployed: the file to deploy.
         evaluation: the model's scores on the test split, and on validation.
+        task: its tokenizer, the names of its classes, and whether predictions are logits.
         baseline: the reference; None for the reference itself.
         before: the model of the stage before.
-        logits: whether predictions are logits.
-        labels: names of the classes.
         seed: of the bootstrap.
-        tokenizer: the task's.
     """
     fields: dict[str, Any] = {
         "size_bytes": size.size_bytes(deployed),
         "payload_bytes": size.payload_bytes(deployed),
-        "tokenizer_bytes": size.tokenizer_bytes(deployed, tokenizer),
+        "tokenizer_bytes": size.tokenizer_bytes(deployed, task.tokenizer),
         "params": cost.onnx_params(deployed),
         "macs": cost.deployed_macs(deployed),
         "score": float(evaluation.scores.mean()),
@@ -74,10 +70,10 @@ def measure(
         "test_samples": len(evaluation.scores),
     }
     reference = baseline.evaluation if baseline else None
-    fields["classes"] = by_class(evaluation, reference, labels=labels, logits=logits, seed=seed)
+    fields["classes"] = by_class(evaluation, reference, labels=task.labels, logits=task.logits, seed=seed)
     fields |= _on_validation(evaluation.validation_scores, reference.validation_scores if reference else None, seed)
     if baseline:
-        fields |= compare(evaluation, baseline.evaluation, logits=logits, seed=seed)
+        fields |= compare(evaluation, baseline.evaluation, logits=task.logits, seed=seed)
         fields["compression_ratio"] = baseline.measure.size_bytes / fields["size_bytes"]
     if before:
         fields["retention_before"] = retention(evaluation.scores.numpy(), before.evaluation.scores.numpy(), seed)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from pipeline.base.estimate import Estimate
+from pipeline.base.formatting import difference_text
 from pipeline.measure.gain import lead, student_t
 from pipeline.measure.statistics import LEVEL, Scores, is_right_or_wrong, mcnemar_p, pairs, retention
 from pipeline.records.comparison import PairTest
@@ -128,15 +129,15 @@ def sentences(tests: Sequence[PairTest], samples: int, *, shares: bool = True) -
 
 
 def _sentence(test: PairTest, samples: int, shares: bool) -> str:
-    difference, is_equal = test.difference, shares and _is_within_a_point(test.difference)
-    on = f"on {samples:,} test examples"
+    better, worse, difference = test.first, test.second, test.difference
+    if test.distinguishable and difference.value <= 0:
+        better, worse, difference = worse, better, -difference
+    is_equal, on = shares and _is_within_a_point(difference), f"on {samples:,} test examples"
+    figures = f"difference {difference_text(difference, shares=shares)}"
     if test.distinguishable:
-        better, worse = (test.first, test.second) if difference.value > 0 else (test.second, test.first)
-        text = (
-            f"{better} is better than {worse} {on} ({_told(_ahead(difference), shares)}, Holm's {_p(test.p_adjusted)})"
-        )
+        text = f"{better} is better than {worse} {on} ({figures}, Holm's {_p(test.p_adjusted)})"
         return text + ("; the two are equal within 1 point all the same" if is_equal else "")
-    text = f"{test.first} and {test.second} cannot be told apart {on} ({_told(difference, shares)})"
+    text = f"{test.first} and {test.second} cannot be told apart {on} ({figures})"
     if is_equal:
         return f"{text}; they are equal within 1 point"
     text += "; that is not the same as being equal"
@@ -151,23 +152,6 @@ def _sentence(test: PairTest, samples: int, shares: bool) -> str:
 
 def _is_within_a_point(difference: Estimate) -> bool:
     return difference.low > -SAME and difference.high < SAME
-
-
-def _ahead(difference: Estimate) -> Estimate:
-    """The difference seen from the better one."""
-    return (
-        difference
-        if difference.value > 0
-        else Estimate(value=-difference.value, low=-difference.high, high=-difference.low)
-    )
-
-
-def _told(difference: Estimate, shares: bool) -> str:
-    """Difference 0.2 points [-0.9, 1.3]; of other scores than shares the difference itself."""
-    if not shares:
-        return f"difference {difference.value:.4g} of score [{difference.low:.4g}, {difference.high:.4g}]"
-    value, low, high = (round(100 * number, 1) + 0.0 for number in (difference.value, difference.low, difference.high))
-    return f"difference {value:.1f} points [{low:.1f}, {high:.1f}]"
 
 
 def _p(p: float) -> str:

@@ -153,17 +153,6 @@ def mcnemar_p(table: Pairs) -> float:
     return 1.0 if flips == 0 else float(stats.binomtest(table.lost, flips, 0.5).pvalue)
 
 
-def metric_interval(metric: Callable[[NDArray[np.intp]], float], size: int, seed: int = 0) -> Estimate:
-    """A metric over a whole set, with a percentile bootstrap over its examples.
-
-    Args:
-        metric: gives the figure for the examples at these positions.
-        size: number of examples.
-        seed: of the draw.
-    """
-    return percentile_interval(resampled(metric, size, seed=seed))
-
-
 def resampled(metric: Callable[[NDArray[np.intp]], float], size: int, *, count: int = 200, seed: int = 0) -> Scores:
     """A metric of all examples, and then of resamples of them: (1 + count,).
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from pipeline.base.formatting import few
 from pipeline.build.build import Built
 from pipeline.errors import Interruption, ResourceError, ShrinkError, StageError, blame, is_exhausted
 from pipeline.forms.text import tokenizer
 from pipeline.gate.expected import Expected, load_expected
 from pipeline.gate.judge import judge, unfinished, verdict, warnings_of
 from pipeline.measure.accuracy import Evaluation
-from pipeline.measure.classes import absent, few
+from pipeline.measure.classes import absent
 from pipeline.measure.flips import flipped
 from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, seeds_of
 from pipeline.measure.interface import interface
@@ -99,7 +100,7 @@ class Run:
             self.record.flipped = flipped(task, *evaluations, self.folder, self._warn)
         without = absent(last.evaluation, task.labels, task.logits) if self.built.config.budget.worst_class else []
         if without:
-            self._warn(f"budget: worst_class says nothing of {few(without)}: the test split has no example of it")
+            self._warn(f"budget: worst_class says nothing of {few(without, 5)}: the test split has no example of it")
 
     def _chain(self, benchmarks: bool) -> MeasuredModel:
         if text := tokenizer.canonical(self.built.task.tokenizer):  # for `shrink package`, which has no task
@@ -140,9 +141,8 @@ class Run:
 
     def _examined(self, place: str, result: Result, folder: Path, before: MeasuredModel | None) -> MeasuredModel:
         """What is known of a result; of one that only measured, what was known before."""
-        task = self.built.task
-        arguments: dict[str, Any] = {"logits": task.logits, "labels": task.labels, "seed": self.built.config.seed}
-        arguments |= {"baseline": self.baseline, "before": before, "tokenizer": task.tokenizer}
+        arguments: dict[str, Any] = {"task": self.built.task, "seed": self.built.config.seed}
+        arguments |= {"baseline": self.baseline, "before": before}
         if before and result.measured_only:
             return replace(before, measure=measure(before.deployed, before.evaluation, **arguments))
         deployed, evaluation, key = self._measured(place, result, folder)

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.base.formatting import few
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.forms.seq2seq import hush
@@ -124,8 +125,7 @@ def _traced_length(model: Any) -> int:
 def _advice(names: list[str]) -> str:
     if not names:
         return "Use export.onnx, or a model that Optimum can export"
-    few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"Have the module's config say the sizes that it has; it differs in {few}"
+    return f"Have the module's config say the sizes that it has; it differs in {few(names)}"
 
 
 def _is_theirs(kind: type) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.base.batches import Inputs
+from pipeline.base.formatting import few
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, is_exhausted
 from pipeline.forms.text.positions import positions
@@ -92,8 +93,7 @@ def model(
 
 def fresh_note(name: str, fresh: list[str]) -> tuple[str, ...]:
     """What is said of weights that a file has not, or in another shape."""
-    weight_names = ", ".join(fresh[:4]) + (f" and {len(fresh) - 4} more" if len(fresh) > 4 else "")
-    return (f"the weights of {name} have no fitting {weight_names}: these begin untrained",) if fresh else ()
+    return (f"the weights of {name} have no fitting {few(fresh, 4)}: these begin untrained",) if fresh else ()
 
 
 def classes_of(task: Task, labels: int | None) -> int:

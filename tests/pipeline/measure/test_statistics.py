@@ -18,10 +18,11 @@ from pipeline.measure.statistics import (
     drop,
     kept,
     mcnemar_p,
-    metric_interval,
     pairs,
+    percentile_interval,
     ratio_ends,
     ratio_interval,
+    resampled,
     retention,
     samples_by_reach,
     samples_needed,
@@ -210,9 +211,9 @@ def test_retention_means_nothing_where_the_baseline_is_not_above_zero() -> None:
     assert drop(np.array([-1.0, -2.0]), np.array([-1.0, -1.0])).value == pytest.approx(0.5)
 
 
-def test_metric_interval_of_a_mean_agrees_with_the_normal_approximation() -> None:
+def test_the_interval_of_a_resampled_mean_agrees_with_the_normal_approximation() -> None:
     values = np.random.default_rng(2).normal(5, 2, 400)
-    found = metric_interval(lambda at: float(values[at].mean()), 400)
+    found = percentile_interval(resampled(lambda at: float(values[at].mean()), 400))
     error = 1.96 * values.std() / 20
     assert found.value == pytest.approx(values.mean())
     assert found.high - found.low == pytest.approx(2 * error, rel=0.25)
