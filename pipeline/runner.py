@@ -27,6 +27,7 @@ from pipeline.build.source import load_config
 from pipeline.errors import ConfigError, LockTimeoutError, ShrinkError, blame
 from pipeline.records import journal
 from pipeline.records.comparison import FILE, ComparisonRecord
+from pipeline.records.folder import load_run
 from pipeline.records.journal import Journal, alone
 from pipeline.records.record import Origin, Record
 from pipeline.report.mlflow.comparison import track_comparison
@@ -108,11 +109,11 @@ def resume(folder: str | Path, **how: Unpack[RunOptions]) -> Record:
     """Go on with a run that was stopped or killed, in its folder, with as many processes unless told; see `run`."""
     folder = Path(folder).resolve()
     events = journal.read(folder / "journal.jsonl")
-    if not events or not (folder / "record.json").is_file():
-        raise ConfigError("this is no run folder", where=str(folder), expected="a journal.jsonl and a record.json")
+    expected = "a journal.jsonl and a record.json"
+    if not events:
+        raise ConfigError("this is no run folder", where=str(folder), expected=expected)
+    earlier = load_run(folder, ended=False, expected=expected)
     size = how_many(how.get("processes"), _size(events))
-    with blame(ConfigError, str(folder), fix="Start a new run"):
-        earlier = Record.load(folder)
     code = _code_folder(folder)
     config = PipelineConfig.model_validate({**earlier.config, "folder": code}, context={"folder": code})
     set_seed(config.seed)

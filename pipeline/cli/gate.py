@@ -62,8 +62,9 @@ def expect(
 ) -> int:
     """Write expected.json, to be committed: what limits that are told `of: expected` hold later models to."""
     from pipeline.gate import expected
+    from pipeline.records.folder import load_run
 
-    record = _load(run)
+    record = load_run(run, expected=NO_RUN)
     expected_figures = expected.of_run(record)
     path = expected.write(expected_figures, output or code_folder(record) / own_budget(record).expected)
     print(expected.text(expected_figures).rstrip() if as_json else path)  # noqa: T201
@@ -92,9 +93,10 @@ def judge_run(folder: Path, budget_file: Path | None = None) -> "Record":
     """
     from pipeline.gate.expected import load_expected
     from pipeline.gate.judge import judge, judged
+    from pipeline.records.folder import load_run
     from pipeline.report.files import write_files
 
-    record = _load(folder)
+    record = load_run(folder, expected=NO_RUN)
     budget = load_budget(budget_file) if budget_file else own_budget(record)
     _check_limits(budget, str(budget_file or folder))
     with _written_for(folder, budget_file, budget):
@@ -170,23 +172,6 @@ def _run(
 
     with redirect_stdout(sys.stderr):  # a user's file may print; standard output is data
         return runner.run(config, overrides=all_overrides, strategy=strategy, runs=runs)
-
-
-def _load(folder: Path) -> "Record":
-    """The record of a run that has ended."""
-    from pipeline.errors import ConfigError, blame
-    from pipeline.records import journal
-    from pipeline.records.record import Record
-
-    if not (folder / "record.json").is_file():
-        raise ConfigError("this is no run folder", where=str(folder), expected=NO_RUN)
-    with blame(ConfigError, str(folder), fix="Run it again"):
-        record = Record.load(folder.resolve())
-        events = journal.read(folder / "journal.jsonl")
-    if events and not record.failure and events[-1]["event"] != "end":
-        fix = f"Wait for it, or go on with it: shrink resume {folder}"
-        raise ConfigError("this run has not come to its end", where=str(folder), fix=fix)
-    return record
 
 
 def _check_limits(budget: "Budget", where: str) -> None:

@@ -14,8 +14,9 @@ from pipeline.build.source import validate
 from pipeline.compare.children import Ending
 from pipeline.compare.latency import Timed
 from pipeline.compare.strategies import Strategy
-from pipeline.errors import ConfigError, blame
+from pipeline.errors import ConfigError
 from pipeline.records.comparison import BASELINE
+from pipeline.records.folder import final_of, load_run
 from pipeline.records.record import Failure, Record
 
 
@@ -59,6 +60,8 @@ def of_runs(folders: Sequence[Path]) -> list[Member]:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError("a run is named twice", where=", ".join(map(str, folders)), fix="Name each once")
     records = [load_run(folder) for folder in folders]
+    for run in records:
+        final_of(run)
     for split in ("test", "validation"):
         if len({digest(run, split) for run in records}) > 1:
             raise ConfigError(
@@ -116,18 +119,6 @@ def moved(runs: Iterable[Record]) -> list[str]:
     return [
         f"{moved_places[0]} was not made of the same code, data and libraries in all runs: something changed in between"
     ]
-
-
-def load_run(folder: Path) -> Record:
-    """The record of a run that came to its end. Raises ConfigError for another."""
-    folder = folder.resolve()
-    if not (folder / "record.json").is_file():
-        raise ConfigError("this is no run folder", where=str(folder), expected="a folder with a record.json")
-    with blame(ConfigError, str(folder)):
-        run = Record.load(folder)
-    if run.failure or not run.final or not run.baseline:
-        raise ConfigError("this run has not come to its end", where=str(folder), fix="shrink resume goes on with it")
-    return run
 
 
 def digest(run: Record, split: str) -> str:

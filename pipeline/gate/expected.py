@@ -16,6 +16,7 @@ from pipeline.base.hardware import host
 from pipeline.errors import ConfigError
 from pipeline.gate.budget import Budget, Strict
 from pipeline.measure.statistics import Scores, is_right_or_wrong
+from pipeline.records.folder import final_of
 from pipeline.records.record import ModelRecord, Record
 
 SCHEMA_VERSION = 1
@@ -145,10 +146,7 @@ def of_run(record: Record) -> Expected:
     """
     from pipeline.forms.external_data import digest_of
 
-    final = record.final
-    if record.failure or not final:
-        fix = "Go on with `shrink resume`, then expect"
-        raise ConfigError("this run did not come to its end", where=record.folder, fix=fix)
+    final = final_of(record)
     file = Path(record.folder) / final.file
     if not file.exists():
         raise ConfigError(f"the model {final.file} is gone", where=record.folder, fix="Run it again")

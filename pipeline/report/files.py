@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.base.files import whole
 from pipeline.errors import ConfigError, blame
 from pipeline.records.comparison import FILE, ComparisonRecord
+from pipeline.records.folder import load_run
 from pipeline.records.record import Record
 from pipeline.report.junit import junit
 from pipeline.report.summary import comparison_summary, summary
@@ -74,13 +75,10 @@ def files_of(folder: Path) -> dict[str, Write]:
     Raises:
         ConfigError: it is neither, or its record is damaged.
     """
-    place = folder.resolve()
-    with blame(ConfigError, str(folder)):
-        if (place / FILE).is_file():
-            return comparison_files(ComparisonRecord.load(place))
-        if (place / "record.json").is_file():
-            return run_files(Record.load(place))
-    raise ConfigError("this is no run folder", where=str(folder), expected=f"a record.json or a {FILE}")
+    if (folder / FILE).is_file():
+        with blame(ConfigError, str(folder)):
+            return comparison_files(ComparisonRecord.load(folder.resolve()))
+    return run_files(load_run(folder, ended=False, expected=f"a record.json or a {FILE}"))
 
 
 def _try(path: Path, write: Write) -> None:

@@ -18,7 +18,7 @@ from pipeline.forms.text.remapped import saved_vocabulary
 from pipeline.measure.interface import Range, port, ports
 from pipeline.measure.size import size_bytes
 from pipeline.model import Deployed, OnnxModel
-from pipeline.records import journal
+from pipeline.records.folder import final_of, load_run
 from pipeline.records.record import Interface, ModelRecord, Record
 
 SCHEMA_VERSION = 1
@@ -54,7 +54,7 @@ def package(run: Path, output: Path) -> Path:
     Raises:
         ConfigError: the run has no last model, its file is not the one that was measured, or the output is taken.
     """
-    record = _record(run)
+    record = load_run(run)
     final = _final(record, run)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError("it is there already", where=str(output), expected="a folder that is new or empty")
@@ -121,31 +121,20 @@ def interface_of(graph: Path) -> Interface:
     )
 
 
-def _record(run: Path) -> Record:
-    if not (run / "record.json").is_file():
-        raise ConfigError("this is no run folder", where=str(run), expected="a record.json")
-    with blame(ConfigError, str(run)):
-        return Record.load(run.resolve())
-
-
 def _final(record: Record, run: Path) -> ModelRecord:
     """The last model of a chain that came to its end, its file as it was measured."""
-    again = f"Go on with it: shrink resume {run}"
-    if record.failure:
-        raise ConfigError(f"it ended in {record.failure.where}, so it has no last model", where=str(run), fix=again)
-    if record.final is None or not _has_ended(run):
-        raise ConfigError("it has not come to its end, so it has no last model", where=str(run), fix=again)
-    file, folder = run / record.final.file, run / record.final.folder
+    final, again = final_of(record), f"Go on with it: shrink resume {run}"
+    file, folder = run / final.file, run / final.folder
     if not file.exists():
         raise ConfigError("the model's file is gone", where=str(file), fix=again)
-    if record.final.form != "torch" and folder_digest(folder) != record.final.digest:
+    if final.form != "torch" and folder_digest(folder) != final.digest:
         raise ConfigError("the model is not the one that was measured", where=str(folder), fix=again)
     with blame(ConfigError, str(file), fix=again):
         size = size_bytes(_at(file))
-    if size != record.final.size_bytes:
-        expected = f"the {record.final.size_bytes:,} bytes that were measured"
+    if size != final.size_bytes:
+        expected = f"the {final.size_bytes:,} bytes that were measured"
         raise ConfigError(f"the model has {size:,} bytes", where=str(file), expected=expected, fix=again)
-    return record.final
+    return final
 
 
 def _at(file: Path) -> Deployed:
@@ -166,14 +155,6 @@ def _generation(run: Path, final: ModelRecord) -> dict[str, int]:
         problem = f"its generation_config has {', '.join(others)}"
         raise ConfigError(problem, where=str(model.path), expected="greedy search, which predict.py does", fix=fix)
     return {"max_tokens": model.tokens}
-
-
-def _has_ended(run: Path) -> bool:
-    """Whether the journal has an end after its last start; a run without a journal is taken at its word."""
-    with blame(ConfigError, str(run / "journal.jsonl")):
-        events = [event["event"] for event in journal.read(run / "journal.jsonl")]
-    ends = [event for event in events if event in ("start", "end")]
-    return not ends or ends[-1] == "end"
 
 
 def _copy(file: Path, folder: Path) -> None:

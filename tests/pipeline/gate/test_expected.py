@@ -89,7 +89,7 @@ def test_without_predictions_there_are_no_scores(record: Record) -> None:
 
 def test_only_a_run_that_came_to_its_end_is_expected(record: Record) -> None:
     failed = record.model_copy(update={"failure": Failure(where="x", message="", exit_code=3)})
-    with pytest.raises(ConfigError, match="did not come to its end"):
+    with pytest.raises(ConfigError, match="it ended in x, so it has no last model"):
         of_run(failed)
     (Path(record.folder) / "model.onnx").unlink()
     with pytest.raises(ConfigError, match=r"the model model\.onnx is gone"):

@@ -272,7 +272,7 @@ def test_a_run_that_was_killed_is_refused_also_after_an_earlier_end(finished: Ma
     folder = finished()
     with (folder / "journal.jsonl").open("a") as file:
         file.write('{"event": "start"}\n')
-    with pytest.raises(ConfigError, match="it has not come to its end"):
+    with pytest.raises(ConfigError, match="this run has not come to its end"):
         package(folder, tmp_path / "out")
 
 
