@@ -1,6 +1,7 @@
 """A tiny task that can be learned in a second, a context around it, and a user's folder with the same in files."""
 
 import inspect
+import os
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,9 +19,24 @@ from pipeline.deploy import deploy
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context
 from pipeline.task import Task
+from tests import kept
 from tests.contexts import as_target, context_of, quadrants, tiny_task
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let all workers keep in one folder what tests/kept.py keeps."""
+    worker = tmp_path_factory.getbasetemp()
+    folder = (worker.parent if "PYTEST_XDIST_WORKER" in os.environ else worker) / "kept"
+    folder.mkdir(exist_ok=True)
+    kept.install(folder)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    kept.Kept.on = not item.get_closest_marker("anew")
+    kept.keep_tables()
 
 
 class TinyNet(nn.Module):

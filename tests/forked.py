@@ -1,35 +1,48 @@
 """Child processes that start warm and clean, for importing torch takes seconds.
 
-They are forks of a server that has imported and done nothing else. What other tests have left in a test's own process,
-such as threads and the locks that they hold, would go into a fork of it, which then waits for them for ever.
+They are forks of a server that has imported, exported a model once, and done nothing else. What other tests have left
+in a test's own process, such as threads and the locks that they hold, would go into a fork of it, which then waits for
+them for ever.
 """
 
+import atexit
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import chdir, nullcontext
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from tests import kept
+
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([
-    "pytest", "accelerate", "mlflow", "onnxscript", "pipeline.cli.app", "pipeline.runner",
-    "pipeline.run.distributed.worker", "stages.distill.logits", "stages.export.onnx", "stages.prune.channels",
-    "stages.train.supervised", "torch.onnx._internal.exporter._core", "torch.onnx._internal.exporter._compat",
-    "torch._dynamo", "torch._export",
+    "pytest", "accelerate", "mlflow.onnx", "mlflow.store.tracking.sqlalchemy_store", "onnxruntime", "onnxscript",
+    "pipeline.cli.app", "pipeline.report.html.page", "pipeline.runner", "pipeline.run.distributed.worker", "plotly",
+    "stages.distill.logits", "stages.export.onnx", "stages.prune.channels", "stages.quantize.dynamic",
+    "stages.train.supervised", "torch._dynamo", "torch._export", "tests.warm",
 ])  # fmt: skip
+ROOT = Path(__file__).parents[1]
 PATIENCE = 120  # seconds until a test gives up; nothing is measured in them
 
 
-def start(main: Callable[..., Any], *args: Any, **kwargs: Any) -> ForkServerProcess:
-    """A child that does main(*args, **kwargs), in this process's environment; all of it is pickled on the way."""
-    process = SERVER.Process(target=_begin, args=(dict(os.environ), main, args, kwargs))
+def start(
+    main: Callable[..., Any], *args: Any, environment: dict[str, str] | None = None, **kwargs: Any
+) -> ForkServerProcess:
+    """A child that does main(*args, **kwargs), in this environment or this process's; all is pickled on the way."""
+    variables = environment or dict(os.environ)
+    process = SERVER.Process(target=_begin, args=(variables, kept.Kept.place(), main, args, kwargs))
+    with chdir(ROOT):  # where the server finds what it imports
+        forkserver.ensure_running()
     process.start()
     return process
 
@@ -46,10 +59,13 @@ def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _begin(environment: dict[str, str], main: Callable[..., Any], args: Any, kwargs: Any) -> None:
+def _begin(environment: dict[str, str], folder: Path | None, main: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    assert "tests.warm" in sys.modules
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
+    kept.install(folder)
+    kept.keep_tables()
     main(*args, **kwargs)
 
 
@@ -60,18 +76,31 @@ class Ended(NamedTuple):
 
 
 class Shrink:
-    """A `shrink` command in a process group of its own, without MLflow.
+    """A `shrink` command in a process group of its own.
 
     Args:
         folder: where what it writes to stdout and stderr goes.
         words: its arguments.
+        cwd: where it works; this process's folder if None.
+        tracked: whether it logs to MLflow.
         prepare: what is called in its process before it begins.
+        environment: the variables that it has; this process's if None.
     """
 
-    def __init__(self, folder: Path, *words: str, prepare: Callable[[], Any] = int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        cwd: Path | None = None,
+        tracked: bool = False,
+        prepare: Callable[[], Any] = int,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.err, self.out = folder / "stderr.txt", folder / "stdout.txt"
-        self.err.unlink(missing_ok=True)
-        self.process = start(_command, words, self.err, self.out, prepare)
+        for file in (self.err, self.out):
+            file.write_bytes(b"")
+        how = (words, self.out, self.err, cwd or Path.cwd(), tracked, prepare)
+        self.process = start(_command, *how, environment=environment)
 
     def send(self, number: int, *, group: bool = False) -> None:
         assert self.process.pid is not None
@@ -85,7 +114,7 @@ class Shrink:
             time.sleep(0.02)
 
     def said(self) -> str:
-        return self.err.read_text() if self.err.exists() else ""
+        return self.err.read_text()
 
     def end(self) -> Ended:
         self.process.join(PATIENCE)
@@ -97,13 +126,35 @@ class Shrink:
         return [int(row[2]) for row in rows if int(row[2]) == self.process.pid and row[0] != "Z"]
 
 
-def _command(words: tuple[str, ...], err: Path, out: Path, prepare: Callable[[], Any]) -> None:
+def shrink(*words: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What `python -m pipeline` gives in a folder, with these variables besides those of the tests."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "GITHUB_"))}
+    with tempfile.TemporaryDirectory() as folder:
+        command = Shrink(Path(folder), *map(str, words), cwd=cwd, tracked=True, environment={**own, **variables})
+        ended = command.end()
+    assert ended.code is not None, f"it did not end in {PATIENCE} s: {ended.err}"
+    return subprocess.CompletedProcess(words, ended.code, ended.out, ended.err)
+
+
+def _command(
+    words: tuple[str, ...], out: Path, err: Path, cwd: Path, tracked: bool, prepare: Callable[[], Any]
+) -> None:
+    """Be a fresh interpreter with these words, as far as a fork can be."""
+    os.setpgid(0, 0)
+    for number, file in ((1, out), (2, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    os.chdir(cwd)
+    sys.argv = ["shrink", *words]
+    sys.path.insert(0, str(cwd))
+    tempfile.tempdir = None  # of the variables that the server had
+
     from pipeline import runner
     from pipeline.cli import app
 
-    os.setpgid(0, 0)
-    sys.argv = ["shrink", *words]
-    runner.open_tracking = lambda *_, **__: nullcontext()  # type: ignore[assignment, attr-defined]
+    if not tracked:
+        runner.open_tracking = lambda *_, **__: nullcontext()  # type: ignore[assignment, attr-defined]
     prepare()
-    with err.open("w", buffering=1) as sys.stderr, out.open("w") as sys.stdout:
+    try:
         app.main()
+    finally:
+        atexit._run_exitfuncs()

@@ -23,6 +23,8 @@ from pipeline.stage import Context, Stage, forms
 from stages.kd.student import Student
 from tests import contexts, texts, translators
 
+pytestmark = pytest.mark.anew
+
 STAGES = built_in_stages()
 HERE = Path(__file__).parent
 

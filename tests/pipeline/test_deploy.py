@@ -17,6 +17,8 @@ from pipeline.measure.size import elements, payload_bytes, size_bytes
 from pipeline.model import OnnxModel, TorchModel
 from tests import graphs
 
+pytestmark = pytest.mark.anew
+
 X = {"input": torch.rand(2, 6)}
 
 

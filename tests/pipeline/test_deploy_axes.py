@@ -15,6 +15,8 @@ from pipeline.deploy import deploy
 from pipeline.errors import StageError
 from pipeline.model import OnnxModel, TorchModel
 
+pytestmark = pytest.mark.anew
+
 TOKENS = {"input_ids": {1: "tokens"}, "attention_mask": {1: "tokens"}}
 
 

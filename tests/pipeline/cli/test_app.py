@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from pipeline import runner
 from pipeline.cli import app
 from pipeline.records.record import Record
+from tests import forked
 
 Make = Callable[..., Any]
 
@@ -304,13 +304,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_a_real_process_prints_one_json_document_and_logs_to_stderr(chain: Make, tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment["PYTHONPATH"] = str(ROOT)
-    command = process(
-        "-m", "pipeline", "run", chain(budget="size: {max: 1 kB}"), "--json", cwd=tmp_path, env=environment
-    )
-    out, err = command.communicate(timeout=120)
-    assert command.returncode == 1
+    ended = forked.shrink("run", chain(budget="size: {max: 1 kB}"), "--json", cwd=tmp_path)
+    out, err = ended.stdout, ended.stderr
+    assert ended.returncode == 1
     record = Record.model_validate_json(out)
     assert record.verdict == "fail"
     assert (tmp_path / "runs" / "mlflow.db").is_file()
@@ -322,22 +318,15 @@ def test_a_second_interrupt_ends_a_real_process_at_once_with_130_and_the_baselin
     chain: Make, tmp_path: Path
 ) -> None:
     path = chain("import time; (ctx.directory / 'started').touch(); time.sleep(100)")
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": "nonsense://", "PYTHONPATH": str(ROOT)}
-    command = process("-m", "pipeline", "run", path, cwd=tmp_path, env=environment)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("runs/store/work/*/started")):
-        assert time.monotonic() < deadline
-        assert command.poll() is None
-        time.sleep(0.1)
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "nonsense://"}
+    command = forked.Shrink(tmp_path, "run", str(path), cwd=tmp_path, tracked=True, environment=environment)
+    command.until(lambda: list(tmp_path.glob("runs/store/work/*/started")))
     folder = only_run(tmp_path / "runs")
-    command.send_signal(signal.SIGINT)
-    while "once more stops at once" not in (folder / "run.log").read_text():
-        assert time.monotonic() < deadline
-        assert command.poll() is None
-        time.sleep(0.1)
-    command.send_signal(signal.SIGINT)
-    out, err = command.communicate(timeout=60)
-    assert (command.returncode, out) == (130, "")
+    command.send(signal.SIGINT)
+    command.until(lambda: "once more stops at once" in (folder / "run.log").read_text())
+    command.send(signal.SIGINT)
+    code, err, out = command.end()
+    assert (code, out) == (130, "")
     assert messages(err) == ["shrink: interrupted"]
     assert "Traceback" not in err
     assert Record.load(folder).baseline is not None

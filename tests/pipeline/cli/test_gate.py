@@ -1,13 +1,10 @@
 """`shrink gate` and `shrink expect`: exit codes, what goes where, and that the user's code is not needed."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +14,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.gate.expected import load
 from pipeline.records.record import Record
 from pipeline.runner import run
+from tests.forked import shrink
 
 Make = Callable[..., Any]
 
@@ -25,25 +23,11 @@ ROOT = Path(__file__).parents[3]
 LIMITS = "size: {max: 1 MB}, params: {max: 1000}"
 
 
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def shrink(tmp_path: Path) -> Make:
-    """shrink("gate", ...): the command in a process of its own, in an empty folder."""
+def elsewhere(tmp_path: Path) -> Path:
+    """An empty folder."""
     (tmp_path / "elsewhere").mkdir()
-
-    def call(*args: Any, **variables: str) -> Ended:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
-        environment = {name: value for name, value in environment.items() if name != "GITHUB_STEP_SUMMARY"}
-        command = [sys.executable, "-m", "pipeline", *map(str, args)]
-        done = subprocess.run(command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True)
-        return Ended(done.returncode, done.stdout, done.stderr)
-
-    return call
+    return tmp_path / "elsewhere"
 
 
 @pytest.fixture
@@ -61,11 +45,11 @@ def made(quick: Make, tmp_path: Path) -> Make:
     return make
 
 
-def test_a_run_is_judged_without_the_code_that_made_it(shrink: Make, made: Make) -> None:
+def test_a_run_is_judged_without_the_code_that_made_it(elsewhere: Path, made: Make) -> None:
     folder = made()
-    ended = shrink("gate", folder)
-    assert ended.code == 0, ended.err
-    said = ended.out.splitlines()
+    ended = shrink("gate", folder, cwd=elsewhere)
+    assert ended.returncode == 0, ended.stderr
+    said = ended.stdout.splitlines()
     assert [line.partition(":")[0] for line in said] == ["pass", "pass", "verdict"]
     assert said[-1] == "verdict: pass"
     assert "params is 260, the limit 1,000" in said[1]
@@ -102,10 +86,10 @@ def test_another_budget_is_judged_and_kept_in_the_record(
     assert (folder / "junit.xml").is_file()
 
 
-def test_expect_writes_what_later_models_are_held_to(shrink: Make, made: Make, tmp_path: Path) -> None:
+def test_expect_writes_what_later_models_are_held_to(elsewhere: Path, made: Make, tmp_path: Path) -> None:
     folder, file, path = made(), tmp_path / "limits.yaml", tmp_path / "expected.json"
-    ended = shrink("expect", folder, "--output", path)
-    assert (ended.code, ended.out) == (0, f"{path}\n"), ended.err
+    ended = shrink("expect", folder, "--output", path, cwd=elsewhere)
+    assert (ended.returncode, ended.stdout) == (0, f"{path}\n"), ended.stderr
     first = path.read_bytes()
     assert expect(folder, output=path) == 0
     assert path.read_bytes() == first
@@ -113,10 +97,10 @@ def test_expect_writes_what_later_models_are_held_to(shrink: Make, made: Make, t
     file.write_text("{retention: {min: 0.5, of: expected}, size: {max: 1, of: expected}}")  # the file lies beside it
     assert [found.verdict for found in judge_run(folder, file).gates] == ["pass", "pass"]
     path.unlink()
-    gone = shrink("gate", folder, "--budget", file)
-    assert (gone.code, gone.out) == (2, "")
-    assert "expected.json: there is no such file" in gone.err
-    assert f"shrink expect {folder} --output {path}" in gone.err
+    gone = shrink("gate", folder, "--budget", file, cwd=elsewhere)
+    assert (gone.returncode, gone.stdout) == (2, "")
+    assert "expected.json: there is no such file" in gone.stderr
+    assert f"shrink expect {folder} --output {path}" in gone.stderr
 
 
 def test_expect_prints_what_it_wrote_as_json(made: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,17 +118,17 @@ def test_expect_writes_beside_the_pipeline_file(quick: Make, tmp_path: Path) -> 
 
 
 def test_a_pipeline_file_is_run_and_judged_by_the_budget_that_is_given(
-    quick: Make, tmp_path: Path, shrink: Make
+    quick: Make, tmp_path: Path, elsewhere: Path
 ) -> None:
     path, file = quick(), tmp_path / "limits.yaml"
     file.write_text("params: {max: 10}\n")
     text = path.read_text().replace("  - {use: export.onnx}\n", "")  # torch's exporter takes its time
     path.write_text(text)
     arguments = ("gate", path, "--budget", file, "--runs", tmp_path / "runs", "--set", "seed=4")
-    ended = shrink(*arguments, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path / 'm.db'}")
-    assert ended.code == 1, ended.err
-    assert ended.out.splitlines()[-1] == "verdict: fail"
-    assert "fail: params is 260, the limit 10" in ended.out
+    ended = shrink(*arguments, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path / 'm.db'}", cwd=elsewhere)
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stdout.splitlines()[-1] == "verdict: fail"
+    assert "fail: params is 260, the limit 10" in ended.stdout
     (found,) = (tmp_path / "runs").glob("*/record.json")
     record = Record.load(found.parent)
     assert (record.seed, record.verdict, [gate.name for gate in record.gates]) == (4, "fail", ["params"])
@@ -154,10 +138,10 @@ def test_a_pipeline_file_is_run_and_judged_by_the_budget_that_is_given(
     ("target", "message"),
     [("nothing", "there is no file"), (".", r"this is no run folder; expected a run folder with a record\.json")],
 )
-def test_what_is_neither_a_run_nor_a_file_is_refused(shrink: Make, target: str, message: str) -> None:
-    ended = shrink("gate", target)
-    assert (ended.code, ended.out) == (2, "")
-    assert message.replace("\\", "") in ended.err
+def test_what_is_neither_a_run_nor_a_file_is_refused(elsewhere: Path, target: str, message: str) -> None:
+    ended = shrink("gate", target, cwd=elsewhere)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert message.replace("\\", "") in ended.stderr
 
 
 def test_a_budget_without_limits_is_no_pass(made: Make, tmp_path: Path) -> None:
@@ -181,17 +165,18 @@ def test_a_wrong_budget_is_refused_with_its_line(tmp_path: Path) -> None:
             load_budget(file)
 
 
-def test_a_run_that_failed_is_told_as_failed(quick: Make, tmp_path: Path, shrink: Make) -> None:
+def test_a_run_that_failed_is_told_as_failed(quick: Make, tmp_path: Path, elsewhere: Path) -> None:
     fails = "from pipeline.model import TorchModel\nfrom pipeline.stage import Context, Stage\n\nclass Look(Stage):\n"
     fails += "    def run(self, model: TorchModel, ctx: Context) -> TorchModel:\n        raise ValueError('no')\n"
     with pytest.raises(StageError):
         run(quick(**{"look.py": fails}), runs=tmp_path / "runs", track=False)
     (found,) = (tmp_path / "runs").glob("*/record.json")
-    ended = shrink("gate", found.parent)
-    assert ended.code == 3, ended.err
-    assert ended.out.startswith("failed: ")
+    ended = shrink("gate", found.parent, cwd=elsewhere)
+    assert ended.returncode == 3, ended.stderr
+    assert ended.stdout.startswith("failed: ")
     assert (
-        "skipped, counts as inconclusive: size_bytes is not judged: the run ended in stages[1] (look.py)" in ended.out
+        "skipped, counts as inconclusive: size_bytes is not judged: the run ended in stages[1] (look.py)"
+        in ended.stdout
     )
 
 

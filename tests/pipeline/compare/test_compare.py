@@ -1,11 +1,8 @@
 """`shrink compare` from end to end, in real processes."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
@@ -19,17 +16,12 @@ from pipeline.errors import ConfigError
 from pipeline.records.comparison import ComparisonRecord, schema
 from pipeline.records.record import Record
 from pipeline.runner import run
+from tests.forked import Shrink, shrink
 
 Make = Callable[..., Path]
 
 FAILING = "  broken:\n    - {use: fail.py}\n    - {use: export.onnx}\n"
 KILLED = "  killed:\n    - {use: fail.py, killed: true}\n    - {use: export.onnx}\n"
-
-
-def shrink(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", *map(str, words)]
-    given = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, cwd=cwd, env=given, capture_output=True, text=True, timeout=300)
 
 
 def events(runs: Path, kind: str) -> list[dict[str, Any]]:
@@ -203,16 +195,11 @@ def test_a_stop_reaches_all_processes_and_leaves_none(strategies: Make, tmp_path
     sleep += "                from pipeline.errors import Interruption\n                raise Interruption('stopped')\n"
     file = strategies("  slow:\n    - {use: sleep.py}\n    - {use: export.onnx}\n", timed=False)
     file.with_name("sleep.py").write_text(sleep + "        return model\n")
-    command = [sys.executable, "-m", "pipeline", "compare", str(file), "--into", str(tmp_path / "runs")]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 120
-    while time.monotonic() < until and not any(
-        "sleep" in event["place"] for event in events(tmp_path / "runs", "begin")
-    ):
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 130, said
+    command = Shrink(tmp_path, "compare", str(file), "--into", str(tmp_path / "runs"), cwd=tmp_path, tracked=True)
+    command.until(lambda: any("sleep" in event["place"] for event in events(tmp_path / "runs", "begin")))
+    command.send(signal.SIGINT)
+    code, said, _ = command.end()
+    assert code == 130, said
     left = subprocess.run(["pgrep", "-f", str(file)], capture_output=True, text=True, check=False)
     assert left.stdout == ""
     stopped = [r for r in map(Record.load, {f.parent for f in (tmp_path / "runs").glob("*/record.json")}) if r.failure]

@@ -18,6 +18,7 @@ from pipeline.records.record import Record
 from pipeline.report.package import package
 from pipeline.run.plan import as_json
 from pipeline.run.store.store import Store
+from tests.forked import shrink
 from tests.translators import copies, inputs
 
 pytestmark = pytest.mark.slow
@@ -47,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("translation")
     shutil.copyfile(TESTS / "translators.py", made / "translators.py")
     (made / "chain.yaml").write_text(CHAIN)
-    words = [sys.executable, "-m", "pipeline", "run", "chain.yaml", "--runs", "runs"]
-    subprocess.run(words, cwd=made, check=True, capture_output=True, env=_environment(made))
+    ended = shrink("run", "chain.yaml", "--runs", "runs", cwd=made, MLFLOW_TRACKING_URI=f"sqlite:///{made}/mlflow.db")
+    assert ended.returncode == 0, ended.stderr
     return made
 
 

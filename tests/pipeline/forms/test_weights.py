@@ -25,6 +25,7 @@ from pipeline.forms.weights import _shapes, check_weights, files_at, load_weight
 from pipeline.model import TorchModel
 from pipeline.run.store import key
 from pipeline.runner import resume, run
+from tests.forked import shrink
 
 Project = Callable[..., Path]
 Tiny = Callable[..., TorchModel]
@@ -437,8 +438,7 @@ def test_the_commands_have_the_flag(project: Project, tmp_path: Path) -> None:
         (compare, [], 2),
         (compare, ["--allow-unsafe-load"], 0),
     ]:
-        command = [sys.executable, "-m", "pipeline", *map(str, words), *flag]
-        ended = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
+        ended = shrink(*words, *flag, cwd=path.parent)
         assert ended.returncode == code, ended.stderr
     (record,) = (tmp_path / "runs").glob("*/record.json")
     assert UNSAFE_ALLOWED in json.loads(record.read_text())["warnings"]

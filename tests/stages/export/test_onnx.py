@@ -17,6 +17,8 @@ from pipeline.forms.graph import OPSET
 from pipeline.model import OnnxModel, TorchModel
 from stages.export.onnx import OnnxExport, compare
 
+pytestmark = pytest.mark.anew
+
 Make = Callable[..., Any]
 
 

@@ -20,16 +20,10 @@ import pytest
 
 from pipeline.cli.doctor import files, machine, packages, tracking
 from pipeline.cli.doctor.finding import Finding, as_json, is_missing
+from tests.forked import shrink
 
 ROOT = Path(__file__).parents[4]
 HEAVY = {"torch", "mlflow", "transformers", "datasets", "optimum", "accelerate", "scipy"}
-
-
-def shrink(*words: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    command = [sys.executable, "-m", "pipeline", *map(str, words)]
-    environment = {**kept, "PYTHONPATH": str(ROOT), **variables}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_this_machine_is_well_enough_and_nothing_is_written(tmp_path: Path) -> None:

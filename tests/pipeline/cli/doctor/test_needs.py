@@ -16,7 +16,7 @@ from torch import nn
 from pipeline.cli.doctor.finding import Finding
 from pipeline.cli.doctor.needs import needs
 from pipeline.cli.doctor.sources import Absent, missing_imports, source_of
-from tests.pipeline.cli.doctor.test_examine import shrink
+from tests.forked import shrink
 from tests.pipeline.forms.sandbox.foreign_files import classifier
 
 Make = Callable[..., Path]

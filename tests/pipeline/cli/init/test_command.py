@@ -1,10 +1,7 @@
 """`shrink init`: what it writes for every kind of model and target fits, is planned, and runs."""
 
 import hashlib
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +25,7 @@ from pipeline.deploy import deploy
 from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
 from tests import conftest
+from tests.forked import shrink
 from tests.graphs import graph, node
 
 Make = Callable[..., Path]
@@ -94,12 +92,6 @@ def task():
 def home(project: Make) -> Path:
     """A user's folder with models of all kinds."""
     return project(**{"models.py": MODELS, "regression.py": REGRESSION}).parent
-
-
-def shrink(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pipeline", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def written(home: Path, model: Any, target: Any = "cpu", task: str = "data.py", name: str = "mine.yaml") -> str:

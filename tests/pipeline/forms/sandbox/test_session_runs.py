@@ -1,7 +1,6 @@
 """A chain that starts with an ONNX file, whole: run, planned, resumed, compared, packaged, logged, and stopped."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pipeline.report.package import package
 from pipeline.run.plan import as_json
 from pipeline.run.store.store import Store
 from pipeline.runner import resume, run, sync_run
+from tests.forked import shrink
 from tests.pipeline.forms.sandbox.foreign_files import bomb, relocated, with_data
 
 Folder = Callable[..., Path]
@@ -39,13 +39,6 @@ stages:
   - {use: benchmark.latency, rounds: 1, iterations: 2, warmup: 0}
 """
 DYNAMIC = CHAIN.replace("quantize.static", "quantize.dynamic")
-
-
-def shrink(*words: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The command, with as many threads as the tests have: the number is part of what a result depends on."""
-    command = [sys.executable, "-m", "pipeline", *map(str, words)]
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.run(command, cwd=cwd, env=os.environ | threads, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from pipeline.records.record import Failure, Record
 from pipeline.report.mlflow import connection as tracking
 from pipeline.report.mlflow.run import open_tracking
 from pipeline.runner import resume, run, sync_run
-from tests.forked import start
+from tests.forked import shrink, start
 
 Make = Callable[..., Any]
 
@@ -629,10 +629,9 @@ def test_a_run_that_was_killed_and_resumed_has_one_model_version(
         assert not sync_run(folder)
 
 
-def shrink(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "1000"}
-    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+def command(*words: Any) -> subprocess.CompletedProcess[str]:
+    tracking = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    return shrink(*words, cwd=ROOT, COLUMNS="1000", **tracking)
 
 
 @pytest.mark.slow
@@ -647,7 +646,7 @@ def test_a_server_that_is_stopped_during_a_run_costs_one_warning_and_sync_makes_
         server.start()
         undisturbed = run(path, runs=tmp_path / "runs", register="longer")
         (path.parent / "server").write_text(str(server.process.pid))
-        done = shrink("run", path, "--runs", tmp_path / "others", "--register", "longer")
+        done = command("run", path, "--runs", tmp_path / "others", "--register", "longer")
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("MLflow tracking stopped") == 1
         assert server.process.wait(10) == -signal.SIGKILL
@@ -656,7 +655,7 @@ def test_a_server_that_is_stopped_during_a_run_costs_one_warning_and_sync_makes_
         with pytest.raises(TrackingError, match="MLflow cannot be reached"):
             sync_run(folder)
         server.start()
-        done = shrink("sync", "--runs", tmp_path / "others")
+        done = command("sync", "--runs", tmp_path / "others")
         assert (done.returncode, done.stdout) == (0, f"{folder.name}: logged\n")
         assert not sync_run(folder)
         found, expected = (
@@ -676,6 +675,6 @@ def test_several_runs_are_synced_at_once_and_one_that_was_is_not_touched(
     for copy in copies:
         Record.load(copy).model_copy(update={"run": f"{tmp_path.name}-{copy.name}"}).save()
     assert sync_run(copies[0])
-    done = shrink("sync", "--runs", tmp_path)
+    done = command("sync", "--runs", tmp_path)
     assert (done.returncode, done.stdout) == (0, "run-0: nothing to do\nrun-1: logged\n")
     assert server.statuses(f"{tmp_path.name}-run-1") == ["FINISHED"] * 3
