@@ -1,9 +1,11 @@
 """How PyTorch is set while its tracers, exporters and counters look through a module."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 
 @contextmanager
@@ -15,6 +17,15 @@ def slow_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def always_slow(module: nn.Module) -> list[RemovableHandle]:
+    """Have each forward of a module take the slow path, until the handles are removed."""
+    paths = ExitStack()
+    begin = module.register_forward_pre_hook(lambda *_: paths.enter_context(slow_path()))
+    # Of several that watch a module the last to begin is the first to end.
+    end = module.register_forward_hook(lambda *_: paths.close(), prepend=True, always_call=True)
+    return [begin, end]
 
 
 def forget_captures() -> None:

@@ -10,8 +10,9 @@ from torch import Size, Tensor, nn
 from pipeline.base.batches import Axes, Inputs
 from pipeline.base.use import Reference, nearest
 from pipeline.errors import ConfigError, blame
+from pipeline.forms.layers import layer_lists
 from pipeline.model import TorchModel
-from stages.kd.inspection.layers import USE, kept_layers, layer_lists, spread
+from stages.kd.inspection.layers import USE, kept_layers, spread
 
 GIVEN = ("teacher", "incoming")
 FUSED = ("in_proj_", "c_attn", "qkv")

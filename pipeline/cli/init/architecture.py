@@ -9,6 +9,8 @@ from typing import Any, Literal
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from pipeline.forms.layers import layer_lists
+
 Kind = Literal["convolutional", "transformer", "sequence", "feed-forward", "recurrent", "other"]
 
 PROJECTIONS = 2  # of query, key and value; some attention has two of them in one matrix
@@ -66,13 +68,12 @@ def width_of(module: nn.Module) -> int:
 
 def depth_of(module: nn.Module) -> int:
     """Layers in its longest list of layers; 0 where there is no such list."""
-    return max((len(layers) for layers in layer_lists(module)), default=0)
+    return max(map(len, layer_lists(module).values()), default=0)
 
 
-def layer_lists(module: nn.Module) -> list[nn.ModuleList | nn.Sequential]:
-    """Its lists of layers of one class, each layer with several weights."""
-    lists = [part for part in module.modules() if isinstance(part, nn.ModuleList | nn.Sequential)]
-    return [part for part in lists if len({type(layer) for layer in part}) == 1 and _is_block(part[0])]
+def share_in_layers(module: nn.Module) -> float:
+    """Share of its parameters that are in its lists of layers, from 0 to 1."""
+    return share_in(module, (module.get_submodule(name) for names in layer_lists(module).values() for name in names))
 
 
 def share_in(module: nn.Module, parts: Iterable[nn.Module]) -> float:
@@ -88,7 +89,3 @@ def _attends(part: nn.Module) -> bool:
     linear = sum(type(inner).__name__ in ("Linear", "Conv1D") for inner in part.modules())
     convolves = any(isinstance(inner, _ConvNd) for inner in part.modules())  # as squeeze-and-excitation does
     return "attention" in type(part).__name__.lower() and linear >= PROJECTIONS and not convolves
-
-
-def _is_block(layer: nn.Module) -> bool:
-    return sum(parameter.ndim > 1 for parameter in layer.parameters()) > 1

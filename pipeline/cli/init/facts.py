@@ -17,9 +17,9 @@ from pipeline.cli.init.architecture import (
     depth_of,
     kind_of,
     kind_of_operators,
-    layer_lists,
     of_library,
     share_in,
+    share_in_layers,
     width_of,
 )
 from pipeline.errors import ConfigError, blame
@@ -129,7 +129,7 @@ def _facts(model: TorchModel | OnnxModel, trained: bool, task: Task, ratio: bool
         params=onnx_params(model) if isinstance(model, OnnxModel) else torch_params(module),
         width=width_of(module),
         depth=depth_of(module),
-        in_layers=share_in(module, layer_lists(module)),
+        in_layers=share_in_layers(module),
         embeddings=share_in(module, [part for part in module.modules() if isinstance(part, nn.Embedding)]),
         loops=_loops(module, operators),
         examples=examples,

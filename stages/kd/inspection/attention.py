@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, StageError
+from pipeline.forms.layers import layer_lists
 from stages.kd.inspection.hooks import Hook, output_of
-from stages.kd.inspection.layers import layer_lists
 
 SEPARATE = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("q_lin", "k_lin", "v_lin"), ("q", "k", "v"))
 FUSED = ("c_attn", "qkv")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, StageError
+from pipeline.forms.tracing import always_slow
 
 Read = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]
 """(layer, its arguments by position, by name, what it gave) -> what to keep of it."""
@@ -45,10 +45,10 @@ class Hooks:
         ]
         if hooks:
             # Without gradients nn.TransformerEncoder takes a path that calls none of its layers.
-            torch.backends.mha.set_fastpath_enabled(False)
+            self.handles += always_slow(module)
 
     def __len__(self) -> int:
-        return len(self.handles)
+        return len(self.values)
 
     def take(self) -> tuple[Any, ...]:
         """What was read in the last forward. Raises StageError where a layer was not used in it."""

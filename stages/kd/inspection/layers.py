@@ -1,4 +1,4 @@
-"""Lists of repeated layers in a module: which there are, which layers of them can go, and the edit that drops them."""
+"""Lists of repeated layers in a module: which layers of them can go, and the edit that drops them."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -9,6 +9,7 @@ from torch import Size, Tensor, nn
 
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError
+from pipeline.forms.layers import layer_lists
 from pipeline.model import TorchModel
 
 USE = "stages.kd.inspection.layers:keep_layers"
@@ -21,24 +22,6 @@ DECODER_COUNTS = ("decoder_layers", "num_decoder_layers")
 PER_LAYER = ("layer_types", "attention_layers")
 POSITIONS = ("layer_idx", "layer_id", "layer_index")
 """Where a layer keeps its own position, which is its place in the cache of a generation."""
-
-
-def layer_lists(module: nn.Module) -> dict[str, list[str]]:
-    """The full names of the layers of every list of repeated layers, by the list's name, in the module's order.
-
-    Such a list is an nn.ModuleList or nn.Sequential of layers of one class with at least two weights each (a block,
-    not a convolution with its norm). Of lists in each other the outer one counts, unless its items are stages, no two
-    alike: then the lists in them do.
-    """
-    lists = {name: part for name, part in module.named_modules() if _is_list(part)}
-    chosen: dict[str, list[str]] = {}
-    for name, part in lists.items():
-        if any(name.startswith(_inside(outer)) for outer in chosen):
-            continue
-        has_inner = any(other.startswith(_inside(name)) for other in lists if other != name)
-        if _repeats(part) or not has_inner:
-            chosen[name] = [_inside(name) + key for key, _ in part.named_children()]
-    return chosen
 
 
 def kept_layers(model: TorchModel, layers: int | Mapping[str, int]) -> dict[str, list[int]]:
@@ -182,28 +165,6 @@ def _shapes(value: Any) -> list[Size]:
     """Shapes of a tensor, or of those in a sequence or a mapping."""
     values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
     return [item.shape for item in values if isinstance(item, Tensor)]
-
-
-def _is_list(part: nn.Module) -> bool:
-    if not isinstance(part, nn.ModuleList | nn.Sequential):
-        return False
-    layers = [layer for _, layer in part.named_children()]
-    # A layer that stands in it twice is shared, not repeated.
-    return 0 < len(layers) == len(part) and len({type(layer) for layer in layers}) == 1 and all(map(_is_block, layers))
-
-
-def _is_block(layer: nn.Module) -> bool:
-    return sum(parameter.ndim > 1 for parameter in layer.parameters()) > 1
-
-
-def _repeats(part: nn.Module) -> bool:
-    """Whether two of its layers have the same tensors."""
-    alike = [tuple((key, tensor.shape) for key, tensor in layer.named_parameters()) for layer in part.children()]
-    return len(set(alike)) < len(alike)
-
-
-def _inside(name: str) -> str:
-    return f"{name}." if name else ""
 
 
 def _above(name: str) -> list[str]:

@@ -15,9 +15,10 @@ from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
 from pipeline.build.source import validate
 from pipeline.errors import ConfigError
+from pipeline.forms.layers import layer_lists
 from pipeline.model import TorchModel
 from pipeline.run.roundtrip import save_exactly
-from stages.kd.inspection.layers import evenly, keep_layers, layer_lists
+from stages.kd.inspection.layers import evenly, keep_layers
 from stages.kd.student import Student
 
 HERE = Path(__file__).parent
