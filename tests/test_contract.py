@@ -3,8 +3,11 @@
 import hashlib
 import re
 from collections.abc import Callable
+from contextlib import chdir
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -19,7 +22,8 @@ from pipeline.cli.catalogue import built_in_stages
 from pipeline.deploy import deploy
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.run.roundtrip import differing, save_exactly
-from pipeline.stage import Context, Stage, forms
+from pipeline.stage import Stage, forms
+from pipeline.task import Task
 from stages.kd.student import Student
 from tests import contexts, texts, translators
 
@@ -56,6 +60,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 # What stages are given that do not take images: a task, and the builder of a model for it.
+TINY = Reference(use="conftest.py:TinyNet", arguments={"width": 8}, folder=HERE)
 OWN = {
     "prune.vocabulary": (texts.task, Reference(use="texts.py:Bag", folder=HERE)),
     "export.optimum": (contexts.tiny_task, Reference(use="encoders.py:vit", folder=HERE)),
@@ -65,35 +70,62 @@ OWN = {
 every_stage = pytest.mark.parametrize("name", sorted(STAGES))
 
 
-@pytest.fixture
-def given(tiny: Callable[..., TorchModel], tmp_path: Path) -> Callable[[str], Model]:
-    """given(name): a model in a form that the stage takes."""
+def given(name: str, folder: Path) -> tuple[Task, Model]:
+    """A task for a stage, and a model in a form that the stage takes."""
+    takes, _ = forms(STAGES[name])
+    own, builder = OWN.get(name, (contexts.tiny_task, TINY))
+    task = replace(own(), as_target=contexts.as_target)
+    torch.manual_seed(0)
+    model = TorchModel.build(builder, example_inputs(task.train))
+    return task, model if TorchModel in takes else deploy(model, folder / "given" / "model.onnx")
 
-    def make(name: str) -> Model:
-        takes, _ = forms(STAGES[name])
-        model = tiny()
-        if name in OWN:
-            torch.manual_seed(0)
-            model = TorchModel.build(OWN[name][1], example_inputs(OWN[name][0]().train))
-        return model if TorchModel in takes else deploy(model, tmp_path / "given" / "model.onnx")
+
+class Attempt(NamedTuple):
+    result: Model
+    digest: str
+    reports: dict[str, Any]
+
+
+class Attempts(NamedTuple):
+    """A stage's run, one with the same seed in another folder, and one in the folder of the first."""
+
+    model: Model
+    before: str
+    first: Attempt
+    elsewhere: Attempt
+    again: Attempt
+
+
+@pytest.fixture(scope="module")
+def attempts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Attempts, Path]]:
+    """attempts(name): the runs of a stage, made once, and the folder that holds all that they wrote."""
+
+    @cache
+    def make(name: str) -> tuple[Attempts, Path]:
+        folder = tmp_path_factory.mktemp(name)
+        task, model = given(name, folder)
+
+        def deployed(model: Model) -> OnnxModel:
+            return model if isinstance(model, OnnxModel) else deploy(model, folder / "deployed" / f"{id(model)}.onnx")
+
+        def attempt(work: str, saved: str) -> Attempt:
+            reports: dict[str, Any] = {}
+            (folder / work).mkdir(exist_ok=True)
+            changes: dict[str, Any] = {"baseline": model, "report": reports.__setitem__, "deployed": deployed}
+            torch.manual_seed(7)
+            result = made(name).run(model, contexts.context_of(task, folder / work, seed=7, **changes))
+            return Attempt(result, weights(result, folder / saved), reports)
+
+        before = weights(model, folder / "before")
+        (folder / "cwd").mkdir()
+        with chdir(folder / "cwd"):
+            runs = attempt("work", "saved"), attempt("other", "saved-other"), attempt("work", "saved-again")
+        return Attempts(model, before, *runs), folder
 
     return make
 
 
-@pytest.fixture
-def context(context: Any, request: pytest.FixtureRequest) -> Callable[..., Context]:
-    """The context of tests/conftest.py, on the stage's own task where it has one."""
-    name = request.node.callspec.params["name"]
-    task = OWN[name][0]() if name in OWN else None
-    parts = ("train", "calibration", "validation", "loss", "decode", "score", "tokenizer")
-    own = {part: getattr(task, part) for part in parts} if task else {}
-
-    def make(**changes: Any) -> Context:
-        made: Context = context(**{**own, **changes})
-        return made
-
-    make.reports = context.reports  # type: ignore[attr-defined]
-    return make
+Make = Callable[[str], tuple[Attempts, Path]]
 
 
 def made(name: str) -> Stage:
@@ -129,72 +161,45 @@ def test_it_is_documented(name: str) -> None:
 
 
 @every_stage
-def test_it_leaves_its_input_alone_and_what_it_makes_survives_save_and_load(
-    name: str, given: Callable[[str], Model], context: Callable[..., Context], tmp_path: Path
-) -> None:
-    model = given(name)
-    before = weights(model, tmp_path / "before")
-    result = made(name).run(model, context(baseline=model))
-    assert weights(model, tmp_path / "after") == before
+def test_it_leaves_its_input_alone_and_what_it_makes_survives_save_and_load(name: str, attempts: Make) -> None:
+    runs, folder = attempts(name)
+    assert weights(runs.model, folder / "after") == runs.before
+    result = runs.first.result
     _, gives = forms(STAGES[name])
-    assert isinstance(result, gives or type(model))
-    save_exactly(result, tmp_path / "result", HERE)
-    loaded = models.load(tmp_path / "result", HERE)
-    inputs = model.example if name in OWN else {"input": torch.rand(5, 1, 8, 8)}
+    assert isinstance(result, gives or type(runs.model))
+    save_exactly(result, folder / "result", HERE)
+    loaded = models.load(folder / "result", HERE)
+    inputs = runs.model.example if name in OWN else {"input": torch.rand(5, 1, 8, 8)}
     assert not differing(result.predict(inputs), loaded.predict(inputs))
 
 
 @every_stage
-def test_the_same_seed_gives_the_same_model(
-    name: str, given: Callable[[str], Model], context: Callable[..., Context], tmp_path: Path
-) -> None:
-    model, digests = given(name), []
-    for attempt in range(2):
-        torch.manual_seed(7)
-        directory = tmp_path / f"work-{attempt}"
-        directory.mkdir()
-        result = made(name).run(model, context(baseline=model, seed=7, directory=directory))
-        digests.append(weights(result, tmp_path / str(attempt)))
-    assert digests[0] == digests[1]
+def test_the_same_seed_gives_the_same_model(name: str, attempts: Make) -> None:
+    runs, _ = attempts(name)
+    assert runs.first.digest == runs.elsewhere.digest
 
 
 @every_stage
 def test_given_the_folder_of_an_earlier_attempt_it_makes_the_same_model_and_reports_the_same(
-    name: str, given: Callable[[str], Model], context: Any, tmp_path: Path
+    name: str, attempts: Make
 ) -> None:
-    model, found = given(name), []
-    work = tmp_path / "work"
-    work.mkdir()
-    for attempt in range(2):
-        torch.manual_seed(7)
-        result = made(name).run(model, context(baseline=model, seed=7, directory=work))
-        found.append((weights(result, tmp_path / str(attempt)), {**context.reports}))
-        context.reports.clear()
-    assert found[0][0] == found[1][0]
-    assert set(found[0][1]) == set(found[1][1])
+    runs, _ = attempts(name)
+    assert runs.first.digest == runs.again.digest
+    assert set(runs.first.reports) == set(runs.again.reports)
     if not STAGES[name].host_bound:
-        assert found[0][1] == found[1][1]
+        assert runs.first.reports == runs.again.reports
 
 
 @every_stage
-def test_it_writes_only_into_its_own_folder(
-    name: str, given: Callable[[str], Model], context: Callable[..., Context], tmp_path: Path, monkeypatch: Any
-) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
-    model = given(name)
-    made(name).run(model, context(baseline=model))
-    assert not list(elsewhere.iterdir())
+def test_it_writes_only_into_its_own_folder(name: str, attempts: Make) -> None:
+    _, folder = attempts(name)
+    assert not list((folder / "cwd").iterdir())
 
 
 @every_stage
-def test_nothing_that_is_saved_is_pickled(
-    name: str, given: Callable[[str], Model], context: Callable[..., Context], tmp_path: Path
-) -> None:
-    model = given(name)
-    made(name).run(model, context(baseline=model)).save(tmp_path / "saved")
-    files = [p for folder in ("saved", "work") for p in (tmp_path / folder).rglob("*") if p.is_file()]
+def test_nothing_that_is_saved_is_pickled(name: str, attempts: Make) -> None:
+    _, folder = attempts(name)
+    files = [p for top in ("saved", "work") for p in (folder / top).rglob("*") if p.is_file()]
     assert {p.suffix for p in files} <= {".safetensors", ".json", ".onnx", ".npy", ".npz", ".data"}
     # Safetensors begin with the length of their header, whose first byte may be anything.
     assert not any(p.read_bytes().startswith(b"\x80") for p in files if p.suffix != ".safetensors")
