@@ -1,8 +1,9 @@
-"""Where a run took place: what its figures depend on."""
+"""The machine: its processor and what that can do, the versions installed, the commit that is checked out."""
 
 import hashlib
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -29,10 +30,41 @@ LIBRARIES = (
 )
 
 
+DECISIVE = re.compile("avx|amx|fma|f16c|asimd|sve|i8mm|bf16")
+"""The flags that decide how fast integers and half precision are."""
+
+CPU_INFO = Path("/proc/cpuinfo")
+VNNI = {"avx512_vnni", "avx_vnni"}
+"""The names that Linux has for it."""
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file that the kernel may have; none where it has not."""
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def cpu_name() -> str:
+    """The processor's model, or at least its kind."""
+    names = [line.partition(":")[2].strip() for line in lines_of(CPU_INFO) if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str]:
+    """The processor's instruction sets, by the names that Linux has for them, among other words; empty elsewhere."""
+    return set(" ".join(lines_of(CPU_INFO)).split())
+
+
+def saturates(flags: set[str]) -> bool:
+    """Whether `cpu_flags` are of an x86 CPU without VNNI, which adds products of uint8 and int8 in 16 bits."""
+    return "avx2" in flags and not flags & VNNI
+
+
 def host() -> str:
     """What speed and the last bits of sums depend on: the processor, its instructions, the system."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = lines_of(CPU_INFO)
     named = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
     text = "\n".join([*named, platform.machine(), platform.system(), str(os.cpu_count())])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -47,28 +79,14 @@ def describe(folder: Path) -> dict[str, JsonValue]:
         "host": host(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
-        "cpu_flags": _flags(),
+        "processor": cpu_name(),
+        "cpu_flags": [*filter(DECISIVE.match, sorted(cpu_flags()))],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": versions,
         **_git(folder),
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor()
-
-
-def _flags() -> list[JsonValue]:
-    """The instructions that decide how fast integers and half precision are."""
-    info = Path("/proc/cpuinfo")
-    words = set(info.read_text().split()) if info.exists() else set()
-    return [f for f in sorted(words) if f.startswith(("avx", "amx", "fma", "f16c", "asimd", "sve", "i8mm", "bf16"))]
 
 
 def _git(folder: Path) -> dict[str, JsonValue]:

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 import onnx
 from pydantic import Field
 
+from pipeline.base.hardware import cpu_flags, saturates
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
-from stages.quantize.quantizer import SATURATION, check_before, check_operators, quantize, saturates
+from stages.quantize.quantizer import SATURATION, check_before, check_operators, quantize
 from stages.quantize.rewrite import split_gemm
 from stages.quantize.work import Work
 
@@ -41,7 +42,7 @@ class DynamicQuantization(Stage):
         if "Conv" in self.operators:
             yield "dynamically quantized convolutions are several times slower on CPUs; quantize.static is for them"
 
-        if not self.reduce_range and saturates():
+        if not self.reduce_range and saturates(cpu_flags()):
             yield SATURATION
 
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:

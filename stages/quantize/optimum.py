@@ -3,19 +3,19 @@
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import onnx
 from pydantic import Field, JsonValue
 
+from pipeline.base.hardware import VNNI, cpu_flags, saturates
 from pipeline.errors import StageError, blame
 from pipeline.forms.external_data import CONFIGS, save_together
 from pipeline.forms.seq2seq import DECODER, ENCODER, GRAPHS, WITH_PAST, Seq2SeqOnnx
 from pipeline.model import Deployed, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.dynamic import quantizable
-from stages.quantize.quantizer import check_before, check_operators, quantize, quantized_graph, saturates
+from stages.quantize.quantizer import check_before, check_operators, quantize, quantized_graph
 from stages.quantize.tied_embeddings import Tied
 from stages.quantize.work import Work
 
@@ -32,9 +32,8 @@ def this_machine() -> Target:
         return "arm64"
     if machine.startswith("ppc64"):
         return "ppc64le"
-    info = Path("/proc/cpuinfo")
-    flags = set(info.read_text().split()) if info.exists() else set()
-    if flags & {"avx512_vnni", "avx_vnni"}:
+    flags = cpu_flags()
+    if flags & VNNI:
         return "avx512_vnni"
     return "avx512" if "avx512f" in flags else "avx2"
 
@@ -67,7 +66,7 @@ class OptimumQuantization(Stage):
         check_operators(self.operators, quantizable())
         if self.reduce_range and self.target not in REDUCIBLE:
             yield f"`reduce_range` does nothing for {self.target}, whose sums do not saturate"
-        if self.target != "avx2" and not self.reduce_range and saturates():
+        if self.target != "avx2" and not self.reduce_range and saturates(cpu_flags()):
             yield f"this CPU has no VNNI, so what is made for {self.target} loses accuracy here that it has there"
 
     def run(self, model: Deployed, ctx: Context) -> Deployed:

@@ -107,15 +107,6 @@ def name_nodes(model: OnnxModel, path: Path, external: bool = False) -> None:
     onnx.save(proto, path, save_as_external_data=external, location=f"{path.name}.data")
 
 
-def saturates() -> bool:
-    """Whether this is an x86 CPU without VNNI, which adds products of uint8 and int8 in 16 bits; False if unknown."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return "avx2" in flags and not flags & {"avx512_vnni", "avx_vnni"}
-
-
 SATURATION = (
     "this CPU has no VNNI: its sums of uint8 times int8 products saturate, which costs accuracy here, not on newer "
     "CPUs; `reduce_range: true` avoids it"

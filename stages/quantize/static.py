@@ -7,12 +7,13 @@ import onnx
 from pydantic import Field, JsonValue
 
 from pipeline.base.batches import Inputs
+from pipeline.base.hardware import cpu_flags, saturates
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.sandbox.frames import Arrays
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from pipeline.task import Batch
-from stages.quantize.quantizer import SATURATION, check_before, check_operators, quantize, saturates
+from stages.quantize.quantizer import SATURATION, check_before, check_operators, quantize
 from stages.quantize.work import Work
 
 FEW = 100
@@ -66,7 +67,7 @@ class StaticQuantization(Stage):
         used = min(example_count, self.examples or example_count)
         if used < FEW:
             yield f"calibration uses {used} examples of {example_count}; ranges are steadier with {FEW} or more"
-        if self.activations == "uint8" and not self.reduce_range and saturates():
+        if self.activations == "uint8" and not self.reduce_range and saturates(cpu_flags()):
             yield SATURATION
 
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:

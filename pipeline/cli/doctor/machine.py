@@ -1,4 +1,4 @@
-"""The processor: which instructions int8 and half precision have, and how many threads may run."""
+"""The machine: its processor and how many threads may run, its GPUs, and room on disks and in memory."""
 
 import importlib.util
 import os
@@ -10,34 +10,35 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from pipeline.base.formatting import bytes_text
+from pipeline.base.hardware import VNNI, cpu_flags, cpu_name, lines_of, saturates
 from pipeline.cli.doctor.finding import Finding
 
-PROCESSOR = "processor"
+PROCESSOR, GPU, ROOM = "processor", "GPU", "room"
 
 INSTRUCTIONS = {
-    "AVX2": ("avx2",),
-    "AVX-512": ("avx512f",),
-    "VNNI": ("avx512_vnni", "avx_vnni"),
-    "AVX-512 bf16": ("avx512_bf16",),
-    "AMX int8": ("amx_int8",),
-    "AMX bf16": ("amx_bf16",),
-    "dot products": ("asimddp",),
-    "i8mm": ("i8mm",),
-    "SVE": ("sve",),
+    "AVX2": {"avx2"},
+    "AVX-512": {"avx512f"},
+    "VNNI": VNNI,
+    "AVX-512 bf16": {"avx512_bf16"},
+    "AMX int8": {"amx_int8"},
+    "AMX bf16": {"amx_bf16"},
+    "dot products": {"asimddp"},
+    "i8mm": {"i8mm"},
+    "SVE": {"sve"},
 }
 """What matters to compressed models, by the names that Linux has for it; the last three are Arm's."""
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader"]
+SECONDS = 5.0  # a driver that hangs must not hang this
+LITTLE_DISK, LITTLE_MEMORY = 2e9, 2e9  # bytes; a run with torch, its store and an export takes about so much
 
 
 def processor() -> Iterable[Finding]:
     """The model with its instructions, and the threads."""
-    lines = _lines(PROC / "cpuinfo")
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    flags = set(" ".join(lines).split())
-    name = names[0] if names else platform.processor() or platform.machine()
-    yield Finding(PROCESSOR, "model", "ok", name)
-    if flags:
+    yield Finding(PROCESSOR, "model", "ok", cpu_name())
+    if flags := cpu_flags():
         yield instructions(flags)
     else:
         yield Finding(PROCESSOR, "instructions", "note", f"{platform.system()} does not list them in /proc/cpuinfo")
@@ -46,9 +47,9 @@ def processor() -> Iterable[Finding]:
 
 def instructions(flags: set[str]) -> Finding:
     """Those that matter; a warning where sums of int8 products saturate."""
-    there = [name for name, any_of in INSTRUCTIONS.items() if flags & set(any_of)]
+    there = [name for name, any_of in INSTRUCTIONS.items() if flags & any_of]
     text = ", ".join(there) or "none that matters"
-    if "avx2" in flags and "VNNI" not in there:
+    if saturates(flags):
         fix = "Set `reduce_range: true` in quantizing stages; int8 gains less speed here"
         return Finding(PROCESSOR, "instructions", "warning", f"{text}; no VNNI: sums of int8 products saturate", fix)
     return Finding(PROCESSOR, "instructions", "ok", text)
@@ -87,7 +88,7 @@ def limit(kind: str, proc: Path = PROC, root: Path = CGROUPS) -> float | None:
         root: where the groups are, in version 2 or 1.
     """
     limits = []
-    for line in _lines(proc / "self" / "cgroup"):
+    for line in lines_of(proc / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
         base = root if not controllers else root / kind if kind in controllers.split(",") else None
         if base is None:
@@ -111,20 +112,8 @@ def _limit(group: Path, kind: str) -> float | None:
 
 
 def _first(path: Path) -> list[str]:
-    lines = _lines(path)
+    lines = lines_of(path)
     return lines[0].split() if lines else []
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-
-
-GPU = "GPU"
-SECONDS = 5.0  # a driver that hangs must not hang this
-QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader"]
 
 
 def gpu() -> Iterable[Finding]:
@@ -171,10 +160,6 @@ def torch_cuda() -> str | None:
     return match[1] if match else None
 
 
-ROOM = "room"
-LITTLE_DISK, LITTLE_MEMORY = 2e9, 2e9  # bytes; a run with torch, its store and an export takes about so much
-
-
 def room(runs: Path) -> Iterable[Finding]:
     """The disk of the runs, that of temporary files, and memory."""
     yield disk("disk of runs", runs)
@@ -189,8 +174,8 @@ def disk(name: str, folder: Path) -> Finding:
     if not os.access(there, os.W_OK):
         return Finding(ROOM, name, "missing", f"{there} cannot be written", "Give another folder with --runs")
     if free < LITTLE_DISK:
-        return Finding(ROOM, name, "warning", f"{_size(free)} free at {there}", "shrink store gc")
-    return Finding(ROOM, name, "ok", f"{_size(free)} free at {there}")
+        return Finding(ROOM, name, "warning", f"{bytes_text(free)} free at {there}", "shrink store gc")
+    return Finding(ROOM, name, "ok", f"{bytes_text(free)} free at {there}")
 
 
 def memory(free: float | None, most: float | None) -> Finding:
@@ -203,7 +188,8 @@ def memory(free: float | None, most: float | None) -> Finding:
     if free is None:
         return Finding(ROOM, "memory", "note", "this system does not say how much is free")
     least = min(free, most) if most is not None else free
-    text = f"{_size(free)} free" + (f", limited to {_size(most)} by the container" if most is not None else "")
+    text = f"{bytes_text(free)} free"
+    text += f", limited to {bytes_text(most)} by the container" if most is not None else ""
     if least < LITTLE_MEMORY:
         return Finding(ROOM, "memory", "warning", text, "Lower batch_size, or end other programs")
     return Finding(ROOM, "memory", "ok", text)
@@ -211,13 +197,5 @@ def memory(free: float | None, most: float | None) -> Finding:
 
 def free_memory(meminfo: Path) -> float | None:
     """Bytes that can be taken without swapping."""
-    try:
-        lines = meminfo.read_text().splitlines()
-    except OSError:
-        return None
-    kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    kilobytes = [line.split()[1] for line in lines_of(meminfo) if line.startswith("MemAvailable:")]
     return int(kilobytes[0]) * 1024.0 if kilobytes else None
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB"

@@ -12,6 +12,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from pipeline.base.files import folder_digest
+from pipeline.base.hardware import cpu_flags, saturates
 from pipeline.base.use import Reference
 from pipeline.build.probe import example_inputs
 from pipeline.errors import ConfigError, StageError
@@ -24,7 +25,6 @@ from stages.export.optimum import OptimumExport
 from stages.export.seq2seq import Seq2SeqExport
 from stages.quantize import optimum
 from stages.quantize.optimum import OptimumQuantization, products_of_activations
-from stages.quantize.quantizer import saturates
 from stages.quantize.static import StaticQuantization
 from tests import translators
 from tests.contexts import preview_of
@@ -117,7 +117,7 @@ def test_presets_with_signed_weights_work_too(target: Any, quantized: Make, cont
     small = OptimumQuantization(target=target).run(before, context(directory=tmp_path / "work"))
     given = inputs(copies(24, seed=4))
     ours, theirs = small.logits(given), before.logits(given)
-    if not saturates():
+    if not saturates(cpu_flags()):
         assert (ours - theirs).abs().max() < 0.05 * theirs.abs().max()
     assert torch.isfinite(ours).all()
     kinds = {t.data_type for t in load_whole(small.path / "encoder_model.onnx").graph.initializer if len(t.dims) == 2}
@@ -145,12 +145,12 @@ def test_what_is_quantized_is_not_quantized_again(quantized: Make, context: Any)
 
 
 def test_what_a_preset_does_not_heed_or_this_cpu_does_not_do_is_said(tiny: Make, monkeypatch: Any) -> None:
-    monkeypatch.setattr(optimum, "saturates", lambda: False)
+    monkeypatch.setattr(optimum, "saturates", lambda _: False)
     preview = preview_of(tiny(), 10)
     assert list(OptimumQuantization(target="avx2", reduce_range=True).check((), preview)) == []
     (text,) = OptimumQuantization(target="avx512_vnni", reduce_range=True).check((), preview)
     assert "does nothing for avx512_vnni" in text
-    monkeypatch.setattr(optimum, "saturates", lambda: True)
+    monkeypatch.setattr(optimum, "saturates", lambda _: True)
     (text,) = OptimumQuantization(target="arm64").check((), preview)
     assert "no VNNI, so what is made for arm64 loses accuracy here" in text
     assert not list(OptimumQuantization(target="avx2").check((), preview))
@@ -173,7 +173,7 @@ def test_what_a_preset_does_not_heed_or_this_cpu_does_not_do_is_said(tiny: Make,
 )
 def test_the_preset_is_this_machines(machine: str, flags: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimum.platform, "machine", lambda: machine)
-    monkeypatch.setattr(Path, "read_text", lambda path: flags)
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: flags)
     assert OptimumQuantization().target == expected
     assert OptimumQuantization().model_dump()["target"] == expected  # so that it enters a result's key
 

@@ -283,7 +283,7 @@ def check(stage: Stage, calibration: int = 512) -> list[str]:
 
 
 def test_check_warns_of_few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.quantize.static.saturates", lambda: False)
+    monkeypatch.setattr("stages.quantize.static.saturates", lambda _: False)
     assert check(StaticQuantization()) == []
     assert "uses 20 examples of 20" in check(StaticQuantization(), 20)[0]
     assert "uses 50 examples of 512" in check(StaticQuantization(examples=50))[0]
@@ -291,7 +291,7 @@ def test_check_warns_of_few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_check_warns_of_saturation_and_slow_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("static", "dynamic"):
-        monkeypatch.setattr(f"stages.quantize.{name}.saturates", lambda: True)
+        monkeypatch.setattr(f"stages.quantize.{name}.saturates", lambda _: True)
     assert "reduce_range" in check(StaticQuantization())[0]
     assert "reduce_range" in check(DynamicQuantization())[0]
     assert check(StaticQuantization(reduce_range=True)) == check(StaticQuantization(activations="int8")) == []
