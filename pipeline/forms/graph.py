@@ -10,6 +10,9 @@ from pipeline.errors import StageError, blame
 
 OPSET = 20
 EXTERNAL_DATA_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; above this the weights go to a file beside the graph
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+QUANTIZED = {*QDQ, "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul"}
+"""Operators that a quantized graph alone has."""
 
 
 def graphs_in(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[Any]:

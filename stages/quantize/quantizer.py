@@ -12,13 +12,11 @@ import onnx
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.forms.external_data import load_whole
-from pipeline.forms.graph import EXTERNAL_DATA_BYTES, save, strip
+from pipeline.forms.graph import EXTERNAL_DATA_BYTES, QUANTIZED, save, strip
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Stage
-from stages.quantize.rewrite import QDQ, compact_names, share_initializers, split_gemm
+from stages.quantize.rewrite import compact_names, share_initializers, split_gemm
 from stages.quantize.work import Work, worker
-
-QUANTIZED = (*QDQ, "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul")
 
 EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
@@ -96,7 +94,7 @@ def name_nodes(model: OnnxModel, path: Path, external: bool = False) -> None:
         StageError: the graph is quantized already.
     """
     proto = load_whole(model.path)
-    if operators := sorted({node.op_type for node in proto.graph.node} & set(QUANTIZED)):
+    if operators := sorted({node.op_type for node in proto.graph.node} & QUANTIZED):
         raise StageError(
             f"the graph is quantized already: it has {', '.join(operators)}", fix="Quantize once, from fp32"
         )

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 import onnx
 
-from pipeline.forms.graph import graphs_in
-
-QDQ = ("QuantizeLinear", "DequantizeLinear")
+from pipeline.forms.graph import QDQ, graphs_in
 
 
 def share_initializers(proto: onnx.ModelProto) -> onnx.ModelProto:

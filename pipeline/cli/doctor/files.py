@@ -1,4 +1,4 @@
-"""Files that a config names: whether they are there, and whether a run would take them. No code of theirs is run."""
+"""Files and data that a config names: whether they are there, and whether a run would take them; none is run."""
 
 import os
 import urllib.error
@@ -10,6 +10,13 @@ from typing import Literal
 
 from pipeline.cli.doctor.finding import Finding
 from pipeline.errors import ShrinkError
+
+Kind = Literal["datasets", "models"]
+
+CONCERN = "config"
+SECONDS = 3.0
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+YES = {"1", "true", "yes", "on"}
 
 
 @dataclass(frozen=True)
@@ -74,14 +81,6 @@ def _onnx(file: File, label: str, path: Path) -> Finding:
 
 LOOK: dict[str, Callable[[File, str, Path], Finding]] = {"weights": _weights, "onnx": _onnx}
 """What opens a file, by its form."""
-
-
-Kind = Literal["datasets", "models"]
-
-CONCERN = "config"
-SECONDS = 3.0
-OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
-YES = {"1", "true", "yes", "on"}
 
 
 def located(what: str, name: str, kind: Kind, folders: Sequence[Path]) -> Finding:

@@ -1,4 +1,4 @@
-"""Which libraries are installed, in which versions, and which of them are older than what is tested."""
+"""Libraries and runtimes: which are installed, in which versions, and which are older than what is tested."""
 
 from collections.abc import Iterable
 from importlib import metadata
@@ -7,7 +7,7 @@ from packaging.version import Version
 
 from pipeline.cli.doctor.finding import Finding
 
-CONCERN = "packages"
+PACKAGES, RUNTIME = "packages", "runtimes"
 
 TESTED = {
     "torch": "2.13.0",
@@ -32,6 +32,16 @@ OTHER_BUILDS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino"), "mlf
 EXTRAS = {"audio": ("soundfile",), "timm": ("timm",)}
 """Optional extras of ours, and what they bring."""
 
+RUNTIMES = {
+    "OpenVINO": "openvino",
+    "ExecuTorch": "executorch",
+    "LiteRT": "ai-edge-litert",
+    "ncnn": "ncnn",
+    "MNN": "MNN",
+    "TensorRT": "tensorrt",
+}
+"""Runtimes by the distribution that brings them."""
+
 
 def version(name: str) -> str | None:
     """The installed version of a distribution, None where it is not there."""
@@ -49,9 +59,9 @@ def packages() -> Iterable[Finding]:
         versions = {name: version(name) for name in names}
         there = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
         if None in versions.values():
-            yield Finding(CONCERN, f"extra `{extra}`", "note", there or "not installed", fix=install(extra=extra))
+            yield Finding(PACKAGES, f"extra `{extra}`", "note", there or "not installed", fix=install(extra=extra))
         else:
-            yield Finding(CONCERN, f"extra `{extra}`", "ok", there)
+            yield Finding(PACKAGES, f"extra `{extra}`", "ok", there)
 
 
 def install(name: str = "", extra: str = "") -> str:
@@ -66,25 +76,12 @@ def _library(name: str, tested: str) -> Finding:
         if number is None and version(other):
             number, build = version(other), other
     if number is None:
-        return Finding(CONCERN, name, "missing", "not installed", fix=install(f"'{name}>={tested}'"))
+        return Finding(PACKAGES, name, "missing", "not installed", fix=install(f"'{name}>={tested}'"))
     text = number if build == name else f"{number} of {build}"
     if Version(number) < Version(tested):
         fix = install(f"-U '{build}>={tested}'")
-        return Finding(CONCERN, name, "warning", f"{text}; older than {tested}, which is tested", fix=fix)
-    return Finding(CONCERN, name, "ok", text)
-
-
-RUNTIME = "runtimes"
-
-RUNTIMES = {
-    "OpenVINO": "openvino",
-    "ExecuTorch": "executorch",
-    "LiteRT": "ai-edge-litert",
-    "ncnn": "ncnn",
-    "MNN": "MNN",
-    "TensorRT": "tensorrt",
-}
-"""Runtimes by the distribution that brings them."""
+        return Finding(PACKAGES, name, "warning", f"{text}; older than {tested}, which is tested", fix=fix)
+    return Finding(PACKAGES, name, "ok", text)
 
 
 def runtimes() -> Iterable[Finding]:

@@ -23,13 +23,13 @@ from pipeline.cli.init.architecture import (
     width_of,
 )
 from pipeline.errors import ConfigError, blame
+from pipeline.forms.graph import QUANTIZED
 from pipeline.measure.cost import onnx_params, torch_params
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Preview
 from pipeline.task import Split, Task
 
 FEW = 64  # examples of each split that are looked at; `shrink plan` looks at all
-QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "MatMulInteger"}
 BYTES = 4  # of a weight in fp32
 LOOPS = (nn.GRU, nn.RNN, nn.RNNCellBase)
 
