@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from pipeline.base.batches import Inputs, Outputs
 from pipeline.base.use import Reference, find
-from pipeline.build.probe import example_inputs, probe, try_out
+from pipeline.build.probe import example_inputs, probe
+from pipeline.build.trial import try_out
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError
 from pipeline.model import Model, TorchModel, call

@@ -10,8 +10,9 @@ from typing import Any
 from pipeline.base.use import Reference, find, is_built_in
 from pipeline.build.config import ModelSource, PipelineConfig, StageConfig
 from pipeline.build.onnx_input import check_stages_take_onnx, open_onnx
-from pipeline.build.probe import SplitSummary, example_inputs, probe, try_out
+from pipeline.build.probe import SplitSummary, example_inputs, probe
 from pipeline.build.source import Source, validate
+from pipeline.build.trial import try_out
 from pipeline.errors import ConfigError, Note, blame
 from pipeline.forms.weights import load_weights
 from pipeline.gate.expected import load_expected

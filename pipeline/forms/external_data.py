@@ -62,13 +62,13 @@ def digest_of(path: Path) -> str:
 
 def stored(paths: list[Path]) -> list[tuple[Path, onnx.TensorProto]]:
     """Every initializer of the graphs as it lies on disk: one that several of them read is there once."""
-    tensors, seen = [], set[tuple[str, ...]]()
+    tensors, places = [], set[tuple[str, ...]]()
     for path in paths:
         for tensor in onnx.load(path, load_external_data=False).graph.initializer:
             place = tuple(sorted(f"{entry.key}={entry.value}" for entry in tensor.external_data))
-            if not place or place not in seen:
+            if not place or place not in places:
                 tensors.append((path, tensor))
-            seen.add(place)
+            places.add(place)
     return tensors
 
 

@@ -12,12 +12,12 @@ HERE = Path(__file__).resolve().parent
 NUMPY = {"float": "float32", "double": "float64"}  # the other types have the same name in ONNX and in numpy
 
 
-def check(given: dict[str, Any], ports: list[Any]) -> None:
+def check(arrays: dict[str, Any], ports: list[Any]) -> None:
     """End with one message where names, dtypes or shapes are not what the model takes."""
-    if set(given) != {port.name for port in ports}:
-        sys.exit(f"the inputs are {sorted(given)}; expected {sorted(port.name for port in ports)}")
+    if set(arrays) != {port.name for port in ports}:
+        sys.exit(f"the inputs are {sorted(arrays)}; expected {sorted(port.name for port in ports)}")
     for port in ports:
-        array, kind = given[port.name], port.type.removeprefix("tensor(").removesuffix(")")
+        array, kind = arrays[port.name], port.type.removeprefix("tensor(").removesuffix(")")
         if array.dtype != NUMPY.get(kind, kind):
             sys.exit(f"the input {port.name} has the dtype {array.dtype}; expected {NUMPY.get(kind, kind)}")
         fits = [not isinstance(a, int) or a == b for a, b in zip(port.shape, array.shape, strict=False)]

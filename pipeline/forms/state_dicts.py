@@ -27,16 +27,16 @@ EXPECTED = "a state dict, as module.state_dict() gives"
 BUILDER = "The builder must make the module that the weights come from"
 
 
-def unwrapped(state: Any, module: nn.Module | None = None, said: list[str] | None = None) -> dict[str, Any]:
+def unwrapped(state: Any, module: nn.Module | None = None, notes: list[str] | None = None) -> dict[str, Any]:
     """The state dict inside the common wrappings, with the names that the module has.
 
     Args:
         state: what a file holds: a state dict, or one under a key such as "state_dict", also under several.
         module: that it is for; without one the prefixes are taken off.
-        said: gets a note where another one could have been meant.
+        notes: gets a note where another one could have been meant.
     """
     for _ in range(DEEPEST):  # a file may hold itself
-        state = state if _is_flat(state) else _inner(state, said)
+        state = state if _is_flat(state) else _inner(state, notes)
     if not _is_flat(state):
         raise ConfigError(f"it holds no state dict within {DEEPEST} wrappings", expected=EXPECTED)
     module_keys = set(module.state_dict()) if module else set[str]()
@@ -107,7 +107,7 @@ class Mismatch(NamedTuple):
         return "the keys do not fit; " + "; ".join(filter(None, parts))
 
 
-def fill(module: nn.Module, state: dict[str, Any], said: list[str]) -> None:
+def fill(module: nn.Module, state: dict[str, Any], notes: list[str]) -> None:
     """Load a state dict, or raise ConfigError with what does not fit."""
     own = module.state_dict()
     other = [_difference(name, state[name], own[name]) for name in own if name in state]
@@ -126,7 +126,7 @@ def fill(module: nn.Module, state: dict[str, Any], said: list[str]) -> None:
         raise ConfigError(f"{few(lost)} holds values that are no numbers", fix="Take weights from before that happened")
     for source, target in casts.items():
         if source != target:
-            said.append(Note(f"{source.removeprefix('torch.')} was loaded as {target.removeprefix('torch.')}"))
+            notes.append(Note(f"{source.removeprefix('torch.')} was loaded as {target.removeprefix('torch.')}"))
 
 
 def _difference(name: str, theirs: Any, ours: Any) -> str:

@@ -71,11 +71,11 @@ def library_model(model: TorchModel, *, generates: bool) -> Any:
     return model_copy.eval()
 
 
-def export(made: Any, folder: Path, task: str | None, opset: int) -> None:
+def export(model: Any, folder: Path, task: str | None, opset: int) -> None:
     """Have Optimum write a model's graphs into a folder.
 
     Args:
-        made: of the library's class.
+        model: of the library's class.
         folder: where they go.
         task: as Optimum names it; None for that of the model's class.
         opset: ONNX operator set.
@@ -86,7 +86,7 @@ def export(made: Any, folder: Path, task: str | None, opset: int) -> None:
     from optimum.exporters.onnx import onnx_export_from_model
     from optimum.exporters.tasks import TasksManager
 
-    kind, names = made.config.model_type, misfits(made)
+    kind, names = model.config.model_type, misfits(model)
     with _quiet(), blame(StageError, "Optimum's exporter", fix=_advice(names)):
         try:
             supported_tasks = list(TasksManager.get_supported_tasks_for_model_type(kind, "onnx", library_name=LIBRARY))
@@ -97,7 +97,7 @@ def export(made: Any, folder: Path, task: str | None, opset: int) -> None:
                 f"it does not export `{kind}` for {task}{nearest(task, supported_tasks)}", fix="Use export.onnx"
             )
         options = {"opset": opset, "do_validation": False, "no_post_process": True, "device": "cpu"}
-        onnx_export_from_model(made, folder, task=task, sequence_length=_traced_length(made), **options)
+        onnx_export_from_model(model, folder, task=task, sequence_length=_traced_length(model), **options)
 
 
 def plain(config: Any) -> str:
@@ -106,14 +106,14 @@ def plain(config: Any) -> str:
     return json.dumps(settings, indent=2, sort_keys=True) + "\n"
 
 
-def misfits(made: Any) -> list[str]:
+def misfits(model: Any) -> list[str]:
     """Names of weights whose shapes are not those that the configuration says, as after pruning."""
     import torch
 
     with torch.device("meta"):
-        built = type(made)(copy.deepcopy(made.config))
+        built = type(model)(copy.deepcopy(model.config))
     configured_shapes = {name: tuple(value.shape) for name, value in built.state_dict().items()}
-    return [name for name, value in made.state_dict().items() if configured_shapes.get(name) != tuple(value.shape)]
+    return [name for name, value in model.state_dict().items() if configured_shapes.get(name) != tuple(value.shape)]
 
 
 def _traced_length(model: Any) -> int:

@@ -49,11 +49,11 @@ class OnnxExport(Stage):
         return exported
 
 
-def check_parity(found: dict[str, Any], tolerance: float) -> None:
+def check_parity(parity: dict[str, Any], tolerance: float) -> None:
     """Raise StageError where what `compare` found is beyond the tolerance."""
-    if not found["largest_difference"] <= tolerance:
+    if not parity["largest_difference"] <= tolerance:
         raise StageError(
-            f"ONNX Runtime's outputs differ from torch's by {found['largest_difference']:.2e}",
+            f"ONNX Runtime's outputs differ from torch's by {parity['largest_difference']:.2e}",
             expected=f"at most {tolerance:.0e}",
             fix="Look for operators that depend on the batch, or raise `tolerance` if accuracy holds",
         )

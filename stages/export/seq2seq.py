@@ -110,14 +110,16 @@ def widest(ctx: Context) -> int:
     return width
 
 
-def compare(model: TorchModel, made: Any, exported: Seq2SeqOnnx, ctx: Context, examples: int) -> dict[str, Any]:
+def compare(
+    model: TorchModel, transformers_model: Any, exported: Seq2SeqOnnx, ctx: Context, examples: int
+) -> dict[str, Any]:
     """The largest |onnx - torch| / (1 + |torch|) of teacher-forced logits, and the share of equal generated sequences.
 
     Logits at padding, where `decoder_attention_mask` is 0, are not compared.
 
     Args:
         model: as the task uses it.
-        made: the library's model in it, which generates.
+        transformers_model: the library's model in it, which generates.
         exported: the files.
         ctx: whose validation split is used.
         examples: how many at most.
@@ -129,7 +131,8 @@ def compare(model: TorchModel, made: Any, exported: Seq2SeqOnnx, ctx: Context, e
             if "decoder_input_ids" in batch.inputs:
                 outputs = model.predict(batch.inputs)
                 largest = max(largest, _difference(exported.logits(batch.inputs), _logits(outputs), batch.inputs))
-            sequence_pair = exported.predict(batch.inputs)[SEQUENCES], _generated(made, exported, batch.inputs)
+            generated = _generated(transformers_model, exported, batch.inputs)
+            sequence_pair = exported.predict(batch.inputs)[SEQUENCES], generated
             onnx_tokens, torch_tokens = (_padded(sequences, exported) for sequences in sequence_pair)
             same += int((onnx_tokens == torch_tokens).all(1).sum())
             advance(1)

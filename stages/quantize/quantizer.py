@@ -111,12 +111,12 @@ SATURATION = (
 )
 
 
-def check_operators(operators: Sequence[str], known: Sequence[str]) -> None:
+def check_operators(operators: Sequence[str], quantizable: Sequence[str]) -> None:
     """Raise ConfigError for an operator type that cannot be quantized in this way."""
     for operator in operators:
-        if operator not in known:
+        if operator not in quantizable:
             raise ConfigError(
-                f"`operators` has `{operator}`{nearest(operator, list(known))}",
+                f"`operators` has `{operator}`{nearest(operator, list(quantizable))}",
                 expected="operators that ONNX Runtime can quantize in this way",
             )
 
@@ -139,7 +139,7 @@ def check_names(exclude: Sequence[str], graph: onnx.GraphProto) -> None:
             )
 
 
-def tally(before: onnx.GraphProto, after: onnx.GraphProto, asked: set[str]) -> tuple[dict[str, int], dict[str, int]]:
+def tally(before: onnx.GraphProto, after: onnx.GraphProto, selected: set[str]) -> tuple[dict[str, int], dict[str, int]]:
     """Nodes of the graph before, by operator: those that are quantized after, and those left in fp32.
 
     A node that went into a quantized neighbour, such as a Relu into its convolution, counts as quantized. One that was
@@ -147,7 +147,7 @@ def tally(before: onnx.GraphProto, after: onnx.GraphProto, asked: set[str]) -> t
     """
     integers = {out for node in after.node if node.op_type == "DequantizeLinear" for out in node.output}
     integers |= {t.name for t in after.initializer if t.data_type in EIGHT_BITS}  # a table that a Gather reads
-    fused = {node.name for node in after.node if integers & set(node.input)} & asked
+    fused = {node.name for node in after.node if integers & set(node.input)} & selected
     same = {node.name for node in after.node if node.op_type not in QUANTIZED} - fused
     # The dynamic quantizer first splits every Gemm, also one that it then leaves alone.
     unquantized = Counter(n.op_type for n in before.node if n.name in same or split_gemm(n) in same)

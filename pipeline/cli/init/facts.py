@@ -11,7 +11,8 @@ from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
 from pipeline.build.build import build_task, start_model
 from pipeline.build.config import ModelSource
-from pipeline.build.probe import see, try_out
+from pipeline.build.probe import see
+from pipeline.build.trial import try_out
 from pipeline.cli.init.architecture import (
     Kind,
     depth_of,

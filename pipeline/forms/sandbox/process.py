@@ -57,9 +57,9 @@ class Process:
         self.path, self.does, self.limits = path, does, limits
         size = check(path, limits.memory).size_bytes
         memory = limits.memory or max(LEAST_MEMORY, TIMES_THE_FILE * size)
-        self.said = tempfile.TemporaryFile()  # noqa: SIM115  # not a pipe: nobody would read it while we wait
-        self.process = _started(module, memory, self.said)
-        self._end = weakref.finalize(self, _ended, self.process, self.said, os.getpid())
+        self.log_file = tempfile.TemporaryFile()  # noqa: SIM115  # not a pipe: nobody would read it while we wait
+        self.process = _started(module, memory, self.log_file)
+        self._end = weakref.finalize(self, _ended, self.process, self.log_file, os.getpid())
 
     def ask(self, head: dict[str, Any], arrays: Arrays) -> tuple[dict[str, Any], dict[str, Array]]:
         """The answer to a message: JSON, and arrays by name.
@@ -119,8 +119,8 @@ class Process:
             code = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:  # it has closed its output, and lives
             code = -signal.SIGKILL
-        self.said.seek(0)
-        text = self.said.read().decode(errors="replace").strip()[-LAST:]
+        self.log_file.seek(0)
+        text = self.log_file.read().decode(errors="replace").strip()[-LAST:]
         self.close()
         last = text.splitlines()[-1] if text else "it said nothing"
         if code == 1 and any(word in last for word in FULL):

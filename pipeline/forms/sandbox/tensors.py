@@ -47,7 +47,7 @@ class Tensors:
         self.files: dict[Path, int] = {}
         """Bytes of each external file that was looked at."""
 
-    def take(self, found: list[Field]) -> None:
+    def take(self, parts: list[Field]) -> None:
         """Check a tensor by its fields.
 
         Raises:
@@ -55,23 +55,23 @@ class Tensors:
             ConfigError: its data lie where they may not.
         """
         data = self.data
-        last = {part.number: part for part in found}  # the one that counts, as for protobuf
+        last = {part.number: part for part in parts}  # the one that counts, as for protobuf
         name = text(data, last[NAME]) if NAME in last else ""
         kind = last[DTYPE].value if DTYPE in last else 0
-        if sum(count_varints(data, part) for part in found if part.number == DIMS) > MOST_AXES:
+        if sum(count_varints(data, part) for part in parts if part.number == DIMS) > MOST_AXES:
             raise DamagedError(f"the tensor `{name}` has more than {MOST_AXES} axes")
-        dims = [size for part in found if part.number == DIMS for size in varints(data, part)]
+        dims = [size for part in parts if part.number == DIMS for size in varints(data, part)]
         if kind not in BITS and kind != TEXT:
             raise DamagedError(f"the tensor `{name}` has the type {kind}")
         if any(size >= 2**63 for size in dims):
             raise DamagedError(f"the tensor `{name}` has a negative size")
-        outside = dict(self._entry(part) for part in found if part.number == EXTERNAL)
+        outside = dict(self._entry(part) for part in parts if part.number == EXTERNAL)
         if bool(outside) != (LOCATION in last and last[LOCATION].value == IS_EXTERNAL) or (outside and RAW in last):
             raise DamagedError(f"the tensor `{name}` does not say clearly whether its data lie outside")
         if outside:
             self._look(name, outside, (prod(dims) * BITS.get(kind, 0) + 7) // 8)
         else:
-            self._compare(name, kind, prod(dims), found, last.get(RAW))
+            self._compare(name, kind, prod(dims), parts, last.get(RAW))
 
     def _compare(self, name: str, kind: int, promised: int, parts: list[Field], raw: Field | None) -> None:
         """Refuse a tensor whose data are of another size than its shape."""

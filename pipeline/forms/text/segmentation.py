@@ -72,7 +72,7 @@ class Cutter:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def splitter(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def splitter(pre_tokenizer: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """A pre-tokenizer's JSON that cuts the text of pieces as it cut the texts that they came from.
 
     Spaces are in the pieces already: none is put before the first word.
@@ -80,9 +80,9 @@ def splitter(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     Raises:
         ConfigError: it is one that removes what it cuts at, or is not known to do so.
     """
-    if found is None:
+    if pre_tokenizer is None:
         return None
-    *before, last = found["pretokenizers"] if found["type"] == "Sequence" else [found]
+    *before, last = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
     kinds = [step["type"] for step in before]
     if last["type"] == "Metaspace" and set(kinds) <= {"WhitespaceSplit"}:
         return {**last, "prepend_scheme": "never", "split": last["split"] or bool(before)}

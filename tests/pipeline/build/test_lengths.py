@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.base.use import Reference
 from pipeline.build.lengths import differing
-from pipeline.build.probe import example_inputs, probe, see, try_out
+from pipeline.build.probe import example_inputs, probe, see
+from pipeline.build.trial import try_out
 from pipeline.errors import ConfigError, StageError
 from pipeline.measure.accuracy import agreement, evaluate_task, joined
 from pipeline.model import TorchModel

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from pipeline.base.batches import Outputs
-from pipeline.build.probe import example_inputs, probe, see, try_out
+from pipeline.build.probe import example_inputs, probe, see
+from pipeline.build.trial import try_out
 from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
 from pipeline.task import Split, Task, cross_entropy
