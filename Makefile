@@ -6,8 +6,8 @@ CONFIG ?= configs/digits/compress.yaml
 # An index for torch alone: on Linux the plain one brings gigabytes of CUDA; see the README.
 TORCH_INDEX ?=
 
-# Two processes, a file each at a time: the tests take one thread each.
-PARALLEL := --numprocesses 2 --dist loadfile
+# A process for each core, as the tests take one thread each, and a file each at a time, the slowest first.
+PARALLEL := --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
 BIN := .venv/bin
 READY := .venv/ready

@@ -34,6 +34,28 @@ def kept_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     kept.install(folder)
 
 
+SLOWEST = (
+    "tests/test_readme.py", "tests/test_configs.py", "tests/test_tutorials.py", "tests/pipeline/compare/test_compare.py",
+    "tests/pipeline/report/html/test_page_browser.py", "tests/test_workflows.py", "tests/pipeline/base/test_signals.py",
+    "tests/pipeline/test_deploy_axes.py", "tests/pipeline/report/mlflow/test_run.py",
+    "tests/pipeline/report/mlflow/test_run_sync.py",
+)  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each file to one process, for its tests share fixtures; the slowest begin, so that all processes end alike.
+
+    A test that shares nothing may go to any process: it has an `xdist_group` of its own.
+    """
+    rank = {name: number for number, name in enumerate(SLOWEST)}
+    files = {item: item.nodeid.partition("::")[0] for item in items}
+    items.sort(key=lambda item: rank.get(files[item], len(rank)))
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(files[item]))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     kept.Kept.on = not item.get_closest_marker("anew")
     kept.keep_tables()
