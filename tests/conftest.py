@@ -35,11 +35,17 @@ def kept_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 SLOWEST = (
-    "tests/test_readme.py", "tests/test_configs.py", "tests/test_tutorials.py",
-    "tests/pipeline/compare/test_compare.py", "tests/pipeline/report/html/test_page_browser.py", "tests/test_workflows.py", "tests/pipeline/base/test_signals.py",
-    "tests/pipeline/test_deploy_axes.py", "tests/pipeline/report/mlflow/test_run.py",
+    "tests/test_readme.py",
+    "tests/test_configs.py",
+    "tests/test_tutorials.py",
+    "tests/pipeline/compare/test_compare.py",
+    "tests/pipeline/report/html/test_page_browser.py",
+    "tests/test_workflows.py",
+    "tests/pipeline/base/test_signals.py",
+    "tests/pipeline/test_deploy_axes.py",
+    "tests/pipeline/report/mlflow/test_run.py",
     "tests/pipeline/report/mlflow/test_run_sync.py",
-)  # fmt: skip
+)
 
 
 @pytest.hookimpl(tryfirst=True)
