@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from pipeline.base.estimate import Estimate
 from pipeline.measure import pairwise, pareto
-from pipeline.measure.gain import are_shares, lead
+from pipeline.measure.gain import are_shares, lead, spread
 from pipeline.measure.statistics import Scores
 from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord, Timing
 from pipeline.records.record import Failure, ModelRecord, Record, Spread
@@ -125,11 +125,7 @@ def _means(models: Sequence[ModelRecord]) -> dict[str, float]:
 
 
 def _spread(scores: Sequence[Mapping[str, Scores]], name: str) -> Spread | None:
-    if not all(name in one for one in scores):
-        return None
-    means = [float(one[name].mean()) for one in scores]
-    deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
-    return Spread(mean=fmean(means), deviation=deviation, count=len(means))
+    return spread([float(one[name].mean()) for one in scores]) if all(name in one for one in scores) else None
 
 
 def _scores(run: Record, model: ModelRecord | None) -> dict[str, Scores]:

@@ -29,7 +29,7 @@ from pipeline.gate.judge import judge, judged
 from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.journal import alone
 from pipeline.records.record import Failure, Record
-from pipeline.report.files import write_comparison_files, write_files
+from pipeline.report.files import write_files
 from pipeline.report.mlflow.comparison import track_comparison
 
 LOG = logging.getLogger("shrinkline")
@@ -181,7 +181,7 @@ def _finish(
             record.warnings.append(f"with seed {seed} the baselines differ: each retention is of its own baseline")
     record.ended = datetime.now(UTC).isoformat(timespec="seconds")
     record.save()
-    write_comparison_files(record)
+    write_files(record)
     if track:
         track_comparison(record)
 

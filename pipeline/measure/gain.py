@@ -40,9 +40,9 @@ def gain_of(
     return Gain(
         **lead(students, controls, seed).model_dump(),
         by_seed=gains,
-        deviation=_spread([gain.value for gain in gains]).deviation,
-        student=_spread([float(scores.mean()) for scores in students]),
-        control=_spread([float(scores.mean()) for scores in controls]),
+        deviation=spread([gain.value for gain in gains]).deviation,
+        student=spread([float(scores.mean()) for scores in students]),
+        control=spread([float(scores.mean()) for scores in controls]),
         control_drop=behind,
         control_matches=behind.high < MARGIN if behind and shares else None,
         metrics=_gained(metrics or {}),
@@ -69,8 +69,8 @@ def metric_lead(firsts: Sequence[Scores], seconds: Sequence[Scores]) -> Estimate
 
 def seeds_of(own: Scores, others: Mapping[str, Scores]) -> Spread | None:
     """The mean scores of trainings with several seeds; None where there is one."""
-    scores = [own, *(student_scores for name, student_scores in others.items() if name.startswith("student_"))]
-    return _spread([float(student_scores.mean()) for student_scores in scores]) if len(scores) > 1 else None
+    students = [own, *(scores for name, scores in others.items() if name.startswith("student_"))]
+    return spread([float(scores.mean()) for scores in students]) if len(students) > 1 else None
 
 
 def lead(firsts: Sequence[Scores], seconds: Sequence[Scores], seed: int = 0) -> Estimate:
@@ -141,7 +141,7 @@ def gain_text(gain: Gain, *, examples: int, shares: bool, teacher: str = "teache
         text = f"labels alone did better: distillation brought {difference}"
     else:
         text = f"distillation brought nothing that {examples:,} examples can show: {difference}"
-    text += f" ({_scores(gain)})" + "".join(f"; {name} {_ahead(lead)}" for name, lead in gain.metrics.items())
+    text += f" ({_scores(gain)})" + "".join(f"; {name} {_ahead(one)}" for name, one in gain.metrics.items())
     if gain.control_matches and gain.control_drop:
         control_lead = difference_text(-gain.control_drop, shares=shares, sign="+")
         text += f"; labels alone would have matched the {teacher}: {control_lead}"
@@ -182,7 +182,8 @@ def _by_seed(own: Scores, others: Mapping[str, Scores]) -> tuple[list[Scores], l
     return students, controls
 
 
-def _spread(means: list[float]) -> Spread:
+def spread(means: Sequence[float]) -> Spread:
+    """The mean of scores of trainings with several seeds, and their deviation."""
     deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
     return Spread(mean=float(np.mean(means)), deviation=deviation, count=len(means))
 

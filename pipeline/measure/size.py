@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,10 +85,7 @@ def _layers(path: Path, tensors: list[onnx.TensorProto]) -> list[LayerBytes]:
 
 def elements(tensor: onnx.TensorProto) -> int:
     """Number of elements of a tensor."""
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count
+    return prod(tensor.dims)
 
 
 def _tensor_bytes(tensor: onnx.TensorProto) -> int:

@@ -63,7 +63,7 @@ def drop(model: Scores, baseline: Scores, seed: int = 0) -> Estimate:
     """Mean score of the baseline minus that of the model, with a paired 95 % interval; below zero is a gain."""
     if is_right_or_wrong(model, baseline):
         return difference_interval(pairs(model, baseline))
-    return _bootstrap(lambda a, b, axis=-1: (b - a).mean(axis), (model, baseline), seed)
+    return Estimate(**_limits(lambda a, b, axis=-1: (b - a).mean(axis), (model, baseline), seed))
 
 
 def share_ends(count: Numbers, total: Numbers, level: float = LEVEL) -> tuple[Scores, Scores]:
@@ -266,17 +266,17 @@ def samples_to_decide(
     return high
 
 
-def samples_by_reach(found: Estimate, limit: float, size: int, power: float = POWER) -> int | None:
+def samples_by_reach(estimate: Estimate, limit: float, size: int, power: float = POWER) -> int | None:
     """`samples_to_decide` where there is an interval alone: it narrows with the square root of the number of examples.
 
     Args:
-        found: the figure on `size` examples.
+        estimate: the figure on `size` examples.
         limit: of the figure.
         size: number of examples.
         power: above a half.
     """
-    margin = found.value - limit
-    reach = found.value - found.low if margin > 0 else found.high - found.value
+    margin = estimate.value - limit
+    reach = estimate.value - estimate.low if margin > 0 else estimate.high - estimate.value
     if abs(margin) < 1e-6:
         return None
     needed = ceil(size * (reach_ratio(power) * reach / margin) ** 2)
@@ -311,10 +311,6 @@ def _worse(counts: Scores, moved: float) -> Scores:
         first = -min(-moved, lost)
         second = -min(-moved + first, neither)
     return np.array([both - first, gained - second, lost + first, neither + second])
-
-
-def _bootstrap(figure: Callable[..., Scores], data: tuple[Scores, ...], seed: int) -> Estimate:
-    return Estimate(**_limits(figure, data, seed))
 
 
 def _limits(figure: Callable[..., Scores], data: tuple[Scores, ...], seed: int) -> dict[str, float]:

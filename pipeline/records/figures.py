@@ -1,38 +1,50 @@
 """A record as flat names and numbers, for whoever draws or logs it."""
 
 import json
+from collections.abc import Iterable
 from math import isfinite
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import BaseModel
 
-from pipeline.records.record import ModelRecord, Spread, StageRecord
+from pipeline.records.record import ModelRecord, StageRecord
 
 
 def number(value: object) -> float | None:
     """A finite number, or None for anything else."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and isfinite(value) else None  # type: ignore[arg-type]
+    return float(value) if _is_number(value) and isfinite(value) else None
 
 
-def metrics(found: ModelRecord) -> dict[str, float]:
+def metrics(model: ModelRecord) -> dict[str, float]:
     """All numbers of a record's MEASURE, of its latencies and of its gain; intervals as `_low` and `_high`."""
-    figures: dict[str, float] = {}
-    for name in (*ModelRecord.model_fields, "seconds"):
-        value = getattr(found, name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            figures[name] = value
-        elif isinstance(value, BaseModel):
-            _spread(figures, name, value)
-    beside = {"metric": found.metrics, "metric_drop": found.metrics_drop, "metric_retention": found.metrics_retention}
+    figures = numbers(model, (*ModelRecord.model_fields, "seconds"))
+    beside = {"metric": model.metrics, "metric_drop": model.metrics_drop, "metric_retention": model.metrics_retention}
     for kind, name, estimate in ((kind, *pair) for kind, by_name in beside.items() for pair in by_name.items()):
-        _spread(figures, f"{kind}.{name}", estimate)
-    for entry in getattr(found, "latency", []):
+        figures |= flat(f"{kind}.{name}", estimate)
+    if not isinstance(model, StageRecord):
+        return figures
+    for entry in model.latency:
         kind = f"latency.{entry.get('runtime')}.threads{entry.get('threads')}.batch{entry.get('batch')}"
-        flat = flatten(entry)
-        numbers = {k: v for k, v in flat.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-        figures |= {f"{kind}.{key}": float(value) for key, value in numbers.items()}
-    return figures | (_gained(found) if isinstance(found, StageRecord) else {})
+        figures |= {f"{kind}.{key}": float(value) for key, value in flatten(entry).items() if _is_number(value)}
+    return figures | _gained(model)
+
+
+def numbers(record: BaseModel, names: Iterable[str]) -> dict[str, float]:
+    """Those fields of a record that are numbers, and what is flat of those that hold some, such as an interval."""
+    figures: dict[str, float] = {}
+    for name in names:
+        value = getattr(record, name)
+        if isinstance(value, BaseModel):
+            figures |= flat(name, value)
+        elif _is_number(value):
+            figures[name] = value
+    return figures
+
+
+def flat(name: str, value: BaseModel) -> dict[str, float]:
+    """An interval or the spread of scores by name, its ends as `_low` and `_high`, without what is not known."""
+    entries = value.model_dump(exclude={"count"}).items()
+    return {name if k in ("value", "mean") else f"{name}_{k}": v for k, v in entries if _is_number(v)}
 
 
 def points(figures: dict[str, float], step: int) -> list[tuple[str, float, int]]:
@@ -40,10 +52,10 @@ def points(figures: dict[str, float], step: int) -> list[tuple[str, float, int]]
     return [(name, value, step) for name, value in figures.items()]
 
 
-def curves(found: ModelRecord) -> dict[str, list[float]]:
+def curves(model: ModelRecord) -> dict[str, list[float]]:
     """Reports that are lists of equal dictionaries of numbers, such as a training history: one curve a key."""
     result: dict[str, list[float]] = {}
-    for report, rows in found.reports.items():
+    for report, rows in model.reports.items():
         if isinstance(rows, list) and rows and all(isinstance(r, dict) and "epoch" in r for r in rows):
             keys = [k for k in rows[0] if k != "epoch" and all(isinstance(r.get(k), int | float) for r in rows)]  # type: ignore[union-attr, arg-type]
             result |= {f"{report}.{key}": [float(r[key]) for r in rows] for key in keys}  # type: ignore[arg-type, index]
@@ -59,22 +71,15 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: json.dumps(value) if isinstance(value, list | dict) else value} if prefix else {}
 
 
-def _gained(record: StageRecord) -> dict[str, float]:
+def _gained(stage: StageRecord) -> dict[str, float]:
     """What distillation brought, and the scores over seeds; deviations only where there are several seeds."""
-    figures: dict[str, float | None] = {}
-    spreads: dict[str, Spread | None] = {"student_score": record.seeds}
-    by_metric: dict[str, float] = {}
-    if gain := record.gain:
-        figures = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "gain_deviation": gain.deviation}
-        spreads |= {"student_score": gain.student, "control_score": gain.control}
+    figures = flat("student_score", stage.seeds) if stage.seeds else {}
+    if gain := stage.gain:
+        figures |= flat("gain", gain) | flat("student_score", gain.student) | flat("control_score", gain.control)
         for name, estimate in gain.metrics.items():
-            _spread(by_metric, f"gain.{name}", estimate)
-    for name, spread in spreads.items():
-        if spread:
-            figures |= {name: spread.mean, f"{name}_deviation": spread.deviation}
-    return {name: value for name, value in figures.items() if value is not None} | by_metric
+            figures |= flat(f"gain.{name}", estimate)
+    return figures
 
 
-def _spread(figures: dict[str, float], name: str, value: BaseModel) -> None:
-    for key, number in value.model_dump().items():
-        figures[name if key == "value" else f"{name}_{key}"] = number
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -21,52 +21,37 @@ STEP_SUMMARY_BYTES = 1 << 20  # GitHub shows nothing of a step that wrote more
 Write = Callable[[Path], object]
 
 
-def write_files(record: Record) -> None:
-    """Write what is read of a run into its folder, and append the summary to GitHub's of the step, where there is one.
+def write_files(record: Record | ComparisonRecord) -> None:
+    """Write what is read of it into its folder, and append the summary to GitHub's of the step, where there is one.
 
     A disk that is full or a file that cannot be written is a warning: how the run itself ended is told by its caller.
     A run that is part of a comparison is not appended; the comparison is.
     """
-    for name, write in run_files(record).items():
+    for name, write in writers(record).items():
         _try(Path(record.folder) / name, write)
-    if record.comparison is None:
-        _append_to_step(summary(record))
+    if isinstance(record, ComparisonRecord) or record.comparison is None:
+        _append_to_step(summary_of(record))
 
 
-def write_comparison_files(record: ComparisonRecord) -> None:
-    """Like `write_files`, of a comparison."""
-    for name, write in comparison_files(record).items():
-        _try(Path(record.folder) / name, write)
-    _append_to_step(comparison_summary(record))
+def writers(record: Record | ComparisonRecord) -> dict[str, Write]:
+    """By name what writes each file of a run or a comparison to a path."""
 
+    def html(path: Path) -> object:
+        from pipeline.report.html import page  # plotly takes its time
 
-def run_files(record: Record) -> dict[str, Write]:
-    """By name what writes each file of a run to a path."""
+        return page.write_report(record, path) if isinstance(record, Record) else page.write_comparison(record, path)
 
-    def html(path: Path) -> object:  # plotly takes its time
-        from pipeline.report.html.page import write_report
-
-        return write_report(record, path)
-
+    tests = {"junit.xml": lambda path: path.write_bytes(junit(record))} if isinstance(record, Record) else {}
     return {
-        "summary.md": lambda path: path.write_text(summary(record), encoding="utf-8"),
-        "junit.xml": lambda path: path.write_bytes(junit(record)),
+        "summary.md": lambda path: path.write_text(summary_of(record), encoding="utf-8"),
+        **tests,
         "report.html": html,
     }
 
 
-def comparison_files(record: ComparisonRecord) -> dict[str, Write]:
-    """By name what writes each file of a comparison to a path."""
-
-    def html(path: Path) -> object:  # plotly takes its time
-        from pipeline.report.html.page import write_comparison
-
-        return write_comparison(record, path)
-
-    return {
-        "summary.md": lambda path: path.write_text(comparison_summary(record), encoding="utf-8"),
-        "report.html": html,
-    }
+def summary_of(record: Record | ComparisonRecord) -> str:
+    """It in Markdown."""
+    return summary(record) if isinstance(record, Record) else comparison_summary(record)
 
 
 def files_of(folder: Path) -> dict[str, Write]:
@@ -77,8 +62,8 @@ def files_of(folder: Path) -> dict[str, Write]:
     """
     if (folder / FILE).is_file():
         with blame(ConfigError, str(folder)):
-            return comparison_files(ComparisonRecord.load(folder.resolve()))
-    return run_files(load_run(folder, ended=False, expected=f"a record.json or a {FILE}"))
+            return writers(ComparisonRecord.load(folder.resolve()))
+    return writers(load_run(folder, ended=False, expected=f"a record.json or a {FILE}"))
 
 
 def _try(path: Path, write: Write) -> None:

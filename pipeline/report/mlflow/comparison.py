@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from pipeline.records.comparison import BASELINE, FILE, ComparisonRecord, StrategyRecord
+from pipeline.records.figures import numbers, points
 from pipeline.records.record import Record
 from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds
 from pipeline.report.mlflow.run import is_synced, keep_state, log_files, sync
@@ -32,21 +33,14 @@ def track_comparison(record: ComparisonRecord, *, require: bool = False) -> bool
     return True
 
 
-def figures(strategy: StrategyRecord) -> dict[str, float]:
+def figures_of(strategy: StrategyRecord) -> dict[str, float]:
     """The numbers of a strategy by name; intervals as `_low` and `_high`, deviations over seeds as `_deviation`."""
-    names = ("size_bytes", "payload_bytes", "params", "macs", "compression_ratio", "seconds")
-    numbers: dict[str, float | None] = {name: getattr(strategy, name) for name in names}
-    for name in ("retention", "validation_retention", "drop"):
-        if estimate := getattr(strategy, name):
-            numbers |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    for name in ("score", "validation_score"):
-        if spread := getattr(strategy, name):
-            numbers |= {name: spread.mean, f"{name}_deviation": spread.deviation}
+    figures = numbers(strategy, StrategyRecord.model_fields)
     for timing in strategy.latency:
         key = f"latency.{timing.runtime}.threads{timing.threads}.batch{timing.batch}.ratio"
-        numbers |= {key: timing.value, f"{key}_low": timing.low, f"{key}_high": timing.high}
-    numbers |= {"on_front": float(strategy.on_front), "chosen": float(strategy.chosen)}
-    return {name: value for name, value in numbers.items() if value is not None}
+        ends = {key: timing.value, f"{key}_low": timing.low, f"{key}_high": timing.high}
+        figures |= {name: end for name, end in ends.items() if end is not None}
+    return figures | {"on_front": float(strategy.on_front), "chosen": float(strategy.chosen)}
 
 
 def _project(to: Connection, record: ComparisonRecord) -> None:
@@ -70,8 +64,7 @@ def _strategy(to: Connection, record: ComparisonRecord, parent: str, strategy: S
     run = to.run(f"{record.comparison}/{strategy.name}", strategy.name, record.started, {PARENT: parent})
     child, when = str(run.info.run_id), record.started
     tags = {"runs": "\n".join(strategy.runs), "promised": strategy.claim or ""}
-    numbers = [(name, value, 0) for name, value in figures(strategy).items()]
-    to.log(child, metrics=numbers, params={"strategy": strategy.name}, tags=tags, when=when)
+    to.log(child, metrics=points(figures_of(strategy), 0), params={"strategy": strategy.name}, tags=tags, when=when)
     for name in (
         (*strategy.runs, *strategy.failed_runs) if strategy.name != BASELINE else ()
     ):  # the baseline's are those of a strategy

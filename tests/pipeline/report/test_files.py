@@ -9,7 +9,7 @@ import pytest
 from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.record import Failure, Record
 from pipeline.report import files
-from pipeline.report.files import STEP_SUMMARY, STEP_SUMMARY_BYTES, write_comparison_files, write_files
+from pipeline.report.files import STEP_SUMMARY, STEP_SUMMARY_BYTES, write_files
 from pipeline.report.html import page
 
 Make = Callable[..., Record]
@@ -52,7 +52,7 @@ def test_a_run_that_failed_gets_them_too(record: Make) -> None:
 
 def test_a_comparison_gets_its_two_files(comparison: MakeComparison, step: Path) -> None:
     made = comparison()
-    write_comparison_files(made)
+    write_files(made)
     assert names(made.folder) == {"summary.md", "report.html"}
     assert step.read_text().startswith("## ★ quantize")
 
