@@ -48,13 +48,17 @@ def run(
     6 an ONNX file from outside crashed the process that ran it, 7 tracking required and down, 75 a lock timed out,
     130 and 143 interrupted.
     """
+    from pipeline.build.source import load_config
+
+    overrides = _with_limit(overrides, limit)
+    load_config(config, overrides, strategy)  # what is wrong in the file is told before torch is there
     from pipeline import runner
 
     alone = in_comparison is None  # a comparison times all models in turns, and logs when everything is there
     with data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):  # a user's file may print; stdout is data
         record = runner.run(
             config,
-            overrides=_with_limit(overrides, limit),
+            overrides=overrides,
             strategy=strategy,
             runs=runs,
             register=register,
@@ -178,18 +182,19 @@ def plan(
     debug: Debug = False,
 ) -> int:
     """Show what would run, what is stored already, and what looks suspicious; nothing is trained."""
+    from pipeline.build.source import load_config
+
+    loaded, source = load_config(config, _with_limit(overrides, limit), strategy)
     from rich.console import Console
 
-    from pipeline.base.devices import set_seed
+    from pipeline.base.devices import set_seed  # from here on torch takes its time
     from pipeline.build.build import build
-    from pipeline.build.source import load_config
     from pipeline.run.plan import as_json as plan_json
     from pipeline.run.plan import show
     from pipeline.run.store.store import Store
 
     store = Store(runs / "store")
     with redirect_stdout(sys.stderr):
-        loaded, source = load_config(config, _with_limit(overrides, limit), strategy)
         set_seed(loaded.seed)
         built = build(loaded, source, allow_unsafe_load=allow_unsafe_load)
     if as_json:

@@ -7,6 +7,7 @@ activations, normalization, pooling or embeddings. They are counted on the ONNX 
 
 import warnings
 from collections.abc import Callable
+from inspect import unwrap
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ import onnx
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 from pipeline.base.batches import Inputs
 from pipeline.errors import StageError, blame
@@ -32,6 +33,16 @@ WEIGHT_TYPES = {"FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "UINT8", "INT4
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
+class _Operators(_FlopCounterMode):  # type: ignore[no-untyped-call]  # of torch, which is typed in part
+    """What torch's counter counts with, but for torch's compiler: loading it would take longer than the counting."""
+
+    __torch_dispatch__ = unwrap(_FlopCounterMode.__torch_dispatch__)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
 def torch_params(module: nn.Module) -> int:
     """Elements of all parameters, tied ones once."""
     return sum(p.numel() for p in module.parameters())
@@ -44,7 +55,8 @@ def torch_macs(module: nn.Module, example: Inputs) -> int:
     plain = sdpa_kernel(SDPBackend.MATH)
     # Nor does it know mkldnn's LSTM.
     unfused = torch.backends.mkldnn.flags(enabled=False)
-    with warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    with warnings.catch_warnings(), _Operators(counter):
         warnings.simplefilter("ignore")  # about the TF32 of a hardware that is not there
         with torch.no_grad(), slow_path(), plain, unfused:
             call(module, one)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from pipeline.base.estimate import Estimate
 from pipeline.base.formatting import difference_text
@@ -112,7 +112,7 @@ def lead(firsts: Sequence[Scores], seconds: Sequence[Scores], seed: int = 0) -> 
 
 def student_t(count: int) -> float:
     """How many standard errors of a mean of `count` values reach to either end of its interval."""
-    return float(stats.t.ppf((1 + LEVEL) / 2, max(count - 1, 1)))
+    return float(scipy.special.stdtrit(max(count - 1, 1), (1 + LEVEL) / 2))
 
 
 def are_shares(*scores: Scores) -> bool:

@@ -5,7 +5,7 @@ from itertools import combinations
 from math import sqrt
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from pipeline.base.estimate import Estimate
 from pipeline.base.formatting import difference_text
@@ -75,11 +75,11 @@ def p_of(firsts: Sequence[Scores], seconds: Sequence[Scores], seed: int = 0) -> 
     if len(moved) < 2:
         return 1.0
     if 2 ** len(moved) <= RESAMPLES:
-        every = stats.permutation_test((moved,), np.sum, permutation_type="samples", n_resamples=RESAMPLES)
+        every = scipy.stats.permutation_test((moved,), np.sum, permutation_type="samples", n_resamples=RESAMPLES)
         return float(every.pvalue)
     draw = np.random.default_rng(seed)
     # What permutation_test would draw, in a tenth of its time for thousands of examples.
-    drawn = stats.monte_carlo_test(
+    drawn = scipy.stats.monte_carlo_test(
         moved,
         lambda size: moved * (2 * draw.integers(0, 2, size, dtype=np.int8) - 1),
         np.sum,

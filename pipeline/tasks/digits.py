@@ -1,5 +1,8 @@
 """scikit-learn's handwritten digits: 1,797 real grey images of 8x8, ten classes, no download."""
 
+from importlib import metadata
+
+import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
@@ -7,6 +10,7 @@ from torch.utils.data import TensorDataset
 from pipeline.base.batches import Inputs
 from pipeline.task import Split, Task, classification, split_by_seed
 
+FILE = "sklearn/datasets/data/digits.csv.gz"  # a row an image: 64 pixels from 0 to 16, and its label
 BRIGHTNESS = 0.1  # the largest change, as a share
 
 
@@ -17,11 +21,10 @@ def task(test: float = 0.25, validation: float = 0.1, augment: bool = False) -> 
         test, validation: shares of the 1,797 images, drawn with a fixed seed; the rest is train.
         augment: train on images that are moved and brightened a little, another way in each epoch.
     """
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16
-    labels = torch.tensor(data.target, dtype=torch.int64)
+    # The file itself, for scikit-learn's own `load_digits` imports pandas, SciPy and more, for a second.
+    table = np.loadtxt(str(metadata.distribution("scikit-learn").locate_file(FILE)), delimiter=",")
+    images = torch.tensor(table[:, :-1], dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+    labels = torch.tensor(table[:, -1], dtype=torch.int64)
     whole = Split(TensorDataset(images, labels))
     parts = split_by_seed(whole, [1 - test - validation, validation, test])
     return classification(

@@ -16,8 +16,8 @@ from statistics import fmean
 from typing import Literal
 
 import numpy as np
+import scipy
 from pydantic import JsonValue
-from scipy import stats
 
 PERCENTILES = {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0, "p999_ms": 99.9}
 FEWEST_ROUNDS = 3
@@ -73,7 +73,7 @@ def interval(logs: Sequence[float]) -> Ratio:
     n, mean = len(logs), fmean(logs)
     if n < FEWEST_ROUNDS:
         return Ratio(exp(mean), None, None)
-    half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(logs, ddof=1)) / n**0.5
+    half = float(scipy.special.stdtrit(n - 1, 0.975)) * float(np.std(logs, ddof=1)) / n**0.5
     return Ratio(exp(mean), exp(mean - half), exp(mean + half))
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 Numbers = NDArray[np.float64]
@@ -91,7 +91,7 @@ def confidence_shift(train: Sureness, validation: Sureness) -> Shift:
     first, second = (sure.confidence[sure.right > 0] for sure in (train, validation))
     if not len(first) or not len(second):
         return Shift()
-    test = stats.ks_2samp(first, second, method="asymp")
+    test = scipy.stats.ks_2samp(first, second, method="asymp")
     return Shift(float(abs(first.mean() - second.mean())), float(test.statistic), float(test.pvalue))
 
 
@@ -106,7 +106,7 @@ def prediction_shift(train: Sureness, validation: Sureness) -> Shift:
     rare = counts.sum(0) * sizes.min() / sizes.sum() < FEWEST
     table = np.column_stack([counts[:, ~rare], counts[:, rare].sum(1)])
     table = table[:, table.sum(0) > 0]
-    p = float(stats.chi2_contingency(table, correction=False).pvalue) if table.shape[1] > 1 else None
+    p = float(scipy.stats.chi2_contingency(table, correction=False).pvalue) if table.shape[1] > 1 else None
     return Shift(distance, distance, p)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import scipy
 import torch
 from pydantic import JsonValue
-from scipy import stats
 from torch import Tensor
 
 from pipeline.base.batches import Inputs, Outputs
@@ -241,7 +241,7 @@ def _shifted(what: str, shift: Shift) -> str:
 def _faultless(train: Sureness, validation: Sureness) -> str:
     """No error on train, and surely errors on validation: what it knows of its own doubts is not in the data."""
     right, count = int(validation.right.sum()), len(validation.right)
-    if train.right.min() < 1 or stats.binomtest(right, count).proportion_ci(LEVEL).high >= PERFECT:
+    if train.right.min() < 1 or scipy.stats.binomtest(right, count).proportion_ci(LEVEL).high >= PERFECT:
         return ""
     return (
         f"is right on all of the training data and on {right / count:.1%} of the validation data: it has memorised "

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
 import torch
-from accelerate.utils import send_to_device
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import nn
 
@@ -212,6 +211,8 @@ class ChannelPruning(Stage):
 
 def differentiated(module: nn.Module, ctx: Context) -> nn.Module:
     """The module on the CPU, with the gradient of the task's loss summed over the calibration batches in `.grad`."""
+    from accelerate.utils import send_to_device  # takes its time
+
     module.requires_grad_(True).to(ctx.device)
     for batch in ctx.calibration.loader(TAYLOR_BATCH):
         inputs, targets = send_to_device((batch.inputs, batch.targets), ctx.device)

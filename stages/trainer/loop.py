@@ -12,13 +12,9 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.data_loader import prepare_data_loader
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 from safetensors.torch import load_model
 from torch import Tensor, nn
 
@@ -30,6 +26,9 @@ from pipeline.task import Batch
 from stages.trainer import checkpoint
 from stages.trainer.objective import Objective, Progress, scalar
 from stages.trainer.settings import TrainingSettings, lay_out, make_optimizer, make_schedule, mixed_precision
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 STEPS_BETWEEN_CHECKS = 20  # of the loss for NaN; each check waits for the device
 
@@ -160,6 +159,8 @@ class _Loop:
 
     def _batches(self) -> Iterator[list[Batch]]:
         """The steps that are left of this epoch, each as the parts of its batch for this process."""
+        from accelerate.data_loader import prepare_data_loader
+
         place, parts = self.place, self.settings.accumulate
         device, whole = self.accelerator.device, parts * self.ctx.world.size
         loader = self.ctx.train.loader(
@@ -234,8 +235,12 @@ class _Loop:
             checkpoint.save(self.folder, self.origin, self.whole, self.optimizer, self.schedule, asdict(self.place))
 
 
-def _accelerator(settings: TrainingSettings, ctx: Context) -> Accelerator:
+def _accelerator(settings: TrainingSettings, ctx: Context) -> "Accelerator":
     """Where and how precisely to compute. Raises StageError for settings that do not fit device or processes."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs
+
     parts = ctx.world.size * settings.accumulate
     if settings.batch_size % parts:
         fix = f"Use a multiple of {parts}"

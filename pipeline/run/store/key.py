@@ -215,7 +215,7 @@ def _our_files(uses: Iterable[str]) -> list[Path]:
 def _imports(file: Path, content: bytes) -> tuple[Path, ...]:
     """The files that a file imports, anywhere in it, by a relative import or from our packages."""
     imported_files = set[Path]()
-    for node in ast.walk(ast.parse(content)):
+    for node in _statements(ast.parse(content)):
         names: list[tuple[Path, str]] = []
         if isinstance(node, ast.Import):
             names = [(OURS, alias.name) for alias in node.names]
@@ -229,6 +229,14 @@ def _imports(file: Path, content: bytes) -> tuple[Path, ...]:
                 path = base.joinpath(*name.split("."))
                 imported_files |= {p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()}
     return tuple(sorted(imported_files))
+
+
+def _statements(tree: ast.AST) -> Iterable[ast.AST]:
+    """Every statement: imports are statements, and most nodes of a tree lie in expressions."""
+    for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for inner in getattr(tree, block, ()):
+            yield inner
+            yield from _statements(inner)
 
 
 def _values(model: BaseModel) -> Iterable[Any]:

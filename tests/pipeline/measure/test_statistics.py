@@ -98,6 +98,12 @@ def test_mcnemar_gives_the_published_exact_p() -> None:
     assert mcnemar_p(Pairs(10, 0, 0, 0)) == 1.0
 
 
+@pytest.mark.parametrize(("gained", "lost"), [(1, 0), (1, 1), (2, 3), (7, 0), (13, 29), (400, 350), (30, 31)])
+def test_mcnemar_is_the_exact_binomial_test_of_a_fair_coin(gained: int, lost: int) -> None:
+    expected = stats.binomtest(lost, gained + lost, 0.5).pvalue
+    assert mcnemar_p(Pairs(50, gained, lost, 3)) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("size", [1, 20, 400])
 def test_no_flips_is_not_certainty(size: int) -> None:
     # No loss among n has a chance of 2.5 % where the true share kept is 0.025^(1/n).

@@ -1,0 +1,49 @@
+"""The commands that chains are run with load a heavy library where it is used, and not before."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+DIGITS = ROOT / "configs" / "digits" / "compress.yaml"
+COMPILER = ("torch._dynamo", "torch._inductor", "torch.onnx", "sympy")
+HEAVY = (
+    *COMPILER,
+    *("accelerate", "alembic", "datasets", "jinja2", "matplotlib", "mlflow", "networkx", "onnxscript", "optimum"),
+    *("pandas", "plotly", "pyarrow", "sacrebleu", "scipy.stats", "sklearn", "sqlalchemy", "timm", "torch_pruning"),
+    "transformers",
+)
+
+
+def loaded(code: str, cwd: Path, status: int = 0) -> set[str]:
+    """The modules that a process has loaded when it ends."""
+    prefix = f"import atexit, sys; sys.path.insert(0, {str(ROOT)!r}); atexit.register(lambda: print(*sys.modules));"
+    process = subprocess.run(
+        [sys.executable, "-c", prefix + code], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == status, process.stderr
+    return set(process.stdout.splitlines()[-1].split())
+
+
+def shrink(*words: object) -> str:
+    return f"sys.argv[1:] = {[*map(str, words)]}; from pipeline.cli.app import main; main()"
+
+
+def test_the_runner_is_imported_without_what_few_runs_need(tmp_path: Path) -> None:
+    assert not loaded("import pipeline.runner", tmp_path) & {*HEAVY}
+
+
+def test_a_plan_is_made_without_what_trains_tracks_and_reports(tmp_path: Path) -> None:
+    modules = loaded(shrink("plan", DIGITS), tmp_path)
+    assert "torch" in modules
+    assert not modules & {*HEAVY}
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_wrong_key_is_told_before_torch_is_there(command: str, tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text(DIGITS.read_text() + "\nbudgets: {}\n")
+    modules = loaded(shrink(command, "wrong.yaml"), tmp_path, status=2)
+    assert "pydantic" in modules
+    assert not modules & {*HEAVY, "torch", "numpy", "scipy", "onnx", "onnxruntime"}
