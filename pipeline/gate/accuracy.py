@@ -5,18 +5,7 @@ import numpy as np
 from pipeline.base.estimate import Estimate
 from pipeline.gate.budget import LeastKept, MostShare
 from pipeline.gate.expected import Expected, host_of, scores_of, split_digests
-from pipeline.gate.finding import (
-    Of,
-    at_least,
-    at_most,
-    costliest,
-    gate,
-    interval,
-    last,
-    samples_fix,
-    samples_text,
-    skipped,
-)
+from pipeline.gate.finding import Gate, at_least, at_most, costliest, interval, last, samples_fix, samples_text
 from pipeline.measure.statistics import (
     Decided,
     Pairs,
@@ -44,32 +33,32 @@ def retention(limit: LeastKept, record: Record, expected: Expected | None) -> Ga
     """Share of the score of the baseline, or of the committed model, that the last model keeps."""
     if limit.of == "expected":
         return _of_expected(limit.min, record, expected)
-    model = last(record)
+    model, gate = last(record), Gate("retention", limit.min, of="baseline")
     if model.retention is None:
-        return skipped("retention", limit.min, model.retention_reason or ALONE, NO_RATIO, of="baseline")
+        return gate.skipped(model.retention_reason or ALONE, NO_RATIO)
     text = f"retention is {interval(model.retention)}, the limit {limit.min:g}"
-    return _decided("retention", limit.min, model.retention, text, record, kept, table_of(model), of="baseline")
+    return _decided(gate, model.retention, text, record, kept, table_of(model))
 
 
 def drop(limit: MostShare, record: Record) -> GateRecord:
     """How far the last model's score is below the baseline's."""
-    model = last(record)
+    model, gate = last(record), Gate("drop", limit.max)
     if model.drop is None:
-        return skipped("drop", limit.max, ALONE, "Add stages")
+        return gate.skipped(ALONE, "Add stages")
     text = f"drop is {interval(model.drop)}, the limit {limit.max:g}"
-    return _decided("drop", limit.max, model.drop, text, record, undropped, table_of(model))
+    return _decided(gate, model.drop, text, record, undropped, table_of(model))
 
 
 def flips(limit: MostShare, record: Record) -> GateRecord:
     """Share of the test examples that the baseline has right and the last model wrong, with its exact interval."""
-    model = last(record)
+    model, gate = last(record), Gate("flips", limit.max)
     if model.flips is None:
         fix = "Score each example 0 or 1, or limit `drop` instead"
-        return skipped("flips", limit.max, GRADED if model.drop else ALONE, fix)
+        return gate.skipped(GRADED if model.drop else ALONE, fix)
     share = share_interval(model.flips.lost, model.test_samples)
     counted = f"{model.flips.lost:,} of {model.test_samples:,} test examples lost"
     text = f"flips are {interval(share)} ({counted}), the limit {limit.max:g}"
-    return _decided("flips", limit.max, share, text, record, unlost, table_of(model))
+    return _decided(gate, share, text, record, unlost, table_of(model))
 
 
 def table_of(found: Measure) -> Pairs | None:
@@ -81,18 +70,10 @@ def table_of(found: Measure) -> Pairs | None:
 
 
 def _decided(
-    name: str,
-    limit: float,
-    estimate: Estimate,
-    text: str,
-    record: Record,
-    figure: Decided,
-    table: Pairs | None,
-    *,
-    of: Of | None = None,
+    gate: Gate, estimate: Estimate, text: str, record: Record, figure: Decided, table: Pairs | None
 ) -> GateRecord:
-    """A gate with an upper limit, or with a lower one where the figure is `kept`."""
-    least, size = figure is kept, last(record).test_samples
+    """The verdict on an upper limit, or on a lower one where the figure is `kept`."""
+    limit, least, size = gate.limit, figure is kept, last(record).test_samples
     verdict = at_least(estimate, limit) if least else at_most(estimate, limit)
     fix, needed = costliest(record) if verdict == "fail" else "", None
     if verdict == "inconclusive":
@@ -102,25 +83,25 @@ def _decided(
             needed = samples_to_decide(table, limit if least else -limit, figure)
         text += samples_text(needed, size)
         fix = samples_fix(needed, estimate.value > limit if least else estimate.value < limit, costliest(record))
-    return gate(name, limit, estimate, verdict, text, fix=fix, needed=needed, of=of)
+    return gate.decided(verdict, estimate, text, fix, needed)
 
 
 def _of_expected(limit: float, record: Record, expected: Expected | None) -> GateRecord:
     """Retention of the committed model's score, paired over the same test examples."""
-    pairing = _paired(record, expected)
+    pairing, gate = _paired(record, expected), Gate("retention", limit, of="expected")
     if isinstance(pairing, str):
-        return skipped("retention", limit, pairing, SAME, of="expected")
+        return gate.skipped(pairing, SAME)
     ours, theirs = pairing
     graded = not is_right_or_wrong(ours, theirs)
     if graded:
         ours = ours.astype(np.float32).astype(np.float64)  # as theirs are kept, so that the same model keeps all
     share = retention_of(ours, theirs, record.seed)
     if share is None:
-        return skipped("retention", limit, "scores are not all above zero", NO_RATIO, of="expected")
+        return gate.skipped("scores are not all above zero", NO_RATIO)
     text = f"retention is {interval(share)} of the committed model's score, the limit {limit:g}"
     text += ELSEWHERE if expected and expected.host != host_of(record) else ""
     table = None if graded else pairs(ours, theirs)
-    return _decided("retention", limit, share, text, record, kept, table, of="expected")
+    return _decided(gate, share, text, record, kept, table)
 
 
 def _paired(record: Record, expected: Expected | None) -> tuple[Scores, Scores] | str:

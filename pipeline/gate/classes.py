@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipeline.base.estimate import Estimate
 from pipeline.gate.budget import Least
-from pipeline.gate.finding import costliest, gate, interval, last, samples_fix, samples_text, skipped
+from pipeline.gate.finding import Gate, costliest, interval, last, samples_fix, samples_text
 from pipeline.measure.statistics import LEVEL, POWER, Pairs, kept, ratio_interval, samples_to_decide
 from pipeline.records.record import ClassMeasure, GateRecord, Record
 
@@ -35,19 +35,19 @@ def worst_class(limit: Least, record: Record) -> GateRecord:
         Berger: Multiparameter hypothesis testing and acceptance sampling, Technometrics 24, 1982.
         Dunn: Multiple comparisons among means, Journal of the American Statistical Association 56, 1961 (Bonferroni).
     """
-    classes = _classes(last(record).classes)
+    classes, gate = _classes(last(record).classes), Gate("worst_class", limit.min)
     if not classes:
-        return skipped("worst_class", limit.min, NONE, FIX)
+        return gate.skipped(NONE, FIX)
     worst = min(classes, key=lambda one: one.usual.low)
     if worst.usual.low >= limit.min:
-        return gate("worst_class", limit.min, worst.usual, "pass", _text(worst.label, worst.usual, limit.min))
+        return gate.decided("pass", worst.usual, _text(worst.label, worst.usual, limit.min))
     surest = min(classes, key=lambda one: one.wide.high)
     if surest.wide.high < limit.min:
         text = _text(surest.label, surest.wide, limit.min)
         text += f"; the interval allows for {len(classes)} classes" if len(classes) > 1 else ""
         fix = f"Give class {surest.label} more training examples or more weight. {costliest(record)}"
-        return gate("worst_class", limit.min, surest.wide, "fail", text, fix=fix)
-    return _open(limit.min, classes, record)
+        return gate.decided("fail", surest.wide, text, fix)
+    return _open(gate, classes, record)
 
 
 def _classes(measured: Sequence[ClassMeasure]) -> list[_Class]:
@@ -71,9 +71,10 @@ def _level(classes: int) -> float:
     return 1 - (1 - LEVEL) / max(classes, 1)
 
 
-def _open(limit: float, classes: list[_Class], record: Record) -> GateRecord:
+def _open(gate: Gate, classes: list[_Class], record: Record) -> GateRecord:
     """The gate where neither is sure, with the test examples that it would take."""
-    size, unclear = last(record).test_samples, [one for one in classes if one.usual.low < limit]
+    size, limit = last(record).test_samples, gate.limit
+    unclear = [one for one in classes if one.usual.low < limit]
     worst = min(unclear, key=lambda one: one.usual.value)
     passes = worst.usual.value > limit
     if passes:  # all have to pass, so that each may fail less often
@@ -84,7 +85,7 @@ def _open(limit: float, classes: list[_Class], record: Record) -> GateRecord:
         needed = _whole(worst, size, limit, _level(len(classes)), POWER)
     text = _text(worst.label, worst.usual, limit) + samples_text(needed, size)
     fix = f"{samples_fix(needed, passes, costliest(record))}; class {worst.label} has {worst.support:,} of {size:,}"
-    return gate("worst_class", limit, worst.usual, "inconclusive", text, fix=fix, needed=needed)
+    return gate.decided("inconclusive", worst.usual, text, fix, needed)
 
 
 def _whole(class_figures: _Class, size: int, limit: float, level: float, power: float) -> int | None:

@@ -1,5 +1,6 @@
 """What gates have in common: how a verdict is reached and put into words."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.base.estimate import Estimate
@@ -11,37 +12,48 @@ Of = Literal["baseline", "expected"]
 CASES = f"{POWER * 10:.0f} of 10 cases"
 
 
-def at_least(found: Estimate, limit: float) -> Verdict:
+def at_least(estimate: Estimate, limit: float) -> Verdict:
     """Pass where the whole interval keeps a lower limit, fail where none of it does."""
-    return "pass" if found.low >= limit else "fail" if found.high < limit else "inconclusive"
+    return "pass" if estimate.low >= limit else "fail" if estimate.high < limit else "inconclusive"
 
 
-def at_most(found: Estimate, limit: float) -> Verdict:
+def at_most(estimate: Estimate, limit: float) -> Verdict:
     """The same of an upper limit."""
-    return "pass" if found.high <= limit else "fail" if found.low > limit else "inconclusive"
+    return "pass" if estimate.high <= limit else "fail" if estimate.low > limit else "inconclusive"
 
 
-def skipped(name: str, limit: float, reason: str, fix: str, *, of: Of | None = None) -> GateRecord:
-    """A gate that could not be looked at, why, and how to have it looked at."""
-    text = f"{title(name)} is not judged: {reason}"
-    return GateRecord(name=name, limit=limit, value=None, verdict="skipped", message=text, fix=line(fix), of=of)
+@dataclass(frozen=True)
+class Gate:
+    """A limit of the budget, as a record of its verdict tells of it.
 
+    Args:
+        name: the gate's.
+        limit: absolute.
+        of: what it was told as a share of.
+    """
 
-def gate(
-    name: str,
-    limit: float,
-    found: Estimate,
-    verdict: GateVerdict,
-    message: str,
-    *,
-    fix: str = "",
-    needed: int | None = None,
-    of: Of | None = None,
-) -> GateRecord:
-    """A gate that an interval decides."""
-    values = {"value": found.value, "low": found.low, "high": found.high}
-    done = {"verdict": verdict, "message": message, "samples_needed": needed, "of": of}
-    return GateRecord.model_validate({"name": name, "limit": limit, **values, **done, "fix": line(fix)})
+    name: str
+    limit: float
+    of: Of | None = None
+
+    def skipped(self, reason: str, fix: str) -> GateRecord:
+        """That it could not be looked at, why, and how to have it looked at."""
+        return self._record("skipped", f"{title(self.name)} is not judged: {reason}", fix)
+
+    def exact(self, value: float, message: str, fix: str) -> GateRecord:
+        """The verdict on a figure without doubt, which may be as high as the limit; `fix` is for a higher one."""
+        verdict: Verdict = "pass" if value <= self.limit else "fail"
+        return self._record(verdict, message, fix if verdict == "fail" else "", value=value)
+
+    def decided(
+        self, verdict: Verdict, estimate: Estimate, message: str, fix: str = "", needed: int | None = None
+    ) -> GateRecord:
+        """The verdict of an interval; `needed` is how many test examples would decide."""
+        return self._record(verdict, message, fix, **estimate.model_dump(), samples_needed=needed)
+
+    def _record(self, verdict: GateVerdict, message: str, fix: str, **figures: float | None) -> GateRecord:
+        words = {"verdict": verdict, "message": message, "fix": " ".join(fix.split()), "of": self.of}
+        return GateRecord.model_validate({"name": self.name, "limit": self.limit, "value": None, **figures, **words})
 
 
 def title(name: str) -> str:
@@ -49,14 +61,9 @@ def title(name: str) -> str:
     return {"worst_class": "the worst class", "parity": "export parity"}.get(name, name)
 
 
-def interval(found: Estimate) -> str:
+def interval(estimate: Estimate) -> str:
     """0.970 [0.949, 0.990]."""
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
-
-
-def line(text: str) -> str:
-    """One line."""
-    return " ".join(text.split())
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def last(record: Record) -> ModelRecord:

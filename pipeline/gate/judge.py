@@ -7,7 +7,7 @@ from pipeline.gate.accuracy import drop, flips, retention
 from pipeline.gate.budget import Budget, Choice, Strict
 from pipeline.gate.classes import worst_class
 from pipeline.gate.expected import Expected
-from pipeline.gate.finding import skipped
+from pipeline.gate.finding import Gate
 from pipeline.gate.measured import exact, latency, parity
 from pipeline.records.record import GateRecord, Record, Verdict
 
@@ -35,7 +35,7 @@ def unfinished(budget: Budget, record: Record) -> list[GateRecord]:
     ended = f"the run ended in {record.failure.where}" if record.failure else "the run has no model yet"
     fix = f"Mend what ended it, then `shrink resume {record.folder}`"
     limits = _limits(budget).items()
-    return _counted(budget, [skipped(NAMES.get(name, name), _number(limit), ended, fix) for name, limit in limits])
+    return _counted(budget, [Gate(NAMES.get(name, name), _number(limit)).skipped(ended, fix) for name, limit in limits])
 
 
 def judged(record: Record, gates: list[GateRecord]) -> Record:

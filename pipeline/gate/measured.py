@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.base.estimate import Estimate
 from pipeline.gate.budget import Most, MostBytes, MostRatio
 from pipeline.gate.expected import Expected
-from pipeline.gate.finding import CASES, at_most, gate, interval, place, skipped
+from pipeline.gate.finding import CASES, Gate, at_most, interval, place
 from pipeline.measure.statistics import POWER, reach_ratio
 from pipeline.records.record import GateRecord, Record, StageRecord
 
@@ -28,7 +28,7 @@ def exact(name: str, limit: MostBytes | Most, record: Record, expected: Expected
     other = {"baseline": record.baseline, "expected": expected, None: None}[limit.of]
     if limit.of and other is None:
         fix = "Write the file: shrink expect RUN" if limit.of == "expected" else "Run it again"
-        return skipped(name, limit.max, f"there is no {limit.of} model", fix, of=limit.of)
+        return Gate(name, float(limit.max), limit.of).skipped(f"there is no {limit.of} model", fix)
     most = float(limit.max)
     text = f"{name} is {value:,}, the limit {limit.max:,}"
     if other is not None:
@@ -36,59 +36,55 @@ def exact(name: str, limit: MostBytes | Most, record: Record, expected: Expected
         most = int(Decimal(str(limit.max)) * count)  # as floats, 0.29 of 100 is less than 29
         whose = "the baseline's" if limit.of == "baseline" else "the committed model's"
         text = f"{name} is {value:,}, the limit {most:,}, which is {limit.max:g} of {whose} {count:,}"
-    done: dict[str, Any] = {"name": name, "limit": most, "value": value, "message": text, "of": limit.of}
-    if value <= most:
-        return GateRecord(verdict="pass", **done)
-    return GateRecord(verdict="fail", fix=_shrink_more(name, value, most, record), **done)
+    return Gate(name, most, limit.of).exact(value, text, _shrink_more(name, value, most, record))
 
 
 def parity(limit: MostRatio, record: Record) -> GateRecord:
     """Whether the exported file gives what the torch model gave, as the last stage that exported has found."""
+    gate = Gate("parity", limit.max)
     for stage in reversed(record.stages):
         report = stage.reports.get("parity")
         difference = report.get("largest_difference") if isinstance(report, dict) else None
         if isinstance(difference, int | float):
             text = f"export parity: outputs differ by {difference:.2g} at most, the limit {limit.max:g}"
-            done: dict[str, Any] = {"name": "parity", "limit": limit.max, "value": float(difference), "message": text}
-            if difference <= limit.max:
-                return GateRecord(verdict="pass", **done)
             fix = f"{place(stage)}: try another `opset`, or look for operators that depend on the batch"
-            return GateRecord(verdict="fail", fix=fix, **done)
-    return skipped("parity", limit.max, "no stage exported", "Add `- {use: export.onnx}` to stages")
+            return gate.exact(float(difference), text, fix)
+    return gate.skipped("no stage exported", "Add `- {use: export.onnx}` to stages")
 
 
 def latency(limit: MostRatio, record: Record) -> GateRecord:
     """Whether the last model takes at most so much of the baseline's time, in every row that was measured."""
-    stage = next((stage for stage in reversed(record.stages) if stage.latency), None)
+    stage, gate = next((stage for stage in reversed(record.stages) if stage.latency), None), Gate("latency", limit.max)
     if stage is None:
-        return skipped("latency", limit.max, "no stage measured it", NO_LATENCY)
+        return gate.skipped("no stage measured it", NO_LATENCY)
     if stage.cached:
-        return skipped("latency", limit.max, f"{place(stage)} measured it in an earlier run", ANEW)
+        return gate.skipped(f"{place(stage)} measured it in an earlier run", ANEW)
     later = next((other for other in record.stages if other.position > stage.position and other.changed), None)
     if later:
-        return skipped("latency", limit.max, f"it was measured before {place(later)} changed the model", NO_LATENCY)
+        return gate.skipped(f"it was measured before {place(later)} changed the model", NO_LATENCY)
     rows = [(row, _ratio(row)) for row in stage.latency]
     sure = [(row, ratio) for row, ratio in rows if ratio]
     verdicts = [at_most(ratio, limit.max) for _, ratio in sure]
     if "fail" not in verdicts and len(sure) < len(rows):
         row = next(row for row, ratio in rows if ratio is None)
-        return skipped("latency", limit.max, f"{_cell(row)}: {_reason(row)}", _why_no_ratio(row, stage))
+        return gate.skipped(f"{_cell(row)}: {_reason(row)}", _why_no_ratio(row, stage))
     if "fail" in verdicts:
-        return _too_slow(limit.max, sure, record)
+        return _too_slow(gate, sure, record)
     row, ratio = max(sure, key=lambda one: one[1].high)
     text = f"latency is {interval(ratio)} of the baseline's ({_cell(row)}), the limit {limit.max:g}"
     if ratio.high <= limit.max:
-        return gate("latency", limit.max, ratio, "pass", text)
-    return gate("latency", limit.max, ratio, "inconclusive", text, fix=_more_rounds(row, ratio, limit.max, stage))
+        return gate.decided("pass", ratio, text)
+    return gate.decided("inconclusive", ratio, text, _more_rounds(row, ratio, limit.max, stage))
 
 
-def _too_slow(limit: float, rows: Sequence[tuple[dict[str, Any], Estimate]], record: Record) -> GateRecord:
+def _too_slow(gate: Gate, rows: Sequence[tuple[dict[str, Any], Estimate]], record: Record) -> GateRecord:
+    limit = gate.limit
     row, ratio = max(rows, key=lambda one: one[1].low)
     text = f"latency is {interval(ratio)} of the baseline's ({_cell(row)}), the limit {limit:g}"
     fix = f"The model takes {ratio.value / limit:.2f} times what the limit allows"
     if record.baseline and record.final and record.baseline.macs:
         fix += f", with {record.final.macs / record.baseline.macs:.2f} of the baseline's MACs"
-    return gate("latency", limit, ratio, "fail", text, fix=f"{fix}: {KNOBS['macs']}, or quantize to int8")
+    return gate.decided("fail", ratio, text, f"{fix}: {KNOBS['macs']}, or quantize to int8")
 
 
 def _more_rounds(row: dict[str, Any], ratio: Estimate, limit: float, stage: StageRecord) -> str:
