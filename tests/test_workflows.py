@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline.records.record import Record
+from tests.users import MINE_ALONE, stage_file
 
 Make = Callable[..., Path]
 Step = dict[str, Any]
@@ -25,35 +26,21 @@ ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
 GITLAB = re.findall(r'```yaml title="\.gitlab-ci\.yml"\n(.*?)```', (ROOT / "docs" / "ci.md").read_text(), re.DOTALL)
 REPORTS = {"record.json", "report.html", "summary.md", "junit.xml"}
 
-CHAIN = """
-task: {{use: data.py}}
-model: {{use: models.py:TinyNet}}
-stages:
-  - {{use: mine.py}}
-budget: {{size: {{max: {limit}}}}}
-"""
 MINE = """
-import copy
-from dataclasses import replace
-from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
-
-class Mine(Stage):
-    breaks: bool = False
-
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
-        if self.breaks:
-            raise ValueError("it broke")
-        module = copy.deepcopy(model.module)
-        module.head.bias.data += 1
-        return replace(model, module=module)
+if self.breaks:
+    raise ValueError("it broke")
+module = copy.deepcopy(model.module)
+module.head.bias.data += 1
+return replace(model, module=module)
 """
 
 
 @pytest.fixture
 def chain(project: Make) -> Make:
     """chain(limit): a pipeline file that takes a moment, with a limit of size."""
-    return lambda limit="1 MB": project(CHAIN.format(limit=limit), **{"mine.py": MINE})
+    return lambda limit="1 MB": project(
+        f"{MINE_ALONE}budget: {{size: {{max: {limit}}}}}\n", **{"mine.py": stage_file(MINE, "breaks: bool = False")}
+    )
 
 
 @dataclass

@@ -12,39 +12,29 @@ from pipeline.records.record import Record
 from pipeline.run import executor
 from pipeline.runner import run
 from tests.graphs import graph, node
+from tests.users import FLAT, stage_file
 
-HEAD = """
-import copy
-from dataclasses import replace
-import torch
-from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
-"""
 FILES = {
-    "models.py": """
-from torch import nn
-
-def flat():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
-""",
-    "noise.py": f"""{HEAD}
-class Noise(Stage):
-    strength: float = 0.1
-
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
+    "models.py": FLAT,
+    "noise.py": stage_file(
+        """
         module = copy.deepcopy(model.module)
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.add_(self.strength * torch.randn_like(parameter))
-        ctx.report("noise", {{"first": float(module[1].bias[0])}})
+        ctx.report("noise", {"first": float(module[1].bias[0])})
         return replace(model, module=module)
-""",
-    "look.py": f"""{HEAD}
-class Look(Stage):
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
-        ctx.report("seen", {{"parameters": len(list(model.module.parameters()))}})
+        """,
+        "strength: float = 0.1",
+        "Noise",
+    ),
+    "look.py": stage_file(
+        """
+        ctx.report("seen", {"parameters": len(list(model.module.parameters()))})
         return model
-""",
+        """,
+        name="Look",
+    ),
 }
 CHAIN = """
 task: {use: data.py}

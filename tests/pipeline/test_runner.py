@@ -21,32 +21,12 @@ from pipeline.measure.statistics import retention
 from pipeline.records.record import Record, schema
 from pipeline.runner import run
 from pipeline.stage import Context
+from tests.users import MINE_ALONE, only_run, stage_file
 
 Make = Callable[..., Any]
 
-STAGE = """
-import copy
-from dataclasses import replace
-import torch
-from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
-
-class Mine(Stage):
-    strength: float = 0.5
-
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
-        {body}
-"""
-
 NOISE = "module = copy.deepcopy(model.module); torch.nn.init.normal_(module.head.weight); "
 RETURN = "return replace(model, module=module)"
-
-UNTRAINED = """
-task: {use: data.py}
-model: {use: models.py:TinyNet}
-stages:
-  - {use: mine.py}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +47,11 @@ def finished(kept: dict[str, Record], project: Make) -> Record:
 def run_mine(project: Make) -> Callable[..., Record]:
     """run_mine(body): a chain whose only stage is a user's, with this body."""
 
-    def go(body: str, chain: str = UNTRAINED) -> Record:
-        path = project(chain, **{"mine.py": STAGE.format(body=body)})
+    def go(body: str, chain: str = MINE_ALONE) -> Record:
+        path = project(chain, **{"mine.py": stage_file(body, "strength: float = 0.5")})
         return run(path, runs=path.parent / "runs", track=False)
 
     return go
-
-
-def only_run(project: Path) -> Path:
-    (file,) = project.glob("runs/*/record.json")
-    return file.parent
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -281,21 +256,8 @@ def test_a_stage_that_goes_wrong_is_one_error_with_its_place(run_mine: Make, bod
 
 
 def test_a_failing_stage_leaves_what_came_before_and_says_why(project: Make) -> None:
-    chain = """
-        task: {use: data.py}
-        model: {use: models.py:TinyNet}
-        stages:
-          - {use: export.onnx}
-          - {use: broken.py}
-        """
-    broken = """
-        from pipeline.model import OnnxModel
-        from pipeline.stage import Context, Stage
-
-        class Broken(Stage):
-            def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
-                raise {error}
-        """
+    chain = MINE_ALONE.replace("  - {use: mine.py}", "  - {use: export.onnx}\n  - {use: broken.py}")
+    broken = stage_file("raise {error}", form="OnnxModel")
     path = project(chain, **{"broken.py": broken.format(error="OSError(28, 'No space left on device')")})
     with pytest.raises(ResourceError, match="No space left"):
         run(path, runs=path.parent / "runs", track=False)
@@ -318,7 +280,7 @@ def test_a_failing_stage_leaves_what_came_before_and_says_why(project: Make) -> 
 
 def test_no_model_folder_is_left_by_a_stage_whose_model_does_not_survive(project: Make) -> None:
     body = NOISE + "module.register_forward_hook(lambda m, i, o: 2 * o); " + RETURN
-    path = project(UNTRAINED, **{"mine.py": STAGE.format(body=body)})
+    path = project(MINE_ALONE, **{"mine.py": stage_file(body, "strength: float = 0.5")})
     with pytest.raises(StageError, match="to the bit"):
         run(path, runs=path.parent / "runs", track=False)
     assert not (only_run(path.parent) / "stages" / "0-mine" / "model").exists()
@@ -355,7 +317,7 @@ def test_a_gpu_that_is_not_there_is_an_error_before_anything_is_trained(project:
 
 def test_of_a_run_that_failed_every_limit_is_skipped_and_says_where_it_ended(run_mine: Make, tmp_path: Path) -> None:
     with pytest.raises(StageError) as caught:
-        run_mine("raise ValueError('no')", f"{UNTRAINED}budget: {{size: {{max: 1 MB}}, retention: {{min: 0.9}}}}\n")
+        run_mine("raise ValueError('no')", f"{MINE_ALONE}budget: {{size: {{max: 1 MB}}, retention: {{min: 0.9}}}}\n")
     record = Record.load(Path(str(caught.value.run)))
     assert record.failure
     assert {gate.name: gate.verdict for gate in record.gates} == {"size_bytes": "skipped", "retention": "skipped"}
@@ -375,6 +337,6 @@ def test_of_a_run_that_failed_every_limit_is_skipped_and_says_where_it_ended(run
 def test_the_verdict_is_that_of_the_worst_limit(
     run_mine: Make, limits: str, gates: dict[str, str], expected: str
 ) -> None:
-    record = run_mine("return model", f"{UNTRAINED}budget: {{{limits}}}\n")
+    record = run_mine("return model", f"{MINE_ALONE}budget: {{{limits}}}\n")
     assert {gate.name: gate.verdict for gate in record.gates} == gates
     assert record.verdict == expected

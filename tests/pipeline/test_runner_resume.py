@@ -24,6 +24,7 @@ from pipeline.run.store.store import Store
 from pipeline.runner import resume, run
 from tests.forked import die, exit_code
 from tests.pipeline.conftest import quick_run
+from tests.users import MINE_ALONE, only_run, stage_file
 
 Make = Callable[..., Path]
 Outcome = tuple[dict[str, str], dict[str, Any]]
@@ -34,11 +35,6 @@ JOURNAL = ("pipeline.records.journal:Journal", "write")
 CHANGES, LOOKS = ["begin", "made", "begin", "made", "measured"], ["begin", "made", "measured"]
 EVENTS = ["start", *CHANGES, *CHANGES, *LOOKS, *CHANGES, "end"]
 """What a run of the quick chain journals: a stage that changes the model is made, and then its measurement."""
-
-
-def only_run(runs: Path) -> Path:
-    (folder,) = (path.parent for path in runs.glob("*/record.json"))
-    return folder
 
 
 def outcome(folder: Path) -> Outcome:
@@ -192,25 +188,17 @@ def test_resume_of_a_run_that_ended_changes_nothing(quick: Make, tmp_path: Path,
 
 
 DIES = """
-import os, signal
-from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
-
-class Dies(Stage):
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
-        half = ctx.directory / "half"
-        ctx.report("found", half.exists())
-        if not half.exists():
-            half.write_text("")
-            os.kill(os.getpid(), signal.SIGKILL)
-        return model
+half = ctx.directory / "half"
+ctx.report("found", half.exists())
+if not half.exists():
+    half.write_text("")
+    os.kill(os.getpid(), signal.SIGKILL)
+return model
 """
 
 
 def test_a_stage_that_was_killed_is_given_its_folder_again(quick: Make, tmp_path: Path) -> None:
-    chain = quick(
-        "task: {use: data.py}\nmodel: {use: models.py:flat}\nstages:\n  - {use: dies.py}\n", **{"dies.py": DIES}
-    )
+    chain = quick(MINE_ALONE.replace("TinyNet", "flat"), **{"mine.py": stage_file(DIES)})
     assert exit_code(quick_run, chain, tmp_path / "runs") == -signal.SIGKILL
     record = resume(only_run(tmp_path / "runs"), track=False)
     assert record.stages[0].reports == {"found": True}

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from pipeline.records import journal
 from pipeline.records.record import Record
 from pipeline.runner import resume, run
 from tests.forked import PATIENCE, Shrink
+from tests.users import digests, only_run, stage_file
 
 Make = Callable[..., Path]
 
@@ -61,20 +63,6 @@ stages:
   - {use: mine.py}
 """
 
-MINE = """
-import subprocess, sys, time
-from pathlib import Path
-from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
-
-FOLDER = Path(__file__).parent
-
-class Mine(Stage):
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
-        __BODY__
-        return model
-"""
-
 
 @pytest.fixture
 def folder(project: Make) -> Path:
@@ -83,7 +71,7 @@ def folder(project: Make) -> Path:
 
 
 def write(project: Make, body: str, chain: str = TRAINED) -> Path:
-    return project(chain, **{"data.py": DATA, "mine.py": MINE.replace("__BODY__", body)}).parent
+    return project(chain, **{"data.py": DATA, "mine.py": stage_file(f"{dedent(body)}\nreturn model")}).parent
 
 
 @pytest.fixture
@@ -99,17 +87,8 @@ def start(folder: Path) -> Callable[..., Shrink]:
     return make
 
 
-def digests(record: Record) -> list[str]:
-    return [stage.digest for stage in record.stages]
-
-
 def histories(record: Record) -> list[Any]:
     return [stage.reports for stage in record.stages]
-
-
-def only_run(folder: Path) -> Path:
-    (file,) = folder.glob("runs/*/record.json")
-    return file.parent
 
 
 def events(folder: Path) -> list[str]:
@@ -210,7 +189,7 @@ def test_a_killed_stage_is_given_its_folder_again(project: Make) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         ctx.report("seen", seen)
     """
-    folder = write(project, body.strip(), TRAINED.replace("  - {use: train.supervised", "#"))
+    folder = write(project, body, TRAINED.replace("  - {use: train.supervised", "#"))
     assert Shrink(folder, "run", str(folder / "chain.yaml"), "--runs", str(folder / "runs")).end().code == -9
     assert Shrink(folder, "resume", str(only_run(folder))).end().code == -9
     (stage,) = resume(only_run(folder), track=False).stages

@@ -15,6 +15,7 @@ from pipeline.build.build import Built, build, outline
 from pipeline.build.source import load_config
 from pipeline.errors import ConfigError
 from pipeline.forms.state_dicts import unwrapped
+from tests.users import stage_file
 
 Project = Callable[..., Path]
 
@@ -25,17 +26,7 @@ stages:
   - {use: export.onnx}
 """
 
-NOTHING_CHANGES = """
-from pipeline.stage import Context, Stage
-from pipeline.model import TorchModel
-
-class Mine(Stage):
-    factor: int = 1
-
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
-        return model
-"""
-
+NOTHING_CHANGES = stage_file(fields="factor: int = 1")
 TIED = """
 from torch import nn
 

@@ -21,6 +21,7 @@ from pipeline.model import OnnxModel
 from pipeline.task import Split, Task, classification
 from tests.graphs import node
 from tests.pipeline.forms.sandbox.foreign_files import classifier, simple, with_data
+from tests.users import stage_file
 
 Folder = Callable[..., Path]
 
@@ -87,10 +88,7 @@ def test_a_file_with_many_remarks_is_warned_of(folder: Folder) -> None:
 
 def test_a_stage_of_a_users_that_takes_an_onnx_file_fits(folder: Folder) -> None:
     path = folder(CHAIN.replace("quantize.static", "mine.py"))
-    (path.parent / "mine.py").write_text(
-        "from pipeline.model import OnnxModel\nfrom pipeline.stage import Context, Stage\n\n"
-        "class Mine(Stage):\n    def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:\n        return model\n"
-    )
+    (path.parent / "mine.py").write_text(stage_file(form="OnnxModel"))
     assert [place for place, _ in made(path).stages] == ["stages[0] (mine.py)"]
 
 

@@ -18,27 +18,11 @@ from pipeline import runner
 from pipeline.cli import app
 from pipeline.records.record import Record
 from tests import forked
+from tests.users import MINE_ALONE, only_run, stage_file
 
 Make = Callable[..., Any]
 
 ROOT = Path(__file__).parents[3]
-
-MINE = """
-from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
-
-class Mine(Stage):
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
-        {body}
-"""
-
-SHORT = """
-task: {{use: data.py}}
-model: {{use: models.py:TinyNet}}
-stages:
-  - {{use: mine.py}}
-budget: {{{budget}}}
-"""
 
 
 class Ended(NamedTuple):
@@ -74,13 +58,8 @@ def shrink(
 def chain(project: Make) -> Callable[..., Path]:
     """chain(body, budget): a pipeline file whose one stage is a user's with this body."""
     return lambda body="return model", budget="": project(
-        SHORT.format(budget=budget), **{"mine.py": MINE.format(body=body)}
+        f"{MINE_ALONE}budget: {{{budget}}}\n", **{"mine.py": stage_file(body)}
     )
-
-
-def only_run(runs: Path) -> Path:
-    (file,) = runs.glob("*/record.json")
-    return file.parent
 
 
 def messages(err: str) -> list[str]:

@@ -15,6 +15,7 @@ from pipeline.gate.expected import load
 from pipeline.records.record import Record
 from pipeline.runner import run
 from tests.forked import shrink
+from tests.users import only_run, stage_file
 
 Make = Callable[..., Any]
 
@@ -166,12 +167,9 @@ def test_a_wrong_budget_is_refused_with_its_line(tmp_path: Path) -> None:
 
 
 def test_a_run_that_failed_is_told_as_failed(quick: Make, tmp_path: Path, elsewhere: Path) -> None:
-    fails = "from pipeline.model import TorchModel\nfrom pipeline.stage import Context, Stage\n\nclass Look(Stage):\n"
-    fails += "    def run(self, model: TorchModel, ctx: Context) -> TorchModel:\n        raise ValueError('no')\n"
     with pytest.raises(StageError):
-        run(quick(**{"look.py": fails}), runs=tmp_path / "runs", track=False)
-    (found,) = (tmp_path / "runs").glob("*/record.json")
-    ended = shrink("gate", found.parent, cwd=elsewhere)
+        run(quick(**{"look.py": stage_file("raise ValueError('no')")}), runs=tmp_path / "runs", track=False)
+    ended = shrink("gate", only_run(tmp_path), cwd=elsewhere)
     assert ended.returncode == 3, ended.stderr
     assert ended.stdout.startswith("failed: ")
     assert (

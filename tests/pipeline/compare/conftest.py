@@ -5,25 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.users import FLAT, stage_file
+
 FILES = {
-    "models.py": """
-from torch import nn
-
-def flat():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
-""",
-    "fit.py": """
-import copy
-from dataclasses import replace
-import torch
-from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
-
-class Fit(Stage):
-    # The brightest quadrant, with noise on the weights: what it gets wrong depends on the noise and the seed.
-    noise: float = 0.0
-
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
+    "models.py": FLAT,
+    "fit.py": stage_file(
+        """
+        # The brightest quadrant, with noise on the weights: what it gets wrong depends on the noise and the seed.
         module = copy.deepcopy(model.module)
         weight = torch.zeros(4, 8, 8)
         for label in range(4):
@@ -33,7 +21,10 @@ class Fit(Stage):
             module[1].weight.copy_(weight.flatten(1) + self.noise * torch.randn(4, 64))
             module[1].bias.zero_()
         return replace(model, module=module)
-""",
+        """,
+        "noise: float = 0.0",
+        "Fit",
+    ),
     "clock.py": """
 from collections.abc import Mapping
 from typing import ClassVar
@@ -52,24 +43,17 @@ class Clock(Stage):
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
         return model
 """,
-    "fail.py": """
-import os
-import signal
-from pipeline.errors import StageError
-from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
-
-class Fail(Stage):
-    killed: bool = False
-    seed: int | None = None
-
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
+    "fail.py": stage_file(
+        """
         if self.killed:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.seed in (None, ctx.seed):
             raise StageError("it was told to fail")
         return model
-""",
+        """,
+        "killed: bool = False\nseed: int | None = None",
+        "Fail",
+    ),
 }
 STRATEGIES = """
 task: {use: data.py}
@@ -80,23 +64,12 @@ strategies:
   noisy:
     - {use: fit.py, noise: 1.5}
     - {use: export.onnx}
-    - {use: benchmark.latency, rounds: 3, iterations: 10, warmup: 1}
-  close:
+TIMED  close:
     - {use: fit.py, noise: 0.01}
     - {use: export.onnx}
     - {use: quantize.dynamic}
-    - {use: benchmark.latency, rounds: 3, iterations: 10, warmup: 1}
-"""
-
-UNTIMED = """
-task: {use: data.py}
-model: {use: models.py:flat}
-baseline:
-  - {use: fit.py}
-strategies:
-  noisy: [{use: fit.py, noise: 1.5}, {use: export.onnx}]
-  close: [{use: fit.py, noise: 0.01}, {use: export.onnx}]
-"""
+TIMED"""
+TIMED = "    - {use: benchmark.latency, rounds: 3, iterations: 10, warmup: 1}\n"
 
 
 @pytest.fixture
@@ -104,6 +77,7 @@ def strategies(project: Callable[..., Path]) -> Callable[..., Path]:
     """strategies(more="", timed=True): the pipeline file, with more at its end; with benchmarks or without."""
 
     def make(more: str = "", timed: bool = True) -> Path:
-        return project((STRATEGIES if timed else UNTIMED) + more, **FILES)
+        chain = STRATEGIES.replace("TIMED", TIMED if timed else "")
+        return project((chain if timed else chain.replace("    - {use: quantize.dynamic}\n", "")) + more, **FILES)
 
     return make

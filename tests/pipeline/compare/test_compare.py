@@ -17,6 +17,7 @@ from pipeline.records.comparison import ComparisonRecord, schema
 from pipeline.records.record import Record
 from pipeline.runner import run
 from tests.forked import Shrink, shrink
+from tests.users import stage_file
 
 Make = Callable[..., Path]
 
@@ -189,12 +190,15 @@ def test_runs_on_other_test_data_are_refused(strategies: Make, tmp_path: Path) -
 
 
 def test_a_stop_reaches_all_processes_and_leaves_none(strategies: Make, tmp_path: Path) -> None:
-    sleep = "import time\nfrom pipeline.model import TorchModel\nfrom pipeline.stage import Context, Stage\n"
-    sleep += "class Sleep(Stage):\n    def run(self, model: TorchModel, ctx: Context) -> TorchModel:\n"
-    sleep += "        for _ in range(600):\n            time.sleep(0.1)\n            if ctx.interrupted():\n"
-    sleep += "                from pipeline.errors import Interruption\n                raise Interruption('stopped')\n"
+    sleep = """
+        for _ in range(600):
+            time.sleep(0.1)
+            if ctx.interrupted():
+                raise Interruption('stopped')
+        return model
+        """
     file = strategies("  slow:\n    - {use: sleep.py}\n    - {use: export.onnx}\n", timed=False)
-    file.with_name("sleep.py").write_text(sleep + "        return model\n")
+    file.with_name("sleep.py").write_text(stage_file(sleep))
     command = Shrink(tmp_path, "compare", str(file), "--into", str(tmp_path / "runs"), cwd=tmp_path, tracked=True)
     command.until(lambda: any("sleep" in event["place"] for event in events(tmp_path / "runs", "begin")))
     command.send(signal.SIGINT)

@@ -18,24 +18,21 @@ from pipeline.run.executor import Executor
 from pipeline.run.store.key import Keys, changed
 from pipeline.run.store.store import Store
 from pipeline.runner import resume, run
+from tests.users import stage_file
 
 Make = Callable[..., Path]
 
-CLOCK = """
-from typing import ClassVar
-from pipeline.stage import AnyForm, Context, Stage
-
-class Clock(Stage):
-    host_bound: ClassVar[bool] = True
-    label: str = "one"
-
-    def run(self, model: AnyForm, ctx: Context) -> AnyForm:
-        with open(ctx.directory.parents[2] / "clock.txt", "a") as file:
-            file.write(self.label)
-        ratio = {"value": 0.5, "low": 0.4, "high": 0.6, "verdict": "faster"}
-        ctx.report("latency", [{"runtime": "onnxruntime", "threads": 1, "batch": 1, "p50_ms": 0.1, "ratio": ratio}])
-        return model
-"""
+CLOCK = stage_file(
+    """
+    with open(ctx.directory.parents[2] / "clock.txt", "a") as file:
+        file.write(self.label)
+    ratio = {"value": 0.5, "low": 0.4, "high": 0.6, "verdict": "faster"}
+    ctx.report("latency", [{"runtime": "onnxruntime", "threads": 1, "batch": 1, "p50_ms": 0.1, "ratio": ratio}])
+    return model
+    """,
+    "host_bound: ClassVar[bool] = True\nlabel: str = 'one'",
+    form="AnyForm",
+)
 CHAIN = """
 task: {use: data.py}
 model: {use: models.py:flat}

@@ -24,20 +24,11 @@ from pipeline.run.store import store
 from pipeline.run.store.gc import damaged
 from pipeline.run.store.store import Store
 from pipeline.runner import resume, run
+from tests.users import digests, only_run
 
 Make = Callable[..., Path]
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
-
-
-def only_run(runs: Path) -> Path:
-    (folder,) = (path.parent for path in runs.glob("*/record.json"))
-    return folder
-
-
-def digests(record: Record) -> list[str]:
-    assert record.baseline is not None
-    return [made.digest for made in (record.baseline, *record.stages)]
 
 
 PLACES: dict[str, tuple[Any, str, int]] = {

@@ -15,6 +15,7 @@ from pipeline.records.record import Record
 from pipeline.runner import resume, run
 from tests.forked import PATIENCE, Shrink
 from tests.pipeline.forms.sandbox.foreign_files import classifier
+from tests.users import digests, only_run
 
 CHAIN = """\
 task: {use: data.py}
@@ -57,15 +58,6 @@ def folder(project: Callable[..., Path]) -> Path:
     path = project(CHAIN, **{"data.py": DATA})
     classifier(path.parent / "net.onnx")
     return path.parent
-
-
-def digests(record: Record) -> list[str]:
-    return [stage.digest for stage in record.stages]
-
-
-def only_run(folder: Path) -> Path:
-    (file,) = folder.glob("runs/*/record.json")
-    return file.parent
 
 
 @pytest.mark.parametrize("stage", ["static", "dynamic"])

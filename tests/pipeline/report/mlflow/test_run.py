@@ -24,24 +24,9 @@ from pipeline.records.record import Failure, Record
 from pipeline.report.mlflow.run import open_tracking
 from pipeline.runner import run
 from tests import records
+from tests.users import MINE_ALONE, stage_file
 
 Make = Callable[..., Any]
-
-MINE = """
-from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
-
-class Mine(Stage):
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
-        {body}
-"""
-
-SHORT = """
-task: {use: data.py}
-model: {use: models.py:TinyNet}
-stages:
-  - {use: mine.py}
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -206,7 +191,7 @@ def test_mlflows_own_variables_say_where_and_under_which_experiment(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{runs / 'mlflow.db'}")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
-    made = run(project(SHORT, **{"mine.py": MINE.format(body="return model")}), runs=tmp_path / "runs")
+    made = run(project(MINE_ALONE, **{"mine.py": stage_file()}), runs=tmp_path / "runs")
     assert found(client, made, "elsewhere").info.status == "FINISHED"
     assert not (tmp_path / "runs" / "mlflow.db").exists()
 
@@ -216,7 +201,7 @@ def test_a_run_that_failed_is_failed_in_mlflow_and_keeps_its_baseline(
 ) -> None:
     before = set(runs.iterdir())
     with pytest.raises(StageError, match="no luck"):
-        run(project(SHORT, **{"mine.py": MINE.format(body="raise ValueError('no luck')")}), runs=runs)
+        run(project(MINE_ALONE, **{"mine.py": stage_file("raise ValueError('no luck')")}), runs=runs)
     (folder,) = set(runs.iterdir()) - before
     failed = found(client, Record.load(folder))
     assert failed.info.status == "FAILED"
@@ -265,7 +250,7 @@ def test_a_tracking_server_that_is_down_costs_one_warning_and_not_the_run(
     project: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], uri: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    made = run(project(SHORT, **{"mine.py": MINE.format(body="return model")}), runs=tmp_path / "runs")
+    made = run(project(MINE_ALONE, **{"mine.py": stage_file()}), runs=tmp_path / "runs")
     assert len(made.stages) == 1
     assert made.failure is None
     (warning,) = [text for text in said if "MLflow" in text]

@@ -33,40 +33,26 @@ from pipeline.report.mlflow import connection as tracking
 from pipeline.report.mlflow.run import open_tracking
 from pipeline.runner import resume, run, sync_run
 from tests.forked import shrink, start
+from tests.users import MINE_ALONE, stage_file
 
 Make = Callable[..., Any]
 
 ROOT = Path(__file__).parents[4]
 
-MINE = """
-import copy, os, signal, time
-from dataclasses import replace
-from pathlib import Path
-import torch
-from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
-
-class Mine(Stage):
-    seed: int = 0
-
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
-        ctx.report("history", [{"epoch": i, "loss": 1 / (1 + i)} for i in range(3)])
-        module = copy.deepcopy(model.module)
-        module.head.weight.data += torch.randn(module.head.weight.shape)
-        server = Path(__file__).parent / "server"
-        if self.seed and server.exists():  # the group of processes of a server to stop, in the middle of a run
-            os.killpg(int(server.read_text()), signal.SIGKILL)
-        return replace(model, module=module)
-"""
-
-CHAIN = """
-task: {use: data.py}
-model: {use: models.py:TinyNet}
-stages:
-  - {use: mine.py}
-"""
+MINE = stage_file(
+    """
+    ctx.report("history", [{"epoch": i, "loss": 1 / (1 + i)} for i in range(3)])
+    module = copy.deepcopy(model.module)
+    module.head.weight.data += torch.randn(module.head.weight.shape)
+    server = FOLDER / "server"
+    if self.seed and server.exists():  # the group of processes of a server to stop, in the middle of a run
+        os.killpg(int(server.read_text()), signal.SIGKILL)
+    return replace(model, module=module)
+    """,
+    "seed: int = 0",
+)
 PAGES = ("summary.md", "report.html")  # they name the run, whose folder is another
-LONGER = CHAIN + "  - {use: mine.py, seed: 1}\n  - {use: export.onnx}\n"
+LONGER = MINE_ALONE + "  - {use: mine.py, seed: 1}\n  - {use: export.onnx}\n"
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +76,7 @@ def kept() -> dict[str, Path]:
 def finished(kept: dict[str, Path], project: Make, place: Path) -> Path:
     """The folder of a run that ended, of which MLflow has nothing; its projections are those of its copies."""
     if not kept:
-        made = run(project(CHAIN, **{"mine.py": MINE}), runs=place / "made", register="short", track=False)
+        made = run(project(MINE_ALONE, **{"mine.py": MINE}), runs=place / "made", register="short", track=False)
         kept["run"] = Path(made.folder)
     return kept["run"]
 
@@ -345,7 +331,7 @@ def test_required_tracking_that_is_down_at_the_start_ends_the_run_before_any_wor
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(TrackingError, match=r"MLflow cannot be reached: .*Look at MLFLOW_TRACKING_URI") as caught:
-        run(project(CHAIN, **{"mine.py": MINE}), runs=tmp_path / "runs", require_tracking=True)
+        run(project(MINE_ALONE, **{"mine.py": MINE}), runs=tmp_path / "runs", require_tracking=True)
     assert caught.value.exit_code == 7
     assert not (tmp_path / "runs" / "store").exists()
 
@@ -567,7 +553,9 @@ def test_tracking_that_is_required_and_goes_away_ends_a_finished_run_with_the_co
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     proxy.fails(15, how)
     with pytest.raises(TrackingError, match=r"MLflow went away: .*Later: shrink sync .*\.") as caught:
-        run(project(CHAIN, **{"mine.py": MINE}), runs=tmp_path / "runs", register="required", require_tracking=True)
+        run(
+            project(MINE_ALONE, **{"mine.py": MINE}), runs=tmp_path / "runs", register="required", require_tracking=True
+        )
     assert caught.value.exit_code == 7
     (folder,) = tmp_path.glob("runs/*-chain-*")
     assert caught.value.fix == f"Later: shrink sync {folder}"
@@ -594,7 +582,7 @@ def test_a_server_that_answers_too_late_costs_one_warning_and_not_the_run(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     proxy.fails(at, "slow")
-    made = run(project(CHAIN, **{"mine.py": MINE}), runs=tmp_path / "runs")
+    made = run(project(MINE_ALONE, **{"mine.py": MINE}), runs=tmp_path / "runs")
     assert len(made.stages) == 1
     assert len([text for text in said if "MLflow" in text]) == 1
     assert proxy.count == at  # nothing more is tried
@@ -610,7 +598,7 @@ def test_a_server_that_answers_too_late_costs_one_warning_and_not_the_run(
 def test_a_run_that_was_killed_and_resumed_has_one_model_version(
     project: Make, server: Server, proxy: Proxy, tmp_path: Path, outage: int
 ) -> None:
-    path = project(CHAIN, **{"mine.py": MINE})
+    path = project(MINE_ALONE, **{"mine.py": MINE})
     proxy.fails(outage, "killed")
     with proxy.lock:
         started = start(run, path, runs=tmp_path / "runs", register="resumed")

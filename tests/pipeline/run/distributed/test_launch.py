@@ -24,6 +24,7 @@ from pipeline.records.record import Record
 from pipeline.run.distributed import launch, worker
 from pipeline.run.distributed.launch import check_division, how_many
 from tests.forked import PATIENCE, Ended, Shrink
+from tests.users import digests, only_run
 
 Make = Callable[..., Path]
 
@@ -128,16 +129,6 @@ def shrink(folder: Path, *words: str) -> Shrink:
     return Shrink(folder, *words, prepare=workers)
 
 
-def only_run(folder: Path, runs: str = "runs") -> Path:
-    (file,) = folder.glob(f"{runs}/*/record.json")
-    return file.parent
-
-
-def digests(run: Path) -> list[str]:
-    record = Record.load(run)
-    return [record.baseline.digest, *(stage.digest for stage in record.stages)]
-
-
 @pytest.fixture(scope="module")
 def kept() -> dict[str, list[str]]:
     return {}
@@ -151,7 +142,7 @@ def whole(kept: dict[str, list[str]], folder: Path) -> list[str]:
         assert ended.code == 0, ended.err
         assert json.loads(ended.out)["verdict"] is None
         assert [line for line in ended.err.splitlines() if "arning" in line] == []
-        kept["digests"] = digests(only_run(folder, "whole"))
+        kept["digests"] = digests(Record.load(only_run(folder / "whole")))
     return kept["digests"]
 
 
@@ -184,7 +175,7 @@ def test_a_process_that_is_killed_ends_the_run_and_resume_gives_the_same_weights
     assert child.group() == []
     finish(folder)
     assert "goes on at epoch 1" in (run / "run.log").read_text()
-    assert digests(run) == whole
+    assert digests(Record.load(run)) == whole
 
 
 @pytest.mark.parametrize(("everyone", "number", "code"), [
@@ -209,7 +200,7 @@ def test_the_first_signal_stops_after_the_step(
     run = only_run(folder)
     assert [event["event"] for event in journal.read(run / "journal.jsonl")][-1] == "stopped"
     finish(folder)  # with two processes, as it began
-    assert digests(run) == whole
+    assert digests(Record.load(run)) == whole
 
 
 @pytest.mark.slow
@@ -278,7 +269,7 @@ def test_other_data_in_another_process_is_refused(folder: Path) -> None:
 @pytest.mark.slow
 def test_real_processes_from_python_and_what_is_not_trained_is_shared(folder: Path, whole: list[str]) -> None:
     record = runner.run(folder / "chain.yaml", runs=folder / "runs", track=False, processes=2)
-    assert digests(Path(record.folder)) == whole
+    assert digests(record) == whole
     assert not torch.distributed.is_initialized()
     assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(os.environ)
     alone = runner.run(folder / "chain.yaml", runs=folder / "runs", track=False)
@@ -296,7 +287,7 @@ def test_under_torchrun_the_weights_are_the_same(folder: Path, whole: list[str])
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["failure"] is None
     assert "Traceback" not in ended.stderr
-    assert digests(only_run(folder)) == whole
+    assert digests(Record.load(only_run(folder))) == whole
     listed = subprocess.run([*command, "schema", "--record"], capture_output=True, text=True, timeout=PATIENCE)
     assert listed.returncode == 0
     assert json.loads(listed.stdout)

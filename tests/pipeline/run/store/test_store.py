@@ -19,6 +19,7 @@ from pipeline.run.store.store import Store, verify
 from pipeline.runner import run
 from tests.forked import PATIENCE, SERVER, start
 from tests.pipeline.conftest import quick_run
+from tests.users import stage_file
 
 Make = Callable[..., Path]
 
@@ -173,27 +174,19 @@ def test_nothing_is_removed_while_another_process_reads_it(store: Store, holder:
     assert store.find("k") is not None
 
 
-COUNTS = """
-import copy, time
-from dataclasses import replace
-from pathlib import Path
-from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
-
-class Counts(Stage):
-    number: int
-    wait: float = 0.0
-
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
-        with (Path(__file__).resolve().parent / "calls").open("a") as file:
-            file.write(f"{self.number} ")
-        time.sleep(self.wait)
-        if (Path(__file__).resolve().parent / "fail").exists():
-            raise ValueError("not today")
-        module = copy.deepcopy(model.module)
-        module[1].bias.data += self.number
-        return replace(model, module=module)
-"""
+COUNTS = stage_file(
+    """
+    with (FOLDER / "calls").open("a") as file:
+        file.write(f"{self.number} ")
+    time.sleep(self.wait)
+    if (FOLDER / "fail").exists():
+        raise ValueError("not today")
+    module = copy.deepcopy(model.module)
+    module[1].bias.data += self.number
+    return replace(model, module=module)
+    """,
+    "number: int\nwait: float = 0.0",
+)
 
 
 def counting(*stages: str) -> str:
