@@ -87,6 +87,12 @@ def answers(module: nn.Module, inputs: Inputs, beams: int, max_tokens: int | Non
         return module(inputs["input"]).argmax(-1)[:, None, None]
 
 
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Any]:
+    """What the fixtures of a module make once and keep."""
+    return {}
+
+
 @pytest.fixture(scope="session")
 def task() -> Task:
     return tiny_task()

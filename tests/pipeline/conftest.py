@@ -1,16 +1,20 @@
 """A chain whose stages take no time, for tests of what is around the stages: killed, repeated and disturbed often."""
 
-from collections.abc import Callable
+import logging
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 
+from pipeline.cli import app
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.records.record import Record
 from pipeline.run import executor
 from pipeline.runner import run
+from tests.forked import Ended
 from tests.graphs import graph, node
 from tests.users import FLAT, stage_file
 
@@ -60,6 +64,25 @@ def quick(project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Call
     return make
 
 
+@pytest.fixture
+def shrink(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ended]]:
+    """shrink("store", ...): the command in this process."""
+    log = logging.getLogger("shrinkline")
+    before = log.handlers[:], log.propagate, log.level
+
+    def call(*args: Any) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["shrink", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        assert isinstance(ended.value.code, int)
+        printed = capsys.readouterr()
+        return Ended(ended.value.code, printed.err, printed.out)
+
+    yield call
+    log.handlers[:], log.propagate = before[:2]
+    log.setLevel(before[2])
+
+
 def quick_run(chain: Path, runs: Path, barrier: Any = None) -> None:
     """A run in a child, which the patch of `quick` does not reach; children that share a barrier begin at once."""
     executor.deploy = quick_deploy  # type: ignore[attr-defined]
@@ -75,12 +98,6 @@ def quick_deploy(model: TorchModel, path: Path) -> OnnxModel:
     nodes = [node("Flatten", ["input"], ["flat"]), node("Gemm", ["flat", "w", "b"], ["output"], transB=1)]
     onnx.save(graph(nodes, {"input": ["batch", 1, 8, 8]}, {"output": ["batch", 4]}, weights), path)
     return OnnxModel(path, model.example)
-
-
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Record]:
-    """What `whole` has made."""
-    return {}
 
 
 @pytest.fixture

@@ -29,12 +29,6 @@ NOISE = "module = copy.deepcopy(model.module); torch.nn.init.normal_(module.head
 RETURN = "return replace(model, module=module)"
 
 
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Record]:
-    """The run that several tests look at; each run costs seconds."""
-    return {}
-
-
 @pytest.fixture
 def finished(kept: dict[str, Record], project: Make) -> Record:
     if not kept:

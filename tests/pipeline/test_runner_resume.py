@@ -69,11 +69,6 @@ def run_until(where: str, name: str, point: int, after: bool, chain: Path, runs:
     quick_run(chain, runs)
 
 
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Outcome]:
-    return {}
-
-
 @pytest.fixture
 def expected(kept: dict[str, Outcome], quick: Make, tmp_path: Path) -> Outcome:
     """The outcome of a run that nothing disturbs; also that of the points that are tried, which are all."""

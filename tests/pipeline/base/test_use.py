@@ -41,12 +41,9 @@ def test_two_files_of_one_name_do_not_collide(tmp_path: Path) -> None:
     assert import_file(folders[0] / "models.py") is modules[0]
 
 
-def test_an_edited_file_is_imported_anew_even_within_a_second_and_at_the_same_size(tmp_path: Path) -> None:
+def test_an_edited_file_is_imported_anew_within_a_second_at_the_same_size_and_so_is_its_helper(tmp_path: Path) -> None:
     found = [import_file(write(tmp_path, models=f"WIDTH = {width}\n") / "models.py").WIDTH for width in range(5)]
     assert found == [0, 1, 2, 3, 4]
-
-
-def test_an_edited_helper_reaches_the_file_that_imports_it(tmp_path: Path) -> None:
     for width in (1, 2):
         folder = write(tmp_path, models="from .helpers import width\n", helpers=f"width = {width}\n")
         found = import_file(folder / "models.py")

@@ -233,11 +233,8 @@ def test_a_bare_tensor_alone_is_bound_by_position() -> None:
         bound((port("x"),), {"pixels": IMAGES})
 
 
-def test_half_precision_fits_a_task_that_gives_it() -> None:
+def test_half_precision_of_a_task_and_a_shape_that_the_file_does_not_tell_fit() -> None:
     assert bound((port("input", "float16"),), {"input": IMAGES.half()})[0] == {}
-
-
-def test_a_shape_that_the_file_does_not_tell_fits() -> None:
     assert bound((port("input", "float32", None),), {"input": IMAGES})[0] == {}
 
 

@@ -17,6 +17,8 @@ from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
 from pipeline.task import Split, Task, cross_entropy
 
+Make = Callable[..., Any]
+
 
 def split(task: Task, name: str) -> tuple[Tensor, Tensor]:
     chosen = getattr(task, name)
@@ -33,22 +35,20 @@ def refused(task: Task, model: TorchModel, message: str) -> None:
         try_out(task, model, probe(task))
 
 
-def test_a_good_task_passes(task: Task, tiny: Callable[..., TorchModel]) -> None:
+def test_a_good_task_passes(task: Task, tiny: Make) -> None:
     seen = probe(task)
     try_out(task, tiny(), seen)
     assert {name: len(s.hashes) for name, s in seen.items()} == {name: len(s) for name, s in task.splits.items()}
 
 
 @pytest.mark.parametrize("name", ["train", "calibration", "validation", "test"])
-def test_an_empty_split_is_named(task: Task, tiny: Callable[..., TorchModel], name: str) -> None:
+def test_an_empty_split_is_named(task: Task, tiny: Make, name: str) -> None:
     empty = with_split(task, name, torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64))
     refused(empty, tiny(), f"task: the {name} split is empty; expected at least one example")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_inputs_that_are_not_finite_are_named_with_their_example(
-    task: Task, tiny: Callable[..., TorchModel], value: float
-) -> None:
+def test_inputs_that_are_not_finite_are_named_with_their_example(task: Task, tiny: Make, value: float) -> None:
     images, labels = split(task, "validation")
     images[7, 0, 3, 3] = value
     message = "task, validation example 7: input `input` holds NaN or infinity; expected finite inputs"
@@ -57,9 +57,7 @@ def test_inputs_that_are_not_finite_are_named_with_their_example(
 
 @pytest.mark.parametrize("name", ["train", "validation", "test"])
 @pytest.mark.parametrize("label", [4, -1, 10**6])
-def test_labels_out_of_range_are_named_with_their_example(
-    task: Task, tiny: Callable[..., TorchModel], name: str, label: int
-) -> None:
+def test_labels_out_of_range_are_named_with_their_example(task: Task, tiny: Make, name: str, label: int) -> None:
     images, labels = split(task, name)
     labels[11] = label
     refused(
@@ -69,7 +67,7 @@ def test_labels_out_of_range_are_named_with_their_example(
     )
 
 
-def test_a_loss_of_the_users_may_count_classes_in_another_way(task: Task, tiny: Callable[..., TorchModel]) -> None:
+def test_a_loss_of_the_users_may_count_classes_in_another_way(task: Task, tiny: Make) -> None:
     def from_one(outputs: Outputs, targets: Tensor) -> Tensor:
         return cross_entropy(outputs, targets - 1)
 
@@ -83,7 +81,7 @@ def test_a_loss_of_the_users_may_count_classes_in_another_way(task: Task, tiny: 
     ("abcd", []),
 ])  # fmt: skip
 def test_a_head_for_more_classes_than_there_are_is_warned_of(
-    task: Task, tiny: Callable[..., TorchModel], labels: tuple[str, ...], told: list[str]
+    task: Task, tiny: Make, labels: tuple[str, ...], told: list[str]
 ) -> None:
     two = {name: with_labels(split, 0, 2) for name, split in task.splits.items()}
     halved = replace(task, **two, labels=labels)  # type: ignore[arg-type]
@@ -97,9 +95,7 @@ def with_labels(split: Split, first: int, modulus: int = 10) -> Split:
 
 
 @pytest.mark.parametrize(("name", "position"), [("train", 17), ("calibration", 3), ("validation", 60)])
-def test_an_overlap_with_test_is_refused_with_its_positions(
-    task: Task, tiny: Callable[..., TorchModel], name: str, position: int
-) -> None:
+def test_an_overlap_with_test_is_refused_with_its_positions(task: Task, tiny: Make, name: str, position: int) -> None:
     images, labels = split(task, name)
     images[position] = task.test[5][0]["input"]
     message = (
@@ -108,7 +104,7 @@ def test_an_overlap_with_test_is_refused_with_its_positions(
     refused(with_split(task, name, images, labels), tiny(), message)
 
 
-def test_test_as_validation_is_refused(task: Task, tiny: Callable[..., TorchModel]) -> None:
+def test_test_as_validation_is_refused(task: Task, tiny: Make) -> None:
     refused(
         replace(task, validation=task.test),
         tiny(),
@@ -136,12 +132,12 @@ def graded(outputs: dict[str, Tensor], targets: Tensor) -> Any:
     ],
 )  # fmt: skip
 def test_a_loss_or_score_of_the_wrong_shape_is_refused(
-    task: Task, tiny: Callable[..., TorchModel], changes: dict[str, Any], message: str
+    task: Task, tiny: Make, changes: dict[str, Any], message: str
 ) -> None:
     refused(replace(task, **changes), tiny(), message)
 
 
-def test_a_dataset_that_raises_is_named_with_its_example(task: Task, tiny: Callable[..., TorchModel]) -> None:
+def test_a_dataset_that_raises_is_named_with_its_example(task: Task, tiny: Make) -> None:
     class Broken(TensorDataset):
         def __getitem__(self, index: int) -> Any:
             if index == 2:
@@ -152,7 +148,7 @@ def test_a_dataset_that_raises_is_named_with_its_example(task: Task, tiny: Calla
     refused(replace(task, validation=broken), tiny(), "task, validation example 2: OSError: the file is gone")
 
 
-def test_an_input_that_is_no_tensor_is_named(task: Task, tiny: Callable[..., TorchModel]) -> None:
+def test_an_input_that_is_no_tensor_is_named(task: Task, tiny: Make) -> None:
     words = Split([({"text": "a word"}, 0), ({"text": "another"}, 1)])  # type: ignore[arg-type]
     refused(replace(task, train=words), tiny(), "task, train example 0: input `text` is a str; expected a tensor")
 
@@ -212,7 +208,7 @@ def test_an_example_has_two_rows_even_of_a_split_of_one() -> None:
     assert example_inputs(Split([(ONE, 0)]))["input"].shape == (2, 2)  # type: ignore[arg-type]
 
 
-def test_messages_do_not_run_on(task: Task, tiny: Callable[..., TorchModel]) -> None:
+def test_messages_do_not_run_on(task: Task, tiny: Make) -> None:
     with pytest.raises(ConfigError) as caught:
         probe(replace(task, train=task.test))
     assert len(re.findall("test \\d+ = train", str(caught.value))) == 1

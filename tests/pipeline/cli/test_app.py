@@ -1,15 +1,14 @@
 """The command line: what goes to which stream, and an exit code for every ending."""
 
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jsonschema
 import pytest
@@ -25,33 +24,13 @@ Make = Callable[..., Any]
 ROOT = Path(__file__).parents[3]
 
 
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def shrink(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Iterator[Callable[..., Ended]]:
+def shrink(shrink: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
     """shrink("run", ...): the command in this process, without MLflow, in a folder of its own."""
-    log = logging.getLogger("shrinkline")
-    before = log.handlers[:], log.propagate, log.level
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "open_tracking", lambda *_, **__: nullcontext())
     monkeypatch.setattr(app.tempfile, "tempdir", str(tmp_path))
-
-    def call(*args: Any) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["shrink", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            app.main()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, *capsys.readouterr())
-
-    yield call
-    log.handlers[:], log.propagate = before[:2]
-    log.setLevel(before[2])
+    return shrink
 
 
 @pytest.fixture

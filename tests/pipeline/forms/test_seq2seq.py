@@ -28,19 +28,14 @@ FIRST = 777  # stands for the first token that is generated
 SETTINGS: dict[str, Any] = {"pad_token_id": PAD, "eos_token_id": END, "decoder_start_token_id": START}
 
 
-@pytest.fixture(scope="module")
-def kept() -> list[Pair]:
-    return []
-
-
 @pytest.fixture
-def pair(kept: list[Pair], context: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def pair(kept: dict[str, Pair], context: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A Marian model and its files, made once."""
     if not kept:
         task, model = translators.task(), made("marian")
         ctx = context(validation=task.validation, decode=task.decode, directory=tmp_path_factory.mktemp("files"))
-        kept.append((model, Seq2SeqExport().run(model, ctx)))
-    return kept[0]
+        kept["pair"] = model, Seq2SeqExport().run(model, ctx)
+    return kept["pair"]
 
 
 def test_saved_and_loaded_it_generates_the_same(pair: Pair, tmp_path: Path) -> None:

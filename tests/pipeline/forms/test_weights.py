@@ -96,14 +96,11 @@ class Wrapper(nn.Module):
         self.model = nn.Linear(2, 3)
 
 
-def test_a_prefix_that_the_module_has_itself_stays() -> None:
+def test_a_prefix_stays_that_the_module_has_itself_or_that_not_all_have() -> None:
     state = {"model.weight": torch.ones(3, 2), "model.bias": torch.zeros(3)}
     assert list(unwrapped(state, Wrapper())) == ["model.weight", "model.bias"]
     assert list(unwrapped(prefixed("model.")(state), Wrapper())) == ["model.weight", "model.bias"]
     assert list(unwrapped(state, nn.Linear(2, 3))) == ["weight", "bias"]
-
-
-def test_a_prefix_that_not_all_have_stays() -> None:
     state = {"model.weight": torch.ones(3, 2), "loss.weight": torch.ones(1)}
     assert unwrapped(state, nn.Linear(2, 3)) == state
 

@@ -19,6 +19,8 @@ from pipeline.measure.statistics import Pairs, ratio_ends, ratio_interval
 from pipeline.records.record import ClassMeasure, Failure, Flips, GateRecord, ModelRecord, Record, StageRecord
 from tests.records import MODEL, model, paired, record, stage
 
+Make = Callable[..., Any]
+
 ROW: dict[str, Any] = {
     "runtime": "onnxruntime",
     "threads": 1,
@@ -60,7 +62,7 @@ def test_a_limit_may_be_a_factor_of_the_baseline() -> None:
     assert one({"size": {"max": 0.28, "of": "baseline"}}, record).verdict == "fail"
 
 
-def test_a_limit_may_be_a_factor_of_the_committed_model(committed: Callable[..., Expected]) -> None:
+def test_a_limit_may_be_a_factor_of_the_committed_model(committed: Make) -> None:
     gate = one({"params": {"max": 0.5, "of": "expected"}}, run(stage(params=300)), committed(params=500))
     assert (gate.verdict, gate.limit, gate.of) == ("fail", 250, "expected")
     assert "0.5 of the committed model's 500" in gate.message
@@ -336,9 +338,7 @@ def scored(tmp_path: Path) -> Callable[..., Record]:
 OF_EXPECTED = {"retention": {"min": 0.97, "of": "expected"}}
 
 
-def test_retention_of_the_committed_model_is_paired_over_the_same_examples(
-    scored: Callable[..., Record], committed: Callable[..., Expected]
-) -> None:
+def test_retention_of_the_committed_model_is_paired_over_the_same_examples(scored: Make, committed: Make) -> None:
     ours, theirs = np.ones(1000), np.ones(1000)
     ours[:12], theirs[5:25] = 0, 0
     gate = one(OF_EXPECTED, scored(ours), committed(theirs))
@@ -352,17 +352,13 @@ def test_retention_of_the_committed_model_is_paired_over_the_same_examples(
     assert (few.verdict, bool(few.samples_needed)) == ("inconclusive", True)
 
 
-def test_the_same_graded_model_keeps_all_of_itself(
-    scored: Callable[..., Record], committed: Callable[..., Expected]
-) -> None:
+def test_the_same_graded_model_keeps_all_of_itself(scored: Make, committed: Make) -> None:
     scores = np.random.default_rng(0).uniform(0.2, 1, 300)
     gate = one({"retention": {"min": 1.0, "of": "expected"}}, scored(scores), committed(scores))
     assert (gate.verdict, gate.value, gate.low) == ("pass", 1.0, 1.0)
 
 
-def test_another_kind_of_processor_is_a_note_and_no_failure(
-    scored: Callable[..., Record], committed: Callable[..., Expected]
-) -> None:
+def test_another_kind_of_processor_is_a_note_and_no_failure(scored: Make, committed: Make) -> None:
     gate = one(OF_EXPECTED, scored(np.ones(1000)), committed(np.ones(1000), host="elsewhere"))
     assert gate.verdict == "pass"
     assert "another kind of processor" in gate.message
@@ -379,7 +375,7 @@ def test_another_kind_of_processor_is_a_note_and_no_failure(
     ],
 )
 def test_what_cannot_be_paired_with_the_committed_model_is_skipped(
-    scored: Callable[..., Record], committed: Callable[..., Expected], figures: Any, changes: Any, reason: str
+    scored: Make, committed: Make, figures: Any, changes: Any, reason: str
 ) -> None:
     expected = committed(np.ones(100)).model_copy(update=figures)
     gate = one(OF_EXPECTED, scored(np.ones(100), **changes), expected)
@@ -388,7 +384,7 @@ def test_what_cannot_be_paired_with_the_committed_model_is_skipped(
     assert "shrink expect RUN" in gate.fix
 
 
-def test_the_last_model_keeps_all_of_what_was_expected_of_it(scored: Callable[..., Record], tmp_path: Path) -> None:
+def test_the_last_model_keeps_all_of_what_was_expected_of_it(scored: Make, tmp_path: Path) -> None:
     record = scored(np.r_[np.zeros(30), np.ones(970)])
     (tmp_path / "model.onnx").write_bytes(b"x")
     limits = {"retention": {"min": 0.99, "of": "expected"}, "size": {"max": 1, "of": "expected"}}

@@ -207,14 +207,11 @@ def test_kl_divergence_agrees_with_torch_distributions(shape: tuple[int, ...]) -
     assert torch.allclose(kl_divergence(p, p + 5), torch.zeros(len(p), dtype=torch.float64), atol=1e-6)
 
 
-def test_agreement_is_of_the_best_class_or_of_the_value() -> None:
+def test_agreement_is_of_the_best_class_in_all_decisions_or_of_the_value() -> None:
     ours, theirs = torch.tensor([[1.0, 2], [2, 1], [0, 3], [5, 4]]), torch.tensor([[0.0, 1], [0, 1], [1, 2], [9, 0]])
     assert agreement(ours, theirs, logits=True) == 0.75
     assert agreement(ours, theirs, logits=False) is None
     assert agreement(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 0]), logits=False) == 0.5
-
-
-def test_an_example_of_many_decisions_agrees_where_all_of_them_do() -> None:
     ours = torch.nn.functional.one_hot(torch.tensor([[0, 1], [1, 1]]), 2).float()
     theirs = torch.nn.functional.one_hot(torch.tensor([[0, 1], [1, 0]]), 2).float()
     assert agreement(ours, theirs, logits=True) == 0.5

@@ -47,15 +47,23 @@ def test_the_poison_works() -> None:
         _ = strategy("a").retention
 
 
-def test_front_of_two_axes_by_hand() -> None:
-    points = {"a": [1, 0.90], "b": [2, 0.95], "c": [3, 0.94], "d": [4, 0.99], "e": [4, 0.98]}
-    assert front(points, ["least", "most"]) == {"a", "b", "d"}
-    assert front(points, ["most", "most"]) == {"d"}
-    assert front(points, ["least", "least"]) == {"a"}
+HAND = {"a": [1, 0.90], "b": [2, 0.95], "c": [3, 0.94], "d": [4, 0.99], "e": [4, 0.98]}
+TIES = {"a": [1, 1], "b": [1, 1], "c": [1, 2], "d": [2, 1]}
 
 
-def test_equal_points_stay_and_a_tie_on_one_axis_is_dominated() -> None:
-    assert front({"a": [1, 1], "b": [1, 1], "c": [1, 2], "d": [2, 1]}, ["least", "least"]) == {"a", "b"}
+@pytest.mark.parametrize(
+    ("points", "senses", "expected"),
+    [
+        (HAND, ["least", "most"], {"a", "b", "d"}),
+        (HAND, ["most", "most"], {"d"}),
+        (HAND, ["least", "least"], {"a"}),
+        (TIES, ["least", "least"], {"a", "b"}),  # equal points stay, and a tie on one axis is dominated
+        ({"a": [inf, 2.0], "b": [1.0, 1.0]}, ["least", "most"], {"a", "b"}),  # infinity is a figure
+        ({}, ["least", "most"], set()),
+    ],
+)
+def test_front_of_two_axes_by_hand(points: Any, senses: list[Sense], expected: set[str]) -> None:
+    assert front(points, senses) == expected
 
 
 @pytest.mark.parametrize("missing", [nan, None])
@@ -63,14 +71,6 @@ def test_a_point_that_lacks_a_figure_is_left_out_and_beats_none(missing: float |
     points = {"a": [1.0, missing], "b": [2.0, 0.5], "c": [missing, 1.0]}
     assert front(points, ["least", "most"]) == {"b"}
     assert front({"a": [missing, missing]}, ["least", "most"]) == set()
-
-
-def test_infinity_is_a_figure() -> None:
-    assert front({"a": [inf, 2.0], "b": [1.0, 1.0]}, ["least", "most"]) == {"a", "b"}
-
-
-def test_without_points_there_is_no_front() -> None:
-    assert front({}, ["least", "most"]) == set()
 
 
 def test_a_figure_for_each_axis() -> None:
@@ -136,18 +136,12 @@ FIVE = [
 ]
 
 
-def test_the_smallest_that_keeps_enough_is_chosen() -> None:
+def test_the_best_that_keeps_enough_is_chosen_and_what_it_is_best_at_is_said() -> None:
     assert choose(FIVE, "size", 0.97) == ("both", "smallest of the 4 strategies that keep at least 0.97 on validation")
     assert choose(FIVE, "seconds", 0.97)[0] == "prune"
     assert choose(FIVE, "size", 0.5)[0] == "all"
-
-
-def test_of_retention_the_most_is_best() -> None:
     expected = "most accurate on validation of the 4 strategies that keep at least 0.97 on validation"
     assert choose(FIVE, "retention", 0.97) == ("prune", expected)
-
-
-def test_the_only_one_is_said_to_be_that() -> None:
     assert choose(FIVE, "size", 0.985) == ("prune", "the only strategy that keeps at least 0.985 on validation")
 
 

@@ -31,24 +31,17 @@ def hostile(count: int) -> list[str]:
     ]
 
 
-def test_any_text_stays_what_it_is_in_a_cell() -> None:
+def test_any_text_stays_what_it_is_in_a_cell_and_in_a_list() -> None:
     for text in hostile(1000):
         cells = texts("".join(table(["a", "b"], [[escaped(text), "end"]])))
         assert cells == ["a", "b", " ".join(text.split()), "end"]
-
-
-def test_any_text_stays_what_it_is_in_a_list() -> None:
-    for text in hostile(1000):
         markdown = "".join(items("said", [text, "end"]))
         assert texts(markdown) == ["said", " ".join(text.split()), "end"]
         assert [t.type for t in GITHUB.parse(markdown)].count("list_item_open") == 2
 
 
-def test_names_and_intervals_stay_readable() -> None:
+def test_names_and_intervals_stay_readable_and_a_very_long_value_is_shortened() -> None:
     assert escaped("size_bytes is 3,749, the limit 40") == "size_bytes is 3,749, the limit 40"
-
-
-def test_a_very_long_value_is_shortened() -> None:
     assert len(escaped("x" * 10_000)) <= LONGEST_VALUE + 2
     assert escaped("x" * 10_000).endswith(" …")
 

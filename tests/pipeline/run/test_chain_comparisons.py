@@ -203,17 +203,12 @@ def test_scores_that_are_no_shares_are_told_as_they_are() -> None:
     assert text.startswith("distillation brought +1.25 of score [0.5, 2] over labels alone")
 
 
-@pytest.fixture(scope="module")
-def done() -> dict[str, Record]:
-    return {}
-
-
 @pytest.fixture
-def compared(done: dict[str, Record], quick: Make) -> Record:
+def compared(kept: dict[str, Record], quick: Make) -> Record:
     """One run for the tests that only look at it."""
-    if not done:
-        done["record"] = made(quick(CHAIN))
-    return done["record"]
+    if not kept:
+        kept["record"] = made(quick(CHAIN))
+    return kept["record"]
 
 
 def made(chain: Path, **given: Any) -> Record:

@@ -45,11 +45,6 @@ PLACES: dict[str, tuple[Any, str, int]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def kept() -> dict[str, list[str]]:
-    return {}
-
-
 @pytest.fixture
 def expected(kept: dict[str, list[str]], quick: Make, tmp_path: Path) -> list[str]:
     """The models of a run that nothing disturbs."""

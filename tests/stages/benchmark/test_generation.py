@@ -60,20 +60,15 @@ def test_a_graph_that_cannot_generate_says_so() -> None:
         uncached_step(graph, {}, HOW)
 
 
-@pytest.fixture(scope="module")
-def kept() -> list[Seq2SeqOnnx]:
-    return []
-
-
 @pytest.fixture
-def files(kept: list[Seq2SeqOnnx], context: Callable[..., Any], tmp_path_factory: Any) -> list[Seq2SeqOnnx]:
+def files(kept: dict[str, Seq2SeqOnnx], context: Callable[..., Any], tmp_path_factory: Any) -> list[Seq2SeqOnnx]:
     """An encoder-decoder's files in fp32 and in 8 bits."""
     if not kept:
         folder, task = tmp_path_factory.mktemp("files"), translators.task()
         ctx = context(validation=task.validation, decode=task.decode, directory=folder)
-        kept.append(Seq2SeqExport().run(made("marian"), ctx))
-        kept.append(OptimumQuantization().run(kept[0], context(directory=folder / "small")))  # type: ignore[arg-type]
-    return kept
+        kept["fp32"] = Seq2SeqExport().run(made("marian"), ctx)
+        kept["int8"] = OptimumQuantization().run(kept["fp32"], context(directory=folder / "small"))  # type: ignore[arg-type]
+    return list(kept.values())
 
 
 def test_with_a_cache_it_generates_all_tokens_whatever_they_are(files: list[Seq2SeqOnnx]) -> None:

@@ -142,13 +142,10 @@ def test_a_users_module_in_the_current_folder_is_not_imported(tmp_path: Path, mo
     assert len(samples) == 2
 
 
-def test_warmup_is_left_out() -> None:
+def test_warmup_is_left_out_and_seconds_are_kept_with_at_least_a_few_samples() -> None:
     calls: list[int] = []
     samples = sample(lambda: calls.append(1), warmup=4, seconds=1, iterations=6)
     assert (len(samples), len(calls)) == (6, 10)
-
-
-def test_seconds_are_kept_with_at_least_a_few_samples() -> None:
     assert len(sample(lambda: None, warmup=0, seconds=1e-9, iterations=None)) == FEWEST
     samples = sample(lambda: None, warmup=0, seconds=0.05, iterations=None)
     assert len(samples) > 100

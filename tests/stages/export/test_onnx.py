@@ -22,12 +22,6 @@ pytestmark = pytest.mark.anew
 Make = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def kept() -> dict[int, tuple[TorchModel, OnnxModel, dict[str, Any]]]:
-    """Exports by opset: each costs a second."""
-    return {}
-
-
 @pytest.fixture(params=[OPSET, 18])
 def exported(request: pytest.FixtureRequest, kept: Any, tiny: Make, context: Make) -> tuple[TorchModel, OnnxModel, Any]:
     if request.param not in kept:

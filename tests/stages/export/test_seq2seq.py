@@ -33,12 +33,6 @@ FAMILIES = ("marian", "t5", "bart")
 Make = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def kept() -> dict[str, tuple[TorchModel, Seq2SeqOnnx, dict[str, Any]]]:
-    """Exports by family: each costs seconds."""
-    return {}
-
-
 @pytest.fixture
 def asked(context: Make) -> Make:
     """A context on the task of copying."""

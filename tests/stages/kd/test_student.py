@@ -362,12 +362,9 @@ def test_blocks_that_change_shape_stay(tmp_path):
     save_exactly(student, tmp_path, HERE)
 
 
-def test_layers_that_must_stay_are_refused_by_name():
+def test_layers_that_must_stay_or_that_a_model_counts_for_itself_are_refused():
     with pytest.raises(ConfigError, match=r"`down` cannot keep 1 layers: those at \[0, 1\] must stay"):
         shrunk(teacher("Pyramid"), layers={"down": 1})
-
-
-def test_a_model_that_counts_for_itself_is_refused_with_the_list():
     with pytest.raises(ConfigError, match=r"fewer layers in `flat`.*IndexError"):
         shrunk(teacher("Pyramid"), layers=2)
 

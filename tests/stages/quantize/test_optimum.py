@@ -34,11 +34,6 @@ Make = Callable[..., Any]
 Made = tuple[Seq2SeqOnnx, Seq2SeqOnnx, dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Made]:
-    return {}
-
-
 @pytest.fixture
 def quantized(kept: dict[str, Made], context: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
     """quantized(family): the fp32 files, the quantized ones and the report, made once."""

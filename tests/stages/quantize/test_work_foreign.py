@@ -26,6 +26,8 @@ from tests.contexts import bare_context
 from tests.graphs import node
 from tests.pipeline.forms.sandbox.foreign_files import simple
 
+Make = Callable[..., Any]
+
 SAFE = {"reduce_range": True}
 STAGES = {
     "minmax": StaticQuantization(batch_size=50),
@@ -92,7 +94,7 @@ def no_session(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_the_file_is_the_same_to_the_byte_and_no_session_is_made_here(
-    name: str, quantized: Callable[..., OnnxModel], no_session: Callable[[], None]
+    name: str, quantized: Make, no_session: Make
 ) -> None:
     ours = quantized(STAGES[name]).path.read_bytes()
     no_session()
@@ -103,21 +105,19 @@ def test_the_file_is_the_same_to_the_byte_and_no_session_is_made_here(
 
 
 @pytest.mark.parametrize("name", ["minmax", "dynamic"])
-def test_so_it_is_with_weights_beside(
-    name: str, quantized: Callable[..., OnnxModel], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_so_it_is_with_weights_beside(name: str, quantized: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantizer, "EXTERNAL_DATA_BYTES", 0)
     ours = quantized(STAGES[name]).path.read_bytes()
     assert quantized(STAGES[name], limits=DEFAULT).path.read_bytes() == ours
 
 
-def test_a_file_of_ours_is_quantized_here(quantized: Callable[..., OnnxModel], no_session: Callable[[], None]) -> None:
+def test_a_file_of_ours_is_quantized_here(quantized: Make, no_session: Make) -> None:
     no_session()
     with pytest.raises(StageError, match="pre-processing: AssertionError: a session is made in this process"):
         quantized(STAGES["dynamic"])
 
 
-def test_calibration_is_read_batch_by_batch_and_its_progress_shown(quantized: Callable[..., OnnxModel]) -> None:
+def test_calibration_is_read_batch_by_batch_and_its_progress_shown(quantized: Make) -> None:
     shown: list[tuple[str, int]] = []
 
     @contextmanager
@@ -151,7 +151,7 @@ def other_inputs(*names: str) -> Split:
     ],
 )
 def test_what_cannot_work_is_the_same_error(
-    stage: Stage, changes: Any, message: str, quantized: Callable[..., OnnxModel], tmp_path: Path
+    stage: Stage, changes: Any, message: str, quantized: Make, tmp_path: Path
 ) -> None:
     ours = refused(lambda: quantized(stage, **changes))
     theirs = refused(lambda: quantized(stage, limits=DEFAULT, **changes))
@@ -161,9 +161,7 @@ def test_what_cannot_work_is_the_same_error(
     assert list((tmp_path / "stage").iterdir()) == []
 
 
-def test_a_graph_that_cannot_be_optimized_is_an_error_and_not_left_as_it_is(
-    quantized: Callable[..., OnnxModel],
-) -> None:
+def test_a_graph_that_cannot_be_optimized_is_an_error_and_not_left_as_it_is(quantized: Make) -> None:
     def torn(path: Path) -> Path:
         return simple(path, [helper.make_node("Gemm", ["input", "nowhere"], ["output"])], *ENDS)
 
@@ -172,7 +170,7 @@ def test_a_graph_that_cannot_be_optimized_is_an_error_and_not_left_as_it_is(
             quantized(STAGES["dynamic"], torn, limits)
 
 
-def test_a_file_that_does_not_pass_is_opened_by_nobody(quantized: Callable[..., OnnxModel]) -> None:
+def test_a_file_that_does_not_pass_is_opened_by_nobody(quantized: Make) -> None:
     def cut(path: Path) -> Path:
         path.write_bytes(network(path).read_bytes()[:200])
         return path
@@ -181,9 +179,7 @@ def test_a_file_that_does_not_pass_is_opened_by_nobody(quantized: Callable[..., 
         quantized(STAGES["dynamic"], cut, DEFAULT)
 
 
-def test_what_the_process_wrote_is_checked_too(
-    quantized: Callable[..., OnnxModel], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_process_wrote_is_checked_too(quantized: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrote(process: Process, head: dict[str, Any], arrays: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         Path(head["target"]).touch()
         return {"done": True}, {}
@@ -193,16 +189,14 @@ def test_what_the_process_wrote_is_checked_too(
         quantized(STAGES["dynamic"], limits=DEFAULT)
 
 
-def test_a_process_that_always_asks_is_ended(
-    quantized: Callable[..., OnnxModel], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_always_asks_is_ended(quantized: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Process, "ask", lambda *_: ({"done": False}, {}))
     with pytest.raises(ForeignError, match=r"net\.onnx: it asks for more than 0 batches"):
         quantized(STAGES["dynamic"], limits=DEFAULT)
 
 
 def test_a_process_that_is_killed_is_one_error(
-    quantized: Callable[..., OnnxModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantized: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Process] = []
 
@@ -225,7 +219,7 @@ def test_a_process_that_is_killed_is_one_error(
     assert started[-1].process.poll() is not None
 
 
-def test_what_takes_more_memory_than_allowed_is_stopped(quantized: Callable[..., OnnxModel], tmp_path: Path) -> None:
+def test_what_takes_more_memory_than_allowed_is_stopped(quantized: Make, tmp_path: Path) -> None:
     limits = Limits(memory=2 * GIB)
     model = OnnxModel(wide(tmp_path / "net.onnx"), {}, outside=Outside(limits=limits))
     assert model.predict({"input": torch.rand(2, 1, 8, 8)})["output"].shape == (2, 4)
@@ -236,7 +230,7 @@ def test_what_takes_more_memory_than_allowed_is_stopped(quantized: Callable[...,
     quantized(StaticQuantization(batch_size=2, examples=4), wide, limits)
 
 
-def test_what_takes_longer_than_allowed_is_stopped(quantized: Callable[..., OnnxModel]) -> None:
+def test_what_takes_longer_than_allowed_is_stopped(quantized: Make) -> None:
     with pytest.raises(ForeignError, match=r"that quantizes it did not answer within 0\.01 s\. Raise `seconds`"):
         quantized(STAGES["dynamic"], limits=Limits(seconds=0.01))
 

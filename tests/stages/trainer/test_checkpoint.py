@@ -33,6 +33,8 @@ from stages.trainer.objective import Objective, Progress, Supervised
 from tests.contexts import bare_context, saved_tiny, tiny_task
 from tests.forked import die, exit_code
 
+Make = Callable[..., Any]
+
 STEPS = 4  # an epoch: 256 examples in batches of 64
 QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 64, "learning_rate": 0.01}
 
@@ -115,11 +117,11 @@ def torchs(inputs: Inputs, seed: int, epoch: int) -> Inputs:
 
 
 @pytest.mark.parametrize("steps", [0, *range(1, 3 * STEPS + 1)])
-def test_stopped_after_any_step_it_ends_as_if_it_had_not_been(go: Callable[..., Ended], steps: int) -> None:
+def test_stopped_after_any_step_it_ends_as_if_it_had_not_been(go: Make, steps: int) -> None:
     assert stopped(go, steps).same(go(folder="whole"))
 
 
-def test_another_seed_ends_elsewhere(go: Callable[..., Ended]) -> None:
+def test_another_seed_ends_elsewhere(go: Make) -> None:
     assert not go().same(go(folder="other", seed=1))
 
 
@@ -139,29 +141,27 @@ def test_another_seed_ends_elsewhere(go: Callable[..., Ended]) -> None:
     ],
     ids=str,
 )
-def test_optimizers_and_schedules_go_on(go: Callable[..., Ended], settings: dict[str, Any], steps: int) -> None:
+def test_optimizers_and_schedules_go_on(go: Make, settings: dict[str, Any], steps: int) -> None:
     stage = SupervisedTraining(**{**QUICK, **settings})
     assert stopped(go, steps, stage).same(go(stage, "whole"))
 
 
 @pytest.mark.parametrize("steps", [1, STEPS + 1])
 @pytest.mark.parametrize("augment", [own, numpys, pythons, torchs])
-def test_augmentation_goes_on_wherever_its_random_numbers_come_from(
-    go: Callable[..., Ended], augment: Any, steps: int
-) -> None:
+def test_augmentation_goes_on_wherever_its_random_numbers_come_from(go: Make, augment: Any, steps: int) -> None:
     whole = go(folder="whole", augment=augment)
     assert stopped(go, steps, augment=augment).same(whole)
     assert not whole.same(go(folder="plain"))
 
 
-def test_workers_that_draw_random_numbers_go_on(go: Callable[..., Ended]) -> None:
+def test_workers_that_draw_random_numbers_go_on(go: Make) -> None:
     stage = SupervisedTraining(**{**QUICK, "epochs": 1, "workers": 1})
     alone = SupervisedTraining(**{**QUICK, "epochs": 1})
     whole = go(alone, "whole", augment=numpys)
     assert stopped(go, 2, stage, augment=numpys).same(whole)
 
 
-def test_a_collate_that_draws_random_numbers_goes_on(go: Callable[..., Ended], task: Task) -> None:
+def test_a_collate_that_draws_random_numbers_goes_on(go: Make, task: Task) -> None:
     from dataclasses import replace
 
     def mixed(rows: list[Any]) -> tuple[Any, Any]:
@@ -172,7 +172,7 @@ def test_a_collate_that_draws_random_numbers_goes_on(go: Callable[..., Ended], t
     assert stopped(go, 2, train=split).same(go(folder="whole", train=split))
 
 
-def test_an_objective_that_draws_random_numbers_goes_on(go: Callable[..., Ended], task: Task) -> None:
+def test_an_objective_that_draws_random_numbers_goes_on(go: Make, task: Task) -> None:
     def loss(outputs: Outputs, targets: Tensor) -> Tensor:
         return task.loss(outputs, targets) * (0.5 + random.random()) * float(np.random.normal())
 
@@ -180,9 +180,7 @@ def test_an_objective_that_draws_random_numbers_goes_on(go: Callable[..., Ended]
 
 
 @pytest.mark.parametrize("steps", [2 * STEPS, 4 * STEPS - 1, 4 * STEPS])
-def test_patience_remembers_how_long_it_has_waited(
-    go: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, steps: int
-) -> None:
+def test_patience_remembers_how_long_it_has_waited(go: Make, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     # Validated after each epoch: better, worse, worse, worse. Patience 3 ends it after the fourth of nine epochs.
     def validated(model: TorchModel, *_: Any, **__: Any) -> float:
         return 1.0 if int(model.module.state_dict()["1.num_batches_tracked"]) == STEPS else 0.5
@@ -197,14 +195,14 @@ def test_patience_remembers_how_long_it_has_waited(
 
 @pytest.mark.parametrize("augment", [None, own], ids=["kept logits", "augmented"])
 @pytest.mark.parametrize("steps", [1, STEPS, STEPS + 3])
-def test_distillation_goes_on(go: Callable[..., Ended], tmp_path: Path, augment: Any, steps: int) -> None:
+def test_distillation_goes_on(go: Make, tmp_path: Path, augment: Any, steps: int) -> None:
     student = Reference(use="nets.py:Noisy", arguments={"width": 3}, folder=tmp_path)
     stage = LogitDistillation(student=student, **QUICK)
     assert stopped(go, steps, stage, augment=augment).same(go(stage, "whole", augment=augment))
 
 
 def test_a_stop_is_heard_while_a_teachers_logits_are_computed(
-    go: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    go: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stages.kd.cache.BATCH_SIZE", 32)
     student = Reference(use="nets.py:Noisy", arguments={"width": 3}, folder=tmp_path)
@@ -219,7 +217,7 @@ def test_a_stop_is_heard_while_a_teachers_logits_are_computed(
     [(STEPS + 1, "magnitude"), (2 * STEPS, "magnitude"), (3 * STEPS + 1, "magnitude"), (2 * STEPS + 1, "taylor")],
 )
 def test_pruning_in_steps_goes_on_in_the_recovery_that_was_stopped(
-    go: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, importance: Any
+    go: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, importance: Any
 ) -> None:
     monkeypatch.setattr(
         "stages.kd.cache.BATCH_SIZE", 512
@@ -248,7 +246,7 @@ def train_until(steps: int, every: int, home: Path) -> None:
 
 @pytest.mark.parametrize(("every", "steps"), [(1, 2), (1, STEPS + 1), (2, STEPS + 1), (2, 3 * STEPS), (5, 3 * STEPS)])
 def test_killed_it_goes_on_from_the_last_checkpoint_in_another_process(
-    go: Callable[..., Ended], tmp_path: Path, every: int, steps: int
+    go: Make, tmp_path: Path, every: int, steps: int
 ) -> None:
     stage = SupervisedTraining(**{**QUICK, "checkpoint_epochs": every})
     assert exit_code(train_until, steps, every, tmp_path) == -signal.SIGKILL
@@ -295,7 +293,7 @@ def train_on_few(saved: Path, folder: Path) -> Ended:
 
 @pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_before_any_file_operation_of_a_training_it_ends_as_if_it_had_not_been(
-    tiny: Callable[..., TorchModel], tmp_path: Path, stride: int
+    tiny: Make, tmp_path: Path, stride: int
 ) -> None:
     model, folder, points = tmp_path / "model", tmp_path / "kill", 0
     tiny(width=2).save(model)
@@ -431,7 +429,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(
 
 @pytest.mark.parametrize("change", [{"learning_rate": 0.02}, {"epochs": 2}, "seed", "weights"], ids=str)
 def test_a_checkpoint_of_another_training_is_not_gone_on_with(
-    tiny: Callable[..., TorchModel], context: Callable[..., Context], tmp_path: Path, change: Any
+    tiny: Make, context: Make, tmp_path: Path, change: Any
 ) -> None:
     def go(folder: Path, change: Any = None, **rest: Any) -> Ended:
         reports: dict[str, Any] = {}
@@ -447,18 +445,14 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_with(
     assert go(tmp_path / "one", change).same(go(tmp_path / "two", change))
 
 
-def test_two_trainings_of_one_name_in_a_stage_are_two(
-    tiny: Callable[..., TorchModel], context: Callable[..., Context]
-) -> None:
+def test_two_trainings_of_one_name_in_a_stage_are_two(tiny: Make, context: Make) -> None:
     ctx, settings = context(), TrainingSettings(**QUICK)
     once = train(tiny(), Supervised(ctx), settings, ctx)
     twice = train(once, Supervised(ctx), settings, ctx)
     assert not torch.equal(once.module.head.weight, twice.module.head.weight)  # type: ignore[union-attr, arg-type]
 
 
-def test_a_stop_where_the_loss_is_nan_keeps_the_finite_weights(
-    tiny: Callable[..., TorchModel], context: Callable[..., Context], tmp_path: Path
-) -> None:
+def test_a_stop_where_the_loss_is_nan_keeps_the_finite_weights(tiny: Make, context: Make, tmp_path: Path) -> None:
     ctx = context(interrupted=after(3))
     labels, calls = Supervised(ctx), count(1)
 

@@ -11,6 +11,8 @@ from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.record import Record, StageRecord
 from pipeline.report.html.page import write_comparison, write_report
 
+Make = Callable[..., Any]
+
 SIZES = [(1280, 900), (400, 800)]
 SCHEMES = ["light", "dark"]
 
@@ -72,9 +74,7 @@ def opened(browser: Any) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("name", ["run_page", "comparison_page"])
-def test_it_is_drawn_and_fits_in_any_size_and_scheme(
-    request: pytest.FixtureRequest, opened: Callable[..., Any], name: str
-) -> None:
+def test_it_is_drawn_and_fits_in_any_size_and_scheme(request: pytest.FixtureRequest, opened: Make, name: str) -> None:
     with opened(request.getfixturevalue(name)) as shown:
         figures = shown.locator("[data-figure]").count()
         assert figures > 0
@@ -90,18 +90,14 @@ def test_it_is_drawn_and_fits_in_any_size_and_scheme(
 
 
 @pytest.mark.parametrize("name", ["run_page", "comparison_page"])
-def test_a_page_that_opens_narrow_and_dark_fits(
-    request: pytest.FixtureRequest, opened: Callable[..., Any], name: str
-) -> None:
+def test_a_page_that_opens_narrow_and_dark_fits(request: pytest.FixtureRequest, opened: Make, name: str) -> None:
     with opened(request.getfixturevalue(name), 400, 800, "dark") as shown:
         assert shown.evaluate(FITTED)
         assert shown.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 @pytest.mark.parametrize("name", ["run_page", "comparison_page"])
-def test_the_figures_toolbar_sends_nothing_anywhere(
-    request: pytest.FixtureRequest, opened: Callable[..., Any], name: str
-) -> None:
+def test_the_figures_toolbar_sends_nothing_anywhere(request: pytest.FixtureRequest, opened: Make, name: str) -> None:
     with opened(request.getfixturevalue(name)) as shown:
         windows, asked = list[Any](), list[str]()
         shown.context.on("page", lambda window: windows.append(window))
@@ -118,7 +114,7 @@ def test_the_figures_toolbar_sends_nothing_anywhere(
 
 
 @pytest.mark.parametrize("name", ["run_page", "comparison_page"])
-def test_every_control_works(request: pytest.FixtureRequest, opened: Callable[..., Any], name: str) -> None:
+def test_every_control_works(request: pytest.FixtureRequest, opened: Make, name: str) -> None:
     with opened(request.getfixturevalue(name)) as shown:
         for summary in shown.locator("summary").all():
             summary.click()
@@ -136,7 +132,7 @@ def test_every_control_works(request: pytest.FixtureRequest, opened: Callable[..
             assert shown.locator(str(link.get_attribute("href"))).is_visible()
 
 
-def test_the_selector_changes_the_figure_and_its_words(run_page: Path, opened: Callable[..., Any]) -> None:
+def test_the_selector_changes_the_figure_and_its_words(run_page: Path, opened: Make) -> None:
     with opened(run_page) as shown:
         figure = shown.locator('[data-figure="latency"]')
         reach = "e => e.querySelector('.plot').data[0].x.at(-1)"
@@ -147,7 +143,7 @@ def test_the_selector_changes_the_figure_and_its_words(run_page: Path, opened: C
         assert "ratio to the baseline 0.25" in figure.locator("figcaption").inner_text()
 
 
-def test_the_front_shows_the_axes_that_are_chosen(comparison_page: Path, opened: Callable[..., Any]) -> None:
+def test_the_front_shows_the_axes_that_are_chosen(comparison_page: Path, opened: Make) -> None:
     with opened(comparison_page) as shown:
         front = shown.locator('[data-figure="front"]')
         front.locator("select").select_option(label="latency and retention")
@@ -157,7 +153,7 @@ def test_the_front_shows_the_axes_that_are_chosen(comparison_page: Path, opened:
         assert sorted(names) == ["baseline", "distill", "distill + quantize", "prune", "quantize"]
 
 
-def test_the_legend_hides_points_and_their_names(comparison_page: Path, opened: Callable[..., Any]) -> None:
+def test_the_legend_hides_points_and_their_names(comparison_page: Path, opened: Make) -> None:
     with opened(comparison_page) as shown:
         shown.get_by_role("button", name="dominated").click()
         gone = "!document.querySelector('[data-figure=front] .plot').layout.annotations.some(a => a.text === 'prune')"
@@ -170,7 +166,7 @@ def test_the_legend_hides_points_and_their_names(comparison_page: Path, opened: 
         assert ["dominated", False] in traces
 
 
-def test_copy_gives_the_command_to_the_clipboard(run_page: Path, opened: Callable[..., Any]) -> None:
+def test_copy_gives_the_command_to_the_clipboard(run_page: Path, opened: Make) -> None:
     with opened(run_page) as shown:
         shown.context.grant_permissions(["clipboard-read", "clipboard-write"])
         for box in shown.locator(".copied").all():
@@ -181,9 +177,7 @@ def test_copy_gives_the_command_to_the_clipboard(run_page: Path, opened: Callabl
 
 
 @pytest.mark.parametrize(("name", "width"), [("run_page", 400), ("comparison_page", 1280)])
-def test_the_tab_key_reaches_all(
-    request: pytest.FixtureRequest, opened: Callable[..., Any], name: str, width: int
-) -> None:
+def test_the_tab_key_reaches_all(request: pytest.FixtureRequest, opened: Make, name: str, width: int) -> None:
     with opened(request.getfixturevalue(name), width) as shown:
         wanted, seen = shown.evaluate(REACHABLE), 0
         shown.keyboard.press("Tab")
@@ -202,14 +196,14 @@ def test_the_tab_key_reaches_all(
         assert seen == wanted
 
 
-def test_the_skip_link_leads_to_the_verdict(run_page: Path, opened: Callable[..., Any]) -> None:
+def test_the_skip_link_leads_to_the_verdict(run_page: Path, opened: Make) -> None:
     with opened(run_page) as shown:
         shown.keyboard.press("Tab")
         shown.keyboard.press("Enter")
         assert shown.evaluate("document.activeElement.id") == "verdict"
 
 
-def test_figures_follow_the_colour_scheme_and_the_legend_stays(run_page: Path, opened: Callable[..., Any]) -> None:
+def test_figures_follow_the_colour_scheme_and_the_legend_stays(run_page: Path, opened: Make) -> None:
     ink = "document.querySelector('[data-figure=trajectory] .plot').layout.font.color"
     with opened(run_page) as shown:
         shown.locator('[data-figure="trajectory"] .legend button').first.click()
@@ -225,7 +219,7 @@ def test_figures_follow_the_colour_scheme_and_the_legend_stays(run_page: Path, o
         assert drawn == "rgba(0,0,0,0)"
 
 
-def test_a_screen_reader_finds_its_way(run_page: Path, opened: Callable[..., Any]) -> None:
+def test_a_screen_reader_finds_its_way(run_page: Path, opened: Make) -> None:
     with opened(run_page) as shown:
         for role in ("banner", "navigation", "main", "contentinfo"):
             assert shown.get_by_role(role).count() == 1
@@ -241,7 +235,7 @@ def test_a_screen_reader_finds_its_way(run_page: Path, opened: Callable[..., Any
         assert len(ids) == len(set(ids))
 
 
-def test_images_are_shown(run_page: Path, opened: Callable[..., Any]) -> None:
+def test_images_are_shown(run_page: Path, opened: Make) -> None:
     with opened(run_page) as shown:
         widths = shown.locator(".examples img").evaluate_all("images => images.map(i => i.naturalWidth)")
         assert widths == [8]
@@ -252,7 +246,7 @@ def test_hostile_names_stay_text(
     enriched: Callable[[Record], Record],
     hostile: str,
     tmp_path: Path,
-    opened: Callable[..., Any],
+    opened: Make,
 ) -> None:
     record = enriched(record)
     record.config["name"], record.warnings, record.notes = hostile, [hostile], [hostile * 20]
@@ -272,9 +266,7 @@ def test_hostile_names_stay_text(
         assert shown.evaluate("document.documentElement.scrollWidth") <= 400
 
 
-def test_hostile_names_of_strategies_stay_text(
-    comparison: Callable[..., ComparisonRecord], hostile: str, opened: Callable[..., Any]
-) -> None:
+def test_hostile_names_of_strategies_stay_text(comparison: Make, hostile: str, opened: Make) -> None:
     record = comparison(comparison=hostile, choice=hostile, choice_reason=hostile)
     record.strategies[4].name = record.strategies[4].claim = hostile
     with opened(write_comparison(record, Path(record.folder) / "report.html")) as shown:
@@ -284,7 +276,7 @@ def test_hostile_names_of_strategies_stay_text(
         assert shown.locator("img").count() == 0
 
 
-def test_many_stages_and_long_names_fit(record: Record, tmp_path: Path, opened: Callable[..., Any]) -> None:
+def test_many_stages_and_long_names_fit(record: Record, tmp_path: Path, opened: Make) -> None:
     long = [record.stages[0].model_copy(update={"position": i, "name": "my_" * 30 + str(i)}) for i in range(12)]
     record.stages = list[StageRecord](long)
     with opened(write_report(record, tmp_path / "r.html")) as shown:

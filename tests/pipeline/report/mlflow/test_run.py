@@ -1,6 +1,5 @@
 """MLflow as it is, on SQLite: what is logged, that the model comes back, and that an outage costs one warning."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -29,13 +28,6 @@ from tests.users import MINE_ALONE, stage_file
 Make = Callable[..., Any]
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One database for all: making it takes seconds. Its path has a space, as many have."""
@@ -45,11 +37,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def client(runs: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
-
-
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Record]:
-    return {}
 
 
 @pytest.fixture
@@ -71,17 +58,6 @@ def children(parent: Run, client: MlflowClient) -> dict[str, Run]:
         [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'", order_by=["start_time"]
     )
     return {child.info.run_name: child for child in nested}
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """Warnings that the user sees, whatever another test made of the logger."""
-    log, messages = logging.getLogger("shrinkline"), list[str]()
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    log.addHandler(handler)
-    yield messages
-    log.removeHandler(handler)
 
 
 def found(client: MlflowClient, record: Record, experiment: str = "shrinkline") -> Run:

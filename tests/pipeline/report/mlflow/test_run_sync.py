@@ -4,7 +4,6 @@ What MLflow has is compared as it lies in its database and its artifact folder, 
 """
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -55,21 +54,9 @@ PAGES = ("summary.md", "report.html")  # they name the run, whose folder is anot
 LONGER = MINE_ALONE + "  - {use: mine.py, seed: 1}\n  - {use: export.onnx}\n"
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sync")
-
-
-@pytest.fixture(scope="module")
-def kept() -> dict[str, Path]:
-    return {}
 
 
 @pytest.fixture
@@ -175,16 +162,6 @@ def local(place: Path) -> Database:
     """The database that is there without a server."""
     runs = place / "runs"
     return Database(f"sqlite:///{runs / 'mlflow.db'}", runs / "mlflow.db", runs / "mlartifacts")
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    log, messages = logging.getLogger("shrinkline"), list[str]()
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    log.addHandler(handler)
-    yield messages
-    log.removeHandler(handler)
 
 
 def test_a_run_is_logged_whole_by_sync_and_only_once(another: Make, local: Database) -> None:

@@ -129,11 +129,6 @@ def shrink(folder: Path, *words: str) -> Shrink:
     return Shrink(folder, *words, prepare=workers)
 
 
-@pytest.fixture(scope="module")
-def kept() -> dict[str, list[str]]:
-    return {}
-
-
 @pytest.fixture
 def whole(kept: dict[str, list[str]], folder: Path) -> list[str]:
     """The digests of a run over two processes that nothing disturbs."""

@@ -1,51 +1,25 @@
 """Housekeeping: what lies in the store, for whom, what is damaged, and what may go."""
 
 import json
-import logging
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from pipeline.cli import app
 from pipeline.errors import ConfigError
 from pipeline.records.journal import Journal
 from pipeline.records.record import Record
 from pipeline.run.store.gc import garbage, listing, one, users
 from pipeline.run.store.store import Entry, Store
 from pipeline.runner import run
+from tests.forked import Ended
 
 Make = Callable[..., Path]
 
 DAY = 86_400
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def shrink(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ended]]:
-    """shrink("store", ...): the command in this process."""
-    log = logging.getLogger("shrinkline")
-    before = log.handlers[:], log.propagate, log.level
-
-    def call(*args: Any) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["shrink", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            app.main()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, *capsys.readouterr())
-
-    yield call
-    log.handlers[:], log.propagate = before[:2]
-    log.setLevel(before[2])
 
 
 @pytest.fixture
