@@ -17,18 +17,22 @@ from pipeline.stage import AnyForm, Context, Stage
 
 FOLDER = Path(__file__).resolve().parent
 """
-MINE_ALONE = """
-task: {use: data.py}
-model: {use: models.py:TinyNet}
-stages:
-  - {use: mine.py}
-"""
 FLAT = """
 from torch import nn
 
 def flat():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
 """
+
+
+def chain_of(*stages: str, model: str = "use: models.py:flat", baseline: str = "", task: str = "data.py") -> str:
+    """The text of a pipeline file; a stage is what stands in its braces after `use`."""
+    first = f"baseline:\n  - {{use: {baseline}}}\n" if baseline else ""
+    chain = "".join(f"  - {{use: {stage}}}\n" for stage in stages)
+    return f"task: {{use: {task}}}\nmodel: {{{model}}}\n{first}stages:\n{chain}"
+
+
+MINE_ALONE = chain_of("mine.py", model="use: models.py:TinyNet")
 
 
 def stage_file(body: str = "return model", fields: str = "", name: str = "Mine", form: str = "TorchModel") -> str:

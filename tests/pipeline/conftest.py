@@ -16,7 +16,7 @@ from pipeline.run import executor
 from pipeline.runner import run
 from tests.forked import Ended
 from tests.graphs import graph, node
-from tests.users import FLAT, stage_file
+from tests.users import FLAT, chain_of, stage_file
 
 FILES = {
     "models.py": FLAT,
@@ -40,17 +40,8 @@ FILES = {
         name="Look",
     ),
 }
-CHAIN = """
-task: {use: data.py}
-model: {use: models.py:flat}
-baseline:
-  - {use: noise.py}
-stages:
-  - {use: noise.py, strength: 0.2}
-  - {use: look.py}
-  - {use: export.onnx}
-budget: {size: {max: 1 MB}}
-"""
+CHAIN = chain_of("noise.py, strength: 0.2", "look.py", "export.onnx", baseline="noise.py")
+CHAIN += "budget: {size: {max: 1 MB}}\n"
 
 
 @pytest.fixture

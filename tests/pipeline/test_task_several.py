@@ -17,6 +17,7 @@ from pipeline.run.distributed import worker
 from pipeline.runner import run
 from pipeline.stage import Context
 from pipeline.task import Task
+from tests.users import chain_of
 
 SEVERAL = {
     "data.py": """
@@ -174,16 +175,13 @@ def bert(layers=2):
     return BertForSequenceClassification(config)
 """,
 }
-ENCODER = """
-task: {use: data.py}
-model: {use: models.py:bert}
-baseline:
-  - {use: train.supervised, epochs: 6, learning_rate: 0.01}
-stages:
-  - {use: distill.logits, student: {shrink_of: teacher, layers: 1}, epochs: 1, learning_rate: 0.001}
-  - {use: export.onnx}
-  - {use: quantize.static, calibration: percentile, percentile: 99.99, batch_size: 4}
-"""
+ENCODER = chain_of(
+    "distill.logits, student: {shrink_of: teacher, layers: 1}, epochs: 1, learning_rate: 0.001",
+    "export.onnx",
+    "quantize.static, calibration: percentile, percentile: 99.99, batch_size: 4",
+    model="use: models.py:bert",
+    baseline="train.supervised, epochs: 6, learning_rate: 0.01",
+)
 
 
 def test_an_encoder_with_padding_to_each_batch_goes_through_a_chain(several: Callable[..., Path]) -> None:

@@ -23,7 +23,7 @@ from pipeline.records import journal
 from pipeline.records.record import Record
 from pipeline.runner import resume, run
 from tests.forked import PATIENCE, Shrink
-from tests.users import digests, only_run, stage_file
+from tests.users import chain_of, digests, only_run, stage_file
 
 Make = Callable[..., Path]
 
@@ -55,13 +55,8 @@ def task():
     return type(made)(made.train, made.validation, made.test, loss=loss, score=made.score)
 """
 
-TRAINED = """
-task: {use: data.py}
-model: {use: models.py:TinyNet, width: 4}
-stages:
-  - {use: train.supervised, epochs: 3, batch_size: 32, learning_rate: 0.01}
-  - {use: mine.py}
-"""
+SLOW = "train.supervised, epochs: 3, batch_size: 32, learning_rate: 0.01"
+TRAINED = chain_of(SLOW, "mine.py", model="use: models.py:TinyNet, width: 4")
 
 
 @pytest.fixture

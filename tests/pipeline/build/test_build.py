@@ -319,13 +319,7 @@ def test_a_users_file_cannot_end_the_run_in_silence(project: Project, data: str,
     refused(project(**{"data.py": data, "networks.py": ""}), message)
 
 
-EXPORTED = """
-task: {use: data.py}
-model: {use: models.py:TinyNet}
-stages:
-  - {use: export.onnx}
-"""
-QUANTIZED = EXPORTED + "  - {use: quantize.static}\n  - {use: quantize.dynamic}\n"
+QUANTIZED = TRAINED + "  - {use: quantize.static}\n  - {use: quantize.dynamic}\n"
 
 
 def test_quantizing_twice_is_refused_before_work(project: Project) -> None:

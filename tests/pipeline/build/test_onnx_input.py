@@ -21,16 +21,11 @@ from pipeline.model import OnnxModel
 from pipeline.task import Split, Task, classification
 from tests.graphs import node
 from tests.pipeline.forms.sandbox.foreign_files import classifier, simple, with_data
-from tests.users import stage_file
+from tests.users import chain_of, stage_file
 
 Folder = Callable[..., Path]
 
-CHAIN = """\
-task: {use: data.py}
-model: {onnx: net.onnx}
-stages:
-  - {use: quantize.static}
-"""
+CHAIN = chain_of("quantize.static", model="onnx: net.onnx")
 IMAGES = torch.rand(2, 1, 8, 8)
 
 

@@ -28,6 +28,7 @@ from pipeline.measure.flips import (
 from pipeline.records.record import Flipped, Record
 from pipeline.runner import run
 from pipeline.task import Split, Task, classification
+from tests.users import chain_of
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 LABELS = ("cat", "dog", "owl")
@@ -214,15 +215,8 @@ def test_the_tasks_of_the_configs_tell_their_words() -> None:
     assert task.show(task.test[0][0]) == str(next(translation.numbers(0)))
 
 
-CHAIN = """
-task: {use: shown.py}
-model: {use: models.py:flat}
-baseline:
-  - {use: train.supervised, epochs: 4, learning_rate: 0.02}
-stages:
-  - {use: noise.py, strength: 0.3}
-  - {use: look.py}
-"""
+TRAINED = "train.supervised, epochs: 4, learning_rate: 0.02"
+CHAIN = chain_of("noise.py, strength: 0.3", "look.py", baseline=TRAINED, task="shown.py")
 SHOWN = """
 from dataclasses import replace
 from .data import task as plain

@@ -18,7 +18,7 @@ from pipeline.run.executor import Executor
 from pipeline.run.store.key import Keys, changed
 from pipeline.run.store.store import Store
 from pipeline.runner import resume, run
-from tests.users import stage_file
+from tests.users import chain_of, stage_file
 
 Make = Callable[..., Path]
 
@@ -33,15 +33,7 @@ CLOCK = stage_file(
     "host_bound: ClassVar[bool] = True\nlabel: str = 'one'",
     form="AnyForm",
 )
-CHAIN = """
-task: {use: data.py}
-model: {use: models.py:flat}
-baseline:
-  - {use: noise.py}
-stages:
-  - {use: noise.py, strength: 0.2}
-  - {use: clock.py}
-"""
+CHAIN = chain_of("noise.py, strength: 0.2", "clock.py", baseline="noise.py")
 LIMIT = "budget: {latency: {max: 0.9}}\n"
 
 

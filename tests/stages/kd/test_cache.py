@@ -32,6 +32,7 @@ from stages.kd.teacher import Teacher, TeacherConfig
 from stages.trainer.loop import train
 from stages.trainer.objective import Objective, Progress
 from stages.trainer.settings import TrainingSettings
+from tests.users import chain_of
 
 Make = Callable[..., Any]
 
@@ -327,14 +328,11 @@ def weights(record: Any) -> bytes:
     return (Path(record.folder) / "stages" / "0-distill.logits" / "model" / "weights.safetensors").read_bytes()
 
 
-RECOVERING = """
-task: {use: data.py}
-model: {use: models.py:TinyNet, width: 16}
-baseline:
-  - {use: train.supervised, epochs: 2, learning_rate: 0.01}
-stages:
-  - {use: prune.channels, macs: 0.5, round_to: 1, recovery: {epochs: 1}}
-"""
+RECOVERING = chain_of(
+    "prune.channels, macs: 0.5, round_to: 1, recovery: {epochs: 1}",
+    model="use: models.py:TinyNet, width: 16",
+    baseline="train.supervised, epochs: 2, learning_rate: 0.01",
+)
 
 
 def test_a_fill_that_died_is_not_used_and_a_whole_one_is_shared_by_configs_and_recovery(

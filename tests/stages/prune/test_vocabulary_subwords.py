@@ -49,6 +49,7 @@ from stages.prune.embedding import check_positions
 from stages.prune.vocabulary import VocabularyPruning
 from tests import subwords, texts
 from tests.contexts import preview_of
+from tests.users import chain_of
 
 HERE = Path(__file__)
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -287,16 +288,13 @@ def test_a_changed_padding_is_refused_where_positions_count_from_it() -> None:
         check_positions(model.module, moved, StageError)
 
 
-CHAIN = """
-task: {use: data.py}
-model: {use: models.py:roberta}
-baseline:
-  - {use: train.supervised, epochs: 1, learning_rate: 0.01, batch_size: 16}
-stages:
-  - {use: prune.vocabulary, max_unknown: 0.5}
-  - {use: distill.logits, student: {use: teacher}, epochs: 1, batch_size: 16}
-  - {use: export.onnx}
-"""
+CHAIN = chain_of(
+    "prune.vocabulary, max_unknown: 0.5",
+    "distill.logits, student: {use: teacher}, epochs: 1, batch_size: 16",
+    "export.onnx",
+    model="use: models.py:roberta",
+    baseline="train.supervised, epochs: 1, learning_rate: 0.01, batch_size: 16",
+)
 MODULE = "tests.stages.prune.test_vocabulary_subwords"
 FILES = {
     "data.py": f"from {MODULE} import subwords, tokenizer\n\ndef task():\n"

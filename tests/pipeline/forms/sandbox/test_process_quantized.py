@@ -15,14 +15,9 @@ from pipeline.records.record import Record
 from pipeline.runner import resume, run
 from tests.forked import PATIENCE, Shrink
 from tests.pipeline.forms.sandbox.foreign_files import classifier
-from tests.users import digests, only_run
+from tests.users import chain_of, digests, only_run
 
-CHAIN = """\
-task: {use: data.py}
-model: {onnx: net.onnx}
-stages:
-  - {use: quantize.static, batch_size: 8}
-"""
+CHAIN = chain_of("quantize.static, batch_size: 8", model="onnx: net.onnx")
 
 DATA = """
 import time

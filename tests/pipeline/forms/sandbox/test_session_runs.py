@@ -28,16 +28,12 @@ from pipeline.run.store.store import Store
 from pipeline.runner import resume, run, sync_run
 from tests.forked import shrink
 from tests.pipeline.forms.sandbox.foreign_files import bomb, relocated, with_data
+from tests.users import chain_of
 
 Folder = Callable[..., Path]
 
-CHAIN = """\
-task: {use: data.py}
-model: {onnx: net.onnx}
-stages:
-  - {use: quantize.static}
-  - {use: benchmark.latency, rounds: 1, iterations: 2, warmup: 0}
-"""
+TIMED = "benchmark.latency, rounds: 1, iterations: 2, warmup: 0"
+CHAIN = chain_of("quantize.static", TIMED, model="onnx: net.onnx")
 DYNAMIC = CHAIN.replace("quantize.static", "quantize.dynamic")
 
 

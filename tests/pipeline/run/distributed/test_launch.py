@@ -24,7 +24,7 @@ from pipeline.records.record import Record
 from pipeline.run.distributed import launch, worker
 from pipeline.run.distributed.launch import check_division, how_many
 from tests.forked import PATIENCE, Ended, Shrink
-from tests.users import digests, only_run
+from tests.users import chain_of, digests, only_run
 
 Make = Callable[..., Path]
 
@@ -59,14 +59,10 @@ def task():
     return type(made)(made.train, made.validation, made.test, loss=loss, score=made.score, logits=True)
 """
 
-CHAIN = """
-task: {use: data.py}
-model: {use: models.py:flat}
-baseline:
-  - {use: train.supervised, epochs: 3, batch_size: 32, learning_rate: 0.05, optimizer: sgd}
-stages:
-  - {use: distill.logits, student: {use: models.py:flat}, epochs: 2, batch_size: 32, learning_rate: 0.01}
-"""
+CHAIN = chain_of(
+    "distill.logits, student: {use: models.py:flat}, epochs: 2, batch_size: 32, learning_rate: 0.01",
+    baseline="train.supervised, epochs: 3, batch_size: 32, learning_rate: 0.05, optimizer: sgd",
+)
 
 
 class Worker:

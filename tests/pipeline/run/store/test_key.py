@@ -21,6 +21,7 @@ from pipeline.run.store import key
 from pipeline.run.store.key import Keys, Parts, Sources, changed, digest
 from pipeline.run.store.store import Store
 from pipeline.runner import run
+from tests.users import chain_of
 
 Make = Callable[..., Path]
 
@@ -60,13 +61,7 @@ class Mine(Stage):
         module[1].bias.data += self.strength * amount
         return replace(model, module=module)
 """
-CHAIN = """
-task: {use: data.py}
-model: {use: models.py:flat}
-stages:
-  - {use: mine.py, others: {a: {use: builders.py:make}}}
-  - {use: benchmark.latency}
-"""
+CHAIN = chain_of("mine.py, others: {a: {use: builders.py:make}}", "benchmark.latency")
 FILES = {
     "data.py": DATA,
     "shared.py": "scale = 1.0\n",
