@@ -19,7 +19,7 @@ from pipeline.deploy import deploy
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context
 from pipeline.task import Task
-from tests import kept
+from tests import kept as keeping
 from tests.contexts import as_target, context_of, quadrants, tiny_task
 
 torch.set_num_threads(1)
@@ -31,7 +31,7 @@ def kept_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     worker = tmp_path_factory.getbasetemp()
     folder = (worker.parent if "PYTEST_XDIST_WORKER" in os.environ else worker) / "kept"
     folder.mkdir(exist_ok=True)
-    kept.install(folder)
+    keeping.install(folder)
 
 
 SLOWEST = (
@@ -63,8 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    kept.Kept.on = not item.get_closest_marker("anew")
-    kept.keep_tables()
+    keeping.Kept.on = not item.get_closest_marker("anew")
+    keeping.keep_tables()
 
 
 class TinyNet(nn.Module):
