@@ -51,7 +51,7 @@ def run_all(
     runs: Path,
     jobs: int,
     interrupts: Interrupts,
-    said: Callable[[str, str], None],
+    on_line: Callable[[str, str], None],
 ) -> list[Ending]:
     """Run every order, at most `jobs` at a time, without benchmarks.
 
@@ -61,7 +61,7 @@ def run_all(
         runs: the folder of runs.
         jobs: processes at a time; they share the cores.
         interrupts: where a stop is asked for the processes are told, and nothing more is begun.
-        said: told (title, line) for each line that a run writes.
+        on_line: told (title, line) for each line that a run writes.
 
     Returns:
         How each ended, in the order of the orders; of those that were never begun there is nothing.
@@ -71,7 +71,7 @@ def run_all(
 
     def ended(order: Order) -> Ending | None:
         stopped = interrupts.requested()
-        return None if stopped else _run(order, comparison, runs, jobs, interrupts, at_once, said)
+        return None if stopped else _run(order, _command(order, comparison, runs), jobs, interrupts, at_once, on_line)
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -83,15 +83,14 @@ def run_all(
 
 def _run(
     order: Order,
-    comparison: str,
-    runs: Path,
+    command: list[str],
     jobs: int,
     interrupts: Interrupts,
     at_once: threading.Event,
     on_line: Callable[[str, str], None],
 ) -> Ending:
     process = subprocess.Popen(
-        _command(order, comparison, runs),
+        command,
         env=_environment(jobs),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

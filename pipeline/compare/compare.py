@@ -20,7 +20,7 @@ from pipeline.build.config import Comparing
 from pipeline.compare.assess import assess
 from pipeline.compare.children import Ending, Order, run_all
 from pipeline.compare.latency import contenders, time_all
-from pipeline.compare.members import Member, comparing, digest, moved, of_endings, of_runs
+from pipeline.compare.members import Member, comparing, digest, of_endings, of_runs, warnings_of_changes
 from pipeline.compare.strategies import build_all, find_strategies
 from pipeline.errors import ConfigError, Interruption, blame
 from pipeline.gate.budget import Budget
@@ -109,8 +109,8 @@ def compare_runs(
     comparing({}, overrides)  # refused before anything is read
     members = of_runs([Path(folder) for folder in folders])
     records = [run for member in members for run in member.runs]
-    how = comparing(records[0].config.get("compare", {}), overrides)
-    record = _start("runs", [str(folder) for folder in folders], Path(runs), how)
+    settings = comparing(records[0].config.get("compare", {}), overrides)
+    record = _start("runs", [str(folder) for folder in folders], Path(runs), settings)
     record.of_runs, record.overrides = True, [*overrides]
     record.data, record.environment = records[0].data, records[0].environment
     record.seeds = sorted({run.seed for run in records})
@@ -119,7 +119,7 @@ def compare_runs(
         record.warnings.append(OTHER_RUNS)
     budget = Budget.model_validate(records[0].config.get("budget", {}))
     with alone(Path(record.folder)):
-        _finish(record, members, how, _limit(budget), track)
+        _finish(record, members, settings, _limit(budget), track)
     return record
 
 
@@ -143,7 +143,7 @@ def _of_the_same_data(ending: Ending, first: Built) -> Ending:
     return replace(ending, failure=Failure(where=ending.order.title, message=text, exit_code=ConfigError.exit_code))
 
 
-def _start(name: str, origins: list[str], runs: Path, how: Comparing) -> ComparisonRecord:
+def _start(name: str, origins: list[str], runs: Path, settings: Comparing) -> ComparisonRecord:
     """Make the folder, and the record to fill."""
     now = datetime.now(UTC)
     title = f"{now:%Y%m%d-%H%M%S}-{name}-compared-{uuid4().hex[:4]}"
@@ -155,14 +155,14 @@ def _start(name: str, origins: list[str], runs: Path, how: Comparing) -> Compari
         folder=str(folder),
         started=now.isoformat(timespec="seconds"),
         origins=origins,
-        axes=list(how.axes),
+        axes=list(settings.axes),
     )
     record.save()
     return record
 
 
 def _finish(
-    record: ComparisonRecord, members: Sequence[Member], how: Comparing, limit: float | None, track: bool
+    record: ComparisonRecord, members: Sequence[Member], settings: Comparing, limit: float | None, track: bool
 ) -> None:
     """Assess, and write everything that says so."""
     runs = {member.name: member.runs for member in members}
@@ -171,11 +171,11 @@ def _finish(
     record.test_samples, record.validation_samples = (sizes[name]["examples"] for name in ("test", "validation"))
     record.test_uses = max((run.test_uses for run in every if run.test_uses is not None), default=None)
     failures = {member.name: member.failures for member in members}
-    assess(record, runs, failures, how.least, how.retention or limit, how.claims)
+    assess(record, runs, failures, settings.least, settings.retention or limit, settings.claims)
     for member in members:
         strategy = next(s for s in record.strategies if s.name == member.name)
         strategy.failed_runs = [os.path.relpath(run.folder, Path(record.folder).parent) for run in member.failed]
-    record.warnings += moved(every)
+    record.warnings += warnings_of_changes(every)
     for seed in {run.seed for run in every}:
         if len({run.baseline.digest for run in every if run.seed == seed and run.baseline}) > 1:
             record.warnings.append(f"with seed {seed} the baselines differ: each retention is of its own baseline")

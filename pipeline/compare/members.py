@@ -69,17 +69,17 @@ def of_runs(folders: Sequence[Path]) -> list[Member]:
                 where=", ".join(Path(run.folder).name for run in records),
                 expected="the same examples, for nothing else can be compared",
             )
-    named = defaultdict[str, list[Record]](list)
+    by_name = defaultdict[str, list[Record]](list)
     for run in records:
-        named[_title(run) if _is_told_by_title(run, records) else run.run].append(run)
-    return [Member(name, runs) for name, runs in named.items()]
+        by_name[_title(run) if _is_told_by_title(run, records) else run.run].append(run)
+    return [Member(name, runs) for name, runs in by_name.items()]
 
 
-def comparing(given: Any, overrides: Sequence[str]) -> Comparing:
+def comparing(settings_before: Any, overrides: Sequence[str]) -> Comparing:
     """How to compare runs that are there.
 
     Args:
-        given: `compare:` of one of them.
+        settings_before: `compare:` of one of them.
         overrides: such as "compare.axes=[size, macs]".
 
     Raises:
@@ -94,11 +94,11 @@ def comparing(given: Any, overrides: Sequence[str]) -> Comparing:
             changes[name.removeprefix("compare.")] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise ConfigError(f"`{assignment}` is no YAML", expected="such as compare.axes=[size, macs]") from None
-    settings: Comparing = validate(Comparing, {**given, **changes}, None, ("compare",), Path())
+    settings: Comparing = validate(Comparing, {**settings_before, **changes}, None, ("compare",), Path())
     return settings
 
 
-def moved(runs: Iterable[Record]) -> list[str]:
+def warnings_of_changes(runs: Iterable[Record]) -> list[str]:
     """A warning where stages that are the same, after the same ones, were not made by the same code, data or libraries.
 
     Code that is edited while a comparison lasts is one cause, runs of different days are another.
@@ -113,12 +113,10 @@ def moved(runs: Iterable[Record]) -> list[str]:
                 story = json.dumps(chain)
                 keys[story].add(stage.key)
                 places[story] = f"stages[{stage.position}] ({stage.name})"
-    moved_places = [places[story] for story, stage_keys in keys.items() if len(stage_keys) > 1]
-    if not moved_places:
+    changed = [places[story] for story, stage_keys in keys.items() if len(stage_keys) > 1]
+    if not changed:
         return []
-    return [
-        f"{moved_places[0]} was not made of the same code, data and libraries in all runs: something changed in between"
-    ]
+    return [f"{changed[0]} was not made of the same code, data and libraries in all runs: something changed in between"]
 
 
 def digest(run: Record, split: str) -> str:

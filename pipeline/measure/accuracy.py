@@ -154,8 +154,8 @@ def evaluate_task(
     model: Model, task: Task, split: Split, advance: Callable[..., None] = lambda steps: None
 ) -> Evaluation:
     """`evaluate` with everything that the task says."""
-    how: dict[str, Any] = {"decode": task.decode, "score": task.score, "fill": task.fill}
-    return evaluate(model, split, **how, metrics=dict(task.metrics), advance=advance)
+    arguments: dict[str, Any] = {"decode": task.decode, "score": task.score, "fill": task.fill}
+    return evaluate(model, split, **arguments, metrics=dict(task.metrics), advance=advance)
 
 
 def examine_task(model: Model, task: Task, advance: Callable[..., None] = lambda steps: None) -> Evaluation:
@@ -179,19 +179,19 @@ def compare(model: Evaluation, baseline: Evaluation, *, logits: bool, seed: int 
         logits: whether predictions are logits; else agreement is equality and there is no KL divergence.
         seed: of the bootstrap.
     """
-    ours, theirs = model.scores.numpy(), baseline.scores.numpy()
-    retention_estimate = retention(ours, theirs, seed)
+    scores, baseline_scores = model.scores.numpy(), baseline.scores.numpy()
+    retention_estimate = retention(scores, baseline_scores, seed)
     fields: dict[str, Any] = {
         "retention": retention_estimate,
         "retention_reason": None
         if retention_estimate
         else "scores are not on a ratio scale: not all, or too few, are above zero; see the drop",
-        "drop": drop(ours, theirs, seed),
+        "drop": drop(scores, baseline_scores, seed),
         "agreement": agreement(model.predictions, baseline.predictions, logits),
         **_on_metrics(model.resampled, baseline.resampled),
     }
-    if is_right_or_wrong(ours, theirs):
-        table = pairs(ours, theirs)
+    if is_right_or_wrong(scores, baseline_scores):
+        table = pairs(scores, baseline_scores)
         fields |= {"flips": {"lost": table.lost, "gained": table.gained}, "mcnemar_p": mcnemar_p(table)}
     if logits:
         divergence = kl_divergence(baseline.predictions, model.predictions)
@@ -207,10 +207,10 @@ def agreement(model: Tensor, baseline: Tensor, logits: bool) -> float | None:
     """
     if not logits and model.is_floating_point():
         return None
-    ours, theirs = (model.argmax(-1), baseline.argmax(-1)) if logits else (model, baseline)
-    if ours.shape != theirs.shape:
-        ours, theirs = joined([ours, theirs]).chunk(2)
-    same = ours == theirs
+    decisions, references = (model.argmax(-1), baseline.argmax(-1)) if logits else (model, baseline)
+    if decisions.shape != references.shape:
+        decisions, references = joined([decisions, references]).chunk(2)
+    same = decisions == references
     return float(same.reshape(len(same), -1).all(1).double().mean())
 
 
@@ -248,9 +248,9 @@ def _resampled(function: Callable[[Any, Any], float], predictions: Tensor, targe
     return resampled(of, len(targets), count=RESAMPLES)
 
 
-def _on_metrics(ours: dict[str, Scores], theirs: dict[str, Scores]) -> dict[str, dict[str, Estimate]]:
+def _on_metrics(metrics: dict[str, Scores], baseline: dict[str, Scores]) -> dict[str, dict[str, Estimate]]:
     """What became of each metric, in pairs."""
-    pairs = {name: (ours[name], theirs[name]) for name in ours if name in theirs}
+    pairs = {name: (metrics[name], baseline[name]) for name in metrics if name in baseline}
     retentions = {name: metric_retention(*pair) for name, pair in pairs.items()}
     return {
         "metrics_drop": {name: metric_drop(*pair) for name, pair in pairs.items()},

@@ -26,10 +26,10 @@ def by_class(
     evaluations = [model, *([baseline] if baseline else [])]
     if model.targets is None or not all(tells_classes(one, logits) for one in evaluations):
         return []
-    numbers, ours = model.targets.numpy(), model.scores.numpy()
-    theirs = baseline.scores.numpy() if baseline else None
+    numbers, scores = model.targets.numpy(), model.scores.numpy()
+    baseline_scores = baseline.scores.numpy() if baseline else None
     return [
-        _measured(label(number, labels), numbers == number, ours, theirs, seed)
+        _class_measure(label(number, labels), numbers == number, scores, baseline_scores, seed)
         for number in np.unique(numbers).tolist()
     ]
 
@@ -55,13 +55,14 @@ def label(number: int, labels: Sequence[str]) -> str:
     return str(labels[number]) if number < len(labels) else str(number)
 
 
-def _measured(name: str, at: NDArray[np.bool_], ours: Scores, theirs: Scores | None, seed: int) -> ClassMeasure:
+def _class_measure(
+    name: str, at: NDArray[np.bool_], scores: Scores, baseline: Scores | None, seed: int
+) -> ClassMeasure:
     """The figures of the examples at these places."""
-    class_measure = ClassMeasure(label=name, support=int(at.sum()), score=float(ours[at].mean()))
-    if theirs is None:
+    class_measure = ClassMeasure(label=name, support=int(at.sum()), score=float(scores[at].mean()))
+    if baseline is None:
         return class_measure
-    table = pairs(ours[at], theirs[at])
-    retention_estimate = retention(ours[at], theirs[at], seed)
+    table, estimate = pairs(scores[at], baseline[at]), retention(scores[at], baseline[at], seed)
     return class_measure.model_copy(
-        update={"retention": retention_estimate, "flips": Flips(lost=table.lost, gained=table.gained)}
+        update={"retention": estimate, "flips": Flips(lost=table.lost, gained=table.gained)}
     )

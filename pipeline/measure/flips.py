@@ -117,8 +117,8 @@ class _Drawing:
         if isinstance(value, str):
             return {"kind": "text", "text": _shortened(value)}
         if value is not None:
-            return self._drawn({"": value}, index)
-        return self._drawn(inputs, index)
+            return self._picture({"": value}, index)
+        return self._picture(inputs, index)
 
     def _by_the_task(self, inputs: Inputs, index: int) -> Tensor | str | None:
         """What the task's own `show` gives; None where there is none or it goes wrong."""
@@ -136,7 +136,7 @@ class _Drawing:
             return None
         return value
 
-    def _drawn(self, inputs: Inputs, index: int) -> dict[str, Any]:
+    def _picture(self, inputs: Inputs, index: int) -> dict[str, Any]:
         """The first of the inputs that is an image, else the first that is a curve, else all of them as text."""
         for value in inputs.values():
             if is_image(value):
@@ -150,8 +150,8 @@ class _Drawing:
 
 def is_image(value: Tensor) -> bool:
     """Whether it is (1 or 3, H, W): of real numbers, or of bytes."""
-    drawn = value.is_floating_point() or value.dtype is torch.uint8
-    return drawn and value.ndim == 3 and value.shape[0] in (1, 3) and value.numel() > 0
+    has_pixels = value.is_floating_point() or value.dtype is torch.uint8
+    return has_pixels and value.ndim == 3 and value.shape[0] in (1, 3) and value.numel() > 0
 
 
 def is_curve(value: Tensor) -> bool:

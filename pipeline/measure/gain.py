@@ -45,7 +45,7 @@ def gain_of(
         control=spread([float(scores.mean()) for scores in controls]),
         control_drop=behind,
         control_matches=behind.high < MARGIN if behind and shares else None,
-        metrics=_gained(metrics or {}),
+        metrics=_metric_gains(metrics or {}),
     )
 
 
@@ -159,7 +159,7 @@ def _advice(gain: Gain, several: bool, teacher: str) -> str:
     return ""
 
 
-def _gained(metrics: Mapping[str, Mapping[str, Scores]]) -> dict[str, Estimate]:
+def _metric_gains(metrics: Mapping[str, Mapping[str, Scores]]) -> dict[str, Estimate]:
     """The gain of each metric that all models have."""
     gains = {}
     for name in metrics.get("", {}):

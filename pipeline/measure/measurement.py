@@ -80,9 +80,9 @@ def measure(
     return Measure(**fields)
 
 
-def _on_validation(ours: Tensor | None, theirs: Tensor | None, seed: int) -> dict[str, Any]:
+def _on_validation(scores: Tensor | None, baseline_scores: Tensor | None, seed: int) -> dict[str, Any]:
     """The figures of the validation split; none where only the test split was looked at."""
-    if ours is None:
+    if scores is None:
         return {}
-    retention_estimate = None if theirs is None else retention(ours.numpy(), theirs.numpy(), seed)
-    return {"validation_score": float(ours.mean()), "validation_retention": retention_estimate}
+    retention_estimate = None if baseline_scores is None else retention(scores.numpy(), baseline_scores.numpy(), seed)
+    return {"validation_score": float(scores.mean()), "validation_retention": retention_estimate}

@@ -71,23 +71,23 @@ def p_of(firsts: Sequence[Scores], seconds: Sequence[Scores], seed: int = 0) -> 
         return mcnemar_p(pairs(firsts[0], seconds[0]))
     # Sums, not means: those of right-or-wrong scores are whole numbers, so that ties are ties.
     differences = np.sum(firsts, axis=0) - np.sum(seconds, axis=0)
-    moved = differences[differences != 0]  # a zero has no sign to flip
-    if len(moved) < 2:
+    nonzero = differences[differences != 0]  # a zero has no sign to flip
+    if len(nonzero) < 2:
         return 1.0
-    if 2 ** len(moved) <= RESAMPLES:
-        every = scipy.stats.permutation_test((moved,), np.sum, permutation_type="samples", n_resamples=RESAMPLES)
+    if 2 ** len(nonzero) <= RESAMPLES:
+        every = scipy.stats.permutation_test((nonzero,), np.sum, permutation_type="samples", n_resamples=RESAMPLES)
         return float(every.pvalue)
     draw = np.random.default_rng(seed)
     # What permutation_test would draw, in a tenth of its time for thousands of examples.
-    drawn = scipy.stats.monte_carlo_test(
-        moved,
-        lambda size: moved * (2 * draw.integers(0, 2, size, dtype=np.int8) - 1),
+    test = scipy.stats.monte_carlo_test(
+        nonzero,
+        lambda size: nonzero * (2 * draw.integers(0, 2, size, dtype=np.int8) - 1),
         np.sum,
         vectorized=True,
         n_resamples=RESAMPLES,
-        batch=max(1, AT_ONCE // len(moved)),
+        batch=max(1, AT_ONCE // len(nonzero)),
     )
-    return float(drawn.pvalue)
+    return float(test.pvalue)
 
 
 def holm(p: Sequence[float]) -> list[float]:

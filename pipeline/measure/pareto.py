@@ -27,7 +27,7 @@ class AxisFacts(NamedTuple):
     best: str
 
 
-def _kept(strategy: StrategyRecord) -> float | None:
+def _retention(strategy: StrategyRecord) -> float | None:
     return strategy.validation_retention.value if strategy.validation_retention else None
 
 
@@ -40,7 +40,7 @@ AXES: dict[str, AxisFacts] = {
     "payload": AxisFacts("size of the weights", "least", "bytes", lambda s: s.payload_bytes, "smallest weights"),
     "params": AxisFacts("parameters", "least", "", lambda s: s.params, "fewest parameters"),
     "macs": AxisFacts("MACs", "least", "", lambda s: s.macs, "fewest MACs"),
-    "retention": AxisFacts("retention on validation", "most", "", _kept, "most accurate on validation"),
+    "retention": AxisFacts("retention on validation", "most", "", _retention, "most accurate on validation"),
     "latency": AxisFacts("latency over the baseline's", "least", "", _latency, "fastest"),
     "seconds": AxisFacts("training time", "least", "s", lambda s: s.seconds, "quickest to make"),
 }
@@ -82,7 +82,7 @@ def choose(strategies: Sequence[StrategyRecord], least: str, retention: float) -
         least: the axis of `AXES` on which least is best, or most for retention.
         retention: of the baseline's validation score, which the value itself has to reach.
     """
-    candidates = [(s, share) for s in strategies if (share := _kept(s)) is not None and not isnan(share)]
+    candidates = [(s, share) for s in strategies if (share := _retention(s)) is not None and not isnan(share)]
     if not candidates:
         return None, "no strategy has a retention on validation"
     limit = f"at least {retention:g} on validation"

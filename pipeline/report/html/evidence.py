@@ -48,9 +48,9 @@ def trajectory(record: Record) -> Figure | None:
     words = "After each stage: bytes to deploy, and the share of the baseline's score that is left, with its interval."
     if x.limit is not None or y.limit is not None:
         words += " Dashed red lines are limits of the budget."
-    shown = "size", "ratio", "score", "retention [95 %]"
-    rows = [[name, *(stage_cells(model)[STAGES.index(title) - 1] for title in shown)] for name, model in record.models]
-    table = Table("Size and retention", ["stage", *shown], rows)
+    titles = "size", "ratio", "score", "retention [95 %]"
+    rows = [[name, *(stage_cells(model)[STAGES.index(title) - 1] for title in titles)] for name, model in record.models]
+    table = Table("Size and retention", ["stage", *titles], rows)
     plot = scatter(points, x, y, [(p.x[0], p.y[0]) for p in points])
     return Figure("trajectory", "Size against retention", words, [Plot("", plot)], table)
 

@@ -97,7 +97,7 @@ class Connection:
             return
         tries = 1 + int(os.environ.get(RETRIES) or 2)  # the user's setting; ours is for MLflow's client
         with _settings():
-            self.problem = _tried(tries, action, *args)
+            self.problem = _problem_of(tries, action, *args)
         if self.problem:
             text = "MLflow tracking stopped: %s; the run folder has everything; later: %s"
             LOG.warning(text, self.problem, self.later)
@@ -119,7 +119,7 @@ class Connection:
             return str(self.client.get_experiment_by_name(name).experiment_id)
 
 
-def _tried(tries: int, action: Callable[..., None], *args: Any) -> str:
+def _problem_of(tries: int, action: Callable[..., None], *args: Any) -> str:
     """Why it failed in the end; empty where it did not."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError

@@ -55,10 +55,10 @@ def sync(folder: Path) -> bool:
     Raises:
         TrackingError: MLflow cannot be reached.
     """
-    with locked(folder / LOCK, timeout=0) as ours:
-        if not ours:
+    with locked(folder / LOCK, timeout=0) as is_ours:
+        if not is_ours:
             LOG.warning("%s: another process runs or logs it", folder.name)
-        if not ours or is_synced(folder):
+        if not is_ours or is_synced(folder):
             return False
         record, events = Record.load(folder), journal.read(folder / "journal.jsonl")
         done = bool(events) and events[-1]["event"] == "end"
@@ -149,10 +149,10 @@ class Tracking:
         if (run.info.status, run.info.end_time) != ("FINISHED", milliseconds(when)):
             child, figures = str(run.info.run_id), points(metrics(model_record), step)
             settings = model_record.settings if isinstance(model_record, StageRecord) else {}
-            drawn = [(key, v, i) for key, values in curves(model_record).items() for i, v in enumerate(values)]
+            curve_points = [(key, v, i) for key, values in curves(model_record).items() for i, v in enumerate(values)]
             tags = {"digest": model_record.digest, "form": model_record.form}
             self.to.log(self.parent, metrics=figures, when=when)
-            self.to.log(child, params=flatten(settings), metrics=[*figures, *drawn], tags=tags, when=when)
+            self.to.log(child, params=flatten(settings), metrics=[*figures, *curve_points], tags=tags, when=when)
             folder = Path(record.folder)
             self.to.client.log_artifacts(child, str(folder / model_record.folder), "model")
             log = self.to.client.log_artifacts if (folder / model_record.file).is_dir() else self.to.client.log_artifact

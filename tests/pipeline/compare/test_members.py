@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.compare.members import comparing, moved
+from pipeline.compare.members import comparing, warnings_of_changes
 from pipeline.errors import ConfigError
 from pipeline.records.record import Record, StageRecord
 from tests import records
@@ -20,19 +20,19 @@ def made(*stages: StageRecord, seed: int = 0, baseline: str = "b") -> Record:
 
 def test_the_same_stages_by_other_code_are_told() -> None:
     same = [made(stage(0, "a"), stage(1, "b")), made(stage(0, "a"), stage(1, "c", settings={"opset": 21}))]
-    assert moved(same) == []
-    (text,) = moved([made(stage(0, "a")), made(stage(0, "b"))])
+    assert warnings_of_changes(same) == []
+    (text,) = warnings_of_changes([made(stage(0, "a")), made(stage(0, "b"))])
     assert text.startswith("stages[0] (export.onnx) was not made of the same code")
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"baseline": "other"}])
 def test_other_seeds_and_baselines_have_other_results(changes: dict[str, Any]) -> None:
-    assert moved([made(stage(0, "a")), made(stage(0, "b"), **changes)]) == []
+    assert warnings_of_changes([made(stage(0, "a")), made(stage(0, "b"), **changes)]) == []
 
 
 def test_what_is_measured_in_each_run_is_no_change() -> None:
     rows = [{"runtime": "onnxruntime"}]
-    assert moved([made(stage(0, "a", latency=rows)), made(stage(0, "b", latency=rows))]) == []
+    assert warnings_of_changes([made(stage(0, "a", latency=rows)), made(stage(0, "b", latency=rows))]) == []
 
 
 def test_keys_of_compare_are_put_over_those_of_the_runs() -> None:
