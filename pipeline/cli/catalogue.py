@@ -80,13 +80,11 @@ def pipeline_schema() -> dict[str, Any]:
 
 def _open_references(definitions: dict[str, Any]) -> None:
     """A reference is `use` with any arguments beside it, or a bare string."""
-    for name in ("Reference", "ModelSource", "Student", "Teacher"):
-        definition = definitions.get(name)
-        if definition:
-            for key in ("folder", "arguments"):
-                definition["properties"].pop(key, None)
-            definition["additionalProperties"] = True
-            definitions[name] = {"anyOf": [definition, {"type": "string"}]}
+    for name, definition in definitions.items():
+        properties = definition.get("properties", {})
+        if {"folder", "arguments"} <= properties.keys():
+            del properties["folder"], properties["arguments"]
+            definitions[name] = {"anyOf": [{**definition, "additionalProperties": True}, {"type": "string"}]}
 
 
 def _type(schema: dict[str, Any]) -> str:

@@ -61,6 +61,8 @@ def accepts(validator: jsonschema.Draft202012Validator, **changes: Any) -> bool:
     "changes",
     [
         {"stages": [{"use": "my_stage.py", "anything": 3}]},
+        {"stages": [{"use": "distill.logits", "student": {"use": "n.py:net", "w": 3}, "teachers": ["n.py:net"]}]},
+        {"stages": [{"use": "distill.logits", "student": "n.py:net", "teachers": [{"use": "n.py:net", "w": 3}]}]},
         {"task": "digits"},
         {"task": {"use": "data.py", "folder_of_mine": "x"}},
         {"model": {"use": "models.py:Net", "weights": "net.safetensors", "width": 3}},
