@@ -15,7 +15,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from pipeline.base.use import Reference
 from pipeline.model import TorchModel
-from stages.kd.teacher import Teacher, TeacherConfig
+from stages.kd.teacher import Teacher
+from stages.kd.teacher_config import TeacherConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BATCH, TIMES = 64, 3

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from torch import Tensor
 
 from pipeline.base.batches import Inputs, Outputs
+from pipeline.base.use import classes_in
 from pipeline.base.world import ALONE, World
 from pipeline.errors import ConfigError, blame
 from pipeline.forms.seq2seq import Seq2SeqOnnx
@@ -160,15 +161,9 @@ class Stage(BaseModel, ABC):
         """The new model. Subclasses annotate `model` and the result with TorchModel, OnnxModel or AnyForm."""
 
 
-def stages_in(module: Any) -> list[type[Stage]]:
-    """The stages that a module defines itself."""
-    classes = [value for value in vars(module).values() if isinstance(value, type)]
-    return [c for c in classes if issubclass(c, Stage) and c.__module__ == module.__name__]
-
-
 def stage_class(module: Any) -> type[Stage]:
     """The one Stage that a module defines. Raises ConfigError when it defines none or several."""
-    classes = stages_in(module)
+    classes: list[type[Stage]] = classes_in(module, Stage)
     if len(classes) != 1:
         names = ", ".join(c.__name__ for c in classes) or "none"
         raise ConfigError(

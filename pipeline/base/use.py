@@ -187,6 +187,12 @@ def built_in(package: str) -> list[str]:
     return sorted(names)
 
 
+def classes_in(module: ModuleType, base: type) -> list[Any]:
+    """The subclasses of `base` that a module defines itself."""
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    return [value for value in classes if issubclass(value, base) and value.__module__ == module.__name__]
+
+
 def nearest(word: str, known: list[str]) -> str:
     """A hint for messages: the nearest known names, or all of them where none is near."""
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)

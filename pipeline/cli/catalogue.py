@@ -7,16 +7,16 @@ from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.base.use import built_in, find
+from pipeline.base.use import built_in, classes_in, find
 from pipeline.build.config import PipelineConfig
-from pipeline.stage import Stage, stages_in
+from pipeline.stage import Stage
 
 
 def built_in_stages() -> dict[str, type[Stage]]:
     """Every built-in stage by the name that `use:` takes: a method in the folder of its family."""
     methods = [name for name in built_in("stages") if "." in name]
     modules = {name: find(name, Path(), package="stages") for name in methods}
-    return {name: stages_in(module)[0] for name, module in modules.items() if stages_in(module)}
+    return {name: classes[0] for name, module in modules.items() if (classes := classes_in(module, Stage))}
 
 
 def describe() -> list[dict[str, Any]]:

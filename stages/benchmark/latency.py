@@ -108,33 +108,33 @@ class Latency(Stage):
         cells = []
         for (runtime, (specs, reason)), threads, batch in product(specs_by_runtime.items(), self.threads, self.batch):
             cell_specs = {
-                who: {**spec, "threads": threads, "inputs": spec["inputs"][batch]} for who, spec in specs.items()
+                member: {**spec, "threads": threads, "inputs": spec["inputs"][batch]} for member, spec in specs.items()
             }
             place: dict[str, JsonValue] = {"runtime": runtime, "threads": threads, "batch": batch}
-            told_to = next(iter(specs.values()), {}).get("generate")
-            cells.append(Cell(place | ({"tokens": told_to["tokens"]} if told_to else {}), cell_specs, reason))
+            generate = next(iter(specs.values()), {}).get("generate")
+            cells.append(Cell(place | ({"tokens": generate["tokens"]} if generate else {}), cell_specs, reason))
         return cells
 
     def _specs(
         self, models: Mapping[str, Model], ctx: Context, folder: Path, runtime: str, failures: Failures
     ) -> tuple[dict[Participant, Spec], str]:
-        """What each process of a round is told, and why there is no baseline, if there is none."""
-        how: Spec = {"runtime": runtime, "seconds": self.seconds, "iterations": self.iterations, "warmup": self.warmup}
+        """The spec of each process of a round, and why there is no baseline, if there is none."""
+        base: Spec = {"runtime": runtime, "seconds": self.seconds, "iterations": self.iterations, "warmup": self.warmup}
         if runtime == "onnxruntime":
-            how["generate"] = generation(models, ctx)
+            base["generate"] = generation(models, ctx)
         example = next(iter(models.values())).example
         specs: dict[Participant, Spec] = {}
         for i, (name, model) in enumerate(models.items()):
-            who = Participant("model", name)
+            member = Participant("model", name)
             try:
-                specs[who] = {**how, **self._located(model, ctx, folder / f"model-{i}", runtime, example)}
+                specs[member] = {**base, **self._located(model, ctx, folder / f"model-{i}", runtime, example)}
             except (StageError, ResourceError) as error:
-                failures.take(who, error)
+                failures.take(member, error)
         if ctx.baseline is None:
             return specs, "there is no baseline yet"
         if runtime == "torch" and not isinstance(ctx.baseline, TorchModel):
             return specs, "the baseline is an ONNX file, which torch cannot run"
-        baseline = {**how, **self._located(ctx.baseline, ctx, folder / "baseline", runtime, example)}
+        baseline = {**base, **self._located(ctx.baseline, ctx, folder / "baseline", runtime, example)}
         return {BASELINE: baseline, **specs, AGAIN: baseline}, ""
 
     def _located(self, model: Model, ctx: Context, folder: Path, runtime: str, example: Inputs) -> Spec:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 LESS = "Lower `batch`, or run where there is more memory"
 
 Spec = dict[str, Any]
-"""What `stages.benchmark.child` is told."""
+"""What `stages.benchmark.child` reads."""
 
 
 class Participant(NamedTuple):
@@ -35,15 +35,15 @@ class Failures:
     alone: bool
     of: dict[str, str] = field(default_factory=dict)
 
-    def take(self, who: Participant, error: StageError | ResourceError) -> None:
+    def take(self, member: Participant, error: StageError | ResourceError) -> None:
         """Keep the error of a model that has others beside it."""
-        if self.alone or who.role != "model":
+        if self.alone or member.role != "model":
             raise error
-        self.of[who.name] = str(error)
+        self.of[member.name] = str(error)
 
-    def out(self, who: Participant) -> bool:
+    def out(self, member: Participant) -> bool:
         """Whether there is no more to time here."""
-        return who.role == "model" and who.name in self.of
+        return member.role == "model" and member.name in self.of
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def in_turns(
     """Time each spec once a round, each in a fresh process.
 
     Args:
-        specs: what the process of each is told.
+        specs: the spec of the process of each.
         rounds: processes of each.
         folder: where specs and results are written.
-        failures: is told of models that fail, which then take part no longer.
+        failures: collects models that fail, which then take part no longer.
         advance: advance(1, note) is called after each process.
         interrupted: whether to stop.
 
@@ -103,22 +103,22 @@ def in_turns(
         StageError, ResourceError: the baseline failed, or the only model.
         Interruption: a stop was asked for.
     """
-    everyone, timed = list(specs), {who: Timed() for who in specs}
-    for who in (everyone[i] for order in turns(len(everyone), rounds) for i in order):
+    everyone, timed = list(specs), {member: Timed() for member in specs}
+    for member in (everyone[i] for order in turns(len(everyone), rounds) for i in order):
         if interrupted():
             raise Interruption("stopped between two processes that time")
         is_left = any(one.role == "model" and not failures.out(one) for one in everyone)
-        if is_left and not failures.out(who):
+        if is_left and not failures.out(member):
             try:
-                samples, provider = time_process(specs[who], folder)
+                samples, provider = time_process(specs[member], folder)
             except (StageError, ResourceError) as error:
                 if interrupted():  # Ctrl-C reaches the child too: that is no failure of the model
                     raise Interruption("stopped while a process timed") from error
-                failures.take(who, error)
+                failures.take(member, error)
             else:
-                timed[who].processes.append(samples)
-                timed[who].providers.append(provider)
-        advance(1, f"{specs[who]['runtime']}, threads {specs[who]['threads']}")
+                timed[member].processes.append(samples)
+                timed[member].providers.append(provider)
+        advance(1, f"{specs[member]['runtime']}, threads {specs[member]['threads']}")
     return timed
 
 
@@ -126,7 +126,7 @@ def time_process(spec: Spec, folder: Path) -> tuple[list[float], str]:
     """Time a model in a fresh process.
 
     Args:
-        spec: what `stages.benchmark.child` is told, without `result`; paths are absolute.
+        spec: what `stages.benchmark.child` reads, without `result`; paths are absolute.
         folder: where the spec and the result are written.
 
     Returns:

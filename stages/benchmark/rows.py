@@ -16,7 +16,7 @@ Times = dict[str, list[list[float]]]
 
 @dataclass(frozen=True)
 class Cell:
-    """One line of each model's record: where and how, what each process is told, and why there is no baseline."""
+    """One line of each model's record: where and how, the spec of each process, and why there is no baseline."""
 
     place: dict[str, JsonValue]
     specs: dict[Participant, Spec]
@@ -28,17 +28,17 @@ def rows_of(cell: Cell, timed: Mapping[Participant, Timed], failures: Failures) 
 
     Args:
         cell: what was measured.
-        timed: what was found; the baseline's figures and the noise are shared.
+        timed: the times; the baseline's figures and the noise are shared.
         failures: of models.
     """
     measured = datetime.now(UTC).isoformat(timespec="seconds")
-    whole = [who for who in timed if who.role == "model" and not failures.out(who)]
-    shared: Times = {who.role: timed[who].processes for who in (BASELINE, AGAIN) if who in timed}
+    whole = [member for member in timed if member.role == "model" and not failures.out(member)]
+    shared: Times = {member.role: timed[member].processes for member in (BASELINE, AGAIN) if member in timed}
     rows: dict[str, JsonValue] = {}
-    for who in whole:
-        beside: list[JsonValue] = [other.name for other in whole if other != who]
-        own = timed[who]
-        rows[who.name] = {
+    for member in whole:
+        beside: list[JsonValue] = [other.name for other in whole if other != member]
+        own = timed[member]
+        rows[member.name] = {
             **cell.place,
             "execution_provider": own.providers[-1],
             "rounds": len(own.processes),

@@ -12,7 +12,8 @@ from pipeline.model import TorchModel
 from pipeline.stage import Context
 from stages.kd.stage import SingleMethod
 from stages.kd.student import Student
-from stages.kd.teacher import Teacher, TeacherConfig
+from stages.kd.teacher import Teacher
+from stages.kd.teacher_config import TeacherConfig
 from stages.kd.terms.logits import LogitMethod, Logits
 from stages.kd.terms.term import Term
 from stages.trainer.loop import train

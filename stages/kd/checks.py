@@ -12,7 +12,8 @@ from pipeline.model import TorchModel
 from pipeline.stage import Preview
 from pipeline.task import scored
 from stages.kd.objective import adapters, needs_of
-from stages.kd.teacher import Teacher, TeacherSettings, logits_bytes, why_not_cached
+from stages.kd.teacher import Teacher, logits_bytes, why_not_cached
+from stages.kd.teacher_config import TeacherSettings
 from stages.kd.terms.logits import LogitMethod
 from stages.kd.terms.term import Term
 from stages.trainer.objective import first

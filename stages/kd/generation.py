@@ -16,7 +16,8 @@ from pipeline.errors import Interruption, StageError, blame
 from pipeline.stage import Context
 from pipeline.task import AsTarget, Split, kind
 from stages.kd.cache import CachedValues, fill
-from stages.kd.teacher import Teacher, code_of, inputs_key
+from stages.kd.teacher import Teacher
+from stages.kd.teacher_config import code_of, inputs_key
 
 WHAT = "the teacher's sequences"
 NOTHING = -1  # stands after the end of a sequence

@@ -12,11 +12,12 @@ from pipeline.errors import StageError
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context
 from pipeline.task import Batch
-from stages.kd.cache import TeacherNeeds
 from stages.kd.inspection.hooks import Hooks
-from stages.kd.teacher import Teacher, TeacherSettings, logits_bytes, why_not_cached
+from stages.kd.teacher import Teacher, logits_bytes, why_not_cached
+from stages.kd.teacher_config import TeacherSettings
 from stages.kd.terms.logits import LogitMethod
 from stages.kd.terms.term import ModelOutputs, Term, TermInputs
+from stages.kd.top_classes import TeacherNeeds
 from stages.trainer.objective import Objective, Progress, logits_first
 
 

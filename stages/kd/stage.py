@@ -10,7 +10,6 @@ from typing import ClassVar, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from pipeline.base.batches import Axes
 from pipeline.errors import ConfigError, StageError
 from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import torch_params
@@ -20,7 +19,8 @@ from stages.kd.checks import caching, misfits, too_small
 from stages.kd.diagnosis import diagnose
 from stages.kd.objective import Distillation
 from stages.kd.student import Student
-from stages.kd.teacher import NO_BASELINE, Teacher, TeacherConfig, TeacherSettings, open_teachers
+from stages.kd.teacher import Teacher, open_teachers
+from stages.kd.teacher_config import NO_BASELINE, TeacherConfig, TeacherSettings
 from stages.kd.terms.labels import Labels
 from stages.kd.terms.logits import LogitMethod
 from stages.kd.terms.term import Schedule, Term
@@ -161,7 +161,8 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
             student = sized(student, self.grow.argument, self.grow.sizes[0 if smallest else -1])
         source = _torch(self._expected(self.teacher_configs()[0], before, preview))
         incoming = _torch(self._expected(INCOMING, before, preview)) if student.use == "incoming" else None
-        return student.build(source, preview.model.example, axes_of(preview.model), incoming)
+        axes = preview.model.axes if isinstance(preview.model, TorchModel) else {}
+        return student.build(source, preview.model.example, axes, incoming)
 
 
 class SingleMethod(Distilling):
@@ -183,11 +184,6 @@ def sized(student: Student, argument: str, size: int) -> Student:
     if argument == "layers":
         return student.model_copy(update={"layers": size})
     return student.model_copy(update={"arguments": {**student.arguments, argument: size}})
-
-
-def axes_of(model: Model) -> Axes:
-    """The axes of varying length that a model knows of."""
-    return model.axes if isinstance(model, TorchModel) else {}
 
 
 def _torch(model: Model) -> TorchModel | None:

@@ -1,4 +1,4 @@
-"""Teachers: where they come from, and their outputs on a batch of the training data."""
+"""A teacher with its model: its outputs on a batch of the training data, anew or from the cache."""
 
 import copy
 import json
@@ -6,111 +6,27 @@ import shutil
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import JsonValue
 from torch import Tensor, nn
 
-from pipeline import model as models
 from pipeline.base.batches import Inputs, Outputs
-from pipeline.base.files import files_below, folder_digest
-from pipeline.base.use import Reference
-from pipeline.errors import ConfigError, StageError, blame
-from pipeline.forms.weights import load_weights
+from pipeline.errors import StageError, blame
 from pipeline.model import Model, TorchModel, call
 from pipeline.stage import Context
 from pipeline.task import Batch
-from stages.kd.cache import SHARE_OF_DISK, CachedValues, TeacherNeeds, TopClasses, fill, fitted
+from stages.kd.cache import CachedValues, fill, fitted
 from stages.kd.inspection.hooks import Hook, Hooks
 from stages.kd.losses.logits import positions
 from stages.kd.losses.sparse import Sparse
+from stages.kd.teacher_config import TeacherConfig, TeacherSettings, inputs_key
 from stages.kd.terms.term import ModelOutputs
+from stages.kd.top_classes import SHARE_OF_DISK, TeacherNeeds, TopClasses
 from stages.trainer.objective import Progress, first, logits_first
 from stages.trainer.settings import TrainingSettings, mixed_precision
 
-NO_BASELINE = "Use teacher: incoming inside `baseline:`"
 MASS_FILE = "mass.json"
-
-
-class TeacherConfig(Reference):
-    """`incoming`, `baseline`, a builder with `weights`, or the folder of a `saved` model.
-
-    Args:
-        weights: a state dict in safetensors, or by torch.save, for a teacher that is built.
-        saved: a folder in which a run has saved a model, such as runs/RUN/stages/0-distill.logits/model.
-        share: its weight among several.
-        inputs: names of the inputs that it takes, or a function(inputs) -> inputs: another size, another modality.
-    """
-
-    use: str = ""
-    weights: str | None = None
-    saved: str | None = None
-    share: float = Field(default=1.0, gt=0)
-    inputs: tuple[str, ...] | Reference | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if bool(self.use) == bool(self.saved):
-            raise ValueError("expected either `use` (incoming, baseline or a builder) or `saved`")
-        if (self.saved or self.in_chain) and (self.arguments or self.weights):
-            raise ValueError(f"`{self.saved or self.use}` comes trained and takes no arguments and no `weights`")
-        return self
-
-    @property
-    def in_chain(self) -> bool:
-        """Whether it is a model of the chain."""
-        return self.use in ("incoming", "baseline")
-
-    def files(self) -> list[Path]:
-        """Files whose content counts beside the code."""
-        if self.saved:
-            return files_below(self.folder / self.saved)
-        return [self.folder / self.weights] if self.weights else []
-
-    def open(self, incoming: Model | None, baseline: Model | None, example: Inputs) -> Model:
-        """The model. Raises ConfigError where there is none, or its weights do not fit."""
-        if self.in_chain:
-            in_chain = incoming if self.use == "incoming" else baseline
-            if in_chain is None:
-                raise ConfigError("there is no baseline yet", fix=NO_BASELINE)
-            return in_chain
-        if self.saved:
-            return models.load(self.folder / self.saved, self.folder)
-        builder = Reference(use=self.use, arguments=self.arguments, folder=self.folder)
-        model = TorchModel.build(builder, self.adapted(example))
-        if self.weights:
-            load_weights(model.module, self.folder / self.weights)
-        return model
-
-    def adapted(self, inputs: Inputs) -> Inputs:
-        """A batch's inputs as this teacher takes them."""
-        if self.inputs is None:
-            return inputs
-        if isinstance(self.inputs, Reference):
-            with blame(StageError, f"inputs of the teacher ({self.inputs.use})"):
-                return dict(self.inputs.call(inputs))
-        missing = [name for name in self.inputs if name not in inputs]
-        if missing:
-            raise ConfigError(f"there is no input `{missing[0]}` for the teacher", expected=f"one of {sorted(inputs)}")
-        return {name: inputs[name] for name in self.inputs}
-
-
-class TeacherSettings(BaseModel):
-    """Who teaches, and how; settings that every distilling stage and every recovery has."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    teachers: tuple[TeacherConfig, ...] = Field(
-        default=(), description="several instead of `teacher`, each with a `share`"
-    )
-    average: Literal["logits", "probabilities"] = Field(
-        default="logits", description="what is averaged of several teachers' logits: before or after the softmax"
-    )
-    cache_teacher: bool = Field(default=True, description="run the teacher once an example and keep its logits on disk")
-    views: int | None = Field(
-        default=None, gt=0, description="augmentations of an example, with kept logits; null: another one each epoch"
-    )
 
 
 class Teacher:
@@ -219,8 +135,8 @@ def open_teachers(
 ) -> list[Teacher]:
     """The teachers on the context's device, in the precision of a training."""
     precision = mixed_precision(training, ctx.device)
-    models_of = [config.open(incoming, ctx.baseline, incoming.example) for config in configs]
-    return [Teacher(config, model, ctx, precision=precision) for config, model in zip(configs, models_of, strict=True)]
+    models = [config.open(incoming, ctx.baseline, incoming.example) for config in configs]
+    return [Teacher(config, model, ctx, precision=precision) for config, model in zip(configs, models, strict=True)]
 
 
 def why_not_cached(settings: TeacherSettings, needs: TeacherNeeds, augmented: bool, needed: int, folder: Path) -> str:
@@ -249,16 +165,3 @@ def logits_bytes(outputs: Outputs, examples: int, views: int | None) -> int:
     """Bytes that a teacher's cached logits take, from its outputs on an example batch."""
     logits = first(outputs)
     return 4 * prod(logits.shape[1:]) * examples * (views or 1)
-
-
-def inputs_key(teacher: TeacherConfig) -> dict[str, JsonValue]:
-    """What cached values of a teacher depend on beside model and data: how its inputs are made, and that code."""
-    reference = teacher.inputs if isinstance(teacher.inputs, Reference) else None
-    return {**teacher.model_dump(mode="json", include={"inputs"}), "inputs_code": code_of(reference)}
-
-
-def code_of(reference: Reference | None) -> str | None:
-    """A digest of the folder of code that a reference to a user's file names; None for other code."""
-    if reference is None or not reference.use.partition(":")[0].endswith(".py"):
-        return None
-    return folder_digest((reference.folder / reference.use.partition(":")[0]).parent, "*.py")

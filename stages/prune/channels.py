@@ -106,7 +106,7 @@ class ChannelPruning(Stage):
             StageError: nothing can be removed, the target cannot be reached, or a layer in `ignore` does not exist.
         """
         self._require_layers(model.module, StageError)
-        teachers = self._teachers(model, ctx)
+        teachers = open_teachers(self.recovery.teacher_configs(), self.recovery, model, ctx) if self.recovery else []
         groups = engine.coupled(copy.deepcopy(model.module), model.example, self.ignore, "magnitude")
         if not groups:
             raise StageError(
@@ -124,8 +124,7 @@ class ChannelPruning(Stage):
             cost = self._cost(module, model.example, prunable)
             steps.append({"target": budget / full, "achieved": cost / full, "ratio": ratio})
             if self.recovery:
-                objective = self._objective(self.recovery, teachers, current, ctx)
-                current = train(current, objective, self._training(self.recovery, step), ctx, f"recovery_{step}")
+                current = self._recovered(self.recovery, teachers, current, ctx, step)
         self._report(model, current, prunable, steps, ctx)
         return current
 
@@ -140,18 +139,15 @@ class ChannelPruning(Stage):
             if name not in names:
                 raise error(f"`ignore` names `{name}`, which the model does not have{nearest(name, names)}")
 
-    def _teachers(self, model: TorchModel, ctx: Context) -> list[Teacher]:
-        if self.recovery is None or self.recovery.teacher == "labels":
-            return []
-        return open_teachers(self.recovery.teacher_configs(), self.recovery, model, ctx)
-
-    def _objective(self, recovery: Recovery, teachers: list[Teacher], current: TorchModel, ctx: Context) -> Objective:
-        return Distillation(recovery.terms_of(), teachers, current, recovery, ctx) if teachers else Supervised(ctx)
-
-    def _training(self, recovery: Recovery, step: int) -> Recovery:
-        """A step's share of the training; where the epochs do not divide, later steps get more."""
+    def _recovered(
+        self, recovery: Recovery, teachers: Sequence[Teacher], current: TorchModel, ctx: Context, step: int
+    ) -> TorchModel:
+        """The model after a step's share of the training; where the epochs do not divide, later steps get more."""
         epochs = recovery.epochs * step // self.steps - recovery.epochs * (step - 1) // self.steps
-        return recovery.model_copy(update={"epochs": epochs})
+        objective: Objective = Supervised(ctx)
+        if teachers:
+            objective = Distillation(recovery.terms_of(), teachers, current, recovery, ctx)
+        return train(current, objective, recovery.model_copy(update={"epochs": epochs}), ctx, f"recovery_{step}")
 
     def _groups(self, model: TorchModel, ctx: Context) -> list[engine.Coupled]:
         module = copy.deepcopy(model.module)

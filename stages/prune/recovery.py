@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.kd.teacher import TeacherConfig, TeacherSettings
+from stages.kd.teacher_config import TeacherConfig, TeacherSettings
 from stages.kd.terms.labels import Labels
 from stages.kd.terms.logits import Logits
 from stages.kd.terms.named import Terms
@@ -40,5 +40,5 @@ class Recovery(TrainingSettings, TeacherSettings):
         return self.terms or tuple(term for term in single if term.weight > 0)
 
     def teacher_configs(self) -> tuple[TeacherConfig, ...]:
-        """The teachers of the settings."""
-        return self.teachers or (TeacherConfig(use=self.teacher),)
+        """The teachers of the settings; none for `teacher: labels`."""
+        return () if self.teacher == "labels" else self.teachers or (TeacherConfig(use=self.teacher),)

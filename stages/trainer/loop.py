@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_model
@@ -25,10 +25,7 @@ from pipeline.stage import Context
 from pipeline.task import Batch
 from stages.trainer import checkpoint
 from stages.trainer.objective import Objective, Progress, scalar
-from stages.trainer.settings import TrainingSettings, lay_out, make_optimizer, make_schedule, mixed_precision
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from stages.trainer.settings import TrainingSettings, lay_out, make_accelerator, make_optimizer, make_schedule
 
 STEPS_BETWEEN_CHECKS = 20  # of the loss for NaN; each check waits for the device
 
@@ -94,7 +91,7 @@ class _Loop:
         self, model: TorchModel, objective: Objective, settings: TrainingSettings, ctx: Context, folder: Path
     ) -> None:
         self.settings, self.ctx, self.folder, self.views = settings, ctx, folder, objective.views
-        self.accelerator = _accelerator(settings, ctx)
+        self.accelerator = make_accelerator(settings, ctx)
         self.trained = replace(model, module=copy.deepcopy(model.module))
         self.steps = max(len(ctx.train) // settings.batch_size, 1)
         self.whole = _Learner(self.trained.module, objective)
@@ -233,26 +230,6 @@ class _Loop:
         if self.ctx.world.main:
             self.place.scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
             checkpoint.save(self.folder, self.origin, self.whole, self.optimizer, self.schedule, asdict(self.place))
-
-
-def _accelerator(settings: TrainingSettings, ctx: Context) -> "Accelerator":
-    """Where and how precisely to compute. Raises StageError for settings that do not fit device or processes."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs
-
-    parts = ctx.world.size * settings.accumulate
-    if settings.batch_size % parts:
-        fix = f"Use a multiple of {parts}"
-        raise StageError(f"a batch of {settings.batch_size} cannot be split into {parts} equal parts", fix=fix)
-    if ctx.world.size == 1 and torch.distributed.is_initialized():
-        raise StageError("it trains, and is not `distributed`", fix="Write `distributed: ClassVar[bool] = True` in it")
-    AcceleratorState._reset_state(reset_partial_state=True)  # precision and processes are the stage's
-    return Accelerator(
-        cpu=ctx.device.type == "cpu",
-        mixed_precision=mixed_precision(settings, ctx.device),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
 
 
 def _mixed(*numbers: int) -> int:

@@ -1,7 +1,7 @@
-"""How to train: the settings that every training stage has, and the optimizer and schedule that they name."""
+"""How to train: the settings of every training stage; the optimizer, schedule and accelerator that they name."""
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +9,10 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from pipeline.errors import StageError
+from pipeline.stage import Context
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class TrainingSettings(BaseModel):
@@ -87,3 +91,23 @@ def mixed_precision(settings: TrainingSettings, device: torch.device) -> str:
     if precision == "fp16" and not gpu:
         raise StageError("`precision` is fp16 on a CPU", expected="a GPU for fp16", fix="Use bf16, fp32 or auto")
     return "no" if precision == "fp32" else precision
+
+
+def make_accelerator(settings: TrainingSettings, ctx: Context) -> "Accelerator":
+    """Where and how precisely to compute. Raises StageError for settings that do not fit device or processes."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    parts = ctx.world.size * settings.accumulate
+    if settings.batch_size % parts:
+        fix = f"Use a multiple of {parts}"
+        raise StageError(f"a batch of {settings.batch_size} cannot be split into {parts} equal parts", fix=fix)
+    if ctx.world.size == 1 and torch.distributed.is_initialized():
+        raise StageError("it trains, and is not `distributed`", fix="Write `distributed: ClassVar[bool] = True` in it")
+    AcceleratorState._reset_state(reset_partial_state=True)  # precision and processes are the stage's
+    return Accelerator(
+        cpu=ctx.device.type == "cpu",
+        mixed_precision=mixed_precision(settings, ctx.device),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )

@@ -1,6 +1,6 @@
 """Recordings and classes; as a wave, or as the logarithm of the energy in bands of pitch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
@@ -92,7 +92,7 @@ def classification(parts: Parts, columns: Columns, settings: Audio) -> DatasetTa
     return dataset_task(
         parts,
         settings,
-        encoded_parts(parts.each(partial(_undecoded, column)), encode, ReadAudio(tuple(example.shape))),
+        encoded_parts(parts.each(partial(_undecoded, column)), encode, partial(read_audio, example.shape)),
         **of_classes(target),
         preprocessing=in_words(settings, tuple(example.shape)),
         kind="audio_classification",
@@ -235,13 +235,7 @@ def resampled(wave: Wave, rate: int, wanted: int) -> Wave:
     return np.asarray(resample_poly(wave, wanted // common, rate // common), dtype=np.float32)
 
 
-@dataclass(frozen=True)
-class ReadAudio:
-    """Makes an example of a row."""
-
-    shape: tuple[int, ...]
-
-    def __call__(self, row: Mapping[str, Any]) -> tuple[Inputs, int]:
-        """`input_values` float32, and the class."""
-        values = torch.from_numpy(row[VALUES].values.to_numpy().copy())
-        return {VALUES: values.reshape(self.shape)}, row[TARGET].as_py()
+def read_audio(shape: Sequence[int], row: Mapping[str, Any]) -> tuple[Inputs, int]:
+    """An example of a row: `input_values` float32 of a shape, and the class."""
+    values = torch.from_numpy(row[VALUES].values.to_numpy().copy())
+    return {VALUES: values.reshape(*shape)}, row[TARGET].as_py()

@@ -17,7 +17,11 @@ Types = Mapping[str, Type]
 TARGETS = ("label", "labels", "target", "class", "category", "score", "similarity_score")
 NUMBERING = ("id", "idx", "index", "guid")
 REAL: tuple[Kind, ...] = ("text_regression", "similarity")
-CLASSES: tuple[Kind, ...] = ("image_classification", "text_classification", "audio_classification")
+OF_KIND: dict[Kind, tuple[Type, ...]] = {
+    "image_classification": ("image",),
+    "audio_classification": ("audio", "numbers"),
+}
+"""The types of an input; texts for all others."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,12 @@ def _scalar(dtype: str) -> Type:
 
 def _possible(types: Types, settings: Settings) -> list[Kind]:
     """The kinds that the columns can make."""
-    here = set(types.values())
-    for type_, kind in (("image", CLASSES[0]), ("audio", CLASSES[2]), ("numbers", CLASSES[2])):
-        if type_ in here:
+    for kind, allowed_types in OF_KIND.items():
+        if set(types.values()) & set(allowed_types):
             return [kind]
     texts = [name for name in settings.inputs or _texts(types) if types.get(name) == "text"]
     texts = [name for name in texts if name != settings.target]
-    classes, reals = (_targets(kind, types, settings) for kind in (CLASSES[1], REAL[0]))
+    classes, reals = _targets("text_classification", types, settings), _targets("text_regression", types, settings)
     if settings.target:
         is_real = types.get(settings.target) == "real"
         classes, reals = ([], [settings.target]) if is_real else ([settings.target], [])
@@ -139,10 +142,8 @@ def _texts(types: Types) -> list[str]:
 
 
 def _inputs(kind: Kind, types: Types, settings: Settings) -> tuple[str, ...]:
-    if kind == "image_classification":
-        return (_one("inputs", [n for n, t in types.items() if t == "image"], types, settings),)
-    if kind == "audio_classification":
-        return (_one("inputs", [n for n, t in types.items() if t in ("audio", "numbers")], types, settings),)
+    if kind in OF_KIND:
+        return (_one("inputs", [name for name, type_ in types.items() if type_ in OF_KIND[kind]], types, settings),)
     texts = _texts(types)
     if len(texts) not in (1, 2):
         _one("inputs", texts, types, settings)
@@ -158,9 +159,7 @@ def _one(key: str, names: list[str], types: Types, settings: Settings) -> str:
 
 
 def _check_inputs(kind: Kind, inputs: tuple[str, ...], types: Types, settings: Settings) -> None:
-    allowed_types = {"image_classification": ("image",), "audio_classification": ("audio", "numbers")}.get(
-        kind, ("text",)
-    )
+    allowed_types = OF_KIND.get(kind, ("text",))
     number = 2 if kind == "similarity" else None if kind.startswith("text") else 1
     if number and len(inputs) != number:
         problem = f"`inputs` are {', '.join(inputs)}"

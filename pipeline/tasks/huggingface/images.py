@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -70,17 +71,17 @@ def classification(parts: Parts, columns: Columns, settings: Images) -> DatasetT
         raise ConfigError(f"`std` is {list(settings.std)}", expected="numbers above zero")
     size = settings.image_size or (first.height, first.width)
     encode = EncodeImages(column, target, size, color, settings.image_size is not None, settings.color is None)
-    read = ReadImage((channels, *size), settings.scale, settings.mean, settings.std)
+    shape, scaling = (channels, *size), Scaling(settings.scale, settings.mean, settings.std)
     plain = settings.mean == (0.0,) and settings.std == (1.0,)
     return dataset_task(
         parts,
         settings,
-        encoded_parts(parts, encode, read),
+        encoded_parts(parts, encode, partial(scaling.read, shape)),
         **of_classes(target),
-        show=ShownImage(settings.mean, settings.std, settings.scale),
+        show=scaling.undone,
         preprocessing=f"{color} pixels * {settings.scale:.6g}"
         + ("" if plain else f", minus {list(settings.mean)}, divided by {list(settings.std)}")
-        + f", as {read.shape}, channel first"
+        + f", as {shape}, channel first"
         + (", resized without keeping the aspect, bilinear" if settings.image_size else ""),
         kind="image_classification",
     )
@@ -146,39 +147,24 @@ class EncodeImages:
 
 
 @dataclass(frozen=True)
-class ReadImage:
-    """Makes an example of a row.
+class Scaling:
+    """What is done to the pixels; see `Images`."""
 
-    Args:
-        shape: (C, H, W).
-        scale, mean, std: what is done to the pixels; see `Images`.
-    """
-
-    shape: tuple[int, int, int]
     scale: float
     mean: Numbers
     std: Numbers
 
-    def __call__(self, row: Mapping[str, Any]) -> tuple[Inputs, int]:
-        """`pixel_values` float32 (C, H, W), and the class."""
-        channels, height, width = self.shape
+    def read(self, shape: tuple[int, int, int], row: Mapping[str, Any]) -> tuple[Inputs, int]:
+        """An example of a row: `pixel_values` float32 of a shape (C, H, W), and the class."""
+        channels, height, width = shape
         flat = np.frombuffer(row[PIXELS].as_buffer(), dtype=np.uint8).reshape(height, width, channels)
         pixels = torch.from_numpy(flat.transpose(2, 0, 1).astype(np.float32)).mul_(self.scale)
         if self.mean != (0.0,) or self.std != (1.0,):
             pixels = (pixels - _by_channel(self.mean)) / _by_channel(self.std)
         return {PIXELS: pixels}, row[TARGET].as_py()
 
-
-@dataclass(frozen=True)
-class ShownImage:
-    """The image of one example as it was before it was scaled."""
-
-    mean: Numbers
-    std: Numbers
-    scale: float
-
-    def __call__(self, inputs: Inputs) -> Tensor:
-        """(C, H, W) from 0 to 1."""
+    def undone(self, inputs: Inputs) -> Tensor:
+        """The image of one example as it was before it was scaled, (C, H, W) from 0 to 1."""
         pixels = inputs[PIXELS] * _by_channel(self.std) + _by_channel(self.mean)
         return (pixels / self.scale / 255).clamp(0, 1)
 

@@ -1,6 +1,6 @@
 """Models of `transformers`, built from their configuration alone: what a saved model is rebuilt with.
 
-Nothing here downloads or reads weights; start.py does, once. Code that comes with a model is never run.
+Nothing here downloads or reads weights; pretrained.py does, once. Code that comes with a model is never run.
 """
 
 import json

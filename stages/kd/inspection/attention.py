@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.layers import layer_lists
-from stages.kd.inspection.hooks import Hook, output_of
+from stages.kd.inspection.hooks import Hook, Read, output_of
 
 SEPARATE = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("q_lin", "k_lin", "v_lin"), ("q", "k", "v"))
 FUSED = ("c_attn", "qkv")
@@ -124,7 +124,7 @@ def _of_parts(name: str, layer: str, block: nn.Module, places: list[tuple[str, i
     if width % heads:
         raise ConfigError(f"{heads} heads of `{name}` do not divide its width of {width}")
     prefix = f"{name}." if name else ""
-    hooks = [Hook(f"{prefix}{part}", partial(_part, heads, width, i, of)) for part, i, of in places]
+    hooks = [Hook(f"{prefix}{part}", _part(heads, width, i, of)) for part, i, of in places]
     return Attention(name, layer, heads, width, *hooks)
 
 
@@ -149,10 +149,9 @@ def _heads(name: str, block: nn.Module) -> int:
     )
 
 
-def _part(
-    heads: int, width: int, i: int, of: int, layer: nn.Module, args: Any, named: dict[str, Any], output: Any
-) -> Tensor:
-    return _apart(output_of(layer, args, named, output).chunk(of, dim=-1)[i], heads, width)
+def _part(heads: int, width: int, i: int, of: int) -> Read:
+    """Reads part `i` of `of` of what a layer projects."""
+    return lambda *use: _apart(output_of(*use).chunk(of, dim=-1)[i], heads, width)
 
 
 def _projected(i: int, block: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Tensor:

@@ -3,32 +3,18 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.errors import StageError
+from stages.kd.losses.features import same_places
 from stages.kd.losses.logits import expect_shape, precise
 
 
-def activation_map(features: Tensor, power: float = 2) -> Tensor:
-    """(N, positions), of L2 norm 1: how strongly the channels answer at each position, by sum |channel| ^ power.
-
-    Args:
-        features: (N, C, *spatial), one to three spatial axes.
-        power: 1 or more; the higher, the more the strongest channel decides.
-
-    Raises:
-        StageError: there are no spatial axes, or more than three.
-
-    Reference:
-        Zagoruyko and Komodakis: Paying More Attention to Attention, 2017, 1612.03928, section 3.1.
-    """
-    return F.normalize(_energy(features, power).flatten(1), dim=1)
-
-
 def activation_transfer_loss(student: Tensor, teacher: Tensor, power: float = 2) -> Tensor:
-    """Mean squared difference of the two activation maps.
+    """Mean squared difference of two maps of how strongly the channels answer at each position.
 
+    A map is the sum of |channel| ^ power at each position, divided by its L2 norm over all positions.
     As in the authors' code it is a mean over positions, for which their weight of about 1000 is meant. Channels may
     differ. Where spatial sizes differ, the larger map is averaged down to the smaller, axis by axis, before its norm is
     taken.
@@ -36,13 +22,14 @@ def activation_transfer_loss(student: Tensor, teacher: Tensor, power: float = 2)
     Args:
         student: (N, C, *spatial).
         teacher: (N, C2, *spatial2), as many axes.
-        power: see `activation_map`.
+        power: 1 or more; the higher, the more the strongest channel decides.
 
     Raises:
-        StageError: the number of examples or of axes differs, or see `activation_map`.
+        StageError: the number of examples or of axes differs, or there is no spatial axis, or more than three.
 
     Reference:
-        Zagoruyko and Komodakis: Paying More Attention to Attention, 2017, 1612.03928, equation 2.
+        Zagoruyko and Komodakis: Paying More Attention to Attention, 2017, 1612.03928, section 3.1
+        and equation 2.
     """
     if student.ndim != teacher.ndim or len(student) != len(teacher):
         raise StageError(
@@ -50,9 +37,8 @@ def activation_transfer_loss(student: Tensor, teacher: Tensor, power: float = 2)
             expected="as many examples and axes",
             fix="Name layers of the same kind",
         )
-    student, teacher = _energy(student, power), _energy(teacher, power)
-    size = tuple(min(pair) for pair in zip(student.shape[1:], teacher.shape[1:], strict=True))
-    student, teacher = (F.normalize(_pool(energy, size).flatten(1), dim=1) for energy in (student, teacher))
+    energies = same_places(_energy(student, power), _energy(teacher, power))
+    student, teacher = (F.normalize(energy.flatten(1), dim=1) for energy in energies)
     return F.mse_loss(student, teacher)
 
 
@@ -97,20 +83,11 @@ def attention_loss(student: Tensor, teacher: Tensor, *, mask: Tensor | None = No
 
 
 def _energy(features: Tensor, power: float) -> Tensor:
-    """(N, *spatial): sum over channels of |features| ^ power."""
+    """(N, 1, *spatial): sum over channels of |features| ^ power."""
     if not 3 <= features.ndim <= 5:
         raise StageError(
             f"features {tuple(features.shape)} have no activation map",
             expected="(N, C, *spatial) with one to three spatial axes",
             fix="Name a layer before pooling and flattening",
         )
-    return precise(features).abs().pow(power).sum(1)
-
-
-def _pool(energy: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(N, *size): averages over cells; torch takes N for channels, which does not matter to an average."""
-    if energy.shape[1:] == size:
-        return energy
-    pools = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
-    pooled: Tensor = pools[len(size) - 1](size)(energy)
-    return pooled
+    return precise(features).abs().pow(power).sum(1, keepdim=True)

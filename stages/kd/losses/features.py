@@ -1,9 +1,11 @@
 """Distillation of hidden layers (Romero et al.: FitNets, 2015, 1412.6550)."""
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.kd.losses.logits import expect_shape, rows
+
+POOLS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 
 
 def hint_loss(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None, normalize: bool = False) -> Tensor:
@@ -31,3 +33,12 @@ def hint_loss(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None, n
     if normalize:
         student, teacher = (F.normalize(features, dim=-1) for features in (student, teacher))
     return F.mse_loss(student, teacher, reduction="sum") / max(student.numel(), 1)
+
+
+def same_places(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both (N, C, *spatial) with the smaller number of places on each spatial axis, by averages over cells."""
+    if student.shape[2:] == teacher.shape[2:]:
+        return student, teacher
+    size = tuple(min(pair) for pair in zip(student.shape[2:], teacher.shape[2:], strict=True))
+    pool = POOLS[len(size) - 1](size)
+    return pool(student), pool(teacher)

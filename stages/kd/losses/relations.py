@@ -1,12 +1,14 @@
 """Distillation of relations: between the examples of a batch (RKD), and between positions of a sequence (MiniLM)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.errors import StageError
+from stages.kd.losses.attention import attention_scores
 from stages.kd.losses.logits import divergence, expect_shape, precise, rows
 
 
@@ -77,13 +79,20 @@ def attention_relation_loss(student: Tensor, teacher: Tensor, heads: int, *, mas
             f"the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}",
             expected="(examples, heads, positions, width) with as many examples and positions",
         )
-    query_mask = None
-    if mask is not None:
-        expect_shape("mask", mask, student.shape[::2])
-        mask = mask.to(student.device) != 0
-        query_mask = mask[:, None, :].expand(len(mask), heads, mask.shape[1])
-    student, teacher = (rows(_relations(x, heads, mask), mask=query_mask) for x in (student, teacher))
-    return divergence(student, teacher)
+    return _scores_divergence(_relations(student, heads), _relations(teacher, heads), mask)
+
+
+def attention_divergence(student: Sequence[Tensor], teacher: Sequence[Tensor], *, mask: Tensor | None = None) -> Tensor:
+    """KL(teacher || student) of what each position attends to; mean over heads and positions that count.
+
+    Args:
+        student, teacher: queries and keys (N, heads, L, d), and what follows them is not looked at; d may differ.
+        mask: (N, L), bool or 0 and 1: other positions are neither asked nor seen.
+
+    Reference:
+        Wang et al.: MiniLM: Deep Self-Attention Distillation, 2020, 2002.10957, equation 6.
+    """
+    return _scores_divergence(attention_scores(*student[:2]), attention_scores(*teacher[:2]), mask)
 
 
 def _vectors(student: Tensor, teacher: Tensor, least: int) -> tuple[Tensor, Tensor]:
@@ -119,8 +128,20 @@ def _over(values: Tensor, length: Tensor) -> Tensor:
     return values / length.where(length > 0, math.inf)
 
 
-def _relations(vectors: Tensor, heads: int, mask: Tensor | None) -> Tensor:
-    """(N, heads, L, L): scaled products of (N, H, L, d) split anew, with masked keys out of the softmax's reach."""
+def _scores_divergence(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
+    """Of the softmax of scores (N, heads, L, L), with masked keys out of its reach and without masked queries."""
+    if mask is None:
+        return divergence(rows(student), rows(teacher))
+    expect_shape("mask", mask, student.shape[::2])
+    counted = mask.to(student.device) != 0
+    queries = counted[:, None, :].expand(student.shape[:3])
+    least = torch.finfo(student.dtype).min  # -inf - -inf would be NaN
+    student, teacher = (scores.masked_fill(~counted[:, None, None, :], least) for scores in (student, teacher))
+    return divergence(rows(student, mask=queries), rows(teacher, mask=queries))
+
+
+def _relations(vectors: Tensor, heads: int) -> Tensor:
+    """(N, heads, L, L): scaled products of (N, H, L, d) split anew."""
     joined = precise(vectors).transpose(1, 2).flatten(2)
     if heads < 1 or joined.shape[2] % heads:
         raise StageError(
@@ -128,7 +149,4 @@ def _relations(vectors: Tensor, heads: int, mask: Tensor | None) -> Tensor:
             expected=f"a divisor of {joined.shape[2]}",
         )
     split = joined.reshape(*joined.shape[:2], heads, -1).transpose(1, 2)
-    scores = split @ split.transpose(-1, -2) / math.sqrt(split.shape[-1])
-    if mask is None:
-        return scores
-    return scores.masked_fill(~mask[:, None, None, :], torch.finfo(scores.dtype).min)  # -inf - -inf would be NaN
+    return attention_scores(split, split)

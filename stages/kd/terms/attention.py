@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Preview
 from stages.kd.inspection.attention import Attention, attention_at, input_of, stacks
 from stages.kd.inspection.hooks import Hook
 from stages.kd.losses.attention import activation_transfer_loss, attention_loss, attention_scores
@@ -50,12 +49,6 @@ class AttentionMethod(LayerMethod):
         if self.layers and self.mapping != "uniform":
             raise ValueError("`mapping` is of no use beside `layers`")
         return self
-
-    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], preview: Preview) -> Iterable[str]:
-        """Refuses layers that are not there, and heads that differ."""
-        for teacher in teachers:
-            self.watch(student, teacher)
-        return ()
 
     def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Hook], list[Hook]]:
         """The named layers; of transformers the embeddings, the hidden states, then queries and keys."""

@@ -1,19 +1,17 @@
 """Features of hidden layers, as a term (FitNets)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Preview
 from stages.kd.inspection.hooks import Hook, require_layer
-from stages.kd.losses.features import hint_loss
+from stages.kd.losses.features import hint_loss, same_places
 from stages.kd.terms.term import LayerMethod, ModelOutputs, Term, TermInputs
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d | nn.Conv3d]] = {4: nn.Conv2d, 5: nn.Conv3d}
-POOLS: dict[int, type[nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool3d]] = {4: nn.AdaptiveAvgPool2d, 5: nn.AdaptiveAvgPool3d}
 
 
 class FeatureMethod(LayerMethod):
@@ -24,12 +22,6 @@ class FeatureMethod(LayerMethod):
     )
     normalize: bool = Field(default=False, description="compare the direction of each position's channels alone")
     mask: str | None = Field(default=None, description="the input (N, L) that is 0 at padding, for layers (N, L, D)")
-
-    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], preview: Preview) -> Iterable[str]:
-        """Refuses layers that are not there."""
-        for teacher in teachers:
-            require_layers(student, teacher, self.layers)
-        return ()
 
     def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Hook], list[Hook]]:
         """The outputs of the named layers."""
@@ -45,9 +37,9 @@ class FeatureMethod(LayerMethod):
         """The sum over the pairs."""
         losses = []
         for ours, theirs, regress in zip(student.layers, teacher.layers, adapter.children(), strict=True):
-            student_values, teacher_values = same_places(ours, theirs)
-            mask = inputs.mask(self.mask) if student_values.ndim == 3 else None
-            losses.append(hint_loss(regress(student_values), teacher_values, mask=mask, normalize=self.normalize))
+            mask = inputs.mask(self.mask) if ours.ndim == 3 else None
+            pair = same_places(ours, theirs) if ours.ndim >= 4 else (ours, theirs)
+            losses.append(hint_loss(regress(pair[0]), pair[1], mask=mask, normalize=self.normalize))
         return torch.stack(losses).sum()
 
 
@@ -85,14 +77,3 @@ def regressor(student: Tensor, teacher: Tensor, names: str = "the layers") -> nn
     if ours == theirs:
         return nn.Identity()
     return CONVOLUTIONS[student.ndim](ours, theirs, 1) if student.ndim >= 4 else nn.Linear(ours, theirs)
-
-
-def same_places(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both with the smaller number of places on each spatial axis of (N, C, *spatial), by averages over cells.
-
-    Features of fewer than four axes stay as they are.
-    """
-    if student.ndim < 4 or student.shape[2:] == teacher.shape[2:]:
-        return student, teacher
-    pool = POOLS[student.ndim](tuple(min(pair) for pair in zip(student.shape[2:], teacher.shape[2:], strict=True)))
-    return pool(student), pool(teacher)

@@ -1,13 +1,12 @@
 """Terms by name: what `terms:` in a config lists."""
 
-import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import MinLen
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, ValidationInfo, WithJsonSchema
 
-from pipeline.base.use import find
+from pipeline.base.use import classes_in, find
 from pipeline.errors import ConfigError
 from stages.kd.terms.term import Term
 
@@ -45,11 +44,7 @@ def _parsed(entry: Any, folder: Path) -> Any:
         module = find(use, folder, package="stages.kd.terms")
     except ConfigError as error:
         raise ValueError(f"`{use}` names no term: {error}") from error
-    term_classes = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Term) and value.__module__ == module.__name__
-    ]
+    term_classes = classes_in(module, Term)
     if len(term_classes) != 1:
         raise ValueError(f"`{use}` defines {len(term_classes)} terms, expected exactly one subclass of Term")
     try:

@@ -1,6 +1,5 @@
 """Relations, as a term: between the examples of a batch (RKD), and between the positions of a sequence (MiniLM)."""
 
-from collections.abc import Iterable, Sequence
 from math import gcd
 from typing import Literal
 
@@ -9,12 +8,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.stage import Preview
 from stages.kd.inspection.attention import Attention, attention_at, input_of, stacks
 from stages.kd.inspection.hooks import Hook, require_layer
-from stages.kd.losses.attention import attention_scores
-from stages.kd.losses.logits import divergence, rows
-from stages.kd.losses.relations import angle_loss, attention_relation_loss, distance_loss
+from stages.kd.losses.relations import angle_loss, attention_divergence, attention_relation_loss, distance_loss
 from stages.kd.terms.term import LayerMethod, ModelOutputs, Term, TermInputs, refuse_strangers
 
 OWN = {"examples": ("distance_weight", "angle_weight"), "self_attention": ("parts", "relation_heads", "mask")}
@@ -51,12 +47,6 @@ class RelationMethod(LayerMethod):
         if self.kind == "examples" and self.distance_weight + self.angle_weight == 0:
             raise ValueError("nothing is left to compare: both weights are 0")
         return self
-
-    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], preview: Preview) -> Iterable[str]:
-        """Refuses layers that are not there, and heads that do not fit."""
-        for teacher in teachers:
-            self.watch(student, teacher)
-        return ()
 
     def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Hook], list[Hook]]:
         """One layer, or the queries, keys and values of one block of self-attention, in that order."""
@@ -108,25 +98,6 @@ class RelationMethod(LayerMethod):
 
 class Relations(RelationMethod, Term):
     """Relations."""
-
-
-def attention_divergence(student: Sequence[Tensor], teacher: Sequence[Tensor], *, mask: Tensor | None = None) -> Tensor:
-    """KL(teacher || student) of what each position attends to; mean over heads and positions that count.
-
-    Args:
-        student, teacher: queries and keys (N, heads, L, d), and what follows them is not looked at; d may differ.
-        mask: (N, L), bool or 0 and 1: other positions are neither asked nor seen.
-
-    Reference:
-        Wang et al.: MiniLM: Deep Self-Attention Distillation, 2020, 2002.10957, equation 6.
-    """
-    both = [attention_scores(query, key) for query, key, *_ in (student, teacher)]
-    if mask is None:
-        return divergence(rows(both[0]), rows(both[1]))
-    counted = mask.to(both[0].device) != 0
-    query_mask = counted[:, None, :].expand(both[0].shape[:3])
-    hidden = [s.masked_fill(~counted[:, None, None, :], torch.finfo(s.dtype).min) for s in both]
-    return divergence(rows(hidden[0], mask=query_mask), rows(hidden[1], mask=query_mask))
 
 
 def _reads(block: Attention) -> list[Hook]:

@@ -117,6 +117,12 @@ class Method(Settings, ABC):
 class LayerMethod(Method):
     """A method that compares layers with one teacher at a time."""
 
+    def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], preview: Preview) -> Iterable[str]:
+        """Refuses layers that are not there or do not fit."""
+        for teacher in teachers:
+            self.watch(student, teacher)
+        return ()
+
     def loss(self, inputs: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
         """The mean over the teachers by their shares."""
         total = inputs.logits.new_zeros(())

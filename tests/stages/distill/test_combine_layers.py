@@ -23,7 +23,8 @@ from stages.distill.features import FeatureDistillation
 from stages.distill.relations import RelationDistillation
 from stages.kd.objective import Distillation
 from stages.kd.student import Student
-from stages.kd.teacher import Teacher, TeacherConfig
+from stages.kd.teacher import Teacher
+from stages.kd.teacher_config import TeacherConfig
 from stages.train.supervised import SupervisedTraining
 from stages.trainer.loop import train
 from tests.contexts import preview_of

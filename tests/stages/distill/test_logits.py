@@ -17,7 +17,8 @@ from pipeline.stage import Context
 from stages.distill.logits import LogitDistillation
 from stages.kd.losses.logits import soft_loss
 from stages.kd.objective import Distillation
-from stages.kd.teacher import Teacher, TeacherConfig
+from stages.kd.teacher import Teacher
+from stages.kd.teacher_config import TeacherConfig
 from stages.train.supervised import SupervisedTraining
 from stages.trainer.loop import train
 from stages.trainer.objective import Progress

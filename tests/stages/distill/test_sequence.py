@@ -27,7 +27,8 @@ from stages.kd.cache import CachedValues, fill
 from stages.kd.generation import NOTHING, Beams, Rule, choose, cut, generated, read, split_of
 from stages.kd.stage import Distilling
 from stages.kd.student import Student
-from stages.kd.teacher import Teacher, TeacherConfig
+from stages.kd.teacher import Teacher
+from stages.kd.teacher_config import TeacherConfig
 from stages.train.supervised import SupervisedTraining
 from tests.contexts import preview_of
 

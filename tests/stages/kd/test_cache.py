@@ -24,11 +24,13 @@ from pipeline.task import Batch, Split
 from stages.distill.logits import LogitDistillation
 from stages.kd import cache as keeping
 from stages.kd import teacher
-from stages.kd.cache import AT_ONCE, BATCH_SIZE, CachedValues, TeacherNeeds, fill, fitted
+from stages.kd.cache import BATCH_SIZE, CachedValues, fill, fitted
 from stages.kd.losses.logits import soft_loss
 from stages.kd.losses.sparse import Sparse, sparse_soft_loss
 from stages.kd.student import Student
-from stages.kd.teacher import Teacher, TeacherConfig
+from stages.kd.teacher import Teacher
+from stages.kd.teacher_config import TeacherConfig
+from stages.kd.top_classes import AT_ONCE, TeacherNeeds
 from stages.trainer.loop import train
 from stages.trainer.objective import Objective, Progress
 from stages.trainer.settings import TrainingSettings

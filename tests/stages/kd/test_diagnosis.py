@@ -31,7 +31,8 @@ from stages.kd.confidence import (
 )
 from stages.kd.diagnosis import EXAMPLES, Answers, answers_of, diagnose, findings
 from stages.kd.student import Student
-from stages.kd.teacher import Teacher, TeacherConfig
+from stages.kd.teacher import Teacher
+from stages.kd.teacher_config import TeacherConfig
 from stages.trainer.loop import train
 from stages.trainer.objective import Supervised
 from stages.trainer.settings import TrainingSettings

@@ -22,7 +22,8 @@ from stages.distill.logits import LogitDistillation
 from stages.kd import teacher
 from stages.kd.objective import Distillation
 from stages.kd.student import Student
-from stages.kd.teacher import Teacher, TeacherConfig, TeacherSettings, code_of
+from stages.kd.teacher import Teacher
+from stages.kd.teacher_config import TeacherConfig, TeacherSettings, code_of
 from stages.kd.terms.logits import Logits
 from stages.kd.terms.term import ModelOutputs, TermInputs
 from stages.trainer.objective import Progress

@@ -136,16 +136,9 @@ def padded(values: Sequence[Tensor], width: int, fill: int) -> Tensor:
     return batch
 
 
-@dataclass(frozen=True)
-class Shown:
-    """The text of one example, as the tokenizer reads its ids."""
-
-    tokenizer: Any
-    names: tuple[str, ...] = (IDS,)
-
-    def __call__(self, inputs: Inputs) -> str:
-        """The text, or the texts with a slash between."""
-        return " / ".join(self.tokenizer.decode(inputs[name], skip_special_tokens=True) for name in self.names)
+def text_of(tokenizer: Any, names: Sequence[str], inputs: Inputs) -> str:
+    """The text of one example, or its texts with a slash between, as the tokenizer reads the ids of these inputs."""
+    return " / ".join(tokenizer.decode(inputs[name], skip_special_tokens=True) for name in names)
 
 
 def squared_error(output: str, outputs: Outputs, targets: Tensor) -> Tensor:
@@ -194,6 +187,6 @@ def text_task(
         reader.digest,
         axes=collate.axes,
         tokenizer=reader.tokenizer,
-        show=Shown(reader.tokenizer, tuple(name for name in collate.axes if name.startswith(IDS))),
+        show=partial(text_of, reader.tokenizer, [name for name in collate.axes if name.startswith(IDS)]),
         **{**rest, "longest": {"max_length": most, **rest.get("longest", {})}},
     )

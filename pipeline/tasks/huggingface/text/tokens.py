@@ -150,13 +150,7 @@ def _ends(tokenizer: Any, algorithm: Algorithm) -> Any:
     """What stands around a text and between two."""
     from tokenizers.processors import TemplateProcessing
 
-    if algorithm == "wordpiece":
-        first, end = BERT["cls_token"], BERT["sep_token"]
-        marks = [(name, tokenizer.token_to_id(name)) for name in (first, end)]
-        return TemplateProcessing(
-            single=f"{first} $A {end}", pair=f"{first} $A {end} $B:1 {end}:1", special_tokens=marks
-        )
-    end = PIECES["eos_token"]
-    return TemplateProcessing(
-        single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, tokenizer.token_to_id(end))]
-    )
+    start, end = (BERT["cls_token"], BERT["sep_token"]) if algorithm == "wordpiece" else ("", PIECES["eos_token"])
+    single = f"{start} $A {end}".strip()
+    marks = [(name, tokenizer.token_to_id(name)) for name in (start, end) if name]
+    return TemplateProcessing(single=single, pair=f"{single} $B:1 {end}:1", special_tokens=marks)

@@ -1,7 +1,8 @@
 """Texts into texts, for encoder-decoders."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -71,19 +72,19 @@ def translation(parts: Parts, columns: Columns, settings: Translation) -> Datase
     axes = {IDS: {1: LENGTH}, MASK: {1: LENGTH}, DECODER_IDS: {1: DECODER_LENGTH}}
     fills = {IDS: marks.pad, MASK: 0, DECODER_IDS: marks.pad}
     encode = EncodeTranslations(columns.inputs[0], columns.target, reader, marks)
-    spoken, token = Spoken(reader.tokenizer), reader.tokenizer.convert_ids_to_tokens
+    decode, token = partial(sentence, reader.tokenizer), reader.tokenizer.convert_ids_to_tokens
     return text_task(
         parts,
         settings,
         reader,
-        encoded_parts(parts, encode, ReadTranslation(marks)),
+        encoded_parts(parts, encode, partial(read_translation, marks)),
         PadTranslations(fills, axes, settings.multiple, max(reader.longest, marks.longest)),
-        loss=TokenCrossEntropy(settings.label_smoothing),
-        score=SentenceScore(spoken, settings.score),
-        decode=Greedy(marks),
+        loss=partial(token_cross_entropy, settings.label_smoothing),
+        score=partial(sentence_score, decode, settings.score),
+        decode=partial(greedy, marks),
         output="logits",
-        metrics={"bleu": metrics.bleu(spoken)},
-        as_target=AsTarget(marks),
+        metrics={"bleu": metrics.bleu(decode)},
+        as_target=partial(as_target, marks),
         preprocessing=f"`{columns.inputs[0]}` as tokens of {reader.words}, at most {reader.longest}, padded "
         f"to the longest; the decoder begins with {token(marks.start)} and ends with {token(marks.end)}",
         kind="translation",
@@ -144,16 +145,10 @@ class EncodeTranslations:
         return [*ids[: self.marks.longest - 1], self.marks.end]
 
 
-@dataclass(frozen=True)
-class ReadTranslation:
-    """Makes an example of a row."""
-
-    marks: Marks
-
-    def __call__(self, row: Mapping[str, Any]) -> tuple[Inputs, Tensor]:
-        """Ids, a mask of ones and the decoder's input; the labels. Each int64 (L,)."""
-        ids, labels = integers(row[IDS]), integers(row[TARGET])
-        return {IDS: ids, MASK: torch.ones_like(ids), DECODER_IDS: shifted(labels, self.marks.start)}, labels
+def read_translation(marks: Marks, row: Mapping[str, Any]) -> tuple[Inputs, Tensor]:
+    """An example of a row: ids, a mask of ones and the decoder's input; the labels. Each int64 (L,)."""
+    ids, labels = integers(row[IDS]), integers(row[TARGET])
+    return {IDS: ids, MASK: torch.ones_like(ids), DECODER_IDS: shifted(labels, marks.start)}, labels
 
 
 @dataclass(frozen=True)
@@ -171,105 +166,78 @@ def shifted(labels: Tensor, start: int) -> Tensor:
     return torch.cat([labels.new_tensor([start]), labels[:-1]])
 
 
-@dataclass(frozen=True)
-class TokenCrossEntropy:
+def token_cross_entropy(smoothing: float, outputs: Outputs, targets: Tensor) -> Tensor:
     """Mean cross-entropy a token of `logits` (N, T, tokens) against label ids (N, T), without those that are -100."""
-
-    smoothing: float = 0.0
-
-    def __call__(self, outputs: Outputs, targets: Tensor) -> Tensor:
-        """A scalar."""
-        logits = outputs["logits"].flatten(0, 1)
-        return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, label_smoothing=self.smoothing)
+    logits = outputs["logits"].flatten(0, 1)
+    return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
 
 
-@dataclass(frozen=True)
-class Greedy:
-    """The likeliest next token at every step, up to the end; or what a model gives that generates by itself."""
+def greedy(marks: Marks, forward: Forward, inputs: Inputs) -> Tensor:
+    """Ids (N, T), padded after the end: the likeliest next token at every step.
 
-    marks: Marks
-
-    def __call__(self, forward: Forward, inputs: Inputs) -> Tensor:
-        """Ids (N, T), padded after the end. Only as much of the decoder's input is computed as there is."""
-        marks, ids = self.marks, inputs[IDS]
-        count = len(ids)
-        read = torch.full((count, marks.longest + 1), marks.pad, dtype=ids.dtype)
-        read[:, 0] = marks.start
-        ended = torch.zeros(count, dtype=torch.bool)
-        for step in range(marks.longest):
-            outputs = forward({**inputs, DECODER_IDS: read[:, : max(step + 1, LEAST)].to(ids.device)})
-            if SEQUENCES in outputs:
-                return outputs[SEQUENCES]
-            logits = outputs["logits"][:, step].cpu()
-            logits[:, marks.pad] = -torch.inf  # padding is no word; some models that begin with it would say it
-            read[:, step + 1] = logits.argmax(-1).masked_fill(ended, marks.pad)
-            ended |= read[:, step + 1] == marks.end
-            if ended.all():
-                break
-        return read[:, 1 : step + 2].to(ids.device)
+    Only as much of the decoder's input is computed as there is. Of a model that generates by itself, what it gives.
+    """
+    ids = inputs[IDS]
+    count = len(ids)
+    read = torch.full((count, marks.longest + 1), marks.pad, dtype=ids.dtype)
+    read[:, 0] = marks.start
+    ended = torch.zeros(count, dtype=torch.bool)
+    for step in range(marks.longest):
+        outputs = forward({**inputs, DECODER_IDS: read[:, : max(step + 1, LEAST)].to(ids.device)})
+        if SEQUENCES in outputs:
+            return outputs[SEQUENCES]
+        logits = outputs["logits"][:, step].cpu()
+        logits[:, marks.pad] = -torch.inf  # padding is no word; some models that begin with it would say it
+        read[:, step + 1] = logits.argmax(-1).masked_fill(ended, marks.pad)
+        ended |= read[:, step + 1] == marks.end
+        if ended.all():
+            break
+    return read[:, 1 : step + 2].to(ids.device)
 
 
-@dataclass(frozen=True)
-class AsTarget:
-    """Makes of one example's inputs and generated tokens the training example that has these as its target."""
-
-    marks: Marks
-
-    def __call__(self, inputs: Inputs, ids: Tensor) -> tuple[Inputs, Tensor]:
-        """The example (inputs, label ids (T,)).
-
-        Args:
-            inputs: one example's; its `decoder_input_ids` are replaced.
-            ids: (T',) as generated: perhaps with the start in front, ignored after the first end.
-
-        Raises:
-            StageError: the sequence is empty.
-        """
-        labels = ids[1:] if ids[:1].tolist() == [self.marks.start] else ids
-        if self.marks.pad != self.marks.end:
-            labels = labels[labels != self.marks.pad]
-        ends = (labels == self.marks.end).nonzero()
-        labels = (labels[: int(ends[0]) + 1] if len(ends) else labels)[: self.marks.longest]
-        if not len(labels):
-            raise StageError("a generated sequence is empty", where="as_target", expected="a token or more")
-        return {**inputs, DECODER_IDS: shifted(labels, self.marks.start)}, labels
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """Token ids as text, without what pads, begins and ends."""
-
-    tokenizer: Any
-
-    def __call__(self, ids: list[int]) -> str:
-        """The text."""
-        return str(self.tokenizer.decode([i for i in ids if i >= 0], skip_special_tokens=True)).strip()
-
-
-@dataclass(frozen=True)
-class SentenceScore:
-    """chrF or BLEU of each sentence, 0 to 1, as sacrebleu's `sentence_chrf` and `sentence_bleu` / 100.
+def as_target(marks: Marks, inputs: Inputs, ids: Tensor) -> tuple[Inputs, Tensor]:
+    """The training example (inputs, label ids (T,)) that has generated tokens as its target.
 
     Args:
-        spoken: ids -> text.
+        marks: of the task.
+        inputs: one example's; its `decoder_input_ids` are replaced.
+        ids: (T',) as generated: perhaps with the start in front, ignored after the first end.
+
+    Raises:
+        StageError: the sequence is empty.
+    """
+    labels = ids[1:] if ids[:1].tolist() == [marks.start] else ids
+    if marks.pad != marks.end:
+        labels = labels[labels != marks.pad]
+    ends = (labels == marks.end).nonzero()
+    labels = (labels[: int(ends[0]) + 1] if len(ends) else labels)[: marks.longest]
+    if not len(labels):
+        raise StageError("a generated sequence is empty", where="as_target", expected="a token or more")
+    return {**inputs, DECODER_IDS: shifted(labels, marks.start)}, labels
+
+
+def sentence(tokenizer: Any, ids: list[int]) -> str:
+    """Token ids as text, without what pads, begins and ends."""
+    return str(tokenizer.decode([i for i in ids if i >= 0], skip_special_tokens=True)).strip()
+
+
+def sentence_score(
+    decode: Callable[[list[int]], str], name: Literal["chrf", "bleu"], predictions: Tensor, targets: Tensor
+) -> Tensor:
+    """chrF or BLEU of each sentence (N,), 0 to 1, as sacrebleu's `sentence_chrf` and `sentence_bleu` / 100.
+
+    Args:
+        decode: ids -> text.
         name: which of the two. chrF counts letters and tells short sentences apart, which BLEU does badly.
+        predictions, targets: ids (N, T) and label ids (N, T'); those below zero are left out.
 
     Reference:
         Popovic: chrF: character n-gram F-score for automatic MT evaluation, 2015.
     """
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
-    spoken: Spoken
-    name: Literal["chrf", "bleu"]
-
-    def __call__(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """Ids (N, T) and label ids (N, T'), those below zero left out -> (N,)."""
-        from sacrebleu.metrics.bleu import BLEU
-        from sacrebleu.metrics.chrf import CHRF
-
-        metric = CHRF() if self.name == "chrf" else BLEU(effective_order=True)
-        hypotheses, references = (self._texts(ids) for ids in (predictions, targets))
-        scores = [metric.sentence_score(a, [b]).score / 100 for a, b in zip(hypotheses, references, strict=True)]
-        return torch.tensor(scores)
-
-    def _texts(self, ids: Tensor) -> Sequence[str]:
-        return [self.spoken(row) for row in ids.tolist()]
+    metric = CHRF() if name == "chrf" else BLEU(effective_order=True)
+    hypotheses, references = ([decode(row) for row in ids.tolist()] for ids in (predictions, targets))
+    scores = [metric.sentence_score(a, [b]).score / 100 for a, b in zip(hypotheses, references, strict=True)]
+    return torch.tensor(scores)

@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.model import TorchModel
 from pipeline.tasks.huggingface.huggingface import model, task
 from pipeline.tasks.huggingface.rows import DatasetTask
-from pipeline.tasks.huggingface.text.translation import AsTarget, Marks, TokenCrossEntropy
+from pipeline.tasks.huggingface.text.translation import Marks, as_target, token_cross_entropy
 from stages.kd.generation import beam_search
 from tests import sets
 
@@ -62,9 +62,9 @@ def test_the_loss_leaves_out_padding_and_is_smoothed() -> None:
     logits, targets = torch.randn(2, 3, 5), torch.tensor([[1, 4, -100], [2, -100, -100]])
     kept = torch.stack([logits[0, 0], logits[0, 1], logits[1, 0]])
     expected = F.cross_entropy(kept, torch.tensor([1, 4, 2]))
-    torch.testing.assert_close(TokenCrossEntropy()({"logits": logits}, targets), expected)
+    torch.testing.assert_close(token_cross_entropy(0.0, {"logits": logits}, targets), expected)
     smooth = 0.9 * expected - 0.1 * F.log_softmax(kept, -1).mean()
-    torch.testing.assert_close(TokenCrossEntropy(0.1)({"logits": logits}, targets), smooth)
+    torch.testing.assert_close(token_cross_entropy(0.1, {"logits": logits}, targets), smooth)
 
 
 def test_greedy_decoding_gives_what_generate_gives(found: DatasetTask, translator: TorchModel) -> None:
@@ -121,10 +121,10 @@ def test_a_generated_sequence_becomes_a_target(found: DatasetTask) -> None:
 
 
 def test_where_the_start_is_the_end_padding_is_no_target() -> None:
-    as_target = AsTarget(Marks(start=2, end=2, pad=1, longest=8))
-    assert as_target({}, torch.tensor([2, 5, 2, 1, 1]))[1].tolist() == [5, 2]
+    marks = Marks(start=2, end=2, pad=1, longest=8)
+    assert as_target(marks, {}, torch.tensor([2, 5, 2, 1, 1]))[1].tolist() == [5, 2]
     with pytest.raises(StageError, match=r"a generated sequence is empty"):
-        as_target({}, torch.tensor([2, 1, 1]))
+        as_target(marks, {}, torch.tensor([2, 1, 1]))
 
 
 def test_a_model_that_begins_otherwise_is_refused(found: DatasetTask) -> None:
