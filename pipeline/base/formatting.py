@@ -16,20 +16,19 @@ def shown(path: Path) -> Path:
 
 def bytes_text(count: float) -> str:
     """1,234 -> 1.2 kB; thousands, as the budget counts."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
+    return _in_thousands(count, (" B", " kB", " MB", " GB"))
 
 
 def count_text(count: float) -> str:
     """14,195,200 -> 14.2 M."""
-    for unit in ("", " k", " M", " G"):
-        if count < 1000:
-            return f"{count:.0f}" if not unit else f"{count:.1f}{unit}"
-        count /= 1000
-    return f"{count:.1f} T"
+    return _in_thousands(count, ("", " k", " M", " G", " T"))
+
+
+def _in_thousands(count: float, units: Sequence[str]) -> str:
+    power = 0
+    while count >= 1000 and power < len(units) - 1:
+        count, power = count / 1000, power + 1
+    return f"{count:.{min(power, 1)}f}{units[power]}"
 
 
 def interval_text(estimate: BaseModel | dict[str, Any] | None, digits: int = 3) -> str:

@@ -65,9 +65,8 @@ def _strategy(to: Connection, record: ComparisonRecord, parent: str, strategy: S
     child, when = str(run.info.run_id), record.started
     tags = {"runs": "\n".join(strategy.runs), "promised": strategy.claim or ""}
     to.log(child, metrics=points(figures_of(strategy), 0), params={"strategy": strategy.name}, tags=tags, when=when)
-    for name in (
-        (*strategy.runs, *strategy.failed_runs) if strategy.name != BASELINE else ()
-    ):  # the baseline's are those of a strategy
+    runs = [] if strategy.name == BASELINE else [*strategy.runs, *strategy.failed_runs]  # its runs are a strategy's
+    for name in runs:
         folder = Path(os.path.normpath(Path(record.folder).parent / name))
         if (folder / "record.json").is_file() and Record.load(folder).comparison == record.comparison:
             sync(folder)

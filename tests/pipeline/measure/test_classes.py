@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.base.formatting import few
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.classes import absent, by_class, label
 from pipeline.measure.statistics import retention
@@ -80,8 +79,6 @@ def test_other_tasks_have_no_classes(changes: dict[str, Any], logits: bool) -> N
 
 def test_classes_without_an_example_are_named() -> None:
     assert absent(evaluation(MODEL), ["cat", "dog", "owl", "elk"], True) == ["dog", "elk"]
-    assert few(["a", "b"]) == "a, b"
-    assert few([str(i) for i in range(1205)], 5) == "0, 1, 2, 3, 4 and 1,200 more"
 
 
 def test_a_class_without_a_name_is_its_number() -> None:

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from pipeline.base import progress as progress_module
 from pipeline.base.estimate import Estimate
-from pipeline.base.formatting import bytes_text, count_text, interval_text, shown
 from pipeline.base.progress import progress
 from pipeline.records.record import Record
 from pipeline.report.terminal import WIDE, show
@@ -78,35 +77,6 @@ def test_a_run_that_measured_nothing_is_shown_all_the_same(tmp_path: Path) -> No
     record = full(tmp_path).model_copy(update={"baseline": None, "stages": []})
     assert f"run: {tmp_path}" in text(record, 100)
     assert "model:" not in text(record, 100)
-
-
-def test_a_path_is_told_from_here_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert shown(tmp_path / "runs" / "a") == Path("runs/a")
-    assert shown(tmp_path.parent) == tmp_path.parent
-
-
-@pytest.mark.parametrize(
-    ("count", "in_bytes", "in_units"),
-    [(0, "0 B", "0"), (999, "999 B", "999"), (1234, "1.2 kB", "1.2 k"), (14_195_200, "14.2 MB", "14.2 M"),
-     (2_500_000_000, "2.5 GB", "2.5 G"), (3_000_000_000_000, "3000.0 GB", "3.0 T")],
-)  # fmt: skip
-def test_counts_are_told_in_thousands(count: int, in_bytes: str, in_units: str) -> None:
-    assert (bytes_text(count), count_text(count)) == (in_bytes, in_units)
-
-
-@pytest.mark.parametrize(
-    ("estimate", "digits", "expected"),
-    [
-        (Estimate(value=0.9874, low=0.97, high=1.0011), 3, "0.987 [0.970, 1.001]"),
-        ({"value": 0.5, "low": 0.25, "high": 0.75}, 2, "0.50 [0.25, 0.75]"),
-        ({"value": 0.5, "low": None, "high": None}, 2, "0.50"),
-        ({"value": None}, 3, "-"),
-        (None, 3, "-"),
-    ],
-)
-def test_an_interval_stands_beside_its_value_where_there_is_one(estimate: Any, digits: int, expected: str) -> None:
-    assert interval_text(estimate, digits) == expected
 
 
 class Clock:
