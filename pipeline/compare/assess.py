@@ -104,7 +104,8 @@ def baseline_record(runs: Sequence[Record]) -> StrategyRecord:
 
 def timings(run: Record) -> list[Timing]:
     """The latency ratios of a run, of the last stage that measured any."""
-    return [timing for row in (run.timed.latency if run.timed else []) if (timing := _timing(row))]
+    rows = run.latency_stage.latency if run.latency_stage else []
+    return [timing for row in rows if (timing := _timing(row))]
 
 
 def _timing(row: Mapping[str, Any]) -> Timing | None:

@@ -54,7 +54,7 @@ def parity(limit: MostRatio, record: Record) -> GateRecord:
 
 def latency(limit: MostRatio, record: Record) -> GateRecord:
     """Whether the last model takes at most so much of the baseline's time, in every row that was measured."""
-    stage, gate = next((stage for stage in reversed(record.stages) if stage.latency), None), Gate("latency", limit.max)
+    stage, gate = record.latency_stage, Gate("latency", limit.max)
     if stage is None:
         return gate.skipped("no stage measured it", NO_LATENCY)
     if stage.cached:

@@ -290,7 +290,7 @@ class Record(BaseModel):
         return [*baseline, *((stage.name, stage) for stage in self.stages)]
 
     @property
-    def timed(self) -> StageRecord | None:
+    def latency_stage(self) -> StageRecord | None:
         """The last stage that measured latencies."""
         return next((stage for stage in reversed(self.stages) if stage.latency), None)
 

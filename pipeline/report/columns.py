@@ -52,6 +52,12 @@ def ratio_of(row: Mapping[str, Any], key: str = "ratio") -> dict[str, float | No
     return figures if figures["high"] is not None else {**figures, "low": None}
 
 
+def latency_ratios(record: Record) -> list[tuple[dict[str, Any], dict[str, float | None]]]:
+    """The rows that have a ratio of the last stage that measured latencies, each with it."""
+    rows = record.latency_stage.latency if record.latency_stage else []
+    return [(row, ratio) for row in rows if (ratio := ratio_of(row))]
+
+
 def counts_text(gate: GateRecord) -> str:
     """What a gate counts as, where that is not its verdict."""
     return f", counts as {gate.counts_as}" if gate.counts_as not in (None, gate.verdict) else ""

@@ -79,8 +79,8 @@ def _headline(record: Record) -> list[str]:
     parts = [f"**{bytes_text(first.size_bytes)} → {bytes_text(last.size_bytes)}**, ratio {last.compression_ratio:.1f}x"]
     if last.retention:
         parts.append(f"retention {interval_text(last.retention)} on {last.test_samples:,} test examples")
-    if ratios := [ratio for row in (record.timed.latency if record.timed else []) if (ratio := columns.ratio_of(row))]:
-        parts.append(f"latency ratio {interval_text(ratios[0], 2)}")
+    if ratios := columns.latency_ratios(record):
+        parts.append(f"latency ratio {interval_text(ratios[0][1], 2)}")
     return [*failure_block, *paragraph(", ".join(parts) + ".")]
 
 

@@ -57,7 +57,7 @@ def trajectory(record: Record) -> Figure | None:
 
 def latency(record: Record) -> tuple[Figure | None, Table | None, list[str]]:
     """Distributions where the record has them, the table of all settings, and why a figure is missing."""
-    stage = record.timed
+    stage = record.latency_stage
     rows = [row for row in stage.latency if row] if stage else []
     if not stage or not rows:
         return None, None, []

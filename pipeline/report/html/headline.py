@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.base.formatting import bytes_text, count_text, interval_text
 from pipeline.records.record import GateRecord, Record
-from pipeline.report.columns import counts_text, ratio_of
+from pipeline.report.columns import counts_text, latency_ratios
 from pipeline.report.html.text import count_of, joined, times_text
 from pipeline.report.html.views import GateView, Judgement, Tile
 
@@ -84,7 +84,7 @@ def _retention(record: Record) -> Tile:
 
 
 def _latency(record: Record) -> list[Tile]:
-    rows = [(row, ratio) for row in (record.timed.latency if record.timed else []) if (ratio := ratio_of(row))]
+    rows = latency_ratios(record)
     if not rows:
         return []
     row, ratio = rows[0]

@@ -23,8 +23,7 @@ def users(runs: Path) -> dict[str, list[str]]:
         with blame(ConfigError, str(file), fix="Remove the run folder, or repair it"):
             record = Record.load(file.parent)
             events = journal.read(file.with_name("journal.jsonl"))
-        models = [*record.stages, *([record.baseline] if record.baseline else [])]
-        record_keys = [key for model in models for key in model.uses]
+        record_keys = [key for _, model in record.models for key in model.uses]
         for key in dict.fromkeys([*record_keys, *(event["key"] for event in events if event.get("key"))]):
             runs_by_key.setdefault(key, []).append(record.run)
     return runs_by_key
