@@ -18,6 +18,7 @@ from contextlib import chdir, nullcontext
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ SERVER.set_forkserver_preload([
     "stages.distill.logits", "stages.export.onnx", "stages.prune.channels", "stages.quantize.dynamic",
     "stages.train.supervised", "torch._dynamo", "torch._export", "tests.warm",
 ])  # fmt: skip
+RUNNING: Any = forkserver._forkserver  # type: ignore[attr-defined]
 ROOT = Path(__file__).parents[1]
 PATIENCE = 120  # seconds until a test gives up; nothing is measured in them
 
@@ -39,10 +41,11 @@ def start(
     main: Callable[..., Any], *args: Any, environment: dict[str, str] | None = None, **kwargs: Any
 ) -> ForkServerProcess:
     """A child that does main(*args, **kwargs), in this environment or this process's; all is pickled on the way."""
-    variables = environment or dict(os.environ)
-    process = SERVER.Process(target=_begin, args=(variables, kept.Kept.place(), main, args, kwargs))
-    with chdir(ROOT):  # where the server finds what it imports
-        forkserver.ensure_running()
+    if not RUNNING._forkserver_address:
+        with chdir(ROOT):  # where the server finds what it imports
+            RUNNING.ensure_running()
+    how = (environment or dict(os.environ), kept.Kept.place(), RUNNING._forkserver_address)
+    process = SERVER.Process(target=_begin, args=(how, main, args, kwargs))
     process.start()
     return process
 
@@ -59,8 +62,10 @@ def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _begin(environment: dict[str, str], folder: Path | None, main: Callable[..., Any], args: Any, kwargs: Any) -> None:
+def _begin(how: tuple[dict[str, str], Path | None, str], main: Callable[..., Any], args: Any, kwargs: Any) -> None:
     assert "tests.warm" in sys.modules
+    environment, folder, RUNNING._forkserver_address = how
+    RUNNING.ensure_running = lambda: None  # a child of it starts its own children by it
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
@@ -126,23 +131,56 @@ class Shrink:
         return [int(row[2]) for row in rows if int(row[2]) == self.process.pid and row[0] != "Z"]
 
 
-def shrink(*words: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def shrink(
+    *words: object, cwd: Path, prepare: Callable[[], Any] = int, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """What `python -m pipeline` gives in a folder, with these variables besides those of the tests."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "GITHUB_"))}
     with tempfile.TemporaryDirectory() as folder:
-        command = Shrink(Path(folder), *map(str, words), cwd=cwd, tracked=True, environment={**own, **variables})
-        ended = command.end()
+        how: dict[str, Any] = {"tracked": True, "prepare": prepare, "environment": {**own, **variables}}
+        ended = Shrink(Path(folder), *map(str, words), cwd=cwd, **how).end()
     assert ended.code is not None, f"it did not end in {PATIENCE} s: {ended.err}"
     return subprocess.CompletedProcess(words, ended.code, ended.out, ended.err)
 
 
-def _command(
-    words: tuple[str, ...], out: Path, err: Path, cwd: Path, tracked: bool, prepare: Callable[[], Any]
-) -> None:
-    """Be a fresh interpreter with these words, as far as a fork can be."""
+class Child:
+    """What `subprocess.Popen` is for a command `python -m pipeline`, as a fork of the server."""
+
+    def __init__(self, command: list[str], env: dict[str, str], **_: Any) -> None:
+        words = tuple(command[command.index("pipeline") + 1 :])
+        (self.out, out), (self.err, err) = (SERVER.Pipe(duplex=False) for _ in range(2))
+        self.stdout, self.stderr = (os.fdopen(os.dup(pipe.fileno()), errors="replace") for pipe in (self.out, self.err))
+        self.process = start(_command, words, out, err, Path.cwd(), True, children, environment=env)
+        out.close()
+        err.close()
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        if self.process.pid is not None and self.process.exitcode is None:
+            os.kill(self.process.pid, number)
+
+
+def children() -> None:
+    """Let what a comparison starts be forks as well."""
+    from pipeline.compare import children
+
+    children.subprocess = SimpleNamespace(Popen=Child, PIPE=subprocess.PIPE)  # type: ignore[assignment, attr-defined]
+
+
+def _command(words: tuple[str, ...], out: Any, err: Any, cwd: Path, tracked: bool, prepare: Callable[[], Any]) -> None:
+    """Be a fresh interpreter with these words, as far as a fork can be; `out` and `err` are files or ends of pipes."""
     os.setpgid(0, 0)
-    for number, file in ((1, out), (2, err)):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    for number, place in ((1, out), (2, err)):
+        os.dup2(os.open(place, os.O_WRONLY | os.O_APPEND) if isinstance(place, Path) else place.fileno(), number)
     os.chdir(cwd)
     sys.argv = ["shrink", *words]
     sys.path.insert(0, str(cwd))

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.records.comparison import ComparisonRecord, schema
 from pipeline.records.record import Record
 from pipeline.runner import run
-from tests.forked import Shrink, shrink
+from tests.forked import Shrink, children, shrink
 from tests.users import stage_file
 
 Make = Callable[..., Path]
@@ -32,7 +32,7 @@ def events(runs: Path, kind: str) -> list[dict[str, Any]]:
 
 def test_all_strategies_run_and_one_that_fails_stops_no_other(strategies: Make, tmp_path: Path) -> None:
     file, runs = strategies(FAILING + KILLED), tmp_path / "runs"
-    ended = shrink("compare", file, "--into", runs, "--jobs", "2", "--json", cwd=tmp_path)
+    ended = shrink("compare", file, "--into", runs, "--jobs", "2", "--json", cwd=tmp_path, prepare=children)
     assert ended.returncode == 3, ended.stderr
     found = json.loads(ended.stdout)
     jsonschema.validate(found, schema())
@@ -168,7 +168,7 @@ def test_a_model_that_cannot_be_timed_keeps_its_figures_and_the_exit_code_tells(
     file = strategies()
     clock = "{use: clock.py, fails: noisy}"
     file.write_text(file.read_text().replace("{use: benchmark.latency, rounds: 3, iterations: 10, warmup: 1}", clock))
-    ended = shrink("compare", file, "--into", tmp_path / "runs", "--json", cwd=tmp_path)
+    ended = shrink("compare", file, "--into", tmp_path / "runs", "--json", cwd=tmp_path, prepare=children)
     assert ended.returncode == 3, ended.stderr
     noisy, close = ComparisonRecord.model_validate_json(ended.stdout).strategies[1:]
     assert "could not be timed" in noisy.failures["0"].message

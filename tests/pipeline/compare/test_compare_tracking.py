@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from mlflow import MlflowClient
 
 from pipeline.compare.compare import compare, compare_runs
 from pipeline.runner import run, sync_run
+from tests.forked import Child
 
 Make = Callable[..., Path]
 
@@ -34,8 +36,9 @@ def below(runs: list[Any], parent: Any) -> dict[str, Any]:
 
 
 def test_strategies_are_children_with_the_same_figures(
-    strategies: Make, tmp_path: Path, tracked: Callable[[], list[Any]]
+    strategies: Make, tmp_path: Path, tracked: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pipeline.compare.children.subprocess", SimpleNamespace(Popen=Child, PIPE=None))
     record = compare([strategies(timed=False)], runs=tmp_path / "runs")
     runs = tracked()
     (parent,) = below(runs, None).values()

@@ -23,6 +23,7 @@ from pipeline.records.record import Failure, Record
 from pipeline.report.mlflow.run import open_tracking
 from pipeline.runner import run
 from tests import records
+from tests.forked import PATIENCE, start
 from tests.users import MINE_ALONE, stage_file
 
 Make = Callable[..., Any]
@@ -234,27 +235,17 @@ def test_a_tracking_server_that_is_down_costs_one_warning_and_not_the_run(
     assert warning.endswith(f"; the run folder has everything; later: shrink sync {made.folder}")
 
 
-OPEN = """
-import sys
-from pathlib import Path
-from test_run import bare
-from pipeline.report.mlflow.run import open_tracking
-folder = Path(sys.argv[1])
-with open_tracking(bare(folder / "run", sys.argv[2]), folder / "runs") as tracking:
-    sys.exit(bool(tracking.to.problem))
-"""
+def open_and_tell(folder: Path, name: str) -> None:
+    with open_tracking(bare(folder / "run", name), folder / "runs") as tracking:
+        sys.exit(bool(tracking.to.problem))
 
 
+@pytest.mark.anew
 def test_two_processes_that_make_the_database_at_once_both_succeed(tmp_path: Path) -> None:
-    here = Path(__file__)
-    environment = {**os.environ, "PYTHONPATH": f"{here.parents[4]}{os.pathsep}{here.parent}"}
-    command = [sys.executable, "-c", OPEN, str(tmp_path)]
-    started = [
-        subprocess.Popen([*command, name], env=environment, stderr=subprocess.PIPE, text=True)
-        for name in ("one", "two")
-    ]
-    ended = [(process.communicate(timeout=120)[1], process.returncode) for process in started]
-    assert [code for _, code in ended] == [0, 0], ended
+    children = [start(open_and_tell, tmp_path, name) for name in ("one", "two")]
+    for child in children:
+        child.join(PATIENCE)
+    assert [child.exitcode for child in children] == [0, 0]
     client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
     assert all(found(client, bare(tmp_path / "run", name)) for name in ("one", "two"))
 
