@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.options import AsJson, Strategy
+
 if TYPE_CHECKING:
     from pipeline.gate.budget import Budget
     from pipeline.records.record import Record
@@ -20,7 +22,6 @@ RUNS = Path("runs")
 BudgetFile = Annotated[
     Path | None, typer.Option("--budget", help="A YAML with the keys of `budget:`, in place of the run's own.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
 def gate(
@@ -29,7 +30,7 @@ def gate(
     overrides: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Of a pipeline file, as `run` takes it.")
     ] = [],  # noqa: B006  # typer reads it and does not keep it
-    strategy: Annotated[str | None, typer.Option(help="Which one of a file with `strategies:`.")] = None,
+    strategy: Strategy = None,
     runs: Annotated[Path, typer.Option(help="Where a pipeline file's run folders are made.")] = RUNS,
     as_json: AsJson = False,
 ) -> int:

@@ -222,10 +222,10 @@ def schema(
     comparison: Annotated[bool, typer.Option("--comparison", help="Of comparison.json instead.")] = False,
 ) -> int:
     """Print the JSON Schema of a pipeline file, for editors; or of record.json or comparison.json."""
-    from pipeline.cli import catalogue
-    from pipeline.records import comparison as comparisons
-    from pipeline.records import record as records
+    from pipeline.cli.catalogue import pipeline_schema
+    from pipeline.records.comparison import ComparisonRecord
+    from pipeline.records.record import Record
 
-    schema_function = records.schema if record else comparisons.schema if comparison else catalogue.pipeline_schema
-    print(json.dumps(schema_function(), indent=2))  # noqa: T201
+    model = Record if record else ComparisonRecord if comparison else None
+    print(json.dumps(model.model_json_schema() if model else pipeline_schema(), indent=2))  # noqa: T201
     return 0

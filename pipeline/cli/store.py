@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.options import AsJson
+
 app = typer.Typer(name="store", help="What is kept of earlier runs.", no_args_is_help=True)
 
 Runs = Annotated[Path, typer.Option(help="Where run folders and the store are.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
 @app.command("list")

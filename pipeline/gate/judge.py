@@ -64,23 +64,17 @@ def has_limits(budget: Budget) -> bool:
 
 
 def _gates(budget: Budget, record: Record, expected: Expected | None) -> list[GateRecord]:
-    gates = []
-    if budget.retention:
-        gates.append(retention(budget.retention, record, expected))
-    if budget.drop:
-        gates.append(drop(budget.drop, record))
-    if budget.flips:
-        gates.append(flips(budget.flips, record))
-    if budget.worst_class:
-        gates.append(worst_class(budget.worst_class, record))
-    if budget.parity:
-        gates.append(parity(budget.parity, record))
-    for name, limit in (("size_bytes", budget.size), ("params", budget.params), ("macs", budget.macs)):
-        if limit:
-            gates.append(exact(name, limit, record, expected))
-    if budget.latency:
-        gates.append(latency(budget.latency, record))
-    return gates
+    sizes = (("size_bytes", budget.size), ("params", budget.params), ("macs", budget.macs))
+    gates = [
+        retention(budget.retention, record, expected) if budget.retention else None,
+        drop(budget.drop, record) if budget.drop else None,
+        flips(budget.flips, record) if budget.flips else None,
+        worst_class(budget.worst_class, record) if budget.worst_class else None,
+        parity(budget.parity, record) if budget.parity else None,
+        *(exact(name, limit, record, expected) for name, limit in sizes if limit),
+        latency(budget.latency, record) if budget.latency else None,
+    ]
+    return [gate for gate in gates if gate]
 
 
 def _counted(budget: Budget, gates: Sequence[GateRecord]) -> list[GateRecord]:

@@ -1,7 +1,6 @@
 """The record of a comparison: what its table, its report and its MLflow run are made of."""
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -109,8 +108,3 @@ class ComparisonRecord(BaseModel):
         """What `save` wrote, found again where the folder is now."""
         record = cls.model_validate_json((folder / FILE).read_text())
         return record.model_copy(update={"folder": str(folder)})
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of comparison.json."""
-    return ComparisonRecord.model_json_schema()

@@ -1,7 +1,7 @@
 """The record of a run: what everything else reads. Fields are added to it, none is taken away."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -303,8 +303,3 @@ class Record(BaseModel):
         """What `save` wrote, found again where the run folder is now."""
         record = cls.model_validate_json((folder / "record.json").read_text())
         return record.model_copy(update={"folder": str(folder)})
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of record.json."""
-    return Record.model_json_schema()

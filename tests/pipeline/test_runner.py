@@ -18,7 +18,7 @@ from pipeline.build.source import load_config
 from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.statistics import retention
-from pipeline.records.record import Record, schema
+from pipeline.records.record import Record
 from pipeline.runner import run
 from pipeline.stage import Context
 from tests.users import MINE_ALONE, only_run, stage_file
@@ -60,10 +60,10 @@ def test_record_json_is_the_record_that_run_gives(finished: Record) -> None:
 
 def test_record_json_fits_its_published_schema(finished: Record) -> None:
     given = json.loads((Path(finished.folder) / "record.json").read_text())
-    jsonschema.Draft202012Validator(schema()).validate(given)
+    jsonschema.Draft202012Validator(Record.model_json_schema()).validate(given)
     broken = {**given, "stages": [{**given["stages"][0], "size_bytes": "big"}]}
     with pytest.raises(jsonschema.ValidationError, match="big"):
-        jsonschema.Draft202012Validator(schema()).validate(broken)
+        jsonschema.Draft202012Validator(Record.model_json_schema()).validate(broken)
 
 
 def test_the_baseline_is_measured_first_and_has_no_retention_of_its_own(finished: Record) -> None:
@@ -269,7 +269,7 @@ def test_a_failing_stage_leaves_what_came_before_and_says_why(project: Make) -> 
     assert records[1].verdict is None
     assert [stage.name for stage in records[1].stages] == ["export.onnx"]
     assert (later / records[1].stages[0].file).is_file()
-    jsonschema.Draft202012Validator(schema()).validate(records[1].model_dump(mode="json"))
+    jsonschema.Draft202012Validator(Record.model_json_schema()).validate(records[1].model_dump(mode="json"))
 
 
 def test_no_model_folder_is_left_by_a_stage_whose_model_does_not_survive(project: Make) -> None:

@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-MISSING = 2
+from pipeline.cli.options import AsJson, Runs
 
+MISSING = 2
 
 Config = Annotated[Path | None, typer.Argument(help="A pipeline file in YAML.", show_default=False)]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Such as task.path=FOLDER.")]
-Runs = Annotated[Path, typer.Option(help="Where run folders and the MLflow database are made.")]
 RequireTracking = Annotated[bool, typer.Option("--require-tracking", help="MLflow that is down counts as missing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
 def doctor(

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from pipeline.base.files import folder_digest
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, is_exhausted
 from pipeline.tasks.huggingface.settings import Role, Settings
@@ -149,10 +150,7 @@ def fingerprint(*parts: Any) -> str:
 @cache
 def code() -> str:
     """A digest of this folder's code and the libraries' versions: what others encoded is not read."""
-    whole = hashlib.sha256(" ".join(map(version, LIBRARIES)).encode())
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        whole.update(file.read_bytes())
-    return whole.hexdigest()
+    return fingerprint([*map(version, LIBRARIES)], folder_digest(Path(__file__).parent, "**/*.py"))
 
 
 def _load(settings: Settings) -> dict[str, Any]:

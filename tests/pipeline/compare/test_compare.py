@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.compare.compare import compare, compare_runs
 from pipeline.errors import ConfigError
-from pipeline.records.comparison import ComparisonRecord, schema
+from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.record import Record
 from pipeline.runner import run
 from tests.forked import Shrink, children, shrink
@@ -35,7 +35,7 @@ def test_all_strategies_run_and_one_that_fails_stops_no_other(strategies: Make, 
     ended = shrink("compare", file, "--into", runs, "--jobs", "2", "--json", cwd=tmp_path, prepare=children)
     assert ended.returncode == 3, ended.stderr
     found = json.loads(ended.stdout)
-    jsonschema.validate(found, schema())
+    jsonschema.validate(found, ComparisonRecord.model_json_schema())
     record = ComparisonRecord.load(Path(found["folder"]))
     assert record.model_dump_json() == ComparisonRecord.model_validate(found).model_dump_json()
     by_name = {strategy.name: strategy for strategy in record.strategies}

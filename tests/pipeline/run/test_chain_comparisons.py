@@ -18,7 +18,7 @@ from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, lead, seeds_of
 from pipeline.measure.statistics import Scores, drop
 from pipeline.records.figures import metrics
-from pipeline.records.record import Gain, Record, Spread, schema
+from pipeline.records.record import Gain, Record, Spread
 from pipeline.report.terminal import show
 from pipeline.run.executor import Executor
 from pipeline.run.store.gc import users
@@ -272,7 +272,7 @@ def test_notes_are_printed_and_are_no_warnings(compared: Record) -> None:
 def test_the_record_comes_back_and_its_schema_knows_the_fields(compared: Record) -> None:
     found = Record.load(Path(compared.folder)) if Path(compared.folder).exists() else compared
     assert found.stages[0].gain == compared.stages[0].gain
-    assert {"Gain", "Comparison", "Spread"} <= set(schema()["$defs"])
+    assert {"Gain", "Comparison", "Spread"} <= set(Record.model_json_schema()["$defs"])
 
 
 def told(record: Record) -> dict[str, Any]:
