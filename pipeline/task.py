@@ -19,7 +19,6 @@ from pipeline.base.batches import (
     Indexed,
     Inputs,
     Outputs,
-    Positions,
     as_inputs,
     as_it_is,
     in_memory,
@@ -101,7 +100,7 @@ class Split:
         sampler = None
         if order or lengths is not None:
             positions = in_turn(len(self), order, lengths, batch_size)
-            sampler = Positions(positions[skip * batch_size :].tolist())
+            sampler = positions[skip * batch_size :].tolist()
         whole = None if augment or self.collate else in_memory(self.dataset)
         return DataLoader(
             Indexed(self, augment, seed, view) if whole is None else whole,

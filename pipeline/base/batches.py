@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, Subset, TensorDataset, default_collate
+from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from pipeline.errors import ConfigError
 
@@ -127,19 +127,6 @@ class Collate:
             return inputs, targets
         with _drawing(self.seed, self.epoch, index):
             return self.collate(rows)
-
-
-class Positions(Sampler[int]):
-    """These positions."""
-
-    def __init__(self, positions: list[int]) -> None:
-        self.positions = positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.positions)
 
 
 def in_turn(size: int, order: tuple[int, int] | None, lengths: Tensor | None, batch_size: int) -> Tensor:

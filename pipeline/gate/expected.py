@@ -103,25 +103,24 @@ def load(path: Path) -> Expected:
     """What `write` wrote. Raises ConfigError where it is not there, is damaged or of a later version."""
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError("there is no such file", where=str(path), fix=WRITE) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"it cannot be read: {error}", where=str(path), fix=WRITE) from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        problem = f"it is of version {version}, and this program knows {SCHEMA_VERSION}"
-        raise ConfigError(problem, where=str(path), fix=f"Use the program that wrote it. {WRITE}")
-    try:
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            problem = f"it is of version {version}, and this program knows {SCHEMA_VERSION}"
+            raise ConfigError(problem, where=str(path), fix=f"Use the program that wrote it. {WRITE}")
         expected = Expected.model_validate(data)
         if expected.scores:
             expected.scores.scores()
+        return expected
+    except FileNotFoundError:
+        problem = "there is no such file"
+    except (OSError, UnicodeError, json.JSONDecodeError) as error:
+        problem = f"it cannot be read: {error}"
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"it is damaged: {place} {first['msg']}".rstrip(), where=str(path), fix=WRITE) from None
+        problem = f"it is damaged: {'.'.join(map(str, first['loc']))} {first['msg']}".rstrip()
     except ValueError as error:
-        raise ConfigError(f"it is damaged: {error}", where=str(path), fix=WRITE) from None
-    return expected
+        problem = f"it is damaged: {error}"
+    raise ConfigError(problem, where=str(path), fix=WRITE)
 
 
 def write(expected: Expected, path: Path) -> Path:
