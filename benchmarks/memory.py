@@ -87,9 +87,9 @@ def hash_of(text: str) -> int:
 
 def peaks(folder: Path) -> Iterator[tuple[str, float]]:
     """The largest resident memory so far in MB, after each step."""
-    from pipeline.build.build import build_task
     from pipeline.build.config import PipelineConfig
     from pipeline.build.probe import probe
+    from pipeline.build.start import build_task
     from pipeline.runner import run
 
     tokenizer(folder / "tokenizer")

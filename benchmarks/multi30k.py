@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.use import Reference, find
-from pipeline.build.build import build_task
+from pipeline.build.start import build_task
 from pipeline.measure.accuracy import Evaluation
 from pipeline.records.record import Record
 

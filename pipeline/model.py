@@ -151,11 +151,8 @@ class OnnxModel:
     def feed(self, inputs: Inputs) -> Inputs:
         """What the file takes for a batch of the task's inputs, by the names of its own."""
         translated_inputs = self.vocabulary.translate(inputs) if self.vocabulary else inputs
-        return (
-            {self.outside.inputs.get(name, name): value for name, value in translated_inputs.items()}
-            if self.outside
-            else translated_inputs
-        )
+        names = self.outside.inputs if self.outside else {}
+        return {names.get(name, name): value for name, value in translated_inputs.items()}
 
     def predict(self, inputs: Inputs) -> Outputs:
         """Named outputs for a batch of the task's named inputs; one that the task calls otherwise has both names."""

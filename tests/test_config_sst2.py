@@ -13,8 +13,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from pipeline.base.use import Reference, find
-from pipeline.build.build import build_model
 from pipeline.build.config import ModelSource
+from pipeline.build.start import build_model
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError
 from pipeline.model import TorchModel

@@ -7,28 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.use import Reference, find, is_built_in
-from pipeline.build.config import ModelSource, PipelineConfig, StageConfig
-from pipeline.build.onnx_input import check_stages_take_onnx, open_onnx
-from pipeline.build.probe import SplitSummary, example_inputs, probe
+from pipeline.base.use import find
+from pipeline.build.config import PipelineConfig, StageConfig
+from pipeline.build.onnx_input import check_stages_take_onnx
+from pipeline.build.probe import SplitSummary, probe
 from pipeline.build.source import Source, validate
+from pipeline.build.start import build_task, start_model
 from pipeline.build.trial import try_out
 from pipeline.errors import ConfigError, Note, blame
-from pipeline.forms.weights import load_weights
 from pipeline.gate.expected import load_expected
 from pipeline.measure.statistics import samples_needed
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Preview, Stage, check_chain, stage_class
-from pipeline.task import CALIBRATION_EXAMPLES, Task, sample
+from pipeline.task import Task
 
 Chain = tuple[tuple[str, Stage], ...]
 """Stages with their places, such as "stages[1] (prune.channels)"."""
-
-
-UNSAFE_ALLOWED = "--allow-unsafe-load was given: weights with the sha256 of `model:` may run code of theirs"
-
-FOLDERS = ("data", "tokenizer", "name")
-"""Arguments of a built-in task or model that may name a folder."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ def build(
         task, data = like.task, like.data
     else:
         with _at(source, "task"):
-            task = limited(build_task(_read_less(config.task, config.limit)), config.limit)
+            task = build_task(config.task, config.limit)
             data = probe(task)
     with _at(source, "model"):
         model, loading_messages, trained = start_model(config.model, task, allow_unsafe_load=allow_unsafe_load)
@@ -128,77 +122,6 @@ def build_chain(entries: list[StageConfig], key: str, folder: Path, source: Sour
         stage = validate(chosen, entry.settings, source, at, folder)
         chain.append((f"{key}[{i}] ({entry.use})", stage))
     return tuple(chain)
-
-
-def build_task(reference: Reference) -> Task:
-    """The task that a reference names: a built-in one, or the function `task` of a user's file."""
-    where = f"task ({reference.use})"
-    with blame(ConfigError, where):
-        function = find(reference.use, reference.folder, package="pipeline.tasks", attribute="task")
-        task = function(**located(reference))
-    if not isinstance(task, Task):
-        raise ConfigError(f"it gave {type(task).__name__}", where=where, expected="a pipeline.task.Task")
-    return task
-
-
-def _read_less(task: Reference, limit: int | None) -> Reference:
-    """The reference, told the limit where it streams: it would otherwise read all that there is first."""
-    streams = is_built_in(task.use) and task.arguments.get("streaming")
-    if limit is None or not streams or "limit" in task.arguments:
-        return task
-    return task.model_copy(update={"arguments": {**task.arguments, "limit": limit}})
-
-
-def limited(task: Task, limit: int | None) -> Task:
-    """The task with so many examples of each split at most; calibration is then drawn from those that train."""
-    if limit is None:
-        return task
-    train, validation, test = (sample(split, limit) for split in (task.train, task.validation, task.test))
-    calibration = sample(train, CALIBRATION_EXAMPLES)
-    return replace(task, train=train, validation=validation, test=test, calibration=calibration)
-
-
-def located(reference: Reference) -> dict[str, Any]:
-    """Its arguments; of what is built in, folders that lie beside the pipeline file by their whole path."""
-    if not is_built_in(reference.use):
-        return reference.arguments
-    folders = {key: reference.folder / str(reference.arguments.get(key) or "") for key in FOLDERS}
-    there = {key: str(path) for key, path in folders.items() if path != reference.folder and path.is_dir()}
-    return reference.arguments | there
-
-
-def start_model(
-    source: ModelSource, task: Task, *, allow_unsafe_load: bool = False
-) -> tuple[TorchModel | OnnxModel, list[str], bool]:
-    """The model at the start of the chain, warnings and notes of how it was loaded, and whether it comes trained."""
-    messages = [UNSAFE_ALLOWED] if allow_unsafe_load else []
-    if source.onnx:
-        with blame(ConfigError, "task, the first examples of train"):
-            example = example_inputs(task.train)
-        opened, onnx_messages = open_onnx(source, task, example)
-        return opened, messages + onnx_messages, True
-    model, notes, trained = build_model(source, task)
-    messages += notes
-    if source.weights is not None:
-        path = source.folder / source.weights
-        messages += load_weights(model.module, path, sha256=source.sha256, allow_unsafe_load=allow_unsafe_load)
-    return model, messages, trained or source.weights is not None
-
-
-def build_model(source: ModelSource, task: Task) -> tuple[TorchModel, list[str], bool]:
-    """The model that the builder makes, as yet without the weights that `weights` names; notes; whether it is trained.
-
-    A builder without a colon is one of pipeline/tasks/, such as huggingface, which fits a model to the task.
-    """
-    reference = Reference(use=source.use, arguments=source.arguments, folder=source.folder)
-    with blame(ConfigError, "task, the first examples of train"):
-        example = example_inputs(task.train)
-    with blame(ConfigError, f"model ({source.use})"):
-        if is_built_in(source.use):
-            fit = find(source.use, source.folder, package="pipeline.tasks", attribute="model")
-            start = fit(task, example, **located(reference))
-            return start.model, [*map(Note, start.notes)], start.trained
-        return TorchModel.build(reference, example, task.axes), [], False
 
 
 def check_stages(baseline: Chain, stages: Chain, preview: Preview) -> list[str]:

@@ -9,9 +9,9 @@ from torch.utils.data import default_collate
 
 from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
-from pipeline.build.build import build_task, start_model
 from pipeline.build.config import ModelSource
 from pipeline.build.probe import see
+from pipeline.build.start import build_task, start_model
 from pipeline.build.trial import try_out
 from pipeline.cli.init.architecture import (
     Kind,

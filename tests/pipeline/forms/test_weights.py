@@ -17,8 +17,9 @@ from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
 from pipeline.base.use import import_file
-from pipeline.build.build import UNSAFE_ALLOWED, build
+from pipeline.build.build import build
 from pipeline.build.source import load_config
+from pipeline.build.start import UNSAFE_ALLOWED
 from pipeline.errors import ConfigError
 from pipeline.forms.state_dicts import unwrapped
 from pipeline.forms.weights import _shapes, check_weights, files_at, load_weights
