@@ -29,7 +29,7 @@ def by_class(
     numbers, scores = model.targets.numpy(), model.scores.numpy()
     baseline_scores = baseline.scores.numpy() if baseline else None
     return [
-        _class_measure(label(number, labels), numbers == number, scores, baseline_scores, seed)
+        _class_measure(class_name(number, labels), numbers == number, scores, baseline_scores, seed)
         for number in np.unique(numbers).tolist()
     ]
 
@@ -47,10 +47,10 @@ def absent(model: Evaluation, labels: Sequence[str], logits: bool) -> list[str]:
     if model.targets is None or not tells_classes(model, logits):
         return []
     present = set(model.targets.tolist())
-    return [label(number, labels) for number in range(model.predictions.shape[1]) if number not in present]
+    return [class_name(number, labels) for number in range(model.predictions.shape[1]) if number not in present]
 
 
-def label(number: int, labels: Sequence[str]) -> str:
+def class_name(number: int, labels: Sequence[str]) -> str:
     """The name of a class, or its number as text."""
     return str(labels[number]) if number < len(labels) else str(number)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.base.batches import Inputs
 from pipeline.errors import StageError, blame
 from pipeline.measure.accuracy import Evaluation
-from pipeline.measure.classes import label, tells_classes
+from pipeline.measure.classes import class_name, tells_classes
 from pipeline.records.record import Confusion, Example, Flipped
 from pipeline.task import Task, kind
 
@@ -92,13 +92,13 @@ def confusions(lost: list[Lost], task: Task) -> list[Confusion]:
     )
     ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:MOST_CONFUSIONS]
     return [
-        Confusion(label=label(target, task.labels), predicted=label(predicted, task.labels), count=count)
+        Confusion(label=class_name(target, task.labels), predicted=class_name(predicted, task.labels), count=count)
         for (target, predicted), count in ordered
     ]
 
 
 def _name(number: int | None, task: Task) -> str | None:
-    return None if number is None else label(number, task.labels)
+    return None if number is None else class_name(number, task.labels)
 
 
 @dataclass

@@ -29,7 +29,7 @@ def interface(deployed: Deployed, task: Task) -> Interface:
     """
     inputs, outputs = ports(deployed)
     with blame(StageError, "looking at the interface"):
-        ranges = _seen(deployed, task.calibration, (value.name for value in (*inputs, *outputs)))
+        ranges = _ranges(deployed, task.calibration, (value.name for value in (*inputs, *outputs)))
     return Interface(
         inputs=[port(value, ranges[value.name]) for value in inputs],
         outputs=[port(value, ranges[value.name]) for value in outputs],
@@ -76,7 +76,7 @@ class Range:
         return {name: value for name, value in statistics.items() if isfinite(value)}
 
 
-def _seen(deployed: Deployed, split: Split, names: Iterable[str]) -> dict[str, Range]:
+def _ranges(deployed: Deployed, split: Split, names: Iterable[str]) -> dict[str, Range]:
     """What goes in and comes out on the first examples of a split."""
     ranges = {name: Range() for name in names}
     first = split.select(list(range(min(len(split), CALIBRATION_EXAMPLES))))

@@ -15,7 +15,7 @@ from pipeline.forms.generate import unheeded
 from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.forms.text import tokenizer
 from pipeline.forms.text.remapped import saved_vocabulary
-from pipeline.measure.classes import label
+from pipeline.measure.classes import class_name
 from pipeline.measure.interface import Range, port, ports
 from pipeline.measure.size import size_bytes
 from pipeline.model import Deployed, OnnxModel
@@ -109,7 +109,7 @@ def classifier(ports: Interface, final: ModelRecord) -> dict[str, Any] | None:
     if not final.classes or len(output.shape) != 1:
         return None
     count = output.shape[0] if output.shape[0] > 0 else len(names)
-    labels = [label(i, names) for i in range(count)]
+    labels = [class_name(i, names) for i in range(count)]
     return {"output": output.name, "labels": labels} if labels else None
 
 

@@ -12,9 +12,9 @@ from pipeline.records.comparison import ComparisonRecord, PairTest, StrategyReco
 from pipeline.report import commands
 from pipeline.report.columns import STRATEGIES, strategy_cells
 from pipeline.report.html.front import front
-from pipeline.report.html.headline import WORDS
+from pipeline.report.html.headline import WORDS, setting_of
 from pipeline.report.html.run import ground
-from pipeline.report.html.text import count_of, duration_text, joined, times_text
+from pipeline.report.html.text import count_of, duration_text, joined, sentence, span_text, times_text
 from pipeline.report.html.views import Cell, Judgement, Link, Mark, Section, Table, Tile
 
 MOST_TESTS = 500
@@ -48,7 +48,7 @@ def head(record: ComparisonRecord) -> dict[str, Any]:
         "title": record.comparison,
         "kind": "comparison",
         "about": [text for text in (started, seeds, examples) if text],
-        "judgement": Judgement("chosen" if chosen else "none", word, _sentence(record.choice_reason)),
+        "judgement": Judgement("chosen" if chosen else "none", word, sentence(record.choice_reason)),
         "failure": "",
         "tiles": _tiles(record.strategies[0], chosen) if chosen and record.strategies else [],
     }
@@ -155,21 +155,13 @@ def _tiles(baseline: StrategyRecord, chosen: StrategyRecord) -> list[Tile]:
         tiles.append(Tile("Size", bytes_text(chosen.size_bytes), before, times_text(chosen.compression_ratio or 1)))
     for name, retention in (("validation", chosen.validation_retention), ("test", chosen.retention)):
         if retention:
-            span = f"95 %: {retention.low:.3f} to {retention.high:.3f}"
-            tiles.append(Tile(f"Retention on {name}", f"{retention.value:.3f}", note=span))
+            tiles.append(Tile(f"Retention on {name}", f"{retention.value:.3f}", note=span_text(retention)))
     for timing in chosen.latency[:1]:
-        span = "" if timing.low is None or timing.high is None else f"95 %: {timing.low:.2f} to {timing.high:.2f}; "
-        place = f"{timing.runtime}, threads {timing.threads}, batch {timing.batch}"
-        tiles.append(Tile("Latency ratio", f"{timing.value:.2f}", note=f"{timing.verdict}; {span}{place}"))
+        notes = timing.verdict, span_text(timing, 2), setting_of(timing.model_dump())
+        tiles.append(Tile("Latency ratio", f"{timing.value:.2f}", note="; ".join(filter(None, notes))))
     if chosen.seconds is not None:
         tiles.append(Tile("Training time", duration_text(chosen.seconds)))
     return tiles
-
-
-def _sentence(text: str) -> str:
-    if not text:
-        return ""
-    return text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _again(record: ComparisonRecord) -> dict[str, Any]:

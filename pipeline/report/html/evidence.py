@@ -14,7 +14,7 @@ from pipeline.report.html import panels
 from pipeline.report.html.charts import Axis, Point, scatter
 from pipeline.report.html.headline import setting_of, verdict_of
 from pipeline.report.html.pictures import accuracy_of
-from pipeline.report.html.text import count_of, duration_text, milliseconds, numbers, times_text
+from pipeline.report.html.text import count_of, duration_text, milliseconds, numbers, sentence, times_text
 from pipeline.report.html.views import Cell, Figure, Plot, Table
 
 LOG = logging.getLogger("shrinkline")
@@ -70,7 +70,7 @@ def latency(record: Record) -> tuple[Figure | None, Table | None, list[str]]:
         if len(model) > 1:
             plots.append(Plot(setting_of(row), panels.latencies(model, base), _latency_words(row)))
     table = _latency_table(rows)
-    notes = [f"{text[0].upper()}{text[1:]}." for text in dict.fromkeys(text for row in rows for text in _reasons(row))]
+    notes = [sentence(text) for text in dict.fromkeys(text for row in rows for text in _reasons(row))]
     if stage.cached:
         notes.append("These latencies are those of an earlier run on this machine.")
     words = "Share of inferences that took at most so long, of all processes together; further left is faster."

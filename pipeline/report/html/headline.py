@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.base.formatting import bytes_text, count_text, interval_text
 from pipeline.records.record import GateRecord, Record
 from pipeline.report.columns import counts_text, latency_ratios
-from pipeline.report.html.text import count_of, joined, times_text
+from pipeline.report.html.text import count_of, joined, span_text, times_text
 from pipeline.report.html.views import GateView, Judgement, Tile
 
 WORDS = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive", "skipped": "Skipped"}
@@ -77,9 +77,8 @@ def _retention(record: Record) -> Tile:
     before = f"score {first.score:.4f}"
     if last.retention is None:
         return Tile("Score", f"{last.score:.4f}", before, last.retention_reason or "retention is not defined")
-    span = f"95 %: {last.retention.low:.3f} to {last.retention.high:.3f}"
     drop = f"; drop {interval_text(last.drop)}" if last.drop else ""
-    note = f"{span}; score {first.score:.4f} → {last.score:.4f}{drop}"
+    note = f"{span_text(last.retention)}; score {first.score:.4f} → {last.score:.4f}{drop}"
     return Tile("Retention of the score", f"{last.retention.value:.3f}", note=note)
 
 
@@ -88,11 +87,9 @@ def _latency(record: Record) -> list[Tile]:
     if not rows:
         return []
     row, ratio = rows[0]
-    verdict = verdict_of(row)
-    span = "" if ratio["low"] is None else f"95 %: {ratio['low']:.2f} to {ratio['high']:.2f}; "
-    more = f"; {count_of(len(rows) - 1, 'more setting')} below" if len(rows) > 1 else ""
-    note = f"{span}{setting_of(row)}{more}"
-    return [Tile("Latency ratio", f"{ratio['value']:.2f}", note=f"{verdict}; {note}" if verdict else note)]
+    more = f"{count_of(len(rows) - 1, 'more setting')} below" if len(rows) > 1 else ""
+    notes = verdict_of(row), span_text(ratio, 2), setting_of(row), more
+    return [Tile("Latency ratio", f"{ratio['value']:.2f}", note="; ".join(filter(None, notes)))]
 
 
 def _tally(gates: list[GateRecord]) -> str:

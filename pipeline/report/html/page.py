@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.record import Record
 from pipeline.report.html import comparison, run
-from pipeline.report.html.views import Figure, Section
+from pipeline.report.html.views import Section
 
 HERE = Path(__file__).parent / "templates"
 CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "plotlyServerURL": ""}
@@ -44,32 +44,23 @@ def _write(path: Path, template: str, sections: Sequence[Section], head: dict[st
 def _render(template: str, sections: Sequence[Section], head: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from jinja2.utils import htmlsafe_json_dumps
+    from plotly.offline import get_plotlyjs
 
     figures = [figure for section in sections for figure in section.parts.get("figures", [])]
     loader = FileSystemLoader(HERE)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    scripts = [*([_plotly()] if figures else []), _script((HERE / "page.js").read_text("utf-8"))]
+    scripts = [*([_script(get_plotlyjs())] if figures else []), _script((HERE / "page.js").read_text("utf-8"))]
     return environment.get_template(template).render(
         head,
         sections={section.key: section for section in sections},
         style=Markup((HERE / "style.css").read_text("utf-8")),
         scripts=scripts,
         hashes=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
-        figures=htmlsafe_json_dumps({figure.key: _drawings(figure) for figure in figures}),
+        figures=htmlsafe_json_dumps({figure.key: [plot.figure for plot in figure.plots] for figure in figures}),
         config=htmlsafe_json_dumps(CONFIG),
     )
-
-
-def _drawings(figure: Figure) -> list[Any]:
-    return [plot.figure for plot in figure.plots]
-
-
-def _plotly() -> Markup:
-    from plotly.offline import get_plotlyjs
-
-    return _script(get_plotlyjs())
 
 
 def _script(source: str) -> Markup:

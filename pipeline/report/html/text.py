@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from pipeline.records.figures import flatten, number
 from pipeline.report.html.views import Cell, Table
 
@@ -51,6 +53,17 @@ def duration_text(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def span_text(estimate: BaseModel | Mapping[str, Any], digits: int = 3) -> str:
+    """95 %: 0.970 to 1.001; empty where there is no interval."""
+    ends = estimate.model_dump() if isinstance(estimate, BaseModel) else estimate
+    return "" if None in (ends["low"], ends["high"]) else f"95 %: {ends['low']:.{digits}f} to {ends['high']:.{digits}f}"
+
+
+def sentence(text: str) -> str:
+    """Text that begins with a capital and ends with a stop; an empty one stays."""
+    return text and text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def count_of(count: int, one: str, many: str = "") -> str:

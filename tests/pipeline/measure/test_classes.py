@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.measure.accuracy import Evaluation
-from pipeline.measure.classes import absent, by_class, label
+from pipeline.measure.classes import absent, by_class, class_name
 from pipeline.measure.statistics import retention
 
 TARGETS = torch.tensor([2, 0, 0, 2, 2, 0, 2, 0])
@@ -82,4 +82,4 @@ def test_classes_without_an_example_are_named() -> None:
 
 
 def test_a_class_without_a_name_is_its_number() -> None:
-    assert [label(number, ["cat"]) for number in (0, 1)] == ["cat", "1"]
+    assert [class_name(number, ["cat"]) for number in (0, 1)] == ["cat", "1"]
