@@ -8,7 +8,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -246,12 +246,9 @@ def _naming(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _journal(folder: Path, built: Built, size: int) -> Iterator[Journal]:
-    log = Journal(folder / "journal.jsonl")
-    try:
+    with closing(Journal(folder / "journal.jsonl")) as log:
         log.write("start", folder=str(built.config.folder.resolve()), processes=size)
         yield log
-    finally:
-        log.close()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,11 +156,8 @@ def _put(contender: Contender, rows: JsonValue, seconds: float) -> None:
 @contextmanager
 def _maker(contender: Contender, folder: Path, interrupts: Interrupts, console: Console) -> Iterator[Executor]:
     store = Store(folder.parent / "store", None, interrupts.check)
-    journal = Journal(folder / "journal.jsonl")
-    try:
+    with closing(Journal(folder / "journal.jsonl")) as journal:
         yield Executor(contender.built, store, journal, console, interrupts)
-    finally:
-        journal.close()
 
 
 def _model(executor: Executor, record: Record, model_record: ModelRecord | None, code: Path) -> Model:

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from pipeline.base.use import built_in, nearest
@@ -31,7 +32,7 @@ def source_of(use: str, folder: Path, package: str = "") -> Path | None:
             raise Absent(f"there is no file {path}{nearest(path.name, [p.name for p in path.parent.glob('*.py')])}")
         return path
     if package and not attribute:
-        if not _is_module(f"{package}.{name}"):
+        if _spec(f"{package}.{name}") is None:
             raise Absent(f"there is no module `{package}.{name}`{nearest(name, built_in(package))}")
         file = _file(f"{package}.{name}")
         if file and file.name == "__init__.py":  # a folder stands for its file of the same name
@@ -90,23 +91,19 @@ def _beside(node: ast.ImportFrom, path: Path) -> list[Path]:
 
 def _file(name: str) -> Path | None:
     """The source of one of our own modules, whose packages are quick to import."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
-        raise Absent(f"there is no module `{name}`") from None
+    spec = _spec(name)
     if spec is None:
         raise Absent(f"there is no module `{name}`")
     return Path(spec.origin) if spec.origin else None
 
 
-def _is_module(name: str) -> bool:
+def _spec(name: str) -> ModuleSpec | None:
+    """Where a module comes from, None where there is none."""
     try:
-        return importlib.util.find_spec(name) is not None
+        return importlib.util.find_spec(name)
     except ModuleNotFoundError:
-        return False
+        return None
 
 
 def _installed(top: str) -> bool:
-    if top in sys.modules or top in sys.stdlib_module_names:
-        return True
-    return importlib.util.find_spec(top) is not None
+    return top in sys.modules or top in sys.stdlib_module_names or _spec(top) is not None
