@@ -1,10 +1,15 @@
 """Hinton's loss against its textbook formula, written out with plain sums in float64, and against its own claims."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
 from stages.kd.losses.logits import soft_loss
+from tests.draws import normal
+
+logits = partial(normal, scale=3)
 
 
 def textbook(student: Tensor, teacher: Tensor, temperature: float) -> float:
@@ -12,10 +17,6 @@ def textbook(student: Tensor, teacher: Tensor, temperature: float) -> float:
     p, q = ((z.double() / temperature).exp() for z in (teacher, student))
     p, q = p / p.sum(1, keepdim=True), q / q.sum(1, keepdim=True)
     return float(temperature**2 * (p * (p.log() - q.log())).sum() / len(p))
-
-
-def logits(*shape: int, seed: int = 0) -> Tensor:
-    return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])

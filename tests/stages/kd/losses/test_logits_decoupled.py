@@ -1,5 +1,7 @@
 """DKD and DIST against their definitions, class by class, and the averages of several teachers."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,17 +12,12 @@ from torch import Tensor
 
 from pipeline.errors import StageError
 from stages.kd.losses.logits import averaged, decoupled_loss, dist_loss, soft_loss
+from tests.draws import class_numbers, normal
+
+logits = partial(normal, scale=2)
 
 SHAPES = pytest.mark.parametrize("shape", [(2, 2), (3, 5), (17, 40)])
 TEMPERATURES = pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
-
-
-def logits(*shape: int, seed: int = 0) -> Tensor:
-    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def targets(*shape: int, classes: int) -> Tensor:
-    return torch.randint(0, classes, shape, generator=torch.Generator().manual_seed(7))
 
 
 def parts(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> tuple[float, float]:
@@ -37,7 +34,7 @@ def parts(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) 
 @SHAPES
 @TEMPERATURES
 def test_decoupled_loss_is_the_weighted_sum_of_its_two_parts(shape: tuple[int, int], temperature: float) -> None:
-    student, teacher, labels = logits(*shape), logits(*shape, seed=1), targets(shape[0], classes=shape[1])
+    student, teacher, labels = logits(*shape), logits(*shape, seed=1), class_numbers(shape[0], classes=shape[1])
     target, rest = parts(student, teacher, labels, temperature)
     found = decoupled_loss(student, teacher, labels, temperature, target_weight=1.5, rest_weight=3.0)
     assert float(found) == pytest.approx(1.5 * target + 3 * rest, rel=1e-8)
@@ -46,7 +43,7 @@ def test_decoupled_loss_is_the_weighted_sum_of_its_two_parts(shape: tuple[int, i
 
 def test_with_the_weight_that_the_soft_loss_gives_it_the_decoupled_loss_is_the_soft_loss() -> None:
     # Equation 5 of the paper: KL = TCKD + (1 - p_target) NCKD, row by row.
-    student, teacher, labels = logits(6, 7), logits(6, 7, seed=1), targets(6, classes=7)
+    student, teacher, labels = logits(6, 7), logits(6, 7, seed=1), class_numbers(6, classes=7)
     for row in range(6):
         one = slice(row, row + 1)
         weight = 1 - float((teacher[row] / 3).softmax(0)[labels[row]])
@@ -56,7 +53,7 @@ def test_with_the_weight_that_the_soft_loss_gives_it_the_decoupled_loss_is_the_s
 
 def test_positions_without_a_target_do_not_count() -> None:
     student, teacher = logits(3, 8, 5), logits(3, 8, 5, seed=1)
-    labels = targets(3, 8, classes=5)
+    labels = class_numbers(3, 8, classes=5)
     labels[0, 3:], labels[1, 0], labels[2, 1] = -100, 5, -1
     mask = torch.ones(3, 8)
     mask[2, 4:] = 0
@@ -72,7 +69,7 @@ def test_positions_without_a_target_do_not_count() -> None:
 
 
 def test_decoupled_gradients_along_any_axis() -> None:
-    student, teacher, labels = logits(2, 4, 3).requires_grad_(), logits(2, 4, 3, seed=1), targets(2, 3, classes=4)
+    student, teacher, labels = logits(2, 4, 3).requires_grad_(), logits(2, 4, 3, seed=1), class_numbers(2, 3, classes=4)
     labels[1, 2] = -100
     assert torch.autograd.gradcheck(lambda z: decoupled_loss(z, teacher, labels, 2.0, axis=1), (student,))
 

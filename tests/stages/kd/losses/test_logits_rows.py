@@ -10,16 +10,11 @@ from torch import Tensor
 from pipeline.errors import StageError
 from stages.kd.losses.logits import decoupled_loss, dist_loss, rows, soft_loss
 from stages.kd.losses.sparse import sparse_soft_loss, sparsify
+from tests.draws import class_numbers, normal
+
+logits = functools.partial(normal, scale=2)
 
 Loss = Callable[..., Tensor]
-
-
-def logits(*shape: int, seed: int = 0) -> Tensor:
-    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def targets(*shape: int, classes: int) -> Tensor:
-    return torch.randint(0, classes, shape, generator=torch.Generator().manual_seed(7))
 
 
 def decoupled(student: Tensor, teacher: Tensor, temperature: float, *, axis: int = -1, **given: Tensor) -> Tensor:
@@ -60,9 +55,9 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(StageError, match="1 class on axis -1"):
         soft_loss(given[..., :1], given[..., :1], 1.0)
     with pytest.raises(StageError, match=r"targets has the shape \(2, 4\)"):
-        decoupled_loss(given, given, targets(2, 4, classes=4), 1.0)
+        decoupled_loss(given, given, class_numbers(2, 4, classes=4), 1.0)
     with pytest.raises(StageError, match=r"mask has the shape \(1, 3\)"):
-        decoupled_loss(given, given, targets(2, 3, classes=4), 1.0, mask=torch.ones(1, 3))
+        decoupled_loss(given, given, class_numbers(2, 3, classes=4), 1.0, mask=torch.ones(1, 3))
 
 
 @LOSSES

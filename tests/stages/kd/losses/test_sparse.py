@@ -1,5 +1,6 @@
 """The loss of a teacher's top k against sums over outcomes, against the full loss, and at the size that it is for."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,10 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pipeline.errors import StageError
 from stages.kd.losses.logits import soft_loss
 from stages.kd.losses.sparse import Sparse, k_for_mass, sparse_soft_loss, sparsify
+from tests.draws import normal
 
-
-def logits(*shape: int, seed: int = 0) -> Tensor:
-    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+logits = partial(normal, scale=2)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
