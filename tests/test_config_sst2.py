@@ -48,7 +48,6 @@ def teacher(home: Path, task: Task) -> TorchModel:
 
 def test_the_dev_part_is_the_test_split_and_train_validates(task: Task) -> None:
     assert [len(part) for part in (task.train, task.validation, task.test)] == [290, 10, 100]
-    assert data.task is not None
     assert task.labels == ("no", "yes")
 
 
@@ -58,7 +57,6 @@ def test_without_a_share_there_is_no_other_wording(home: Path) -> None:
 
 def test_views_mask_that_share_of_the_words_and_the_first_one_none(task: Task) -> None:
     inputs = {"input_ids": torch.arange(100, 1100), "attention_mask": torch.ones(1000, dtype=torch.int64)}
-    assert task.augment is not None
     assert torch.equal(task.augment(inputs, 5, 0)["input_ids"], inputs["input_ids"])
     one, again, other = (task.augment(inputs, 5, view)["input_ids"] for view in (1, 1, 2))
     assert torch.equal(one, again)

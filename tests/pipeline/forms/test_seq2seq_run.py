@@ -69,7 +69,6 @@ def test_every_form_is_measured_by_what_it_decodes(record: Record) -> None:
     baseline, (exported, quantized) = record.baseline, record.stages
     assert [exported.form, quantized.form] == ["seq2seq", "seq2seq"]
     assert exported.score == pytest.approx(baseline.score, abs=0.03)
-    assert exported.agreement is not None
     assert exported.agreement > 0.8
     assert exported.macs == pytest.approx(baseline.macs, rel=0.05)
     assert exported.params == pytest.approx(baseline.params, rel=0.03)

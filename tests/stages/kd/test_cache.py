@@ -76,7 +76,6 @@ def test_training_shows_the_views_that_were_kept_and_the_logits_are_the_teachers
     assert {view for view, _, _ in watching.shown} == {0, 1, 2}
     for view, index, inputs in watching.shown:
         assert torch.equal(inputs, tables[view][0][index])
-        assert live.cached is not None
         assert torch.equal(live.cached(index, view)["logits"], tables[view][1][index])
         torch.testing.assert_close(live({"input": inputs})["output"], tables[view][1][index])
 
@@ -179,7 +178,6 @@ def test_of_padded_batches_the_kept_logits_fit_the_batch_that_is_trained_on(
     if mass is None:
         torch.testing.assert_close(seen.logits[1 if long else 0, :length], student[1 if long else 0, :length])
         return
-    assert seen.sparse is not None
     assert float(sparse_soft_loss(student, seen.sparse, 1.0, mask=torch.ones(2, student.shape[1]))) >= 0
 
 
@@ -239,7 +237,6 @@ def test_half_precision_would_change_the_loss_little_and_single_does_not(context
     ctx, model = sequences(64, 4, 5000, context)
     live = live_teacher(model, ctx)
     live.cache(ctx, TeacherNeeds(mass=0.999, temperature=1.0), None)
-    assert live.cached is not None
     sparse = Sparse(**live.cached(torch.arange(64), 0))
     assert sparse.values.dtype == torch.float32
     student = torch.randn(64, 4, 5000, generator=torch.Generator().manual_seed(2))
@@ -396,7 +393,6 @@ def test_logits_are_computed_in_the_precision_of_the_training(tiny: Make, contex
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = module.module.eval()(batch.inputs["input"]).float()
     rough.cache(ctx, TeacherNeeds(), views=None)
-    assert rough.cached is not None
     cached = rough.cached(torch.arange(len(ctx.train)), 0)["logits"]
     assert cached.dtype == torch.float32
     torch.testing.assert_close(cached[batch.index], expected, atol=1e-2, rtol=1e-2)

@@ -282,7 +282,6 @@ def test_channels_leave_a_model_with_fewer_tokens_and_the_file_can_be_calibrated
     assert torch.allclose(exported.predict(inputs)["output"], fewer.predict(inputs)["output"], atol=1e-5)
     assert torch.allclose(quantized.predict(inputs)["output"], fewer.predict(inputs)["output"], atol=0.1)
     ids = next(port for port in interface(quantized, task).inputs if port.name == "input_ids")
-    assert ids.high is not None
     assert ids.high < len(vocabulary_of(made).ids), "the ids that the file takes, not the task's"
 
 

@@ -182,7 +182,6 @@ def test_the_first_signal_stops_after_the_step(
         (folder / f"asked-{rank}").write_text("time.sleep(0.3)")
     child = begin(folder)
     child.until((folder / "reached").exists)
-    assert child.process.pid is not None
     (os.killpg if everyone else os.kill)(child.process.pid, number)
     ended = child.end()
     assert ended.code == code, ended.err
@@ -200,7 +199,6 @@ def test_the_second_signal_stops_at_once(folder: Path, number: signal.Signals) -
     (folder / "asked-0").write_text("time.sleep(1000)")
     child = begin(folder)
     child.until((folder / "reached").exists)
-    assert child.process.pid is not None
     os.killpg(child.process.pid, number)
     child.until(lambda: "once more stops at once" in child.err.read_text())
     os.killpg(child.process.pid, number)

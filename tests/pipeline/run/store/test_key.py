@@ -290,7 +290,6 @@ def test_plan_tells_what_the_run_then_does(quick: Make) -> None:
 
     def done(*overrides: str) -> list[str]:
         record = run(chain, overrides=overrides, runs=runs, track=False)
-        assert record.baseline is not None
         return ["cached" if made.cached else "would run" for made in (record.baseline, *record.stages)]
 
     first = planned(chain)

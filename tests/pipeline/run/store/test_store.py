@@ -290,7 +290,6 @@ def test_a_run_makes_a_damaged_result_again(quick: Make, tmp_path: Path, caplog:
     chain = quick(counting("number: 1", "number: 2"), **{"counts.py": COUNTS})
     whole = run(chain, runs=tmp_path / "runs", track=False)
     key = whole.stages[0].key
-    assert key is not None
     weights = tmp_path / "runs" / "store" / "entries" / key / "model" / "weights.safetensors"
     again(chain, tmp_path / "runs", whole, caplog, weights, 999)
     assert calls(chain) == {"1": 2, "2": 1}

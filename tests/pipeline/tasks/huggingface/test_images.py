@@ -39,7 +39,6 @@ def test_pixels_are_resized_made_grey_and_normalized_and_shown_as_they_were(fold
     small = sets.images(40)[30]["image"].convert("L").resize((8, 6), Pillow.Resampling.BILINEAR)
     plain = np.asarray(small)[None] / 255
     np.testing.assert_allclose(inputs["pixel_values"].numpy(), (plain - 0.4) / 0.2, atol=1e-5)
-    assert found.show is not None
     np.testing.assert_allclose(found.show(inputs), plain, atol=1e-6)  # type: ignore[arg-type]
     assert "minus [0.4], divided by [0.2], as (1, 6, 8)" in found.preprocessing
 

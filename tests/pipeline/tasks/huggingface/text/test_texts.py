@@ -52,7 +52,6 @@ def test_examples_are_what_the_tokenizer_gives(texts: str, tokenizer: str) -> No
         assert inputs["input_ids"].tolist() == expected["input_ids"]
         assert inputs["attention_mask"].tolist() == expected["attention_mask"]
         assert label == rows[70 + i]["label"]
-        assert found.show is not None
         assert found.show(inputs) == rows[70 + i]["text"]
     assert found.tokenizer.get_vocab() == direct.get_vocab()
     assert found.train.fingerprint == tokens.digest(direct)
