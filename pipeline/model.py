@@ -4,7 +4,7 @@ Both predict named outputs from named inputs, and both save and load without pic
 are ONNX, the rest is JSON.
 """
 
-import json
+import copy
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pipeline.base.batches import Axes, Inputs, Outputs
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, ShrinkError, blame
+from pipeline.forms.description import load_rest, read_rest, save_rest
 from pipeline.forms.sandbox.check import check, external
 from pipeline.forms.sandbox.process import DEFAULT
 from pipeline.forms.sandbox.session import Child, Outside
@@ -70,7 +71,7 @@ class TorchModel:
     def edited(self, use: str, **arguments: JsonValue) -> Self:
         """A model whose structure function `use` has changed; the weights that still fit are kept by that function."""
         edit = Edit(use=use, arguments=arguments, folder=self.builder.folder)
-        module = _as_module(edit.call(_copy(self.module)), edit)
+        module = _as_module(edit.call(copy.deepcopy(self.module)), edit)
         return replace(self, module=module, edits=(*self.edits, edit))
 
     def save(self, directory: Path) -> None:
@@ -79,7 +80,7 @@ class TorchModel:
         _save_weights(self.module, directory / "weights.safetensors")
         edits = [edit.model_dump(mode="json") for edit in self.edits]
         axes = {"axes": {name: dict(by_axis) for name, by_axis in self.axes.items()}} if self.axes else {}
-        _save_rest(self, directory, builder=self.builder.model_dump(mode="json"), edits=edits, **axes)
+        save_rest(directory, self.form, self.example, builder=self.builder.model_dump(mode="json"), edits=edits, **axes)
 
     @classmethod
     def load(cls, directory: Path, folder: Path = Path()) -> Self:
@@ -89,7 +90,7 @@ class TorchModel:
             directory: what `save` wrote.
             folder: where the user's files of the builder and edits are; the pipeline file's folder.
         """
-        rest, example = _load_rest(directory, cls.form)
+        rest, example = load_rest(directory, cls.form)
         builder = Reference(**rest["builder"], folder=folder)
         axes = {name: {int(axis): called for axis, called in by.items()} for name, by in rest.get("axes", {}).items()}
         model = cls.build(builder, example, axes)
@@ -205,12 +206,12 @@ class OnnxModel:
         rest: dict[str, Any] = {"vocabulary": VOCABULARY} if self.vocabulary else {}
         if self.outside:  # without the limits, which are the run's and not the file's
             rest["outside"] = {"inputs": dict(self.outside.inputs), "outputs": dict(self.outside.outputs)}
-        _save_rest(self, directory, **rest)
+        save_rest(directory, self.form, self.example, **rest)
 
     @classmethod
     def load(cls, directory: Path, folder: Path = Path()) -> Self:
         """Open what `save` wrote; `folder` is not needed and stands for symmetry with `TorchModel.load`."""
-        rest, example = _load_rest(directory, cls.form)
+        rest, example = load_rest(directory, cls.form)
         vocabulary = Vocabulary.load(directory) if "vocabulary" in rest else None
         outside = Outside(**rest["outside"]) if "outside" in rest else None
         return cls(directory / "model.onnx", example, vocabulary=vocabulary, outside=outside)
@@ -222,7 +223,7 @@ Model = TorchModel | Deployed
 
 def load(directory: Path, folder: Path = Path()) -> Model:
     """Load any form from what its `save` wrote."""
-    form = _read(directory)["form"]
+    form = read_rest(directory)["form"]
     kinds: dict[str, type[Model]] = {kind.form: kind for kind in (TorchModel, OnnxModel, Seq2SeqOnnx)}
     if form not in kinds:
         raise ConfigError(f"it holds the {form} form", where=str(directory), expected=f"one of {', '.join(kinds)}")
@@ -259,12 +260,6 @@ def _as_module(module: Any, reference: Reference) -> nn.Module:
     return module
 
 
-def _copy(module: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(module)
-
-
 def _save_weights(module: nn.Module, path: Path) -> None:
     """Write weights, tied ones once, to the same bytes each time."""
     whole = path.with_suffix(".tmp")
@@ -272,26 +267,3 @@ def _save_weights(module: nn.Module, path: Path) -> None:
     # It also says which names are tied, in any order, which the digest would tell; nobody reads it.
     save_file(load_file(whole), path)
     whole.unlink()
-
-
-def _save_rest(model: Model, directory: Path, **rest: Any) -> None:
-    example = {name: value.clone().contiguous() for name, value in model.example.items()}
-    save_file(example, directory / "example.safetensors")
-    content = {"form": model.form, "inputs": list(example), **rest}
-    (directory / "model.json").write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _load_rest(directory: Path, form: str) -> tuple[dict[str, Any], Inputs]:
-    rest = _read(directory)
-    if rest["form"] != form:
-        raise ConfigError(f"it holds the {rest['form']} form", where=str(directory), expected=f"the {form} form")
-    example = load_file(directory / "example.safetensors")
-    # What is read lies unaligned in memory, where some kernels sum in another order: a copy gives the same bits.
-    return rest, {name: example[name].clone() for name in rest["inputs"]}
-
-
-def _read(directory: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((directory / "model.json").read_text()))
-    except FileNotFoundError:
-        raise ConfigError("there is no saved model", where=str(directory), expected="a model.json") from None

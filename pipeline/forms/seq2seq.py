@@ -19,15 +19,15 @@ from typing import Any, ClassVar, Self
 
 import onnxruntime
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.base.quiet import muted
 from pipeline.errors import ConfigError, ShrinkError
+from pipeline.forms.description import load_rest, save_rest
 from pipeline.forms.external_data import CONFIGS, DATA
+from pipeline.forms.generate import GRAPHS, PAST, PRESENT, run
 
-ENCODER, DECODER, WITH_PAST = "encoder_model", "decoder_model", "decoder_with_past_model"
-GRAPHS = (ENCODER, DECODER, WITH_PAST)
+ENCODER, DECODER, WITH_PAST = GRAPHS
 SEQUENCES = "sequences"
 OF_DECODER = "decoder_"
 """What the names of inputs begin with that generating does not need: a decoder makes its own."""
@@ -126,9 +126,9 @@ class Seq2SeqOnnx:
         decoder_outputs = _run(generator.decoder.session, first)
         further = dict(first)
         for name, value in decoder_outputs.items():
-            if name.startswith("present."):  # of the encoder's tokens they are whole, of the decoder's there is one
+            if name.startswith(PRESENT):  # of the encoder's tokens they are whole, of the decoder's there is one
                 times = past if ".decoder." in name else 1
-                further[name.replace("present.", "past_key_values.", 1)] = value.repeat(1, 1, times, 1)
+                further[name.replace(PRESENT, PAST, 1)] = value.repeat(1, 1, times, 1)
         input_names = {node.name for node in generator.decoder_with_past.session.get_inputs()}
         return {ENCODER: one, DECODER: first, WITH_PAST: {n: v for n, v in further.items() if n in input_names}}
 
@@ -137,17 +137,12 @@ class Seq2SeqOnnx:
         directory.mkdir(parents=True, exist_ok=True)
         for file in self.files():
             shutil.copyfile(file, directory / file.name)
-        example = {name: value.clone().contiguous() for name, value in self.example.items()}
-        save_file(example, directory / "example.safetensors")
-        content = {"form": self.form, "inputs": list(self.example)}
-        (directory / "model.json").write_text(json.dumps(content, indent=2) + "\n")
+        save_rest(directory, self.form, self.example)
 
     @classmethod
     def load(cls, directory: Path, folder: Path = Path()) -> Self:
         """Open what `save` wrote; `folder` is not needed and stands for symmetry with `TorchModel.load`."""
-        rest = json.loads((directory / "model.json").read_text())
-        example = load_file(directory / "example.safetensors")
-        return cls(directory, {name: example[name].clone() for name in rest["inputs"]})
+        return cls(directory, load_rest(directory, cls.form)[1])
 
 
 def hush() -> AbstractContextManager[None]:
@@ -156,7 +151,5 @@ def hush() -> AbstractContextManager[None]:
 
 
 def _run(session: onnxruntime.InferenceSession, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    input_names = {node.name for node in session.get_inputs()}
-    feed = {name: value.numpy() for name, value in inputs.items() if name in input_names}
-    names = [node.name for node in session.get_outputs()]
-    return {name: torch.from_numpy(value) for name, value in zip(names, session.run(names, feed), strict=True)}
+    outputs = run(session, {name: value.numpy() for name, value in inputs.items()})
+    return {name: torch.from_numpy(value) for name, value in outputs.items()}

@@ -71,7 +71,7 @@ def compare(model: TorchModel, exported: OnnxModel, ctx: Context, examples: int)
     largest, same = 0.0, 0
     for batch in chosen.loader(BATCH_SIZE):
         onnx_outputs, torch_outputs = exported.predict(batch.inputs), model.predict(batch.inputs)
-        largest = max([largest, *(_difference(onnx_outputs[name], torch_outputs[name]) for name in torch_outputs)])
+        largest = max([largest, *(difference(onnx_outputs[name], value) for name, value in torch_outputs.items())])
         decisions = [ctx.decode(form.predict, batch.inputs) for form in (exported, model)]
         comparable = ctx.logits or not decisions[0].is_floating_point()
         same += _agreeing(decisions[0], decisions[1], ctx.logits)
@@ -79,9 +79,18 @@ def compare(model: TorchModel, exported: OnnxModel, ctx: Context, examples: int)
     return {"largest_difference": largest, "agreement": agreement, "examples": len(chosen)}
 
 
-def _difference(ours: Tensor, theirs: Tensor) -> float:
-    """As numpy.allclose measures it, with equal relative and absolute parts; NaN counts as infinite."""
+def difference(ours: Tensor, theirs: Tensor, mask: Tensor | None = None) -> float:
+    """As numpy.allclose measures it, with equal relative and absolute parts; NaN and another shape count as infinite.
+
+    Args:
+        ours, theirs: of any shape.
+        mask: not 0 where they are compared, of the shape of their first axes; None for everywhere.
+    """
+    if ours.shape != theirs.shape:
+        return float("inf")
     error = (ours.double() - theirs.double()).abs() / (1 + theirs.double().abs())
+    if mask is not None:
+        error = error[mask.bool()]
     return float(torch.nan_to_num(error, nan=float("inf")).max()) if error.numel() else 0.0
 
 

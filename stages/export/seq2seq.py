@@ -14,11 +14,13 @@ from torch.nn import functional as F
 
 from pipeline.errors import StageError, blame
 from pipeline.forms.external_data import save_together
+from pipeline.forms.generate import GRAPHS
 from pipeline.forms.graph import strip
-from pipeline.forms.seq2seq import GRAPHS, SEQUENCES, Seq2SeqOnnx, hush
+from pipeline.forms.seq2seq import SEQUENCES, Seq2SeqOnnx, hush
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Preview, Stage
 from stages.export.hugging_face import expect, export, library_model, misfits, plain
+from stages.export.onnx import difference
 
 BATCH_SIZE = 32
 TASK = "text2text-generation-with-past"
@@ -129,8 +131,9 @@ def compare(
     with ctx.progress("comparing with torch", -(-len(chosen) // BATCH_SIZE)) as advance:
         for batch in chosen.loader(BATCH_SIZE):
             if "decoder_input_ids" in batch.inputs:
-                outputs = model.predict(batch.inputs)
-                largest = max(largest, _difference(exported.logits(batch.inputs), _logits(outputs), batch.inputs))
+                ours, theirs = exported.logits(batch.inputs), _logits(model.predict(batch.inputs))
+                mask = batch.inputs.get("decoder_attention_mask")
+                largest = max(largest, difference(ours, theirs, mask))
             generated = _generated(transformers_model, exported, batch.inputs)
             sequence_pair = exported.predict(batch.inputs)[SEQUENCES], generated
             onnx_tokens, torch_tokens = (_padded(sequences, exported) for sequences in sequence_pair)
@@ -155,13 +158,3 @@ def _generated(transformers_model: Any, exported: Seq2SeqOnnx, inputs: dict[str,
 def _padded(sequences: Tensor, exported: Seq2SeqOnnx) -> Tensor:
     """As wide as any may be."""
     return F.pad(sequences, (0, exported.tokens - sequences.shape[1]), value=int(exported.settings["pad_token_id"]))
-
-
-def _difference(ours: Tensor, theirs: Tensor, inputs: dict[str, Tensor]) -> float:
-    """As numpy.allclose measures it, with equal relative and absolute parts; NaN counts as infinite."""
-    if ours.shape != theirs.shape:
-        return float("inf")
-    error = (ours.double() - theirs.double()).abs() / (1 + theirs.double().abs())
-    if (mask := inputs.get("decoder_attention_mask")) is not None:
-        error = error[mask.bool()]
-    return float(torch.nan_to_num(error, nan=float("inf")).max()) if error.numel() else 0.0

@@ -79,7 +79,9 @@ def quantized_graph(
             fix="Name more operators or exclude fewer nodes",
         )
     strip(proto)
-    return compact_names(share_initializers(proto)), quantized, unquantized
+    share_initializers(proto.graph)
+    compact_names(proto.graph)
+    return proto, quantized, unquantized
 
 
 def name_nodes(model: OnnxModel, path: Path, external: bool = False) -> None:

@@ -10,13 +10,11 @@ import onnx
 from pipeline.forms.graph import QDQ, graphs_in
 
 
-def share_initializers(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which equal scales and zero points of QuantizeLinear and DequantizeLinear are one initializer.
+def share_initializers(graph: onnx.GraphProto) -> None:
+    """Make one initializer of equal scales and zero points of QuantizeLinear and DequantizeLinear.
 
     Equal means the same type, shape and bytes. Weights are left alone, so that parameters count as before.
     """
-    proto = _copied(proto)
-    graph = proto.graph
     parameters = {name for node in graph.node if node.op_type in QDQ for name in node.input[1:]}
     others = {name for node in graph.node for name in (node.input[:1] if node.op_type in QDQ else node.input)}
     others |= {value.name for value in (*graph.input, *graph.output)}
@@ -32,34 +30,31 @@ def share_initializers(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph.initializer.extend(unique_tensors)
     for node in graph.node:
         node.input[:] = [same.get(name, name) for name in node.input]
-    return proto
 
 
-def compact_names(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with short names inside the graph; the names of its inputs and outputs stay.
+def compact_names(graph: onnx.GraphProto) -> None:
+    """Give short names to what is inside a graph; the names of its inputs and outputs stay.
 
     ONNX Runtime's quantizers make names such as `blocks.0.conv1.weight_DequantizeLinear_Output`, which are a good
     part of a file of 20 kB. The most frequent names become the shortest; nodes are named in their order.
     """
-    proto = _copied(proto)
-    fixed = {value.name for value in (*proto.graph.input, *proto.graph.output)} | {""}
-    graphs = list(graphs_in(proto.graph))
-    names = Counter(name for graph in graphs for name in _names(graph))
+    fixed = {value.name for value in (*graph.input, *graph.output)} | {""}
+    graphs = list(graphs_in(graph))
+    names = Counter(name for part in graphs for name in _names(part))
     short = (name for name in _words() if name not in fixed)
     mapping = {name: name if name in fixed else next(short) for name, _ in names.most_common()}
     words = _words()
-    for graph in graphs:
-        for node in graph.node:
+    for part in graphs:
+        for node in part.node:
             node.name = next(words)
             node.input[:] = [mapping[name] for name in node.input]
             node.output[:] = [mapping[name] for name in node.output]
-        for part in _entries(graph):
-            part.name = mapping[part.name]
-    return proto
+        for entry in _entries(part):
+            entry.name = mapping[entry.name]
 
 
 def _entries(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto | onnx.TensorProto]:
-    sparse = [part for tensor in graph.sparse_initializer for part in (tensor.values,)]
+    sparse = (tensor.values for tensor in graph.sparse_initializer)
     return [*graph.input, *graph.output, *graph.value_info, *graph.initializer, *sparse]
 
 
@@ -74,12 +69,6 @@ def _words() -> Iterator[str]:
     """a, b, ... aa, ab, ...: letters alone, as ONNX asks for identifiers."""
     for length in itertools.count(1):
         yield from ("".join(word) for word in itertools.product(string.ascii_letters, repeat=length))
-
-
-def _copied(proto: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    return copy
 
 
 def split_gemm(node: onnx.NodeProto) -> str:

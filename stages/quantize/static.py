@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue
 from pipeline.base.batches import Inputs
 from pipeline.base.hardware import cpu_flags, saturates
 from pipeline.errors import ConfigError, StageError
+from pipeline.forms.graph import inputs_of
 from pipeline.forms.sandbox.frames import Arrays
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
@@ -81,7 +82,7 @@ class StaticQuantization(Stage):
         with ctx.progress("calibration", used) as advance:
 
             def work(graph: onnx.GraphProto) -> Work:
-                data = batches(loader, _inputs(graph), advance, model.feed)
+                data = batches(loader, [value.name for value in inputs_of(graph)], advance, model.feed)
                 return Work("static", self._settings(operators), data, len(loader))
 
             return quantize(model, ctx, operators, self.exclude, work, calibration_examples=used)
@@ -128,8 +129,3 @@ def quantizable() -> list[str]:
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     return sorted({*QDQRegistry, *QLinearOpsRegistry})
-
-
-def _inputs(graph: onnx.GraphProto) -> list[str]:
-    weights = {tensor.name for tensor in graph.initializer}
-    return [value.name for value in graph.input if value.name not in weights]

@@ -14,20 +14,8 @@ BITS = {
 """Of a value, by its type in TensorProto.DataType; a text, type 8, has no size of its own."""
 TEXT = 8
 PAIRS = (14, 15)  # complex numbers: two values each
-DIMS, DTYPE, FLOATS, INT32S, TEXTS, INT64S, NAME, RAW, DOUBLES, UINT64S, EXTERNAL, LOCATION = (
-    1,
-    2,
-    4,
-    5,
-    6,
-    7,
-    8,
-    9,
-    10,
-    11,
-    13,
-    14,
-)
+DIMS, DTYPE, FLOATS, INT32S, TEXTS, INT64S, NAME, RAW, DOUBLES, UINT64S = 1, 2, *range(4, 12)
+EXTERNAL, LOCATION = 13, 14
 MOST_DIGITS = 18
 MOST_AXES = 64
 IS_EXTERNAL = 1  # of a tensor's data_location

@@ -17,7 +17,8 @@ from pipeline.base.use import Reference
 from pipeline.build.build import check_stages
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.external_data import CONFIGS
-from pipeline.forms.seq2seq import GRAPHS, Seq2SeqOnnx
+from pipeline.forms.generate import GRAPHS
+from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.model import TorchModel
 from pipeline.stage import check_chain
 from pipeline.task import Split

@@ -17,7 +17,8 @@ from pipeline.base.use import Reference
 from pipeline.build.probe import example_inputs
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.external_data import load_whole
-from pipeline.forms.seq2seq import GRAPHS, Seq2SeqOnnx
+from pipeline.forms.generate import GRAPHS
+from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.measure import cost, size
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.task import Split, classification
