@@ -1,7 +1,7 @@
 """Recordings and classes; as a wave, or as the logarithm of the energy in bands of pitch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from math import gcd
@@ -21,6 +21,7 @@ from pipeline.tasks.huggingface.rows import (
     TARGET,
     Classes,
     DatasetTask,
+    Encoding,
     classes,
     dataset_task,
     encoded_parts,
@@ -84,7 +85,13 @@ def classification(parts: Parts, columns: Columns, settings: Audio) -> DatasetTa
     types = types_of(parts.train.features)
     numbers = types[column] == "numbers"
     rate = RATE if numbers and types.get(RATE) == "integer" else None
-    encode = EncodeAudio(column, rate, target, settings)
+    encoding = Encoding(
+        partial(encode_audio, settings, column, rate, target),
+        (column, target.column, *([rate] if rate else [])),
+        {VALUES: "float32[]", TARGET: target.type},
+        [column, rate, target.key, settings.model_dump(mode="json", exclude=set(Settings.model_fields))],
+        batch=100,
+    )
     example = values_of(torch.zeros(settings.samples), settings)
     if numbers and not rate:
         note = f"`{column}` is taken to be of {settings.sampling_rate} Hz"
@@ -92,7 +99,7 @@ def classification(parts: Parts, columns: Columns, settings: Audio) -> DatasetTa
     return dataset_task(
         parts,
         settings,
-        encoded_parts(parts.each(partial(_undecoded, column)), encode, partial(read_audio, example.shape)),
+        encoded_parts(parts.each(partial(_undecoded, column)), encoding, partial(read_audio, example.shape)),
         **of_classes(target),
         preprocessing=in_words(settings, tuple(example.shape)),
         kind="audio_classification",
@@ -159,48 +166,25 @@ def _undecoded(column: str, rows: "Dataset") -> "Dataset":
     return rows.cast_column(column, Feature(decode=False)) if is_audio else rows
 
 
-@dataclass(frozen=True)
-class EncodeAudio:
-    """Recordings as what the model is fed, and their labels."""
+def encode_audio(
+    settings: Audio, column: str, rate: str | None, target: Classes, rows: dict[str, list[Any]]
+) -> dict[str, list[Any]]:
+    """Recordings as what the model is fed, and their labels; `rate` is the column of their sampling rates."""
+    rates = rows[rate] if rate else [settings.sampling_rate] * len(rows[column])
+    if any(value is None for value in rows[column]):
+        raise ConfigError(f"a row has no recording in `{column}`", fix="Leave such rows out of the dataset")
+    waves = [wave_of(value, own_rate, settings) for value, own_rate in zip(rows[column], rates, strict=True)]
+    return {
+        VALUES: [values_of(wave, settings).flatten().numpy() for wave in waves],
+        TARGET: target(rows[target.column]),
+    }
 
-    column: str
-    rate: str | None
-    target: Classes
-    settings: Audio
-    batch: int = 100
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that are read."""
-        return (self.column, self.target.column, *([self.rate] if self.rate else []))
-
-    @property
-    def key(self) -> Any:
-        """What tells it apart."""
-        own = self.settings.model_dump(mode="json", exclude=set(Settings.model_fields))
-        return [self.column, self.rate, self.target.key, own]
-
-    def features(self) -> dict[str, Any]:
-        """What is kept."""
-        from datasets import List, Value
-
-        return {VALUES: List(Value("float32")), TARGET: Value("int64")}
-
-    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """A few rows."""
-        sampling_rate = self.settings.sampling_rate
-        rates = rows[self.rate] if self.rate else [sampling_rate] * len(rows[self.column])
-        waves = [self._wave(value, rate) for value, rate in zip(rows[self.column], rates, strict=True)]
-        values = [values_of(wave, self.settings).flatten().numpy() for wave in waves]
-        return {VALUES: values, TARGET: self.target(rows[self.target.column])}
-
-    def _wave(self, value: Any, rate: int) -> Tensor:
-        """A recording (samples,) at the rate and of the length that are asked for."""
-        if value is None:
-            raise ConfigError(f"a row has no recording in `{self.column}`", fix="Leave such rows out of the dataset")
-        wave, rate = sound(value) if isinstance(value, dict) else (np.asarray(value, dtype=np.float32), rate)
-        wave = resampled(wave, rate, self.settings.sampling_rate)[: self.settings.samples]
-        return F.pad(torch.from_numpy(wave), (0, self.settings.samples - len(wave)))
+def wave_of(value: Any, rate: int, settings: Audio) -> Tensor:
+    """A recording, numbers or a file, as a wave (samples,) at the rate and of the length of the settings."""
+    wave, rate = sound(value) if isinstance(value, dict) else (np.asarray(value, dtype=np.float32), rate)
+    wave = resampled(wave, rate, settings.sampling_rate)[: settings.samples]
+    return F.pad(torch.from_numpy(wave), (0, settings.samples - len(wave)))
 
 
 def sound(file: Mapping[str, Any]) -> tuple[Wave, int]:

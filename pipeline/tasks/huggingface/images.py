@@ -1,6 +1,6 @@
 """Images and classes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -17,6 +17,7 @@ from pipeline.tasks.huggingface.rows import (
     TARGET,
     Classes,
     DatasetTask,
+    Encoding,
     classes,
     dataset_task,
     encoded_parts,
@@ -70,13 +71,19 @@ def classification(parts: Parts, columns: Columns, settings: Images) -> DatasetT
     if min(settings.std) <= 0:
         raise ConfigError(f"`std` is {list(settings.std)}", expected="numbers above zero")
     size = settings.image_size or (first.height, first.width)
-    encode = EncodeImages(column, target, size, color, settings.image_size is not None, settings.color is None)
+    encoding = Encoding(
+        partial(encode_images, partial(pixels_of, settings, column, size, color), column, target),
+        (column, target.column),
+        {PIXELS: "binary", TARGET: target.type},
+        [column, target.key, size, color, settings.image_size is not None, settings.color is None],
+        batch=100,
+    )
     shape, scaling = (channels, *size), Scaling(settings.scale, settings.mean, settings.std)
     plain = settings.mean == (0.0,) and settings.std == (1.0,)
     return dataset_task(
         parts,
         settings,
-        encoded_parts(parts, encode, partial(scaling.read, shape)),
+        encoded_parts(parts, encoding, partial(scaling.read, shape)),
         **of_classes(target),
         show=scaling.undone,
         preprocessing=f"{color} pixels * {settings.scale:.6g}"
@@ -94,56 +101,31 @@ def _first(parts: Parts, column: str) -> Any:
         raise ConfigError(f"the first image of train cannot be read: {error}") from error
 
 
-@dataclass(frozen=True)
-class EncodeImages:
-    """Images as bytes of one size (H, W, C), so that no file is decoded twice, and their labels."""
+def encode_images(
+    pixels: Callable[[Any], bytes], column: str, target: Classes, rows: dict[str, list[Any]]
+) -> dict[str, list[Any]]:
+    """Images as bytes, so that no file is decoded twice, and their labels."""
+    return {PIXELS: [pixels(image) for image in rows[column]], TARGET: target(rows[target.column])}
 
-    column: str
-    target: Classes
-    size: tuple[int, int]
-    color: Color
-    resize: bool
-    guessed: bool = False
-    batch: int = 100
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that are read."""
-        return self.column, self.target.column
+def pixels_of(settings: Images, column: str, size: tuple[int, int], color: Color, image: Any) -> bytes:
+    """An image's bytes (H, W, C). Raises ConfigError where there is none, or it does not fit the others."""
+    from PIL import Image
 
-    @property
-    def key(self) -> Any:
-        """What tells it apart."""
-        return [self.column, self.target.key, self.size, self.color, self.resize, self.guessed]
-
-    def features(self) -> dict[str, Any]:
-        """What is kept."""
-        from datasets import Value
-
-        return {PIXELS: Value("binary"), TARGET: Value("int64")}
-
-    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """A few rows."""
-        pixels = [self._bytes(image) for image in rows[self.column]]
-        return {PIXELS: pixels, TARGET: self.target(rows[self.target.column])}
-
-    def _bytes(self, image: Any) -> bytes:
-        from PIL import Image
-
-        if image is None:
-            raise ConfigError(f"a row has no image in `{self.column}`", fix="Leave such rows out of the dataset")
-        if image.mode.startswith(DEEP):
-            problem = f"an image has the mode {image.mode}, of more than 8 bits a channel"
-            raise ConfigError(problem, expected="8 bits a channel", fix="Convert the images first")
-        if self.guessed and self.color == "grey" and image.mode not in GREY:
-            raise ConfigError("the first image is grey, and others have colours", fix="Set `color`, grey or rgb")
-        height, width = self.size
-        if self.resize:
-            image = image.convert(MODES[self.color]).resize((width, height), Image.Resampling.BILINEAR)
-        elif (image.height, image.width) != self.size:
-            problem = f"images differ in size: {image.height}x{image.width} and {height}x{width}"
-            raise ConfigError(problem, fix=f"Set `image_size`, such as {height}")
-        return np.asarray(image.convert(MODES[self.color]), dtype=np.uint8).tobytes()
+    if image is None:
+        raise ConfigError(f"a row has no image in `{column}`", fix="Leave such rows out of the dataset")
+    if image.mode.startswith(DEEP):
+        problem = f"an image has the mode {image.mode}, of more than 8 bits a channel"
+        raise ConfigError(problem, expected="8 bits a channel", fix="Convert the images first")
+    if settings.color is None and color == "grey" and image.mode not in GREY:
+        raise ConfigError("the first image is grey, and others have colours", fix="Set `color`, grey or rgb")
+    height, width = size
+    if settings.image_size:
+        image = image.convert(MODES[color]).resize((width, height), Image.Resampling.BILINEAR)
+    elif (image.height, image.width) != size:
+        problem = f"images differ in size: {image.height}x{image.width} and {height}x{width}"
+        raise ConfigError(problem, fix=f"Set `image_size`, such as {height}")
+    return np.asarray(image.convert(MODES[color]), dtype=np.uint8).tobytes()
 
 
 @dataclass(frozen=True)

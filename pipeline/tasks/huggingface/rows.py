@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,26 +23,23 @@ Read = Callable[[Mapping[str, Any]], tuple[Inputs, Any]]
 TARGET = "target"
 
 
-class Encode(Protocol):
-    """Makes of the rows of a dataset what is kept on disk."""
+@dataclass(frozen=True)
+class Encoding:
+    """How rows of a dataset become what is kept on disk.
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Those of the dataset that it reads."""
+    Args:
+        encode: a few rows as lists by column -> what is kept of them.
+        columns: those that it reads.
+        types: of what it makes, such as int64, and int64[] for a list.
+        key: JSON that tells it apart from those of the same types.
+        batch: how many rows it is given at once.
+    """
 
-    @property
-    def batch(self) -> int:
-        """How many rows it is given at once."""
-
-    @property
-    def key(self) -> Any:
-        """JSON that tells encoders apart that encode differently."""
-
-    def features(self) -> dict[str, Any]:
-        """The types of what it makes."""
-
-    def __call__(self, rows: dict[str, list[Any]], /) -> dict[str, list[Any]]:
-        """What is kept of a few rows."""
+    encode: Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
+    columns: tuple[str, ...]
+    types: Mapping[str, str]
+    key: Any
+    batch: int = 1000
 
 
 class Rows:
@@ -92,33 +89,34 @@ class Rows:
         self._open()
 
 
-def encoded(rows: "Dataset", encode: Encode, where: str) -> "Dataset":
+def encoded(rows: "Dataset", encoding: Encoding, where: str) -> "Dataset":
     """The encoded rows, kept on disk by what they are made of; made once.
 
     Args:
         rows: as the dataset has them.
-        encode: what to make of a few at a time.
+        encoding: what to make of them.
         where: which rows they are, for messages.
     """
-    from datasets import Features
+    from datasets import Features, List, Value
 
-    input_rows = rows.select_columns(list(encode.columns))
-    name = fingerprint(rows._fingerprint, type(encode).__name__, encode.key, code())
+    input_rows = rows.select_columns(list(encoding.columns))
+    name = fingerprint(rows._fingerprint, encoding.types, encoding.key, code())
+    values = {key: (Value(type_.removesuffix("[]")), type_.endswith("[]")) for key, type_ in encoding.types.items()}
     with quiet(), blame(ConfigError, where):
         return input_rows.map(
-            encode,
+            encoding.encode,
             batched=True,
-            batch_size=encode.batch,
+            batch_size=encoding.batch,
             remove_columns=input_rows.column_names,
-            features=Features(encode.features()),
+            features=Features({key: List(value) if is_list else value for key, (value, is_list) in values.items()}),
             new_fingerprint=name,
             cache_file_name=str(kept_in() / f"rows-{name}.arrow"),  # and not in the folder of the data
         )
 
 
-def encoded_parts(parts: Parts, encode: Encode, read: Read) -> dict[str, Rows]:
+def encoded_parts(parts: Parts, encoding: Encoding, read: Read) -> dict[str, Rows]:
     """Train, validation and test, encoded."""
-    return {name: Rows(encoded(getattr(parts, name), encode, name), read) for name in ("train", "validation", "test")}
+    return {name: Rows(encoded(getattr(parts, name), encoding, name), read) for name in ("train", "validation", "test")}
 
 
 def integers(value: Any) -> Tensor:
@@ -139,6 +137,7 @@ class Classes:
     column: str
     names: tuple[str, ...]
     numbers: Mapping[Any, int] | None = None
+    type: ClassVar[str] = "int64"
 
     @property
     def key(self) -> Any:
@@ -200,6 +199,7 @@ class Reals:
     column: str
     low: float = 0.0
     high: float = 1.0
+    type: ClassVar[str] = "float32"
 
     @property
     def key(self) -> Any:

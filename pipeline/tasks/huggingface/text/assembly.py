@@ -70,6 +70,11 @@ class Reader:
     digest: str
     longest: int
 
+    @property
+    def key(self) -> Any:
+        """What tells it apart."""
+        return [self.digest, self.longest]
+
     def __call__(self, rows: Mapping[str, Sequence[str | None]], *columns: str, **arguments: Any) -> Any:
         """What the tokenizer gives for texts or pairs of texts, cut. Raises ConfigError where one is missing."""
         texts = [checked_texts(rows[name], name) for name in columns]

@@ -1,6 +1,7 @@
 """Pairs of sentences and how alike they are: two vectors of one encoder, and the cosine between them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -12,7 +13,7 @@ from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError
 from pipeline.task import Forward
 from pipeline.tasks.huggingface.columns import Columns
-from pipeline.tasks.huggingface.rows import TARGET, DatasetTask, Reals, encoded_parts, integers
+from pipeline.tasks.huggingface.rows import TARGET, DatasetTask, Encoding, Reals, encoded_parts, integers
 from pipeline.tasks.huggingface.source import Parts
 from pipeline.tasks.huggingface.text.assembly import (
     IDS,
@@ -20,12 +21,12 @@ from pipeline.tasks.huggingface.text.assembly import (
     MASK,
     Pad,
     Range,
+    Reader,
     Texts,
     of_numbers,
     reader_for,
     text_task,
 )
-from pipeline.tasks.huggingface.text.texts import EncodeTexts
 
 SIDES = ("a", "b")
 OUTPUT = "similarity"
@@ -84,12 +85,18 @@ def similarity(parts: Parts, columns: Columns, settings: Similarity) -> DatasetT
     fills = {f"{name}_{side}": fill for side in SIDES for name, fill in ((IDS, pad), (MASK, 0))}
     collate = Pad(fills, {name: {1: LENGTH} for name in fills}, settings.multiple, reader.longest)
     target = Reals(columns.target, *(settings.range or (0.0, 1.0)))
+    encoding = Encoding(
+        partial(encode_pairs, reader, columns.inputs, target),
+        (*columns.inputs, target.column),
+        {f"{IDS}_{side}": "int32[]" for side in SIDES} | {TARGET: target.type},
+        [columns.inputs, target.key, reader.key],
+    )
     first, second = columns.inputs
     return text_task(
         parts,
         settings,
         reader,
-        encoded_parts(parts, EncodePairs(columns.inputs, target, reader), read_pair),
+        encoded_parts(parts, encoding, read_pair),
         collate,
         **of_numbers(OUTPUT),
         decode=cosine,
@@ -108,24 +115,15 @@ def cosine(forward: Forward, inputs: Inputs) -> Tensor:
     return outputs[OUTPUT]
 
 
-class EncodePairs(EncodeTexts):
+def encode_pairs(
+    reader: Reader, texts: Sequence[str], target: Reals, rows: dict[str, list[Any]]
+) -> dict[str, list[Any]]:
     """Two sentences as token ids each, and how alike they are."""
-
-    def features(self) -> dict[str, Any]:
-        """What is kept."""
-        from datasets import List, Value
-
-        return {f"{IDS}_{side}": List(Value("int32")) for side in SIDES} | {TARGET: Value("float32")}
-
-    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """A few rows."""
-        columns: dict[str, list[Any]] = {TARGET: self.target(rows[self.target.column])}
-        if wrong := next((value for value in columns[TARGET] if not -1 <= value <= 1), None):
-            problem = f"with `range` a value in `{self.target.column}` becomes {wrong:g}"
-            raise ConfigError(problem, expected="-1 to 1, as a cosine is", fix="Set `range`, such as [0, 5]")
-        return columns | {
-            f"{IDS}_{side}": self.reader(rows, name)[IDS] for side, name in zip(SIDES, self.texts, strict=True)
-        }
+    columns: dict[str, list[Any]] = {TARGET: target(rows[target.column])}
+    if wrong := next((value for value in columns[TARGET] if not -1 <= value <= 1), None):
+        problem = f"with `range` a value in `{target.column}` becomes {wrong:g}"
+        raise ConfigError(problem, expected="-1 to 1, as a cosine is", fix="Set `range`, such as [0, 5]")
+    return columns | {f"{IDS}_{side}": reader(rows, name)[IDS] for side, name in zip(SIDES, texts, strict=True)}
 
 
 def read_pair(row: Mapping[str, Any]) -> tuple[Inputs, Any]:

@@ -1,7 +1,6 @@
 """Texts and pairs of texts: classification, and regression to one real number."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from pipeline.tasks.huggingface.rows import (
     TARGET,
     Classes,
     DatasetTask,
+    Encoding,
     Reals,
     classes,
     encoded_parts,
@@ -77,40 +77,15 @@ def one_number(forward: Forward, inputs: Inputs) -> Tensor:
     return logits.flatten()
 
 
-@dataclass(frozen=True)
-class EncodeTexts:
-    """Texts or pairs as token ids, and their targets."""
-
-    texts: tuple[str, ...]
-    target: Classes | Reals
-    reader: Reader
-    types: bool = False
-    batch: int = 1000
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that are read."""
-        return (*self.texts, self.target.column)
-
-    @property
-    def key(self) -> Any:
-        """What tells it apart."""
-        return [self.texts, self.target.key, self.reader.digest, self.reader.longest, self.types]
-
-    def features(self) -> dict[str, Any]:
-        """What is kept, in the smallest integers that do: a mask is ones, and need not be."""
-        from datasets import List, Value
-
-        columns = {IDS: List(Value("int32"))} | ({TYPES: List(Value("int8"))} if self.types else {})
-        return {**columns, TARGET: Value("int64" if isinstance(self.target, Classes) else "float32")}
-
-    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """A few rows."""
-        encoding = self.reader(rows, *self.texts, return_token_type_ids=self.types, padding=False)
-        if not all(encoding[IDS]):
-            raise ConfigError("a text is empty, and the tokenizer adds nothing to it", fix="Leave such rows out")
-        types = {TYPES: encoding[TYPES]} if self.types else {}
-        return {IDS: encoding[IDS], **types, TARGET: self.target(rows[self.target.column])}
+def encode_texts(
+    reader: Reader, texts: Sequence[str], target: Classes | Reals, types: bool, rows: dict[str, list[Any]]
+) -> dict[str, list[Any]]:
+    """Texts or pairs as token ids, and their targets; a mask is ones, and need not be kept."""
+    encoding = reader(rows, *texts, return_token_type_ids=types, padding=False)
+    if not all(encoding[IDS]):
+        raise ConfigError("a text is empty, and the tokenizer adds nothing to it", fix="Leave such rows out")
+    names = (IDS, TYPES) if types else (IDS,)
+    return {name: encoding[name] for name in names} | {TARGET: target(rows[target.column])}
 
 
 def read_text(row: Mapping[str, Any]) -> tuple[Inputs, Any]:
@@ -129,12 +104,18 @@ def _task(parts: Parts, columns: Columns, settings: Texts, target: Classes | Rea
     types = has_types if settings.token_types is None else settings.token_types
     fills = {IDS: reader.tokenizer.pad_token_id, MASK: 0} | ({TYPES: 0} if types else {})
     collate = Pad(fills, {name: {1: LENGTH} for name in fills}, settings.multiple, reader.longest)
+    encoding = Encoding(
+        partial(encode_texts, reader, columns.inputs, target, types),
+        (*columns.inputs, target.column),
+        {IDS: "int32[]", TARGET: target.type} | ({TYPES: "int8[]"} if types else {}),
+        [columns.inputs, target.key, reader.key],
+    )
     what = " and ".join(f"`{name}`" for name in columns.inputs)
     return text_task(
         parts,
         settings,
         reader,
-        encoded_parts(parts, EncodeTexts(columns.inputs, target, reader, types), read_text),
+        encoded_parts(parts, encoding, read_text),
         collate,
         preprocessing=f"{what} as tokens of {reader.words}, at most {reader.longest}, padded to the longest",
         **rest,

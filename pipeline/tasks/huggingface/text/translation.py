@@ -1,6 +1,6 @@
 """Texts into texts, for encoder-decoders."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.task import Forward
 from pipeline.tasks import metrics
 from pipeline.tasks.huggingface.columns import Columns
-from pipeline.tasks.huggingface.rows import TARGET, DatasetTask, encoded_parts, integers
+from pipeline.tasks.huggingface.rows import TARGET, DatasetTask, Encoding, encoded_parts, integers
 from pipeline.tasks.huggingface.source import Parts
 from pipeline.tasks.huggingface.text import tokens
 from pipeline.tasks.huggingface.text.assembly import (
@@ -71,13 +71,19 @@ def translation(parts: Parts, columns: Columns, settings: Translation) -> Datase
     marks = marks_of(reader.tokenizer, settings)
     axes = {IDS: {1: LENGTH}, MASK: {1: LENGTH}, DECODER_IDS: {1: DECODER_LENGTH}}
     fills = {IDS: marks.pad, MASK: 0, DECODER_IDS: marks.pad}
-    encode = EncodeTranslations(columns.inputs[0], columns.target, reader, marks)
+    names = (columns.inputs[0], columns.target)
+    encoding = Encoding(
+        partial(encode_translations, reader, marks, names),
+        names,
+        {IDS: "int32[]", TARGET: "int32[]"},
+        [names, reader.key, vars(marks)],
+    )
     decode, token = partial(sentence, reader.tokenizer), reader.tokenizer.convert_ids_to_tokens
     return text_task(
         parts,
         settings,
         reader,
-        encoded_parts(parts, encode, partial(read_translation, marks)),
+        encoded_parts(parts, encoding, partial(read_translation, marks)),
         PadTranslations(fills, axes, settings.multiple, max(reader.longest, marks.longest)),
         loss=partial(token_cross_entropy, settings.label_smoothing),
         score=partial(sentence_score, decode, settings.score),
@@ -106,43 +112,15 @@ def marks_of(tokenizer: Any, settings: Translation) -> Marks:
     return Marks(start, end, tokenizer.pad_token_id, settings.max_target_length)
 
 
-@dataclass(frozen=True)
-class EncodeTranslations:
+def encode_translations(
+    reader: Reader, marks: Marks, columns: Sequence[str], rows: dict[str, list[Any]]
+) -> dict[str, list[Any]]:
     """Texts and their translations as token ids; each translation ends with the end."""
-
-    text: str
-    translation: str
-    reader: Reader
-    marks: Marks
-    batch: int = 1000
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that are read."""
-        return self.text, self.translation
-
-    @property
-    def key(self) -> Any:
-        """What tells it apart."""
-        return [*self.columns, self.reader.digest, self.reader.longest, vars(self.marks)]
-
-    def features(self) -> dict[str, Any]:
-        """What is kept."""
-        from datasets import List, Value
-
-        return {IDS: List(Value("int32")), TARGET: List(Value("int32"))}
-
-    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """A few rows."""
-        ids = self.reader(rows, self.text)[IDS]
-        target = checked_texts(rows[self.translation], self.translation)
-        labels = self.reader.tokenizer(text_target=target, truncation=True, max_length=self.marks.longest)[IDS]
-        return {IDS: ids, TARGET: [self._ended(row) for row in labels]}
-
-    def _ended(self, ids: list[int]) -> list[int]:
-        if ids[-1:] == [self.marks.end]:
-            return ids
-        return [*ids[: self.marks.longest - 1], self.marks.end]
+    text, translated = columns
+    targets = checked_texts(rows[translated], translated)
+    labels = reader.tokenizer(text_target=targets, truncation=True, max_length=marks.longest)[IDS]
+    ended = [ids if ids[-1:] == [marks.end] else [*ids[: marks.longest - 1], marks.end] for ids in labels]
+    return {IDS: reader(rows, text)[IDS], TARGET: ended}
 
 
 def read_translation(marks: Marks, row: Mapping[str, Any]) -> tuple[Inputs, Tensor]:
