@@ -5,13 +5,12 @@ from itertools import combinations
 
 from pipeline.base.formatting import bytes_text, count_text, interval_text
 from pipeline.measure.pareto import AXES
-from pipeline.records.comparison import ComparisonRecord, StrategyRecord
+from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord
 from pipeline.report.html.charts import Axis, Point, scatter
 from pipeline.report.html.text import duration_text, joined
 from pipeline.report.html.views import Cell, Figure, Plot, Table
 
 Reach = tuple[float, float, float]
-
 
 TEXTS: dict[str, Callable[[float], str]] = {
     "size": bytes_text,
@@ -42,17 +41,16 @@ def front(record: ComparisonRecord) -> list[Figure]:
 
 def reach(strategy: StrategyRecord, axis: str, on_validation: bool) -> Reach | None:
     """A strategy's value on an axis with its interval, which has no width for what is counted; None without it."""
-    if axis == "retention":
-        retention = strategy.validation_retention if on_validation else strategy.retention
-        return (retention.value, retention.low, retention.high) if retention else None
-    if axis == "latency":
-        timing = strategy.latency[0] if strategy.latency else None
-        if timing is None:
-            return None
-        low, high = timing.low, timing.high
-        return (timing.value,) * 3 if low is None or high is None else (timing.value, low, high)
-    value = AXES[axis].read(strategy)
-    return None if value is None else (float(value),) * 3
+    if axis not in SHARES:
+        value = AXES[axis].read(strategy)
+        return None if value is None else (float(value),) * 3
+    retention = strategy.validation_retention if on_validation else strategy.retention
+    share = retention if axis == "retention" else next(iter(strategy.latency), None)
+    if share is None:
+        return (1.0, 1.0, 1.0) if strategy.name == BASELINE else None  # the baseline is 1 of itself
+    if share.low is None or share.high is None:
+        return (share.value,) * 3
+    return share.value, share.low, share.high
 
 
 def _ordered(first: str, second: str) -> tuple[str, str]:
@@ -62,12 +60,12 @@ def _ordered(first: str, second: str) -> tuple[str, str]:
 
 def _plot(record: ComparisonRecord, across: str, up: str, on_validation: bool) -> Plot | None:
     points = []
-    for i, strategy in enumerate(record.strategies):
-        x, y = _reach_or_one(strategy, across, i, on_validation), _reach_or_one(strategy, up, i, on_validation)
+    for strategy in record.strategies:
+        x, y = reach(strategy, across, on_validation), reach(strategy, up, on_validation)
         if x and y:
             texts = [f"{_title(a, on_validation)}: {_value_text(a, v)}" for a, v in ((across, x), (up, y))]
             texts.append(f"retention on test: {interval_text(strategy.retention)}")
-            points.append(Point(strategy.name, x, y, _kind(strategy, i), texts))
+            points.append(Point(strategy.name, x, y, _kind(strategy), texts))
     if not points:
         return None
     best = [(p.x[0], p.y[0]) for p in sorted(points, key=lambda p: p.x[0]) if p.kind in ("front", "chosen")]
@@ -76,16 +74,10 @@ def _plot(record: ComparisonRecord, across: str, up: str, on_validation: bool) -
     return Plot(f"{across} and {up}", figure)
 
 
-def _reach_or_one(strategy: StrategyRecord, axis: str, position: int, on_validation: bool) -> Reach | None:
-    """What it reaches; the baseline is 1 of itself."""
-    value = reach(strategy, axis, on_validation)
-    return (1.0, 1.0, 1.0) if value is None and position == 0 and axis in SHARES else value
-
-
-def _kind(strategy: StrategyRecord, position: int) -> str:
+def _kind(strategy: StrategyRecord) -> str:
     if strategy.chosen:
         return "chosen"
-    if position == 0:
+    if strategy.name == BASELINE:
         return "baseline"
     return "front" if strategy.on_front else "dominated"
 
@@ -107,8 +99,8 @@ def _value_text(axis: str, value: Reach) -> str:
 
 def _table(record: ComparisonRecord, axes: Sequence[str], on_validation: bool) -> Table:
     rows: list[Sequence[Cell]] = []
-    for i, strategy in enumerate(record.strategies):
-        values = [_reach_or_one(strategy, axis, i, on_validation) for axis in axes]
+    for strategy in record.strategies:
+        values = [reach(strategy, axis, on_validation) for axis in axes]
         cells = [_value_text(axis, value) if value else "-" for axis, value in zip(axes, values, strict=True)]
         rows.append([strategy.name, *cells, interval_text(strategy.retention), _place(strategy)])
     titles = [_title(axis, on_validation) for axis in axes]
