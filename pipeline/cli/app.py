@@ -16,6 +16,7 @@ from pipeline.cli.options import UsageError
 from pipeline.cli.report import package, report
 from pipeline.cli.run import compare, plan, resume, run, schema, stages, sync
 from pipeline.cli.store import app as store_app
+from pipeline.errors import ResourceError, ShrinkError, is_exhausted
 
 app = typer.Typer(
     name="shrink",
@@ -70,8 +71,6 @@ def _train_along() -> int:
 
 def _explain(error: Exception, debug: bool) -> int:
     """Say what went wrong; a traceback only when asked, or in a file where the fault is ours."""
-    from pipeline.errors import ResourceError, ShrinkError, is_exhausted
-
     if debug:
         traceback.print_exception(error)
     if isinstance(error, ShrinkError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.options import AsJson, Strategy
+from pipeline.errors import ConfigError, ShrinkError, blame
 
 if TYPE_CHECKING:
     from pipeline.gate.budget import Budget
@@ -75,7 +76,6 @@ def expect(
 @contextmanager
 def data_even_of_a_failure(as_json: bool) -> Iterator[None]:
     """Print the record of a run that failed, where JSON is asked for."""
-    from pipeline.errors import ShrinkError
     from pipeline.records.record import Record
 
     try:
@@ -113,8 +113,6 @@ def judge_run(folder: Path, budget_file: Path | None = None) -> "Record":
 @contextmanager
 def _written_for(folder: Path, budget_file: Path | None, budget: "Budget") -> Iterator[None]:
     """Says where `shrink expect` has to write what a budget in a file of its own looks for beside itself."""
-    from pipeline.errors import ConfigError
-
     try:
         yield
     except ConfigError as error:
@@ -134,7 +132,6 @@ def lines(record: "Record") -> list[str]:
 
 def own_budget(record: "Record") -> "Budget":
     """The budget of a run's pipeline file. Raises ConfigError where the record's is damaged."""
-    from pipeline.errors import ConfigError, blame
     from pipeline.gate.budget import Budget
 
     with blame(ConfigError, record.folder, fix="Give one with --budget"):
@@ -177,7 +174,6 @@ def _run(
 
 def _check_limits(budget: "Budget", where: str) -> None:
     """Refuse a budget that would pass everything."""
-    from pipeline.errors import ConfigError
     from pipeline.gate.judge import has_limits
 
     if not has_limits(budget):

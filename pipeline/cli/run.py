@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.gate import data_even_of_a_failure
+from pipeline.cli.gate import EXIT_CODES, data_even_of_a_failure
 from pipeline.cli.options import (
     AsJson,
     Config,
@@ -23,8 +23,6 @@ from pipeline.cli.options import (
     Unsafe,
     UsageError,
 )
-
-EXIT_CODES = {None: 0, "pass": 0, "fail": 1, "inconclusive": 5}
 
 
 def run(
@@ -167,7 +165,7 @@ def _end(record: Any, as_json: bool) -> int:
         print(record.model_dump_json(indent=2))  # noqa: T201
     else:
         show(record, _console())
-    return EXIT_CODES[record.verdict]
+    return EXIT_CODES[record.verdict or "pass"]
 
 
 def plan(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.options import AsJson
+from pipeline.errors import ConfigError
 
 app = typer.Typer(name="store", help="What is kept of earlier runs.", no_args_is_help=True)
 
@@ -72,7 +73,6 @@ def gc(
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     from pipeline.base.formatting import bytes_text
-    from pipeline.errors import ConfigError
     from pipeline.run.store import gc
     from pipeline.run.store.store import Store
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from pipeline.errors import ConfigError
+
 Model = Annotated[str, typer.Option(help="models.py:net, net.onnx, or a mapping in YAML.", show_default=False)]
 Task = Annotated[str, typer.Option(help="data.py:task, digits, or a mapping in YAML.", show_default=False)]
 Target = Annotated[Literal["cpu", "gpu", "edge"], typer.Option(help="Where the model is to run.")]
@@ -32,7 +34,6 @@ def init(
     Paths go from this folder, where the file is expected to lie; with --out they are changed to go from its own.
     """
     from pipeline.cli.init.write import starting_config
-    from pipeline.errors import ConfigError
 
     folder = out.parent if out else Path()
     there = ConfigError("there is such a file already", where=f"--out {out}", fix="Remove it, or give another name")
@@ -67,8 +68,6 @@ def named(text: str, folder: Path, weights: Path | None = None) -> dict[str, Any
         ConfigError: it is a mapping that cannot be read.
     """
     import yaml
-
-    from pipeline.errors import ConfigError
 
     rest = {"weights": _from(folder, weights)} if weights else {}
     if text.lstrip().startswith("{"):
