@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.base.quiet import uncollected
 from pipeline.cli.gate import EXIT_CODES, data_even_of_a_failure
 from pipeline.cli.options import (
     AsJson,
@@ -25,6 +26,7 @@ from pipeline.cli.options import (
 )
 
 
+@uncollected()
 def run(
     config: Config,
     overrides: Overrides = [],  # noqa: B006  # typer reads it and does not keep it
@@ -168,6 +170,7 @@ def _end(record: Any, as_json: bool) -> int:
     return EXIT_CODES[record.verdict or "pass"]
 
 
+@uncollected()
 def plan(
     config: Config,
     overrides: Overrides = [],  # noqa: B006

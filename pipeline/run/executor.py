@@ -1,5 +1,6 @@
 """One result at a time: from the store where it is there, else made, checked and kept."""
 
+import gc
 import json
 import logging
 import shlex
@@ -175,6 +176,7 @@ class Executor:
             entry = self.store.find(name)
             cached = entry is not None
             if entry is None:
+                gc.enable()  # which rests while everything is imported and read, see `uncollected`
                 self.journal.write("begin", place=place, key=name)
                 LOG.info("%s", place)
                 with blame(StageError, place):

@@ -215,11 +215,10 @@ def _our_files(uses: Iterable[str]) -> list[Path]:
 def _imports(file: Path, content: bytes) -> tuple[Path, ...]:
     """The files that a file imports, anywhere in it, by a relative import or from our packages."""
     imported_files = set[Path]()
-    for node in _statements(ast.parse(content)):
-        names: list[tuple[Path, str]] = []
+    for node in _import_statements(ast.parse(content)):
         if isinstance(node, ast.Import):
             names = [(OURS, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = file.parents[node.level - 1] if node.level else OURS
             inner = [f"{node.module}.{alias.name}" if node.module else alias.name for alias in node.names]
             names = [(base, name) for name in ([node.module] if node.module else []) + inner]
@@ -231,12 +230,13 @@ def _imports(file: Path, content: bytes) -> tuple[Path, ...]:
     return tuple(sorted(imported_files))
 
 
-def _statements(tree: ast.AST) -> Iterable[ast.AST]:
-    """Every statement: imports are statements, and most nodes of a tree lie in expressions."""
+def _import_statements(tree: ast.AST) -> Iterable[ast.Import | ast.ImportFrom]:
+    """Every import, found by walking statements alone: most nodes of a tree lie in expressions."""
+    if isinstance(tree, ast.Import | ast.ImportFrom):
+        yield tree
     for block in ("body", "orelse", "finalbody", "handlers", "cases"):
         for inner in getattr(tree, block, ()):
-            yield inner
-            yield from _statements(inner)
+            yield from _import_statements(inner)
 
 
 def _values(model: BaseModel) -> Iterable[Any]:
