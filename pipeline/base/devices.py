@@ -17,8 +17,8 @@ def set_seed(seed: int) -> None:
 
 def pick_device(name: str) -> torch.device:
     """The device that the config names. Raises ConfigError for a GPU that is not there."""
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
         fix = "Set `device: auto` or install a CUDA build of torch"
         raise ConfigError("there is no CUDA device", where="device", fix=fix)
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")

@@ -65,8 +65,8 @@ def saturates(flags: set[str]) -> bool:
 def host() -> str:
     """What speed and the last bits of sums depend on: the processor, its instructions, the system."""
     lines = lines_of(CPU_INFO)
-    named = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
-    text = "\n".join([*named, platform.machine(), platform.system(), str(os.cpu_count())])
+    facts = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    text = "\n".join([*facts, platform.machine(), platform.system(), str(os.cpu_count())])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

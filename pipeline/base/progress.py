@@ -46,14 +46,14 @@ class _Lines:
     def __init__(self, log: logging.Logger, description: str, total: int) -> None:
         self.log, self.description, self.total = log, description, total
         self.done, self.note, self.began = 0, "", time.monotonic()
-        self.said = self.began
+        self.last_line = self.began
 
     def __call__(self, steps: int = 1, note: str | None = None) -> None:
         self.done, self.note = self.done + steps, note or self.note
         now = time.monotonic()
-        if now - self.said < SECONDS_BETWEEN_LINES:
+        if now - self.last_line < SECONDS_BETWEEN_LINES:
             return
-        self.said = now
+        self.last_line = now
         speed = self.done / (now - self.began)
         seconds_left = (self.total - self.done) / speed if speed else float("inf")
         text = "%s: %d of %d, %.1f/s, %.0f s left %s"

@@ -31,17 +31,17 @@ class World:
         """Whether the flag is set in any process."""
         if self.size == 1:
             return flag
-        held = torch.tensor([float(flag)])
-        dist.all_reduce(held, op=dist.ReduceOp.MAX)
-        return bool(held.item())
+        flags = torch.tensor([float(flag)])
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return bool(flags.item())
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a number over the processes, on the CPU."""
         if self.size == 1:
             return value
-        held = value.detach().cpu().double().reshape(1)
-        dist.all_reduce(held)
-        return held[0] / self.size
+        total = value.detach().cpu().double().reshape(1)
+        dist.all_reduce(total)
+        return total[0] / self.size
 
     def tell(self, value: JsonValue = None) -> Any:
         """What rank 0 gives to all, as JSON: nothing is pickled. The others are given it, whatever they give."""
@@ -50,9 +50,9 @@ class World:
         content = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8) if self.main else torch.empty(0)
         length = torch.tensor([len(content)])
         dist.broadcast(length, src=0)
-        held = content if self.main else torch.empty(int(length.item()), dtype=torch.uint8)
-        dist.broadcast(held, src=0)
-        return json.loads(bytes(held.tolist()))
+        buffer = content if self.main else torch.empty(int(length.item()), dtype=torch.uint8)
+        dist.broadcast(buffer, src=0)
+        return json.loads(bytes(buffer.tolist()))
 
     def wait(self) -> None:
         """Return when all processes are here."""

@@ -80,7 +80,7 @@ class Expected(Strict):
     scores: PackedScores | None = None
 
 
-def wanted(budget: Budget) -> bool:
+def needs_expected(budget: Budget) -> bool:
     """Whether any limit is told of the committed model."""
     limits = (budget.retention, budget.size, budget.params, budget.macs)
     return any(limit is not None and limit.of == "expected" for limit in limits)
@@ -96,7 +96,7 @@ def load_expected(budget: Budget, folder: Path) -> Expected | None:
     Raises:
         ConfigError: the file is not there, is damaged or of a later version.
     """
-    return load(folder / budget.expected) if wanted(budget) else None
+    return load(folder / budget.expected) if needs_expected(budget) else None
 
 
 def load(path: Path) -> Expected:

@@ -93,9 +93,9 @@ def located(what: str, name: str, kind: Kind, folders: Sequence[Path]) -> Findin
         folders: from which a path may go.
     """
     label = f"{what}: {name}"
-    there = next((folder / name for folder in folders if (folder / name).exists()), None)
-    if there is not None:
-        return Finding(CONCERN, label, "ok", f"{there.resolve()} is here")
+    place = next((folder / name for folder in folders if (folder / name).exists()), None)
+    if place is not None:
+        return Finding(CONCERN, label, "ok", f"{place.resolve()} is here")
     if not could_be_name(name):
         return Finding(CONCERN, label, "missing", "there is no such file or folder", f"Set {what} to where it is")
     cache_folder = cached(name, kind)

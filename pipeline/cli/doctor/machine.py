@@ -47,8 +47,8 @@ def processor() -> Iterable[Finding]:
 
 def instructions(flags: set[str]) -> Finding:
     """Those that matter; a warning where sums of int8 products saturate."""
-    there = [name for name, any_of in INSTRUCTIONS.items() if flags & any_of]
-    text = ", ".join(there) or "none that matters"
+    names = [name for name, any_of in INSTRUCTIONS.items() if flags & any_of]
+    text = ", ".join(names) or "none that matters"
     if saturates(flags):
         fix = "Set `reduce_range: true` in quantizing stages; int8 gains less speed here"
         return Finding(PROCESSOR, "instructions", "warning", f"{text}; no VNNI: sums of int8 products saturate", fix)
@@ -119,16 +119,16 @@ def _first(path: Path) -> list[str]:
 def gpu() -> Iterable[Finding]:
     """A row for each GPU, and one where torch has no use of them."""
     cards, problem = listed()
-    built = torch_cuda()
+    cuda_version = torch_cuda()
     if not cards:
         yield Finding(GPU, "NVIDIA", "warning" if problem else "note", problem or "none here")
     for i, (name, total, free, driver) in enumerate(cards):
         yield Finding(GPU, f"cuda:{i}", "ok", f"{name}, {free} free of {total}, driver {driver}")
-    if cards and built is None:
+    if cards and cuda_version is None:
         fix = "Install torch from an index with CUDA builds, or set `device: cpu`"
         yield Finding(GPU, "torch", "warning", "the installed torch is built without CUDA", fix)
-    elif built:
-        yield Finding(GPU, "torch", "ok", f"built for CUDA {built}")
+    elif cuda_version:
+        yield Finding(GPU, "torch", "ok", f"built for CUDA {cuda_version}")
 
 
 def usable() -> bool:
@@ -169,13 +169,13 @@ def room(runs: Path) -> Iterable[Finding]:
 
 def disk(name: str, folder: Path) -> Finding:
     """How much is free where a folder is or will be, and whether it can be written."""
-    there = next((path for path in (folder.resolve(), *folder.resolve().parents) if path.exists()), Path("/"))
-    free = shutil.disk_usage(there).free
-    if not os.access(there, os.W_OK):
-        return Finding(ROOM, name, "missing", f"{there} cannot be written", "Give another folder with --runs")
+    place = next((path for path in (folder.resolve(), *folder.resolve().parents) if path.exists()), Path("/"))
+    free = shutil.disk_usage(place).free
+    if not os.access(place, os.W_OK):
+        return Finding(ROOM, name, "missing", f"{place} cannot be written", "Give another folder with --runs")
     if free < LITTLE_DISK:
-        return Finding(ROOM, name, "warning", f"{bytes_text(free)} free at {there}", "shrink store gc")
-    return Finding(ROOM, name, "ok", f"{bytes_text(free)} free at {there}")
+        return Finding(ROOM, name, "warning", f"{bytes_text(free)} free at {place}", "shrink store gc")
+    return Finding(ROOM, name, "ok", f"{bytes_text(free)} free at {place}")
 
 
 def memory(free: float | None, most: float | None) -> Finding:

@@ -101,12 +101,12 @@ def _files(place: str, value: dict[str, Any], folder: Path) -> Iterator[File]:
     """What a mapping names by the keys of files. In a stage of the user's they may hold anything; builders' do not."""
     is_builder = place == "model" or "use" in value
     for key in FILES:
-        named, memory = value.get(key), None
-        if isinstance(named, dict):  # `onnx: {file: net.onnx}`
-            memory, named = named.get("memory"), named.get("file")
-        if isinstance(named, str):
+        file_name, memory = value.get(key), None
+        if isinstance(file_name, dict):  # `onnx: {file: net.onnx}`
+            memory, file_name = file_name.get("memory"), file_name.get("file")
+        if isinstance(file_name, str):
             arguments = {"sha256": value.get("sha256"), "memory": memory} if place == "model" else {}
-            yield File(f"{place} {key}", named, folder, form=key if is_builder else "", **arguments)
+            yield File(f"{place} {key}", file_name, folder, form=key if is_builder else "", **arguments)
 
 
 def _data(key: str, reference: Reference) -> Iterator[Finding]:

@@ -57,11 +57,11 @@ def packages() -> Iterable[Finding]:
         yield _library(name, tested)
     for extra, names in EXTRAS.items():
         versions = {name: version(name) for name in names}
-        there = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
+        text = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
         if None in versions.values():
-            yield Finding(PACKAGES, f"extra `{extra}`", "note", there or "not installed", fix=install(extra=extra))
+            yield Finding(PACKAGES, f"extra `{extra}`", "note", text or "not installed", fix=install(extra=extra))
         else:
-            yield Finding(PACKAGES, f"extra `{extra}`", "ok", there)
+            yield Finding(PACKAGES, f"extra `{extra}`", "ok", text)
 
 
 def install(name: str = "", extra: str = "") -> str:

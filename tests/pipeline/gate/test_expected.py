@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from pipeline.base.hardware import host
 from pipeline.errors import ConfigError
 from pipeline.gate.budget import Budget
-from pipeline.gate.expected import Expected, PackedScores, load, load_expected, of_run, wanted, write
+from pipeline.gate.expected import Expected, PackedScores, load, load_expected, needs_expected, of_run, write
 from pipeline.records.record import Failure, Record
 from tests import records
 
@@ -111,7 +111,7 @@ def test_the_file_is_read_only_where_a_limit_is_told_of_it(
     record: Record, tmp_path: Path, limits: Any, expected: bool
 ) -> None:
     budget = Budget.model_validate({**limits, "expected": "old/expected.json"})
-    assert wanted(budget) == expected
+    assert needs_expected(budget) == expected
     if not expected:
         assert load_expected(budget, tmp_path) is None
         return
