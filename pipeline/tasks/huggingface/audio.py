@@ -17,18 +17,10 @@ from torch.nn import functional as F
 from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError
 from pipeline.tasks.huggingface.columns import Columns, types_of
-from pipeline.tasks.huggingface.rows import (
-    TARGET,
-    Classes,
-    DatasetTask,
-    Encoding,
-    classes,
-    dataset_task,
-    encoded_parts,
-    of_classes,
-)
+from pipeline.tasks.huggingface.rows import DatasetTask, Encoding, dataset_task, encoded_parts
 from pipeline.tasks.huggingface.settings import Count, Settings
 from pipeline.tasks.huggingface.source import Parts
+from pipeline.tasks.huggingface.targets import TARGET, Classes, classes, of_classes
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,18 +13,10 @@ from torch import Tensor
 from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError
 from pipeline.tasks.huggingface.columns import Columns
-from pipeline.tasks.huggingface.rows import (
-    TARGET,
-    Classes,
-    DatasetTask,
-    Encoding,
-    classes,
-    dataset_task,
-    encoded_parts,
-    of_classes,
-)
+from pipeline.tasks.huggingface.rows import DatasetTask, Encoding, dataset_task, encoded_parts
 from pipeline.tasks.huggingface.settings import Count, Settings
 from pipeline.tasks.huggingface.source import Parts
+from pipeline.tasks.huggingface.targets import TARGET, Classes, classes, of_classes
 
 PIXELS = "pixel_values"
 MODES = {"grey": "L", "rgb": "RGB"}

@@ -1,8 +1,8 @@
 """Encoded examples in Arrow files, mapped into memory: what a row holds is read when it is asked for."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.base.batches import Inputs
 from pipeline.build.probe import see
 from pipeline.errors import ConfigError, blame
-from pipeline.task import Split, Task, correct, cross_entropy
+from pipeline.task import Split, Task
 from pipeline.tasks.huggingface.settings import Kind, Settings
 from pipeline.tasks.huggingface.source import Parts, code, fingerprint, kept_in, quiet
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Read = Callable[[Mapping[str, Any]], tuple[Inputs, Any]]
-
-TARGET = "target"
 
 
 @dataclass(frozen=True)
@@ -125,97 +123,6 @@ def integers(value: Any) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Classes:
-    """Labels as class numbers.
-
-    Args:
-        column: where they are.
-        names: of the classes, in the order of their numbers.
-        numbers: the number of each value; None where the values are the numbers.
-    """
-
-    column: str
-    names: tuple[str, ...]
-    numbers: Mapping[Any, int] | None = None
-    type: ClassVar[str] = "int64"
-
-    @property
-    def key(self) -> Any:
-        """What tells it apart."""
-        return [self.column, self.names, [*map(str, self.numbers)] if self.numbers else None]
-
-    def __call__(self, values: Sequence[Any]) -> list[int]:
-        """The numbers of the classes.
-
-        Raises:
-            ConfigError: a label is missing, is hidden, or does not occur in train.
-        """
-        for value in values:
-            if value is None or (value == -1 and value not in (self.numbers or {})):
-                raise ConfigError(
-                    f"a label in `{self.column}` is {value}, as labels that are kept secret are",
-                    fix="Set `test` to a part that has labels, such as `test: validation`, or to a share of train",
-                )
-            if self.numbers is not None and value not in self.numbers:
-                labels = ", ".join(self.names[:12])
-                raise ConfigError(f"the label {value!r} in `{self.column}` does not occur in train", expected=labels)
-        return [int(value) if self.numbers is None else self.numbers[value] for value in values]
-
-
-def classes(rows: "Dataset", column: str) -> Classes:
-    """The classes of a column: the names that the dataset knows, else the values that occur, sorted.
-
-    Args:
-        rows: all of train.
-        column: of class labels, texts or whole numbers.
-    """
-    from datasets import ClassLabel
-
-    feature = rows.features[column]
-    if isinstance(feature, ClassLabel):
-        target_classes = Classes(column, tuple(feature.names))
-    else:
-        values = sorted(value for value in rows.unique(column) if value is not None)
-        if any(isinstance(value, float) for value in values):
-            fix = "Set `target`, or `kind: text_regression`"
-            raise ConfigError(f"`{column}` holds real numbers", expected="labels", fix=fix)
-        target_classes = Classes(column, tuple(map(str, values)), {value: i for i, value in enumerate(values)})
-    if len(target_classes.names) < 2:
-        raise ConfigError(
-            f"`{column}` has the labels {', '.join(target_classes.names) or 'none'}", expected="two or more"
-        )
-    return target_classes
-
-
-@dataclass(frozen=True)
-class Reals:
-    """Real targets, from `low` to `high` mapped to 0 to 1.
-
-    Args:
-        column: where they are.
-        low, high: the range of the values.
-    """
-
-    column: str
-    low: float = 0.0
-    high: float = 1.0
-    type: ClassVar[str] = "float32"
-
-    @property
-    def key(self) -> Any:
-        """What tells it apart."""
-        return [self.column, self.low, self.high]
-
-    def __call__(self, values: Sequence[Any]) -> list[float]:
-        """The values, scaled. Raises ConfigError where one is missing or is no finite number."""
-        for value in values:
-            if value is None or not np.isfinite(value):
-                fix = "Leave such rows out, or set `test` to a part that has values"
-                raise ConfigError(f"a value in `{self.column}` is {value}", expected="a finite number", fix=fix)
-        return [(float(value) - self.low) / (self.high - self.low) for value in values]
-
-
-@dataclass(frozen=True)
 class DatasetTask(Task):
     """A task on a dataset of Hugging Face.
 
@@ -228,11 +135,6 @@ class DatasetTask(Task):
     kind: Kind = "text_classification"
     longest: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-def of_classes(target: Classes) -> dict[str, Any]:
-    """What a task of one class an example has: the cross-entropy of `logits` is the loss, right or wrong the score."""
-    return {"loss": cross_entropy, "score": correct, "logits": True, "output": "logits", "labels": target.names}
 
 
 def dataset_task(

@@ -7,12 +7,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import default_collate
 
-from pipeline.base.batches import Axes, Inputs, Outputs
+from pipeline.base.batches import Axes, Inputs
 from pipeline.errors import ConfigError
-from pipeline.tasks import metrics
 from pipeline.tasks.huggingface.rows import DatasetTask, Rows, dataset_task
 from pipeline.tasks.huggingface.settings import Count, Settings
 from pipeline.tasks.huggingface.source import Parts
@@ -144,30 +142,6 @@ def padded(values: Sequence[Tensor], width: int, fill: int) -> Tensor:
 def text_of(tokenizer: Any, names: Sequence[str], inputs: Inputs) -> str:
     """The text of one example, or its texts with a slash between, as the tokenizer reads the ids of these inputs."""
     return " / ".join(tokenizer.decode(inputs[name], skip_special_tokens=True) for name in names)
-
-
-def squared_error(output: str, outputs: Outputs, targets: Tensor) -> Tensor:
-    """Mean squared error of an output (N,) or (N, 1) against real numbers (N,)."""
-    return F.mse_loss(outputs[output].flatten(), targets)
-
-
-def minus_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Minus the squared error of each prediction (N,) against the real number (N,): 0 is best."""
-    return -((predictions - targets) ** 2)
-
-
-def of_numbers(output: str) -> dict[str, Any]:
-    """What a task of one real number an example has: the mean squared error is the loss, its negative the score.
-
-    That is no ratio scale, so there is no retention, and the drop stands in its place; Spearman's and Pearson's
-    correlations are the metrics.
-    """
-    return {
-        "loss": partial(squared_error, output),
-        "score": minus_squared_error,
-        "output": output,
-        "metrics": {"spearman": metrics.spearman, "pearson": metrics.pearson},
-    }
 
 
 def text_task(

@@ -13,20 +13,10 @@ from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError
 from pipeline.task import Forward
 from pipeline.tasks.huggingface.columns import Columns
-from pipeline.tasks.huggingface.rows import TARGET, DatasetTask, Encoding, Reals, encoded_parts, integers
+from pipeline.tasks.huggingface.rows import DatasetTask, Encoding, encoded_parts, integers
 from pipeline.tasks.huggingface.source import Parts
-from pipeline.tasks.huggingface.text.assembly import (
-    IDS,
-    LENGTH,
-    MASK,
-    Pad,
-    Range,
-    Reader,
-    Texts,
-    of_numbers,
-    reader_for,
-    text_task,
-)
+from pipeline.tasks.huggingface.targets import TARGET, Reals, of_numbers
+from pipeline.tasks.huggingface.text.assembly import IDS, LENGTH, MASK, Pad, Range, Reader, Texts, reader_for, text_task
 
 SIDES = ("a", "b")
 OUTPUT = "similarity"

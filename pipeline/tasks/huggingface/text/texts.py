@@ -13,18 +13,9 @@ from pipeline.errors import ConfigError
 from pipeline.task import Forward
 from pipeline.tasks import metrics
 from pipeline.tasks.huggingface.columns import Columns
-from pipeline.tasks.huggingface.rows import (
-    TARGET,
-    Classes,
-    DatasetTask,
-    Encoding,
-    Reals,
-    classes,
-    encoded_parts,
-    integers,
-    of_classes,
-)
+from pipeline.tasks.huggingface.rows import DatasetTask, Encoding, encoded_parts, integers
 from pipeline.tasks.huggingface.source import Parts
+from pipeline.tasks.huggingface.targets import TARGET, Classes, Reals, classes, of_classes, of_numbers
 from pipeline.tasks.huggingface.text.assembly import (
     IDS,
     LENGTH,
@@ -34,7 +25,6 @@ from pipeline.tasks.huggingface.text.assembly import (
     Range,
     Reader,
     Texts,
-    of_numbers,
     reader_for,
     text_task,
 )

@@ -15,8 +15,9 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.task import Forward
 from pipeline.tasks import metrics
 from pipeline.tasks.huggingface.columns import Columns
-from pipeline.tasks.huggingface.rows import TARGET, DatasetTask, Encoding, encoded_parts, integers
+from pipeline.tasks.huggingface.rows import DatasetTask, Encoding, encoded_parts, integers
 from pipeline.tasks.huggingface.source import Parts
+from pipeline.tasks.huggingface.targets import TARGET
 from pipeline.tasks.huggingface.text import tokens
 from pipeline.tasks.huggingface.text.assembly import (
     IDS,

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from pipeline.build.probe import probe
 from pipeline.errors import ConfigError
 from pipeline.tasks.huggingface.huggingface import task
-from pipeline.tasks.huggingface.rows import Classes, Reals, classes
+from pipeline.tasks.huggingface.targets import Classes, Reals, classes
 from tests import sets
 
 SIZE = 60
