@@ -29,9 +29,8 @@ from pipeline.build.source import load_config
 from pipeline.deploy import deploy
 from pipeline.measure.accuracy import evaluate_task
 from pipeline.model import TorchModel
-from pipeline.records.journal import Journal
-from pipeline.run.executor import Executor, Result
-from pipeline.run.store.store import Store
+from pipeline.run.measuring import DeployedFiles
+from pipeline.run.result import Result, StageRun
 from pipeline.runner import run
 
 ROOT = Path(__file__).parents[1]
@@ -45,16 +44,18 @@ def by_hand(folder: Path) -> float:
     config, source = load_config(CONFIG)
     set_seed(config.seed)
     built = build(config, source)
-    executor = Executor(built, Store(folder / "none"), Journal(folder / "journal.jsonl"), QUIET, Interrupts())
+    files, baseline = DeployedFiles(), None
     began = time.perf_counter()
     model = built.model
     for i, (_, stage) in enumerate((*built.baseline, *built.stages)):
         if i == len(built.baseline):
-            executor.baseline = Result(model, "", folder)
+            baseline = model
         work = folder / str(i)
         work.mkdir()
         set_seed(config.seed)
-        made = stage.run(model, executor.context(work, {}, []))
+        made = stage.run(
+            model, StageRun("", Result(model, "", folder), work).context(built, baseline, files, Interrupts(), QUIET)
+        )
         if made is not model and i >= len(built.baseline) - 1:
             if isinstance(made, TorchModel):
                 deploy(made, work / "deployed.onnx")

@@ -3,8 +3,7 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from pipeline.compare.children import Ending, Order
 from pipeline.deploy import located
 from pipeline.errors import ResourceError, StageError, blame
 from pipeline.model import Model, TorchModel
-from pipeline.records.journal import Journal
 from pipeline.records.record import Failure, ModelRecord, Record
 from pipeline.run.chain import latency_record
-from pipeline.run.executor import Executor, Result, StageOutput
-from pipeline.run.store.store import Store
+from pipeline.run.measuring import DeployedFiles
+from pipeline.run.result import Result, StageRun
 from pipeline.stage import Stage
 
 
@@ -110,14 +108,14 @@ def time_all(found: Sequence[Contender], folder: Path, interrupts: Interrupts, c
 
 
 def _time(group: Sequence[Contender], folder: Path, interrupts: Interrupts, console: Console, timed: Timed) -> None:
-    side_results, began = StageOutput(), time.monotonic()
+    warnings, began = list[str](), time.monotonic()
     rows: dict[str, JsonValue] = {}
     try:
-        with _maker(group[0], folder, interrupts, console) as executor, blame(StageError, "timing"):
-            rows = _measure(group, executor, folder, side_results)
+        with blame(StageError, "timing"):
+            rows = _measure(group, folder, interrupts, console, warnings)
     except (StageError, ResourceError) as error:  # of the baseline, or of the only model: what was trained stays
         rows = {contender.title: {"failure": str(error)} for contender in group}
-    timed.warnings += side_results.warnings
+    timed.warnings += warnings
     for contender in group:
         try:
             _put(contender, rows[contender.title], (time.monotonic() - began) / len(group))
@@ -129,17 +127,14 @@ def _time(group: Sequence[Contender], folder: Path, interrupts: Interrupts, cons
 
 
 def _measure(
-    group: Sequence[Contender], executor: Executor, folder: Path, side_results: StageOutput
+    group: Sequence[Contender], folder: Path, interrupts: Interrupts, console: Console, warnings: list[str]
 ) -> dict[str, JsonValue]:
-    """The rows of each, by its title."""
-    first = group[0]
-    code = first.built.config.folder
-    loaded = {one.title: _model(executor, one.record, one.model, one.built.config.folder) for one in group}
-    executor.baseline = Result(_model(executor, first.record, first.record.baseline, code), "", folder)
-    ctx = executor.context(
-        "benchmark", first.stage, Result(loaded[first.title], "", folder), folder / "latency", side_results
-    )
-    return first.stage.measure(loaded, ctx)
+    """The rows of each, by its title; what the stage warns of is added to `warnings`."""
+    first, files = group[0], DeployedFiles()
+    loaded = {one.title: _model(files, one.record, one.model, one.built.config.folder) for one in group}
+    baseline = _model(files, first.record, first.record.baseline, first.built.config.folder)
+    run = StageRun("benchmark", Result(loaded[first.title], "", folder), folder / "latency", warnings=warnings)
+    return first.stage.measure(loaded, run.context(first.built, baseline, files, interrupts, console))
 
 
 def _put(contender: Contender, rows: JsonValue, seconds: float) -> None:
@@ -153,19 +148,12 @@ def _put(contender: Contender, rows: JsonValue, seconds: float) -> None:
     contender.record.stages.sort(key=lambda stage: stage.position)
 
 
-@contextmanager
-def _maker(contender: Contender, folder: Path, interrupts: Interrupts, console: Console) -> Iterator[Executor]:
-    store = Store(folder.parent / "store", None, interrupts.check)
-    with closing(Journal(folder / "journal.jsonl")) as journal:
-        yield Executor(contender.built, store, journal, console, interrupts)
-
-
-def _model(executor: Executor, record: Record, model_record: ModelRecord | None, code: Path) -> Model:
+def _model(files: DeployedFiles, record: Record, model_record: ModelRecord | None, code: Path) -> Model:
     """A run's model, with the file that it is deployed as."""
     if model_record is None:
         raise StageError("the run has no model", where=record.folder)
     folder = Path(record.folder)
     model = models.load(folder / model_record.folder, code)
     deployed = located(model, folder / model_record.file) if isinstance(model, TorchModel) else model
-    executor.deployed[id(model)] = (model, deployed)
+    files.add(model, deployed)
     return model

@@ -30,7 +30,8 @@ from pipeline.records.record import Comparison, Failure, Gain, ModelRecord, Reco
 from pipeline.report.files import write_files
 from pipeline.report.mlflow.run import Tracking
 from pipeline.run import disk
-from pipeline.run.executor import Executor, Result
+from pipeline.run.executor import Executor
+from pipeline.run.result import Result
 from pipeline.stage import Stage
 
 LOG = logging.getLogger("shrinkline")

@@ -15,11 +15,10 @@ from pipeline.gate.judge import has_limits
 from pipeline.measure.cost import onnx_macs, onnx_params, torch_macs, torch_params
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.run.disk import estimate_bytes
-from pipeline.run.executor import RESULT
 from pipeline.run.roundtrip import save_exactly
 from pipeline.run.store import key
 from pipeline.run.store.key import Keys, Parts
-from pipeline.run.store.store import Store
+from pipeline.run.store.store import RESULT, Store
 
 
 def as_json(built: Built, store: Store) -> dict[str, Any]:

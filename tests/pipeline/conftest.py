@@ -12,7 +12,7 @@ import pytest
 from pipeline.cli import app
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.records.record import Record
-from pipeline.run import executor
+from pipeline.run import measuring
 from pipeline.runner import run
 from tests.forked import Ended
 from tests.graphs import graph, node
@@ -47,7 +47,7 @@ CHAIN += "budget: {size: {max: 1 MB}}\n"
 @pytest.fixture
 def quick(project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """quick(chain=..., **{"file.py": text}): like `project`, with a chain that takes a moment."""
-    monkeypatch.setattr(executor, "deploy", quick_deploy)
+    monkeypatch.setattr(measuring, "deploy", quick_deploy)
 
     def make(chain: str = CHAIN, **files: Any) -> Path:
         return project(chain, **{**FILES, **files})
@@ -76,7 +76,7 @@ def shrink(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 def quick_run(chain: Path, runs: Path, barrier: Any = None) -> None:
     """A run in a child, which the patch of `quick` does not reach; children that share a barrier begin at once."""
-    executor.deploy = quick_deploy  # type: ignore[attr-defined]
+    measuring.deploy = quick_deploy  # type: ignore[attr-defined]
     if barrier:
         barrier.wait()
     run(chain, runs=runs, track=False)

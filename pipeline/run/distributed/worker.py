@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -31,10 +32,10 @@ from pipeline.base.signals import Interrupts
 from pipeline.base.world import FOR_EVER, World, is_lost, join
 from pipeline.build.build import Built, build
 from pipeline.build.config import PipelineConfig
-from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, Interruption, ShrinkError, StageError, blame
-from pipeline.model import Deployed, Model, TorchModel
+from pipeline.model import Model
 from pipeline.run.distributed.launch import launched, rank
+from pipeline.run.measuring import DeployedFiles
 from pipeline.stage import Context
 
 LOG = logging.getLogger("shrinkline")
@@ -104,9 +105,6 @@ def _context(order: Any, built: Built, world: World, interrupts: Interrupts, scr
             raise Interruption(f"stopped while {what} was made")
         return Path(folder)
 
-    def deployed(model: Model) -> Deployed:
-        return deploy(model, scratch / f"{id(model)}.onnx") if isinstance(model, TorchModel) else model
-
     return Context(
         task=built.task,
         baseline=baseline,
@@ -116,12 +114,11 @@ def _context(order: Any, built: Built, world: World, interrupts: Interrupts, scr
         log=LOG,
         progress=_silent,
         report=lambda name, value: None,
-        deployed=deployed,
+        deployed=partial(DeployedFiles().of, folder=scratch),
         interrupted=interrupts.requested,
         warn=lambda text: None,
         world=world,
         kept=kept,
-        compare=lambda name, model: None,
     )
 
 

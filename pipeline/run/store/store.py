@@ -28,7 +28,7 @@ from pipeline.run.store.key import Parts
 
 LOG = logging.getLogger("shrinkline")
 
-MANIFEST, PARTS = "manifest.json", "parts.json"
+MANIFEST, PARTS, RESULT = "manifest.json", "parts.json", "result.json"
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,13 @@ class Store:
     def __init__(self, root: Path, lock_timeout: float | None = None, stop: Callable[[], None] = lambda: None) -> None:
         self.root, self.lock_timeout, self.stop = root, lock_timeout, stop
 
+    def path(self, key: str) -> Path:
+        """Where the entry of a key lies, or will."""
+        return self.root / "entries" / key
+
     def find(self, key: str) -> Entry | None:
         """The entry of a key, verified; one that does not match its manifest is put aside with a warning."""
-        path = self.root / "entries" / key
+        path = self.path(key)
         if not path.is_dir():
             return None
         if problems := verify(path):
@@ -81,20 +85,20 @@ class Store:
 
     def peek(self, key: str) -> Entry | None:
         """The entry of a key, verified, for looking only: it is neither marked as used nor put aside."""
-        path = self.root / "entries" / key
+        path = self.path(key)
         return None if verify(path) else Entry(path, json.loads((path / PARTS).read_text()))
 
-    def commit(self, key: str, parts: Parts, write: Callable[[Path], None]) -> Entry:
-        """Keep what `write` puts into the folder that it is given; all of it or nothing. The key must be claimed."""
-        path = self.root / "entries" / key
+    @contextmanager
+    def commit(self, key: str, parts: Parts) -> Iterator[Path]:
+        """A folder to fill; what the block puts there is kept, all of it or nothing. The key must be claimed."""
+        path = self.path(key)
         temporary = path.with_name(f".{key}")  # no one else's, or left by one who was killed
         shutil.rmtree(temporary, ignore_errors=True)
         with whole_folder(path, temporary):
-            write(temporary)
+            yield temporary
             (temporary / PARTS).write_text(json.dumps(parts, indent=2, sort_keys=True) + "\n")
             digests = {str(file.relative_to(temporary)): file_digest(file) for file in files_below(temporary)}
             (temporary / MANIFEST).write_text(json.dumps(digests, indent=2) + "\n")
-        return Entry(path, parts)
 
     @contextmanager
     def claim(self, key: str, what: str) -> Iterator[Path]:

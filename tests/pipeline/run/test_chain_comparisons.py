@@ -20,6 +20,7 @@ from pipeline.measure.statistics import Scores, drop
 from pipeline.records.figures import metrics
 from pipeline.records.record import Gain, Record, Spread
 from pipeline.report.terminal import show
+from pipeline.run import executor
 from pipeline.run.executor import Executor
 from pipeline.run.store.gc import users
 from pipeline.runner import resume, run
@@ -292,7 +293,7 @@ def test_a_second_run_computes_nothing_and_says_the_same(quick: Make, monkeypatc
         raise AssertionError("it was computed again")
 
     monkeypatch.setattr(Executor, "_run", never)
-    monkeypatch.setattr(Executor, "_evaluate", never)
+    monkeypatch.setattr(executor, "evaluate_into", never)
     second = made(chain)
     assert second.stages[0].cached
     assert told(second) == told(first)
@@ -303,7 +304,7 @@ def test_a_second_run_computes_nothing_and_says_the_same(quick: Make, monkeypatc
 
 
 def test_a_run_that_fails_while_it_measures_a_comparison_goes_on(quick: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain, evaluate = quick(CHAIN), Executor._evaluate
+    chain, evaluate = quick(CHAIN), executor.evaluate_into
     calls: list[int] = []
 
     def failing(*args: Any) -> None:
@@ -312,10 +313,10 @@ def test_a_run_that_fails_while_it_measures_a_comparison_goes_on(quick: Make, mo
             raise StageError("the disk went away")
         evaluate(*args)
 
-    monkeypatch.setattr(Executor, "_evaluate", failing)
+    monkeypatch.setattr(executor, "evaluate_into", failing)
     with pytest.raises(StageError, match="the disk went away"):
         made(chain)
-    monkeypatch.setattr(Executor, "_evaluate", evaluate)
+    monkeypatch.setattr(executor, "evaluate_into", evaluate)
     (folder,) = (path.parent for path in (chain.parent / "runs").glob("*/record.json"))
     resumed = resume(folder, track=False)
     whole = made(chain)

@@ -27,9 +27,9 @@ def runs(tmp_path: Path) -> Path:
     """Three entries of 1, 2 and 3 kB, used 1, 2 and 3 days ago; no run."""
     store = Store(tmp_path / "store")
     for days in (1, 2, 3):
-        with store.claim(f"{days}a", "x"):
-            entry = store.commit(f"{days}a", {"stage": f"s{days}"}, big(days * 1000))
-        age(entry, days)
+        with store.claim(f"{days}a", "x"), store.commit(f"{days}a", {"stage": f"s{days}"}) as folder:
+            big(days * 1000)(folder)
+        age(store.entries()[0], days)
     return tmp_path
 
 

@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def write(folder: Path) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "store")
-    with made.claim("k", "x"):
-        made.commit("k", PARTS, write)
+    with made.claim("k", "x"), made.commit("k", PARTS) as folder:
+        write(folder)
     return made
 
 
@@ -90,18 +91,15 @@ def test_a_damaged_entry_is_put_aside_with_a_warning_and_never_given(
     assert aside.name.startswith("k-")
     assert "is damaged" in caplog.text
     assert store.entries() == []
-    with store.claim("k", "x"):
-        store.commit("k", PARTS, write)
+    with store.claim("k", "x"), store.commit("k", PARTS) as folder:
+        write(folder)
     assert store.find("k") is not None
 
 
 def test_a_commit_whose_writing_fails_leaves_nothing(store: Store) -> None:
-    def fails(folder: Path) -> None:
+    with suppress(StageError), store.claim("j", "x"), store.commit("j", PARTS) as folder:
         write(folder)
         raise StageError("no")
-
-    with pytest.raises(StageError), store.claim("j", "x"):
-        store.commit("j", PARTS, fails)
     assert store.find("j") is None
     assert [path.name for path in (store.root / "entries").iterdir()] == ["k"]
 
@@ -118,8 +116,8 @@ def test_linked_files_live_on_when_their_entry_is_removed(store: Store, tmp_path
 def test_the_nearest_entry_is_of_the_same_stage_and_shares_the_most(store: Store) -> None:
     others: dict[str, Any] = {"a": {"stage": "mine", "seed": 1}, "b": {"stage": "other", "seed": 2}}
     for key, parts in others.items():
-        with store.claim(key, "x"):
-            store.commit(key, parts, write)
+        with store.claim(key, "x"), store.commit(key, parts) as folder:
+            write(folder)
     near = store.nearest({"stage": "mine", "seed": 1, "new": 2})
     assert near.key == "a"
     assert store.nearest({"stage": "third"}) is None

@@ -1,0 +1,55 @@
+"""The file that a model is deployed as, and what the model gives on the test and validation splits."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from pipeline.deploy import deploy
+from pipeline.measure.accuracy import BATCH_SIZE, examine_task
+from pipeline.model import Deployed, Model, TorchModel
+from pipeline.run.store.store import RESULT
+from pipeline.task import Task
+
+DEPLOYED, PREDICTIONS = "deployed.onnx", "predictions.safetensors"
+
+
+class DeployedFiles:
+    """The files that models are deployed as, each made once. A model is told from others by identity."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[Model, Deployed]] = []
+
+    def add(self, model: Model, file: Deployed) -> None:
+        """Keep a model's file."""
+        self._pairs.append((model, file))
+
+    def of(self, model: Model, folder: Path) -> Deployed:
+        """The file of a model, made in `folder` where there is none; an ONNX form is its own."""
+        if not isinstance(model, TorchModel):
+            return model
+        for other, file in self._pairs:
+            if other is model and file.path.exists():  # an earlier stage's work folder is gone with its files
+                return file
+        self.add(model, deploy(model, folder / f"deployed-{len(self._pairs)}.onnx"))
+        return self._pairs[-1][1]
+
+
+def evaluate_into(
+    to: Path, model: Model, task: Task, progress: Callable[[str, int], AbstractContextManager[Callable[..., Any]]]
+) -> None:
+    """Write the deployed file of a torch form, and the predictions and metrics on the test split.
+
+    The scores on validation are written beside the predictions.
+    """
+    measured = to / "measured"
+    measured.mkdir()
+    if isinstance(model, TorchModel):
+        deploy(model, measured / DEPLOYED)
+    batches = sum(-(-len(split) // BATCH_SIZE) for split in (task.test, task.validation))
+    with progress("measuring", batches) as advance:
+        evaluation = examine_task(model, task, advance)
+    evaluation.save(measured / PREDICTIONS)
+    metrics = {name: value.model_dump() for name, value in evaluation.metrics.items()}
+    (to / RESULT).write_text(json.dumps({"metrics": metrics}))
