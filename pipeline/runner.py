@@ -33,7 +33,7 @@ from pipeline.records.record import Origin, Record
 from pipeline.report.mlflow.comparison import track_comparison
 from pipeline.report.mlflow.run import open_tracking, sync
 from pipeline.run import disk
-from pipeline.run.chain import Run, settings_of
+from pipeline.run.chain import Run
 from pipeline.run.distributed.launch import check_division, gathered, how_many
 from pipeline.run.executor import Executor
 from pipeline.run.store.store import Store
@@ -179,9 +179,8 @@ def start(built: Built, runs: Path, register: str | None = None) -> Record:
         folder.mkdir(parents=True)
     config = built.config.model_dump(mode="json", exclude_none=True)
     for key, chain in (("baseline", built.baseline), ("stages", built.stages)):
-        config[key] = [
-            {"use": entry["use"], **settings_of(s)} for entry, (_, s) in zip(config[key], chain, strict=True)
-        ]
+        settings = [stage.model_dump(mode="json") for _, stage in chain]
+        config[key] = [{"use": entry["use"], **values} for entry, values in zip(config[key], settings, strict=True)]
     splits = built.task.splits
     data: dict[str, Any] = {n: {"examples": len(splits[n]), "digest": s.digest} for n, s in built.data.items()}
     record = Record(

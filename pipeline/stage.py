@@ -149,6 +149,21 @@ class Stage(BaseModel, ABC):
         """
         return ()
 
+    def trainings(self) -> Iterable[tuple[int, int]]:
+        """For each training that it does its batch size, and in how many parts a process computes a batch.
+
+        Processes that train together divide each batch equally; what they cannot divide is refused before any work.
+        """
+        return ()
+
+    def taught_by_baseline(self, incoming: bool) -> bool:
+        """Whether the baseline is its teacher, as reports then call it; `incoming` where that is what comes in."""
+        return incoming
+
+    def timeable(self) -> bool:
+        """Whether what it gives can be timed."""
+        return True
+
     def measure(self, models: Mapping[str, Model], ctx: Context) -> dict[str, JsonValue]:
         """For each model what is measured of it, all in turns; a `host_bound` stage has it, and `run` reports it.
 

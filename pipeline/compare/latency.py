@@ -19,8 +19,8 @@ from pipeline.deploy import located
 from pipeline.errors import ResourceError, StageError, blame
 from pipeline.model import Model, TorchModel
 from pipeline.records.record import Failure, ModelRecord, Record
-from pipeline.run.chain import latency_record
 from pipeline.run.measuring import DeployedFiles
+from pipeline.run.recorded import latency_record
 from pipeline.run.result import Result, StageRun
 from pipeline.stage import Stage
 

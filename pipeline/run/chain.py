@@ -2,14 +2,10 @@
 
 import logging
 import shlex
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from pydantic import JsonValue
 
 from pipeline.base.formatting import few
 from pipeline.build.build import Built
@@ -23,7 +19,7 @@ from pipeline.measure.flips import flipped
 from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, seeds_of
 from pipeline.measure.interface import interface
 from pipeline.measure.measurement import MeasuredModel, measure
-from pipeline.measure.statistics import Scores, retention
+from pipeline.measure.statistics import Scores
 from pipeline.model import Deployed
 from pipeline.records import test_uses
 from pipeline.records.record import Comparison, Failure, Gain, ModelRecord, Record, StageRecord
@@ -31,11 +27,11 @@ from pipeline.report.files import write_files
 from pipeline.report.mlflow.run import Tracking
 from pipeline.run import disk
 from pipeline.run.executor import Executor
+from pipeline.run.recorded import LATENCY, comparison, located, now, remarks
 from pipeline.run.result import Result
 from pipeline.stage import Stage
 
 LOG = logging.getLogger("shrinkline")
-LATENCY = "A report named `latency` is a list of dictionaries"
 
 
 @dataclass
@@ -135,8 +131,10 @@ class Run:
             if result.comparisons:
                 self._warn(f"{place}: what it compares with is not measured in `baseline:`. Compare in `stages:`")
         measured_model = self._examined(place, result, self.folder / "baseline", None)
-        located = self._located(place, measured_model, replace(result, seconds=seconds, cached=cached), keys)
-        self.record.baseline = ModelRecord(**measured_model.measure.model_dump(), **located, reports=reports)
+        whole = replace(result, seconds=seconds, cached=cached)
+        fields = {**measured_model.measure.model_dump(), **located(self.folder, measured_model, whole, keys)}
+        finished = self._finished(place, result.key)
+        self.record.baseline = ModelRecord(**fields, finished=finished, reports=reports)
         self._keep()
         return measured_model
 
@@ -160,35 +158,29 @@ class Run:
         self.record.test_uses = test_uses.note_use(self.folder.parent, test, result.digest, self.record.run)
         return examination
 
-    def _record(
-        self, position: int, use: str, place: str, stage: Stage, result: Result, measured_model: MeasuredModel
-    ) -> None:
-        before = self.record.stages[-1] if self.record.stages else self.record.baseline
-        reports = dict(result.reports)
-        latency: Any = reports.pop("latency", [])
-        for text in result.warnings:
-            self._warn(f"{place}: {text}")
-        if before and measured_model.measure.size_bytes > before.size_bytes:
-            grown = f"from {before.size_bytes:,} to {measured_model.measure.size_bytes:,} bytes"
-            self._warn(f"{place}: it made the file to deploy larger, {grown}")
+    def _record(self, position: int, use: str, place: str, stage: Stage, result: Result, model: MeasuredModel) -> None:
+        """Add a stage's record, with the models that it has compared with its own."""
         if self.executor.keys.is_own(stage):
             result = replace(result, cached=False)  # what a resumed run finds of it is what it measured itself
-        if result.cached and stage.host_bound:
-            self._warn(f"{place}: its figures are those of an earlier run on this machine")
+        for text in (*result.warnings, *remarks(stage, result, model, self.record.final)):
+            self._warn(f"{place}: {text}")
         comparisons, others = self._compared(place, result)
-        gain = self._gained(place, stage, measured_model, others)
+        gain = self._gained(place, stage, model, others)
+        reports = dict(result.reports)
+        latency: Any = reports.pop("latency", [])
         with blame(StageError, place, fix=LATENCY):
             stage_record = StageRecord(
-                **measured_model.measure.model_dump(),
-                **self._located(place, measured_model, result, [other.key for other in comparisons.values()]),
+                **model.measure.model_dump(),
+                **located(self.folder, model, result, [other.key for other in comparisons.values()]),
+                finished=self._finished(place, result.key),
                 position=position,
                 name=use,
-                settings=settings_of(stage),
-                changed=before is None or before.digest != result.digest,
+                settings=stage.model_dump(mode="json"),
+                changed=not self._is_last(result.digest),
                 reports=reports,
                 latency=latency,
                 comparisons=comparisons,
-                seeds=seeds_of(measured_model.evaluation.scores.numpy(), _scores(others)),
+                seeds=seeds_of(model.evaluation.scores.numpy(), _scores(others)),
                 gain=gain,
             )
         self.record.stages.append(stage_record)
@@ -198,62 +190,32 @@ class Run:
         """The models beside a stage's own, measured like it; and what they gave on the test split."""
         comparisons, others = dict[str, Comparison](), dict[str, Evaluation]()
         for name, other in result.comparisons.items():
-            folder = other.folder.parent
-            deployed, evaluation, key = self._measured(f"{place}, {name}", other, folder)
-            others[name] = evaluation
-            comparisons[name] = Comparison(
-                score=float(evaluation.scores.mean()),
-                folder=str(other.folder.relative_to(self.folder)),
-                file=str(deployed.path.relative_to(self.folder)),
-                predictions=str((folder / "predictions.safetensors").relative_to(self.folder)),
-                digest=other.digest,
-                key=key,
-            )
+            deployed, others[name], key = self._measured(f"{place}, {name}", other, other.folder.parent)
+            comparisons[name] = comparison(self.folder, other, deployed, others[name], key)
         return comparisons, others
 
-    def _gained(
-        self, place: str, stage: Stage, measured_model: MeasuredModel, others: dict[str, Evaluation]
-    ) -> Gain | None:
+    def _gained(self, place: str, stage: Stage, model: MeasuredModel, others: dict[str, Evaluation]) -> Gain | None:
         """What distillation brought, where there is a control; said in a note, or in a warning where it is doubtful."""
-        own, scores = measured_model.evaluation.scores.numpy(), _scores(others)
+        own, scores = model.evaluation.scores.numpy(), _scores(others)
         reference = self.baseline.evaluation.scores.numpy() if self.baseline else None
-        metrics = {name: evaluation.resampled for name, evaluation in {"": measured_model.evaluation, **others}.items()}
+        metrics = {name: evaluation.resampled for name, evaluation in {"": model.evaluation, **others}.items()}
         gain = gain_of(own, scores, reference, self.record.seed, metrics)
         if gain:
-            shares = are_shares(own, *scores.values())
-            text = gain_text(gain, examples=len(own), shares=shares, teacher=self._teacher(stage))
+            teaches = stage.taught_by_baseline(incoming=not self.baseline or self._is_last(self.baseline.digest))
+            teacher = "teacher" if teaches else "baseline"
+            text = gain_text(gain, examples=len(own), shares=are_shares(own, *scores.values()), teacher=teacher)
             (self._note if is_clear(gain) else self._warn)(f"{place}: {text}")
         return gain
 
-    def _teacher(self, stage: Stage) -> str:
-        """What the baseline is to a distilling stage: its teacher, or the baseline alone."""
-        settings, before = settings_of(stage), self.record.final
-        same = before is None or self.baseline is None or before.digest == self.baseline.digest
-        is_teacher = not settings.get("teachers") and (same or settings.get("teacher") == "baseline")
-        return "teacher" if is_teacher else "baseline"
-
-    def _located(
-        self, place: str, measured_model: MeasuredModel, result: Result, keys: Sequence[str | None] = ()
-    ) -> dict[str, Any]:
-        """Where a model lies, relative to the run folder, and how it came there."""
-        return {
-            "seconds": round(result.seconds, 3),
-            "finished": self._finished(place, result.key),
-            "cached": result.cached,
-            "key": result.key,
-            "uses": [key for key in dict.fromkeys((*keys, *result.uses, result.key, measured_model.key)) if key],
-            "form": measured_model.model.form,
-            "folder": str(measured_model.folder.relative_to(self.folder)),
-            "file": str(measured_model.deployed.path.relative_to(self.folder)),
-            "digest": measured_model.digest,
-            "predictions": str((measured_model.measured / "predictions.safetensors").relative_to(self.folder)),
-        }
+    def _is_last(self, digest: str) -> bool:
+        """Whether the last model that was measured is that one."""
+        return self.record.final is not None and self.record.final.digest == digest
 
     def _finished(self, place: str, key: str | None) -> str:
         """When this was measured first; journalled, so that MLflow gets the same time however often it is told."""
         finish_time = self.earlier.get((place, key))
         if finish_time is None:
-            finish_time = _now()
+            finish_time = now()
             self.executor.journal.write("measured", place=place, key=key, finished=finish_time)
         return finish_time
 
@@ -290,50 +252,8 @@ class Run:
             self.tracking.update(self.record)
 
 
-def latency_record(
-    record: Record,
-    position: int,
-    name: str,
-    settings: dict[str, JsonValue],
-    rows: JsonValue,
-    seconds: float,
-) -> StageRecord:
-    """The record of a `host_bound` stage that was left out of a run, made of what was measured afterwards.
-
-    Args:
-        record: of the run; the model before the position is the one that was measured.
-        position: of the stage in the config.
-        name: what it is called there, such as "benchmark.latency".
-        settings: its own, resolved.
-        rows: what it measured of the model, a list of dictionaries.
-        seconds: that measuring them took.
-
-    Raises:
-        StageError: there is no model before the position, or the rows are something else.
-    """
-    before = [*([record.baseline] if record.baseline else []), *(s for s in record.stages if s.position < position)]
-    place = f"stages[{position}] ({name})"
-    if not before:
-        raise StageError("the run has no measured model", where=place)
-    fields = {field: getattr(before[-1], field) for field in ModelRecord.model_fields}
-    scores = Evaluation.load(Path(record.folder) / before[-1].predictions).scores.numpy()
-    fields |= {"reports": {}, "key": None, "cached": False, "seconds": round(seconds, 3), "finished": _now()}
-    fields |= {"retention_before": retention(scores, scores, record.seed), "latency": rows, "changed": False}
-    with blame(StageError, place, fix=LATENCY):
-        return StageRecord(**fields, position=position, name=name, settings=settings)
-
-
-def settings_of(stage: Stage) -> dict[str, Any]:
-    """A stage's settings, resolved, as JSON."""
-    return stage.model_dump(mode="json")
-
-
 def _scores(evaluations: dict[str, Evaluation]) -> dict[str, Scores]:
     return {name: evaluation.scores.numpy() for name, evaluation in evaluations.items()}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _short(use: str) -> str:

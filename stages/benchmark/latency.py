@@ -60,7 +60,7 @@ class Latency(Stage):
             form = forms(type(stage))[1] or form
         if "torch" in self.runtimes and form is not TorchModel:
             raise ConfigError(**NO_TORCH)
-        if any(forms(type(stage))[1] is Seq2SeqOnnx and getattr(stage, "beams", 1) > 1 for stage in before):
+        if not all(stage.timeable() for stage in before):
             raise ConfigError("a beam search is not timed", expected="`beams: 1` of export.seq2seq")
         if max(self.threads) > (cores := _cores()):
             yield f"`threads` has {max(self.threads)} and this machine {cores} cores: threads will wait for each other"

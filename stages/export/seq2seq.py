@@ -47,6 +47,10 @@ class Seq2SeqExport(Stage):
     agreement: float = Field(0.9, ge=0, le=1, description="smallest share of generated sequences equal to torch's")
     examples: int = Field(64, gt=0, description="validation examples to compare on")
 
+    def timeable(self) -> bool:
+        """A beam search is not timed."""
+        return self.beams == 1
+
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse a model that is no encoder-decoder of transformers."""
         expect(tuple(before), preview, generates=True)

@@ -71,6 +71,10 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
     def terms_of(self) -> tuple[Term, ...]:
         """What is minimized."""
 
+    def taught_by_baseline(self, incoming: bool) -> bool:
+        """Where the settings name no other, it teaches."""
+        return not self.teachers and (incoming or self.teacher == "baseline")
+
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuses teachers, layers and logits that do not fit; warns of students that are far smaller."""
         teachers = [

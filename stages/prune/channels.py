@@ -66,6 +66,10 @@ class ChannelPruning(Stage):
     ignore: tuple[str, ...] = Field(default=(), description="layers, or parts with layers, whose output channels stay")
     recovery: Recovery | None = Field(default=None, description="train after each step; the epochs are divided")
 
+    def trainings(self) -> Iterable[tuple[int, int]]:
+        """Those of its recovery."""
+        return self.recovery.trainings() if self.recovery else ()
+
     @model_validator(mode="after")
     def _consistent(self) -> "ChannelPruning":
         if sum(value is not None for value in (self.macs, self.params, self.channels)) != 1:

@@ -1,6 +1,7 @@
 """How to train: the settings of every training stage; the optimizer, schedule and accelerator that they name."""
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -46,6 +47,10 @@ class TrainingSettings(BaseModel):
         description="keep images and the weights of convolutions in memory as NHWC: often faster, for some slower, "
         "so measure; a module that calls `view` on what a convolution gives fails, `flatten` works",
     )
+
+    def trainings(self) -> Iterable[tuple[int, int]]:
+        """Its batch size and the parts of a batch; see `Stage.trainings`."""
+        return [(self.batch_size, self.accumulate)]
 
 
 def make_optimizer(module: nn.Module, settings: TrainingSettings) -> Any:

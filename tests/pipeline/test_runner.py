@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.statistics import retention
 from pipeline.records.record import Record
 from pipeline.runner import run
-from pipeline.stage import Context
 from tests.users import MINE_ALONE, only_run, stage_file
 
 Make = Callable[..., Any]
@@ -279,8 +277,10 @@ def test_no_model_folder_is_left_by_a_stage_whose_model_does_not_survive(project
     assert kept == ["measure"]  # of the model that came in; the failure is not stored
 
 
-def test_a_stage_cannot_see_test_data() -> None:
-    assert not [field.name for field in fields(Context) if "test" in field.name or field.name == "task"]
+def test_a_stage_cannot_see_test_data(project: Make) -> None:
+    path = project(UNTRAINED, **{"mine.py": STAGE.format(body="next(iter(ctx.task.test.loader(4))); " + RETURN)})
+    with pytest.raises(StageError, match=r"mine.py\): it reads the test split; expected train.*a stage cannot peek"):
+        run(path, runs=path.parent / "runs", track=False)
 
 
 def test_a_runs_folder_that_cannot_be_made_is_a_config_error(project: Make) -> None:

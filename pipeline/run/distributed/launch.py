@@ -224,15 +224,14 @@ def check_division(size: int, device: torch.device, stages: tuple[tuple[str, Sta
     if device.type == "cuda" and here > max(gpus, 1):
         raise ConfigError(f"{here} processes on {gpus} GPU{'s' * (gpus != 1)}", where="--processes", fix="Start fewer")
     for place, stage in stages:
-        for settings in (stage, *dict(stage).values()) if stage.distributed else ():
-            batch = getattr(settings, "batch_size", None)
-            parts = size * getattr(settings, "accumulate", 1)
-            if isinstance(batch, int) and (batch % parts or examples < parts):
+        for batch, accumulate in stage.trainings() if stage.distributed else ():
+            parts = size * accumulate
+            if batch % parts or examples < parts:
                 whole = f"a batch of {batch}" if batch % parts else f"the {examples} examples to train on"
                 raise ConfigError(
                     f"{whole} cannot be divided into {parts} equal parts",
                     where=place,
-                    expected=f"a multiple of {parts}: {size} processes, each with {parts // size} of `accumulate`",
+                    expected=f"a multiple of {parts}: {size} processes, each with {accumulate} of `accumulate`",
                     fix="Change batch_size, accumulate or the number of processes",
                 )
 

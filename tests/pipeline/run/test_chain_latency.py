@@ -13,8 +13,8 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.records.figures import metrics
 from pipeline.records.record import Record, StageRecord
 from pipeline.run import plan
-from pipeline.run.chain import latency_record
 from pipeline.run.executor import Executor
+from pipeline.run.recorded import latency_record
 from pipeline.run.store.key import Keys, changed
 from pipeline.run.store.store import Store
 from pipeline.runner import resume, run

@@ -1,0 +1,101 @@
+"""What the record says of a result: where it lies, what it was compared with, what is to be warned of."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from pipeline.errors import StageError, blame
+from pipeline.measure.accuracy import Evaluation
+from pipeline.measure.measurement import MeasuredModel
+from pipeline.measure.statistics import retention
+from pipeline.model import Deployed
+from pipeline.records.record import Comparison, ModelRecord, Record, StageRecord
+from pipeline.run.measuring import PREDICTIONS
+from pipeline.run.result import Result
+from pipeline.stage import Stage
+
+LATENCY = "A report named `latency` is a list of dictionaries"
+
+
+def now() -> str:
+    """The time in UTC, as ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def located(run: Path, model: MeasuredModel, result: Result, keys: Sequence[str | None] = ()) -> dict[str, Any]:
+    """Where a model lies, relative to the run folder, and how it came there.
+
+    Args:
+        run: the run folder.
+        model: what was measured.
+        result: of the stage, or of all that made the baseline.
+        keys: of what it rests on beside the result's own.
+    """
+    return {
+        "seconds": round(result.seconds, 3),
+        "cached": result.cached,
+        "key": result.key,
+        "uses": [key for key in dict.fromkeys((*keys, *result.uses, result.key, model.key)) if key],
+        "form": model.model.form,
+        "folder": str(model.folder.relative_to(run)),
+        "file": str(model.deployed.path.relative_to(run)),
+        "digest": model.digest,
+        "predictions": str((model.measured / PREDICTIONS).relative_to(run)),
+    }
+
+
+def comparison(run: Path, result: Result, deployed: Deployed, evaluation: Evaluation, key: str) -> Comparison:
+    """A model that was measured beside a stage's own."""
+    return Comparison(
+        score=float(evaluation.scores.mean()),
+        folder=str(result.folder.relative_to(run)),
+        file=str(deployed.path.relative_to(run)),
+        predictions=str((result.folder.parent / PREDICTIONS).relative_to(run)),
+        digest=result.digest,
+        key=key,
+    )
+
+
+def remarks(stage: Stage, result: Result, model: MeasuredModel, before: ModelRecord | None) -> Iterator[str]:
+    """What is to be warned of beside what the stage warns of itself: a larger file, figures of an earlier run."""
+    if before and model.measure.size_bytes > before.size_bytes:
+        grown = f"from {before.size_bytes:,} to {model.measure.size_bytes:,} bytes"
+        yield f"it made the file to deploy larger, {grown}"
+    if result.cached and stage.host_bound:
+        yield "its figures are those of an earlier run on this machine"
+
+
+def latency_record(
+    record: Record,
+    position: int,
+    name: str,
+    settings: dict[str, JsonValue],
+    rows: JsonValue,
+    seconds: float,
+) -> StageRecord:
+    """The record of a `host_bound` stage that was left out of a run, made of what was measured afterwards.
+
+    Args:
+        record: of the run; the model before the position is the one that was measured.
+        position: of the stage in the config.
+        name: what it is called there, such as "benchmark.latency".
+        settings: its own, resolved.
+        rows: what it measured of the model, a list of dictionaries.
+        seconds: that measuring them took.
+
+    Raises:
+        StageError: there is no model before the position, or the rows are something else.
+    """
+    before = [*([record.baseline] if record.baseline else []), *(s for s in record.stages if s.position < position)]
+    place = f"stages[{position}] ({name})"
+    if not before:
+        raise StageError("the run has no measured model", where=place)
+    fields = {field: getattr(before[-1], field) for field in ModelRecord.model_fields}
+    scores = Evaluation.load(Path(record.folder) / before[-1].predictions).scores.numpy()
+    fields |= {"reports": {}, "key": None, "cached": False, "seconds": round(seconds, 3), "finished": now()}
+    fields |= {"retention_before": retention(scores, scores, record.seed), "latency": rows, "changed": False}
+    with blame(StageError, place, fix=LATENCY):
+        return StageRecord(**fields, position=position, name=name, settings=settings)
