@@ -71,7 +71,7 @@ def run(
     runs: str | Path = "runs",
     register: str | None = None,
     comparison: str | None = None,
-    **how: Unpack[RunOptions],
+    **options: Unpack[RunOptions],
 ) -> Record:
     """Run a pipeline file and give its record; the run folder `runs/<run>` holds all that it made.
 
@@ -82,7 +82,7 @@ def run(
         runs: where run folders are made; the store and the default MLflow database lie there too.
         register: a name under which the last model goes into MLflow's registry.
         comparison: the folder of the comparison that the run is part of.
-        how: see `RunOptions`.
+        options: see `RunOptions`.
 
     Raises:
         ConfigError: the config cannot work; nothing was run.
@@ -96,16 +96,16 @@ def run(
             file=str(config_path), folder=str(config_path.resolve().parent), overrides=[*overrides], strategy=strategy
         )
         config, source = load_config(Path(config), overrides, strategy)
-    size = how_many(how.get("processes"))
+    size = how_many(options.get("processes"))
     set_seed(config.seed)  # the task may draw a split and the model its first weights
-    built = build(config, source, allow_unsafe_load=how.get("allow_unsafe_load", False))
+    built = build(config, source, allow_unsafe_load=options.get("allow_unsafe_load", False))
     _check(built, size)
     record = start(built, Path(runs), register)
     record.origin, record.comparison = origin, comparison
-    return _go(built, record, size, how)
+    return _go(built, record, size, options)
 
 
-def resume(folder: str | Path, **how: Unpack[RunOptions]) -> Record:
+def resume(folder: str | Path, **options: Unpack[RunOptions]) -> Record:
     """Go on with a run that was stopped or killed, in its folder, with as many processes unless told; see `run`."""
     folder = Path(folder).resolve()
     events = journal.read(folder / "journal.jsonl")
@@ -113,11 +113,11 @@ def resume(folder: str | Path, **how: Unpack[RunOptions]) -> Record:
     if not events:
         raise ConfigError("this is no run folder", where=str(folder), expected=expected)
     earlier = load_run(folder, ended=False, expected=expected)
-    size = how_many(how.get("processes"), _size(events))
-    code = _code_folder(folder)
+    starts = [event for event in events if event["event"] == "start"]
+    size, code = how_many(options.get("processes"), starts[-1].get("processes", 1)), Path(starts[0]["folder"])
     config = PipelineConfig.model_validate({**earlier.config, "folder": code}, context={"folder": code})
     set_seed(config.seed)
-    built = build(config, allow_unsafe_load=how.get("allow_unsafe_load", False))
+    built = build(config, allow_unsafe_load=options.get("allow_unsafe_load", False))
     _check(built, size)
     unfinished_place = journal.unfinished(events)
     if unfinished_place:
@@ -126,7 +126,7 @@ def resume(folder: str | Path, **how: Unpack[RunOptions]) -> Record:
     anew: dict[str, Any] = {"baseline": None, "stages": [], "gates": [], "verdict": None, "failure": None}
     anew |= {"notes": [], "interface": None, "flipped": None, "test_uses": None}
     record = earlier.model_copy(update={**anew, "warnings": [*built.warnings]})
-    return _go(built, record, size, how, times)
+    return _go(built, record, size, options, times)
 
 
 def sync_run(folder: str | Path) -> bool:
@@ -154,20 +154,9 @@ def _comparison_of(folder: Path) -> AbstractContextManager[None]:
     return alone(above) if above and above.is_dir() else nullcontext()
 
 
-def _size(events: list[dict[str, Any]]) -> int:
-    """How many processes trained when a run was last begun."""
-    return int([event for event in events if event["event"] == "start"][-1].get("processes", 1))
-
-
 def _check(built: Built, size: int) -> None:
     """Refuse a device that is not there and what cannot be divided among processes."""
     check_division(size, pick_device(built.config.device), (*built.baseline, *built.stages), len(built.task.train))
-
-
-def _code_folder(folder: Path) -> Path:
-    """Where the user's files of a run are: the pipeline file's folder."""
-    events = journal.read(folder / "journal.jsonl")
-    return Path(events[0]["folder"]) if events else Path()
 
 
 def start(built: Built, runs: Path, register: str | None = None) -> Record:
@@ -204,50 +193,39 @@ def _go(
     built: Built,
     record: Record,
     size: int,
-    how: RunOptions,
+    options: RunOptions,
     earlier: dict[tuple[str, str | None], str] | None = None,
 ) -> Record:
     """Everything that lasts as long as a run, around it; an error of ours knows the run that it ended."""
     folder = Path(record.folder)
     runs = folder.parent
     disk.check(built, runs)
-    console = how.get("console") or Console(stderr=True)
+    console = options.get("console") or Console(stderr=True)
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         stack.enter_context(alone(folder))
-        log = stack.enter_context(_journal(folder, built, size))
+        log = stack.enter_context(closing(Journal(folder / "journal.jsonl")))
+        log.write("start", folder=str(built.config.folder.resolve()), processes=size)
         stack.enter_context(_log_to(folder / "run.log"))
-        require = how.get("require_tracking", False)
-        tracking = stack.enter_context(open_tracking(record, runs, require)) if how.get("track", True) else None
-        store = Store(runs / "store", how.get("lock_timeout"), interrupts.check)
-        run_description = {**_told(built, record), "allow_unsafe_load": how.get("allow_unsafe_load", False)}
-        group = stack.enter_context(gathered(size, run_description, interrupts.check))
-        executor = Executor(built, store, log, console, interrupts, processes=group)
-        stack.enter_context(_naming(folder))
-        return Run(built, record, executor, tracking, earlier or {}).forwards(benchmarks=how.get("benchmarks", True))
+        require = options.get("require_tracking", False)
+        tracking = stack.enter_context(open_tracking(record, runs, require)) if options.get("track", True) else None
+        store = Store(runs / "store", options.get("lock_timeout"), interrupts.check)
+        description = _description(built, record, options.get("allow_unsafe_load", False))
+        processes = stack.enter_context(gathered(size, description, interrupts.check))
+        executor = Executor(built, store, log, console, interrupts, processes=processes)
+        try:
+            whole = Run(built, record, executor, tracking, earlier or {})
+            return whole.forwards(benchmarks=options.get("benchmarks", True))
+        except ShrinkError as error:
+            error.run = folder
+            raise
 
 
-def _told(built: Built, record: Record) -> dict[str, JsonValue]:
+def _description(built: Built, record: Record, allow_unsafe_load: bool) -> dict[str, JsonValue]:
     """What the other processes need to build what is built here."""
     data: dict[str, JsonValue] = {name: summary.digest for name, summary in built.data.items()}
-    return {"config": record.config, "folder": str(built.config.folder.resolve()), "data": data}
-
-
-@contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    """Tell an error the run that it ended."""
-    try:
-        yield
-    except ShrinkError as error:
-        error.run = folder
-        raise
-
-
-@contextmanager
-def _journal(folder: Path, built: Built, size: int) -> Iterator[Journal]:
-    with closing(Journal(folder / "journal.jsonl")) as log:
-        log.write("start", folder=str(built.config.folder.resolve()), processes=size)
-        yield log
+    folder = str(built.config.folder.resolve())
+    return {"config": record.config, "folder": folder, "data": data, "allow_unsafe_load": allow_unsafe_load}
 
 
 @contextmanager

@@ -43,8 +43,8 @@ class World:
         dist.all_reduce(total)
         return total[0] / self.size
 
-    def tell(self, value: JsonValue = None) -> Any:
-        """What rank 0 gives to all, as JSON: nothing is pickled. The others are given it, whatever they give."""
+    def broadcast(self, value: JsonValue = None) -> Any:
+        """The value of rank 0 in all processes, as JSON: nothing is pickled. What the others give is not read."""
         if self.size == 1:
             return value
         content = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8) if self.main else torch.empty(0)

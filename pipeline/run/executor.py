@@ -113,17 +113,17 @@ class Executor:
     def _result(self, claim: Claim, incoming: Result, folder: Path) -> Result:
         """What lies in a stage's entry, linked into `folder`."""
         entry = json.loads((claim.path / RESULT).read_text())
-        told: dict[str, Any] = {name: entry[name] for name in ("reports", "seconds")}
-        told |= {name: tuple(entry[name]) for name in ("warnings", "uses")}
+        fields: dict[str, Any] = {name: entry[name] for name in ("reports", "seconds")}
+        fields |= {name: tuple(entry[name]) for name in ("warnings", "uses")}
         comparisons = dict[str, Result]()
         for name in entry["comparisons"]:
             link(claim.path / "comparisons" / name, folder / "comparisons" / name / "model")
             comparisons[name] = self._load(folder / "comparisons" / name / "model")
-        told |= {"cached": claim.cached, "key": claim.key, "comparisons": comparisons}
+        fields |= {"cached": claim.cached, "key": claim.key, "comparisons": comparisons}
         if entry["digest"] is None:
-            return replace(incoming, measured_only=True, **told)
+            return replace(incoming, measured_only=True, **fields)
         link(claim.path / "model", folder / "model")
-        return replace(self._load(folder / "model", entry["digest"]), **told)
+        return replace(self._load(folder / "model", entry["digest"]), **fields)
 
     def _load(self, folder: Path, digest: str | None = None) -> Result:
         """A saved model; a file from outside is run within the limits of the config."""
@@ -149,7 +149,7 @@ class Executor:
         if not stage.distributed:
             return nullcontext()
         baseline = self.baseline.folder if self.baseline else None
-        folders = {"given": run.incoming.folder, "baseline": baseline, "work": run.work}
+        folders = {"incoming": run.incoming.folder, "baseline": baseline, "work": run.work}
         order: Parts = {name: str(folder.resolve()) if folder else None for name, folder in folders.items()}
         name, size = shlex.quote(str(self.journal.path.parent)), self.processes.world.size
         again = f"`shrink resume {name} --processes {size}` goes on"

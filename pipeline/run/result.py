@@ -106,20 +106,20 @@ class StageRun:
         return model
 
     def save(self, model: Model, to: Path, folder: Path) -> None:
-        """Write what the stage gave and told.
+        """Write the model that the stage gave, and what it tells.
 
         Args:
             model: what it gave; the one that came in where it only measured, and is not written.
             to: a folder to fill.
             folder: where the user's files are.
         """
-        digest = None
+        digest = None  # of one that only measured
         if model is not self.incoming.model:
             save_exactly(model, to / "model", folder)
             digest = folder_digest(to / "model")
         for name, other in self.comparisons.items():
             save_exactly(other, to / "comparisons" / name, folder)
-        told = {"reports": self.reports, "warnings": self.warnings, "uses": self.uses}
-        seconds = round(time.monotonic() - self.began, 3)
-        entry = {"digest": digest, "seconds": seconds, "comparisons": list(self.comparisons), **told}
+        entry: dict[str, Any] = {"digest": digest}
+        entry |= {"reports": self.reports, "warnings": self.warnings, "uses": self.uses}
+        entry |= {"comparisons": list(self.comparisons), "seconds": round(time.monotonic() - self.began, 3)}
         (to / RESULT).write_text(json.dumps(entry))

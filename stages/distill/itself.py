@@ -57,7 +57,7 @@ class SelfDistillation(LogitMethod, SingleMethod):
             torch.manual_seed(own.seed)
             start = student if number == 1 else self.student.build(source, student.example, student.axes)
             generation = super().train_student(start, teachers, own, f"{name}_generation_{number}")
-            score = ctx.world.tell(mean_score(generation, ctx.validation, decode=ctx.decode, score=ctx.score))
+            score = ctx.world.broadcast(mean_score(generation, ctx.validation, decode=ctx.decode, score=ctx.score))
             rows.append({"generation": number, "validation_score": score})
             if best is None or score > best[0] or self.keep == "last":
                 best = score, generation

@@ -138,7 +138,7 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
             torch.manual_seed(ctx.seed)
             start = student.build(_torch(teachers[0].model), model.example, model.axes, model)
             candidate = self.train_student(start, teachers, ctx, name)
-            score = ctx.world.tell(mean_score(candidate, ctx.validation, decode=ctx.decode, score=ctx.score))
+            score = ctx.world.broadcast(mean_score(candidate, ctx.validation, decode=ctx.decode, score=ctx.score))
             rows.append({"size": size, "params": torch_params(candidate.module), "validation_score": score})
             if score - last < grow.tolerance:
                 break

@@ -200,7 +200,7 @@ class _Loop:
         """Validate, note the figures, keep the weights if they are the best yet."""
         place, ctx = self.place, self.ctx
         self.learner.eval()
-        score = ctx.world.tell(self._validated() if ctx.world.main else None)
+        score = ctx.world.broadcast(self._validated() if ctx.world.main else None)
         row = {"epoch": place.epoch, "loss": place.total / self.steps, "validation_score": score}
         place.history.append({**row, "learning_rate": self.optimizer.param_groups[0]["lr"]})
         if score > place.best_score:

@@ -43,7 +43,7 @@ class Processes:
         world: rank 0 among all.
         children: those of ranks 1 and on, where they were started here.
         store: where they meet, and where one that fails says why.
-        ended: whether they were told to end.
+        ended: whether they know that it has ended.
     """
 
     world: World = ALONE
@@ -66,7 +66,7 @@ class Processes:
             yield
             return
         with self._watched(again), _ranked(self.world.size):
-            self.world.tell(order)
+            self.world.broadcast(order)
             yield
             self.world.wait()  # no one still reads what is cleared away after this
 
@@ -79,9 +79,9 @@ class Processes:
             try:
                 folder = kept(what, model, parts, make)
             except Interruption:
-                self.world.tell(None)
+                self.world.broadcast(None)
                 raise
-            self.world.tell(str(folder))
+            self.world.broadcast(str(folder))
             return folder
 
         return keep
@@ -89,12 +89,12 @@ class Processes:
     def end(self) -> None:
         """Tell the others that there is nothing more to do; wait for none that does not hear it."""
 
-        def tell() -> None:
+        def say() -> None:
             with suppress(RuntimeError):  # it is gone already
-                self.world.tell({})
+                self.world.broadcast({})
 
         if self.world.size > 1:
-            thread = Thread(target=tell, daemon=True)
+            thread = Thread(target=say, daemon=True)
             thread.start()
             thread.join(PATIENCE)
             self.ended = True
@@ -112,8 +112,8 @@ class Processes:
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def gather(self, told: dict[str, JsonValue], stop: Callable[[], None]) -> None:
-        """Wait until all are there, and tell them what the run is. Raises StageError where one ended before that."""
+    def gather(self, run: dict[str, JsonValue], stop: Callable[[], None]) -> None:
+        """Wait until all are there, and give them the run. Raise StageError where one ended before that."""
         if self.store is None:
             return
         while not self.store.check([f"here/{rank}" for rank in range(1, self.world.size)]):
@@ -123,7 +123,7 @@ class Processes:
             time.sleep(BETWEEN_LOOKS)
         with self._watched(""):
             join(self.store, 0, self.world.size)
-            self.world.tell(told)
+            self.world.broadcast(run)
 
     @contextmanager
     def _watched(self, again: str) -> Iterator[None]:
@@ -152,17 +152,17 @@ class Processes:
 
 
 @contextmanager
-def gathered(size: int, told: dict[str, JsonValue], stop: Callable[[], None]) -> Iterator[Processes]:
+def gathered(size: int, run: dict[str, JsonValue], stop: Callable[[], None]) -> Iterator[Processes]:
     """All processes of a run, this one at rank 0, for as long as the block lasts.
 
     Args:
         size: how many; see `how_many`.
-        told: the resolved config, the user's folder and the digests of the data, for `pipeline.run.distributed.worker`.
+        run: the resolved config, the user's folder and the digests of the data, for `pipeline.run.distributed.worker`.
         stop: raises where waiting for them is to end.
     """
     processes = Processes() if size == 1 else _started(size)
     try:
-        processes.gather(told, stop)
+        processes.gather(run, stop)
         yield processes
         processes.end()
     except Interruption:  # all have stopped at the same step

@@ -1,7 +1,7 @@
 """A process of rank 1 or more: builds what rank 0 builds, and trains along. It writes, measures and prints nothing.
 
 `python -m pipeline.run.distributed.worker` is started by `shrink run --processes`; under torchrun it is what `shrink`
-is in all processes but the first. What it is told comes as JSON; nothing is pickled.
+is in all processes but the first. What comes from rank 0 is JSON; nothing is pickled.
 """
 
 import logging
@@ -65,23 +65,21 @@ def main() -> int:
 
 def _work(world: World, interrupts: Interrupts) -> None:
     """Build what rank 0 has built, then run each stage that it says."""
-    run_description = world.tell()
-    folder = Path(run_description["folder"])
+    run = world.broadcast()
+    folder = Path(run["folder"])
     with blame(ConfigError, ""):
-        config = PipelineConfig.model_validate(
-            {**run_description["config"], "folder": folder}, context={"folder": folder}
-        )
+        config = PipelineConfig.model_validate({**run["config"], "folder": folder}, context={"folder": folder})
         set_seed(config.seed)
-        built = build(config, allow_unsafe_load=run_description["allow_unsafe_load"])
+        built = build(config, allow_unsafe_load=run["allow_unsafe_load"])
     digests = {name: summary.digest for name, summary in built.data.items()}
-    if different := [name for name, digest in run_description["data"].items() if digests[name] != digest]:
+    if different := [name for name, digest in run["data"].items() if digests[name] != digest]:
         fix = "Load the same files everywhere, and draw from generators with a seed"
         raise ConfigError(f"the task has other data here than in rank 0, in {different[0]}", fix=fix)
     stages = dict((*built.baseline, *built.stages))
-    while order := world.tell():
+    while order := world.broadcast():
         with TemporaryDirectory() as scratch:
             ctx = _context(order, built, world, interrupts, Path(scratch))
-            model = models.load(Path(order["given"]), folder)
+            model = models.load(Path(order["incoming"]), folder)
             set_seed(config.seed)
             try:
                 with blame(StageError, ""):
@@ -100,7 +98,7 @@ def _context(order: Any, built: Built, world: World, interrupts: Interrupts, scr
     baseline = models.load(Path(order["baseline"]), built.config.folder) if order["baseline"] else None
 
     def kept(what: str, model: Model, parts: dict[str, JsonValue], make: Callable[[Path], None]) -> Path:
-        folder = world.tell()
+        folder = world.broadcast()
         if folder is None:
             raise Interruption(f"stopped while {what} was made")
         return Path(folder)

@@ -41,7 +41,7 @@ def together(act: Callable[[World], Any]) -> list[Any]:
 def test_alone_it_asks_nobody() -> None:
     assert ALONE.main
     assert (ALONE.any(True), ALONE.any(False)) == (True, False)
-    assert ALONE.tell({"a": 1}) == {"a": 1}
+    assert ALONE.broadcast({"a": 1}) == {"a": 1}
     assert ALONE.mean(torch.tensor(2.5)) == 2.5
     ALONE.wait()
 
@@ -65,7 +65,7 @@ def test_the_mean_is_of_all() -> None:
 
 
 def told_by_main(values: list[Any], world: World) -> list[Any]:
-    return [world.tell(value if world.main else "other") for value in values]
+    return [world.broadcast(value if world.main else "other") for value in values]
 
 
 def test_what_rank_0_tells_reaches_all_and_what_others_tell_nobody() -> None:
@@ -94,7 +94,7 @@ def ask_mean(world: World) -> Any:
 
 
 def ask_tell(world: World) -> Any:
-    return world.tell(["b" * 99])
+    return world.broadcast(["b" * 99])
 
 
 def ask_and_die(port: int, ask: Callable[[World], Any]) -> None:
