@@ -18,7 +18,7 @@ import yaml
 from pydantic import JsonValue
 from rich.console import Console
 
-from pipeline.base.devices import pick_device, set_seed
+from pipeline.base.devices import pick_device
 from pipeline.base.hardware import describe
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built, build
@@ -97,7 +97,6 @@ def run(
         )
         config, source = load_config(Path(config), overrides, strategy)
     size = how_many(options.get("processes"))
-    set_seed(config.seed)  # the task may draw a split and the model its first weights
     built = build(config, source, allow_unsafe_load=options.get("allow_unsafe_load", False))
     _check(built, size)
     record = start(built, Path(runs), register)
@@ -116,7 +115,6 @@ def resume(folder: str | Path, **options: Unpack[RunOptions]) -> Record:
     starts = [event for event in events if event["event"] == "start"]
     size, code = how_many(options.get("processes"), starts[-1].get("processes", 1)), Path(starts[0]["folder"])
     config = PipelineConfig.model_validate({**earlier.config, "folder": code}, context={"folder": code})
-    set_seed(config.seed)
     built = build(config, allow_unsafe_load=options.get("allow_unsafe_load", False))
     _check(built, size)
     unfinished_place = journal.unfinished(events)

@@ -150,10 +150,7 @@ class Stage(BaseModel, ABC):
         return ()
 
     def trainings(self) -> Iterable[tuple[int, int]]:
-        """For each training that it does its batch size, and in how many parts a process computes a batch.
-
-        Processes that train together divide each batch equally; what they cannot divide is refused before any work.
-        """
+        """For each training that it does its batch size, and in how many parts a process computes a batch."""
         return ()
 
     def taught_by_baseline(self, incoming: bool) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.devices import set_seed
 from pipeline.base.use import find
 from pipeline.build.config import PipelineConfig, StageConfig
 from pipeline.build.onnx_input import check_stages_take_onnx
@@ -61,6 +62,7 @@ def build(
         ConfigError: anything that cannot work.
         ForeignError: an ONNX file from outside crashed the process that ran it.
     """
+    set_seed(config.seed)  # the task may draw a split and the model its first weights
     baseline = build_chain(config.baseline, "baseline", config.folder, source)
     stages = build_chain(config.stages, "stages", config.folder, source)
     if config.model.onnx:

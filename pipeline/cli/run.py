@@ -188,15 +188,13 @@ def plan(
     loaded, source = load_config(config, _with_limit(overrides, limit), strategy)
     from rich.console import Console
 
-    from pipeline.base.devices import set_seed  # from here on torch takes its time
-    from pipeline.build.build import build
+    from pipeline.build.build import build  # from here on torch takes its time
     from pipeline.run.plan import as_json as plan_json
     from pipeline.run.plan import show
     from pipeline.run.store.store import Store
 
     store = Store(runs / "store")
     with redirect_stdout(sys.stderr):
-        set_seed(loaded.seed)
         built = build(loaded, source, allow_unsafe_load=allow_unsafe_load)
     if as_json:
         print(json.dumps(plan_json(built, store), indent=2))  # noqa: T201

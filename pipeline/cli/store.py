@@ -40,10 +40,10 @@ def list_(runs: Runs = Path("runs"), as_json: AsJson = False) -> int:
 @app.command()
 def show(key: Annotated[str, typer.Argument(help="A key or its first characters.")], runs: Runs = Path("runs")) -> int:
     """What the key of a result was made of."""
-    from pipeline.run.store.gc import explain, one
+    from pipeline.run.store.gc import one
     from pipeline.run.store.store import Store
 
-    print(explain(one(Store(runs / "store"), key)))  # noqa: T201
+    print(json.dumps(one(Store(runs / "store"), key).parts, indent=2, sort_keys=True))  # noqa: T201
     return 0
 
 
@@ -87,7 +87,7 @@ def gc(
     for entry in chosen:
         print(f"{entry.key[:12]} {entry.parts['stage']} {bytes_text(entry.size_bytes())}")  # noqa: T201
     total = bytes_text(sum(entry.size_bytes() for entry in chosen))
-    if yes:
-        gc.remove(store, chosen)
+    for entry in chosen if yes else ():
+        store.remove(entry)
     print(f"{len(chosen)} results, {total}: {'removed' if yes else 'would be removed; --yes removes them'}")  # noqa: T201
     return 0

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.base.devices import set_seed
 from pipeline.base.use import nearest
 from pipeline.build.build import Built, build
 from pipeline.build.config import PipelineConfig
@@ -80,7 +79,6 @@ def build_all(strategies: Iterable[Strategy]) -> list[Built]:
     """
     built: list[Built] = []
     for strategy in strategies:
-        set_seed(strategy.config.seed)
         before, allow = built[-1] if built else None, strategy.allow_unsafe_load
         built.append(build(strategy.config, strategy.source, before, allow_unsafe_load=allow))
         for split in ("test", "validation"):

@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,25 +105,26 @@ class Run:
             (self.folder / tokenizer.FILE).write_text(text)
         self.baseline = measured_model = self._make_baseline(benchmarks)
         result = self.executor.baseline = Result(measured_model.model, measured_model.digest, measured_model.folder)
-        for position, (place, stage) in enumerate(self.built.stages):
-            if stage.host_bound and not benchmarks:
-                continue
-            use = self.built.config.stages[position].use
-            folder = self.folder / "stages" / f"{position}-{_short(use)}"
+        for position, use, place, stage, folder in self._steps("stages", benchmarks):
             result = self.executor.make(place, stage, use, result, folder)
             measured_model = self._examined(place, result, folder, measured_model)
             self._record(position, use, place, stage, result, measured_model)
         return measured_model
 
+    def _steps(self, chain: str, benchmarks: bool) -> Iterator[tuple[int, str, str, Stage, Path]]:
+        """Position, name in the config, place, stage and folder of each stage of a chain that is to run."""
+        entries, stages = getattr(self.built.config, chain), getattr(self.built, chain)
+        for i, (entry, (place, stage)) in enumerate(zip(entries, stages, strict=True)):
+            if benchmarks or not stage.host_bound:
+                name = Path(entry.use).stem if entry.use.endswith(".py") else entry.use
+                yield i, entry.use, place, stage, self.folder / chain / f"{i}-{name}"
+
     def _make_baseline(self, benchmarks: bool) -> MeasuredModel:
         """Run the `baseline:` chain and measure what it made: the reference of everything after it."""
         result, reports, seconds = self.executor.start(self.folder / "start" / "model"), dict[str, Any](), 0.0
         place, cached, keys = "model", False, list[str | None]()
-        for i, (place, stage) in enumerate(self.built.baseline):
-            if stage.host_bound and not benchmarks:
-                continue
-            use = self.built.config.baseline[i].use
-            result = self.executor.make(place, stage, use, result, self.folder / "baseline" / f"{i}-{_short(use)}")
+        for i, use, place, stage, folder in self._steps("baseline", benchmarks):
+            result = self.executor.make(place, stage, use, result, folder)
             reports |= {f"{i}.{name}": value for name, value in result.reports.items()}
             seconds, cached = seconds + result.seconds, result.cached
             keys += (*result.uses, result.key)
@@ -254,7 +256,3 @@ class Run:
 
 def _scores(evaluations: dict[str, Evaluation]) -> dict[str, Scores]:
     return {name: evaluation.scores.numpy() for name, evaluation in evaluations.items()}
-
-
-def _short(use: str) -> str:
-    return Path(use).stem if use.endswith(".py") else use

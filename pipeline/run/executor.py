@@ -24,13 +24,12 @@ from pipeline.errors import StageError
 from pipeline.measure.accuracy import Evaluation
 from pipeline.model import Deployed, Model, OnnxModel, TorchModel
 from pipeline.records.journal import Journal
-from pipeline.run.claim import Claim, claimed
 from pipeline.run.distributed.launch import Processes
 from pipeline.run.measuring import DEPLOYED, PREDICTIONS, DeployedFiles, evaluate_into
 from pipeline.run.result import Result, StageRun
 from pipeline.run.roundtrip import differing, save_exactly
 from pipeline.run.store.key import Keys, Parts
-from pipeline.run.store.store import RESULT, Store
+from pipeline.run.store.store import RESULT, Claim, Store, claimed
 from pipeline.stage import Context, Stage
 
 LOG = logging.getLogger("shrinkline")

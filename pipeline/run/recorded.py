@@ -26,14 +26,7 @@ def now() -> str:
 
 
 def located(run: Path, model: MeasuredModel, result: Result, keys: Sequence[str | None] = ()) -> dict[str, Any]:
-    """Where a model lies, relative to the run folder, and how it came there.
-
-    Args:
-        run: the run folder.
-        model: what was measured.
-        result: of the stage, or of all that made the baseline.
-        keys: of what it rests on beside the result's own.
-    """
+    """Where a model lies, relative to the run folder, and how it came there; `keys` are of what else it rests on."""
     return {
         "seconds": round(result.seconds, 3),
         "cached": result.cached,

@@ -62,13 +62,7 @@ class StageRun:
     def context(
         self, built: Built, baseline: Model | None, deployed: DeployedFiles, interrupts: Interrupts, console: Console
     ) -> Context:
-        """What the stage is given beside the model, alone in its process and without a store; see `Executor`.
-
-        Args:
-            built, interrupts, console: of the run.
-            baseline: the reference, once there is one.
-            deployed: the files of models that were deployed before.
-        """
+        """What the stage is given beside the model, alone in its process and without a store; see `Executor`."""
         return Context(
             task=built.task,
             baseline=baseline,

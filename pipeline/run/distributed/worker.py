@@ -69,7 +69,6 @@ def _work(world: World, interrupts: Interrupts) -> None:
     folder = Path(run["folder"])
     with blame(ConfigError, ""):
         config = PipelineConfig.model_validate({**run["config"], "folder": folder}, context={"folder": folder})
-        set_seed(config.seed)
         built = build(config, allow_unsafe_load=run["allow_unsafe_load"])
     digests = {name: summary.digest for name, summary in built.data.items()}
     if different := [name for name, digest in run["data"].items() if digests[name] != digest]:

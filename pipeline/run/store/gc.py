@@ -1,7 +1,5 @@
 """What lies in the store, who uses it, and what may go."""
 
-import json
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -79,14 +77,3 @@ def garbage(
         if too_old or too_much or (unreachable and entry.key not in used):
             chosen.append(entry)
     return chosen
-
-
-def remove(store: Store, entries: Sequence[Entry]) -> None:
-    """Remove entries, one after the other."""
-    for entry in entries:
-        store.remove(entry)
-
-
-def explain(entry: Entry) -> str:
-    """The parts of an entry's key, as JSON."""
-    return json.dumps(entry.parts, indent=2, sort_keys=True)
