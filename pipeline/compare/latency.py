@@ -15,9 +15,8 @@ from pipeline import model as models
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built
 from pipeline.compare.children import Ending, Order
-from pipeline.deploy import located
 from pipeline.errors import ResourceError, StageError, blame
-from pipeline.model import Model, TorchModel
+from pipeline.model import Model
 from pipeline.records.record import Failure, ModelRecord, Record
 from pipeline.run.measuring import DeployedFiles
 from pipeline.run.recorded import latency_record
@@ -83,24 +82,24 @@ def contenders(endings: Sequence[Ending], built: Mapping[str, Built]) -> list[Co
     ]
 
 
-def time_all(found: Sequence[Contender], folder: Path, interrupts: Interrupts, console: Console) -> Timed:
+def time_all(all_contenders: Sequence[Contender], folder: Path, interrupts: Interrupts, console: Console) -> Timed:
     """Time all contenders, those that can be compared in turns, and put it into their records.
 
     A model that cannot be timed is a failure of its run, whose other figures stay.
 
     Args:
-        found: what to time.
+        all_contenders: what to time.
         folder: for what is written meanwhile.
         interrupts: whether to stop.
         console: for progress.
     """
     groups, timed = defaultdict[str, list[Contender]](list), Timed()
-    for contender in found:
+    for contender in all_contenders:
         groups[contender.rank].append(contender)
     for group in groups.values():
         interrupts.check()
         _time(group, folder, interrupts, console, timed)
-    runs = {contender.order for contender in found}
+    runs = {contender.order for contender in all_contenders}
     if any({contender.order for contender in group} != runs for group in groups.values()):
         differ = "their benchmark stages or their baselines differ"
         timed.warnings.append(f"not all strategies were timed in turns: {differ}")
@@ -108,14 +107,13 @@ def time_all(found: Sequence[Contender], folder: Path, interrupts: Interrupts, c
 
 
 def _time(group: Sequence[Contender], folder: Path, interrupts: Interrupts, console: Console, timed: Timed) -> None:
-    warnings, began = list[str](), time.monotonic()
+    began = time.monotonic()
     rows: dict[str, JsonValue] = {}
     try:
         with blame(StageError, "timing"):
-            rows = _measure(group, folder, interrupts, console, warnings)
+            rows = _measure(group, folder, interrupts, console, timed.warnings)
     except (StageError, ResourceError) as error:  # of the baseline, or of the only model: what was trained stays
         rows = {contender.title: {"failure": str(error)} for contender in group}
-    timed.warnings += warnings
     for contender in group:
         try:
             _put(contender, rows[contender.title], (time.monotonic() - began) / len(group))
@@ -154,6 +152,5 @@ def _model(files: DeployedFiles, record: Record, model_record: ModelRecord | Non
         raise StageError("the run has no model", where=record.folder)
     folder = Path(record.folder)
     model = models.load(folder / model_record.folder, code)
-    deployed = located(model, folder / model_record.file) if isinstance(model, TorchModel) else model
-    files.add(model, deployed)
+    files.add(model, folder / model_record.file)
     return model

@@ -19,10 +19,9 @@ from pipeline.base.files import folder_digest, link
 from pipeline.base.progress import progress
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built
-from pipeline.deploy import located
 from pipeline.errors import StageError
 from pipeline.measure.accuracy import Evaluation
-from pipeline.model import Deployed, Model, OnnxModel, TorchModel
+from pipeline.model import Deployed, Model, OnnxModel
 from pipeline.records.journal import Journal
 from pipeline.run.distributed.launch import Processes
 from pipeline.run.measuring import DEPLOYED, PREDICTIONS, DeployedFiles, evaluate_into
@@ -86,15 +85,13 @@ class Executor:
         The files are put into `folder`.
         """
         self.interrupts.check()
-        model, parts = result.model, self.keys.measure(self._identity(result))
+        parts = self.keys.measure(self._identity(result))
         with claimed(self.store, self.journal, f"{place}, measured", parts) as claim:
             if not claim.cached:
                 with claim.filling() as to:
-                    evaluate_into(to, model, self.built.task, partial(progress, self.console, LOG))
+                    evaluate_into(to, result.model, self.built.task, partial(progress, self.console, LOG))
             link(claim.path / "measured", folder)
-        deployed = located(model, folder / DEPLOYED) if isinstance(model, TorchModel) else model
-        self.deployed.add(model, deployed)
-        return deployed, Evaluation.load(folder / PREDICTIONS), claim.key
+        return self.deployed.add(result.model, folder / DEPLOYED), Evaluation.load(folder / PREDICTIONS), claim.key
 
     def _run(self, stage: Stage, run: StageRun, to: Path) -> None:
         """Run a stage and write what it made into `to`."""

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from pipeline.deploy import deploy
+from pipeline.deploy import deploy, located
 from pipeline.measure.accuracy import BATCH_SIZE, examine_task
 from pipeline.model import Deployed, Model, TorchModel
 from pipeline.run.store.store import RESULT
@@ -21,9 +21,12 @@ class DeployedFiles:
     def __init__(self) -> None:
         self._pairs: list[tuple[Model, Deployed]] = []
 
-    def add(self, model: Model, file: Deployed) -> None:
-        """Keep a model's file."""
-        self._pairs.append((model, file))
+    def add(self, model: Model, path: Path) -> Deployed:
+        """Keep the file, which is there, that a torch model is deployed as; an ONNX form is its own."""
+        if not isinstance(model, TorchModel):
+            return model
+        self._pairs.append((model, located(model, path)))
+        return self._pairs[-1][1]
 
     def of(self, model: Model, folder: Path) -> Deployed:
         """The file of a model, made in `folder` where there is none; an ONNX form is its own."""
@@ -32,8 +35,7 @@ class DeployedFiles:
         for other, file in self._pairs:
             if other is model and file.path.exists():  # an earlier stage's work folder is gone with its files
                 return file
-        self.add(model, deploy(model, folder / f"deployed-{len(self._pairs)}.onnx"))
-        return self._pairs[-1][1]
+        return self.add(model, deploy(model, folder / f"deployed-{len(self._pairs)}.onnx").path)
 
 
 def evaluate_into(
