@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,38 +10,25 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.base.quiet import uncollected
+from pipeline.cli import options
 from pipeline.cli.gate import EXIT_CODES, data_even_of_a_failure
-from pipeline.cli.options import (
-    AsJson,
-    Config,
-    Debug,
-    Limit,
-    LockTimeout,
-    Overrides,
-    Processes,
-    RequireTracking,
-    Runs,
-    Strategy,
-    Unsafe,
-    UsageError,
-)
 
 
 @uncollected()
 def run(
-    config: Config,
-    overrides: Overrides = [],  # noqa: B006  # typer reads it and does not keep it
-    limit: Limit = None,
-    strategy: Strategy = None,
-    runs: Runs = Path("runs"),
+    config: options.Config,
+    overrides: options.Overrides = [],  # noqa: B006  # typer reads it and does not keep it
+    limit: options.Limit = None,
+    strategy: options.Strategy = None,
+    runs: options.Runs = Path("runs"),
     register: Annotated[str | None, typer.Option(help="Register the last model in MLflow under this name.")] = None,
-    require_tracking: RequireTracking = False,
-    lock_timeout: LockTimeout = None,
-    processes: Processes = None,
+    require_tracking: options.RequireTracking = False,
+    lock_timeout: options.LockTimeout = None,
+    processes: options.Processes = None,
     in_comparison: Annotated[str | None, typer.Option(hidden=True)] = None,
-    allow_unsafe_load: Unsafe = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    allow_unsafe_load: options.Unsafe = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
 ) -> int:
     """Run a chain and judge it; what was computed before is taken from the store.
 
@@ -76,13 +64,13 @@ def run(
 def compare(
     paths: Annotated[list[Path], typer.Argument(help="Pipeline files; with --runs run folders.", show_default=False)],
     of_runs: Annotated[bool, typer.Option("--runs", help="Compare runs that are there; runs nothing.")] = False,
-    overrides: Overrides = [],  # noqa: B006
-    limit: Limit = None,
+    overrides: options.Overrides = [],  # noqa: B006
+    limit: options.Limit = None,
     jobs: Annotated[int, typer.Option(min=1, help="Strategies that run at a time; benchmarks come afterwards.")] = 1,
-    into: Annotated[Path, typer.Option(help="Where run folders and the MLflow database are made.")] = Path("runs"),
-    allow_unsafe_load: Unsafe = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    into: options.Runs = Path("runs"),
+    allow_unsafe_load: options.Unsafe = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
 ) -> int:
     """Run all strategies of one file or several, time them in turns, and say which differ and which to choose.
 
@@ -93,29 +81,27 @@ def compare(
     from pipeline.report.terminal import show_comparison
 
     if of_runs and (limit or jobs > 1):
-        raise UsageError("--limit and --jobs are for pipeline files: with --runs nothing is run")
+        raise options.UsageError("--limit and --jobs are for pipeline files: with --runs nothing is run")
     overrides = _with_limit(overrides, limit)
     with redirect_stdout(sys.stderr):
         if of_runs:
             record = comparing.compare_runs(paths, overrides=overrides, runs=into)
         else:
-            how: dict[str, Any] = {"runs": into, "jobs": jobs, "allow_unsafe_load": allow_unsafe_load}
-            record = comparing.compare(paths, overrides=overrides, **how)
-    if as_json:
-        print(record.model_dump_json(indent=2))  # noqa: T201
-    else:
-        show_comparison(record, _console())
+            record = comparing.compare(
+                paths, overrides=overrides, runs=into, jobs=jobs, allow_unsafe_load=allow_unsafe_load
+            )
+    _print(record, as_json, show_comparison)
     return next((f.exit_code for s in record.strategies for f in s.failures.values()), 0)
 
 
 def resume(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
-    require_tracking: RequireTracking = False,
-    lock_timeout: LockTimeout = None,
-    processes: Processes = None,
-    allow_unsafe_load: Unsafe = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    require_tracking: options.RequireTracking = False,
+    lock_timeout: options.LockTimeout = None,
+    processes: options.Processes = None,
+    allow_unsafe_load: options.Unsafe = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
 ) -> int:
     """Go on with a run that was stopped or killed, in its folder, with as many processes. Exit codes as `run`."""
     from pipeline import runner
@@ -134,7 +120,7 @@ def resume(
 def sync(
     run: Annotated[list[Path] | None, typer.Argument(help="Run folders; all below --runs by default.")] = None,
     runs: Annotated[Path, typer.Option(help="Where run folders are.")] = Path("runs"),
-    debug: Debug = False,
+    debug: options.Debug = False,
 ) -> int:
     """Log to MLflow what it missed while it was down; what it has already is not logged again."""
     from pipeline.runner import sync_run
@@ -152,35 +138,43 @@ def _with_limit(overrides: list[str], limit: int | None) -> list[str]:
     return overrides if limit is None else [f"limit={limit}", *overrides]
 
 
-def _console() -> Any:
-    """Where results are shown: as wide as the terminal, or wide enough for the table."""
+def _print(record: Any, as_json: bool, show: Callable[..., None]) -> None:
+    """Print a record as JSON, or show it as wide as the terminal, elsewhere wide enough for the table."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 160)
+    if as_json:
+        print(record.model_dump_json(indent=2))  # noqa: T201
+    else:
+        show(record, Console(width=None if sys.stdout.isatty() else 160))
 
 
 def _end(record: Any, as_json: bool) -> int:
     """Print a run and give its exit code."""
     from pipeline.report.terminal import show
 
+<<<<<<< HEAD
     if as_json:
         print(record.model_dump_json(indent=2))  # noqa: T201
     else:
         show(record, _console())
     return EXIT_CODES[record.verdict or "pass"]
+=======
+    _print(record, as_json, show)
+    return EXIT_CODES[record.verdict]
+>>>>>>> ff137fe (shrink run, resume and compare print by one function, and name the shared options by their module)
 
 
 @uncollected()
 def plan(
-    config: Config,
-    overrides: Overrides = [],  # noqa: B006
-    limit: Limit = None,
-    strategy: Strategy = None,
+    config: options.Config,
+    overrides: options.Overrides = [],  # noqa: B006
+    limit: options.Limit = None,
+    strategy: options.Strategy = None,
     runs: Annotated[Path, typer.Option(help="Where run folders and the store are.")] = Path("runs"),
     explain: Annotated[bool, typer.Option("--explain", help="Say why a stage would run again.")] = False,
-    allow_unsafe_load: Unsafe = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    allow_unsafe_load: options.Unsafe = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
 ) -> int:
     """Show what would run, what is stored already, and what looks suspicious; nothing is trained."""
     from pipeline.build.source import load_config
@@ -203,7 +197,7 @@ def plan(
     return 0
 
 
-def stages(as_json: AsJson = False) -> int:
+def stages(as_json: options.AsJson = False) -> int:
     """List every built-in stage with its settings, defaults and one line of help."""
     from rich.console import Console
 
