@@ -70,16 +70,6 @@ class Preview(HasTask):
     task: Task
     in_baseline: bool = False
 
-    @property
-    def examples(self) -> dict[str, int]:
-        """Number of examples by split."""
-        return {name: len(split) for name, split in self.task.splits.items()}
-
-    @property
-    def augmented(self) -> bool:
-        """Whether the task augments its training data."""
-        return self.task.augment is not None
-
 
 def make_anew(what: str, model: Model, parts: dict[str, JsonValue], make: Callable[[Path], None]) -> Path:
     """The folder that make(folder) has filled, where there is no store: it goes when the process ends."""

@@ -36,12 +36,12 @@ def as_json(built: Built, store: Store) -> dict[str, Any]:
         "notes": list(built.notes),
         "warnings": list(built.warnings),
     }
+    plan["model"] = {"form": built.model.form}
     if isinstance(built.model, TorchModel):
         module = built.model.module
-        plan["model"] = {"params": torch_params(module), "macs": torch_macs(module, built.model.example)}
+        plan["model"] |= {"params": torch_params(module), "macs": torch_macs(module, built.model.example)}
     elif isinstance(built.model, OnnxModel):
-        plan["model"] = {"params": onnx_params(built.model), "macs": onnx_macs(built.model)}
-    plan["model"] = {"form": built.model.form, **plan.get("model", {})}
+        plan["model"] |= {"params": onnx_params(built.model), "macs": onnx_macs(built.model)}
     return plan
 
 

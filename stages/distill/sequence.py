@@ -125,7 +125,7 @@ class SequenceDistillation(Distilling):
             problem = "the teacher is no encoder-decoder: where in its inputs the prompt ends is the task's to know"
             raise ConfigError(problem, fix=HOW)
         self._pad(module)
-        examples = preview.examples["train"]
+        examples = len(preview.train)
         yield Note(f"the teacher generates once for each of {examples:,} examples, with beams of width {self.beams}")
         if self.word_weight:
             yield from super().foresee(student, teachers, preview)

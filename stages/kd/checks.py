@@ -56,9 +56,9 @@ def caching(
 ) -> Note:
     """Whether the teachers run once an example or in every step, why, and what caching their logits takes."""
     inside = [any(term.watch(student.module, teacher.look())[1] for teacher in teachers) for term in terms]
-    views = settings.views if preview.augmented else None
-    needed = sum(logits_bytes(teacher(student.example), preview.examples["train"], views) for teacher in teachers)
-    if why := why_not_cached(settings, needs_of(terms, inside), preview.augmented, needed, Path()):
+    views = settings.views if preview.augment else None
+    needed = sum(logits_bytes(teacher(student.example), len(preview.train), views) for teacher in teachers)
+    if why := why_not_cached(settings, needs_of(terms, inside), bool(preview.augment), needed, Path()):
         return Note(f"the teacher runs in every step: {why}")
     views_text = f" in {views} views" if views else ""
     until = max((term.end for term, looks in zip(terms, inside, strict=True) if looks), default=0.0)

@@ -58,7 +58,7 @@ class VocabularyPruning(Stage):
         if not before and isinstance(preview.model, TorchModel):
             name = find_embedding(preview.model.module, size_of(preview.tokenizer), self.embedding, ConfigError)
             check_outputs(preview.model, name, ConfigError)
-        if preview.augmented:
+        if preview.augment:
             yield "the task augments its training data, and tokens that this brings in are not counted"
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:

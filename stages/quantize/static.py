@@ -64,7 +64,7 @@ class StaticQuantization(Stage):
                 f"`percentile` is {self.percentile:g} and `calibration` is {self.calibration}",
                 fix="Set calibration: percentile, or leave percentile out",
             )
-        example_count = preview.examples.get("calibration", 0)
+        example_count = len(preview.calibration)
         used = min(example_count, self.examples or example_count)
         if used < FEW:
             yield f"calibration uses {used} examples of {example_count}; ranges are steadier with {FEW} or more"

@@ -192,4 +192,3 @@ def test_a_stage_reads_the_task_by_its_own_names_and_cannot_peek_at_the_test_spl
         assert len(seen.task.test) == 128
         with pytest.raises(StageError, match=r"reads the test split; expected train.*cannot peek"):
             next(iter(seen.task.test.loader(8)))
-    assert seen.examples == {"train": 256, "calibration": 256, "validation": 64, "test": 128}
