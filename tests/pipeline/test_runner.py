@@ -278,7 +278,7 @@ def test_no_model_folder_is_left_by_a_stage_whose_model_does_not_survive(project
 
 
 def test_a_stage_cannot_see_test_data(project: Make) -> None:
-    path = project(UNTRAINED, **{"mine.py": STAGE.format(body="next(iter(ctx.task.test.loader(4))); " + RETURN)})
+    path = project(MINE_ALONE, **{"mine.py": stage_file("next(iter(ctx.task.test.loader(4)))\nreturn model")})
     with pytest.raises(StageError, match=r"mine.py\): it reads the test split; expected train.*a stage cannot peek"):
         run(path, runs=path.parent / "runs", track=False)
 
