@@ -152,16 +152,8 @@ def _end(record: Any, as_json: bool) -> int:
     """Print a run and give its exit code."""
     from pipeline.report.terminal import show
 
-<<<<<<< HEAD
-    if as_json:
-        print(record.model_dump_json(indent=2))  # noqa: T201
-    else:
-        show(record, _console())
-    return EXIT_CODES[record.verdict or "pass"]
-=======
     _print(record, as_json, show)
-    return EXIT_CODES[record.verdict]
->>>>>>> ff137fe (shrink run, resume and compare print by one function, and name the shared options by their module)
+    return EXIT_CODES[record.verdict or "pass"]
 
 
 @uncollected()

@@ -9,6 +9,7 @@ An entry is written beside its place, synced, and renamed: it is there whole or 
 every reuse.
 """
 
+import gc
 import json
 import logging
 import os
@@ -169,6 +170,7 @@ class Claim:
     @contextmanager
     def filling(self) -> Iterator[Path]:
         """A folder that becomes the entry where nothing is raised; an error is blamed on the place."""
+        gc.enable()  # which rests while everything is imported and read, see `uncollected`
         self.journal.write("begin", place=self.place, key=self.key)
         LOG.info("%s", self.place)
         with blame(StageError, self.place), self.store.commit(self.key, self.parts) as folder:
