@@ -3,7 +3,6 @@
 The runs that follow there take longer; test_tutorials.py does them.
 """
 
-import os
 import re
 import shlex
 import subprocess
@@ -11,6 +10,8 @@ import sys
 from pathlib import Path
 
 import yaml
+
+from tests.forked import shrink
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "vision-in-15-minutes.md").read_text()
@@ -32,9 +33,9 @@ def test_from_files_to_a_plan(tmp_path: Path) -> None:
 
 def follow(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     program, *words = shlex.split(line)
-    command = [sys.executable, *(["-m", "pipeline"] if program == "shrink" else []), *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    if program == "shrink":
+        return shrink(*words, cwd=folder)
+    return subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 def test_what_it_overrides_is_in_the_config() -> None:
