@@ -7,6 +7,7 @@ works with the process's current run and tracking URI, which are the caller's.
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from pipeline.model import OnnxModel
 from pipeline.records.record import Port, Record
@@ -40,16 +41,18 @@ def _write(folder: Path, record: Record, final: OnnxModel, model: Any, parent: s
 
     example = {name: value.numpy() for name, value in final.feed(final.example).items()}
     arguments: dict[str, Any] = {"artifact_path": model.artifact_location, "run_id": parent}
-    mlflow.onnx.save_model(
-        onnx.load(final.path),
-        str(folder),
-        mlflow_model=mlflow.models.Model(**arguments, model_id=model.model_id, model_uuid=model.model_id),
-        signature=_signature(record),
-        input_example=example,
-        # Given, because inferring them loads the model in yet another process.
-        pip_requirements=[f"onnx=={onnx.__version__}", f"onnxruntime=={onnxruntime.__version__}"],
-        save_as_external_data=False,
-    )
+    # The check reads the list of files of every package that is installed, and these versions are the installed ones.
+    with patch("mlflow.utils.environment.warn_dependency_requirement_mismatches", create=True):
+        mlflow.onnx.save_model(
+            onnx.load(final.path),
+            str(folder),
+            mlflow_model=mlflow.models.Model(**arguments, model_id=model.model_id, model_uuid=model.model_id),
+            signature=_signature(record),
+            input_example=example,
+            # Given, because inferring them loads the model in yet another process.
+            pip_requirements=[f"onnx=={onnx.__version__}", f"onnxruntime=={onnxruntime.__version__}"],
+            save_as_external_data=False,
+        )
 
 
 def _signature(record: Record) -> Any:
