@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.base.formatting import bytes_text, count_text, interval_text
-from pipeline.records.record import GateRecord, Record
+from pipeline.records.record import GateRecord, ModelRecord, Record
 from pipeline.report.columns import counts_text, latency_ratios
 from pipeline.report.html.text import count_of, joined, span_text, times_text
 from pipeline.report.html.views import GateView, Judgement, Tile
@@ -46,18 +46,16 @@ def tiles(record: Record) -> list[Tile]:
     first, last = record.baseline, record.final
     if first is None or last is None:
         return []
-    size = _change("Size of the file", first.size_bytes, last.size_bytes, bytes_text, alone=last is first)
-    head_tiles = [size, _retention(record), *_latency(record)]
-    for name, key in (("Parameters", "params"), ("MACs", "macs")):
-        head_tiles.append(_change(name, getattr(first, key), getattr(last, key), count_text, alone=last is first))
-    return head_tiles
 
+    def change(name: str, key: str, text: Callable[[float], str]) -> Tile:
+        before, now = getattr(first, key), getattr(last, key)
+        if last is first:
+            return Tile(name, text(now), note="of the baseline")
+        return Tile(name, text(now), text(before), times_text(before / now) if now else "")
 
-def _change(name: str, before: int, now: int, text: Callable[[float], str], alone: bool) -> Tile:
-    """From the baseline's figure to the last model's; of the baseline alone where no stage was measured."""
-    if alone:
-        return Tile(name, text(now), note="of the baseline")
-    return Tile(name, text(now), text(before), times_text(before / now) if now else "")
+    size, retention = change("Size of the file", "size_bytes", bytes_text), _retention(first, last)
+    counts = [change("Parameters", "params", count_text), change("MACs", "macs", count_text)]
+    return [size, retention, *_latency(record), *counts]
 
 
 def setting_of(row: Mapping[str, Any]) -> str:
@@ -70,10 +68,9 @@ def verdict_of(row: Mapping[str, Any]) -> str | None:
     return row["ratio"].get("verdict") if isinstance(row["ratio"], dict) else None
 
 
-def _retention(record: Record) -> Tile:
-    first, last = record.baseline, record.final
-    if first is None or last is None or last is first:
-        return Tile("Score", f"{last.score:.4f}" if last else "-", note="of the baseline")
+def _retention(first: ModelRecord, last: ModelRecord) -> Tile:
+    if last is first:
+        return Tile("Score", f"{last.score:.4f}", note="of the baseline")
     before = f"score {first.score:.4f}"
     if last.retention is None:
         return Tile("Score", f"{last.score:.4f}", before, last.retention_reason or "retention is not defined")
