@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from pipeline.errors import ConfigError, StageError
+from pipeline.errors import ConfigError
 from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import torch_params
 from pipeline.model import Model, TorchModel
@@ -102,7 +102,7 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
         """The student, trained by these teachers; with what it is to be compared with."""
         source = _torch(teachers[0].model)
         student, name = self._grown(self.grow, teachers, model, ctx) if self.grow else (self.student, "training")
-        first_student: TorchModel | None = None
+        students: list[TorchModel] = []
         for number in range(self.seeds):
             own, suffix = replace(ctx, seed=ctx.seed + number), f"_{number}" if number else ""
             torch.manual_seed(own.seed)
@@ -112,14 +112,12 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
                 trained_student = self.train_student(start, teachers, own, f"{name}{suffix}")
             if self.control:
                 ctx.compare(f"control{suffix}", self.control_of(start, own, f"control{suffix}"))
-            if first_student:
+            if students:
                 ctx.compare(f"student{suffix}", trained_student)
-            first_student = first_student or trained_student
-        if first_student is None:
-            raise StageError("`seeds` is 0", expected="1 or more")
+            students.append(trained_student)
         softened = [term.temperature for term in self.terms_of() if isinstance(term, LogitMethod)]
         diagnose(teachers, ctx, max(softened, default=None))
-        return first_student
+        return students[0]
 
     def train_student(self, student: TorchModel, teachers: Sequence[Teacher], ctx: Context, name: str) -> TorchModel:
         """The student after one training."""

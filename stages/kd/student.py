@@ -75,7 +75,10 @@ class Student(Reference):
             ConfigError: there is no such model, its builder does not take the arguments, or nothing can be dropped.
         """
         if self.use == "incoming":
-            return self._incoming(incoming)
+            if incoming is None:
+                fix = "Give the student a builder with `use`"
+                raise ConfigError("no torch model comes in", where="student", expected="one to train", fix=fix)
+            return incoming
         if self.use and self.use != "teacher":
             layers: dict[str, Any] = {} if self.layers is None else {"layers": self.layers}
             arguments = self.arguments | layers
@@ -88,12 +91,6 @@ class Student(Reference):
         with blame(ConfigError, "student (shrink_of)"):
             student = _rebuilt(teacher, self.arguments) if self.arguments else teacher
             return _shorter(student, self.layers) if self.layers else student
-
-    def _incoming(self, incoming: TorchModel | None) -> TorchModel:
-        if incoming is None:
-            fix = "Give the student a builder with `use`"
-            raise ConfigError("no torch model comes in", where="student", expected="one to train", fix=fix)
-        return incoming
 
 
 def untrained(model: TorchModel) -> TorchModel:

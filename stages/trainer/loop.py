@@ -200,7 +200,8 @@ class _Loop:
         """Validate, note the figures, keep the weights if they are the best yet."""
         place, ctx = self.place, self.ctx
         self.learner.eval()
-        score = ctx.world.broadcast(self._validated() if ctx.world.main else None)
+        score = mean_score(self.trained, ctx.validation, decode=ctx.decode, score=ctx.score) if ctx.world.main else None
+        score = ctx.world.broadcast(score)
         row = {"epoch": place.epoch, "loss": place.total / self.steps, "validation_score": score}
         place.history.append({**row, "learning_rate": self.optimizer.param_groups[0]["lr"]})
         if score > place.best_score:
@@ -212,10 +213,6 @@ class _Loop:
         place.epoch, place.step, place.total = place.epoch + 1, 0, 0.0
         if place.epoch % self.settings.checkpoint_epochs == 0:
             self._checkpoint()
-
-    def _validated(self) -> float:
-        ctx = self.ctx
-        return mean_score(self.trained, ctx.validation, decode=ctx.decode, score=ctx.score)
 
     def _refuse_nan(self, total: Tensor) -> float:
         if not torch.isfinite(total):

@@ -73,7 +73,7 @@ def model(
     kind = kind or getattr(task, "kind", None)
     if kind is None:
         raise ConfigError("the task does not say what kind it is", fix="Add `kind`, such as text_classification")
-    label_settings = _wanted(task, kind, labels)
+    label_settings = _head(task, kind, labels)
     configuration = _config(name, revision) if name else None
     base_config = (
         plain_config(configuration) if configuration else _filled({**(config or {}), **changes}, task, example, kind)
@@ -105,7 +105,7 @@ def classes_of(task: Task, labels: int | None) -> int:
     return labels or len(task.labels)
 
 
-def _wanted(task: Task, kind: Kind, labels: int | None) -> dict[str, Any]:
+def _head(task: Task, kind: Kind, labels: int | None) -> dict[str, Any]:
     """What the task says of the head."""
     if kind in ("similarity", "translation"):
         return {}
