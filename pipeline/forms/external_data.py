@@ -105,18 +105,17 @@ class _Weights:
     content: bytearray = field(default_factory=bytearray)
     places: dict[tuple[str, tuple[int, ...], bytes], tuple[int, int]] = field(default_factory=dict)
 
-    def find(self, array: NDArray[np.generic]) -> tuple[int, int] | None:
-        return self.places.get(_key(array))
+    def __contains__(self, array: NDArray[np.generic]) -> bool:
+        return _key(array) in self.places
 
     def put(self, array: NDArray[np.generic]) -> tuple[int, int]:
         """Offset and length of an array, which is added if it is not there."""
-        if (existing_place := self.find(array)) is not None:
-            return existing_place
-        self.content += bytes(-len(self.content) % ALIGNMENT)
-        place = len(self.content), array.nbytes
-        self.content += array.tobytes()
-        self.places[_key(array)] = place
-        return place
+        key = _key(array)
+        if key not in self.places:
+            self.content += bytes(-len(self.content) % ALIGNMENT)
+            self.places[key] = len(self.content), array.nbytes
+            self.content += array.tobytes()
+        return self.places[key]
 
 
 def _key(array: NDArray[np.generic]) -> tuple[str, tuple[int, ...], bytes]:
@@ -134,7 +133,7 @@ def _outside(proto: onnx.ModelProto, weights: _Weights) -> onnx.ModelProto:
         if array.nbytes < LEAST_BYTES or tensor.data_type in WHOLE_NUMBERS:
             continue
         upright = array.T.copy() if array.ndim == 2 else None
-        if upright is not None and weights.find(array) is None and weights.find(upright) is not None:
+        if upright is not None and array not in weights and upright in weights:
             name = f"{tensor.name}_T"
             turned.append(onnx.helper.make_node("Transpose", [name], [tensor.name], name, perm=[1, 0]))
             tensor.name, array = name, upright

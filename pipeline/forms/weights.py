@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -160,28 +161,21 @@ def _shapes(file: Path) -> dict[str, Tensor]:
 def _tensors(file: Path) -> Any:
     """What torch.save wrote. Raises UnpicklingError for what is more than tensors, ConfigError for another file."""
     try:
-        return _unpickled(file)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # plain settings, as training scripts keep them
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (EOFError, KeyError, RuntimeError) as error:
         if is_exhausted(error):
             raise
         raise ConfigError("it is damaged, or no file that torch.save wrote", fix=AGAIN) from error
 
 
-def _unpickled(file: Path) -> Any:
-    with torch.serialization.safe_globals([argparse.Namespace]):  # plain settings, as training scripts keep them
-        return torch.load(file, map_location="cpu", weights_only=True)
-
-
 def _places(index: Path) -> dict[str, str]:
     """For each tensor the file that has it, as an index.json of Hugging Face says."""
-    expected = '{"weight_map": {"tensor": "file", ...}}'
     try:
-        weight_map = json.loads(index.read_text())["weight_map"]
+        return TypeAdapter(dict[str, str]).validate_python(json.loads(index.read_text())["weight_map"])
     except (ValueError, TypeError, KeyError) as error:
+        expected = '{"weight_map": {"tensor": "file", ...}}'
         raise ConfigError(f"{index.name} is no index of weights", expected=expected, fix=AGAIN) from error
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ConfigError(f"{index.name} is no index of weights", expected=expected, fix=AGAIN)
-    return weight_map
 
 
 def _shards(index: Path, read: Read) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from pipeline.base.formatting import few
 from pipeline.base.use import nearest
-from pipeline.errors import ConfigError, StageError, blame
+from pipeline.errors import ConfigError, ShrinkError, StageError, blame
 from pipeline.forms.seq2seq import hush
 from pipeline.forms.tracing import slow_path
 from pipeline.model import TorchModel
@@ -43,11 +43,7 @@ def expect(before: "tuple[Stage, ...]", preview: Preview, *, generates: bool) ->
     """
     if not isinstance(preview.model, TorchModel) or any("student" in type(stage).model_fields for stage in before):
         return
-    inner_model = inner(preview.model.module)
-    if inner_model is None:
-        raise ConfigError(**_no_model(preview.model.module))
-    if is_encoder_decoder(inner_model) != generates:
-        raise ConfigError(**_other_way(inner_model))
+    _inner_that(preview.model.module, generates, ConfigError)
 
 
 def library_model(model: TorchModel, *, generates: bool) -> Any:
@@ -58,11 +54,7 @@ def library_model(model: TorchModel, *, generates: bool) -> Any:
     Raises:
         StageError: there is none, or it goes the other way.
     """
-    inner_model = inner(model.module)
-    if inner_model is None:
-        raise StageError(**_no_model(model.module))
-    if is_encoder_decoder(inner_model) != generates:
-        raise StageError(**_other_way(inner_model))
+    inner_model = _inner_that(model.module, generates, StageError)
     model_copy = copy.deepcopy(inner_model)
     model_copy.__class__ = next(kind for kind in type(inner_model).__mro__ if _is_theirs(kind))
     if model_copy.__class__.__name__ == "PreTrainedModel":
@@ -140,21 +132,22 @@ def _is_of_library(module: nn.Module) -> bool:
     return any(kind.__name__ == "PreTrainedModel" and kind.__module__.startswith(f"{LIBRARY}.") for kind in kinds)
 
 
-def _no_model(module: nn.Module) -> dict[str, str]:
-    return {
-        "found": f"there is no transformers model in `{type(module).__name__}`",
-        "expected": "a transformers PreTrainedModel, or a module around one",
-        "fix": "Use export.onnx, which takes any module",
-    }
-
-
-def _other_way(inner_model: nn.Module) -> dict[str, str]:
-    both = is_encoder_decoder(inner_model)
-    return {
-        "found": f"`{type(inner_model).__name__}` is {'an encoder-decoder' if both else 'no encoder-decoder'}",
-        "expected": "an encoder" if both else "an encoder-decoder",
-        "fix": f"Use {'export.seq2seq' if both else 'export.optimum'}",
-    }
+def _inner_that(module: nn.Module, generates: bool, error: type[ShrinkError]) -> nn.Module:
+    """The transformers model in a module; raise the error where there is none, or it goes the other way."""
+    inner_model = inner(module)
+    if inner_model is None:
+        raise error(
+            f"there is no transformers model in `{type(module).__name__}`",
+            expected="a transformers PreTrainedModel, or a module around one",
+            fix="Use export.onnx, which takes any module",
+        )
+    if is_encoder_decoder(inner_model) != generates:
+        raise error(
+            f"`{type(inner_model).__name__}` is {'no encoder-decoder' if generates else 'an encoder-decoder'}",
+            expected="an encoder-decoder" if generates else "an encoder",
+            fix=f"Use {'export.optimum' if generates else 'export.seq2seq'}",
+        )
+    return inner_model
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.forms.text.prunable import with_parts
+from pipeline.forms.text.tokenizer import added_in, prefix_of
 from pipeline.forms.text.vocabulary import Vocabulary
 from pipeline.task import Split
 
@@ -30,10 +31,10 @@ def always_kept(counts: Counts, whole: Vocabulary, characters: bool) -> set[int]
 
     A character is a piece of that one character, with and without what marks the inside of a word.
     """
-    must = {*whole.added, *whole.frame, whole.pad, *whole.needed}
+    must = {*added_in(whole.content), *whole.frame, whole.pad, *whole.needed}
     must |= {int(whole.ids[whole.unknown])} if whole.unknown >= 0 else set()
-    if characters and (whole.subwords or whole.prefix is not None):
-        prefix = whole.prefix or ""
+    if characters and whole.content["model"]["type"] != "WordLevel":
+        prefix = prefix_of(whole.content) or ""
         words = [whole.pieces[i].removeprefix(prefix) for i in np.flatnonzero(counts).tolist() if i not in must]
         character_pieces = {start + character for character in set("".join(words)) for start in ("", prefix)}
         must |= {i for i, piece in whole.pieces.items() if piece in character_pieces}

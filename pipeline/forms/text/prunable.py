@@ -77,10 +77,13 @@ def with_parts(ids: Iterable[int], parts: Mapping[int, set[int]]) -> set[int]:
 def always_there(tokenizer: Mapping[str, Any]) -> set[int]:
     """Ids of the pieces without which a text could become unknown, or be cut otherwise: bytes, and the lowest score.
 
-    The score of what is unknown is a little below the lowest of a unigram vocabulary, so that this piece stays.
+    The score of what is unknown is a little below the lowest of a unigram vocabulary, so that this piece stays. A
+    tokenizer of words has none.
     """
     model, pieces = tokenizer["model"], pieces_of(tokenizer)
     ids = set[int]()
+    if model["type"] in WORDS:
+        return ids
     if model["type"] == "Unigram":
         scores = [score for _, score in model["vocab"]]
         ids.add(scores.index(min(scores)))

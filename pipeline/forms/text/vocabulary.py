@@ -21,7 +21,7 @@ from pipeline.errors import StageError
 from pipeline.forms.text.inputs import Text
 from pipeline.forms.text.prunable import always_there, parts_of
 from pipeline.forms.text.segmentation import Cutter
-from pipeline.forms.text.tokenizer import SUBWORDS, added_in, compact, pieces_of, prefix_of, prune, unknown_in
+from pipeline.forms.text.tokenizer import compact, pieces_of, prune, unknown_in
 
 FILE = "vocabulary.json"
 
@@ -77,6 +77,11 @@ class Vocabulary(BaseModel):
         return cls.model_validate_json((directory / FILE).read_text())
 
     @cached_property
+    def content(self) -> dict[str, Any]:
+        """The whole tokenizer as its JSON says."""
+        return dict(json.loads(self.tokenizer))
+
+    @cached_property
     def ids(self) -> Ids:
         """The ids of the whole tokenizer that are kept, in order."""
         return np.array(unranged(self.kept), dtype=np.int64)
@@ -84,7 +89,7 @@ class Vocabulary(BaseModel):
     @cached_property
     def pruned(self) -> str:
         """The pruned tokenizer in canonical JSON, as tokenizer.json holds it."""
-        return compact(prune(self._whole, {int(old): new for new, old in enumerate(self.ids)}))
+        return compact(prune(self.content, {int(old): new for new, old in enumerate(self.ids)}))
 
     @cached_property
     def new(self) -> Ids:
@@ -96,38 +101,23 @@ class Vocabulary(BaseModel):
     @cached_property
     def pieces(self) -> dict[int, str]:
         """All tokens of the whole tokenizer by their ids."""
-        return pieces_of(self._whole)
-
-    @cached_property
-    def prefix(self) -> str | None:
-        """What marks the pieces that continue a word; None where a word is a single token."""
-        return prefix_of(self._whole)
-
-    @cached_property
-    def added(self) -> list[int]:
-        """Ids in the whole tokenizer of added tokens, which are found before words are cut."""
-        return added_in(self._whole)
+        return pieces_of(self.content)
 
     @cached_property
     def unknown(self) -> int:
         """The new id of what cannot be told; -1 where nothing is unknown, as with bytes."""
-        old_id = unknown_in(self._whole)
+        old_id = unknown_in(self.content)
         return -1 if old_id is None else int(self.new[old_id])
-
-    @cached_property
-    def subwords(self) -> bool:
-        """Whether it is a tokenizer of byte pairs or unigrams, which cuts more than words."""
-        return self._whole["model"]["type"] in SUBWORDS
 
     @cached_property
     def parts(self) -> dict[int, set[int]]:
         """Of each token of the whole tokenizer that merges make, what it is made of; empty without merges."""
-        return parts_of(self._whole)
+        return parts_of(self.content)
 
     @cached_property
     def needed(self) -> set[int]:
         """Ids of pieces of the whole tokenizer without which a text may become unknown: bytes, mostly."""
-        return always_there(self._whole) if self.subwords else set()
+        return always_there(self.content)
 
     def translate(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs as the pruned tokenizer would have made them; names, types, devices and order stay.
@@ -206,17 +196,13 @@ class Vocabulary(BaseModel):
         return self._cutter.cut(word) if -1 in same else same
 
     @cached_property
-    def _whole(self) -> dict[str, Any]:
-        return dict(json.loads(self.tokenizer))
-
-    @cached_property
     def _table(self) -> list[int]:
         return list(map(int, self.new))
 
     @cached_property
     def _cutter(self) -> Cutter:
         """What cuts words, or what else stands together, that have lost a piece."""
-        return Cutter(self._whole, json.loads(self.pruned), len(self.new))
+        return Cutter(self.content, json.loads(self.pruned), len(self.new))
 
 
 def ranges(ids: Iterable[int]) -> str:

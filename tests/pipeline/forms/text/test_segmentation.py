@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.forms.text.inputs import Text
 from pipeline.forms.text.prunable import check_tokenizer, with_parts
 from pipeline.forms.text.segmentation import ALPHABET
-from pipeline.forms.text.tokenizer import canonical
+from pipeline.forms.text.tokenizer import added_in, canonical
 from pipeline.forms.text.vocabulary import Vocabulary, ranges
 from tests.subwords import SPECIAL, bpe, by_regex, byte_level, falling_back, unigram
 
@@ -54,7 +54,7 @@ def vocabulary(whole: PreTrainedTokenizerFast, ids: list[int]) -> Vocabulary:
     every = ranges(sorted(whole.get_vocab().values()))
     fields: dict[str, Any] = {"texts": (named,), "pad": whole.pad_token_id, "frame": (0, 2)}
     found = Vocabulary(tokenizer=check_tokenizer(whole), kept=every, left=whole.padding_side == "left", **fields)
-    return found.keeping(with_parts({*found.added, *found.needed, *ids}, found.parts), None)
+    return found.keeping(with_parts({*added_in(found.content), *found.needed, *ids}, found.parts), None)
 
 
 def opened(text: str) -> Any:
