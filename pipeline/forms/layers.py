@@ -1,4 +1,4 @@
-"""Which lists of repeated layers a module has."""
+"""What is inside a module: lists of repeated layers, a model of transformers."""
 
 from torch import nn
 
@@ -19,6 +19,20 @@ def layer_lists(module: nn.Module) -> dict[str, list[str]]:
         if _repeats(part) or not has_inner:
             chosen[name] = [_inside(name) + key for key, _ in part.named_children()]
     return chosen
+
+
+def transformers_model(module: nn.Module) -> nn.Module | None:
+    """The outermost model of transformers in a module, or None; told by name: importing the library takes seconds."""
+    return next((part for part in module.modules() if any(map(_is_model_class, type(part).__mro__))), None)
+
+
+def is_encoder_decoder(part: nn.Module) -> bool:
+    """Whether it is a model of transformers with a decoder of its own that generates."""
+    return bool(getattr(getattr(part, "config", None), "is_encoder_decoder", False))
+
+
+def _is_model_class(kind: type) -> bool:
+    return kind.__name__ == "PreTrainedModel" and kind.__module__.startswith("transformers.")
 
 
 def _is_list(part: nn.Module) -> bool:

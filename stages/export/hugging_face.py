@@ -14,6 +14,7 @@ from torch import nn
 from pipeline.base.formatting import few
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, ShrinkError, StageError, blame
+from pipeline.forms.layers import is_encoder_decoder, transformers_model
 from pipeline.forms.seq2seq import hush
 from pipeline.forms.tracing import slow_path
 from pipeline.model import TorchModel
@@ -24,16 +25,6 @@ LENGTH = 16
 """Tokens that Optimum traces with by itself."""
 LEFT_OUT = ("_name_or_path", "_from_model_config", "transformers_version", "architectures", "torch_dtype", "dtype")
 """Of a configuration: what differs from one machine to the next, or says nothing to a runtime."""
-
-
-def inner(module: nn.Module) -> nn.Module | None:
-    """The outermost transformers model in a module, or None."""
-    return next((part for part in module.modules() if _is_of_library(part)), None)
-
-
-def is_encoder_decoder(model: nn.Module) -> bool:
-    """Whether a transformers model has a decoder of its own that generates."""
-    return bool(getattr(model.config, "is_encoder_decoder", False))
 
 
 def expect(before: "tuple[Stage, ...]", preview: Preview, *, generates: bool) -> None:
@@ -126,15 +117,9 @@ def _is_theirs(kind: type) -> bool:
     return inside and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind
 
 
-def _is_of_library(module: nn.Module) -> bool:
-    """By name, so that a module of another kind does not cost the import of the library."""
-    kinds = type(module).__mro__
-    return any(kind.__name__ == "PreTrainedModel" and kind.__module__.startswith(f"{LIBRARY}.") for kind in kinds)
-
-
 def _inner_that(module: nn.Module, generates: bool, error: type[ShrinkError]) -> nn.Module:
     """The transformers model in a module; raise the error where there is none, or it goes the other way."""
-    inner_model = inner(module)
+    inner_model = transformers_model(module)
     if inner_model is None:
         raise error(
             f"there is no transformers model in `{type(module).__name__}`",

@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import chain
 from statistics import median
 from typing import Any, Literal
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from pipeline.forms.layers import layer_lists
+from pipeline.forms.layers import is_encoder_decoder, layer_lists
 
 Kind = Literal["convolutional", "transformer", "sequence", "feed-forward", "recurrent", "other"]
 
@@ -24,7 +23,7 @@ def kind_of(module: nn.Module, inputs: Iterable[str] = ()) -> Kind:
         inputs: the names of its inputs.
     """
     parts = list(module.modules())
-    if "decoder_input_ids" in inputs or any(generates(part) for part in parts):
+    if "decoder_input_ids" in inputs or any(map(is_encoder_decoder, parts)):
         return "sequence"
     if any(map(_attends, parts)):
         return "transformer"
@@ -46,17 +45,6 @@ def kind_of_operators(operators: Iterable[str]) -> Kind:
     if count["Conv"]:
         return "convolutional"
     return "feed-forward" if count["Gemm"] + count["MatMul"] > 1 else "other"
-
-
-def generates(part: nn.Module) -> bool:
-    """Whether it is an encoder-decoder of transformers."""
-    return bool(getattr(getattr(part, "config", None), "is_encoder_decoder", False))
-
-
-def of_library(module: nn.Module) -> bool:
-    """Whether a model of transformers is in it, told by name: importing the library takes seconds."""
-    bases: Iterable[type] = chain.from_iterable(type(part).__mro__ for part in module.modules())
-    return any(base.__name__ == "PreTrainedModel" and base.__module__.startswith("transformers.") for base in bases)
 
 
 def width_of(module: nn.Module) -> int:

@@ -18,13 +18,13 @@ from pipeline.cli.init.architecture import (
     depth_of,
     kind_of,
     kind_of_operators,
-    of_library,
     share_in,
     share_in_layers,
     width_of,
 )
 from pipeline.errors import ConfigError, blame
 from pipeline.forms.graph import QUANTIZED
+from pipeline.forms.layers import transformers_model
 from pipeline.measure.cost import onnx_params, torch_params
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Preview
@@ -125,7 +125,7 @@ def _facts(model: TorchModel | OnnxModel, trained: bool, task: Task, ratio: bool
         onnx=onnx,
         trained=trained,
         quantized=bool(QUANTIZED & set(operators)),
-        library=of_library(module),
+        library=transformers_model(module) is not None,
         text=_is_text(model.example),
         params=onnx_params(model) if isinstance(model, OnnxModel) else torch_params(module),
         width=width_of(module),
