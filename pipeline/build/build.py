@@ -43,11 +43,7 @@ class Built:
 
 
 def build(
-    config: PipelineConfig,
-    source: Source | None = None,
-    like: Built | None = None,
-    *,
-    allow_unsafe_load: bool = False,
+    config: PipelineConfig, source: Source | None = None, like: Built | None = None, *, allow_unsafe_load: bool = False
 ) -> Built:
     """Import, construct and check everything that a config names.
 

@@ -116,10 +116,7 @@ class Comparing(Strict):
     )
     least: Axis = Field(default="size", description="what the chosen strategy has least of")
     retention: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="kept on validation; as the budget unless given",
+        default=None, gt=0, le=1, description="kept on validation; as the budget unless given"
     )
     claims: dict[str, str] = Field(default={}, description="what is promised of a strategy, shown beside what it does")
 

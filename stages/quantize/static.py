@@ -100,10 +100,7 @@ class StaticQuantization(Stage):
 
 
 def batches(
-    loader: Iterable[Batch],
-    names: list[str],
-    advance: Callable[..., None],
-    feed: Callable[[Inputs], Inputs],
+    loader: Iterable[Batch], names: list[str], advance: Callable[..., None], feed: Callable[[Inputs], Inputs]
 ) -> Iterator[Arrays]:
     """The calibration data as name -> array (B, ...), one batch in memory at a time.
 

@@ -1,7 +1,6 @@
 """The text of a starting config, and the proof that it fits what it was written for."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,7 @@ from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Preview, check_chain
 from pipeline.task import Task
 
-WHERE: dict[Target, str] = {
-    "cpu": "a server's or a desktop's processor",
-    "gpu": "a GPU",
-    "edge": "a small device",
-}
+WHERE: dict[Target, str] = {"cpu": "a server's or a desktop's processor", "gpu": "a GPU", "edge": "a small device"}
 NETWORK: dict[Kind, str] = {
     "convolutional": "a convolutional network",
     "feed-forward": "a network of dense layers",
@@ -91,13 +86,7 @@ def _candidates(facts: Facts, preview: Preview) -> Iterator[Student | None]:
     yield None
 
 
-def _render(
-    facts: Facts,
-    target: Target,
-    stages: Preset,
-    student: Student | None,
-    **arguments: Any,
-) -> str:
+def _render(facts: Facts, target: Target, stages: Preset, student: Student | None, **arguments: Any) -> str:
     """The template filled in."""
     loader = PackageLoader("pipeline.cli.init", "templates")
     environment = Environment(  # text, not HTML: nothing is to be escaped
@@ -139,5 +128,5 @@ def _check(text: str, folder: Path, facts: Facts, task: Task, preview: Preview) 
     )
     form = check_chain(baseline, OnnxModel if facts.onnx else TorchModel)
     check_chain(stages, form)
-    check_stages(baseline, stages, replace(preview))
+    check_stages(baseline, stages, preview)
     check_budget(config, task, stages)
