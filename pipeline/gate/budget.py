@@ -35,10 +35,9 @@ class Least(Strict):
     min: float = Field(gt=0, le=1)
 
 
-class LeastKept(Strict):
+class LeastKept(Least):
     """A lower limit of retention, of the baseline or of the committed expected model."""
 
-    min: float = Field(gt=0, le=1)
     of: Literal["baseline", "expected"] = "baseline"
 
 

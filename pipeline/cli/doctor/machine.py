@@ -112,8 +112,7 @@ def _limit(group: Path, kind: str) -> float | None:
 
 
 def _first(path: Path) -> list[str]:
-    lines = lines_of(path)
-    return lines[0].split() if lines else []
+    return " ".join(lines_of(path)[:1]).split()
 
 
 def gpu() -> Iterable[Finding]:
