@@ -2,7 +2,7 @@
 
     python benchmarks/start.py OLD NEW                                 both are folders with pipeline/ and configs/
     python benchmarks/start.py OLD NEW --rounds 9 --python .venv/bin/python
-    python benchmarks/start.py OLD NEW --set baseline.0.epochs=1 --set stages.0.epochs=1 --set stages.1.recovery=null
+    python benchmarks/start.py OLD NEW --set baseline.0.epochs=1 --set stages.0.epochs=1 --set budget.retention=null
 
 Cases, each with configs/digits/compress.yaml of its checkout:
     plan        `shrink plan`
