@@ -25,6 +25,8 @@ import torch
 
 from tests import kept
 
+# As the command line sets it: torch reads it while it is imported, which in a fork it is already.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([
     "pytest", "accelerate", "mlflow.onnx", "mlflow.store.tracking.sqlalchemy_store", "onnxruntime", "onnxscript",
