@@ -94,9 +94,7 @@ def test_without_one_of_these_forms_nothing_is_generated(tiny: Any, context: Any
     assert generation({"model": tiny()}, context(baseline=tiny())) is None
 
 
-def test_torch_and_beams_are_refused_before_any_work(
-    tiny: Any, files: list[Seq2SeqOnnx], context: Any, tmp_path: Path
-) -> None:
+def test_torch_and_beams_are_refused_early(tiny: Any, files: list[Seq2SeqOnnx], context: Any, tmp_path: Path) -> None:
     preview = preview_of(tiny(), 10)
     with pytest.raises(ConfigError, match="`runtimes` has torch"):
         list(Latency(runtimes=("torch",)).check((Seq2SeqExport(),), preview))

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ import pytest
 import torch
 
 from pipeline.errors import ResourceError, StageError
-from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Context
+from pipeline.model import Model, OnnxModel
 from stages.benchmark import rounds
 from stages.benchmark.latency import Latency
+from tests.aliases import Make, Patch
 from tests.graphs import products
 
 QUICK: dict[str, Any] = {"rounds": 3, "iterations": 30, "warmup": 3}
 NAMES = ["distill + quantize", "../../etc/passwd", "[/bold] <script>\n\0"]
-MakeContext = Callable[..., Context]
 
 
 def chain(path: Path, layers: int) -> OnnxModel:
@@ -33,7 +31,7 @@ def broken(tmp_path: Path) -> OnnxModel:
     return OnnxModel(tmp_path / "broken.onnx", {"input": torch.rand(2, 64)})
 
 
-def test_all_models_have_ratios_from_the_same_rounds(tmp_path: Path, context: MakeContext) -> None:
+def test_all_models_have_ratios_from_the_same_rounds(tmp_path: Path, context: Make) -> None:
     models = {name: chain(tmp_path / f"{i}.onnx", 2 + 150 * i) for i, name in enumerate(NAMES)}
     ctx = context(baseline=chain(tmp_path / "baseline.onnx", 250), directory=tmp_path / "stage")
     found: dict[str, Any] = Latency(**QUICK, batch=(1, 2)).measure(models, ctx)
@@ -52,7 +50,7 @@ def test_all_models_have_ratios_from_the_same_rounds(tmp_path: Path, context: Ma
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["stage"]
 
 
-def test_the_rows_are_those_of_a_run_alone(tmp_path: Path, context: MakeContext) -> None:
+def test_the_rows_are_those_of_a_run_alone(tmp_path: Path, context: Make) -> None:
     small, ctx = chain(tmp_path / "small.onnx", 2), context(baseline=chain(tmp_path / "big.onnx", 20))
     assert Latency(**QUICK).run(small, ctx) is small
     (alone,) = context.reports["latency"]  # type: ignore[attr-defined]
@@ -61,7 +59,7 @@ def test_the_rows_are_those_of_a_run_alone(tmp_path: Path, context: MakeContext)
     assert alone["beside"] == []
 
 
-def test_one_that_fails_stops_no_other(tmp_path: Path, context: MakeContext, broken: OnnxModel) -> None:
+def test_one_that_fails_stops_no_other(tmp_path: Path, context: Make, broken: OnnxModel) -> None:
     small, ctx = chain(tmp_path / "small.onnx", 2), context(baseline=chain(tmp_path / "big.onnx", 20))
     found: dict[str, Any] = Latency(**QUICK).measure({"bad": broken, "good": small}, ctx)
     assert set(found["bad"]) == {"failure"}
@@ -73,20 +71,18 @@ def test_one_that_fails_stops_no_other(tmp_path: Path, context: MakeContext, bro
         Latency(**QUICK).measure({"bad": broken}, ctx)
 
 
-def test_all_that_fail_are_said_each(tmp_path: Path, context: MakeContext, broken: OnnxModel) -> None:
+def test_all_that_fail_are_said_each(tmp_path: Path, context: Make, broken: OnnxModel) -> None:
     found: dict[str, Any] = Latency(**QUICK).measure({"a": broken, "b": broken}, context())
     assert ["failure" in value for value in found.values()] == [True, True]
 
 
-def test_a_broken_baseline_is_everyones_failure(tmp_path: Path, context: MakeContext, broken: OnnxModel) -> None:
+def test_a_broken_baseline_is_everyones_failure(tmp_path: Path, context: Make, broken: OnnxModel) -> None:
     small = chain(tmp_path / "small.onnx", 2)
     with pytest.raises(StageError, match=r"broken\.onnx ended with 1"):
         Latency(**QUICK).measure({"a": small, "b": small}, context(baseline=broken))
 
 
-def test_a_model_that_is_killed_fails_alone(
-    tmp_path: Path, context: MakeContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_is_killed_fails_alone(tmp_path: Path, context: Make, monkeypatch: Patch) -> None:
     time_process = rounds.time_process
 
     def killed(spec: dict[str, Any], folder: Path) -> tuple[list[float], str]:
@@ -101,33 +97,27 @@ def test_a_model_that_is_killed_fails_alone(
     assert found["modest"][0]["samples"] == 90
 
 
-def test_a_form_that_the_runtime_cannot_run_fails_alone(
-    tmp_path: Path, context: MakeContext, tiny: Callable[..., TorchModel]
-) -> None:
+def test_a_form_that_the_runtime_cannot_run_fails_alone(tmp_path: Path, context: Make, tiny: Make) -> None:
     models: dict[str, Model] = {"../\0": tiny(), "onnx": chain(tmp_path / "m.onnx", 2)}
     found: dict[str, Any] = Latency(runtimes=("torch",), rounds=1, iterations=5).measure(models, context())
     assert found["../\0"][0]["samples"] == 5
     assert "Leave torch out" in found["onnx"]["failure"]
 
 
-def test_no_models_need_no_process(context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_models_need_no_process(context: Make, monkeypatch: Patch) -> None:
     monkeypatch.setattr(rounds, "time_process", None)
     assert Latency().measure({}, context()) == {}
 
 
 @pytest.mark.parametrize(("load", "warned"), [(1.0, False), (1.01, True)])
-def test_a_busy_machine_is_warned_of(
-    tmp_path: Path, context: MakeContext, monkeypatch: pytest.MonkeyPatch, load: float, warned: bool
-) -> None:
+def test_a_busy_machine_is_told(tmp_path: Path, context: Make, monkeypatch: Patch, load: float, warned: bool) -> None:
     said: list[str] = []
     monkeypatch.setattr(os, "getloadavg", lambda: (load * (os.cpu_count() or 1), 0.0, 0.0))
     Latency(rounds=1, iterations=5).measure({"m": chain(tmp_path / "m.onnx", 2)}, context(warn=said.append))
     assert [("load of this machine" in text) for text in said] == [True] * warned
 
 
-def test_a_machine_that_does_not_tell_its_load_is_not_warned_of(
-    tmp_path: Path, context: MakeContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_of_unknown_load_is_not_warned_of(tmp_path: Path, context: Make, monkeypatch: Patch) -> None:
     monkeypatch.delattr(os, "getloadavg")
     ctx = replace(context(), warn=pytest.fail, log=logging.getLogger("test"))
     Latency(rounds=1, iterations=5).measure({"m": chain(tmp_path / "m.onnx", 2)}, ctx)

@@ -17,17 +17,14 @@ def test_percentiles_are_numpys() -> None:
     assert reasons == {}
 
 
-@pytest.mark.parametrize(
-    ("count", "null"),
-    [
-        (19, ["p50_ms", "p90_ms", "p99_ms", "p999_ms"]),
-        (20, ["p90_ms", "p99_ms", "p999_ms"]),
-        (100, ["p99_ms", "p999_ms"]),
-        (999, ["p99_ms", "p999_ms"]),
-        (1000, ["p999_ms"]),
-        (9999, ["p999_ms"]),
-    ],
-)
+@pytest.mark.parametrize(("count", "null"), [
+    (19, ["p50_ms", "p90_ms", "p99_ms", "p999_ms"]),
+    (20, ["p90_ms", "p99_ms", "p999_ms"]),
+    (100, ["p99_ms", "p999_ms"]),
+    (999, ["p99_ms", "p999_ms"]),
+    (1000, ["p999_ms"]),
+    (9999, ["p999_ms"]),
+])  # fmt: skip
 def test_percentile_without_ten_samples_beyond_it_is_null_with_a_reason(count: int, null: list[str]) -> None:
     values, reasons = percentiles([1.0] * count)
     assert [name for name, value in values.items() if value is None] == null == list(reasons)
@@ -68,18 +65,15 @@ def test_compare_is_symmetric() -> None:
     assert one.low == pytest.approx(1 / other.high)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(
-    ("ratio", "noise", "verdict"),
-    [
-        ((0.5, 0.6), (0.98, 1.02), "faster"),
-        ((1.5, 1.6), (0.98, 1.02), "slower"),
-        ((0.90, 0.97), (0.90, 1.02), "inconclusive"),  # below 1, and not below the noise
-        ((0.90, 0.97), (0.99, 1.10), "inconclusive"),  # noise counts on both sides of 1
-        ((0.97, 1.03), (0.98, 1.02), "same"),
-        ((0.97, 1.03), (0.50, 2.00), "same"),
-        ((0.80, 1.20), (0.98, 1.02), "inconclusive"),
-    ],
-)
+@pytest.mark.parametrize(("ratio", "noise", "verdict"), [
+    ((0.5, 0.6), (0.98, 1.02), "faster"),
+    ((1.5, 1.6), (0.98, 1.02), "slower"),
+    ((0.90, 0.97), (0.90, 1.02), "inconclusive"),  # below 1, and not below the noise
+    ((0.90, 0.97), (0.99, 1.10), "inconclusive"),  # noise counts on both sides of 1
+    ((0.97, 1.03), (0.98, 1.02), "same"),
+    ((0.97, 1.03), (0.50, 2.00), "same"),
+    ((0.80, 1.20), (0.98, 1.02), "inconclusive"),
+])  # fmt: skip
 def test_verdicts(ratio: tuple[float, float], noise: tuple[float, float], verdict: str) -> None:
     middle = exp((log(ratio[0]) + log(ratio[1])) / 2)
     assert judge(Ratio(middle, *ratio), Ratio(1.0, *noise)) == verdict

@@ -1,7 +1,6 @@
 """Distillation of features, attention and relations, alone and in phases, as stages."""
 
 import copy
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,9 @@ from stages.kd.teacher import Teacher
 from stages.kd.teacher_config import TeacherConfig
 from stages.train.supervised import SupervisedTraining
 from stages.trainer.loop import train
+from tests.aliases import Make
 from tests.contexts import preview_of
 
-Make = Callable[..., Any]
 TESTS = Path(__file__).parents[2]
 TEXT = TESTS.parent / "configs" / "text"
 SHORT: dict[str, Any] = {"epochs": 8, "batch_size": 32, "learning_rate": 0.01}
@@ -106,18 +105,13 @@ def test_several_teachers(tiny: Make, context: Make, name: str) -> None:
     assert score(student, ctx) > 0.6
 
 
-@pytest.mark.parametrize(
-    ("name", "settings", "message"),
-    [
-        ("features", {"layers": [["conv3", "conv2"]]}, "the student has no layer `conv3`; did you mean `conv2`"),
-        ("maps", {"layers": [["conv2", "cnov2"]]}, "the teacher has no layer `cnov2`; did you mean `conv2`"),
-        ("examples", {"layer": ("conv2", "heed")}, "the teacher has no layer `heed`; did you mean `head`"),
-        ("maps", {"kind": "transformer", "layers": []}, "no self-attention was found in the student"),
-    ],
-)
-def test_layers_that_are_not_there_are_refused_before_work(
-    tiny: Make, name: str, settings: dict[str, Any], message: str
-) -> None:
+@pytest.mark.parametrize(("name", "settings", "message"), [
+    ("features", {"layers": [["conv3", "conv2"]]}, "the student has no layer `conv3`; did you mean `conv2`"),
+    ("maps", {"layers": [["conv2", "cnov2"]]}, "the teacher has no layer `cnov2`; did you mean `conv2`"),
+    ("examples", {"layer": ("conv2", "heed")}, "the teacher has no layer `heed`; did you mean `head`"),
+    ("maps", {"kind": "transformer", "layers": []}, "no self-attention was found in the student"),
+])  # fmt: skip
+def test_layers_that_are_not_there_are_refused(tiny: Make, name: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         list(stage(name, **settings).check((), preview_of(tiny())))
 

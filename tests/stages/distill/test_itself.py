@@ -18,8 +18,8 @@ from stages.distill.logits import LogitDistillation
 from stages.kd import stage
 from stages.kd.student import Student
 from stages.train.supervised import SupervisedTraining
+from tests.aliases import Make, Patch
 
-Make = Callable[..., Any]
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 32, "learning_rate": 0.01}
 
 
@@ -42,9 +42,7 @@ def student(tiny: Make) -> Callable[[int], Student]:
     return lambda width: Student(use=builder.use, arguments={"width": width}, folder=builder.folder)
 
 
-def test_each_generation_learns_from_the_one_before(
-    teacher: TorchModel, context: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_generation_learns_from_the_one_before(teacher: TorchModel, context: Make, monkeypatch: Patch) -> None:
     trainings: list[tuple[TorchModel, TorchModel]] = []
     plain = stage.train
 
@@ -71,9 +69,7 @@ def test_the_best_generation_by_validation_is_kept_or_the_last(teacher: TorchMod
         assert score(made, ctx) == (max(scores) if keep == "best" else scores[-1])
 
 
-def test_an_earlier_checkpoint_teaches_its_own_architecture(
-    tiny: Make, teacher: TorchModel, context: Make, tmp_path: Any
-) -> None:
+def test_an_earlier_checkpoint_teaches_its_kind(tiny: Make, teacher: TorchModel, context: Make, tmp_path: Any) -> None:
     from safetensors.torch import save_model
 
     save_model(teacher.module, str(tmp_path / "early.safetensors"))
@@ -125,9 +121,7 @@ def test_a_control_is_the_same_student_on_labels_alone(teacher: TorchModel, cont
     assert len(histories[0]) == len(histories[1])
 
 
-def test_seeds_train_students_that_differ_and_the_first_is_given(
-    teacher: TorchModel, context: Make, student: Make
-) -> None:
+def test_seeds_train_students_that_differ_and_give_the_first(teacher: TorchModel, context: Make, student: Make) -> None:
     compared: dict[str, TorchModel] = {}
     made = LogitDistillation(student=student(4), control=True, seeds=3, **QUICK).run(
         teacher, replace(context(), compare=compared.__setitem__)

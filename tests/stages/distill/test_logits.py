@@ -22,9 +22,8 @@ from stages.kd.teacher_config import TeacherConfig
 from stages.train.supervised import SupervisedTraining
 from stages.trainer.loop import train
 from stages.trainer.objective import Progress
+from tests.aliases import Make
 from tests.contexts import preview_of
-
-Make = Callable[..., Any]
 
 NETS = """
 from torch import nn
@@ -123,14 +122,11 @@ def test_the_model_that_comes_in_goes_on_from_its_weights(tiny: Make, context: M
     assert alike(gentle.model_copy(update={"learning_rate": 0.01}).run(start, ctx), teacher, ctx) > 0.8
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({}, "would be its own teacher: set `teacher: baseline`"),
-        ({"teachers": ["baseline", "incoming"]}, "would be its own teacher"),
-        ({"teacher": "baseline", "grow": {"argument": "width", "sizes": [2, 4]}}, "give a student that is to `grow`"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "message"), [
+    ({}, "would be its own teacher: set `teacher: baseline`"),
+    ({"teachers": ["baseline", "incoming"]}, "would be its own teacher"),
+    ({"teacher": "baseline", "grow": {"argument": "width", "sizes": [2, 4]}}, "give a student that is to `grow`"),
+])  # fmt: skip
 def test_a_student_that_comes_in_needs_another_teacher_and_has_one_size(settings: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         stage(Reference(use="incoming"), **settings)
@@ -148,9 +144,7 @@ def test_teacher_baseline_inside_the_baseline_is_refused(tiny: Make, context: Ma
 
 
 @pytest.mark.parametrize("form", ["torch", "onnx"])
-def test_a_teacher_of_either_form_teaches_the_same(
-    tiny: Make, context: Make, net: Make, tmp_path: Path, form: str
-) -> None:
+def test_teachers_of_both_forms_teach_the_same(tiny: Make, context: Make, net: Make, tmp_path: Path, form: str) -> None:
     ctx = context()
     teacher = teach(tiny(), ctx)
     given = teacher if form == "torch" else deploy(teacher, tmp_path / "teacher.onnx")
@@ -180,17 +174,14 @@ def test_the_teacher_of_a_second_distillation_is_the_first_ones_student(tiny: Ma
         list(stage(net(classes=7), teacher="baseline").check((first,), preview))
 
 
-@pytest.mark.parametrize(
-    ("settings", "student", "expected"),
-    [
-        ({}, {"width": 64}, []),
-        ({"temperature": 1}, {"width": 64}, ["temperature 1 shows the student little"]),
-        ({}, {"width": 1}, [r"the student has 73 parameters, 0\.[0-9]% of the teacher's"]),
-        ({"temperature": 1}, {"width": 1}, ["temperature 1", "too small to follow"]),
-    ],
-)
+@pytest.mark.parametrize(("settings", "student", "expected"), [
+    ({}, {"width": 64}, []),
+    ({"temperature": 1}, {"width": 64}, ["temperature 1 shows the student little"]),
+    ({}, {"width": 1}, [r"the student has 73 parameters, 0\.[0-9]% of the teacher's"]),
+    ({"temperature": 1}, {"width": 1}, ["temperature 1", "too small to follow"]),
+])  # fmt: skip
 def test_what_is_suspicious_is_a_warning(
-    tiny: Make, net: Make, settings: dict[str, Any], student: dict[str, int], expected: list[str]
+    tiny: Make, net: Make, settings: Any, student: Any, expected: list[str]
 ) -> None:
     import re
 

@@ -30,9 +30,9 @@ from stages.kd.student import Student
 from stages.kd.teacher import Teacher
 from stages.kd.teacher_config import TeacherConfig
 from stages.train.supervised import SupervisedTraining
+from tests.aliases import Make, Patch
 from tests.contexts import preview_of
 
-Make = Callable[..., Any]
 FOLDER = Path(__file__).parents[3] / "configs" / "translation"
 NARROW = {"hidden": 32, "layers": 1, "heads": 2, "feed_forward": 32, "dropout": 0.0}
 words: Any = find("data.py", FOLDER)
@@ -130,9 +130,7 @@ def test_nothing_stands_after_the_first_end(end: Any, expected: list[int]) -> No
     assert cut(torch.tensor([[[5, 2, 7, 2]]]), end)[0, 0].tolist() == expected
 
 
-def test_generation_is_done_once_for_all_choices_and_anew_for_other_beams(
-    task: Task, ctx: Make, always: Make, tmp_path: Path
-) -> None:
+def test_choices_share_a_generation_and_other_beams_do_not(task: Task, ctx: Make, always: Make, tmp_path: Path) -> None:
     keys: list[str] = []
 
     def kept(what: str, model: Any, parts: dict[str, Any], make: Callable[[Path], None]) -> Path:
@@ -257,7 +255,7 @@ def like_always(predictions: Tensor, targets: Tensor) -> Tensor:
     return (predictions[:, :3] == torch.tensor([20, 21, 2])).float().mean(1)
 
 
-def test_the_student_says_what_the_teacher_says_and_the_control_what_the_references_say(
+def test_the_student_follows_the_teacher_the_control_the_labels(
     task: Task, ctx: Make, always: Make, context: Make
 ) -> None:
     compared: dict[str, TorchModel] = {}
@@ -273,9 +271,7 @@ def test_the_student_says_what_the_teacher_says_and_the_control_what_the_referen
     assert (report["examples"], report["kept"], report["mean_score"], report["mean_tokens"]) == (48, 48, 1.0, 3.0)
 
 
-def test_words_are_learnt_on_the_generated_sequences(
-    task: Task, ctx: Make, always: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_words_are_learnt_on_the_generated_sequences(task: Task, ctx: Make, always: Make, monkeypatch: Patch) -> None:
     seen: list[Teacher] = []
     train_student = SequenceDistillation.train_student
     monkeypatch.setattr(
@@ -437,16 +433,13 @@ def test_a_stop_while_it_generates_keeps_nothing(task: Task, ctx: Make) -> None:
         generated(live, Beams(2, at_once=8), ctx(interrupted=lambda: next(asked)))
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"temperature": 4.0}, "`temperature` is of no use without `word_weight`"),
-        ({"mass": 0.9}, "`mass` is of no use without `word_weight`"),
-        ({"teachers": ("incoming", "baseline")}, "several teachers are of no use without `word_weight`"),
-        ({"select": "score", "beams": 1}, "chooses among several `beams`"),
-        ({"rejected": "reference"}, "`rejected` needs `min_score`"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"temperature": 4.0}, "`temperature` is of no use without `word_weight`"),
+    ({"mass": 0.9}, "`mass` is of no use without `word_weight`"),
+    ({"teachers": ("incoming", "baseline")}, "several teachers are of no use without `word_weight`"),
+    ({"select": "score", "beams": 1}, "chooses among several `beams`"),
+    ({"rejected": "reference"}, "`rejected` needs `min_score`"),
+])  # fmt: skip
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         stage(**settings)

@@ -1,6 +1,5 @@
 """Export: the file says what the module says, and a file that does not is refused."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from pipeline.forms import graph
 from pipeline.forms.graph import OPSET
 from pipeline.model import OnnxModel, TorchModel
 from stages.export.onnx import OnnxExport, compare
+from tests.aliases import Make, Patch
 
 pytestmark = pytest.mark.anew
-
-Make = Callable[..., Any]
 
 
 @pytest.fixture(params=[OPSET, 18])
@@ -64,9 +62,7 @@ def test_the_file_of_the_stage_is_its_own(tiny: Make, context: Make) -> None:
     assert file.path.read_bytes() == measured.path.read_bytes()
 
 
-def test_weights_that_lie_beside_the_file_come_with_it(
-    tiny: Make, context: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_weights_beside_the_file_come_with_it(tiny: Make, context: Make, monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setattr(graph, "EXTERNAL_DATA_BYTES", 1000)
     model = tiny()
     exported = OnnxExport().run(model, context(deployed=lambda given: deployment.deploy(given, tmp_path / "made.onnx")))
@@ -86,9 +82,7 @@ class Shifted:
 
 
 @pytest.mark.parametrize("error", [0.0, 0.25, float("nan")])
-def test_compare_measures_the_difference_relative_to_one_plus_the_value(
-    exported: Any, context: Make, error: float
-) -> None:
+def test_compare_measures_a_difference_relative_to_one_plus_value(exported: Any, context: Make, error: float) -> None:
     model, file, _ = exported
     ctx = context()
     found = compare(model, Shifted(file, error), ctx, 10)  # type: ignore[arg-type]
@@ -102,7 +96,7 @@ def test_compare_measures_the_difference_relative_to_one_plus_the_value(
 
 @pytest.mark.parametrize("error", [0.25, float("nan")])
 def test_a_file_that_differs_by_more_than_the_tolerance_is_refused(
-    tiny: Make, context: Make, monkeypatch: pytest.MonkeyPatch, exported: Any, error: float
+    tiny: Make, context: Make, monkeypatch: Patch, exported: Any, error: float
 ) -> None:
     predict = OnnxModel.predict
     monkeypatch.setattr(OnnxModel, "predict", lambda s, i: {n: v + error for n, v in predict(s, i).items()})

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,11 @@ from stages.export.seq2seq import Seq2SeqExport
 from stages.quantize.dynamic import DynamicQuantization
 from stages.train.supervised import SupervisedTraining
 from tests import translators
+from tests.aliases import Make
 from tests.contexts import preview_of
 from tests.translators import END, START, TARGET, Logits, copies, greedy, inputs, made, padded
 
 FAMILIES = ("marian", "t5", "bart")
-Make = Callable[..., Any]
 
 
 @pytest.fixture
@@ -149,17 +148,12 @@ def test_too_few_equal_sequences_are_refused(asked: Make, monkeypatch: pytest.Mo
         Seq2SeqExport().run(made("marian"), asked())
 
 
-@pytest.mark.parametrize(
-    ("stage", "builder", "message"),
-    [
-        (Seq2SeqExport, "encoders.py:bert", "no encoder-decoder; expected an encoder-decoder. Use export.optimum"),
-        (OptimumExport, "translators.py:marian", "is an encoder-decoder; expected an encoder. Use export.seq2seq"),
-        (Seq2SeqExport, "conftest.py:TinyNet", "no transformers model in `TinyNet`"),
-    ],
-)
-def test_the_wrong_kind_is_refused_before_any_work_and_when_it_comes_later(
-    stage: Any, builder: str, message: str, asked: Make
-) -> None:
+@pytest.mark.parametrize(("stage", "builder", "message"), [
+    (Seq2SeqExport, "encoders.py:bert", "no encoder-decoder; expected an encoder-decoder. Use export.optimum"),
+    (OptimumExport, "translators.py:marian", "is an encoder-decoder; expected an encoder. Use export.seq2seq"),
+    (Seq2SeqExport, "conftest.py:TinyNet", "no transformers model in `TinyNet`"),
+])  # fmt: skip
+def test_the_wrong_kind_is_refused_before_work_and_later(stage: Any, builder: str, message: str, asked: Make) -> None:
     model = TorchModel.build(Reference(use=builder, folder=Path(__file__).parents[2]), {})
     trained = SupervisedTraining()
     with pytest.raises(ConfigError, match=message):

@@ -34,9 +34,8 @@ from stages.kd.top_classes import AT_ONCE, TeacherNeeds
 from stages.trainer.loop import train
 from stages.trainer.objective import Objective, Progress
 from stages.trainer.settings import TrainingSettings
+from tests.aliases import Make, Patch
 from tests.users import chain_of
-
-Make = Callable[..., Any]
 
 
 def noisy(inputs: Inputs, seed: int, view: int) -> Inputs:
@@ -161,9 +160,7 @@ def test_values_that_are_large_do_not_wait_in_memory(context: Make) -> None:
 
 @pytest.mark.parametrize("mass", [None, 0.999])
 @pytest.mark.parametrize("long", [True, False])
-def test_of_padded_batches_the_kept_logits_fit_the_batch_that_is_trained_on(
-    context: Make, mass: float | None, long: bool
-) -> None:
+def test_kept_logits_of_padded_batches_fit_the_trained_batch(context: Make, mass: float | None, long: bool) -> None:
     # All batches of the filling are of one length; batches that are trained on are shorter or longer.
     split = Split(Tokens(300), collate=padded)
     longest = max(range(300), key=lambda i: len(split[i][0]["input"]))
@@ -245,9 +242,7 @@ def test_half_precision_would_change_the_loss_little_and_single_does_not(context
     assert half == pytest.approx(exact, rel=1e-3)
 
 
-def test_the_largest_classes_are_refused_where_the_disk_is_too_small(
-    context: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_largest_classes_are_refused_where_the_disk_is_too_small(context: Make, monkeypatch: Patch) -> None:
     ctx, model = sequences(40, 2, 1000, context)
     monkeypatch.setattr(teacher.shutil, "disk_usage", lambda folder: Free(1000))
     with pytest.raises(StageError, match=r"largest of 1,000 classes would take [0-9,]+ of 1,000 free bytes.*Lower"):
@@ -300,7 +295,7 @@ def test_filling_holds_a_batch_at_a_time(context: Make) -> None:
 
 
 @pytest.fixture
-def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def dying(monkeypatch: Patch) -> Iterator[Patch]:
     """Filling stops in the middle."""
     append, calls = keeping._append, list[Path]()
 
@@ -334,9 +329,7 @@ RECOVERING = chain_of(
 )
 
 
-def test_a_fill_that_died_is_not_used_and_a_whole_one_is_shared_by_configs_and_recovery(
-    project: Make, tmp_path: Path, dying: pytest.MonkeyPatch
-) -> None:
+def test_a_fill_that_died_is_not_used_and_a_whole_one_is_shared(project: Make, tmp_path: Path, dying: Patch) -> None:
     chain, runs = project(), tmp_path / "runs"
 
     def go(*overrides: str, config: Path = chain, store: Path = runs) -> Any:

@@ -1,6 +1,5 @@
 """What is told of a distillation before anything is trained."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from stages.distill.itself import SelfDistillation
 from stages.distill.logits import LogitDistillation
 from stages.kd.student import Student
 from stages.prune.channels import ChannelPruning
+from tests.aliases import Make
 from tests.contexts import preview_of
-
-Make = Callable[..., Any]
 
 
 @pytest.fixture
@@ -30,14 +28,11 @@ def preview(model: TorchModel) -> Preview:
     return preview_of(model)
 
 
-@pytest.mark.parametrize(
-    ("terms", "share"),
-    [
-        ([{"use": "labels", "start": 0.1}], "0%"),
-        ([{"use": "labels", "end": 0.4}, {"use": "logits", "start": 0.5}], "40%"),
-        ([{"use": "labels", "end": 0.5}, {"use": "logits", "weight": 0, "start": 0.5}], "50%"),
-    ],
-)
+@pytest.mark.parametrize(("terms", "share"), [
+    ([{"use": "labels", "start": 0.1}], "0%"),
+    ([{"use": "labels", "end": 0.4}, {"use": "logits", "start": 0.5}], "40%"),
+    ([{"use": "labels", "end": 0.5}, {"use": "logits", "weight": 0, "start": 0.5}], "50%"),
+])  # fmt: skip
 def test_a_part_of_the_training_without_a_term_is_refused(tiny: Make, student: Student, terms: Any, share: str) -> None:
     stage = CombinedDistillation(student=student, terms=terms)
     with pytest.raises(ConfigError, match=f"no term counts after {share} of the training"):

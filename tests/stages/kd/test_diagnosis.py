@@ -1,7 +1,6 @@
 """What a teacher is like: the figures in closed form, and each warning where it is due and nowhere else."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -36,8 +35,7 @@ from stages.kd.teacher_config import TeacherConfig
 from stages.trainer.loop import train
 from stages.trainer.objective import Supervised
 from stages.trainer.settings import TrainingSettings
-
-Make = Callable[..., Any]
+from tests.aliases import Make
 
 
 def answers(
@@ -85,16 +83,13 @@ def test_entropy_is_scipys_and_softened_is_that_at_the_temperature() -> None:
     assert np.array_equal(found.right, (logits.argmax(-1) == 0).numpy())
 
 
-@pytest.mark.parametrize(
-    ("confidence", "right", "expected"),
-    [
-        ([1.0, 1.0], [1.0, 1.0], 0.0),
-        ([0.9, 0.9], [1.0, 0.0], 0.4),
-        ([0.5, 0.9], [1.0, 0.0], (0.5 + 0.9) / 2),  # two bins that would cancel in one
-        ([0.75] * 4, [1.0, 1.0, 1.0, 0.0], 0.0),
-        ([0.0, 0.2], [0.0, 0.0], 0.1),  # a confidence of zero has a bin
-    ],
-)
+@pytest.mark.parametrize(("confidence", "right", "expected"), [
+    ([1.0, 1.0], [1.0, 1.0], 0.0),
+    ([0.9, 0.9], [1.0, 0.0], 0.4),
+    ([0.5, 0.9], [1.0, 0.0], (0.5 + 0.9) / 2),  # two bins that would cancel in one
+    ([0.75] * 4, [1.0, 1.0, 1.0, 0.0], 0.0),
+    ([0.0, 0.2], [0.0, 0.0], 0.1),  # a confidence of zero has a bin
+])  # fmt: skip
 def test_calibration_error_of_constructed_cases(confidence: list[float], right: list[float], expected: float) -> None:
     assert calibration_error(np.array(confidence), np.array(right)) == pytest.approx(expected)
 
@@ -149,21 +144,16 @@ def test_overfitting_alone_is_no_shift() -> None:
     assert not [text for text in texts if "different" in text]
 
 
-@pytest.mark.parametrize(
-    ("train", "validation", "temperature", "message"),
-    [
-        (answers(0.3, 0.3), answers(0.3, 0.25, count=200), 4.0, "is weak: right on 25.0%"),
-        (answers(0.9999, 0.99, temperature=1), answers(0.97, 0.97), 1.0, "at temperature 1 their mean entropy is"),
-        (answers(0.9, 0.7), answers(0.75, 0.7), 4.0, "over-confident on the training data: 90.0% sure and 70.0% right"),
-        (answers(0.9, 0.9), answers(0.9, 0.7), 4.0, "over-confident on the validation data"),
-        (answers(0.9, 0.9), answers(0.7, 0.7, seed=1), 4.0, "different in how sure it is of its right answers: by "),
-        (answers(0.9, 0.9), answers(0.9, 0.9, skew=0.3, seed=1), 4.0, "different in which classes it predicts"),
-        (answers(0.95, 1.0), answers(0.9, 0.9), 4.0, "right on all of the training data and on 90.0%"),
-    ],
-)
-def test_each_warning_is_given_where_it_is_due(
-    train: Answers, validation: Answers, temperature: float, message: str
-) -> None:
+@pytest.mark.parametrize(("train", "validation", "temperature", "message"), [
+    (answers(0.3, 0.3), answers(0.3, 0.25, count=200), 4.0, "is weak: right on 25.0%"),
+    (answers(0.9999, 0.99, temperature=1), answers(0.97, 0.97), 1.0, "at temperature 1 their mean entropy is"),
+    (answers(0.9, 0.7), answers(0.75, 0.7), 4.0, "over-confident on the training data: 90.0% sure and 70.0% right"),
+    (answers(0.9, 0.9), answers(0.9, 0.7), 4.0, "over-confident on the validation data"),
+    (answers(0.9, 0.9), answers(0.7, 0.7, seed=1), 4.0, "different in how sure it is of its right answers: by "),
+    (answers(0.9, 0.9), answers(0.9, 0.9, skew=0.3, seed=1), 4.0, "different in which classes it predicts"),
+    (answers(0.95, 1.0), answers(0.9, 0.9), 4.0, "right on all of the training data and on 90.0%"),
+])  # fmt: skip
+def test_each_warning_where_it_is_due(train: Answers, validation: Answers, temperature: float, message: str) -> None:
     texts = [text for text in warned(train, validation, temperature) if message in text]
     assert len(texts) == 1
     assert ". " in texts[0]  # what to do
@@ -223,9 +213,7 @@ def test_kept_logits_save_the_forward_and_give_the_same(tiny: Make, context: Mak
 
 
 @pytest.mark.parametrize("change", [{"augment": lambda x, *_: x}, {"decode": lambda f, x: first_output(f, x)}])
-def test_kept_logits_are_not_used_where_they_would_not_tell_all(
-    tiny: Make, context: Make, task: Task, change: Any
-) -> None:
+def test_kept_logits_are_unused_where_they_do_not_tell_all(tiny: Make, context: Make, task: Task, change: Any) -> None:
     ctx = context(**change)
     folder = ctx.directory / "kept"
     folder.mkdir()
@@ -238,9 +226,7 @@ def stacked(rows: list[Any]) -> tuple[Any, Any]:
     return default_collate(rows)
 
 
-def test_kept_logits_of_tokens_are_not_used_where_batches_may_be_padded_otherwise(
-    tiny: Make, context: Make, task: Task
-) -> None:
+def test_kept_logits_of_tokens_are_not_used_where_padding_may_differ(tiny: Make, context: Make, task: Task) -> None:
     def mean(predictions: Tensor, targets: Tensor) -> Tensor:
         return predictions.flatten(1).mean(1)
 
@@ -343,9 +329,7 @@ def noisy(split: Split, strength: float) -> Split:
     return Split(TensorDataset(images.lerp(images.mean(dim=(1, 2, 3), keepdim=True), strength), labels))
 
 
-def test_the_stage_reports_its_teacher_without_a_warning_and_warns_of_other_validation_data(
-    tiny: Make, context: Make, task: Task
-) -> None:
+def test_a_teacher_is_reported_and_other_validation_data_are_warned_of(tiny: Make, context: Make, task: Task) -> None:
     model, said = learned(tiny, context, 12), list[str]()
     stage = LogitDistillation(student=Student(use="conftest.py:TinyNet", arguments={"width": 4},
                                               folder=model.builder.folder), epochs=1)  # fmt: skip

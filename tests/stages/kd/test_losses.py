@@ -30,15 +30,13 @@ GRADIENTS = [
 
 
 @pytest.mark.parametrize(("loss", "ours", "theirs", "how"), GRADIENTS)
-def test_gradients_are_those_of_finite_differences(loss: Loss, ours: Shape, theirs: Shape, how: dict[str, Any]) -> None:
+def test_gradients_are_those_of_finite_differences(loss: Loss, ours: Shape, theirs: Shape, how: Any) -> None:
     student, teacher = normal(*ours).requires_grad_(), normal(*theirs, seed=1)
     assert torch.autograd.gradcheck(lambda x: loss(x, teacher, **how), (student,))
 
 
 @pytest.mark.parametrize(("loss", "ours", "theirs", "how"), [row for row in GRADIENTS if "mask" in row[3]])
-def test_a_mask_of_zeros_gives_a_loss_and_a_gradient_of_zero(
-    loss: Loss, ours: Shape, theirs: Shape, how: dict[str, Any]
-) -> None:
+def test_a_mask_of_zeros_gives_no_loss_or_gradient(loss: Loss, ours: Shape, theirs: Shape, how: Any) -> None:
     student = normal(*ours).requires_grad_()
     nothing = loss(student, normal(*theirs, seed=1), **{**how, "mask": torch.zeros(2, 3)})
     nothing.backward()

@@ -369,17 +369,14 @@ def test_layers_that_must_stay_or_that_a_model_counts_for_itself_are_refused():
         shrunk(teacher("Pyramid"), layers=2)
 
 
-@pytest.mark.parametrize(
-    ("length", "count", "needed", "kept"),
-    [
-        (12, 6, [], [0, 2, 4, 6, 8, 10]),
-        (4, 3, [], [0, 1, 2]),
-        (6, 3, [0, 2], [0, 2, 4]),
-        (6, 3, [0, 5], [0, 1, 5]),
-        (6, 2, [0, 5], [0, 5]),
-        (5, 4, [0, 4], [0, 1, 2, 4]),
-    ],
-)
+@pytest.mark.parametrize(("length", "count", "needed", "kept"), [
+    (12, 6, [], [0, 2, 4, 6, 8, 10]),
+    (4, 3, [], [0, 1, 2]),
+    (6, 3, [0, 2], [0, 2, 4]),
+    (6, 3, [0, 5], [0, 1, 5]),
+    (6, 2, [0, 5], [0, 5]),
+    (5, 4, [0, 4], [0, 1, 2, 4]),
+])  # fmt: skip
 def test_evenly(length: int, count: int, needed: list[int], kept: list[int]):
     assert evenly(length, count, needed) == kept
 
@@ -486,22 +483,19 @@ def test_the_model_that_comes_in_is_the_student_as_it_is(tiny: Callable[..., Tor
         Student(use="incoming").build(model, model.example)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({}, "either `use: "),
-        ({"width": 3}, "either `use: "),
-        ({"use": "models.py:Net", "shrink_of": "teacher", "layers": 2}, "either `use: "),
-        ({"use": "teacher", "layers": 2}, "no arguments beside `use: teacher`"),
-        ({"use": "teacher", "width": 2}, "no arguments beside `use: teacher`"),
-        ({"use": "incoming", "layers": 2}, "no arguments beside `use: incoming`"),
-        ({"shrink_of": "teacher"}, "beside `shrink_of`"),
-        ({"shrink_of": "teacher", "layers": {}}, "beside `shrink_of`"),
-        ({"shrink_of": "teacher", "layers": 0}, "a number of layers, 1 or more"),
-        ({"shrink_of": "teacher", "layers": True}, "a number of layers, 1 or more"),
-        ({"shrink_of": "baseline", "layers": 2}, "'teacher'"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "message"), [
+    ({}, "either `use: "),
+    ({"width": 3}, "either `use: "),
+    ({"use": "models.py:Net", "shrink_of": "teacher", "layers": 2}, "either `use: "),
+    ({"use": "teacher", "layers": 2}, "no arguments beside `use: teacher`"),
+    ({"use": "teacher", "width": 2}, "no arguments beside `use: teacher`"),
+    ({"use": "incoming", "layers": 2}, "no arguments beside `use: incoming`"),
+    ({"shrink_of": "teacher"}, "beside `shrink_of`"),
+    ({"shrink_of": "teacher", "layers": {}}, "beside `shrink_of`"),
+    ({"shrink_of": "teacher", "layers": 0}, "a number of layers, 1 or more"),
+    ({"shrink_of": "teacher", "layers": True}, "a number of layers, 1 or more"),
+    ({"shrink_of": "baseline", "layers": 2}, "'teacher'"),
+])  # fmt: skip
 def test_settings_that_cannot_work(settings: dict[str, Any], message: str):
     with pytest.raises(ValidationError, match=message):
         Student(**settings)

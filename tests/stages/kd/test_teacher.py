@@ -1,6 +1,5 @@
 """Teachers: several of them, of other inputs and from files, asked once an example or in every step."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,9 @@ from stages.kd.teacher_config import TeacherConfig, TeacherSettings, code_of
 from stages.kd.terms.logits import Logits
 from stages.kd.terms.term import ModelOutputs, TermInputs
 from stages.trainer.objective import Progress
+from tests.aliases import Make
 from tests.contexts import preview_of
 
-Make = Callable[..., Any]
 HERE = Path(__file__).parents[2]
 STUDENT = Student(use="conftest.py:TinyNet", arguments={"width": 4}, folder=HERE)
 
@@ -71,18 +70,13 @@ def notes(model: TorchModel, augmented: bool = False, **settings: Any) -> list[s
     return [text for text in said if isinstance(text, Note)]
 
 
-@pytest.mark.parametrize(
-    ("augmented", "settings", "expected"),
-    [
-        (False, {}, "runs once an example; its logits take 4,096 bytes"),
-        (True, {"views": 10}, "runs once an example in 10 views; its logits take 40,960 bytes"),
-        (False, {"cache_teacher": False}, "runs in every step: cache_teacher is false"),
-        (True, {}, "runs in every step: each epoch shows a new augmentation; `views: 10` would keep ten"),
-    ],
-)
-def test_the_plan_says_how_often_the_teacher_runs_and_why(
-    tiny: Make, augmented: bool, settings: dict[str, Any], expected: str
-) -> None:
+@pytest.mark.parametrize(("augmented", "settings", "expected"), [
+    (False, {}, "runs once an example; its logits take 4,096 bytes"),
+    (True, {"views": 10}, "runs once an example in 10 views; its logits take 40,960 bytes"),
+    (False, {"cache_teacher": False}, "runs in every step: cache_teacher is false"),
+    (True, {}, "runs in every step: each epoch shows a new augmentation; `views: 10` would keep ten"),
+])  # fmt: skip
+def test_the_plan_says_how_a_teacher_runs(tiny: Make, augmented: bool, settings: Any, expected: str) -> None:
     (said,) = notes(tiny(), augmented, **settings)
     assert expected in said
 
@@ -105,9 +99,7 @@ def batch_of(ctx: Context, size: int = 16) -> Batch:
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
 @pytest.mark.parametrize("cache", [True, False])
-def test_several_teachers_are_one_with_their_weighted_mean(
-    tiny: Make, context: Make, average: Any, cache: bool
-) -> None:
+def test_several_teachers_are_one_with_a_weighted_mean(tiny: Make, context: Make, average: Any, cache: bool) -> None:
     ctx, models, student = context(), [sharp(tiny(16, seed)) for seed in (1, 2)], tiny(4)
     teachers = [
         Teacher(TeacherConfig(use="incoming", share=s), m, ctx) for s, m in zip((3.0, 1.0), models, strict=True)

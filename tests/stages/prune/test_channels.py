@@ -79,14 +79,11 @@ def test_a_residual_network_with_round_widths(tmp_path, target):
     assert torch_macs(small.module, small.example) <= target * torch_macs(model.module, model.example)
 
 
-@pytest.mark.parametrize(
-    ("net", "settings"),
-    [
-        ("PlainNet", {"macs": 0.5}),
-        ("MobileNet", {"params": 0.6, "round_to": 4, "scope": "global"}),
-        ("Encoder", {"params": 0.8}),
-    ],
-)
+@pytest.mark.parametrize(("net", "settings"), [
+    ("PlainNet", {"macs": 0.5}),
+    ("MobileNet", {"params": 0.6, "round_to": 4, "scope": "global"}),
+    ("Encoder", {"params": 0.8}),
+])  # fmt: skip
 def test_the_input_is_untouched_and_the_export_agrees(tmp_path, net, settings):
     model = built(f"prune_nets.py:{net}")
     before, flags = digest(model), [p.requires_grad for p in model.module.parameters()]
@@ -271,18 +268,15 @@ def test_unknown_layers_are_found_early_where_the_model_is_known(tmp_path):
     assert "without `recovery`" in next(iter(ChannelPruning(macs=0.5, steps=3).check([], preview)))
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({}, "exactly one target"),
-        ({"macs": 0.5, "params": 0.5}, "exactly one target"),
-        ({"macs": 1.0}, "less than 1"),
-        ({"macs": 0.0}, "greater than 0"),
-        ({"macs": 0.5, "importence": "taylor"}, "Extra inputs"),
-        ({"macs": 0.5, "steps": 3, "recovery": {"epochs": 2}}, "2 epochs of recovery cannot be divided among 3"),
-        ({"macs": 0.5, "recovery": {"teacherz": "labels"}}, "Extra inputs"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "message"), [
+    ({}, "exactly one target"),
+    ({"macs": 0.5, "params": 0.5}, "exactly one target"),
+    ({"macs": 1.0}, "less than 1"),
+    ({"macs": 0.0}, "greater than 0"),
+    ({"macs": 0.5, "importence": "taylor"}, "Extra inputs"),
+    ({"macs": 0.5, "steps": 3, "recovery": {"epochs": 2}}, "2 epochs of recovery cannot be divided among 3"),
+    ({"macs": 0.5, "recovery": {"teacherz": "labels"}}, "Extra inputs"),
+])  # fmt: skip
 def test_settings_that_cannot_work(settings, message):
     with pytest.raises(ValidationError, match=message):
         ChannelPruning(**settings)

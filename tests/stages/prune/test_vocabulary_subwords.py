@@ -145,9 +145,7 @@ def vocabulary_of(model: TorchModel) -> Vocabulary:
 
 
 @pytest.mark.parametrize("name", KIND)
-def test_outputs_of_train_stay_to_the_bit_and_unused_tokens_leave(
-    name: str, on: Any, context: Any, tmp_path: Path
-) -> None:
+def test_outputs_of_train_stay_exact_and_unused_tokens_leave(name: str, on: Any, context: Any, tmp_path: Path) -> None:
     whole = tokenizer(KIND[name])
     task = subwords.task(whole)
     model = built(task, name)

@@ -28,10 +28,10 @@ from stages.quantize import optimum
 from stages.quantize.optimum import OptimumQuantization, products_of_activations
 from stages.quantize.static import StaticQuantization
 from tests import translators
+from tests.aliases import Make
 from tests.contexts import preview_of
 from tests.translators import WORDS, copies, inputs, made, padded
 
-Make = Callable[..., Any]
 Made = tuple[Seq2SeqOnnx, Seq2SeqOnnx, dict[str, Any]]
 
 
@@ -156,17 +156,14 @@ def test_what_a_preset_does_not_heed_or_this_cpu_does_not_do_is_said(tiny: Make,
         list(OptimumQuantization().check((StaticQuantization(),), preview))
 
 
-@pytest.mark.parametrize(
-    ("machine", "flags", "expected"),
-    [
-        ("x86_64", "avx2", "avx2"),
-        ("x86_64", "avx2 avx512f", "avx512"),
-        ("x86_64", "avx2 avx512f avx512_vnni", "avx512_vnni"),
-        ("x86_64", "avx2 avx_vnni", "avx512_vnni"),
-        ("aarch64", "", "arm64"),
-        ("ppc64le", "", "ppc64le"),
-    ],
-)
+@pytest.mark.parametrize(("machine", "flags", "expected"), [
+    ("x86_64", "avx2", "avx2"),
+    ("x86_64", "avx2 avx512f", "avx512"),
+    ("x86_64", "avx2 avx512f avx512_vnni", "avx512_vnni"),
+    ("x86_64", "avx2 avx_vnni", "avx512_vnni"),
+    ("aarch64", "", "arm64"),
+    ("ppc64le", "", "ppc64le"),
+])  # fmt: skip
 def test_the_preset_is_this_machines(machine: str, flags: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimum.platform, "machine", lambda: machine)
     monkeypatch.setattr(Path, "read_text", lambda path, **_: flags)

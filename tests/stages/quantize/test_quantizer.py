@@ -22,6 +22,7 @@ from pipeline.task import Split
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.static import StaticQuantization
 from tests import graphs
+from tests.aliases import Patch
 from tests.contexts import preview_of, reporting_context
 
 EXAMPLE = {"input": torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))}
@@ -81,21 +82,17 @@ def error(model: OnnxModel, other: OnnxModel, inputs: torch.Tensor) -> float:
     return float(((a - b).pow(2).mean() / (a - a.mean(0)).pow(2).mean()).sqrt())
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        StaticQuantization(**SAFE),
-        StaticQuantization(**SAFE, calibration="percentile", percentile=99.9),
-        StaticQuantization(**SAFE, calibration="entropy"),
-        StaticQuantization(activations="int8"),
-        StaticQuantization(**SAFE, per_channel=False),
-        DynamicQuantization(**SAFE),
-        DynamicQuantization(**SAFE, operators=("Conv", "Gemm")),
-    ],
-    ids=["minmax", "percentile", "entropy", "int8", "per-tensor", "dynamic", "dynamic-conv"],
-)
+@pytest.mark.parametrize("stage", [
+    StaticQuantization(**SAFE),
+    StaticQuantization(**SAFE, calibration="percentile", percentile=99.9),
+    StaticQuantization(**SAFE, calibration="entropy"),
+    StaticQuantization(activations="int8"),
+    StaticQuantization(**SAFE, per_channel=False),
+    DynamicQuantization(**SAFE),
+    DynamicQuantization(**SAFE, operators=("Conv", "Gemm")),
+], ids=["minmax", "percentile", "entropy", "int8", "per-tensor", "dynamic", "dynamic-conv"])  # fmt: skip
 def test_quantized_is_close_smaller_and_costs_the_same(
-    stage: Any, cnn: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stage: Any, cnn: OnnxModel, tmp_path: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     elsewhere = tmp_path / "cwd"
     elsewhere.mkdir()
@@ -155,9 +152,7 @@ def test_static_weights_are_int8_with_the_scale_of_each_channel(cnn: OnnxModel, 
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_biases_stay_in_fp32_and_the_runtime_makes_integer_layers_of_all(
-    per_channel: bool, cnn: OnnxModel, tmp_path: Path
-) -> None:
+def test_biases_stay_fp32_and_the_runtime_has_integer_layers(per_channel: bool, cnn: OnnxModel, tmp_path: Path) -> None:
     ctx, _ = make_context(tmp_path)
     made = StaticQuantization(**SAFE, per_channel=per_channel).run(cnn, ctx)
     graph = onnx.load(made.path).graph
@@ -240,15 +235,12 @@ def test_static_hears_operators_and_exclude(cnn: OnnxModel, tmp_path: Path) -> N
         assert reports["quantization"]["fp32"] == {"AveragePool": 1, "Conv": 1, "Relu": 2, "Reshape": 1}
 
 
-@pytest.mark.parametrize(
-    ("stage", "message"),
-    [
-        (StaticQuantization(operators=("LSTM", "Softmax")), r"no node was quantized.*\"Conv\": 2.*Name more operators"),
-        (DynamicQuantization(operators=("MatMul",)), r"no node was quantized"),
-        (StaticQuantization(exclude=("node_conv3d",)), r"`exclude` has `node_conv3d`.*did you mean `node_conv2d"),
-        (DynamicQuantization(exclude=("head",)), r"`exclude` has `head`, and no node has that name"),
-    ],
-)
+@pytest.mark.parametrize(("stage", "message"), [
+    (StaticQuantization(operators=("LSTM", "Softmax")), r"no node was quantized.*\"Conv\": 2.*Name more operators"),
+    (DynamicQuantization(operators=("MatMul",)), r"no node was quantized"),
+    (StaticQuantization(exclude=("node_conv3d",)), r"`exclude` has `node_conv3d`.*did you mean `node_conv2d"),
+    (DynamicQuantization(exclude=("head",)), r"`exclude` has `head`, and no node has that name"),
+])  # fmt: skip
 def test_what_cannot_work_is_an_error(stage: Any, message: str, cnn: OnnxModel, tmp_path: Path) -> None:
     with pytest.raises((StageError, ConfigError), match=message):
         stage.run(cnn, make_context(tmp_path)[0])
@@ -268,9 +260,7 @@ def test_calibration_data_must_be_there_and_fit(cnn: OnnxModel, tmp_path: Path) 
         StaticQuantization().run(cnn, make_context(tmp_path, torch.rand(5, 3, 8, 8))[0])
 
 
-def test_large_models_keep_their_weights_beside(
-    cnn: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_models_keep_their_weights_beside(cnn: OnnxModel, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(onnx_tools, "EXTERNAL_DATA_BYTES", 0)
     for stage in (StaticQuantization(**SAFE), DynamicQuantization(**SAFE)):
         quantized = stage.run(cnn, make_context(tmp_path / type(stage).__name__)[0])
@@ -282,14 +272,14 @@ def check(stage: Stage, calibration: int = 512) -> list[str]:
     return list(stage.check([], preview))
 
 
-def test_check_warns_of_few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_warns_of_few_examples(monkeypatch: Patch) -> None:
     monkeypatch.setattr("stages.quantize.static.saturates", lambda _: False)
     assert check(StaticQuantization()) == []
     assert "uses 20 examples of 20" in check(StaticQuantization(), 20)[0]
     assert "uses 50 examples of 512" in check(StaticQuantization(examples=50))[0]
 
 
-def test_check_warns_of_saturation_and_slow_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_warns_of_saturation_and_slow_convolutions(monkeypatch: Patch) -> None:
     for name in ("static", "dynamic"):
         monkeypatch.setattr(f"stages.quantize.{name}.saturates", lambda _: True)
     assert "reduce_range" in check(StaticQuantization())[0]
@@ -298,14 +288,11 @@ def test_check_warns_of_saturation_and_slow_convolutions(monkeypatch: pytest.Mon
     assert "slower" in check(DynamicQuantization(operators=("Conv",), reduce_range=True))[0]
 
 
-@pytest.mark.parametrize(
-    ("stage", "message"),
-    [
-        (StaticQuantization(operators=("conv",)), "`operators` has `conv`; did you mean `Conv`"),
-        (DynamicQuantization(operators=("Gem",)), "did you mean `Gemm`"),
-        (StaticQuantization(percentile=99.0), "`percentile` is 99 and `calibration` is minmax.*Set calibration"),
-    ],
-)
+@pytest.mark.parametrize(("stage", "message"), [
+    (StaticQuantization(operators=("conv",)), "`operators` has `conv`; did you mean `Conv`"),
+    (DynamicQuantization(operators=("Gem",)), "did you mean `Gemm`"),
+    (StaticQuantization(percentile=99.0), "`percentile` is 99 and `calibration` is minmax.*Set calibration"),
+])  # fmt: skip
 def test_check_refuses(stage: Stage, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check(stage)

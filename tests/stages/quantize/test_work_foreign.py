@@ -22,11 +22,10 @@ from stages.quantize import quantizer, work
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.optimum import OptimumQuantization
 from stages.quantize.static import StaticQuantization
+from tests.aliases import Make, Patch
 from tests.contexts import bare_context
 from tests.graphs import node
 from tests.pipeline.forms.sandbox.foreign_files import simple
-
-Make = Callable[..., Any]
 
 SAFE = {"reduce_range": True}
 STAGES = {
@@ -83,7 +82,7 @@ def quantized(tmp_path: Path) -> Callable[..., OnnxModel]:
 
 
 @pytest.fixture
-def no_session(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def no_session(monkeypatch: Patch) -> Callable[[], None]:
     """no_session(): from here on none is made in this process."""
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -93,9 +92,7 @@ def no_session(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_the_file_is_the_same_to_the_byte_and_no_session_is_made_here(
-    name: str, quantized: Make, no_session: Make
-) -> None:
+def test_the_file_has_the_same_bytes_and_no_session_is_made_here(name: str, quantized: Make, no_session: Make) -> None:
     ours = quantized(STAGES[name]).path.read_bytes()
     no_session()
     theirs = quantized(STAGES[name], limits=DEFAULT)
@@ -105,7 +102,7 @@ def test_the_file_is_the_same_to_the_byte_and_no_session_is_made_here(
 
 
 @pytest.mark.parametrize("name", ["minmax", "dynamic"])
-def test_so_it_is_with_weights_beside(name: str, quantized: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_it_is_with_weights_beside(name: str, quantized: Make, monkeypatch: Patch) -> None:
     monkeypatch.setattr(quantizer, "EXTERNAL_DATA_BYTES", 0)
     ours = quantized(STAGES[name]).path.read_bytes()
     assert quantized(STAGES[name], limits=DEFAULT).path.read_bytes() == ours
@@ -140,19 +137,14 @@ def other_inputs(*names: str) -> Split:
     return Split([({name: torch.rand(3, 8, 8) for name in names}, 0)] * 4)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("stage", "changes", "message"),
-    [
-        (StaticQuantization(exclude=("lost",)), {}, "`exclude` has `lost`, .*did you mean `last`"),
-        (DynamicQuantization(exclude=("head",)), {}, "`exclude` has `head`, and no node has that name"),
-        (DynamicQuantization(operators=("MatMul",)), {}, "no node was quantized"),
-        (StaticQuantization(), {"calibration": other_inputs("pixels")}, r"the calibration data lacks \['input'\]"),
-        (StaticQuantization(), {"calibration": other_inputs("input")}, "ONNX Runtime's quantizer: .*INVALID_ARGUMENT"),
-    ],
-)
-def test_what_cannot_work_is_the_same_error(
-    stage: Stage, changes: Any, message: str, quantized: Make, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("stage", "changes", "message"), [
+    (StaticQuantization(exclude=("lost",)), {}, "`exclude` has `lost`, .*did you mean `last`"),
+    (DynamicQuantization(exclude=("head",)), {}, "`exclude` has `head`, and no node has that name"),
+    (DynamicQuantization(operators=("MatMul",)), {}, "no node was quantized"),
+    (StaticQuantization(), {"calibration": other_inputs("pixels")}, r"the calibration data lacks \['input'\]"),
+    (StaticQuantization(), {"calibration": other_inputs("input")}, "ONNX Runtime's quantizer: .*INVALID_ARGUMENT"),
+])  # fmt: skip
+def test_failures_are_the_same_error(stage: Stage, changes: Any, message: str, quantized: Make, tmp_path: Path) -> None:
     ours = refused(lambda: quantized(stage, **changes))
     theirs = refused(lambda: quantized(stage, limits=DEFAULT, **changes))
     assert " ".join(ours.split()) == theirs
@@ -179,7 +171,7 @@ def test_a_file_that_does_not_pass_is_opened_by_nobody(quantized: Make) -> None:
         quantized(STAGES["dynamic"], cut, DEFAULT)
 
 
-def test_what_the_process_wrote_is_checked_too(quantized: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_process_wrote_is_checked_too(quantized: Make, monkeypatch: Patch) -> None:
     def wrote(process: Process, head: dict[str, Any], arrays: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         Path(head["target"]).touch()
         return {"done": True}, {}
@@ -189,15 +181,13 @@ def test_what_the_process_wrote_is_checked_too(quantized: Make, monkeypatch: pyt
         quantized(STAGES["dynamic"], limits=DEFAULT)
 
 
-def test_a_process_that_always_asks_is_ended(quantized: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_always_asks_is_ended(quantized: Make, monkeypatch: Patch) -> None:
     monkeypatch.setattr(Process, "ask", lambda *_: ({"done": False}, {}))
     with pytest.raises(ForeignError, match=r"net\.onnx: it asks for more than 0 batches"):
         quantized(STAGES["dynamic"], limits=DEFAULT)
 
 
-def test_a_process_that_is_killed_is_one_error(
-    quantized: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_is_killed_is_one_error(quantized: Make, tmp_path: Path, monkeypatch: Patch) -> None:
     started: list[Process] = []
 
     class Noted(Process):
@@ -239,7 +229,7 @@ def test_what_takes_longer_than_allowed_is_stopped(quantized: Make) -> None:
     ("number", "error", "code"), [(errno.ENOSPC, ResourceError, 4), (errno.EFBIG, ForeignError, 6)]
 )
 def test_a_full_disk_and_a_file_that_is_too_large_are_told(
-    number: int, error: type[ShrinkError], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, error: type[ShrinkError], code: int, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     (tmp_path / "full.py").write_text(f"import os\nraise OSError({number}, os.strerror({number}))\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

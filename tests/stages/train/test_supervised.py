@@ -1,6 +1,5 @@
 """Supervised training as a stage."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,8 +9,7 @@ from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel
 from pipeline.stage import forms
 from stages.train.supervised import SupervisedTraining
-
-Make = Callable[..., Any]
+from tests.aliases import Make
 
 
 def test_the_stage_trains_with_its_own_settings(tiny: Make, context: Make) -> None:

@@ -30,10 +30,9 @@ from stages.train.supervised import SupervisedTraining
 from stages.trainer import checkpoint
 from stages.trainer.loop import TrainingSettings, make_optimizer, make_schedule, train
 from stages.trainer.objective import Objective, Progress, Supervised
+from tests.aliases import Make, Patch
 from tests.contexts import bare_context, saved_tiny, tiny_task
 from tests.forked import die, exit_code
-
-Make = Callable[..., Any]
 
 STEPS = 4  # an epoch: 256 examples in batches of 64
 QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 64, "learning_rate": 0.01}
@@ -126,21 +125,17 @@ def test_another_seed_ends_elsewhere(go: Make) -> None:
 
 
 @pytest.mark.parametrize("steps", [2, STEPS, 3 * STEPS - 1])
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"optimizer": "sgd", "schedule": "cosine"},
-        {"optimizer": "sgd", "schedule": "linear", "warmup": 0.5},
-        {"optimizer": "sgd", "schedule": "constant", "warmup": 0},
-        {"optimizer": "adamw", "schedule": "linear"},
-        {"optimizer": "adamw", "schedule": "constant", "gradient_clip": None},
-        {"checkpoint_epochs": 2},
-        {"channels_last": True},
-        {"channels_last": True, "optimizer": "sgd"},
-        {"batch_size": 60},  # a rest that no batch holds
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("settings", [
+    {"optimizer": "sgd", "schedule": "cosine"},
+    {"optimizer": "sgd", "schedule": "linear", "warmup": 0.5},
+    {"optimizer": "sgd", "schedule": "constant", "warmup": 0},
+    {"optimizer": "adamw", "schedule": "linear"},
+    {"optimizer": "adamw", "schedule": "constant", "gradient_clip": None},
+    {"checkpoint_epochs": 2},
+    {"channels_last": True},
+    {"channels_last": True, "optimizer": "sgd"},
+    {"batch_size": 60},  # a rest that no batch holds
+], ids=str)  # fmt: skip
 def test_optimizers_and_schedules_go_on(go: Make, settings: dict[str, Any], steps: int) -> None:
     stage = SupervisedTraining(**{**QUICK, **settings})
     assert stopped(go, steps, stage).same(go(stage, "whole"))
@@ -180,7 +175,7 @@ def test_an_objective_that_draws_random_numbers_goes_on(go: Make, task: Task) ->
 
 
 @pytest.mark.parametrize("steps", [2 * STEPS, 4 * STEPS - 1, 4 * STEPS])
-def test_patience_remembers_how_long_it_has_waited(go: Make, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+def test_patience_remembers_how_long_it_has_waited(go: Make, monkeypatch: Patch, steps: int) -> None:
     # Validated after each epoch: better, worse, worse, worse. Patience 3 ends it after the fourth of nine epochs.
     def validated(model: TorchModel, *_: Any, **__: Any) -> float:
         return 1.0 if int(model.module.state_dict()["1.num_batches_tracked"]) == STEPS else 0.5
@@ -201,9 +196,7 @@ def test_distillation_goes_on(go: Make, tmp_path: Path, augment: Any, steps: int
     assert stopped(go, steps, stage, augment=augment).same(go(stage, "whole", augment=augment))
 
 
-def test_a_stop_is_heard_while_a_teachers_logits_are_computed(
-    go: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_is_heard_while_a_teachers_logits_are_computed(go: Make, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("stages.kd.cache.BATCH_SIZE", 32)
     student = Reference(use="nets.py:Noisy", arguments={"width": 3}, folder=tmp_path)
     stage = LogitDistillation(student=student, **QUICK)
@@ -217,7 +210,7 @@ def test_a_stop_is_heard_while_a_teachers_logits_are_computed(
     [(STEPS + 1, "magnitude"), (2 * STEPS, "magnitude"), (3 * STEPS + 1, "magnitude"), (2 * STEPS + 1, "taylor")],
 )
 def test_pruning_in_steps_goes_on_in_the_recovery_that_was_stopped(
-    go: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, importance: Any
+    go: Make, tmp_path: Path, monkeypatch: Patch, steps: int, importance: Any
 ) -> None:
     monkeypatch.setattr(
         "stages.kd.cache.BATCH_SIZE", 512
@@ -245,9 +238,7 @@ def train_until(steps: int, every: int, home: Path) -> None:
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, 2), (1, STEPS + 1), (2, STEPS + 1), (2, 3 * STEPS), (5, 3 * STEPS)])
-def test_killed_it_goes_on_from_the_last_checkpoint_in_another_process(
-    go: Make, tmp_path: Path, every: int, steps: int
-) -> None:
+def test_another_process_goes_on_from_the_last_checkpoint(go: Make, tmp_path: Path, every: int, steps: int) -> None:
     stage = SupervisedTraining(**{**QUICK, "checkpoint_epochs": every})
     assert exit_code(train_until, steps, every, tmp_path) == -signal.SIGKILL
     epochs_done = (steps - 1) // STEPS
@@ -292,9 +283,7 @@ def train_on_few(saved: Path, folder: Path) -> Ended:
 
 
 @pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
-def test_killed_before_any_file_operation_of_a_training_it_ends_as_if_it_had_not_been(
-    tiny: Make, tmp_path: Path, stride: int
-) -> None:
+def test_killed_before_any_file_operation_a_training_ends_the_same(tiny: Make, tmp_path: Path, stride: int) -> None:
     model, folder, points = tmp_path / "model", tmp_path / "kill", 0
     tiny(width=2).save(model)
     whole = train_on_few(model, tmp_path / "whole")
@@ -341,9 +330,7 @@ def equal(a: Any, b: Any) -> bool:
 @pytest.mark.parametrize("steps", [0, 1, 7, 60])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
-def test_module_optimizer_and_schedule_come_back_as_they_were(
-    tmp_path: Path, optimizer: str, schedule: str, steps: int
-) -> None:
+def test_module_optimizer_and_schedule_come_back(tmp_path: Path, optimizer: str, schedule: str, steps: int) -> None:
     settings: Any = {"optimizer": optimizer, "schedule": schedule}
     before = saved(steps, tmp_path, **settings)
     found, *back = restored(tmp_path, **settings)
@@ -391,9 +378,7 @@ def two_states(tmp_path: Path) -> list[nn.Module]:
     return [saved(1, tmp_path / "one")[0], saved(2, tmp_path / "two")[0]]
 
 
-def test_killed_at_any_file_operation_of_saving_the_old_or_the_new_checkpoint_is_whole(
-    tmp_path: Path, two_states: list[nn.Module]
-) -> None:
+def test_killed_anywhere_in_saving_one_checkpoint_is_whole(tmp_path: Path, two_states: list[nn.Module]) -> None:
     found, points = [], 0
     while True:
         folder = tmp_path / "kill" / str(points)
@@ -411,9 +396,7 @@ def test_killed_at_any_file_operation_of_saving_the_old_or_the_new_checkpoint_is
 
 
 @pytest.mark.parametrize(("owner", "broken"), [(checkpoint, "save_model"), (checkpoint, "save_file"), (files, "sync")])
-def test_a_full_disk_leaves_the_earlier_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, broken: str
-) -> None:
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: Patch, owner: Any, broken: str) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -428,9 +411,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 0.02}, {"epochs": 2}, "seed", "weights"], ids=str)
-def test_a_checkpoint_of_another_training_is_not_gone_on_with(
-    tiny: Make, context: Make, tmp_path: Path, change: Any
-) -> None:
+def test_a_checkpoint_of_another_training_is_not_used(tiny: Make, context: Make, tmp_path: Path, change: Any) -> None:
     def go(folder: Path, change: Any = None, **rest: Any) -> Ended:
         reports: dict[str, Any] = {}
         model = tiny(seed=1 if change == "weights" else 0)

@@ -19,8 +19,7 @@ from pipeline.task import Batch, Task
 from stages.trainer.loop import train
 from stages.trainer.objective import Objective, Progress, Supervised
 from stages.trainer.settings import TrainingSettings, make_optimizer, make_schedule
-
-Make = Callable[..., Any]
+from tests.aliases import Make, Patch
 
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 32, "learning_rate": 0.01}
 
@@ -103,9 +102,7 @@ def test_the_weights_of_the_best_epoch_are_what_comes_out(tiny: Make, context: M
     assert score(trained, ctx) == max(scores)
 
 
-def test_of_epochs_with_equal_scores_the_last_one_comes_out(
-    tiny: Make, context: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_epochs_with_equal_scores_the_last_one_comes_out(tiny: Make, context: Make, monkeypatch: Patch) -> None:
     whole, scores = list[Any](), iter([0.5, 1.0, 1.0, 0.9])
 
     def validated(model: TorchModel, *_: Any, **__: Any) -> float:
@@ -138,7 +135,7 @@ def test_kept_weights_are_safetensors_that_load(tiny: Make, context: Make) -> No
     ([0.5, 0.4, 0.4, 0.4, 0.4], None, 5),
 ])  # fmt: skip
 def test_patience_counts_epochs_without_a_better_score(
-    tiny: Make, context: Make, monkeypatch: pytest.MonkeyPatch, scores: list[float], patience: int | None, epochs: int
+    tiny: Make, context: Make, monkeypatch: Patch, scores: list[float], patience: int | None, epochs: int
 ) -> None:
     upcoming = iter(scores)
     monkeypatch.setattr("stages.trainer.loop.mean_score", lambda *_, **__: next(upcoming))
@@ -183,17 +180,12 @@ def rates(**settings: Any) -> list[float]:
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.05])
-@pytest.mark.parametrize(
-    ("schedule", "after"),
-    [
-        ("cosine", lambda t: 0.05 * (1 + math.cos(math.pi * t))),  # SGDR, equation 5, with eta_min = 0
-        ("linear", lambda t: 0.1 * (1 - t)),
-        ("constant", lambda t: 0.1),
-    ],
-)
-def test_the_rate_rises_in_a_line_and_then_follows_its_closed_form(
-    schedule: str, after: Callable[[float], float], warmup: float
-) -> None:
+@pytest.mark.parametrize(("schedule", "after"), [
+    ("cosine", lambda t: 0.05 * (1 + math.cos(math.pi * t))),  # SGDR, equation 5, with eta_min = 0
+    ("linear", lambda t: 0.1 * (1 - t)),
+    ("constant", lambda t: 0.1),
+])  # fmt: skip
+def test_the_rate_rises_in_a_line_then_by_formula(schedule: str, after: Make, warmup: float) -> None:
     rise = math.ceil(warmup * STEPS)
     expected = [0.1 * (k + 1) / (rise + 1) for k in range(rise)]
     expected += [after((k - rise) / (STEPS - rise)) for k in range(rise, STEPS + 1)]
@@ -229,9 +221,7 @@ def test_a_loss_that_becomes_nan_stops_with_the_epoch_and_finite_weights(tiny: M
 @pytest.mark.parametrize(
     ("loss", "found"), [(lambda loss: loss.repeat(32), r"shape \(32,\)"), (lambda _: 0.5, "float")]
 )
-def test_a_loss_that_is_no_scalar_is_refused(
-    tiny: Make, context: Make, loss: Callable[[Tensor], Any], found: str
-) -> None:
+def test_a_loss_must_be_a_scalar(tiny: Make, context: Make, loss: Callable[[Tensor], Any], found: str) -> None:
     ctx = context()
     with pytest.raises(StageError, match=rf"the loss is a .*{found}.*expected a scalar.*mean"):
         train(tiny(), Altered(ctx, loss), TrainingSettings(**QUICK), ctx)

@@ -21,10 +21,9 @@ from pipeline.task import Batch
 from stages.trainer import checkpoint
 from stages.trainer.loop import TrainingSettings, train
 from stages.trainer.objective import Objective, Progress, Supervised, first
+from tests.aliases import Make, Patch
 from tests.contexts import bare_context, saved_tiny
 from tests.forked import PATIENCE, start
-
-Make = Callable[..., Any]
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 32, "learning_rate": 0.05, "optimizer": "sgd"}
 
@@ -146,9 +145,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(tiny: Make, context: Make) ->
         trained(World(0, 3), tiny(), context(), {})
 
 
-def test_a_stage_that_is_not_for_all_cannot_train_beside_others(
-    tiny: Make, context: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stage_that_is_not_for_all_cannot_train_beside_others(tiny: Make, context: Make, monkeypatch: Patch) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     with pytest.raises(StageError, match="it trains, and is not `distributed`"):
         trained(ALONE, tiny(), context(), {})

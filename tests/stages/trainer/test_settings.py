@@ -1,6 +1,5 @@
 """Precision and accumulation: what is computed how, and that the weights stay what they are."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,22 +12,19 @@ from pipeline.errors import StageError
 from stages.trainer.loop import train
 from stages.trainer.objective import Supervised
 from stages.trainer.settings import TrainingSettings, mixed_precision
+from tests.aliases import Make
 
-Make = Callable[..., Any]
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 32, "learning_rate": 0.01}
 
 
-@pytest.mark.parametrize(
-    ("precision", "device", "bf16", "expected"),
-    [
-        ("auto", "cpu", True, "no"),
-        ("auto", "cuda", True, "bf16"),
-        ("auto", "cuda", False, "fp16"),
-        ("fp32", "cuda", True, "no"),
-        ("bf16", "cpu", False, "bf16"),
-        ("fp16", "cuda", True, "fp16"),
-    ],
-)
+@pytest.mark.parametrize(("precision", "device", "bf16", "expected"), [
+    ("auto", "cpu", True, "no"),
+    ("auto", "cuda", True, "bf16"),
+    ("auto", "cuda", False, "fp16"),
+    ("fp32", "cuda", True, "no"),
+    ("bf16", "cpu", False, "bf16"),
+    ("fp16", "cuda", True, "fp16"),
+])  # fmt: skip
 def test_the_precision_is_what_the_device_has(
     monkeypatch: pytest.MonkeyPatch, precision: Any, device: str, bf16: bool, expected: str
 ) -> None:

@@ -1,7 +1,6 @@
 """Attention as a term: maps of CNNs, and TinyBERT's layers against what transformers itself returns."""
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,9 +12,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from pipeline.errors import ConfigError
 from stages.kd.terms.attention import AttentionTerm, mapped
+from tests.aliases import Make
 from tests.contexts import preview_of
-
-Make = Callable[..., Any]
 
 
 def bert(layers: int, hidden: int = 16, heads: int = 2, seed: int = 0) -> nn.Module:
@@ -46,18 +44,15 @@ def transformer(**settings: Any) -> AttentionTerm:
 NOTHING = {"scores": False, "hidden": False, "embeddings": False}
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "mapping", "expected"),
-    [
-        (2, 4, "uniform", [1, 3]),
-        (4, 12, "uniform", [2, 5, 8, 11]),  # g(m) = 3 m of the paper
-        (2, 5, "uniform", [1, 4]),
-        (3, 3, "uniform", [0, 1, 2]),
-        (1, 4, "uniform", [3]),
-        (2, 4, "last", [2, 3]),
-        (4, 12, "last", [8, 9, 10, 11]),
-    ],
-)
+@pytest.mark.parametrize(("ours", "theirs", "mapping", "expected"), [
+    (2, 4, "uniform", [1, 3]),
+    (4, 12, "uniform", [2, 5, 8, 11]),  # g(m) = 3 m of the paper
+    (2, 5, "uniform", [1, 4]),
+    (3, 3, "uniform", [0, 1, 2]),
+    (1, 4, "uniform", [3]),
+    (2, 4, "last", [2, 3]),
+    (4, 12, "last", [8, 9, 10, 11]),
+])  # fmt: skip
 def test_mapping(ours: int, theirs: int, mapping: Any, expected: list[int]) -> None:
     student: Any = [list(range(ours))]
     teacher: Any = [list(range(theirs))]
@@ -161,17 +156,14 @@ def test_what_cannot_work_is_refused_before_work(tiny: Make) -> None:
         refused(AttentionTerm(layers=[["conv3", "conv2"]]), tiny().module, tiny().module)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({}, "`kind: maps` needs `layers`"),
-        ({"layers": [[0, 1]]}, "`kind: maps` needs `layers`"),
-        ({"layers": [["a", "b"]], "mapping": "last"}, "`mapping` is for `kind: transformer`, not maps"),
-        ({"kind": "transformer", "power": 3}, "`power` is for `kind: maps`"),
-        ({"kind": "transformer", **NOTHING}, "nothing is left to compare"),
-        ({"kind": "transformer", "layers": [[0, 1]], "mapping": "last"}, "of no use beside `layers`"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "message"), [
+    ({}, "`kind: maps` needs `layers`"),
+    ({"layers": [[0, 1]]}, "`kind: maps` needs `layers`"),
+    ({"layers": [["a", "b"]], "mapping": "last"}, "`mapping` is for `kind: transformer`, not maps"),
+    ({"kind": "transformer", "power": 3}, "`power` is for `kind: maps`"),
+    ({"kind": "transformer", **NOTHING}, "nothing is left to compare"),
+    ({"kind": "transformer", "layers": [[0, 1]], "mapping": "last"}, "of no use beside `layers`"),
+])  # fmt: skip
 def test_settings_that_contradict_each_other(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         AttentionTerm(**settings)

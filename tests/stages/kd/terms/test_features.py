@@ -1,7 +1,6 @@
 """Features as a term: what stands between student and teacher, and the loss of named layers."""
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,9 +10,8 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError, StageError
 from stages.kd.losses.features import same_places
 from stages.kd.terms.features import Features, regressor
+from tests.aliases import Make
 from tests.contexts import preview_of
-
-Make = Callable[..., Any]
 
 
 class Sequences(nn.Module):
@@ -97,17 +95,14 @@ def test_several_teachers_count_by_their_shares(tiny: Make, compare: Make) -> No
     assert len(adapters) == 2
 
 
-@pytest.mark.parametrize(
-    ("student", "teacher", "kind"),
-    [
-        ((2, 3), (2, 5), nn.Linear),
-        ((2, 7, 3), (2, 7, 5), nn.Linear),
-        ((2, 3, 4, 4), (2, 5, 4, 4), nn.Conv2d),
-        ((2, 3, 4, 4, 4), (2, 5, 2, 2, 2), nn.Conv3d),
-        ((2, 3), (2, 3), nn.Identity),
-        ((2, 3, 4, 4), (2, 3, 2, 2), nn.Identity),
-    ],
-)
+@pytest.mark.parametrize(("student", "teacher", "kind"), [
+    ((2, 3), (2, 5), nn.Linear),
+    ((2, 7, 3), (2, 7, 5), nn.Linear),
+    ((2, 3, 4, 4), (2, 5, 4, 4), nn.Conv2d),
+    ((2, 3, 4, 4, 4), (2, 5, 2, 2, 2), nn.Conv3d),
+    ((2, 3), (2, 3), nn.Identity),
+    ((2, 3, 4, 4), (2, 3, 2, 2), nn.Identity),
+])  # fmt: skip
 def test_regressors_and_pooling(student: tuple[int, ...], teacher: tuple[int, ...], kind: type) -> None:
     ours, theirs = torch.rand(student), torch.rand(teacher)
     regress = regressor(ours, theirs)
@@ -123,14 +118,11 @@ def test_the_larger_places_are_averaged_axis_by_axis() -> None:
     torch.testing.assert_close(teaching, theirs.reshape(2, 3, 4, 2, 3).mean(4))
 
 
-@pytest.mark.parametrize(
-    ("student", "teacher", "message"),
-    [
-        ((2, 3), (2, 3, 4, 4), r"a and b give \(2, 3\) and \(2, 3, 4, 4\); expected both.*same kind"),
-        ((2,), (2,), "expected both"),
-        ((2, 5, 3), (2, 6, 3), r"give \(2, 5, 3\) and \(2, 6, 3\); expected as many positions"),
-    ],
-)
+@pytest.mark.parametrize(("student", "teacher", "message"), [
+    ((2, 3), (2, 3, 4, 4), r"a and b give \(2, 3\) and \(2, 3, 4, 4\); expected both.*same kind"),
+    ((2,), (2,), "expected both"),
+    ((2, 5, 3), (2, 6, 3), r"give \(2, 5, 3\) and \(2, 6, 3\); expected as many positions"),
+])  # fmt: skip
 def test_features_of_another_kind_are_refused(student: Any, teacher: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         regressor(torch.rand(student), torch.rand(teacher), "a and b")

@@ -1,7 +1,6 @@
 """Relations as a term: between examples, and between the positions of a sequence."""
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,9 +11,8 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError
 from stages.kd.losses.relations import angle_loss, distance_loss
 from stages.kd.terms.relations import Relations
+from tests.aliases import Make
 from tests.contexts import preview_of
-
-Make = Callable[..., Any]
 
 
 class Attentive(nn.Module):
@@ -62,9 +60,7 @@ def own(**settings: Any) -> Relations:
     return Relations(kind="self_attention", **settings)
 
 
-def test_examples_by_default_are_compared_where_the_last_linear_layer_reads(
-    tiny: Make, compare: Make, task: Any
-) -> None:
+def test_examples_are_compared_where_the_last_linear_layer_reads(tiny: Make, compare: Make, task: Any) -> None:
     student, teacher = tiny(3).module.double(), tiny(6, seed=1).module.double()
     x = torch.stack([task.train[i][0]["input"] for i in range(6)]).double()
 
@@ -173,16 +169,13 @@ def test_what_cannot_work_is_refused_before_work(tiny: Make) -> None:
         refused(Relations(), nn.Conv2d(1, 1, 1), tiny().module)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"relation_heads": 3}, "`relation_heads` is for `kind: self_attention`, not examples"),
-        ({"kind": "self_attention", "angle_weight": 3}, "`angle_weight` is for `kind: examples`"),
-        ({"layer": (0, 1)}, "takes names of layers"),
-        ({"angle_weight": 0, "distance_weight": 0}, "both weights are 0"),
-        ({"kind": "self_attention", "parts": ["value"]}, "'values'"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"relation_heads": 3}, "`relation_heads` is for `kind: self_attention`, not examples"),
+    ({"kind": "self_attention", "angle_weight": 3}, "`angle_weight` is for `kind: examples`"),
+    ({"layer": (0, 1)}, "takes names of layers"),
+    ({"angle_weight": 0, "distance_weight": 0}, "both weights are 0"),
+    ({"kind": "self_attention", "parts": ["value"]}, "'values'"),
+])  # fmt: skip
 def test_settings_that_contradict_each_other(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Relations(**settings)
