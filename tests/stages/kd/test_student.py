@@ -1,13 +1,14 @@
 """Students: fewer layers, narrower, with the teacher's weights, on real architectures in small."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
@@ -20,6 +21,8 @@ from pipeline.model import TorchModel
 from pipeline.run.roundtrip import save_exactly
 from stages.kd.inspection.layers import evenly, keep_layers
 from stages.kd.student import Student
+from tests.aliases import Make
+from tests.translators import SIZES
 
 HERE = Path(__file__).parent
 DIGITS = HERE.parents[2] / "configs" / "digits"
@@ -31,96 +34,47 @@ def lengths(module: nn.Module) -> dict[str, int]:
 
 
 def bert(hidden: int = 32, layers: int = 4) -> nn.Module:
-    from transformers import BertConfig, BertForSequenceClassification
-
-    config = BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 16,
-        intermediate_size=2 * hidden,
-    )
-    return BertForSequenceClassification(config)
+    sizes: Any = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": hidden // 16}
+    config = hf.BertConfig(vocab_size=VOCABULARY, intermediate_size=2 * hidden, **sizes)
+    return hf.BertForSequenceClassification(config)
 
 
 def distilbert() -> nn.Module:
-    from transformers import DistilBertConfig, DistilBertForSequenceClassification
-
-    config = DistilBertConfig(vocab_size=VOCABULARY, dim=32, n_layers=4, n_heads=2, hidden_dim=64)
-    return DistilBertForSequenceClassification(config)
+    config = hf.DistilBertConfig(vocab_size=VOCABULARY, dim=32, n_layers=4, n_heads=2, hidden_dim=64)
+    return hf.DistilBertForSequenceClassification(config)
 
 
-def encoder_decoder(kind: str) -> nn.Module:
-    import transformers
-
-    config = getattr(transformers, f"{kind}Config")(
-        vocab_size=VOCABULARY,
-        d_model=32,
-        encoder_layers=4,
-        decoder_layers=4,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        max_position_embeddings=64,
-        pad_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=2,
-        forced_eos_token_id=None,
-    )
-    name = "BartForConditionalGeneration" if kind == "Bart" else "MarianMTModel"
-    return getattr(transformers, name)(config)
+PAIR: dict[str, Any] = {**SIZES, "encoder_layers": 4, "decoder_layers": 4, "vocab_size": VOCABULARY}
+PAIR |= {"pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2, "forced_eos_token_id": None}
 
 
 def bart() -> nn.Module:
-    return encoder_decoder("Bart")
+    return hf.BartForConditionalGeneration(hf.BartConfig(**PAIR))
 
 
 def marian() -> nn.Module:
-    return encoder_decoder("Marian")
+    return hf.MarianMTModel(hf.MarianConfig(**PAIR))
 
 
 def gpt2(width: int = 32) -> nn.Module:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    return GPT2LMHeadModel(
-        GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=width, n_layer=4, n_head=width // 16)
-    )
+    config = hf.GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=width, n_layer=4, n_head=width // 16)
+    return hf.GPT2LMHeadModel(config)
 
 
 def qwen2() -> nn.Module:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        use_sliding_window=True,
-        sliding_window=4,
-        max_window_layers=2,
-    )
-    return Qwen2ForCausalLM(config)
+    sizes: Any = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 2}
+    return hf.Qwen2ForCausalLM(hf.Qwen2Config(**sizes, use_sliding_window=True, sliding_window=4, max_window_layers=2))
 
 
 def t5() -> nn.Module:
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    config = T5Config(
-        vocab_size=VOCABULARY, d_model=32, d_kv=16, d_ff=64, num_layers=4, num_heads=2, decoder_start_token_id=0
-    )
-    return T5ForConditionalGeneration(config)
+    sizes: Any = {"vocab_size": VOCABULARY, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 4, "num_heads": 2}
+    return hf.T5ForConditionalGeneration(hf.T5Config(**sizes, decoder_start_token_id=0))
 
 
 def resnet() -> nn.Module:
-    from transformers import ResNetConfig, ResNetForImageClassification
-
-    config = ResNetConfig(
-        num_channels=1, embedding_size=8, hidden_sizes=[8, 16], depths=[2, 4], layer_type="basic", num_labels=3
-    )
-    return ResNetForImageClassification(config)
+    sizes: Any = {"num_channels": 1, "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 4], "num_labels": 3}
+    return hf.ResNetForImageClassification(hf.ResNetConfig(**sizes, layer_type="basic"))
 
 
 class Torch(nn.Module):
@@ -182,8 +136,6 @@ def teacher(name: str, **arguments: Any) -> TorchModel:
     if name == "Pyramid":
         inputs = {"input": torch.rand(2, 32)}
     use, folder = (name, DIGITS) if ":" in name else (f"test_student.py:{name}", HERE)
-    if ":" not in name and name not in ("Torch", "Pyramid"):
-        pytest.importorskip("transformers")
     model = TorchModel.build(Reference(use=use, arguments=arguments, folder=folder), inputs)
     with torch.no_grad():
         for tensor in model.module.state_dict().values():
@@ -278,6 +230,7 @@ def test_one_side_of_an_encoder_decoder():
     assert (encoder.encoder_layers, encoder.decoder_layers, encoder.num_hidden_layers) == (1, 4, 1)
     counts = shrunk(teacher("t5"), layers={"encoder.block": 1}).module
     assert (counts.encoder.config.num_layers, counts.decoder.config.num_layers) == (1, 4)
+    assert shrunk(teacher("Torch"), layers=3).module.encoder.num_layers == 3  # torch's encoder knows its layers
 
 
 def test_layer_types_go_with_their_layers():
@@ -287,55 +240,35 @@ def test_layer_types_go_with_their_layers():
     assert shrunk(model, layers=2).module.config.layer_types == [types[0], types[2]]
 
 
-def test_torchs_encoder_knows_its_layers():
-    assert shrunk(teacher("Torch"), layers=3).module.encoder.num_layers == 3
-
-
-@pytest.mark.parametrize("layers", [1, 2, "decoder", "encoder"])
-@pytest.mark.parametrize("name", ["gpt2", "qwen2", "bart", "marian", "t5"])
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [*product(["gpt2", "qwen2"], [1, 2]), *product(["bart", "marian", "t5"], [1, 2, "decoder", "encoder"])],
+)
 def test_generation_with_a_cache_gives_what_it_gives_without(name: str, layers: int | str):
-    wanted: Any = layers
-    if isinstance(layers, str):
-        if name in ("gpt2", "qwen2"):
-            return
-        wanted = {next(key for key in LISTS[name] if layers in key): 2}
+    wanted = {next(key for key in LISTS[name] if layers in key): 2} if isinstance(layers, str) else layers
     student = shrunk(teacher(name), layers=wanted).module
-    given = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
-    given["attention_mask"] = torch.ones_like(ids())
-    made = [student.generate(ids(), use_cache=cached, **given) for cached in (True, False)]
+    how: Any = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "attention_mask": torch.ones_like(ids())}
+    made = [student.generate(ids(), use_cache=cached, **how) for cached in (True, False)]
     assert torch.equal(*made)
     assert made[0].shape[1] >= 8
 
 
-def test_dropping_layers_that_do_nothing_changes_nothing():
-    model = teacher("gpt2")
+@pytest.mark.parametrize(("name", "layers", "linears", "tolerance"), [
+    ("gpt2", "transformer.h", ("attn.c_proj", "mlp.c_proj"), 0),
+    ("bert", "bert.encoder.layer", ("attention.output.dense", "output.dense"), 1e-5),
+])  # fmt: skip
+def test_dropping_layers_that_do_nothing_changes_nothing(name: str, layers: str, linears: Any, tolerance: float):
+    model = teacher(name)
     with torch.no_grad():
-        for i in (1, 3):
-            block = model.module.transformer.h[i]
-            for linear in (block.attn.c_proj, block.mlp.c_proj):
-                linear.weight.zero_()
-                linear.bias.zero_()
-    outputs, made = (m.predict(m.example) for m in (model, shrunk(model, layers=2)))
-    assert torch.equal(outputs["logits"], made["logits"])
-    other = replace(model, module=keep_layers(copy.deepcopy(model.module), {"transformer.h": [0, 1]}))
-    assert not torch.allclose(other.predict(model.example)["logits"], outputs["logits"], atol=1e-4)
-
-
-def test_dropping_layers_of_bert_that_do_nothing_changes_nothing():
-    model = teacher("bert")
-    with torch.no_grad():
-        for layer in model.module.bert.encoder.layer:
-            for norm in (layer.attention.output.LayerNorm, layer.output.LayerNorm):
-                norm.weight.fill_(1)  # a norm of what is normed already does nothing
-                norm.bias.zero_()
-        for i in (1, 3):
-            layer = model.module.bert.encoder.layer[i]
-            for linear in (layer.attention.output.dense, layer.output.dense):
-                linear.weight.zero_()
-                linear.bias.zero_()
+        for norm in (part for part in model.module.modules() if name == "bert" and isinstance(part, nn.LayerNorm)):
+            norm.weight.fill_(1)  # a norm of what is normed already does nothing
+            norm.bias.zero_()
+        for linear in (model.module.get_submodule(f"{layers}.{i}.{key}") for i in (1, 3) for key in linears):
+            linear.weight.zero_()
+            linear.bias.zero_()
     outputs, made = (m.predict(m.example)["logits"] for m in (model, shrunk(model, layers=2)))
-    torch.testing.assert_close(made, outputs, atol=1e-5, rtol=1e-5)
-    other = replace(model, module=keep_layers(copy.deepcopy(model.module), {"bert.encoder.layer": [0, 1]}))
+    torch.testing.assert_close(made, outputs, atol=tolerance, rtol=tolerance)
+    other = replace(model, module=keep_layers(copy.deepcopy(model.module), {layers: [0, 1]}))
     assert not torch.allclose(other.predict(model.example)["logits"], outputs, atol=1e-4)
 
 
@@ -343,8 +276,8 @@ def test_digit_net_loses_blocks(tmp_path):
     model = teacher("models.py:DigitNet", width=8)
     student = shrunk(model, layers={"blocks": 2})
     assert len(student.module.blocks) == 2
-    for new, old in enumerate([0, 1]):
-        assert same(dict(student.module.blocks[new].state_dict()), dict(model.module.blocks[old].state_dict()))
+    for i in (0, 1):
+        assert same(student.module.blocks[i].state_dict(), model.module.blocks[i].state_dict())
     save_exactly(student, tmp_path, DIGITS)
 
 
@@ -355,10 +288,7 @@ def test_blocks_that_change_shape_stay(tmp_path):
     student = shrunk(model, layers=1)
     assert lengths(student.module) == dict.fromkeys(stages, 1)
     assert student.module.config.layer_type == "basic"
-    assert same(
-        dict(student.module.resnet.encoder.stages[1].layers[0].state_dict()),
-        dict(model.module.resnet.encoder.stages[1].layers[0].state_dict()),
-    )
+    assert same(*(m.module.resnet.encoder.stages[1].layers[0].state_dict() for m in (student, model)))
     save_exactly(student, tmp_path, HERE)
 
 
@@ -453,30 +383,26 @@ def test_narrower_transformers_keep_whole_heads_of_query_key_and_value(tmp_path)
     save_exactly(narrow, tmp_path / "bert", HERE)
 
 
-def test_a_table_of_positions_is_not_cut():
+def test_a_table_of_positions_is_not_cut_and_other_outputs_than_the_teachers_are_refused():
     model = TorchModel.build(Reference(use="test_student.py:Told", folder=HERE), {"x": torch.rand(2, 8)})
     narrow = Student(shrink_of="teacher", width=4).build(replace(model, example={"x": torch.rand(2, 4)}), {})
     assert narrow.module.order.tolist() == [3, 2, 1, 0]
-
-
-def test_other_outputs_than_the_teachers_are_refused():
-    model = TorchModel.build(Reference(use="test_student.py:Told", folder=HERE), {"x": torch.rand(2, 8)})
     with pytest.raises(ConfigError, match=r"gives outputs {'output': \(2, 3, 8\)}; expected {'output': \(2, 4, 8\)}"):
         shrunk(model, layers=2)
 
 
-def test_a_builder_of_the_users(tiny: Callable[..., TorchModel], tmp_path):
-    model = tiny()
-    student = Student(use="conftest.py:TinyNet", width=4, folder=HERE.parents[1]).build(None, model.example)
-    assert student.module.conv1.out_channels == 4
+def test_a_builder_of_the_users(tiny: Make, tmp_path):
+    example = tiny().example
+    student, other = (
+        Student(use="conftest.py:TinyNet", width=width, folder=HERE.parents[1]).build(None, example) for width in (4, 3)
+    )
+    assert (student.module.conv1.out_channels, other.module.conv1.out_channels) == (4, 3)
     assert type(student.builder) is Reference
     assert student.builder.arguments == {"width": 4}
     save_exactly(student, tmp_path, HERE.parents[1])
-    named = Student(use="conftest.py:TinyNet", width=3, folder=HERE.parents[1]).build(None, model.example)
-    assert named.module.conv1.out_channels == 3
 
 
-def test_the_model_that_comes_in_is_the_student_as_it_is(tiny: Callable[..., TorchModel]):
+def test_the_model_that_comes_in_is_the_student_as_it_is(tiny: Make):
     model = tiny()
     assert Student(use="incoming").build(tiny(16), model.example, {}, model) is model
     with pytest.raises(ConfigError, match=r"student: no torch model comes in.*Give the student a builder"):
@@ -531,6 +457,8 @@ def test_errors_say_what_to_do():
         shrunk(shrunk(model, layers=2), width=4)
     with pytest.raises(ConfigError, match="no torch model to shrink"):
         Student(shrink_of="teacher", layers=2).build(None, model.example)
+    with pytest.raises(ConfigError, match=r"no list `encoder.layers` with 6 layers"):  # a saved edit
+        teacher("Torch").edited("stages.kd.inspection.layers:keep_layers", lists={"encoder.layers": [0, 5]})
 
 
 def test_a_shrunk_teacher_is_shrunk_again(tmp_path):
@@ -539,11 +467,6 @@ def test_a_shrunk_teacher_is_shrunk_again(tmp_path):
     assert len(student.edits) == 2
     assert lengths(student.module) == {"bert.encoder.layer": 1}
     save_exactly(student, tmp_path, HERE)
-
-
-def test_a_saved_edit_that_does_not_fit_is_refused():
-    with pytest.raises(ConfigError, match=r"no list `encoder.layers` with 6 layers"):
-        teacher("Torch").edited("stages.kd.inspection.layers:keep_layers", lists={"encoder.layers": [0, 5]})
 
 
 def test_lists_within_lists_and_lists_of_plain_layers():
