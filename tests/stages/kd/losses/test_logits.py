@@ -20,19 +20,16 @@ def textbook(student: Tensor, teacher: Tensor, temperature: float) -> float:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
-@pytest.mark.parametrize("shape", [(1, 2), (8, 10), (3, 100)])
-def test_soft_loss_is_the_textbook_formula(shape: tuple[int, int], temperature: float) -> None:
+@pytest.mark.parametrize("shape", [(1, 2), (8, 10), (3, 100), (4, 6, 10)])
+def test_soft_loss_is_the_textbook_formula(shape: tuple[int, ...], temperature: float) -> None:
     student, teacher = logits(*shape), logits(*shape, seed=1)
-    assert float(soft_loss(student, teacher, temperature)) == pytest.approx(
-        textbook(student, teacher, temperature), rel=1e-9
-    )
+    expected = textbook(student.reshape(-1, shape[-1]), teacher.reshape(-1, shape[-1]), temperature)
+    assert float(soft_loss(student, teacher, temperature)) == pytest.approx(expected, rel=1e-9)
 
 
-def test_soft_loss_is_divided_by_the_batch_and_not_by_the_classes() -> None:
-    student, teacher = logits(4, 10), logits(4, 10, seed=1)
-    twice = soft_loss(student.repeat(2, 1), teacher.repeat(2, 1), 3.0)
-    assert float(twice) == pytest.approx(float(soft_loss(student, teacher, 3.0)))
+def test_soft_loss_is_not_divided_by_the_classes() -> None:
     # A class that both rule out adds nothing; a mean over classes would shrink the loss by 10/11.
+    student, teacher = logits(4, 10), logits(4, 10, seed=1)
     never = torch.full((4, 1), -200.0, dtype=torch.float64)
     wider = soft_loss(torch.cat([student, never], 1), torch.cat([teacher, never], 1), 1.0)
     assert float(wider) == pytest.approx(float(soft_loss(student, teacher, 1.0)))
@@ -52,24 +49,6 @@ def test_gradient_at_high_temperature_matches_logits() -> None:
     centred = [z - z.mean(1, keepdim=True) for z in (student.detach(), teacher)]
     expected = (centred[0] - centred[1]) / 7 / 5
     torch.testing.assert_close(student.grad, expected, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_a_student_that_equals_its_teacher_has_no_soft_loss_and_no_gradient(temperature: float) -> None:
-    student = logits(6, 5).requires_grad_()
-    loss = soft_loss(student, student.detach() + 2.5, temperature)  # softmax does not see a shift
-    loss.backward()
-    assert float(loss) == pytest.approx(0, abs=1e-12)
-    assert float(student.grad.abs().max()) < 1e-12
-
-
-def test_logits_of_a_sequence_count_each_position_as_an_example() -> None:
-    student, teacher = logits(4, 6, 10), logits(4, 6, 10, seed=1)
-    flat = soft_loss(student.reshape(24, 10), teacher.reshape(24, 10), 2.0)
-    assert float(soft_loss(student, teacher, 2.0)) == pytest.approx(float(flat), rel=1e-12)
-    assert float(soft_loss(student, teacher, 2.0)) == pytest.approx(
-        textbook(student.reshape(24, 10), teacher.reshape(24, 10), 2.0)
-    )
 
 
 def test_logits_far_apart_stay_finite_in_single_precision() -> None:

@@ -102,10 +102,13 @@ def test_a_batch_repeated_has_the_loss_of_the_batch(loss: Loss, times: int) -> N
 
 
 @LOSSES
-def test_a_student_that_equals_its_teacher_up_to_a_shift_has_no_loss_and_no_gradient(loss: Loss) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_a_student_that_equals_its_teacher_up_to_a_shift_has_no_loss(
+    loss: Loss, temperature: float
+) -> None:
     teacher = logits(6, 5)
     student = (teacher + 1.5).requires_grad_()
-    found = loss(student, teacher, 4.0)
+    found = loss(student, teacher, temperature)
     found.backward()
     assert float(found.detach()) == pytest.approx(0, abs=1e-12)
     assert float(student.grad.abs().max()) < 1e-12

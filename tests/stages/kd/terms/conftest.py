@@ -8,23 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base.batches import Inputs
+from pipeline.errors import ConfigError
 from pipeline.model import call
 from pipeline.task import Batch
 from stages.kd.inspection.hooks import Hooks
 from stages.kd.terms.term import Method, ModelOutputs, TermInputs
+from tests.contexts import preview_of
+
+Comparison = tuple[Tensor, list[nn.Module]]
 
 
 @pytest.fixture
-def compare() -> Callable[..., tuple[Tensor, list[nn.Module]]]:
+def compare() -> Callable[..., Comparison]:
     """compare(method, student, teachers, inputs, shares=...): the loss, and the adapters that were made for it."""
 
-    def run(
-        method: Method,
-        student: nn.Module,
-        teachers: list[nn.Module],
-        inputs: Inputs,
-        shares: tuple[float, ...] = (1.0,),
-    ) -> tuple[Tensor, list[nn.Module]]:
+    def run(method: Method, student: nn.Module, teachers: Any, inputs: Inputs, shares: Any = (1.0,)) -> Comparison:
         torch.manual_seed(1)
         watched = [method.watch(student, teacher) for teacher in teachers]
         ours = [Hooks(student, mine) for mine, _ in watched]
@@ -46,3 +44,14 @@ def compare() -> Callable[..., tuple[Tensor, list[nn.Module]]]:
 
 def no_labels(outputs: Any, targets: Any) -> Tensor:
     raise AssertionError("the labels were read")
+
+
+@pytest.fixture
+def refused() -> Callable[..., None]:
+    """refused(message, method, student, teacher): before any work, with that message."""
+
+    def check(message: str, method: Method, student: nn.Module, teacher: nn.Module) -> None:
+        with pytest.raises(ConfigError, match=message):
+            list(method.check_models(student, [teacher], preview_of(None)))
+
+    return check

@@ -11,7 +11,6 @@ from pipeline.errors import ConfigError, StageError
 from stages.kd.losses.features import same_places
 from stages.kd.terms.features import Features, regressor
 from tests.aliases import Make
-from tests.contexts import preview_of
 
 
 class Sequences(nn.Module):
@@ -34,9 +33,8 @@ def double(module: nn.Module) -> nn.Module:
 
 def test_a_student_that_equals_its_teacher_has_no_loss(tiny: Make, compare: Make) -> None:
     teacher = tiny().module
-    loss, (adapter,) = compare(
-        Features(layers=[["conv1", "conv1"], ["conv2", "conv2"]]), copy.deepcopy(teacher), [teacher], tiny().example
-    )
+    term = Features(layers=[["conv1", "conv1"], ["conv2", "conv2"]])
+    loss, (adapter,) = compare(term, copy.deepcopy(teacher), [teacher], tiny().example)
     assert loss.item() == 0
     assert not list(adapter.parameters())
 
@@ -128,14 +126,7 @@ def test_features_of_another_kind_are_refused(student: Any, teacher: Any, messag
         regressor(torch.rand(student), torch.rand(teacher), "a and b")
 
 
-@pytest.mark.parametrize(
-    ("pair", "message"),
-    [
-        (["conv3", "conv2"], r"the student has no layer `conv3`; did you mean `conv2`"),
-        (["conv1", "haed"], r"the teacher has no layer `haed`; did you mean `head`"),
-    ],
-)
-def test_unknown_layers_are_refused_before_work(tiny: Make, pair: list[str], message: str) -> None:
-    model = tiny()
-    with pytest.raises(ConfigError, match=message):
-        list(Features(layers=[pair]).check_models(model.module, [model.module], preview_of(model)))
+def test_unknown_layers_are_refused_before_work(tiny: Make, refused: Make) -> None:
+    net = tiny().module
+    refused("the student has no layer `conv3`; did you mean `conv2`", Features(layers=[["conv3", "conv2"]]), net, net)
+    refused("the teacher has no layer `haed`; did you mean `head`", Features(layers=[["conv1", "haed"]]), net, net)
