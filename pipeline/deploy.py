@@ -69,19 +69,15 @@ def _check_axes(graph: onnx.GraphProto, axes: Axes) -> None:
             what = f"the batch of `{value.name}`" if axis == 0 else f"axis {axis} of `{value.name}` ({name})"
             dimension = value.type.tensor_type.shape.dim[axis]
             if dimension.HasField("dim_value"):
-                raise StageError(
-                    f"the forward fixes {what} to {dimension.dim_value}",
-                    where="ONNX export",
-                    expected="any number of examples" if axis == 0 else "any length",
-                    fix=f"Reshape by x.shape[{axis}] or -1, not by a number",
-                )
+                problem = f"the forward fixes {what} to {dimension.dim_value}"
+                expected = "any number of examples" if axis == 0 else "any length"
+                fix = f"Reshape by x.shape[{axis}] or -1, not by a number"
+                raise StageError(problem, where="ONNX export", expected=expected, fix=fix)
             if axis_names.setdefault(dimension.dim_param, name) != name:
-                raise StageError(
-                    f"the forward needs {what} to be as long as {axis_names[dimension.dim_param]}",
-                    where="ONNX export",
-                    expected="lengths of different names to be free of each other",
-                    fix="Give both the same name in the task's `axes`",
-                )
+                problem = f"the forward needs {what} to be as long as {axis_names[dimension.dim_param]}"
+                expected = "lengths of different names to be free of each other"
+                fix = "Give both the same name in the task's `axes`"
+                raise StageError(problem, where="ONNX export", expected=expected, fix=fix)
 
 
 def _free_outputs(graph: onnx.GraphProto, model: TorchModel) -> None:

@@ -28,12 +28,10 @@ def check_stages_take_onnx(chain: Sequence[tuple[str, Stage]], file: Path) -> No
         with blame(ConfigError, place):
             takes, gives = forms(type(stage))
         if form is OnnxModel and OnnxModel not in takes and TorchModel in takes:
-            raise ConfigError(
-                f"it needs a torch model, and the model comes as an ONNX file, {file}",
-                where=place,
-                expected="a stage that takes an ONNX file, such as quantize.static or benchmark.latency",
-                fix="Leave it out, or give the module: `model: {use: models.py:net, weights: net.safetensors}`",
-            )
+            problem = f"it needs a torch model, and the model comes as an ONNX file, {file}"
+            expected = "a stage that takes an ONNX file, such as quantize.static or benchmark.latency"
+            fix = "Leave it out, or give the module: `model: {use: models.py:net, weights: net.safetensors}`"
+            raise ConfigError(problem, where=place, expected=expected, fix=fix)
         form = gives or form
 
 

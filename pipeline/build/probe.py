@@ -43,12 +43,9 @@ def probe(task: Task) -> dict[str, SplitSummary]:
         shared = [(test[digest], i) for i, digest in enumerate(summaries[name].hashes) if digest in test]
         if shared:
             pairs = ", ".join(f"{a} = {name} {b}" for a, b in shared[:3])
-            raise ConfigError(
-                f"{len(shared)} of {len(summaries[name].hashes)} {name} examples are also in test (test {pairs})",
-                where="task",
-                expected="no example of test in another split",
-                fix=f"Leave them out of {name}, by Split.select, or `overlap: drop` of the task huggingface",
-            )
+            problem = f"{len(shared)} of {len(summaries[name].hashes)} {name} examples are also in test (test {pairs})"
+            fix = f"Leave them out of {name}, by Split.select, or `overlap: drop` of the task huggingface"
+            raise ConfigError(problem, where="task", expected="no example of test in another split", fix=fix)
     return summaries
 
 

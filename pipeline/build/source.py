@@ -129,11 +129,8 @@ class Source:
             for key, value in node.value:
                 name, line = str(key.value), key.start_mark.line + 1
                 if name in key_lines and name != "<<":
-                    raise ConfigError(
-                        f"the key `{name}` stands here and in line {key_lines[name]}",
-                        where=f"{self.path}:{line}",
-                        fix="Keep one of them",
-                    )
+                    problem = f"the key `{name}` stands here and in line {key_lines[name]}"
+                    raise ConfigError(problem, where=f"{self.path}:{line}", fix="Keep one of them")
                 key_lines[name] = line
                 self.lines[(*path, name)] = f"{self.path}:{line}"
                 self._walk(value, (*path, name))

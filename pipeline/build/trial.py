@@ -72,12 +72,9 @@ def _check_repeats(once: Outputs, again: Outputs, where: str) -> None:
 
 def _check_predictions(predictions: Any, logits: bool, where: str) -> None:
     if logits and (not isinstance(predictions, Tensor) or predictions.ndim < 2 or predictions.shape[-1] < 2):
-        raise ConfigError(
-            f"decode gave {kind(predictions)}",
-            where=where,
-            expected="logits (N, ..., classes) of at least two classes",
-            fix="Set logits=False in the Task",
-        )
+        expected = "logits (N, ..., classes) of at least two classes"
+        fix = "Set logits=False in the Task"
+        raise ConfigError(f"decode gave {kind(predictions)}", where=where, expected=expected, fix=fix)
 
 
 def _check_labels(task: Task, predictions: Any) -> None:
@@ -123,11 +120,9 @@ def _check_range(task: Task, class_count: int, labels: Sequence[int]) -> None:
     is_our_loss = getattr(task.loss, "func", task.loss) is cross_entropy
     wrong = [label for label in labels if not 0 <= label < class_count and label != IGNORED]
     if is_our_loss and class_count and wrong:
-        raise ConfigError(
-            f"a label is {wrong[0]}, and the model gives {class_count} logits",
-            expected=f"labels from 0 to {class_count - 1}",
-            fix="Give the model an output for each class, or correct the labels",
-        )
+        problem = f"a label is {wrong[0]}, and the model gives {class_count} logits"
+        fix = "Give the model an output for each class, or correct the labels"
+        raise ConfigError(problem, expected=f"labels from 0 to {class_count - 1}", fix=fix)
 
 
 def _never_occurring(task: Task, class_count: int, highest: int) -> list[str]:

@@ -64,11 +64,9 @@ def of_runs(folders: Sequence[Path]) -> list[Member]:
         final_of(run)
     for split in ("test", "validation"):
         if len({digest(run, split) for run in records}) > 1:
-            raise ConfigError(
-                f"these runs are measured on different {split} data",
-                where=", ".join(Path(run.folder).name for run in records),
-                expected="the same examples, for nothing else can be compared",
-            )
+            problem = f"these runs are measured on different {split} data"
+            expected = "the same examples, for nothing else can be compared"
+            raise ConfigError(problem, where=", ".join(Path(run.folder).name for run in records), expected=expected)
     by_name = defaultdict[str, list[Record]](list)
     for run in records:
         by_name[_title(run) if _is_told_by_title(run, records) else run.run].append(run)

@@ -83,12 +83,10 @@ def build_all(strategies: Iterable[Strategy]) -> list[Built]:
         built.append(build(strategy.config, strategy.source, before, allow_unsafe_load=allow))
         for split in ("test", "validation"):
             if built[0].data[split].digest != built[-1].data[split].digest:
-                raise ConfigError(
-                    f"its {split} split is another than that of {built[0].config.name}",
-                    where=str(strategy.file),
-                    expected=f"the same {split} examples, for nothing else can be compared",
-                    fix="Give both the same `task:` and `seed:`",
-                )
+                problem = f"its {split} split is another than that of {built[0].config.name}"
+                expected = f"the same {split} examples, for nothing else can be compared"
+                fix = "Give both the same `task:` and `seed:`"
+                raise ConfigError(problem, where=str(strategy.file), expected=expected, fix=fix)
         for place, stage in built[-1].stages:
             if stage.host_bound and type(stage).measure is Stage.measure:
                 fix = "Give it the method `measure`, or leave it out of what is compared"

@@ -69,12 +69,9 @@ def rename(graph: onnx.GraphProto, side: str, names: list[str]) -> None:
     """Give the graph's inputs or outputs the names that the task knows, in order."""
     old = [value.name for value in getattr(graph, side)]
     if len(old) != len(names):
-        raise StageError(
-            f"the graph has {len(old)} {side}s and the model {len(names)}",
-            where="ONNX export",
-            expected=f"the {side}s {', '.join(names)}",
-            fix="Let the forward return a tensor, or a flat tuple or dictionary of tensors",
-        )
+        problem = f"the graph has {len(old)} {side}s and the model {len(names)}"
+        fix = "Let the forward return a tensor, or a flat tuple or dictionary of tensors"
+        raise StageError(problem, where="ONNX export", expected=f"the {side}s {', '.join(names)}", fix=fix)
     mapping = {a: b for a, b in zip(old, names, strict=True) if a != b}
     # A value inside the graph that has one of these names already makes way.
     inner = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}

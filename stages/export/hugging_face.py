@@ -121,17 +121,13 @@ def _inner_that(module: nn.Module, generates: bool, error: type[ShrinkError]) ->
     """The transformers model in a module; raise the error where there is none, or it goes the other way."""
     inner_model = transformers_model(module)
     if inner_model is None:
-        raise error(
-            f"there is no transformers model in `{type(module).__name__}`",
-            expected="a transformers PreTrainedModel, or a module around one",
-            fix="Use export.onnx, which takes any module",
-        )
+        expected = "a transformers PreTrainedModel, or a module around one"
+        fix = "Use export.onnx, which takes any module"
+        raise error(f"there is no transformers model in `{type(module).__name__}`", expected=expected, fix=fix)
     if is_encoder_decoder(inner_model) != generates:
-        raise error(
-            f"`{type(inner_model).__name__}` is {'no encoder-decoder' if generates else 'an encoder-decoder'}",
-            expected="an encoder-decoder" if generates else "an encoder",
-            fix=f"Use {'export.optimum' if generates else 'export.seq2seq'}",
-        )
+        problem = f"`{type(inner_model).__name__}` is {'no encoder-decoder' if generates else 'an encoder-decoder'}"
+        expected = "an encoder-decoder" if generates else "an encoder"
+        raise error(problem, expected=expected, fix=f"Use {'export.optimum' if generates else 'export.seq2seq'}")
     return inner_model
 
 

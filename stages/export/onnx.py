@@ -52,11 +52,9 @@ class OnnxExport(Stage):
 def check_parity(parity: dict[str, Any], tolerance: float) -> None:
     """Raise StageError where what `compare` found is beyond the tolerance."""
     if not parity["largest_difference"] <= tolerance:
-        raise StageError(
-            f"ONNX Runtime's outputs differ from torch's by {parity['largest_difference']:.2e}",
-            expected=f"at most {tolerance:.0e}",
-            fix="Look for operators that depend on the batch, or raise `tolerance` if accuracy holds",
-        )
+        problem = f"ONNX Runtime's outputs differ from torch's by {parity['largest_difference']:.2e}"
+        fix = "Look for operators that depend on the batch, or raise `tolerance` if accuracy holds"
+        raise StageError(problem, expected=f"at most {tolerance:.0e}", fix=fix)
 
 
 def compare(model: TorchModel, exported: OnnxModel, ctx: Context, examples: int) -> dict[str, Any]:

@@ -75,11 +75,9 @@ def match_inputs(graph: onnx.GraphProto, names: list[str], main: str) -> None:
     for value in missing:
         like = next((other.name for other in graph.input if other.name in names), None)
         if value.name not in FILLED or like is None:
-            raise StageError(
-                f"the graph needs an input `{value.name}`",
-                expected=f"the inputs that the task gives: {', '.join(names)}",
-                fix="Have the task give it, or use export.onnx",
-            )
+            expected = f"the inputs that the task gives: {', '.join(names)}"
+            fix = "Have the task give it, or use export.onnx"
+            raise StageError(f"the graph needs an input `{value.name}`", expected=expected, fix=fix)
         graph.input.remove(value)
         _fill(graph, value.name, like, FILLED[value.name])
 
@@ -96,11 +94,9 @@ def match_outputs(graph: onnx.GraphProto, names: list[str]) -> None:
         rename(graph, "output", names)
         return
     if missing := [name for name in names if name not in graph_outputs]:
-        raise StageError(
-            f"the graph has no output {', '.join(missing)}",
-            expected=f"outputs that Optimum exports: {', '.join(graph_outputs)}",
-            fix="Have the forward give these alone, or use export.onnx",
-        )
+        expected = f"outputs that Optimum exports: {', '.join(graph_outputs)}"
+        fix = "Have the forward give these alone, or use export.onnx"
+        raise StageError(f"the graph has no output {', '.join(missing)}", expected=expected, fix=fix)
     by_name = {value.name: value for value in graph.output}
     del graph.output[:]
     graph.output.extend(by_name[name] for name in names)

@@ -91,17 +91,13 @@ class Seq2SeqExport(Stage):
     def _check_parity(self, parity: dict[str, Any], ctx: Context) -> None:
         ctx.report("parity", parity)
         if not parity["largest_difference"] <= self.tolerance:
-            raise StageError(
-                f"the decoder's logits differ from torch's by {parity['largest_difference']:.2e}",
-                expected=f"at most {self.tolerance:.0e}",
-                fix="Look at what the module does beside its transformers model, or raise `tolerance`",
-            )
+            problem = f"the decoder's logits differ from torch's by {parity['largest_difference']:.2e}"
+            fix = "Look at what the module does beside its transformers model, or raise `tolerance`"
+            raise StageError(problem, expected=f"at most {self.tolerance:.0e}", fix=fix)
         if parity["equal_sequences"] < self.agreement:
-            raise StageError(
-                f"{parity['equal_sequences']:.1%} of the sequences are those that torch generates",
-                expected=f"at least {self.agreement:.1%}",
-                fix="Train it longer, for rounding decides between tokens that are as likely, or lower `agreement`",
-            )
+            problem = f"{parity['equal_sequences']:.1%} of the sequences are those that torch generates"
+            fix = "Train it longer, for rounding decides between tokens that are as likely, or lower `agreement`"
+            raise StageError(problem, expected=f"at least {self.agreement:.1%}", fix=fix)
 
 
 def widest(ctx: Context) -> int:

@@ -73,11 +73,9 @@ def quantized_graph(
     selected_names = {node.name for node in before.node if node.op_type in operators and node.name not in exclude}
     quantized, unquantized = tally(before, proto.graph, selected_names)
     if not quantized:
-        raise StageError(
-            f"no node was quantized; left in fp32: {json.dumps(unquantized)}",
-            expected="at least one quantized node",
-            fix="Name more operators or exclude fewer nodes",
-        )
+        expected = "at least one quantized node"
+        fix = "Name more operators or exclude fewer nodes"
+        raise StageError(f"no node was quantized; left in fp32: {json.dumps(unquantized)}", expected=expected, fix=fix)
     strip(proto)
     share_initializers(proto.graph)
     compact_names(proto.graph)
@@ -117,10 +115,8 @@ def check_operators(operators: Sequence[str], quantizable: Sequence[str]) -> Non
     """Raise ConfigError for an operator type that cannot be quantized in this way."""
     for operator in operators:
         if operator not in quantizable:
-            raise ConfigError(
-                f"`operators` has `{operator}`{nearest(operator, list(quantizable))}",
-                expected="operators that ONNX Runtime can quantize in this way",
-            )
+            expected = "operators that ONNX Runtime can quantize in this way"
+            raise ConfigError(f"`operators` has `{operator}`{nearest(operator, list(quantizable))}", expected=expected)
 
 
 def check_before(before: Sequence[Stage]) -> None:
@@ -135,10 +131,8 @@ def check_names(exclude: Sequence[str], graph: onnx.GraphProto) -> None:
     names = [node.name for node in graph.node]
     for name in exclude:
         if name not in names:
-            raise StageError(
-                f"`exclude` has `{name}`, and no node has that name{nearest(name, names)}",
-                expected="names of nodes after constants and BatchNorm are folded",
-            )
+            problem = f"`exclude` has `{name}`, and no node has that name{nearest(name, names)}"
+            raise StageError(problem, expected="names of nodes after constants and BatchNorm are folded")
 
 
 def tally(before: onnx.GraphProto, after: onnx.GraphProto, selected: set[str]) -> tuple[dict[str, int], dict[str, int]]:

@@ -60,10 +60,8 @@ class StaticQuantization(Stage):
         check_operators(self.operators or (), quantizable())
         default = type(self).model_fields["percentile"].default
         if self.percentile != default and self.calibration != "percentile":
-            raise ConfigError(
-                f"`percentile` is {self.percentile:g} and `calibration` is {self.calibration}",
-                fix="Set calibration: percentile, or leave percentile out",
-            )
+            fix = "Set calibration: percentile, or leave percentile out"
+            raise ConfigError(f"`percentile` is {self.percentile:g} and `calibration` is {self.calibration}", fix=fix)
         example_count = len(preview.calibration)
         used = min(example_count, self.examples or example_count)
         if used < FEW:

@@ -261,11 +261,9 @@ def _check_operators(reading: Reading) -> None:
     if strange:
         names = sorted(f"{domain}::{name}" for domain, name, _ in strange)
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        raise ConfigError(
-            f"it has custom operators: {', '.join(names[:SHOWN])}{more}",
-            expected=f"operators of {', '.join(d or 'onnx' for d in DOMAINS if d != 'ai.onnx')}, or of its functions",
-            fix="Export it without them; a custom operator is code, which is not run",
-        )
+        expected = f"operators of {', '.join(d or 'onnx' for d in DOMAINS if d != 'ai.onnx')}, or of its functions"
+        fix = "Export it without them; a custom operator is code, which is not run"
+        raise ConfigError(f"it has custom operators: {', '.join(names[:SHOWN])}{more}", expected=expected, fix=fix)
     sizes: dict[int, int] = {}
     below = {owner: {own[f] for f in reading.calls[owner] if f in own} for owner in (-1, *reading.functions)}
     try:
