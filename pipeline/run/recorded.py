@@ -62,12 +62,7 @@ def remarks(stage: Stage, result: Result, model: MeasuredModel, before: ModelRec
 
 
 def latency_record(
-    record: Record,
-    position: int,
-    name: str,
-    settings: dict[str, JsonValue],
-    rows: JsonValue,
-    seconds: float,
+    record: Record, position: int, name: str, settings: dict[str, JsonValue], rows: JsonValue, seconds: float
 ) -> StageRecord:
     """The record of a `host_bound` stage that was left out of a run, made of what was measured afterwards.
 

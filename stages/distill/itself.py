@@ -36,11 +36,9 @@ class SelfDistillation(LogitMethod, SingleMethod):
 
     term: ClassVar[type[Term]] = Logits
 
-    student: Student = Field(
-        default=Student(use="teacher"), description="its structure: the teacher's own unless given"
-    )
-    generations: int = Field(default=3, gt=0, description="each learns from the one before, the first from the teacher")
-    keep: Literal["best", "last"] = Field(default="best", description="the generation to give, by validation score")
+    student: Student = Field(Student(use="teacher"), description="its structure: the teacher's own unless given")
+    generations: int = Field(3, gt=0, description="each learns from the one before, the first from the teacher")
+    keep: Literal["best", "last"] = Field("best", description="the generation to give, by validation score")
 
     def control_of(self, student: TorchModel, ctx: Context, name: str) -> TorchModel:
         """The same structure on labels alone, for as many steps as all generations together."""

@@ -42,32 +42,32 @@ class SequenceDistillation(Distilling):
         score`) and, for both levels together, 4.2.
     """
 
-    beams: int = Field(default=4, gt=0, description="width of the search; 1 is greedy")
+    beams: int = Field(4, gt=0, description="width of the search; 1 is greedy")
     max_tokens: int | None = Field(
-        default=None, gt=0, description="longest sequence; null: the width of decoder_input_ids, or as the model is set"
+        None, gt=0, description="longest sequence; null: the width of decoder_input_ids, or as the model is set"
     )
     select: Literal["top", "score"] = Field(
-        default="top", description="the likeliest sequence, or of all beams the one nearest to the reference by score"
+        "top", description="the likeliest sequence, or of all beams the one nearest to the reference by score"
     )
-    min_score: float | None = Field(default=None, description="sequences with a lower score are rejected")
+    min_score: float | None = Field(None, description="sequences with a lower score are rejected")
     rejected: Literal["drop", "reference"] = Field(
-        default="drop", description="with min_score: leave the example out, or keep its reference"
+        "drop", description="with min_score: leave the example out, or keep its reference"
     )
     generate: Reference | None = Field(
-        default=None, description="function(module, inputs, beams, max_tokens) -> tokens, for models without their own"
+        None, description="function(module, inputs, beams, max_tokens) -> tokens, for models without their own"
     )
-    at_once: int = Field(default=32, gt=0, description="examples that are generated together")
+    at_once: int = Field(32, gt=0, description="examples that are generated together")
     pad: int | None = Field(
-        default=None, description="fills sequences that are scored up to the targets' width; null: the model's own"
+        None, description="fills sequences that are scored up to the targets' width; null: the model's own"
     )
     word_weight: float = Field(
-        default=0.0, ge=0, le=1, description="weight of the teacher's distributions; the sequences have the rest"
+        0.0, ge=0, le=1, description="weight of the teacher's distributions; the sequences have the rest"
     )
-    temperature: float = Field(default=2.0, gt=0, description="with word_weight: softens the distributions")
-    mask: str | None = Field(default=None, description="with word_weight: the input that is 0 at padding")
-    ignore: int | None = Field(default=-100, description="with word_weight: the target at positions that do not count")
+    temperature: float = Field(2.0, gt=0, description="with word_weight: softens the distributions")
+    mask: str | None = Field(None, description="with word_weight: the input that is 0 at padding")
+    ignore: int | None = Field(-100, description="with word_weight: the target at positions that do not count")
     mass: float | None = Field(
-        default=None, gt=0, le=1, description="with word_weight: keep the largest classes up to this mass"
+        None, gt=0, le=1, description="with word_weight: keep the largest classes up to this mass"
     )
 
     @model_validator(mode="after")

@@ -26,11 +26,9 @@ class OnnxExport(Stage):
         - {use: export.onnx, opset: 20, tolerance: 1.0e-4}
     """
 
-    opset: int = Field(default=OPSET, ge=18, le=25, description="ONNX operator set")
-    tolerance: float = Field(
-        default=1e-4, gt=0, description="largest difference |onnx - torch| / (1 + |torch|) allowed"
-    )
-    examples: int = Field(default=256, gt=0, description="validation examples to compare on")
+    opset: int = Field(OPSET, ge=18, le=25, description="ONNX operator set")
+    tolerance: float = Field(1e-4, gt=0, description="largest difference |onnx - torch| / (1 + |torch|) allowed")
+    examples: int = Field(256, gt=0, description="validation examples to compare on")
 
     def run(self, model: TorchModel, ctx: Context) -> OnnxModel:
         """The file; StageError when its outputs differ from the torch model's by more than the tolerance."""

@@ -38,7 +38,7 @@ class Grow(BaseModel):
 
     argument: str = Field(description="of the student: one of its builder's, or layers")
     sizes: tuple[int, ...] = Field(min_length=2, description="rising")
-    tolerance: float = Field(default=0.005, ge=0, description="a gain in validation score that is not worth a size")
+    tolerance: float = Field(0.005, ge=0, description="a gain in validation score that is not worth a size")
 
     @field_validator("sizes")
     @classmethod
@@ -52,12 +52,10 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
     """Common settings and the run; a method says which terms it minimizes."""
 
     student: Student = Field(description="{use: models.py:SmallNet, width: 16}, or {shrink_of: teacher, layers: 3}")
-    teacher: Literal["incoming", "baseline"] = Field(
-        default="incoming", description="the model that comes in, or the baseline"
-    )
-    grow: Grow | None = Field(default=None, description="sizes of the student to try until its accuracy saturates")
-    control: bool = Field(default=False, description="also train the same student on labels alone, as many steps")
-    seeds: int = Field(default=1, gt=0, description="trainings with different seeds, for mean and deviation")
+    teacher: Literal["incoming", "baseline"] = Field("incoming", description="the model that comes in, or the baseline")
+    grow: Grow | None = Field(None, description="sizes of the student to try until its accuracy saturates")
+    control: bool = Field(False, description="also train the same student on labels alone, as many steps")
+    seeds: int = Field(1, gt=0, description="trainings with different seeds, for mean and deviation")
 
     @model_validator(mode="after")
     def _another_teaches(self) -> Self:
@@ -172,7 +170,7 @@ class SingleMethod(Distilling):
 
     term: ClassVar[type[Term]]
 
-    hard_weight: float = Field(default=0.3, ge=0, le=1, description="weight of the labels; the teacher has the rest")
+    hard_weight: float = Field(0.3, ge=0, le=1, description="weight of the labels; the teacher has the rest")
 
     def terms_of(self) -> tuple[Term, ...]:
         """The labels and the method, each where its weight is above zero."""

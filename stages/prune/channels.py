@@ -43,28 +43,23 @@ class ChannelPruning(Stage):
     distributed: ClassVar[bool] = True
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [t]} for t in ("macs", "params", "channels")]})
 
-    macs: float | None = Field(default=None, gt=0, lt=1, description="share of the MACs kept, at most")
-    params: float | None = Field(default=None, gt=0, lt=1, description="share of the parameters kept, at most")
+    macs: float | None = Field(None, gt=0, lt=1, description="share of the MACs kept, at most")
+    params: float | None = Field(None, gt=0, lt=1, description="share of the parameters kept, at most")
     channels: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="share kept, at most, of the output channels of all layers that can lose some",
+        None, gt=0, lt=1, description="share kept, at most, of the output channels of all layers that can lose some"
     )
     importance: Literal["magnitude", "taylor"] = Field(
-        default="magnitude", description="magnitude needs no data; taylor: gradient times weight on calibration data"
+        "magnitude", description="magnitude needs no data; taylor: gradient times weight on calibration data"
     )
     scope: Scope = Field(
-        default="uniform", description="uniform: the same share of each layer; global: all channels ranked together"
+        "uniform", description="uniform: the same share of each layer; global: all channels ranked together"
     )
-    steps: int = Field(default=1, gt=0, description="prune gradually; importance is measured again at each step")
+    steps: int = Field(1, gt=0, description="prune gradually; importance is measured again at each step")
     round_to: int = Field(
-        default=8,
-        gt=0,
-        description="pruned widths are multiples of it, as kernels like; layers no wider stay as they are",
+        8, gt=0, description="pruned widths are multiples of it, as kernels like; layers no wider stay as they are"
     )
-    ignore: tuple[str, ...] = Field(default=(), description="layers, or parts with layers, whose output channels stay")
-    recovery: Recovery | None = Field(default=None, description="train after each step; the epochs are divided")
+    ignore: tuple[str, ...] = Field((), description="layers, or parts with layers, whose output channels stay")
+    recovery: Recovery | None = Field(None, description="train after each step; the epochs are divided")
 
     def trainings(self) -> Iterable[tuple[int, int]]:
         """Those of its recovery."""

@@ -16,11 +16,11 @@ class Recovery(TrainingSettings, TeacherSettings):
     """How to train what pruning left, over all steps together."""
 
     teacher: Literal["incoming", "baseline", "labels"] = Field(
-        default="incoming", description="distill from the model that came in or the baseline, or train on labels alone"
+        "incoming", description="distill from the model that came in or the baseline, or train on labels alone"
     )
-    temperature: float = Field(default=4.0, gt=0, description="softens the logits of teacher and student")
-    hard_weight: float = Field(default=0.3, ge=0, le=1, description="weight of the loss against the labels")
-    terms: Terms | None = Field(default=None, description="what to minimize instead, as in distill.combine")
+    temperature: float = Field(4.0, gt=0, description="softens the logits of teacher and student")
+    hard_weight: float = Field(0.3, ge=0, le=1, description="weight of the loss against the labels")
+    terms: Terms | None = Field(None, description="what to minimize instead, as in distill.combine")
 
     @model_validator(mode="after")
     def _fitting(self) -> "Recovery":

@@ -23,27 +23,27 @@ class TrainingSettings(BaseModel):
     distributed: ClassVar[bool] = True
     """Whether a stage with these settings runs in every process; see `Stage.distributed`."""
 
-    epochs: int = Field(default=20, gt=0, description="passes over the training split")
-    batch_size: int = Field(default=64, gt=0, description="examples a step, over all processes")
-    learning_rate: float = Field(default=1e-3, gt=0, description="its peak, after warm-up")
-    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd has Nesterov momentum 0.9")
-    weight_decay: float = Field(default=0.01, ge=0, description="decoupled with adamw")
-    schedule: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="after warm-up, to zero")
-    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps that the rate takes to rise")
-    gradient_clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null for none")
-    patience: int | None = Field(default=None, gt=0, description="stop after so many epochs without a better score")
-    checkpoint_epochs: int = Field(default=1, gt=0, description="epochs between checkpoints, to go on after a kill")
-    workers: int = Field(default=0, ge=0, description="processes that load data")
+    epochs: int = Field(20, gt=0, description="passes over the training split")
+    batch_size: int = Field(64, gt=0, description="examples a step, over all processes")
+    learning_rate: float = Field(1e-3, gt=0, description="its peak, after warm-up")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd has Nesterov momentum 0.9")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled with adamw")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="after warm-up, to zero")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that the rate takes to rise")
+    gradient_clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null for none")
+    patience: int | None = Field(None, gt=0, description="stop after so many epochs without a better score")
+    checkpoint_epochs: int = Field(1, gt=0, description="epochs between checkpoints, to go on after a kill")
+    workers: int = Field(0, ge=0, description="processes that load data")
     accumulate: int = Field(
-        default=1,
+        1,
         gt=0,
         description="parts that a step's batch is computed in, to save memory; each counts alike, whatever is masked",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto", description="of the arithmetic; auto: bf16 or fp16 on a GPU, fp32 on a CPU"
+        "auto", description="of the arithmetic; auto: bf16 or fp16 on a GPU, fp32 on a CPU"
     )
     channels_last: bool = Field(
-        default=False,
+        False,
         description="keep images and the weights of convolutions in memory as NHWC: often faster, for some slower, "
         "so measure; a module that calls `view` on what a convolution gives fails, `flatten` works",
     )

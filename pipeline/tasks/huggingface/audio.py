@@ -34,20 +34,20 @@ Wave = NDArray[np.float32]
 class Audio(Settings):
     """The keys of audio classification."""
 
-    sampling_rate: Count = Field(default=16000, description="in Hz; recordings of another rate are resampled")
+    sampling_rate: Count = Field(16000, description="in Hz; recordings of another rate are resampled")
     seconds: float = Field(gt=0, description="of a recording: longer ones are cut at the end, shorter ones get silence")
-    features: Literal["log_mel", "wave"] = Field(default="log_mel", description="what is fed")
+    features: Literal["log_mel", "wave"] = Field("log_mel", description="what is fed")
     layout: Literal["image", "frames"] = Field(
-        default="image",
+        "image",
         description="of log_mel: (1, mels, frames), or (frames, mels) as the Audio Spectrogram Transformer takes it",
     )
-    mels: int = Field(default=40, ge=4, description="bands of pitch")
-    window: float = Field(default=0.025, gt=0, description="seconds that each spectrum is of, under a Hann window")
-    hop: float = Field(default=0.01, gt=0, description="seconds from one spectrum to the next")
-    low: float = Field(default=0.0, ge=0, description="lower end of the lowest band, in Hz")
-    high: float | None = Field(default=None, gt=0, description="upper end of the highest; half the sampling_rate")
-    mean: float | None = Field(default=None, description="taken off all values; each recording's own unless given")
-    std: float | None = Field(default=None, gt=0, description="what the rest is divided by; likewise")
+    mels: int = Field(40, ge=4, description="bands of pitch")
+    window: float = Field(0.025, gt=0, description="seconds that each spectrum is of, under a Hann window")
+    hop: float = Field(0.01, gt=0, description="seconds from one spectrum to the next")
+    low: float = Field(0.0, ge=0, description="lower end of the lowest band, in Hz")
+    high: float | None = Field(None, gt=0, description="upper end of the highest; half the sampling_rate")
+    mean: float | None = Field(None, description="taken off all values; each recording's own unless given")
+    std: float | None = Field(None, gt=0, description="what the rest is divided by; likewise")
 
     @model_validator(mode="after")
     def _bands_lie_within(self) -> Self:

@@ -42,12 +42,12 @@ class Images(Settings):
     """The keys of image classification."""
 
     image_size: Annotated[tuple[Count, Count], BeforeValidator(_pair)] | None = Field(
-        default=None, description="height and width, or one number for both; as they are unless given"
+        None, description="height and width, or one number for both; as they are unless given"
     )
-    color: Color | None = Field(default=None, description="grey or rgb; as the first image is unless given")
-    scale: float = Field(default=1 / 255, gt=0, description="what pixels from 0 to 255 are multiplied by")
-    mean: Channels = Field(default=(0.0,), description="taken off the scaled pixels, one number or one a channel")
-    std: Channels = Field(default=(1.0,), description="what the rest is divided by, likewise")
+    color: Color | None = Field(None, description="grey or rgb; as the first image is unless given")
+    scale: float = Field(1 / 255, gt=0, description="what pixels from 0 to 255 are multiplied by")
+    mean: Channels = Field((0.0,), description="taken off the scaled pixels, one number or one a channel")
+    std: Channels = Field((1.0,), description="what the rest is divided by, likewise")
 
 
 def classification(parts: Parts, columns: Columns, settings: Images) -> DatasetTask:

@@ -31,28 +31,27 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: str = Field(min_length=1, description="a name on the Hugging Face hub, or a folder")
-    config: str | None = Field(default=None, description="of the dataset, such as sst2 of nyu-mll/glue")
-    revision: str | None = Field(default=None, description="of the dataset on the hub: a commit, a tag")
-    kind: Kind | None = Field(default=None, description="what to learn; guessed from the columns where they are plain")
+    config: str | None = Field(None, description="of the dataset, such as sst2 of nyu-mll/glue")
+    revision: str | None = Field(None, description="of the dataset on the hub: a commit, a tag")
+    kind: Kind | None = Field(None, description="what to learn; guessed from the columns where they are plain")
     inputs: Annotated[tuple[str, ...], BeforeValidator(_several)] = Field(
-        default=(), max_length=2, description=f"columns; {FOUND_BY_TYPE}. Two texts are a pair"
+        (), max_length=2, description=f"columns; {FOUND_BY_TYPE}. Two texts are a pair"
     )
-    target: str | None = Field(default=None, description=f"column; {FOUND_BY_TYPE}")
-    train: str = Field(default="train", description="the part of the dataset that is trained on")
+    target: str | None = Field(None, description=f"column; {FOUND_BY_TYPE}")
+    train: str = Field("train", description="the part of the dataset that is trained on")
     validation: str | Share | None = Field(
-        default=None,
-        description="a part, or the share of train to take; where there is no part of that name, 0.1",
+        None, description="a part, or the share of train to take; where there is no part of that name, 0.1"
     )
-    test: str | Share | None = Field(default=None, description="likewise")
-    seed: int = Field(default=0, ge=0, description="of the shares and of what `limit` leaves")
+    test: str | Share | None = Field(None, description="likewise")
+    seed: int = Field(0, ge=0, description="of the shares and of what `limit` leaves")
     limit: Count | dict[Role, Count] | None = Field(
-        default=None, description="examples of each part at most: a random choice, the first ones when streaming"
+        None, description="examples of each part at most: a random choice, the first ones when streaming"
     )
     overlap: Literal["error", "drop"] = Field(
-        default="error", description="what becomes of examples of train and validation that are in test too"
+        "error", description="what becomes of examples of train and validation that are in test too"
     )
     streaming: bool = Field(
-        default=False, description="read up to `limit` rows one after the other instead of the whole dataset first"
+        False, description="read up to `limit` rows one after the other instead of the whole dataset first"
     )
 
     @model_validator(mode="after")

@@ -45,12 +45,7 @@ def network(name: str, **arguments: Any) -> nn.Module:
 
 
 def model(
-    task: Task,
-    example: Inputs,
-    name: str,
-    pretrained: bool | str = True,
-    labels: int | None = None,
-    **arguments: Any,
+    task: Task, example: Inputs, name: str, pretrained: bool | str = True, labels: int | None = None, **arguments: Any
 ) -> Start:
     """A model of timm for a task of images; a rebuild of it reads no weights.
 

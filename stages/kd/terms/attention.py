@@ -23,21 +23,20 @@ class AttentionMethod(LayerMethod):
     """Compares attention; see `AttentionDistillation`."""
 
     kind: Literal["maps", "transformer"] = Field(
-        default="maps", description="activation maps of convolutions, or a transformer's scores and hidden states"
+        "maps", description="activation maps of convolutions, or a transformer's scores and hidden states"
     )
     layers: tuple[tuple[int | str, int | str], ...] = Field(
-        default=(),
-        description="pairs [student's, teacher's]: names; of a transformer also positions, instead of mapping",
+        (), description="pairs [student's, teacher's]: names; of a transformer also positions, instead of mapping"
     )
-    power: float = Field(default=2.0, ge=1, description="maps: of the channels that are added up")
-    map_weight: float = Field(default=1000.0, gt=0, description="maps: factor of each pair's mean squared difference")
+    power: float = Field(2.0, ge=1, description="maps: of the channels that are added up")
+    map_weight: float = Field(1000.0, gt=0, description="maps: factor of each pair's mean squared difference")
     mapping: Literal["uniform", "last"] = Field(
-        default="uniform", description="transformer: evenly spaced layers of the teacher, or its last ones"
+        "uniform", description="transformer: evenly spaced layers of the teacher, or its last ones"
     )
-    scores: bool = Field(default=True, description="transformer: compare attention before the softmax")
-    hidden: bool = Field(default=True, description="transformer: compare what the layers give")
-    embeddings: bool = Field(default=True, description="transformer: compare what the first layer is given")
-    mask: str | None = Field(default=None, description="transformer: the input (N, L) that is 0 at padding")
+    scores: bool = Field(True, description="transformer: compare attention before the softmax")
+    hidden: bool = Field(True, description="transformer: compare what the layers give")
+    embeddings: bool = Field(True, description="transformer: compare what the first layer is given")
+    mask: str | None = Field(None, description="transformer: the input (N, L) that is 0 at padding")
 
     @model_validator(mode="after")
     def _fitting(self) -> "AttentionMethod":

@@ -20,8 +20,8 @@ class FeatureMethod(LayerMethod):
     layers: tuple[tuple[str, str], ...] = Field(
         min_length=1, description="pairs of names, [student's, teacher's]; their losses are added up"
     )
-    normalize: bool = Field(default=False, description="compare the direction of each position's channels alone")
-    mask: str | None = Field(default=None, description="the input (N, L) that is 0 at padding, for layers (N, L, D)")
+    normalize: bool = Field(False, description="compare the direction of each position's channels alone")
+    mask: str | None = Field(None, description="the input (N, L) that is 0 at padding, for layers (N, L, D)")
 
     def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Hook], list[Hook]]:
         """The outputs of the named layers."""

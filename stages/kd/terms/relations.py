@@ -21,23 +21,23 @@ class RelationMethod(LayerMethod):
     """Compares relations; see `RelationDistillation`."""
 
     kind: Literal["examples", "self_attention"] = Field(
-        default="examples", description="between the examples of a batch, or the positions of a transformer's sequence"
+        "examples", description="between the examples of a batch, or the positions of a transformer's sequence"
     )
     layer: tuple[int | str, int | str] | None = Field(
-        default=None,
+        None,
         description="[student's, teacher's]; null: what the last linear layer is given, or the last self-attention",
     )
-    distance_weight: float = Field(default=25.0, ge=0, description="examples: of the distances between two")
-    angle_weight: float = Field(default=50.0, ge=0, description="examples: of the angles among three")
+    distance_weight: float = Field(25.0, ge=0, description="examples: of the distances between two")
+    angle_weight: float = Field(50.0, ge=0, description="examples: of the angles among three")
     parts: tuple[Part, ...] = Field(
-        default=("queries", "keys", "values"),
+        ("queries", "keys", "values"),
         min_length=1,
         description="self_attention: what is compared (MiniLMv2); [attention, values] is MiniLM",
     )
     relation_heads: int | None = Field(
-        default=None, gt=0, description="self_attention: heads that both are split into; null: the teacher's"
+        None, gt=0, description="self_attention: heads that both are split into; null: the teacher's"
     )
-    mask: str | None = Field(default=None, description="self_attention: the input (N, L) that is 0 at padding")
+    mask: str | None = Field(None, description="self_attention: the input (N, L) that is 0 at padding")
 
     @model_validator(mode="after")
     def _fitting(self) -> "RelationMethod":

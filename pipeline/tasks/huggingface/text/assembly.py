@@ -32,17 +32,16 @@ Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 class Texts(Settings):
     """The keys of every kind that reads texts."""
 
-    tokenizer: str | None = Field(default=None, description="a name on the hub or a folder, mostly that of the model")
+    tokenizer: str | None = Field(None, description="a name on the hub or a folder, mostly that of the model")
     vocabulary: int | None = Field(
-        default=None, ge=50, description="instead of `tokenizer`: make one of so many tokens from the texts of train"
+        None, ge=50, description="instead of `tokenizer`: make one of so many tokens from the texts of train"
     )
-    algorithm: tokens.Algorithm = Field(default="wordpiece", description="of `vocabulary`")
-    lowercase: bool = Field(default=True, description="with `vocabulary`: make capitals small")
-    max_length: int = Field(default=128, ge=2, description="tokens at most; longer texts are cut")
-    multiple: Count = Field(default=1, description="pad each batch to a multiple of so many tokens; 8 suits GPUs")
+    algorithm: tokens.Algorithm = Field("wordpiece", description="of `vocabulary`")
+    lowercase: bool = Field(True, description="with `vocabulary`: make capitals small")
+    max_length: int = Field(128, ge=2, description="tokens at most; longer texts are cut")
+    multiple: Count = Field(1, description="pad each batch to a multiple of so many tokens; 8 suits GPUs")
     token_types: bool | None = Field(
-        default=None,
-        description="feed token_type_ids; for pairs where the tokenizer has them, unless given",
+        None, description="feed token_type_ids; for pairs where the tokenizer has them, unless given"
     )
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ class Similarity(Texts):
     """Two sentences, and a number that is larger the more alike they are."""
 
     range: Range | None = Field(
-        default=None,
+        None,
         description="the numbers of what has nothing in common and of what is the same, such as [0, 5]; learned as "
         "cosines of 0 and 1. 0 and 1 unless given",
     )

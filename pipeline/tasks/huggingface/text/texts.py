@@ -33,14 +33,14 @@ from pipeline.tasks.huggingface.text.assembly import (
 class TextClassification(Texts):
     """Texts or pairs of texts, and classes."""
 
-    metrics: tuple[Literal["f1", "matthews"], ...] = Field(default=(), description="beside the accuracy")
+    metrics: tuple[Literal["f1", "matthews"], ...] = Field((), description="beside the accuracy")
 
 
 class TextRegression(Texts):
     """Texts or pairs of texts, and a real number."""
 
     range: Range | None = Field(
-        default=None, description="smallest and largest value; they are learned as 0 to 1, and the score is in these"
+        None, description="smallest and largest value; they are learned as 0 to 1, and the score is in these"
     )
 
 

@@ -42,14 +42,14 @@ LEAST = 2  # tokens of a decoder's input: a length of one is a constant to a tra
 class Translation(Texts):
     """Texts, and the texts that they should become."""
 
-    algorithm: tokens.Algorithm = Field(default="bpe", description="of `vocabulary`, which both languages share")
-    lowercase: bool = Field(default=False, description="with `vocabulary`: make capitals small")
-    max_target_length: int = Field(default=128, ge=2, description="tokens of a translation at most, its end included")
+    algorithm: tokens.Algorithm = Field("bpe", description="of `vocabulary`, which both languages share")
+    lowercase: bool = Field(False, description="with `vocabulary`: make capitals small")
+    max_target_length: int = Field(128, ge=2, description="tokens of a translation at most, its end included")
     start: str | None = Field(
-        default=None, description="the token that the decoder begins with; the one that pads unless given, as Marian's"
+        None, description="the token that the decoder begins with; the one that pads unless given, as Marian's"
     )
-    score: Literal["chrf", "bleu"] = Field(default="chrf", description="of a sentence, as sacrebleu's / 100")
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the loss on all tokens alike")
+    score: Literal["chrf", "bleu"] = Field("chrf", description="of a sentence, as sacrebleu's / 100")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the loss on all tokens alike")
 
 
 @dataclass(frozen=True)
