@@ -12,7 +12,6 @@ from torch import nn
 from pipeline.base.use import Reference, find
 from pipeline.build.probe import example_inputs
 from pipeline.errors import ConfigError
-from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel
 from pipeline.run.roundtrip import save_exactly
 from pipeline.stage import Context
@@ -22,16 +21,14 @@ from stages.distill.features import FeatureDistillation
 from stages.distill.relations import RelationDistillation
 from stages.kd.objective import Distillation
 from stages.kd.student import Student
-from stages.kd.teacher import Teacher
 from stages.kd.teacher_config import TeacherConfig
-from stages.train.supervised import SupervisedTraining
 from stages.trainer.loop import train
 from tests.aliases import Make
 from tests.contexts import preview_of
+from tests.trained import SHORT, live_teacher, score, teach, tiny_student
 
 TESTS = Path(__file__).parents[2]
 TEXT = TESTS.parent / "configs" / "text"
-SHORT: dict[str, Any] = {"epochs": 8, "batch_size": 32, "learning_rate": 0.01}
 PAIR = [["conv2", "conv2"]]
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "features": (FeatureDistillation, {"layers": PAIR}),
@@ -41,21 +38,9 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-def small(width: int = 12) -> Student:
-    return Student(use="conftest.py:TinyNet", width=width, folder=TESTS)
-
-
 def stage(name: str, student: Student | None = None, **settings: Any) -> Any:
     made, own = METHODS[name]
-    return made(student=student or small(), **{**SHORT, **own, **settings})
-
-
-def teach(model: TorchModel, ctx: Context) -> TorchModel:
-    return SupervisedTraining(**SHORT).run(model, ctx)
-
-
-def score(model: TorchModel, ctx: Context) -> float:
-    return mean_score(model, ctx.validation, decode=ctx.decode, score=ctx.score)
+    return made(student=student or tiny_student(12), **{**SHORT, **own, **settings})
 
 
 @every_method
@@ -86,9 +71,7 @@ def test_adapters_are_trained_and_stay_behind(tiny: Make, context: Make, tmp_pat
     ctx, teacher = context(), tiny(16)
     chosen = stage("features", epochs=1)
     student = chosen.student.build(teacher, teacher.example)
-    objective = Distillation(
-        chosen.terms_of(), [Teacher(TeacherConfig(use="incoming"), teacher, ctx)], student, chosen, ctx
-    )
+    objective = Distillation(chosen.terms_of(), [live_teacher(teacher, ctx)], student, chosen, ctx)
     before = {name: value.clone() for name, value in objective.adapters.named_parameters()}
     assert sorted(tuple(value.shape) for value in before.values()) == [(16,), (16, 12, 1, 1)]
     trained = train(student, objective, chosen, ctx)
@@ -128,10 +111,7 @@ def count_forwards(model: TorchModel, batch: int) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize(
-    ("end", "steps"),
-    [(0.5, 32), (0.25, 16), (1.0, 64)],  # of 64 steps in all
-)
+@pytest.mark.parametrize(("end", "steps"), [(0.5, 32), (0.25, 16), (1.0, 64)])  # of 64 steps in all
 def test_the_teacher_runs_while_a_term_looks_inside_it(tiny: Make, context: Make, end: float, steps: int) -> None:
     ctx = context()
     teacher = teach(tiny(16), ctx)
@@ -139,7 +119,7 @@ def test_the_teacher_runs_while_a_term_looks_inside_it(tiny: Make, context: Make
     terms: list[dict[str, Any]] = [{"use": "features", "layers": PAIR, "end": end}]
     if end < 1:
         terms += [{"use": "logits", "weight": 0.7, "start": end}, {"use": "labels", "weight": 0.3, "start": end}]
-    CombinedDistillation(student=small(), terms=terms, **SHORT).run(teacher, ctx)
+    CombinedDistillation(student=tiny_student(12), terms=terms, **SHORT).run(teacher, ctx)
     assert len(seen) == steps
     rest = [row["loss"] for row in context.reports["training"]][int(8 * end) :]
     assert not rest or rest[-1] < rest[0]
@@ -149,7 +129,7 @@ def test_without_kept_logits_the_teacher_runs_in_every_step(tiny: Make, context:
     teacher = tiny(16)
     seen = count_forwards(teacher, batch=32)
     terms: list[dict[str, Any]] = [{"use": "features", "layers": PAIR, "end": 0.5}, {"use": "logits", "start": 0.5}]
-    CombinedDistillation(student=small(), terms=terms, cache_teacher=False, **SHORT).run(teacher, context())
+    CombinedDistillation(student=tiny_student(12), terms=terms, cache_teacher=False, **SHORT).run(teacher, context())
     assert len(seen) == 64
 
 
@@ -163,10 +143,7 @@ def reading(text: Any, context: Make) -> tuple[TorchModel, Context]:
     """An untrained BERT of four layers, and the context of its task."""
     torch.manual_seed(0)
     builder = Reference(use="models.py:encoder", arguments={"hidden": 16, "layers": 4, "heads": 2}, folder=TEXT)
-    ctx = context(
-        train=text.train, validation=text.validation, calibration=text.calibration, loss=text.loss, score=text.score
-    )
-    return TorchModel.build(builder, example_inputs(text.train)), ctx
+    return TorchModel.build(builder, example_inputs(text.train)), context(task=text)
 
 
 TINYBERT = {"use": "attention", "kind": "transformer", "mask": "attention_mask"}

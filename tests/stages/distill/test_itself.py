@@ -1,45 +1,28 @@
 """Generations of self-distillation, sizes that grow, controls and seeds: who learns from whom, and what comes out."""
 
-from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_model
 
 from pipeline.errors import ConfigError
-from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from stages.distill.itself import SelfDistillation
 from stages.distill.logits import LogitDistillation
 from stages.kd import stage
-from stages.kd.student import Student
 from stages.train.supervised import SupervisedTraining
 from tests.aliases import Make, Patch
+from tests.trained import score, teach, tiny_student, weights
 
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 32, "learning_rate": 0.01}
 
 
-def score(model: TorchModel, ctx: Context) -> float:
-    return mean_score(model, ctx.validation, decode=ctx.decode, score=ctx.score)
-
-
-def weights(model: TorchModel) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in model.module.parameters()])
-
-
 @pytest.fixture
 def teacher(tiny: Make, context: Make) -> TorchModel:
-    return SupervisedTraining(**{**QUICK, "epochs": 8}).run(tiny(16), context())
-
-
-@pytest.fixture
-def student(tiny: Make) -> Callable[[int], Student]:
-    builder = tiny().builder
-    return lambda width: Student(use=builder.use, arguments={"width": width}, folder=builder.folder)
+    return teach(tiny(16), context())
 
 
 def test_each_generation_learns_from_the_one_before(teacher: TorchModel, context: Make, monkeypatch: Patch) -> None:
@@ -70,8 +53,6 @@ def test_the_best_generation_by_validation_is_kept_or_the_last(teacher: TorchMod
 
 
 def test_an_earlier_checkpoint_teaches_its_kind(tiny: Make, teacher: TorchModel, context: Make, tmp_path: Any) -> None:
-    from safetensors.torch import save_model
-
     save_model(teacher.module, str(tmp_path / "early.safetensors"))
     builder = teacher.builder
     early = {"use": str(builder.folder / "conftest.py") + ":TinyNet", "width": 16, "weights": "early.safetensors"}
@@ -82,10 +63,10 @@ def test_an_earlier_checkpoint_teaches_its_kind(tiny: Make, teacher: TorchModel,
     assert score(made, context()) > 0.6
 
 
-def test_sizes_grow_until_a_larger_one_brings_little(teacher: TorchModel, context: Make, student: Make) -> None:
+def test_sizes_grow_until_a_larger_one_brings_little(teacher: TorchModel, context: Make) -> None:
     grow = {"argument": "width", "sizes": [1, 2, 8, 16], "tolerance": 0.05}
     ctx = context()
-    stage = LogitDistillation(student=student(1), grow=grow, **{**QUICK, "epochs": 6})
+    stage = LogitDistillation(student=tiny_student(1), grow=grow, **{**QUICK, "epochs": 6})
     made = stage.run(teacher, ctx)
     rows = context.reports["grow"]
     scores = [row["validation_score"] for row in rows]
@@ -100,34 +81,33 @@ def test_sizes_grow_until_a_larger_one_brings_little(teacher: TorchModel, contex
     assert len(trainings) == len(rows), "the chosen size is not trained again"
 
 
-def test_sizes_must_be_known_arguments(teacher: TorchModel, context: Make, student: Make) -> None:
-    stage = LogitDistillation(student=student(1), grow={"argument": "depth", "sizes": [1, 2]}, **QUICK)
+def test_sizes_must_be_known_arguments(teacher: TorchModel, context: Make) -> None:
+    stage = LogitDistillation(student=tiny_student(1), grow={"argument": "depth", "sizes": [1, 2]}, **QUICK)
     with pytest.raises(ConfigError, match="depth"):
         stage.run(teacher, context())
     with pytest.raises(ValidationError, match="rising"):
-        LogitDistillation(student=student(1), grow={"argument": "width", "sizes": [2, 1]}, **QUICK)
+        LogitDistillation(student=tiny_student(1), grow={"argument": "width", "sizes": [2, 1]}, **QUICK)
 
 
-def test_a_control_is_the_same_student_on_labels_alone(teacher: TorchModel, context: Make, student: Make) -> None:
+def test_a_control_is_the_same_student_on_labels_alone(teacher: TorchModel, context: Make) -> None:
     compared: dict[str, TorchModel] = {}
-    ctx = replace(context(seed=5), compare=compared.__setitem__)
+    ctx = context(seed=5, compare=compared.__setitem__)
     torch.manual_seed(5)
-    LogitDistillation(student=student(4), control=True, **QUICK).run(teacher, ctx)
+    LogitDistillation(student=tiny_student(4), control=True, **QUICK).run(teacher, ctx)
     torch.manual_seed(5)
-    alone = SupervisedTraining(**QUICK).run(student(4).build(teacher, teacher.example), context(seed=5))
+    alone = SupervisedTraining(**QUICK).run(tiny_student(4).build(teacher, teacher.example), context(seed=5))
     assert list(compared) == ["control"]
     assert torch.equal(weights(compared["control"]), weights(alone))
     histories = [context.reports[name] for name in ("training", "control")]
     assert len(histories[0]) == len(histories[1])
 
 
-def test_seeds_train_students_that_differ_and_give_the_first(teacher: TorchModel, context: Make, student: Make) -> None:
+def test_seeds_train_students_that_differ_and_give_the_first(teacher: TorchModel, context: Make) -> None:
     compared: dict[str, TorchModel] = {}
-    made = LogitDistillation(student=student(4), control=True, seeds=3, **QUICK).run(
-        teacher, replace(context(), compare=compared.__setitem__)
-    )
+    stage = LogitDistillation(student=tiny_student(4), control=True, seeds=3, **QUICK)
+    made = stage.run(teacher, context(compare=compared.__setitem__))
     assert set(compared) == {"control", "student_1", "control_1", "student_2", "control_2"}
     assert len({tuple(weights(model).tolist()) for model in (made, *compared.values())}) == 6
     torch.manual_seed(0)
-    once = LogitDistillation(student=student(4), **QUICK).run(teacher, context())
+    once = LogitDistillation(student=tiny_student(4), **QUICK).run(teacher, context())
     assert torch.equal(weights(made), weights(once))

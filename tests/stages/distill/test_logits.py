@@ -1,5 +1,6 @@
 """Distillation of logits as a stage: who teaches, what is refused before work, and that the student follows."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,17 @@ from pydantic import ValidationError
 from pipeline.base.use import Reference
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, Note, StageError
-from pipeline.measure.accuracy import agreement, mean_score
+from pipeline.measure.accuracy import agreement
 from pipeline.model import TorchModel
 from pipeline.stage import Context
 from stages.distill.logits import LogitDistillation
 from stages.kd.losses.logits import soft_loss
 from stages.kd.objective import Distillation
-from stages.kd.teacher import Teacher
-from stages.kd.teacher_config import TeacherConfig
-from stages.train.supervised import SupervisedTraining
 from stages.trainer.loop import train
 from stages.trainer.objective import Progress
 from tests.aliases import Make
 from tests.contexts import preview_of
+from tests.trained import SHORT, live_teacher, score, teach
 
 NETS = """
 from torch import nn
@@ -41,11 +40,7 @@ def net(tmp_path: Path) -> Callable[..., Reference]:
 
 
 def stage(student: Reference, **settings: Any) -> LogitDistillation:
-    return LogitDistillation(student=student, **{"epochs": 8, "batch_size": 32, "learning_rate": 0.01, **settings})
-
-
-def teach(model: TorchModel, ctx: Context) -> TorchModel:
-    return SupervisedTraining(epochs=8, batch_size=32, learning_rate=0.01).run(model, ctx)
+    return LogitDistillation(student=student, **{**SHORT, **settings})
 
 
 def alike(student: TorchModel, teacher: Any, ctx: Context) -> float:
@@ -54,16 +49,13 @@ def alike(student: TorchModel, teacher: Any, ctx: Context) -> float:
 
 
 def test_a_student_follows_its_teacher_without_labels(tiny: Make, context: Make, net: Make) -> None:
-    def no_labels(outputs: Any, targets: Any) -> Any:
-        raise AssertionError("the labels were read")
-
     teacher = teach(tiny(16), context())
-    ctx = context(loss=no_labels)
+    ctx = context(loss=lambda outputs, targets: pytest.fail("the labels were read"))
     untrained = TorchModel.build(net(), teacher.example)
     student = stage(net(), hard_weight=0).run(teacher, ctx)
     assert alike(student, teacher, ctx) > alike(untrained, teacher, ctx) + 0.3
     # What the student agrees on it learnt from the teacher, so it is also right about the labels.
-    assert mean_score(student, ctx.validation, decode=ctx.decode, score=ctx.score) > 0.6
+    assert score(student, ctx) > 0.6
 
 
 def test_hard_weight_one_is_plain_training(tiny: Make, context: Make, net: Make) -> None:
@@ -73,7 +65,7 @@ def test_hard_weight_one_is_plain_training(tiny: Make, context: Make, net: Make)
     distilled = stage(net(), hard_weight=1).run(teacher, ctx)
     torch.manual_seed(0)
     student = TorchModel.build(net(), teacher.example)
-    plain = SupervisedTraining(epochs=8, batch_size=32, learning_rate=0.01).run(student, ctx)
+    plain = teach(student, ctx)
     assert torch.equal(distilled.predict(teacher.example)["output"], plain.predict(teacher.example)["output"])
 
 
@@ -81,7 +73,7 @@ def test_hard_weight_one_is_plain_training(tiny: Make, context: Make, net: Make)
 def test_hard_weight_is_the_weight_of_the_labels(tiny: Make, context: Make, net: Make, hard_weight: float) -> None:
     teacher, ctx = tiny(), context(loss=lambda outputs, targets: 0 * outputs["output"].sum() + 1.7)
     chosen, student = stage(net(), hard_weight=hard_weight), TorchModel.build(net(), teacher.example)
-    live = Teacher(TeacherConfig(use="incoming"), teacher, ctx)
+    live = live_teacher(teacher, ctx)
     objective = Distillation(chosen.terms_of(), [live], student, chosen, ctx)
     objective.watch(student.module)
     batch = next(iter(ctx.train.loader(8)))
@@ -150,19 +142,16 @@ def test_teachers_of_both_forms_teach_the_same(tiny: Make, context: Make, net: M
     given = teacher if form == "torch" else deploy(teacher, tmp_path / "teacher.onnx")
     torch.manual_seed(0)
     student = TorchModel.build(net(), teacher.example)
-    live, settings = Teacher(TeacherConfig(use="incoming"), given, ctx), stage(net(), hard_weight=0)
+    live, settings = live_teacher(given, ctx), stage(net(), hard_weight=0)
     objective = Distillation(settings.terms_of(), [live], student, settings, ctx)
     trained = train(student, objective, settings, ctx)
     assert alike(trained, teacher, ctx) > 0.6
 
 
-def test_logits_of_another_shape_are_refused_before_any_work(tiny: Make, net: Make) -> None:
+def test_logits_of_another_shape_are_refused_before_work_and_in_it(tiny: Make, context: Make, net: Make) -> None:
     preview = preview_of(tiny())
     with pytest.raises(ConfigError, match=r"student gives logits \(2, 7\); expected \(2, 4\), as the teacher gives"):
         list(stage(net(classes=7)).check((), preview))
-
-
-def test_logits_of_another_shape_are_refused_in_training_too(tiny: Make, context: Make, net: Make) -> None:
     with pytest.raises(StageError, match=r"logits \(32, 7\), the teacher \(32, 4\).*number of classes"):
         stage(net(classes=7)).run(tiny(), context())
 
@@ -180,11 +169,7 @@ def test_the_teacher_of_a_second_distillation_is_the_first_ones_student(tiny: Ma
     ({}, {"width": 1}, [r"the student has 73 parameters, 0\.[0-9]% of the teacher's"]),
     ({"temperature": 1}, {"width": 1}, ["temperature 1", "too small to follow"]),
 ])  # fmt: skip
-def test_what_is_suspicious_is_a_warning(
-    tiny: Make, net: Make, settings: Any, student: Any, expected: list[str]
-) -> None:
-    import re
-
+def test_what_is_suspicious_is_a_warning(tiny: Make, net: Make, settings: Any, student: Any, expected: Any) -> None:
     said = stage(net(**student), **settings).check((), preview_of(tiny(48)))
     warnings = [text for text in said if not isinstance(text, Note)]
     assert len(warnings) == len(expected)

@@ -28,10 +28,10 @@ from stages.kd.generation import NOTHING, Beams, Rule, choose, cut, generated, r
 from stages.kd.stage import Distilling
 from stages.kd.student import Student
 from stages.kd.teacher import Teacher
-from stages.kd.teacher_config import TeacherConfig
 from stages.train.supervised import SupervisedTraining
 from tests.aliases import Make, Patch
 from tests.contexts import preview_of
+from tests.trained import live_teacher
 
 FOLDER = Path(__file__).parents[3] / "configs" / "translation"
 NARROW = {"hidden": 32, "layers": 1, "heads": 2, "feed_forward": 32, "dropout": 0.0}
@@ -53,8 +53,7 @@ def real(module, inputs, beams, max_tokens):
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    made: Task = words.task(train=48, validation=8, test=8)
-    return made
+    return words.task(train=48, validation=8, test=8)  # type: ignore[no-any-return]
 
 
 def translator(task: Task, seed: int = 0, **arguments: Any) -> TorchModel:
@@ -77,13 +76,8 @@ def always(tmp_path: Path) -> Callable[..., Reference]:
 
 def stage(**settings: Any) -> SequenceDistillation:
     student = Student(use="models.py:translator", arguments=NARROW, folder=FOLDER)
-    return SequenceDistillation(
-        **{"student": student, "epochs": 1, "batch_size": 16, "learning_rate": 0.01, **settings}
-    )
-
-
-def live_teacher(model: TorchModel, ctx: Context) -> Teacher:
-    return Teacher(TeacherConfig(use="incoming"), model, ctx)
+    common: Any = {"student": student, "epochs": 1, "batch_size": 16, "learning_rate": 0.01}
+    return SequenceDistillation(**{**common, **settings})
 
 
 def everything(split: Split) -> Inputs:
@@ -171,13 +165,11 @@ class Three:
 @pytest.fixture
 def three(ctx: Make) -> Three:
     data = [({"x": torch.tensor([float(i)])}, torch.tensor([10 * i, -100])) for i in (1, 2, 3)]
-    candidates = torch.tensor(
-        [
-            [[11, 2, -1], [10, 2, -1], [10, 2, -1]],  # the second and third are right
-            [[20, -1, -1], [20, 5, 2], [9, -1, -1]],  # the first and second are
-            [[5, 5, 2], [6, 2, -1], [7, 2, -1]],  # none is
-        ]
-    )
+    candidates = torch.tensor([
+        [[11, 2, -1], [10, 2, -1], [10, 2, -1]],  # the second and third are right
+        [[20, -1, -1], [20, 5, 2], [9, -1, -1]],  # the first and second are
+        [[5, 5, 2], [6, 2, -1], [7, 2, -1]],  # none is
+    ])  # fmt: skip
 
     def score(predictions: Tensor, targets: Tensor) -> Tensor:
         assert predictions.shape[1] >= targets.shape[1]
@@ -311,11 +303,8 @@ class Reader(nn.Module):
 
     def __init__(self, words: int = 12) -> None:
         super().__init__()
-        self.embed, self.cell, self.head = (
-            nn.Embedding(words, 16),
-            nn.GRU(16, 16, batch_first=True),
-            nn.Linear(16, words),
-        )
+        self.embed, self.head = nn.Embedding(words, 16), nn.Linear(16, words)
+        self.cell = nn.GRU(16, 16, batch_first=True)
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.head(self.cell(self.embed(ids))[0])
@@ -353,9 +342,8 @@ def test_an_autoregressive_model_continues_its_prompt(ctx: Make, tmp_path: Path)
     def score(predictions: Tensor, targets: Tensor) -> Tensor:
         return (predictions[..., -3:] == targets[:, 1:]).float().mean(1)
 
-    def decode(forward: Any, inputs: Inputs) -> Tensor:
-        found: Tensor = forward(inputs)["output"].argmax(-1)
-        return found
+    def decode(forward: Any, inputs: Inputs) -> Any:
+        return forward(inputs)["output"].argmax(-1)
 
     torch.manual_seed(0)
     builder = Reference(use="reader.py:Reader", folder=tmp_path)
@@ -365,18 +353,11 @@ def test_an_autoregressive_model_continues_its_prompt(ctx: Make, tmp_path: Path)
     reader = find("reader.py", tmp_path)
     said = reader.continued(teacher.module, {"ids": torch.stack([x for x, _ in data])}, 1, None)
     asked = [reader.as_target({"ids": x}, tokens) for (x, _), tokens in zip(data, said, strict=True)]
-    made = SequenceDistillation(
-        student=Student(use="teacher"),
-        generate=Reference(use="reader.py:continued", folder=tmp_path),
-        pad=0,
-        epochs=40,
-        batch_size=14,
-        learning_rate=0.02,
-    )
-    student = made.run(
-        teacher,
-        ctx(train=split, validation=Split(asked), loss=loss, score=score, decode=decode, as_target=reader.as_target),
-    )
+    generate = Reference(use="reader.py:continued", folder=tmp_path)
+    how: Any = {"pad": 0, "epochs": 40, "batch_size": 14, "learning_rate": 0.02}
+    changes = {"train": split, "validation": Split(asked), "loss": loss, "score": score, "decode": decode}
+    made = SequenceDistillation(student=Student(use="teacher"), generate=generate, **how)
+    student = made.run(teacher, ctx(**changes, as_target=reader.as_target))
     follows = reader.continued(student.module, {"ids": torch.stack([x for x, _ in data])}, 1, None)
     assert len(set(map(tuple, said.tolist()))) > 3
     assert (follows == said).float().mean() > 0.9
@@ -420,9 +401,8 @@ def test_a_task_without_as_target_is_refused(task: Task, ctx: Make) -> None:
 
 
 def test_what_generates_something_else_is_blamed(task: Task, ctx: Make, always: Make) -> None:
-    with pytest.raises(
-        StageError, match=r"generate \(always\.py:real\): it gave a tensor of shape \(32, 4\); expected"
-    ):
+    message = r"generate \(always\.py:real\): it gave a tensor of shape \(32, 4\); expected"
+    with pytest.raises(StageError, match=message):
         stage(generate=always("real")).run(translator(task), ctx())
 
 

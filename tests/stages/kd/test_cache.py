@@ -5,6 +5,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,22 +30,13 @@ from stages.kd.losses.logits import soft_loss
 from stages.kd.losses.sparse import Sparse, sparse_soft_loss
 from stages.kd.student import Student
 from stages.kd.teacher import Teacher
-from stages.kd.teacher_config import TeacherConfig
 from stages.kd.top_classes import AT_ONCE, TeacherNeeds
 from stages.trainer.loop import train
 from stages.trainer.objective import Objective, Progress
 from stages.trainer.settings import TrainingSettings
 from tests.aliases import Make, Patch
+from tests.trained import live_teacher, noisy
 from tests.users import chain_of
-
-
-def noisy(inputs: Inputs, seed: int, view: int) -> Inputs:
-    generator = torch.Generator().manual_seed((seed * 31 + view) % 2**62)
-    return {name: value + torch.randn(value.shape, generator=generator) for name, value in inputs.items()}
-
-
-def live_teacher(model: TorchModel, ctx: Context) -> Teacher:
-    return Teacher(TeacherConfig(use="incoming"), model, ctx)
 
 
 def table(live: Teacher, ctx: Context, view: int) -> tuple[Tensor, Tensor]:
@@ -244,14 +236,9 @@ def test_half_precision_would_change_the_loss_little_and_single_does_not(context
 
 def test_the_largest_classes_are_refused_where_the_disk_is_too_small(context: Make, monkeypatch: Patch) -> None:
     ctx, model = sequences(40, 2, 1000, context)
-    monkeypatch.setattr(teacher.shutil, "disk_usage", lambda folder: Free(1000))
+    monkeypatch.setattr(teacher.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(StageError, match=r"largest of 1,000 classes would take [0-9,]+ of 1,000 free bytes.*Lower"):
         live_teacher(model, ctx).cache(ctx, TeacherNeeds(mass=0.9), None)
-
-
-class Free:
-    def __init__(self, free: int) -> None:
-        self.free = free
 
 
 def peak(folder: Path, examples: int) -> int:
@@ -313,9 +300,8 @@ def dying(monkeypatch: Patch) -> Iterator[Patch]:
 def places(record: Any) -> dict[str, str]:
     """What happened to each kept result of a run: made or reused."""
     events = journal.read(Path(record.folder) / "journal.jsonl")
-    return {
-        e["place"]: e["event"] for e in events if e["event"] in ("made", "reused") and "teacher's logits" in e["place"]
-    }
+    of_teacher = [e for e in events if e["event"] in ("made", "reused") and "teacher's logits" in e["place"]]
+    return {event["place"]: event["event"] for event in of_teacher}
 
 
 def weights(record: Any) -> bytes:
@@ -381,7 +367,7 @@ def test_the_key_has_all_that_the_values_depend_on(tiny: Make, context: Make) ->
 
 def test_logits_are_computed_in_the_precision_of_the_training(tiny: Make, context: Make) -> None:
     ctx, module = context(), tiny()
-    exact, rough = (Teacher(TeacherConfig(use="incoming"), module, ctx, precision=name) for name in ("no", "bf16"))
+    exact, rough = (live_teacher(module, ctx, precision=name) for name in ("no", "bf16"))
     batch = next(iter(ctx.train.loader(48)))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = module.module.eval()(batch.inputs["input"]).float()
@@ -394,7 +380,7 @@ def test_logits_are_computed_in_the_precision_of_the_training(tiny: Make, contex
 
 def test_a_teacher_whose_layers_are_read_is_exact_whatever_the_precision(tiny: Make, context: Make) -> None:
     ctx = context()
-    exact, rough = (Teacher(TeacherConfig(use="incoming"), tiny(), ctx, precision=name) for name in ("no", "bf16"))
+    exact, rough = (live_teacher(tiny(), ctx, precision=name) for name in ("no", "bf16"))
     batch, progress = next(iter(ctx.train.loader(48))), Progress()
     seen = [m.answer(batch, progress, torch.zeros(48, 4), inside=True).outputs["output"] for m in (exact, rough)]
     torch.testing.assert_close(*seen, atol=0, rtol=0)

@@ -8,24 +8,15 @@ import torch
 
 from pipeline.errors import ConfigError, Note
 from pipeline.model import TorchModel
-from pipeline.stage import Preview
 from stages.distill.combine import CombinedDistillation
 from stages.distill.itself import SelfDistillation
 from stages.distill.logits import LogitDistillation
-from stages.kd.student import Student
 from stages.prune.channels import ChannelPruning
 from tests.aliases import Make
 from tests.contexts import preview_of
+from tests.trained import tiny_student
 
-
-@pytest.fixture
-def student(tiny: Make) -> Student:
-    builder = tiny().builder
-    return Student(use=builder.use, arguments={"width": 4}, folder=builder.folder)
-
-
-def preview(model: TorchModel) -> Preview:
-    return preview_of(model)
+STUDENT = tiny_student()
 
 
 @pytest.mark.parametrize(("terms", "share"), [
@@ -33,28 +24,28 @@ def preview(model: TorchModel) -> Preview:
     ([{"use": "labels", "end": 0.4}, {"use": "logits", "start": 0.5}], "40%"),
     ([{"use": "labels", "end": 0.5}, {"use": "logits", "weight": 0, "start": 0.5}], "50%"),
 ])  # fmt: skip
-def test_a_part_of_the_training_without_a_term_is_refused(tiny: Make, student: Student, terms: Any, share: str) -> None:
-    stage = CombinedDistillation(student=student, terms=terms)
+def test_a_part_of_the_training_without_a_term_is_refused(tiny: Make, terms: Any, share: str) -> None:
+    stage = CombinedDistillation(student=STUDENT, terms=terms)
     with pytest.raises(ConfigError, match=f"no term counts after {share} of the training"):
-        list(stage.check((), preview(tiny())))
+        list(stage.check((), preview_of(tiny())))
 
 
-def test_a_term_that_rises_from_zero_trains_from_the_first_step(tiny: Make, context: Make, student: Student) -> None:
-    stage = CombinedDistillation(student=student, terms=[{"use": "logits", "ramp": "up"}], epochs=1)
+def test_a_term_that_rises_from_zero_trains_from_the_first_step(tiny: Make, context: Make) -> None:
+    stage = CombinedDistillation(student=STUDENT, terms=[{"use": "logits", "ramp": "up"}], epochs=1)
     assert stage.run(tiny(16), context()).builder.arguments == {"width": 4}
 
 
-def test_layers_that_do_not_fit_are_refused_before_work(tiny: Make, student: Student) -> None:
-    stage = CombinedDistillation(student=student, terms=[{"use": "features", "layers": [["conv2", "head"]]}])
+def test_layers_that_do_not_fit_are_refused_before_work(tiny: Make) -> None:
+    stage = CombinedDistillation(student=STUDENT, terms=[{"use": "features", "layers": [["conv2", "head"]]}])
     with pytest.raises(ConfigError, match=r"conv2 and head give \(2, 4, 8, 8\) and \(2, 4\)"):
-        list(stage.check((), preview(tiny())))
+        list(stage.check((), preview_of(tiny())))
 
 
 def test_the_terms_of_a_recovery_are_checked_too(tiny: Make) -> None:
     terms = [{"use": "features", "layers": [["conv2", "conv3"]]}]
     stage = ChannelPruning(macs=0.5, recovery={"terms": terms})
     with pytest.raises(ConfigError, match="the teacher has no layer `conv3`; did you mean `conv2`"):
-        list(stage.check((), preview(tiny())))
+        list(stage.check((), preview_of(tiny())))
 
 
 def test_a_recovery_learns_by_any_terms(tiny: Make, context: Make) -> None:
@@ -65,19 +56,21 @@ def test_a_recovery_learns_by_any_terms(tiny: Make, context: Make) -> None:
     assert set(made.module.state_dict()) == set(tiny().module.state_dict())
 
 
-def test_the_plan_says_in_which_part_the_teacher_runs_in_every_step(tiny: Make, student: Student) -> None:
+def test_the_plan_says_in_which_part_the_teacher_runs_in_every_step(tiny: Make) -> None:
     terms = [{"use": "features", "layers": [["conv2", "conv2"]], "end": 0.25}, {"use": "logits", "start": 0.25}]
-    stage = CombinedDistillation(student=student, terms=terms)
-    (note,) = [text for text in stage.check((), preview(tiny())) if isinstance(text, Note)]
+    stage = CombinedDistillation(student=STUDENT, terms=terms)
+    (note,) = [text for text in stage.check((), preview_of(tiny())) if isinstance(text, Note)]
     assert note == (
         "the teacher runs once an example; its logits take 4,096 bytes on disk, and in every step of the first 25%, "
         "where its layers are looked at"
     )
 
 
-def test_the_student_of_a_growing_stage_teaches_the_next(tiny: Make, student: Student) -> None:
-    grown = LogitDistillation(student=student, grow={"argument": "width", "sizes": [2, 6]})
-    assert all(isinstance(text, Note) for text in LogitDistillation(student=student).check((grown,), preview(tiny())))
+def test_the_student_of_a_growing_stage_teaches_the_next(tiny: Make) -> None:
+    grown = LogitDistillation(student=STUDENT, grow={"argument": "width", "sizes": [2, 6]})
+    assert all(
+        isinstance(text, Note) for text in LogitDistillation(student=STUDENT).check((grown,), preview_of(tiny()))
+    )
 
 
 def test_a_generation_may_be_the_teacher_with_fewer_layers(context: Make, tmp_path: Path) -> None:

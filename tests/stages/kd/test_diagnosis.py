@@ -18,7 +18,6 @@ from pipeline.model import TorchModel
 from pipeline.stage import Context
 from pipeline.task import Output, Split, Task, correct, first_output
 from stages.distill.logits import LogitDistillation
-from stages.kd.cache import CachedValues, fill
 from stages.kd.confidence import (
     Sureness,
     calibration_error,
@@ -29,38 +28,27 @@ from stages.kd.confidence import (
     sureness,
 )
 from stages.kd.diagnosis import EXAMPLES, Answers, answers_of, diagnose, findings
-from stages.kd.student import Student
-from stages.kd.teacher import Teacher
-from stages.kd.teacher_config import TeacherConfig
 from stages.trainer.loop import train
 from stages.trainer.objective import Supervised
 from stages.trainer.settings import TrainingSettings
 from tests.aliases import Make
+from tests.trained import kept_values, live_teacher, tiny_student
 
 
 def answers(
-    confidence: float = 0.9,
-    accuracy: float = 0.9,
-    count: int = 1000,
-    classes: int = 4,
-    skew: float = 0.0,
-    seed: int = 0,
-    temperature: float = 4.0,
+    confidence: float = 0.9, accuracy: float = 0.9, *, count: int = 1000, skew: float = 0.0, seed: int = 0, **how: float
 ) -> Answers:
     """A teacher that is about as sure as told, and as often right; `skew` of its answers are moved to class 0."""
-    draw = torch.Generator().manual_seed(seed)
+    draw, classes = torch.Generator().manual_seed(seed), 4
     predicted = torch.randint(0, classes, (count,), generator=draw)
     predicted[torch.rand(count, generator=draw) < skew] = 0
-    sure = (
-        (confidence + 0.1 * (1 - confidence) * torch.randn(count, generator=draw))
-        .clamp(1 / classes + 0.01, 0.9999)
-        .double()
-    )
+    sure = confidence + 0.1 * (1 - confidence) * torch.randn(count, generator=draw)
+    sure = sure.clamp(1 / classes + 0.01, 0.9999).double()
     shares = ((1 - sure) / (classes - 1))[:, None].repeat(1, classes)
     shares[torch.arange(count), predicted] = sure
     wrong = torch.arange(count) >= round(accuracy * count)
     targets = torch.where(wrong, (predicted + 1) % classes, predicted)
-    found = sureness(shares.log(), targets, temperature)
+    found = sureness(shares.log(), targets, how.get("temperature", 4.0))
     return Answers(found.right, found)
 
 
@@ -175,10 +163,6 @@ def learned(tiny: Make, context: Make, epochs: int = 6) -> TorchModel:
     return train(tiny(width=16), Supervised(ctx), settings, ctx, "teacher")
 
 
-def live_teacher(model: TorchModel, ctx: Context) -> Teacher:
-    return Teacher(TeacherConfig(use="incoming"), model, ctx)
-
-
 def test_figures_are_those_of_the_teacher_on_the_data(tiny: Make, context: Make, task: Task) -> None:
     ctx = context()
     model = learned(tiny, context)
@@ -200,14 +184,9 @@ class Silent:
 def test_kept_logits_save_the_forward_and_give_the_same(tiny: Make, context: Make, task: Task) -> None:
     ctx = context()
     model = learned(tiny, context, 1)
-    folder = ctx.directory / "kept"
-    folder.mkdir()
-    fill(folder, ctx, lambda inputs: {"logits": next(iter(model.predict(inputs).values()))}, None)
-    kept = CachedValues(folder, len(task.train))
-    there, anew = (
-        answers_of(Silent(), ctx.train, ctx, 4.0, kept),
-        answers_of(live_teacher(model, ctx), ctx.train, ctx, 4.0),
-    )
+    kept = kept_values(ctx, lambda inputs: {"logits": next(iter(model.predict(inputs).values()))})
+    there = answers_of(Silent(), ctx.train, ctx, 4.0, kept)
+    anew = answers_of(live_teacher(model, ctx), ctx.train, ctx, 4.0)
     assert np.allclose(there.sure.softened, anew.sure.softened, atol=1e-5)
     assert np.array_equal(there.scores, anew.scores)
 
@@ -215,15 +194,9 @@ def test_kept_logits_save_the_forward_and_give_the_same(tiny: Make, context: Mak
 @pytest.mark.parametrize("change", [{"augment": lambda x, *_: x}, {"decode": lambda f, x: first_output(f, x)}])
 def test_kept_logits_are_unused_where_they_do_not_tell_all(tiny: Make, context: Make, task: Task, change: Any) -> None:
     ctx = context(**change)
-    folder = ctx.directory / "kept"
-    folder.mkdir()
-    fill(folder, ctx, lambda inputs: {"logits": torch.zeros(len(inputs["input"]), 4)}, None)
+    kept = kept_values(ctx, lambda inputs: {"logits": torch.zeros(len(inputs["input"]), 4)})
     with pytest.raises(AssertionError, match="the teacher was run"):
-        answers_of(Silent(), ctx.train, ctx, None, CachedValues(folder, len(task.train)))
-
-
-def stacked(rows: list[Any]) -> tuple[Any, Any]:
-    return default_collate(rows)
+        answers_of(Silent(), ctx.train, ctx, None, kept)
 
 
 def test_kept_logits_of_tokens_are_not_used_where_padding_may_differ(tiny: Make, context: Make, task: Task) -> None:
@@ -231,10 +204,8 @@ def test_kept_logits_of_tokens_are_not_used_where_padding_may_differ(tiny: Make,
         return predictions.flatten(1).mean(1)
 
     for shape, used in (((4,), True), ((6, 4), False)):
-        ctx = context(train=replace(task.train, collate=stacked), score=mean)
-        (folder := ctx.directory / "kept").mkdir()
-        fill(folder, ctx, lambda inputs, shape=shape: {"logits": torch.zeros(len(inputs["input"]), *shape)}, None)
-        kept = CachedValues(folder, len(task.train))
+        ctx = context(train=replace(task.train, collate=lambda rows: default_collate(rows)), score=mean)
+        kept = kept_values(ctx, lambda inputs, shape=shape: {"logits": torch.zeros(len(inputs["input"]), *shape)})
         if used:
             assert answers_of(Silent(), ctx.train, ctx, None, kept).scores.tolist() == [0.0] * 256
             continue
@@ -244,9 +215,8 @@ def test_kept_logits_of_tokens_are_not_used_where_padding_may_differ(tiny: Make,
 
 def test_kept_logits_have_the_name_of_the_output(tiny: Make, context: Make, task: Task) -> None:
     ctx = context(decode=Output("other"), output="other")
-    (folder := ctx.directory / "kept").mkdir()
-    fill(folder, ctx, lambda inputs: {"logits": torch.eye(4)[torch.zeros(len(inputs["input"])).long()]}, None)
-    found = answers_of(Silent(), ctx.train, ctx, None, CachedValues(folder, len(task.train)))
+    kept = kept_values(ctx, lambda inputs: {"logits": torch.eye(4)[torch.zeros(len(inputs["input"])).long()]})
+    found = answers_of(Silent(), ctx.train, ctx, None, kept)
     assert found.scores.sum() == sum(int(task.train[i][1]) == 0 for i in range(len(task.train)))
 
 
@@ -280,19 +250,17 @@ def rows(targets: Tensor) -> TensorDataset:
 
 
 def test_where_targets_are_no_classes_the_score_is_reported_alone(tiny: Make, context: Make) -> None:
-    ctx = context(score=lambda p, t: -((p.mean(-1) - t) ** 2))
-    data = Split(TensorDataset(torch.rand(20, 1, 8, 8), torch.rand(20)))
-    ctx = replace(ctx, task=replace(ctx.task, train=data, validation=data))
-    said: list[str] = []
-    diagnose([live_teacher(tiny(), ctx)], replace(ctx, warn=said.append), 4.0)
-    assert set(context.reports["teacher"]) == {"train", "validation"}  # type: ignore[attr-defined]
-    assert set(context.reports["teacher"]["train"]) == {"examples", "score"}  # type: ignore[attr-defined]
+    data, said = Split(TensorDataset(torch.rand(20, 1, 8, 8), torch.rand(20))), list[str]()
+    ctx = context(score=lambda p, t: -((p.mean(-1) - t) ** 2), train=data, validation=data, warn=said.append)
+    diagnose([live_teacher(tiny(), ctx)], ctx, 4.0)
+    assert set(context.reports["teacher"]) == {"train", "validation"}
+    assert set(context.reports["teacher"]["train"]) == {"examples", "score"}
     assert said == []
 
 
 def test_without_logits_only_the_validation_data_are_scored(tiny: Make, context: Make) -> None:
     diagnose([live_teacher(tiny(), ctx := context(logits=False))], ctx)
-    assert set(context.reports["teacher"]) == {"validation"}  # type: ignore[attr-defined]
+    assert set(context.reports["teacher"]) == {"validation"}
 
 
 class Second(World):
@@ -310,9 +278,9 @@ def test_several_teachers_have_a_report_each_and_other_processes_none(tiny: Make
     ctx = context(warn=said.append)
     pair = [live_teacher(tiny(), ctx), live_teacher(tiny(seed=1), ctx)]
     diagnose(pair, replace(ctx, world=Second()), 4.0)
-    assert context.reports == {}  # type: ignore[attr-defined]
+    assert context.reports == {}
     diagnose(pair, ctx, 4.0)
-    assert set(context.reports) == {"teacher", "teacher_1"}  # type: ignore[attr-defined]
+    assert set(context.reports) == {"teacher", "teacher_1"}
     assert any(text.startswith("teachers[1] is weak") for text in said)  # untrained
 
 
@@ -331,11 +299,10 @@ def noisy(split: Split, strength: float) -> Split:
 
 def test_a_teacher_is_reported_and_other_validation_data_are_warned_of(tiny: Make, context: Make, task: Task) -> None:
     model, said = learned(tiny, context, 12), list[str]()
-    stage = LogitDistillation(student=Student(use="conftest.py:TinyNet", arguments={"width": 4},
-                                              folder=model.builder.folder), epochs=1)  # fmt: skip
+    stage = LogitDistillation(student=tiny_student(), epochs=1)
     stage.run(model, context(warn=said.append))
     assert said == []
-    assert context.reports["teacher"]["train"]["examples"] == 256  # type: ignore[attr-defined]
+    assert context.reports["teacher"]["train"]["examples"] == 256
     stage.run(model, context(warn=said.append, validation=noisy(task.validation, 0.75)))
     assert any("different in how sure it is" in text for text in said)
 

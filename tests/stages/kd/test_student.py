@@ -393,9 +393,8 @@ def test_a_table_of_positions_is_not_cut_and_other_outputs_than_the_teachers_are
 
 def test_a_builder_of_the_users(tiny: Make, tmp_path):
     example = tiny().example
-    student, other = (
-        Student(use="conftest.py:TinyNet", width=width, folder=HERE.parents[1]).build(None, example) for width in (4, 3)
-    )
+    named = {"use": "conftest.py:TinyNet", "folder": HERE.parents[1]}
+    student, other = (Student(**named, width=width).build(None, example) for width in (4, 3))
     assert (student.module.conv1.out_channels, other.module.conv1.out_channels) == (4, 3)
     assert type(student.builder) is Reference
     assert student.builder.arguments == {"width": 4}

@@ -1,7 +1,9 @@
 """Teachers: several of them, of other inputs and from files, asked once an example or in every step."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,6 @@ from safetensors.torch import save_model
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, Note, StageError
 from pipeline.model import TorchModel
@@ -28,14 +29,11 @@ from stages.kd.terms.term import ModelOutputs, TermInputs
 from stages.trainer.objective import Progress
 from tests.aliases import Make
 from tests.contexts import preview_of
+from tests.trained import noisy, tiny_student
 
 HERE = Path(__file__).parents[2]
-STUDENT = Student(use="conftest.py:TinyNet", arguments={"width": 4}, folder=HERE)
-
-
-def noisy(inputs: Inputs, seed: int, view: int) -> Inputs:
-    generator = torch.Generator().manual_seed((seed * 31 + view) % 2**62)
-    return {name: value + 0.1 * torch.randn(value.shape, generator=generator) for name, value in inputs.items()}
+STUDENT = tiny_student()
+NOISE = partial(noisy, scale=0.1)
 
 
 def sharp(model: TorchModel) -> TorchModel:
@@ -57,9 +55,9 @@ def test_the_loss_is_the_same_whether_the_teacher_runs_once_or_in_every_step(tin
     once = losses(tiny, context)
     assert once == pytest.approx(losses(tiny, context, cache_teacher=False), rel=1e-5)
     assert once != pytest.approx(losses(tiny, context, temperature=2.0), rel=1e-3)
-    every = losses(tiny, context, augment=noisy)
-    assert every == pytest.approx(losses(tiny, context, augment=noisy, views=3), rel=1e-5)  # as many as epochs
-    fewer = losses(tiny, context, augment=noisy, views=1)
+    every = losses(tiny, context, augment=NOISE)
+    assert every == pytest.approx(losses(tiny, context, augment=NOISE, views=3), rel=1e-5)  # as many as epochs
+    fewer = losses(tiny, context, augment=NOISE, views=1)
     assert fewer[0] == pytest.approx(every[0], rel=1e-5)
     assert fewer[1:] != pytest.approx(every[1:], rel=1e-5)
 
@@ -81,15 +79,12 @@ def test_the_plan_says_how_a_teacher_runs(tiny: Make, augmented: bool, settings:
     assert expected in said
 
 
-class Disk:
-    free = 6000
-
-
 def test_logits_that_the_disk_has_no_room_for_are_not_kept(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher.shutil, "disk_usage", lambda folder: Disk)
+    disk = SimpleNamespace(free=6000)
+    monkeypatch.setattr(teacher.shutil, "disk_usage", lambda folder: disk)
     (said,) = notes(tiny())
     assert "runs in every step: its logits would take 4,096 of 6,000 free bytes" in said
-    monkeypatch.setattr(Disk, "free", 9000)
+    disk.free = 9000
     assert "runs once" in notes(tiny())[0]
 
 
@@ -101,9 +96,8 @@ def batch_of(ctx: Context, size: int = 16) -> Batch:
 @pytest.mark.parametrize("cache", [True, False])
 def test_several_teachers_are_one_with_a_weighted_mean(tiny: Make, context: Make, average: Any, cache: bool) -> None:
     ctx, models, student = context(), [sharp(tiny(16, seed)) for seed in (1, 2)], tiny(4)
-    teachers = [
-        Teacher(TeacherConfig(use="incoming", share=s), m, ctx) for s, m in zip((3.0, 1.0), models, strict=True)
-    ]
+    shares = zip((3.0, 1.0), models, strict=True)
+    teachers = [Teacher(TeacherConfig(use="incoming", share=share), model, ctx) for share, model in shares]
     settings = TeacherSettings(average=average, cache_teacher=cache)
     objective = Distillation([Logits(temperature=2.0)], teachers, student, settings, ctx)
     objective.watch(student.module)
@@ -138,9 +132,9 @@ def resize(inputs):
     return {"input": F.interpolate(inputs["input"], scale_factor=2)}
 
 class Wide(nn.Module):
-    def __init__(self, size=16):
+    def __init__(self, size=16, classes=4):
         super().__init__()
-        self.size, self.head = size, nn.Linear(size * size, 4)
+        self.size, self.head = size, nn.Linear(size * size, classes)
 
     def forward(self, x):
         if x.shape[-1] != self.size:
@@ -203,10 +197,7 @@ def test_a_teacher_of_another_modality_takes_the_inputs_that_it_names(context: M
 
 
 def test_a_teacher_of_other_classes_is_named_before_work(tiny: Make, folder: Path) -> None:
-    (folder / "nets.py").write_text(
-        "from torch import nn\ndef net(classes=4):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
-    )
-    odd = TeacherConfig(use="nets.py:net", arguments={"classes": 7}, folder=folder)
+    odd = TeacherConfig(use="other.py:Wide", arguments={"size": 8, "classes": 7}, folder=folder)
     stage = LogitDistillation(student=STUDENT, teachers=(TeacherConfig(use="incoming"), odd))
     with pytest.raises(ConfigError, match=r"logits \(2, 4\); expected \(2, 7\), as teachers\[1\] gives"):
         list(stage.check((), preview_of(tiny())))
@@ -267,19 +258,16 @@ def test_padding_by_targets_and_by_mask_does_not_count(context: Make, tiny: Make
     def loss(method: Logits, targets: Any = targets) -> Tensor:
         batch = Batch(torch.arange(5), {"mask": mask}, targets)
         seen = [ModelOutputs({"logits": values}) for values in (student, teacher)]
-        inputs = TermInputs(
-            batch, seen[0].outputs, (seen[0],), (seen[1],), (1.0,), "logits", lambda *_: torch.zeros(())
-        )
-        return method.loss(inputs, [])
+        rest: Any = ((1.0,), "logits", lambda *_: torch.zeros(()))
+        return method.loss(TermInputs(batch, seen[0].outputs, (seen[0],), (seen[1],), *rest), [])
 
     def by_hand(counted: Tensor) -> Tensor:
         log_q, p = F.log_softmax(student / 2, -1)[counted], F.softmax(teacher / 2, -1)[counted]
         return 4 * F.kl_div(log_q, p, reduction="batchmean")
 
     torch.testing.assert_close(loss(Logits(temperature=2, ignore=-100)), by_hand(targets != -100))
-    torch.testing.assert_close(
-        loss(Logits(temperature=2, ignore=-100, mask="mask")), by_hand((targets != -100) & (mask != 0))
-    )
+    counted = by_hand((targets != -100) & (mask != 0))
+    torch.testing.assert_close(loss(Logits(temperature=2, ignore=-100, mask="mask")), counted)
     torch.testing.assert_close(loss(Logits(temperature=2)), by_hand(torch.ones(5, 3, dtype=torch.bool)))
     with pytest.raises(StageError, match=r"the mask has the shape \(5, 7\)"):
         loss(Logits(ignore=-100), targets=torch.zeros(5, 7))

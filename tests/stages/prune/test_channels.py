@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError
-from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import onnx_macs, torch_macs, torch_params
 from pipeline.model import TorchModel
 from pipeline.stage import stage_class
@@ -22,6 +21,7 @@ from stages.prune.channels import ChannelPruning, differentiated
 from stages.trainer.loop import TrainingSettings, train
 from stages.trainer.objective import Supervised
 from tests.contexts import preview_of
+from tests.trained import score
 
 
 def digest(model):
@@ -206,7 +206,7 @@ def test_recovery_raises_the_accuracy_and_divides_the_epochs(tmp_path):
     recovery = {"epochs": 5, "learning_rate": 5e-3, "batch_size": 32}
     settings = {"macs": 0.1, "round_to": 1, "steps": 2, "recovery": recovery}
     recovered = ChannelPruning(**settings).run(model, ctx)
-    low, high = (mean_score(m, ctx.validation, decode=ctx.decode, score=ctx.score) for m in (bare, recovered))
+    low, high = (score(m, ctx) for m in (bare, recovered))
     assert high > low + 0.2
     assert (len(reports["recovery_1"]), len(reports["recovery_2"])) == (2, 3)
     assert reports["pruning"]["achieved"] <= 0.1

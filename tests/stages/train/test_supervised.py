@@ -5,18 +5,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel
 from pipeline.stage import forms
 from stages.train.supervised import SupervisedTraining
 from tests.aliases import Make
+from tests.trained import score, teach
 
 
 def test_the_stage_trains_with_its_own_settings(tiny: Make, context: Make) -> None:
     ctx, model = context(), tiny()
-    trained = SupervisedTraining(epochs=8, batch_size=32, learning_rate=0.01).run(model, ctx)
-    scores = [mean_score(m, ctx.validation, decode=ctx.decode, score=ctx.score) for m in (model, trained)]
-    assert scores[1] > scores[0] + 0.3
+    assert score(teach(model, ctx), ctx) > score(model, ctx) + 0.3
     assert len(context.reports["training"]) == 8
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.base.batches import Outputs
 from pipeline.errors import StageError
-from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel
 from pipeline.stage import Context
 from pipeline.task import Batch, Task
@@ -20,27 +20,9 @@ from stages.trainer.loop import train
 from stages.trainer.objective import Objective, Progress, Supervised
 from stages.trainer.settings import TrainingSettings, make_optimizer, make_schedule
 from tests.aliases import Make, Patch
+from tests.trained import score, weights
 
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 32, "learning_rate": 0.01}
-
-
-@pytest.fixture
-def context(context: Make, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Each context has a folder of its own: in the same one a training would go on from the other's checkpoint."""
-
-    def make(**changes: Any) -> Context:
-        return context(**{"directory": tmp_path_factory.mktemp("work"), **changes})
-
-    make.reports = context.reports  # type: ignore[attr-defined]
-    return make
-
-
-def weights(model: TorchModel) -> Tensor:
-    return nn.utils.parameters_to_vector(model.module.parameters()).detach().clone()
-
-
-def score(model: TorchModel, ctx: Context) -> float:
-    return mean_score(model, ctx.validation, decode=ctx.decode, score=ctx.score)
 
 
 class Altered(Objective):
@@ -116,8 +98,6 @@ def test_of_epochs_with_equal_scores_the_last_one_comes_out(tiny: Make, context:
 
 
 def test_kept_weights_are_safetensors_that_load(tiny: Make, context: Make) -> None:
-    from safetensors.torch import load_file
-
     ctx = context()
     trained = fit(tiny(), ctx)
     folder = ctx.directory / "training"
@@ -205,22 +185,17 @@ def test_a_loss_that_becomes_nan_stops_with_the_epoch_and_finite_weights(tiny: M
     ctx, calls = context(), iter(range(1000))
     objective = Altered(ctx, lambda loss: loss * (math.nan if next(calls) == step else 1.0))
     settings = TrainingSettings(**{**QUICK, "epochs": 8})  # 8 steps an epoch
-    with pytest.raises(
-        StageError, match=rf"the loss became nan in epoch {step // 8}; expected a finite loss"
-    ) as caught:
+    message = rf"the loss became nan in epoch {step // 8}; expected a finite loss"
+    with pytest.raises(StageError, match=message) as caught:
         train(tiny(), objective, settings, ctx)
     kept = Path(str(caught.value).rpartition(" in ")[2].rstrip("."))
     assert kept == ctx.directory / "training"
-    from safetensors.torch import load_file
-
     files = list(kept.rglob("*.safetensors"))
     assert {"best.safetensors", "model.safetensors"} <= {file.name for file in files}
     assert all(torch.isfinite(value).all() for file in files for value in load_file(file).values())
 
 
-@pytest.mark.parametrize(
-    ("loss", "found"), [(lambda loss: loss.repeat(32), r"shape \(32,\)"), (lambda _: 0.5, "float")]
-)
+@pytest.mark.parametrize(("loss", "found"), [(lambda x: x.repeat(32), r"shape \(32,\)"), (lambda _: 0.5, "float")])
 def test_a_loss_must_be_a_scalar(tiny: Make, context: Make, loss: Callable[[Tensor], Any], found: str) -> None:
     ctx = context()
     with pytest.raises(StageError, match=rf"the loss is a .*{found}.*expected a scalar.*mean"):

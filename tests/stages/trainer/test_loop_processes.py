@@ -24,6 +24,7 @@ from stages.trainer.objective import Objective, Progress, Supervised, first
 from tests.aliases import Make, Patch
 from tests.contexts import bare_context, saved_tiny
 from tests.forked import PATIENCE, start
+from tests.trained import weights
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 32, "learning_rate": 0.05, "optimizer": "sgd"}
 
@@ -51,13 +52,8 @@ def trained(world: World, model: TorchModel, ctx: Context, settings: dict[str, A
     objective = Watched(ctx)
     ctx = replace(ctx, world=world, report=reports.__setitem__)
     made = train(model, objective, TrainingSettings(**{**SETTINGS, **settings}), ctx)
-    vector = nn.utils.parameters_to_vector
-    return {
-        "weights": vector(made.module.parameters()).detach(),
-        "adapter": vector(objective.adapter.parameters()).detach(),
-        "shown": objective.shown,
-        "history": reports["training"],
-    }
+    adapter = nn.utils.parameters_to_vector(objective.adapter.parameters()).detach()
+    return {"weights": weights(made), "adapter": adapter, "shown": objective.shown, "history": reports["training"]}
 
 
 def other(rank: int, port: int, folder: Path, directory: Path, settings: dict[str, Any]) -> None:
@@ -96,12 +92,6 @@ def in_two(model: TorchModel, ctx: Context, folder: Path, **settings: Any) -> li
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-@pytest.fixture
-def context(context: Make, tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Each context has a folder of its own: in the same one a training would go on from the other's checkpoint."""
-    return lambda **changes: context(**{"directory": tmp_path_factory.mktemp("work"), **changes})
-
-
 def near(ours: dict[str, Any], theirs: dict[str, Any], atol: float = 1e-5) -> None:
     for name in ("weights", "adapter"):
         torch.testing.assert_close(ours[name], theirs[name], atol=atol, rtol=0)
@@ -111,7 +101,7 @@ def near(ours: dict[str, Any], theirs: dict[str, Any], atol: float = 1e-5) -> No
 
 def test_two_processes_do_what_one_does_and_the_same_again(tiny: Make, context: Make, tmp_path: Path) -> None:
     alone = trained(ALONE, tiny(), context(), {})
-    assert not torch.allclose(alone["weights"], nn.utils.parameters_to_vector(tiny().module.parameters()), atol=1e-2)
+    assert not torch.allclose(alone["weights"], weights(tiny()), atol=1e-2)
     both = in_two(tiny(), context(), tmp_path)
     halves = zip(both[0]["shown"], both[1]["shown"], strict=True)
     assert [a + b for a, b in halves] == alone["shown"]
@@ -127,10 +117,10 @@ def test_two_processes_do_what_one_does_and_the_same_again(tiny: Make, context: 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_batch_in_parts_gives_the_same_weights(tiny: Make, context: Make, tmp_path: Path, processes: int) -> None:
     alone = trained(ALONE, tiny(), context(), {})
-    parts = {"accumulate": 4}
-    one = (
-        trained(ALONE, tiny(), context(), parts) if processes == 1 else in_two(tiny(), context(), tmp_path, **parts)[0]
-    )
+    if processes == 1:
+        one = trained(ALONE, tiny(), context(), {"accumulate": 4})
+    else:
+        one, _ = in_two(tiny(), context(), tmp_path, accumulate=4)
     assert len(one["shown"]) == 4 * len(alone["shown"])
     near(one, alone)
 

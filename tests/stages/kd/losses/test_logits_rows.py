@@ -103,9 +103,7 @@ def test_a_batch_repeated_has_the_loss_of_the_batch(loss: Loss, times: int) -> N
 
 @LOSSES
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_a_student_that_equals_its_teacher_up_to_a_shift_has_no_loss(
-    loss: Loss, temperature: float
-) -> None:
+def test_a_student_that_equals_its_teacher_up_to_a_shift_has_no_loss(loss: Loss, temperature: float) -> None:
     teacher = logits(6, 5)
     student = (teacher + 1.5).requires_grad_()
     found = loss(student, teacher, temperature)
