@@ -5,8 +5,11 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import torch
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
@@ -14,6 +17,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pipeline.base.batches import Inputs
+from pipeline.forms.text.remapped import split as split_model
+from pipeline.forms.text.vocabulary import Vocabulary
+from pipeline.model import TorchModel
 from pipeline.task import Split, Task, classification
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -176,3 +182,19 @@ class Words(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """(N, L) -> (N, 2)."""
         return self.head(self.tokens(ids).mean(1))
+
+
+def vocabulary_of(model: TorchModel) -> Vocabulary:
+    """What is left of the tokens of a model whose vocabulary was pruned."""
+    vocabulary = split_model(model.module)[1]
+    assert vocabulary
+    return vocabulary
+
+
+def answers_alone(tokenizer: Tokenizer, file: Path) -> Any:
+    """Logits of reviews with unused words as whoever deploys has them, by the tokenizer and the runtime alone."""
+    encoded = tokenizer.encode_batch([text for text, _ in reviews(48, 2, UNUSED)])
+    columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+    feed = {name: np.array([getattr(one, column) for one in encoded]) for name, column in columns.items()}
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return session.run(None, {port.name: feed[port.name] for port in session.get_inputs()})[0]

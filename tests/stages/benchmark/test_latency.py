@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +26,13 @@ QUICK: dict[str, Any] = {"rounds": 3, "iterations": 40, "warmup": 3}
 
 
 def torch_model() -> TorchModel:
-    return TorchModel.build(
-        Reference(use="torch.nn:Linear", arguments={"in_features": 32, "out_features": 32}), EXAMPLE
-    )
+    arguments = {"in_features": 32, "out_features": 32}
+    return TorchModel.build(Reference(use="torch.nn:Linear", arguments=arguments), EXAMPLE)
 
 
-def make_context(
-    folder: Path,
-    baseline: Model | None,
-    deployed: Callable[[Model], OnnxModel] = lambda m: m,  # type: ignore[return-value, assignment]
-) -> tuple[Context, dict[str, Any]]:
+def make_context(folder: Path, baseline: Model | None, **changes: Any) -> tuple[Context, dict[str, Any]]:
     data = Split([(torch.rand(32), 0)])  # type: ignore[arg-type]
-    return reporting_context(folder / "stage", data, baseline=baseline, deployed=deployed)
+    return reporting_context(folder / "stage", data, baseline=baseline, **changes)
 
 
 def test_a_smaller_model_is_faster_and_is_returned_as_it_is(tmp_path: Path) -> None:
@@ -89,7 +83,7 @@ def test_torch_runs_in_its_process(tmp_path: Path) -> None:
 
 def test_torch_form_is_deployed_for_onnxruntime(tmp_path: Path) -> None:
     file = products(tmp_path / "m.onnx", 2)
-    ctx, reports = make_context(tmp_path, None, lambda model: file)
+    ctx, reports = make_context(tmp_path, None, deployed=lambda model: file)
     Latency(rounds=1, iterations=5).run(torch_model(), ctx)
     assert reports["latency"][0]["samples"] == 5
 
@@ -113,17 +107,15 @@ def test_fallback_of_the_execution_provider_is_an_error(tmp_path: Path) -> None:
     assert "fell back to ['AzureExecutionProvider']" in ended.stderr
 
 
+def spec_of(folder: Path, **rest: Any) -> dict[str, Any]:
+    """What a child is told to time."""
+    model, inputs = products(folder / "m.onnx", 2).path, save_inputs(EXAMPLE, 4, folder / "i.npz")
+    spec = {"runtime": "onnxruntime", "model": str(model), "inputs": inputs, "threads": 1, "warmup": 1, "seconds": 1}
+    return {**spec, **rest}
+
+
 def test_the_onnxruntime_child_does_not_import_torch(tmp_path: Path) -> None:
-    model = products(tmp_path / "m.onnx", 2)
-    spec = {
-        "runtime": "onnxruntime",
-        "model": str(model.path),
-        "threads": 1,
-        "warmup": 1,
-        "seconds": 1,
-        "iterations": 5,
-    }
-    spec |= {"inputs": save_inputs(EXAMPLE, 4, tmp_path / "i.npz"), "result": str(tmp_path / "r.json")}
+    spec = spec_of(tmp_path, iterations=5, result=str(tmp_path / "r.json"))
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     code = (
         "import sys; from pathlib import Path; from stages.benchmark.child import main;"
@@ -136,9 +128,7 @@ def test_the_onnxruntime_child_does_not_import_torch(tmp_path: Path) -> None:
 def test_a_users_module_in_the_current_folder_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise SystemExit('shadowed')")
     monkeypatch.chdir(tmp_path)
-    spec = {"runtime": "onnxruntime", "model": str(products(tmp_path / "m.onnx", 2).path), "threads": 1, "warmup": 0}
-    spec |= {"inputs": save_inputs(EXAMPLE, 1, tmp_path / "i.npz"), "seconds": 1, "iterations": 2}
-    samples, _ = time_process(spec, tmp_path)
+    samples, _ = time_process(spec_of(tmp_path, iterations=2), tmp_path)
     assert len(samples) == 2
 
 

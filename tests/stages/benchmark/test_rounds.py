@@ -14,6 +14,7 @@ from stages.benchmark import rounds
 from stages.benchmark.ratios import by_round, interval, quantiles
 from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Timed, in_turns, turns
 from stages.benchmark.rows import Cell, row, rows_of
+from tests.aliases import Patch
 
 RNG = np.random.default_rng(0)
 A, B = Participant("model", "a"), Participant("model", "b")
@@ -126,19 +127,19 @@ class Processes:
         return [float(len(self.started))], "CPU"
 
 
-def take(
-    monkeypatch: pytest.MonkeyPatch, processes: Processes, *whos: Participant, alone: bool = False, **options: Any
-) -> tuple[dict[Participant, Timed], Failures, int]:
+Taken = tuple[dict[Participant, Timed], Failures, int]
+
+
+def take(monkeypatch: Patch, processes: Processes, *whos: Participant, alone: bool = False, **options: Any) -> Taken:
     monkeypatch.setattr(rounds, "time_process", processes)
-    steps: list[int] = []
-    failures = Failures(alone=alone)
+    steps, failures = list[int](), Failures(alone=alone)
     specs = {who: {"model": who.name or who.role, "runtime": "x", "threads": 1} for who in whos}
     interrupted = options.get("interrupted", lambda: False)
     timed = in_turns(specs, options.get("rounds", 4), Path(), failures, lambda n, note="": steps.append(n), interrupted)
     return timed, failures, sum(steps)
 
 
-def test_each_round_has_everyone_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_round_has_everyone_once(monkeypatch: Patch) -> None:
     processes = Processes()
     timed, failures, steps = take(monkeypatch, processes, BASELINE, A, B, AGAIN)
     assert failures.of == {}
@@ -150,7 +151,7 @@ def test_each_round_has_everyone_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("error", [StageError, ResourceError])
-def test_a_model_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+def test_a_model_that_fails_stops_no_other(monkeypatch: Patch, error: type[Exception]) -> None:
     processes = Processes({"a": 2}, error)
     timed, failures, steps = take(monkeypatch, processes, BASELINE, A, B, AGAIN)
     assert failures.of == {"a": "it broke"}
@@ -159,7 +160,7 @@ def test_a_model_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch, erro
     assert steps == 16
 
 
-def test_nothing_is_timed_once_all_models_have_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_timed_once_all_models_have_failed(monkeypatch: Patch) -> None:
     processes = Processes({"a": 1, "b": 1})
     _, failures, steps = take(monkeypatch, processes, BASELINE, A, B, AGAIN, rounds=50)
     assert set(failures.of) == {"a", "b"}
@@ -168,14 +169,14 @@ def test_nothing_is_timed_once_all_models_have_failed(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("error", [StageError, ResourceError])
-def test_the_only_model_and_the_baseline_fail_for_all(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+def test_the_only_model_and_the_baseline_fail_for_all(monkeypatch: Patch, error: type[Exception]) -> None:
     with pytest.raises(error, match="it broke"):
         take(monkeypatch, Processes({"a": 3}, error), BASELINE, A, AGAIN, alone=True)
     with pytest.raises(error, match="it broke"):
         take(monkeypatch, Processes({"baseline": 3}, error), BASELINE, A, B, AGAIN)
 
 
-def test_a_stop_is_no_failure_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_is_no_failure_of_a_model(monkeypatch: Patch) -> None:
     processes = Processes({"a": 1})
     # Ctrl-C reaches the process that times as well: it fails, and by then the stop is known.
     with pytest.raises(Interruption, match="while a process timed"):

@@ -1,7 +1,6 @@
 """Tokens that train does not use leave the embedding and the tokenizer, and nothing else changes."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from rich.console import Console
@@ -22,15 +20,13 @@ from pipeline.base.use import Reference
 from pipeline.build.probe import example_inputs
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError
-from pipeline.forms.text.remapped import Translated, saved_vocabulary, split
-from pipeline.forms.text.vocabulary import Vocabulary
+from pipeline.forms.text.remapped import Translated, saved_vocabulary
 from pipeline.measure.interface import interface
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.report.package import package
 from pipeline.report.terminal import show
 from pipeline.run.roundtrip import save_exactly
 from pipeline.runner import run
-from pipeline.stage import Context
 from pipeline.task import Task
 from stages.export.onnx import OnnxExport
 from stages.prune.channels import ChannelPruning
@@ -38,6 +34,8 @@ from stages.prune.vocabulary import VocabularyPruning
 from stages.quantize.static import StaticQuantization
 from tests import texts
 from tests.contexts import preview_of
+from tests.texts import answers_alone, vocabulary_of
+from tests.users import chain_of
 
 HERE = Path(texts.__file__).parent
 
@@ -48,32 +46,15 @@ def built(task: Task, use: str = "bert", **arguments: Any) -> TorchModel:
     return TorchModel.build(builder, example_inputs(task.train), task.axes)
 
 
-@pytest.fixture
-def on(context: Any) -> Callable[..., Context]:
-    """on(task): a context on it."""
-
-    def make(task: Task, **changes: Any) -> Context:
-        made: Context = context(task=task, **changes)
-        return made
-
-    return make
-
-
 def inputs_of(task: Task, part: str, count: int = 48) -> dict[str, torch.Tensor]:
     return next(iter(getattr(task, part).loader(count))).inputs
 
 
-def vocabulary_of(model: TorchModel) -> Vocabulary:
-    found = split(model.module)[1]
-    assert found
-    return found
-
-
 @pytest.mark.parametrize("padded", [True, False])
-def test_what_train_does_not_use_leaves_and_its_outputs_stay_to_the_bit(padded: bool, on: Any, context: Any) -> None:
+def test_what_train_does_not_use_leaves_and_its_outputs_stay_to_the_bit(padded: bool, context: Any) -> None:
     task = texts.task(padded=padded)
     model = built(task)
-    made = VocabularyPruning(characters=False).run(model, on(task))
+    made = VocabularyPruning(characters=False).run(model, context(task=task))
     used = {i for inputs, _ in (task.train[n] for n in range(len(task.train))) for i in inputs["input_ids"].tolist()}
     kept = sorted({*range(5), *used})  # and the added tokens
     assert vocabulary_of(made).ids.tolist() == kept
@@ -94,12 +75,12 @@ def test_what_train_does_not_use_leaves_and_its_outputs_stay_to_the_bit(padded: 
     assert told["tokenizer_bytes"]["after"] < told["tokenizer_bytes"]["before"]
 
 
-def test_it_comes_back_from_its_folder_to_the_bit_and_leaves_what_it_was_given_alone(on: Any, tmp_path: Path) -> None:
+def test_it_comes_back_from_its_folder_to_the_bit_and_leaves_its_input_alone(context: Any, tmp_path: Path) -> None:
     task = texts.task(extra=True)
     model = built(task)
     inputs = inputs_of(task, "validation")
     before = model.predict(inputs)["logits"]
-    made = VocabularyPruning(max_unknown=1).run(model, on(task))
+    made = VocabularyPruning(max_unknown=1).run(model, context(task=task))
     assert torch.equal(model.predict(inputs)["logits"], before)
     save_exactly(made, tmp_path / "model", HERE)
     loaded = models.load(tmp_path / "model", HERE)
@@ -109,9 +90,9 @@ def test_it_comes_back_from_its_folder_to_the_bit_and_leaves_what_it_was_given_a
 
 
 @pytest.mark.parametrize("padded", [True, False])
-def test_the_deployed_file_takes_what_the_pruned_tokenizer_gives(padded: bool, on: Any, tmp_path: Path) -> None:
+def test_the_deployed_file_takes_what_the_pruned_tokenizer_gives(padded: bool, context: Any, tmp_path: Path) -> None:
     task = texts.task(padded=padded, types=not padded, extra=True)
-    made = VocabularyPruning(keep=70, max_unknown=1).run(built(task, "Bag" if padded else "bert"), on(task))
+    made = VocabularyPruning(keep=70, max_unknown=1).run(built(task, "Bag" if padded else "bert"), context(task=task))
     deployed = deploy(made, tmp_path / "model.onnx")
     deployed.save(tmp_path / "saved")
     loaded = models.load(tmp_path / "saved")
@@ -121,32 +102,24 @@ def test_the_deployed_file_takes_what_the_pruned_tokenizer_gives(padded: bool, o
     ((name, expected),) = made.predict(batch.inputs).items()
     for form in (deployed, loaded):
         assert torch.allclose(form.predict(batch.inputs)[name], expected, atol=1e-5)
-    # What whoever deploys it does: the tokenizer's file, and the runtime alone.
     alone = Tokenizer.from_str(vocabulary_of(made).pruned)
     alone.enable_padding(length=texts.LENGTH if padded else None)
     alone.enable_truncation(texts.LENGTH if padded else 64)
-    sentences = [text for text, _ in texts.reviews(48, 2, texts.UNUSED)]
-    encoded = alone.encode_batch(sentences)
-    columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-    feed = {name: np.array([getattr(one, column) for one in encoded]) for name, column in columns.items()}
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {port.name: feed[port.name] for port in session.get_inputs()})
-    assert np.allclose(logits, expected.numpy(), atol=1e-5)
+    assert np.allclose(answers_alone(alone, deployed.path), expected.numpy(), atol=1e-5)
     if not padded:
         wide = {name: nn.functional.pad(value, (0, 60 - value.shape[1])) for name, value in batch.inputs.items()}
         assert torch.allclose(deployed.predict(wide)[name], expected, atol=1e-5)
 
 
-def test_words_are_cut_into_the_pieces_that_stay_and_the_most_frequent_stay(on: Any, context: Any) -> None:
+def test_words_are_cut_into_the_pieces_that_stay_and_the_most_frequent_stay(context: Any) -> None:
     task = texts.task()
     whole = texts.tokenizer()
     must = VocabularyPruning(keep=1, max_unknown=1)
-    with pytest.raises(
-        StageError, match=r"`keep` is 1, and \d+ added tokens and pieces of one character stay"
-    ) as found:
-        must.run(built(task), on(task))
+    message = r"`keep` is 1, and \d+ added tokens and pieces of one character stay"
+    with pytest.raises(StageError, match=message) as found:
+        must.run(built(task), context(task=task))
     least = int(str(found.value).split("and ")[1].split()[0])
-    made = VocabularyPruning(keep=least + 4).run(built(task), on(task))
+    made = VocabularyPruning(keep=least + 4).run(built(task), context(task=task))
     pieces = whole.convert_ids_to_tokens(vocabulary_of(made).ids.tolist())
     letters = {letter for text, _ in texts.reviews(96, 1) for letter in text.replace(" ", "")}
     vocabulary = set(whole.get_vocab())
@@ -163,37 +136,37 @@ def test_words_are_cut_into_the_pieces_that_stay_and_the_most_frequent_stay(on: 
     assert told["changed_in_validation"] == 1
 
 
-def test_rare_tokens_leave_by_a_threshold(on: Any) -> None:
+def test_rare_tokens_leave_by_a_threshold(context: Any) -> None:
     task = texts.task()
     some, most = (VocabularyPruning(min_count=n, characters=False, max_unknown=1) for n in (1, 60))
-    sizes = [len(vocabulary_of(stage.run(built(task), on(task))).ids) for stage in (some, most)]
+    sizes = [len(vocabulary_of(stage.run(built(task), context(task=task))).ids) for stage in (some, most)]
     assert 5 < sizes[1] < sizes[0]
 
 
-def test_too_many_unknown_tokens_in_validation_are_refused_and_told(on: Any) -> None:
+def test_too_many_unknown_tokens_in_validation_are_refused_and_told(context: Any) -> None:
     task = texts.task(extra=True)
     message = r"\d+\.\d\d% of the tokens in validation would be unknown, 0.00% were; expected at most max_unknown: 0.01"
     with pytest.raises(StageError, match=message):
-        VocabularyPruning(characters=False).run(built(task), on(task))
-    made = VocabularyPruning(characters=False, max_unknown=0.5).run(built(task), on(task))
+        VocabularyPruning(characters=False).run(built(task), context(task=task))
+    made = VocabularyPruning(characters=False, max_unknown=0.5).run(built(task), context(task=task))
     ids = vocabulary_of(made).translate(inputs_of(task, "validation"))["input_ids"]
     assert int((ids == vocabulary_of(made).unknown).sum())
 
 
-def test_where_no_token_leaves_it_fails(on: Any) -> None:
+def test_where_no_token_leaves_it_fails(context: Any) -> None:
     task = texts.task()
     mask, label = torch.ones(24).long(), torch.tensor(0)
     everything = [torch.arange(24 * i, 24 * i + 24) % 260 for i in range(11)]
     train = replace(task.train, dataset=[({"input_ids": ids, "attention_mask": mask}, label) for ids in everything])
     with pytest.raises(StageError, match="all 260 tokens occur in train or stay anyway; expected tokens to remove"):
-        VocabularyPruning().run(built(task), on(task, train=train))
+        VocabularyPruning().run(built(task), context(task=task, train=train))
 
 
-def test_a_vocabulary_is_pruned_once(on: Any) -> None:
+def test_a_vocabulary_is_pruned_once(context: Any) -> None:
     task = texts.task()
-    made = VocabularyPruning().run(built(task), on(task))
+    made = VocabularyPruning().run(built(task), context(task=task))
     with pytest.raises(StageError, match="the vocabulary was pruned already"):
-        VocabularyPruning().run(made, on(task))
+        VocabularyPruning().run(made, context(task=task))
     preview = preview_of(built(task), tokenizer=task.tokenizer)
     with pytest.raises(ConfigError, match="the vocabulary was pruned already"):
         list(VocabularyPruning().check([VocabularyPruning()], preview))
@@ -232,44 +205,37 @@ class Tied(texts.Bag):
         self.other = Scorer(self.tokens.weight) if tied else nn.Embedding(len(texts.tokenizer()), 16)
 
 
-@pytest.mark.parametrize(
-    ("tied", "embedding", "message"),
-    [
-        (True, None, "`tokens` is also that of `other`, a Scorer; expected only an nn.Embedding or nn.Linear tied"),
-        (
-            False,
-            None,
-            r"the tokenizer has 260 tokens, and the model's embeddings are `tokens` \(260\), `other` \(260\)",
-        ),
-    ],
-)
-def test_the_embedding_must_be_found_and_its_own(tied: bool, embedding: str | None, message: str, on: Any) -> None:
+@pytest.mark.parametrize(("tied", "message"), [
+    (True, "`tokens` is also that of `other`, a Scorer; expected only an nn.Embedding or nn.Linear tied"),
+    (False, r"the tokenizer has 260 tokens, and the model's embeddings are `tokens` \(260\), `other` \(260\)"),
+])  # fmt: skip
+def test_the_embedding_must_be_found_and_its_own(tied: bool, message: str, context: Any) -> None:
     task = texts.task()
     model = TorchModel(Tied(tied), example_inputs(task.train), Reference(use="none"))
     with pytest.raises(StageError, match=message):
-        VocabularyPruning(embedding=embedding).run(model, on(task))
+        VocabularyPruning().run(model, context(task=task))
     if not tied:
-        made = VocabularyPruning(embedding="tokens").run(model, on(task))
+        made = VocabularyPruning(embedding="tokens").run(model, context(task=task))
         assert len(made.module.get_parameter("inner.tokens.weight")) < 260
         assert len(made.module.get_parameter("inner.other.weight")) == 260
 
 
-def test_a_single_input_goes_by_position(on: Any, tmp_path: Path) -> None:
+def test_a_single_input_goes_by_position(context: Any, tmp_path: Path) -> None:
     task = texts.task(extra=True)
     bare = {
         name: replace(part, dataset=[({"tokens": inputs["input_ids"]}, y) for inputs, y in part.dataset])  # type: ignore[attr-defined]
         for name, part in task.splits.items()
     }
     task = replace(task, **bare)
-    made = VocabularyPruning(max_unknown=1).run(built(task, "Words"), on(task))
+    made = VocabularyPruning(max_unknown=1).run(built(task, "Words"), context(task=task))
     inputs = inputs_of(task, "validation")
     found = deploy(made, tmp_path / "model.onnx").predict(inputs)["output"]
     assert torch.allclose(found, made.predict(inputs)["output"], atol=1e-6)
 
 
-def test_channels_leave_a_model_with_fewer_tokens_and_the_file_can_be_calibrated(on: Any, tmp_path: Path) -> None:
+def test_channels_leave_a_model_with_fewer_tokens_and_the_file_can_be_calibrated(context: Any, tmp_path: Path) -> None:
     task = texts.task(extra=True)
-    ctx = on(task)
+    ctx = context(task=task)
     model = built(task, "Bag")
     made = VocabularyPruning(max_unknown=1).run(model, ctx)
     fewer = ChannelPruning(params=0.9, round_to=1).run(made, ctx)
@@ -277,7 +243,7 @@ def test_channels_leave_a_model_with_fewer_tokens_and_the_file_can_be_calibrated
     assert fewer.module.get_parameter("inner.body.0.weight").shape[0] < 32
     save_exactly(fewer, tmp_path / "model", HERE)
     exported = OnnxExport().run(fewer, ctx)
-    quantized = StaticQuantization().run(exported, on(task))
+    quantized = StaticQuantization().run(exported, context(task=task))
     inputs = inputs_of(task, "validation")
     assert torch.allclose(exported.predict(inputs)["output"], fewer.predict(inputs)["output"], atol=1e-5)
     assert torch.allclose(quantized.predict(inputs)["output"], fewer.predict(inputs)["output"], atol=0.1)
@@ -285,18 +251,15 @@ def test_channels_leave_a_model_with_fewer_tokens_and_the_file_can_be_calibrated
     assert ids.high < len(vocabulary_of(made).ids), "the ids that the file takes, not the task's"
 
 
-CHAIN = """
-task: {use: data.py}
-model: {use: models.py:bert}
-baseline:
-  - {use: train.supervised, epochs: 2, learning_rate: 0.01, batch_size: 16}
-stages:
-  - {use: prune.vocabulary, max_unknown: 0.5}
-  - {use: distill.logits, student: {use: teacher}, epochs: 1, batch_size: 16}
-  - {use: export.onnx}
-  - {use: quantize.dynamic}
-  - {use: benchmark.latency, rounds: 1, iterations: 5, warmup: 1}
-"""
+CHAIN = chain_of(
+    "prune.vocabulary, max_unknown: 0.5",
+    "distill.logits, student: {use: teacher}, epochs: 1, batch_size: 16",
+    "export.onnx",
+    "quantize.dynamic",
+    "benchmark.latency, rounds: 1, iterations: 5, warmup: 1",
+    model="use: models.py:bert",
+    baseline="train.supervised, epochs: 2, learning_rate: 0.01, batch_size: 16",
+)
 FILES = {
     "data.py": "from tests import texts\n\ndef task():\n    return texts.task(extra=True)\n",
     "models.py": "from tests import texts\n\ndef bert():\n    return texts.bert()\n",

@@ -1,33 +1,16 @@
 """Byte pairs and unigrams leave real architectures; what is tied to the embedding loses the same rows, still tied."""
 
 import json
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
+import transformers as hf
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import (
-    BartConfig,
-    BartForSequenceClassification,
-    BertConfig,
-    BertForMaskedLM,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    MarianConfig,
-    MarianMTModel,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-    T5Config,
-    T5ForSequenceClassification,
-    XLMRobertaConfig,
-    XLMRobertaForSequenceClassification,
-)
 
 from pipeline import model as models
 from pipeline.base.use import Reference
@@ -36,19 +19,20 @@ from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.text.inputs import Text
 from pipeline.forms.text.positions import positions
-from pipeline.forms.text.remapped import split, tied_to, without_tokens
+from pipeline.forms.text.remapped import tied_to, without_tokens
 from pipeline.forms.text.tokenizer import canonical
 from pipeline.forms.text.vocabulary import Vocabulary
 from pipeline.model import TorchModel
 from pipeline.report.package import package
 from pipeline.run.roundtrip import save_exactly
 from pipeline.runner import run
-from pipeline.stage import Context
 from pipeline.task import Task
 from stages.prune.embedding import check_positions
 from stages.prune.vocabulary import VocabularyPruning
-from tests import subwords, texts
+from tests import subwords
 from tests.contexts import preview_of
+from tests.encoders import OfTexts
+from tests.texts import answers_alone, vocabulary_of
 from tests.users import chain_of
 
 HERE = Path(__file__)
@@ -70,29 +54,17 @@ def tokenizer(kind: str) -> Any:
     return subwords.bpe(given, 180) if kind == "bpe" else subwords.byte_level(given, 400, space=True)
 
 
-class Logits(nn.Module):
-    """A model of transformers that gives `logits` alone."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        """(N, L) each -> logits."""
-        return {"logits": self.inner(input_ids=input_ids, attention_mask=attention_mask).logits}
-
-
 class WithHead(nn.Module):
     """A masked language model, of whose first token the vector is classified; its head is kept for later."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.inner = BertForMaskedLM(BertConfig(vocab_size=size, pad_token_id=1, **SIZES))
+        self.model = hf.BertForMaskedLM(hf.BertConfig(vocab_size=size, pad_token_id=1, **SIZES))
         self.classifier = nn.Linear(16, 2)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(N, L) each -> (N, 2)."""
-        hidden = self.inner.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        hidden = self.model.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return self.classifier(hidden[:, 0])
 
 
@@ -102,20 +74,19 @@ def network(name: str) -> nn.Module:
     if name == "with head":
         return WithHead(size)
     if name == "t5":
-        config = T5Config(size, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=1, **end)
-        return Logits(T5ForSequenceClassification(config))
+        config = hf.T5Config(
+            size, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=1, **end
+        )
+        return OfTexts(hf.T5ForSequenceClassification(config))
     if name == "bart":
-        made: Any = BartConfig(vocab_size=size, scale_embedding=True, decoder_start_token_id=2, **end, **BART)
-        return Logits(BartForSequenceClassification(made))
+        made: Any = hf.BartConfig(vocab_size=size, scale_embedding=True, decoder_start_token_id=2, **end, **BART)
+        return OfTexts(hf.BartForSequenceClassification(made))
     if name == "gpt2":
-        made = GPT2Config(vocab_size=size, n_positions=64, n_embd=16, n_layer=1, n_head=2, **end)
-        return Logits(GPT2ForSequenceClassification(made))
-    kinds: dict[str, tuple[Any, Any]] = {
-        "roberta": (RobertaConfig, RobertaForSequenceClassification),
-        "xlm-r": (XLMRobertaConfig, XLMRobertaForSequenceClassification),
-    }
-    configured, kind = kinds[name]
-    return Logits(kind(configured(vocab_size=size, max_position_embeddings=66, **SIZES)))
+        made = hf.GPT2Config(vocab_size=size, n_positions=64, n_embd=16, n_layer=1, n_head=2, **end)
+        return OfTexts(hf.GPT2ForSequenceClassification(made))
+    kind = {"roberta": "Roberta", "xlm-r": "XLMRoberta"}[name]
+    config = getattr(hf, f"{kind}Config")(vocab_size=size, max_position_embeddings=66, **SIZES)
+    return OfTexts(getattr(hf, f"{kind}ForSequenceClassification")(config))
 
 
 KIND = {
@@ -129,29 +100,14 @@ def built(task: Task, name: str) -> TorchModel:
     return TorchModel.build(builder, example_inputs(task.train), task.axes)
 
 
-@pytest.fixture
-def on(context: Any) -> Callable[..., Context]:
-    def make(task: Task) -> Context:
-        made: Context = context(task=task)
-        return made
-
-    return make
-
-
-def vocabulary_of(model: TorchModel) -> Vocabulary:
-    found = split(model.module)[1]
-    assert found
-    return found
-
-
 @pytest.mark.parametrize("name", KIND)
-def test_outputs_of_train_stay_exact_and_unused_tokens_leave(name: str, on: Any, context: Any, tmp_path: Path) -> None:
+def test_outputs_of_train_stay_exact_and_unused_tokens_leave(name: str, context: Any, tmp_path: Path) -> None:
     whole = tokenizer(KIND[name])
     task = subwords.task(whole)
     model = built(task, name)
     stage = VocabularyPruning(characters=False)
     assert list(stage.check([], preview_of(model, tokenizer=whole))) == []
-    made = stage.run(model, on(task))
+    made = stage.run(model, context(task=task))
     found = vocabulary_of(made)
     used = {i for n in range(len(task.train)) for i in task.train[n][0]["input_ids"].tolist()}
     assert used <= {*found.ids.tolist()}
@@ -166,7 +122,7 @@ def test_outputs_of_train_stay_exact_and_unused_tokens_leave(name: str, on: Any,
     sizes = {part.num_embeddings for part in inner.modules() if isinstance(part, nn.Embedding)}
     assert len(found.ids) in sizes
     assert len(whole) + 3 not in sizes
-    config: Any = inner.get_submodule("inner").config
+    config: Any = inner.get_submodule("model").config
     assert (config.vocab_size, config.eos_token_id if name != "with head" else 2) == (len(found.ids), 2)
     told = context.reports["vocabulary"]
     assert told["tokens"] == {"before": len(whole), "after": len(found.ids)}
@@ -178,33 +134,28 @@ def test_outputs_of_train_stay_exact_and_unused_tokens_leave(name: str, on: Any,
 
 
 @pytest.mark.parametrize("name", ["roberta", "xlm-r", "with head"])
-def test_the_deployed_file_takes_what_the_pruned_tokenizer_gives(name: str, on: Any, tmp_path: Path) -> None:
+def test_the_deployed_file_takes_what_the_pruned_tokenizer_gives(name: str, context: Any, tmp_path: Path) -> None:
     task = subwords.task(tokenizer(KIND[name]), extra=True)
-    made = VocabularyPruning(max_unknown=1).run(built(task, name), on(task))
+    made = VocabularyPruning(max_unknown=1).run(built(task, name), context(task=task))
     deployed = deploy(made, tmp_path / "model.onnx")
     inputs = next(iter(task.validation.loader(48))).inputs
     ((output, expected),) = made.predict(inputs).items()
     assert torch.allclose(deployed.predict(inputs)[output], expected, atol=1e-5)
     alone = Tokenizer.from_str(vocabulary_of(made).pruned)
     alone.enable_padding(pad_id=1, pad_token="<pad>")
-    encoded = alone.encode_batch([text for text, _ in texts.reviews(48, 2, texts.UNUSED)])
-    columns = {"input_ids": "ids", "attention_mask": "attention_mask"}
-    feed = {name: np.array([getattr(one, column) for one in encoded]) for name, column in columns.items()}
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, feed)
-    assert np.allclose(logits, expected.numpy(), atol=1e-5)
+    assert np.allclose(answers_alone(alone, deployed.path), expected.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["bpe", "bytes", "unigram"])
-def test_the_most_frequent_stay_with_what_they_are_made_of(kind: str, on: Any, context: Any) -> None:
+def test_the_most_frequent_stay_with_what_they_are_made_of(kind: str, context: Any) -> None:
     whole = tokenizer(kind)
     task = subwords.task(whole)
     name = next(name for name, used in KIND.items() if used == kind)
     with pytest.raises(StageError, match=r"`keep` is 1, and \d+ added tokens and pieces of one character") as raised:
-        VocabularyPruning(keep=1).run(built(task, name), on(task))
+        VocabularyPruning(keep=1).run(built(task, name), context(task=task))
     assert ("characters: false" in str(raised.value)) == (kind != "bytes"), "the bytes stay anyway"
     least = int(str(raised.value).split("and ")[1].split()[0])
-    made = VocabularyPruning(keep=least + 12).run(built(task, name), on(task))
+    made = VocabularyPruning(keep=least + 12).run(built(task, name), context(task=task))
     found = vocabulary_of(made)
     assert least < len(found.ids) <= least + 12
     assert context.reports["vocabulary"]["unknown_in_validation"]["after"] == 0
@@ -224,12 +175,12 @@ def kept(kind: str) -> dict[str, Any]:
     return made.model_dump(mode="json")
 
 
-def marian() -> MarianMTModel:
+def marian() -> hf.MarianMTModel:
     """A translator with a bias of its own for each token."""
     size, marks = len(tokenizer("unigram")) + 3, {"pad_token_id": 1, "eos_token_id": 2, "forced_eos_token_id": 2}
-    made: Any = MarianConfig(size, decoder_start_token_id=1, **marks, **BART)
+    made: Any = hf.MarianConfig(size, decoder_start_token_id=1, **marks, **BART)
     made.bad_words_ids = [[30, 31], [30, 9]]
-    model = MarianMTModel(made)
+    model = hf.MarianMTModel(made)
     model.final_logits_bias.copy_(torch.arange(float(size)))
     return model.eval()
 
@@ -252,7 +203,7 @@ def test_a_tied_output_layer_and_its_bias_lose_the_same_rows() -> None:
 
 
 def test_the_bias_of_berts_head_stays_that_of_its_decoder() -> None:
-    module: Any = WithHead(len(tokenizer("bpe"))).inner
+    module: Any = WithHead(len(tokenizer("bpe"))).model
     module.cls.predictions.bias.data = torch.arange(float(len(tokenizer("bpe"))))
     inner: Any = without_tokens(module, "bert.embeddings.word_embeddings", kept("bpe")).inner
     head = inner.cls.predictions
@@ -262,23 +213,23 @@ def test_the_bias_of_berts_head_stays_that_of_its_decoder() -> None:
     assert inner(input_ids=torch.tensor([[5, 6, 8]])).logits.shape == (1, 3, len(KEPT))
 
 
-def test_models_that_score_tokens_are_refused_before_anything_runs(on: Any) -> None:
+def test_models_that_score_tokens_are_refused_before_anything_runs(context: Any) -> None:
     whole = tokenizer("bpe")
     task = subwords.task(whole)
-    scorer = Logits(BertForMaskedLM(BertConfig(vocab_size=len(whole), pad_token_id=1, **SIZES)))
+    scorer = OfTexts(hf.BertForMaskedLM(hf.BertConfig(vocab_size=len(whole), pad_token_id=1, **SIZES)))
     model = TorchModel(scorer, example_inputs(task.train), Reference(use="none"), axes=task.axes)
     message = rf"the output `logits` has a score for each of {len(whole)} tokens; expected a model that reads texts and"
     with pytest.raises(ConfigError, match=message):
         list(VocabularyPruning().check([], preview_of(model, tokenizer=whole)))
     with pytest.raises(StageError, match=message):
-        VocabularyPruning().run(model, on(task))
+        VocabularyPruning().run(model, context(task=task))
 
 
 def test_a_changed_padding_is_refused_where_positions_count_from_it() -> None:
     whole = tokenizer("bytes")
     task = subwords.task(whole)
     model = built(task, "roberta")
-    embeddings: Any = model.module.get_submodule("inner.roberta.embeddings")
+    embeddings: Any = model.module.get_submodule("model.roberta.embeddings")
     assert embeddings.padding_idx == 1
     assert positions(model.module) == 64, "two positions of 66 are those of padding"
     moved = Vocabulary(tokenizer=str(canonical(whole)), kept="1-5", texts=(Text(ids="input_ids"),), pad=1)

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from pipeline.base import files
 from pipeline.base.batches import Inputs, Outputs
 from pipeline.base.devices import set_seed
 from pipeline.base.use import Reference
-from pipeline.errors import Interruption
+from pipeline.errors import Interruption, StageError
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Stage
 from pipeline.task import Batch, Task
@@ -33,6 +34,7 @@ from stages.trainer.objective import Objective, Progress, Supervised
 from tests.aliases import Make, Patch
 from tests.contexts import bare_context, saved_tiny, tiny_task
 from tests.forked import die, exit_code
+from tests.trained import noisy
 
 STEPS = 4  # an epoch: 256 examples in batches of 64
 QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 64, "learning_rate": 0.01}
@@ -98,21 +100,12 @@ def stopped(go: Callable[..., Ended], steps: int, stage: Stage | None = None, **
     return go(stage, **changes)
 
 
-def own(inputs: Inputs, seed: int, epoch: int) -> Inputs:
-    generator = torch.Generator().manual_seed((seed + epoch) % 2**63)
-    return {"input": inputs["input"] + 0.1 * torch.rand(1, generator=generator)}
+def brighter(draw: Callable[[], Any]) -> Callable[..., Inputs]:
+    """An augmentation that adds the same drawn number everywhere."""
+    return lambda inputs, seed, epoch: {"input": inputs["input"] + 0.1 * draw()}
 
 
-def numpys(inputs: Inputs, seed: int, epoch: int) -> Inputs:
-    return {"input": inputs["input"] + 0.1 * float(np.random.rand())}  # as users do
-
-
-def pythons(inputs: Inputs, seed: int, epoch: int) -> Inputs:
-    return {"input": inputs["input"] + 0.1 * random.random()}
-
-
-def torchs(inputs: Inputs, seed: int, epoch: int) -> Inputs:
-    return {"input": inputs["input"] + 0.1 * torch.rand(1)}
+numpys = brighter(lambda: float(np.random.rand()))  # as users do
 
 
 @pytest.mark.parametrize("steps", [0, *range(1, 3 * STEPS + 1)])
@@ -142,7 +135,7 @@ def test_optimizers_and_schedules_go_on(go: Make, settings: dict[str, Any], step
 
 
 @pytest.mark.parametrize("steps", [1, STEPS + 1])
-@pytest.mark.parametrize("augment", [own, numpys, pythons, torchs])
+@pytest.mark.parametrize("augment", [noisy, numpys, brighter(random.random), brighter(lambda: torch.rand(1))])
 def test_augmentation_goes_on_wherever_its_random_numbers_come_from(go: Make, augment: Any, steps: int) -> None:
     whole = go(folder="whole", augment=augment)
     assert stopped(go, steps, augment=augment).same(whole)
@@ -150,15 +143,11 @@ def test_augmentation_goes_on_wherever_its_random_numbers_come_from(go: Make, au
 
 
 def test_workers_that_draw_random_numbers_go_on(go: Make) -> None:
-    stage = SupervisedTraining(**{**QUICK, "epochs": 1, "workers": 1})
-    alone = SupervisedTraining(**{**QUICK, "epochs": 1})
-    whole = go(alone, "whole", augment=numpys)
-    assert stopped(go, 2, stage, augment=numpys).same(whole)
+    alone, stage = (SupervisedTraining(**{**QUICK, "epochs": 1, "workers": number}) for number in (0, 1))
+    assert stopped(go, 2, stage, augment=numpys).same(go(alone, "whole", augment=numpys))
 
 
 def test_a_collate_that_draws_random_numbers_goes_on(go: Make, task: Task) -> None:
-    from dataclasses import replace
-
     def mixed(rows: list[Any]) -> tuple[Any, Any]:
         images, labels = torch.utils.data.default_collate(rows)
         return {"input": images["input"] * float(np.random.rand())}, labels
@@ -188,18 +177,21 @@ def test_patience_remembers_how_long_it_has_waited(go: Make, monkeypatch: Patch,
     assert stopped(go, steps, stage).same(whole)
 
 
-@pytest.mark.parametrize("augment", [None, own], ids=["kept logits", "augmented"])
+def distillation(folder: Path) -> LogitDistillation:
+    student = Reference(use="nets.py:Noisy", arguments={"width": 3}, folder=folder)
+    return LogitDistillation(student=student, **QUICK)
+
+
+@pytest.mark.parametrize("augment", [None, noisy], ids=["kept logits", "augmented"])
 @pytest.mark.parametrize("steps", [1, STEPS, STEPS + 3])
 def test_distillation_goes_on(go: Make, tmp_path: Path, augment: Any, steps: int) -> None:
-    student = Reference(use="nets.py:Noisy", arguments={"width": 3}, folder=tmp_path)
-    stage = LogitDistillation(student=student, **QUICK)
+    stage = distillation(tmp_path)
     assert stopped(go, steps, stage, augment=augment).same(go(stage, "whole", augment=augment))
 
 
 def test_a_stop_is_heard_while_a_teachers_logits_are_computed(go: Make, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr("stages.kd.cache.BATCH_SIZE", 32)
-    student = Reference(use="nets.py:Noisy", arguments={"width": 3}, folder=tmp_path)
-    stage = LogitDistillation(student=student, **QUICK)
+    stage = distillation(tmp_path)
     with pytest.raises(Interruption, match="teacher's logits"):
         go(stage, interrupted=after(2))
     assert go(stage).same(go(stage, "whole"))
@@ -212,9 +204,7 @@ def test_a_stop_is_heard_while_a_teachers_logits_are_computed(go: Make, tmp_path
 def test_pruning_in_steps_goes_on_in_the_recovery_that_was_stopped(
     go: Make, tmp_path: Path, monkeypatch: Patch, steps: int, importance: Any
 ) -> None:
-    monkeypatch.setattr(
-        "stages.kd.cache.BATCH_SIZE", 512
-    )  # so that keeping the teacher's logits asks once whether to stop
+    monkeypatch.setattr("stages.kd.cache.BATCH_SIZE", 512)  # so that keeping logits asks once whether to stop
     recovery: Any = {**QUICK, "epochs": 4}
     stage = ChannelPruning(macs=0.5, steps=2, round_to=1, importance=importance, recovery=recovery)
     with pytest.raises(Interruption):
@@ -248,9 +238,7 @@ def test_another_process_goes_on_from_the_last_checkpoint(go: Make, tmp_path: Pa
 
 def progress(folder: Path) -> dict[str, Any]:
     (place,) = folder.glob("checkpoint-*")
-    found = json.loads((place / "state.json").read_text())["progress"]
-    assert isinstance(found, dict)
-    return found
+    return json.loads((place / "state.json").read_text())["progress"]  # type: ignore[no-any-return]
 
 
 def killed_at(point: int, folder: Path, work: Callable[..., Any], *args: Any) -> bool:
@@ -294,13 +282,17 @@ def test_killed_before_any_file_operation_a_training_ends_the_same(tiny: Make, t
     assert points > 40
 
 
+def parts_of(**changes: Any) -> tuple[nn.Module, Any, Any]:
+    """A small module with its optimizer and schedule."""
+    module, settings = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), TrainingSettings(**changes)
+    optimizer = make_optimizer(module, settings)
+    return module, optimizer, make_schedule(optimizer, settings, 100)
+
+
 def saved(number: int, folder: Path, **changes: Any) -> tuple[nn.Module, Any, Any]:
     """A small training after `number` steps, with its checkpoint."""
     torch.manual_seed(number)
-    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    settings = TrainingSettings(**changes)
-    optimizer = make_optimizer(module, settings)
-    schedule = make_schedule(optimizer, settings, 100)
+    module, optimizer, schedule = parts_of(**changes)
     for _ in range(number):
         optimizer.zero_grad()
         module(torch.rand(5, 3)).square().sum().backward()
@@ -311,11 +303,8 @@ def saved(number: int, folder: Path, **changes: Any) -> tuple[nn.Module, Any, An
 
 
 def restored(folder: Path, origin: str = "me", **changes: Any) -> tuple[dict[str, Any] | None, nn.Module, Any, Any]:
-    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    settings = TrainingSettings(**changes)
-    optimizer = make_optimizer(module, settings)
-    schedule = make_schedule(optimizer, settings, 100)
-    return checkpoint.restore(folder, origin, module, optimizer, schedule), module, optimizer, schedule
+    parts = parts_of(**changes)
+    return checkpoint.restore(folder, origin, *parts), *parts
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -331,9 +320,8 @@ def equal(a: Any, b: Any) -> bool:
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_module_optimizer_and_schedule_come_back(tmp_path: Path, optimizer: str, schedule: str, steps: int) -> None:
-    settings: Any = {"optimizer": optimizer, "schedule": schedule}
-    before = saved(steps, tmp_path, **settings)
-    found, *back = restored(tmp_path, **settings)
+    before = saved(steps, tmp_path, optimizer=optimizer, schedule=schedule)
+    found, *back = restored(tmp_path, optimizer=optimizer, schedule=schedule)
     assert found == {"step": steps}
     assert all(equal(x.state_dict(), y.state_dict()) for x, y in zip(before, back, strict=True))
 
@@ -356,14 +344,11 @@ def test_all_generators_go_on_where_they_were(tmp_path: Path) -> None:
 
 
 def test_only_the_newest_checkpoint_is_left(tmp_path: Path) -> None:
+    assert restored(tmp_path)[0] is None
     for number in range(4):
         saved(number, tmp_path)
         assert len(list(tmp_path.iterdir())) == 1
     assert restored(tmp_path)[0] == {"step": 3}
-
-
-def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
-    assert restored(tmp_path)[0] is None
 
 
 def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path) -> None:
@@ -373,12 +358,8 @@ def test_nothing_in_a_checkpoint_is_pickled(tmp_path: Path) -> None:
     assert not any(path.read_bytes().startswith((b"\x80", b"PK")) for path in files)
 
 
-@pytest.fixture
-def two_states(tmp_path: Path) -> list[nn.Module]:
-    return [saved(1, tmp_path / "one")[0], saved(2, tmp_path / "two")[0]]
-
-
-def test_killed_anywhere_in_saving_one_checkpoint_is_whole(tmp_path: Path, two_states: list[nn.Module]) -> None:
+def test_killed_anywhere_in_saving_one_checkpoint_is_whole(tmp_path: Path) -> None:
+    two_states = [saved(number, tmp_path / str(number))[0] for number in (1, 2)]
     found, points = [], 0
     while True:
         folder = tmp_path / "kill" / str(points)
@@ -440,8 +421,6 @@ def test_a_stop_where_the_loss_is_nan_keeps_the_finite_weights(tiny: Make, conte
     class Failing(Objective):
         def forward(self, batch: Batch, outputs: Outputs, moment: Progress) -> Tensor:
             return labels(batch, outputs, moment) * (float("nan") if next(calls) == 2 else 1.0)
-
-    from pipeline.errors import StageError
 
     with pytest.raises(StageError, match="became nan"):
         train(tiny(), Failing(), TrainingSettings(**QUICK), ctx)

@@ -1,6 +1,5 @@
 """Blocks of self-attention are found, and what is read there is what the models themselves attend with."""
 
-from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -13,37 +12,31 @@ from pipeline.errors import ConfigError, StageError
 from stages.kd.inspection.attention import Attention, attention_at, input_of, stacks
 from stages.kd.inspection.hooks import Hook, Hooks
 from stages.kd.losses.attention import attention_scores
+from tests import translators
 
 SIZES: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 16, "intermediate_size": 16}
-PAIR: dict[str, Any] = {
-    "d_model": 16,
-    "encoder_layers": 2,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 16,
-    "decoder_ffn_dim": 16,
-    "pad_token_id": 0,
-    "decoder_start_token_id": 0,
+PAIR: dict[str, Any] = {**translators.SIZES, "d_model": 16, "decoder_layers": 1}
+PAIR |= {"pad_token_id": 0, "decoder_start_token_id": 0}
+
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("Bert", SIZES),
+    "distilbert": ("DistilBert", {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 16}),
+    "gpt2": ("GPT2", {"n_embd": 16, "n_layer": 2, "n_head": 4}),
+    "bart": ("Bart", PAIR),
+    "marian": ("Marian", PAIR),
+    "vit": ("ViT", {**SIZES, "image_size": 8, "patch_size": 4}),
+    "llama": ("Llama", {**SIZES, "num_key_value_heads": 2}),
+    "t5": ("T5", {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 2, "num_heads": 4}),
 }
 
 
 def made(name: str, how: str = "eager") -> nn.Module:
     torch.manual_seed(0)
-    common: dict[str, Any] = {"vocab_size": 30, "attn_implementation": how}
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "bert": lambda: hf.BertModel(hf.BertConfig(**SIZES, **common)),
-        "distilbert": lambda: hf.DistilBertModel(
-            hf.DistilBertConfig(dim=16, n_layers=2, n_heads=4, hidden_dim=16, **common)
-        ),
-        "gpt2": lambda: hf.GPT2Model(hf.GPT2Config(n_embd=16, n_layer=2, n_head=4, **common)),
-        "bart": lambda: hf.BartModel(hf.BartConfig(**PAIR, **common)),
-        "marian": lambda: hf.MarianModel(hf.MarianConfig(**PAIR, **common)),
-        "vit": lambda: hf.ViTModel(hf.ViTConfig(**SIZES, image_size=8, patch_size=4, attn_implementation=how)),
-        "llama": lambda: hf.LlamaModel(hf.LlamaConfig(**SIZES, num_key_value_heads=2, **common)),
-        "t5": lambda: hf.T5Model(hf.T5Config(vocab_size=30, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=4)),
-    }
-    return makers[name]().eval()
+    kind, sizes = KINDS[name]
+    own: Any = {"vocab_size": 30, "attn_implementation": how, **sizes}
+    module: nn.Module = getattr(hf, f"{kind}Model")(getattr(hf, f"{kind}Config")(**own))
+    return module.eval()
 
 
 def inputs(name: str) -> dict[str, Tensor]:
@@ -176,9 +169,8 @@ def test_one_linear_layer_for_all_three() -> None:
 
 
 def test_what_cannot_be_read_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"no self-attention was found in the teacher; expected nn.MultiheadAttention"
-    ):
+    message = r"no self-attention was found in the teacher; expected nn.MultiheadAttention"
+    with pytest.raises(ConfigError, match=message):
         stacks(nn.Linear(2, 2), "teacher")
     with pytest.raises(ConfigError, match=r"does not say how many heads; expected an attribute num_attention_heads, "):
         stacks(nn.Sequential(Fused(heads=None)), "student")

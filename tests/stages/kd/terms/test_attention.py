@@ -130,23 +130,14 @@ def test_layers_by_position_or_name(compare: Make, pair: list[Any]) -> None:
 
 
 def test_what_cannot_work_is_refused_before_work(tiny: Make, refused: Make) -> None:
-    student, teacher = bert(2, hidden=8), bert(4, heads=4)
+    student, teacher, net = bert(2, hidden=8), bert(4, heads=4), tiny().module
     refused(r"has 2 attention heads, .* of the teacher 4; .*kind: self_attention", transformer(), student, teacher)
     list(transformer(scores=False).check_models(student, [teacher], preview_of(None)))
-    refused(
-        r"no attention in `bert.encoder.layer.5`; did you mean `bert.encoder.layer",
-        transformer(layers=[[0, "bert.encoder.layer.5"]]),
-        student,
-        teacher,
-    )
+    message = r"no attention in `bert.encoder.layer.5`; did you mean `bert.encoder.layer"
+    refused(message, transformer(layers=[[0, "bert.encoder.layer.5"]]), student, teacher)
     refused("the teacher has no attention 4; expected 0 to 3", transformer(layers=[[0, 4]]), student, teacher)
-    refused(r"no self-attention was found in the student; .*query/key/value", transformer(), tiny().module, teacher)
-    refused(
-        "the student has no layer `conv3`; did you mean",
-        AttentionTerm(layers=[["conv3", "conv2"]]),
-        tiny().module,
-        tiny().module,
-    )
+    refused(r"no self-attention was found in the student; .*query/key/value", transformer(), net, teacher)
+    refused("the student has no layer `conv3`; did you mean", AttentionTerm(layers=[["conv3", "conv2"]]), net, net)
 
 
 @pytest.mark.parametrize(("settings", "message"), [

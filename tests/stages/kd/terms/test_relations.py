@@ -136,37 +136,23 @@ def test_gradients_reach_queries_keys_and_values(compare: Make) -> None:
 
 def test_another_layer_than_the_last(compare: Make) -> None:
     student, teacher, inputs = attentive(), attentive(seed=1), sequences()
-    last, first, named = (
-        compare(own(layer=layer), student, [teacher], inputs)[0] for layer in (None, (0, 0), ("layers.0", "layers.0"))
-    )
+    layers = (None, (0, 0), ("layers.0", "layers.0"))
+    last, first, named = (compare(own(layer=layer), student, [teacher], inputs)[0] for layer in layers)
     assert torch.equal(first, named)
     assert not torch.allclose(first, last)
 
 
 def test_what_cannot_work_is_refused_before_work(tiny: Make, refused: Make) -> None:
-    refused(
-        r"5 relation heads do not divide the widths 12 and 12.*divides 12",
-        own(relation_heads=5),
-        attentive(),
-        attentive(),
-    )
-    refused(r"2 relation heads do not divide the widths 9 and 12.*divides 3", own(), attentive(3, 3), attentive())
-    list(own().check_models(attentive(3, 4), [attentive()], preview_of(None)))
-    refused(
-        r"student has 3 attention heads, the teacher 2.*\[queries, keys, values\]",
-        own(parts=["attention"]),
-        attentive(3, 4),
-        attentive(),
-    )
-    refused("the student has no attention 2; expected 0 to 1", own(layer=(2, 0)), attentive(), attentive())
-    refused("no self-attention was found in the teacher", own(), attentive(), tiny().module)
-    refused(
-        r"the teacher has no layer `con2`; did you mean `conv2`",
-        Relations(layer=("conv2", "con2")),
-        tiny().module,
-        tiny().module,
-    )
-    refused(r"the student has no nn.Linear. Name a `layer`", Relations(), nn.Conv2d(1, 1, 1), tiny().module)
+    two, three, net = attentive(), attentive(3, 4), tiny().module
+    refused(r"5 relation heads do not divide the widths 12 and 12.*divides 12", own(relation_heads=5), two, two)
+    refused(r"2 relation heads do not divide the widths 9 and 12.*divides 3", own(), attentive(3, 3), two)
+    list(own().check_models(three, [two], preview_of(None)))
+    message = r"student has 3 attention heads, the teacher 2.*\[queries, keys, values\]"
+    refused(message, own(parts=["attention"]), three, two)
+    refused("the student has no attention 2; expected 0 to 1", own(layer=(2, 0)), two, two)
+    refused("no self-attention was found in the teacher", own(), two, net)
+    refused(r"the teacher has no layer `con2`; did you mean `conv2`", Relations(layer=("conv2", "con2")), net, net)
+    refused(r"the student has no nn.Linear. Name a `layer`", Relations(), nn.Conv2d(1, 1, 1), net)
 
 
 @pytest.mark.parametrize(("settings", "message"), [
