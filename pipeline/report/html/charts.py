@@ -56,12 +56,10 @@ NAMES = {
 
 
 def figure_json(traces: Sequence[Json], x: Json, y: Json, height: int = 360, **layout: Any) -> Json:
-    """A plotly figure as JSON, without plotly's own colours, legend and margins."""
-    import plotly.graph_objects as go
-
+    """A plotly figure as JSON, without plotly's own colours, legend and margins; what is no number is null."""
     axis = {"gridcolor": LINE, "linecolor": LINE, "tickcolor": LINE, "zeroline": False, "automargin": True}
     settings = {
-        "template": "none",
+        "template": {"data": {"scatter": [{"type": "scatter"}]}},  # plotly's "none"
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
         "font": {"color": INK, "size": 12},
@@ -74,7 +72,7 @@ def figure_json(traces: Sequence[Json], x: Json, y: Json, height: int = 360, **l
         "yaxis": {**axis, **y},
         **layout,
     }
-    figure: Json = json.loads(go.Figure(list(traces), layout=settings).to_json())
+    figure: Json = json.loads(json.dumps({"data": traces, "layout": settings}), parse_constant=lambda _: None)
     return figure
 
 

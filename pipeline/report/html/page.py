@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Sequence
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,13 @@ def _write(path: Path, template: str, sections: Sequence[Section], head: dict[st
 def _render(template: str, sections: Sequence[Section], head: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from jinja2.utils import htmlsafe_json_dumps
-    from plotly.offline import get_plotlyjs
 
     figures = [figure for section in sections for figure in section.parts.get("figures", [])]
     loader = FileSystemLoader(HERE)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    scripts = [*([_script(get_plotlyjs())] if figures else []), _script((HERE / "page.js").read_text("utf-8"))]
+    scripts = [*([_script(_plotly())] if figures else []), _script((HERE / "page.js").read_text("utf-8"))]
     return environment.get_template(template).render(
         head,
         sections={section.key: section for section in sections},
@@ -61,6 +61,12 @@ def _render(template: str, sections: Sequence[Section], head: dict[str, Any]) ->
         figures=htmlsafe_json_dumps({figure.key: [plot.figure for plot in figure.plots] for figure in figures}),
         config=htmlsafe_json_dumps(CONFIG),
     )
+
+
+def _plotly() -> str:
+    """The source of plotly; importing the package takes longer than writing a page."""
+    file = Path(str(distribution("plotly").locate_file("plotly"))) / "package_data" / "plotly.min.js"
+    return file.read_text("utf-8")
 
 
 def _script(source: str) -> Markup:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import pytest
 
 from pipeline.measure.pairwise import sentences
@@ -320,6 +321,23 @@ def test_notes_on_pairs_are_told_once(comparison: Callable[..., ComparisonRecord
     found = outline(write_comparison(record, Path(record.folder) / "report.html"))
     assert "another note" in found.words("said")
     assert "told apart" not in found.words("said")
+
+
+def test_plotly_takes_every_figure_as_it_is(
+    record: Record,
+    enriched: Callable[[Record], Record],
+    comparison: Callable[..., ComparisonRecord],
+    tmp_path: Path,
+) -> None:
+    pages = [write_report(enriched(record), tmp_path / "r.html"), write_comparison(comparison(), tmp_path / "c.html")]
+    shown = [figure for page in pages for plots in figures(page).values() for figure in plots]
+    kinds = {trace["type"] for figure in shown for trace in figure["data"]}  # type: ignore[attr-defined]
+    assert kinds == {"scatter", "heatmap", "treemap"}
+    for figure in shown:
+        layout: dict[str, object] = figure["layout"]  # type: ignore[assignment]
+        taken = json.loads(go.Figure(figure["data"], layout={**layout, "template": "none"}).to_json())
+        nothing = {"shapes": []} if layout.get("shapes") == [] else {}  # which plotly leaves out
+        assert {**taken, "layout": {**taken["layout"], **nothing}} == figure
 
 
 def test_neither_plotly_nor_torch_is_imported_with_the_package() -> None:
