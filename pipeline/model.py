@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import onnxruntime
 import torch
 from pydantic import JsonValue
 from safetensors.torch import load_file, load_model, save_file, save_model
@@ -122,14 +121,16 @@ class OnnxModel:
     form = "onnx"
 
     @cached_property
-    def session(self) -> onnxruntime.InferenceSession:
-        """The session, opened on first use.
+    def session(self) -> Any:
+        """The onnxruntime.InferenceSession, opened on first use.
 
         Raises:
             ShrinkError: another provider than the CPU's took over, or the file is from outside.
         """
         if self.outside:
             raise ShrinkError("a file from outside is not opened in this process", where=str(self.path))
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if not self.optimize:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 HERE = Path(__file__).resolve().parent
 GRAPHS = ("encoder_model", "decoder_model", "decoder_with_past_model")
@@ -27,6 +26,8 @@ def unheeded(settings: dict[str, Any]) -> list[str]:
 
 def open_graphs(folder: Path) -> list[Any]:
     """The sessions of encoder, decoder and decoder with past, on the CPU."""
+    import onnxruntime
+
     places = [folder / f"{name}.onnx" for name in GRAPHS]
     return [onnxruntime.InferenceSession(place, providers=["CPUExecutionProvider"]) for place in places]
 

@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import onnxruntime
 import torch
 from torch import Tensor
 
@@ -75,6 +74,7 @@ class Seq2SeqOnnx:
             ShrinkError: another provider than the CPU's took over.
         """
         with hush():
+            import onnxruntime
             from optimum.onnxruntime import ORTModelForSeq2SeqLM
 
             options = onnxruntime.SessionOptions()
@@ -150,6 +150,6 @@ def hush() -> AbstractContextManager[None]:
     return muted(("transformers", "optimum"), logging.CRITICAL)
 
 
-def _run(session: onnxruntime.InferenceSession, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def _run(session: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     outputs = run(session, {name: value.numpy() for name, value in inputs.items()})
     return {name: torch.from_numpy(value) for name, value in outputs.items()}
