@@ -1,17 +1,19 @@
 """The tiny task and a context on it, for fixtures and for child processes, which no fixture reaches."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from pipeline.base.batches import Inputs
+from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Preview
 from pipeline.task import Sealed, Split, Task, classification
@@ -85,6 +87,12 @@ def preview_of(model: Any, examples: int = 256, **changes: Any) -> Preview:
     data = Split(Sealed(examples))
     task = classification(data, data, data, calibration=data, as_target=as_target)
     return Preview(model, replace(task, **changes))
+
+
+def refused(message: str, checks: Iterable[str], error: type[Exception] = ConfigError) -> None:
+    """Have what a stage checks before any work raise an error with this message."""
+    with pytest.raises(error, match=message):
+        list(checks)
 
 
 def saved_tiny(directory: Path) -> TorchModel:

@@ -56,9 +56,8 @@ def test_an_earlier_checkpoint_teaches_its_kind(tiny: Make, teacher: TorchModel,
     save_model(teacher.module, str(tmp_path / "early.safetensors"))
     builder = teacher.builder
     early = {"use": str(builder.folder / "conftest.py") + ":TinyNet", "width": 16, "weights": "early.safetensors"}
-    stage = SelfDistillation.model_validate(
-        {**QUICK, "epochs": 6, "generations": 1, "hard_weight": 0, "teachers": [early]}, context={"folder": tmp_path}
-    )
+    settings = {**QUICK, "epochs": 6, "generations": 1, "hard_weight": 0, "teachers": [early]}
+    stage = SelfDistillation.model_validate(settings, context={"folder": tmp_path})
     made = stage.run(tiny(16, seed=3), context())  # what comes in is untrained: it teaches nothing
     assert score(made, context()) > 0.6
 

@@ -70,9 +70,9 @@ def test_texts_may_be_of_any_length(exported: Any) -> None:
 
 def test_a_missing_mask_means_that_all_is_seen(exported: Any) -> None:
     _, file, _ = exported
-    given = inputs(copies(4, seed=6))
-    whole = {**given, "attention_mask": torch.ones_like(given["input_ids"])}
-    bare = {name: value for name, value in given.items() if name != "attention_mask"}
+    bare = inputs(copies(4, seed=6))
+    whole = {**bare, "attention_mask": torch.ones_like(bare["input_ids"])}
+    del bare["attention_mask"]
     assert torch.equal(padded(file.predict(bare)["sequences"]), padded(file.predict(whole)["sequences"]))
 
 
@@ -155,9 +155,8 @@ def test_too_few_equal_sequences_are_refused(asked: Make, monkeypatch: pytest.Mo
 ])  # fmt: skip
 def test_the_wrong_kind_is_refused_before_work_and_later(stage: Any, builder: str, message: str, asked: Make) -> None:
     model = TorchModel.build(Reference(use=builder, folder=Path(__file__).parents[2]), {})
-    trained = SupervisedTraining()
     with pytest.raises(ConfigError, match=message):
-        check_stages((), (("stages[0]", trained), ("stages[1]", stage())), preview_of(model, 100))
+        check_stages((), (("stages[0]", SupervisedTraining()), ("stages[1]", stage())), preview_of(model, 100))
     with pytest.raises(StageError, match=message):
         stage().run(model, asked())
 

@@ -2,7 +2,7 @@
 
 import json
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -179,12 +179,10 @@ def sequences(count: int, length: int, classes: int, context: Make) -> tuple[Con
 
 def test_of_a_hundred_thousand_classes_the_largest_alone_are_on_disk_and_few_examples_in_memory(context: Make) -> None:
     ctx, model = sequences(40, 2, 100_000, context)
-    reports: dict[str, Any] = context.reports
-    seen: list[int] = []
-    live = live_teacher(model, ctx)
+    live, seen = live_teacher(model, ctx), list[int]()
     live.module.register_forward_hook(lambda module, args, output: seen.append(len(output)))
     live.cache(ctx, TeacherNeeds(mass=0.9, temperature=1.0), None)
-    said = reports["teacher_logits"]
+    said = context.reports["teacher_logits"]
     k = said["classes_kept"]
     assert max(seen) <= AT_ONCE
     assert 1 <= k < 20_000
@@ -193,12 +191,8 @@ def test_of_a_hundred_thousand_classes_the_largest_alone_are_on_disk_and_few_exa
     mass = float(torch.cat(exact).sort(-1, descending=True).values[..., :k].sum(-1).mean())
     assert said["mean_mass_kept"] == pytest.approx(mass, abs=1e-4)
     assert 0.85 < mass < 0.95
-    written = sum(path.stat().st_size for path in made_by(live).glob("*.bin"))
-    assert written == 40 * 2 * (8 * k + 4)
-
-
-def made_by(live: Teacher) -> Path:
-    return Path(str(next(iter(live.cached.values.values())).flat.filename)).parent
+    folder = Path(str(next(iter(live.cached.values.values())).flat.filename)).parent
+    assert sum(path.stat().st_size for path in folder.glob("*.bin")) == 40 * 2 * (8 * k + 4)
 
 
 @pytest.mark.parametrize("axis", [-1, 1])
@@ -281,22 +275,6 @@ def test_filling_holds_a_batch_at_a_time(context: Make) -> None:
     assert (ctx.directory / "logits-0.bin").stat().st_size == 1000 * 2000 * 4
 
 
-@pytest.fixture
-def dying(monkeypatch: Patch) -> Iterator[Patch]:
-    """Filling stops in the middle."""
-    append, calls = keeping._append, list[Path]()
-
-    def die(path: Path, array: Any) -> None:
-        append(path, array)
-        calls.append(path)
-        if len(calls) > 1:
-            raise Interruption("stopped in the middle")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(keeping, "_append", die)
-        yield patch
-
-
 def places(record: Any) -> dict[str, str]:
     """What happened to each kept result of a run: made or reused."""
     events = journal.read(Path(record.folder) / "journal.jsonl")
@@ -315,15 +293,24 @@ RECOVERING = chain_of(
 )
 
 
-def test_a_fill_that_died_is_not_used_and_a_whole_one_is_shared(project: Make, tmp_path: Path, dying: Patch) -> None:
+def test_a_fill_that_died_is_not_used_and_a_whole_is_shared(project: Make, tmp_path: Path, monkeypatch: Patch) -> None:
     chain, runs = project(), tmp_path / "runs"
 
     def go(*overrides: str, config: Path = chain, store: Path = runs) -> Any:
         return run(config, overrides=overrides, runs=store, track=False)
 
+    append, calls = keeping._append, list[Path]()
+
+    def die(path: Path, array: Any) -> None:
+        append(path, array)
+        calls.append(path)
+        if len(calls) > 1:
+            raise Interruption("stopped in the middle")
+
+    monkeypatch.setattr(keeping, "_append", die)
     with pytest.raises(Interruption, match="in the middle"):
         go()
-    dying.undo()
+    monkeypatch.undo()
     first = go()
     assert list(places(first).values()) == ["made"]
     assert weights(first) == weights(go(store=tmp_path / "others"))

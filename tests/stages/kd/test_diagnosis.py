@@ -18,15 +18,8 @@ from pipeline.model import TorchModel
 from pipeline.stage import Context
 from pipeline.task import Output, Split, Task, correct, first_output
 from stages.distill.logits import LogitDistillation
-from stages.kd.confidence import (
-    Sureness,
-    calibration_error,
-    confidence_shift,
-    entropy,
-    joined,
-    prediction_shift,
-    sureness,
-)
+from stages.kd import confidence as of_confidence
+from stages.kd.confidence import Sureness, calibration_error, confidence_shift, entropy, prediction_shift, sureness
 from stages.kd.diagnosis import EXAMPLES, Answers, answers_of, diagnose, findings
 from stages.trainer.loop import train
 from stages.trainer.objective import Supervised
@@ -114,7 +107,7 @@ def test_confidence_shift_looks_at_right_answers_alone() -> None:
     assert found.p == pytest.approx(0, abs=1e-10)
     wrong = replace(other, targets=1 - other.predicted)
     assert confidence_shift(sure, wrong).p is None
-    half = joined([sure, wrong])
+    half = of_confidence.joined([sure, wrong])
     assert confidence_shift(sure, half).effect == pytest.approx(0)
 
 
@@ -174,18 +167,16 @@ def test_figures_are_those_of_the_teacher_on_the_data(tiny: Make, context: Make,
     assert np.array_equal(np.sort(found.sure.targets), np.sort(batch.targets.numpy()))
 
 
-class Silent:
+def silent(inputs: Inputs) -> Outputs:
     """A teacher that must not be asked."""
-
-    def __call__(self, inputs: Inputs) -> Outputs:
-        raise AssertionError("the teacher was run")
+    raise AssertionError("the teacher was run")
 
 
 def test_kept_logits_save_the_forward_and_give_the_same(tiny: Make, context: Make, task: Task) -> None:
     ctx = context()
     model = learned(tiny, context, 1)
     kept = kept_values(ctx, lambda inputs: {"logits": next(iter(model.predict(inputs).values()))})
-    there = answers_of(Silent(), ctx.train, ctx, 4.0, kept)
+    there = answers_of(silent, ctx.train, ctx, 4.0, kept)
     anew = answers_of(live_teacher(model, ctx), ctx.train, ctx, 4.0)
     assert np.allclose(there.sure.softened, anew.sure.softened, atol=1e-5)
     assert np.array_equal(there.scores, anew.scores)
@@ -196,7 +187,7 @@ def test_kept_logits_are_unused_where_they_do_not_tell_all(tiny: Make, context: 
     ctx = context(**change)
     kept = kept_values(ctx, lambda inputs: {"logits": torch.zeros(len(inputs["input"]), 4)})
     with pytest.raises(AssertionError, match="the teacher was run"):
-        answers_of(Silent(), ctx.train, ctx, None, kept)
+        answers_of(silent, ctx.train, ctx, None, kept)
 
 
 def test_kept_logits_of_tokens_are_not_used_where_padding_may_differ(tiny: Make, context: Make, task: Task) -> None:
@@ -207,46 +198,38 @@ def test_kept_logits_of_tokens_are_not_used_where_padding_may_differ(tiny: Make,
         ctx = context(train=replace(task.train, collate=lambda rows: default_collate(rows)), score=mean)
         kept = kept_values(ctx, lambda inputs, shape=shape: {"logits": torch.zeros(len(inputs["input"]), *shape)})
         if used:
-            assert answers_of(Silent(), ctx.train, ctx, None, kept).scores.tolist() == [0.0] * 256
+            assert answers_of(silent, ctx.train, ctx, None, kept).scores.tolist() == [0.0] * 256
             continue
         with pytest.raises(AssertionError, match="the teacher was run"):
-            answers_of(Silent(), ctx.train, ctx, None, kept)
+            answers_of(silent, ctx.train, ctx, None, kept)
 
 
 def test_kept_logits_have_the_name_of_the_output(tiny: Make, context: Make, task: Task) -> None:
     ctx = context(decode=Output("other"), output="other")
     kept = kept_values(ctx, lambda inputs: {"logits": torch.eye(4)[torch.zeros(len(inputs["input"])).long()]})
-    found = answers_of(Silent(), ctx.train, ctx, None, kept)
+    found = answers_of(silent, ctx.train, ctx, None, kept)
     assert found.scores.sum() == sum(int(task.train[i][1]) == 0 for i in range(len(task.train)))
 
 
-def many(count: int) -> Split:
-    return Split(TensorDataset(torch.rand(count, 1, 8, 8), torch.zeros(count, dtype=torch.int64)))
-
-
 def test_a_large_split_is_sampled(tiny: Make, context: Make) -> None:
-    ctx = context()
+    many = Split(TensorDataset(torch.rand(EXAMPLES + 300, 1, 8, 8), torch.zeros(EXAMPLES + 300).long()))
     seen: list[int] = []
 
     def counting(inputs: Inputs) -> Outputs:
         seen.append(len(inputs["input"]))
         return {"logits": torch.zeros(len(inputs["input"]), 4)}
 
-    assert len(answers_of(counting, many(EXAMPLES + 300), ctx).scores) == EXAMPLES == sum(seen)
+    assert len(answers_of(counting, many, context()).scores) == EXAMPLES == sum(seen)
 
 
 def test_positions_without_a_class_are_left_out(context: Make) -> None:
     """Logits (N, L, C) with -100 at padding, as token classification has it."""
     targets = torch.tensor([[0, 1, -100], [2, -100, -100]])
     ctx = context(score=lambda p, t: (p.argmax(-1) == t).float().mean(-1))
-    logits = torch.eye(3)[targets.clamp(min=0)]
-    found = answers_of(lambda inputs: {"y": logits[inputs["input"][:, 0].long()]}, Split(rows(targets)), ctx)
+    logits, rows = torch.eye(3)[targets.clamp(min=0)], TensorDataset(torch.arange(2).float()[:, None], targets)
+    found = answers_of(lambda inputs: {"y": logits[inputs["input"][:, 0].long()]}, Split(rows), ctx)
     assert sorted(found.sure.targets.tolist()) == [0, 1, 2]
     assert found.sure.right.tolist() == [1.0, 1.0, 1.0]
-
-
-def rows(targets: Tensor) -> TensorDataset:
-    return TensorDataset(torch.arange(len(targets)).float()[:, None], targets)
 
 
 def test_where_targets_are_no_classes_the_score_is_reported_alone(tiny: Make, context: Make) -> None:

@@ -127,6 +127,13 @@ def built(use: str, example: Inputs | None = None, folder: Path = HERE, **argume
     return model
 
 
+def silence(layer: nn.Module, channels: list[int]) -> None:
+    """Let these outputs of a layer be 0 whatever comes in."""
+    with torch.no_grad():
+        layer.weight[channels] = 0
+        layer.bias[channels] = 0
+
+
 def context(directory: Path, reports: dict, baseline: TorchModel | None = None) -> Context:
     """A context on the CPU; what is reported lands in `reports`."""
     task = classification(images(512, 0), images(256, 2), images(2, 3), calibration=images(64, 1))

@@ -1,17 +1,17 @@
 """What torch-pruning finds and cuts, on networks of each kind."""
 
+import copy
+
 import pytest
 import torch
-from prune_nets import DIGITS, built
 
 from pipeline.errors import StageError
 from pipeline.model import call
 from stages.prune.engine import coupled, cut, widths
+from tests.stages.prune.prune_nets import DIGITS, built, silence
 
 
 def by_root(model, ignore=(), importance="magnitude"):
-    import copy
-
     return {g.root: g for g in coupled(copy.deepcopy(model.module), model.example, ignore, importance)}
 
 
@@ -40,10 +40,7 @@ def test_scores_have_mean_one_and_find_the_zeroed_channel():
 
 def test_removing_dead_channels_changes_nothing():
     model = built("prune_nets.py:PlainNet")
-    with torch.no_grad():
-        for channel in (2, 5):
-            model.module.one.weight[channel] = 0
-            model.module.one.bias[channel] = 0
+    silence(model.module.one, [2, 5])
     pruned = cut(model.module, model.example, {"one": [2, 5]})
     x = torch.rand(8, 1, 8, 8)
     assert widths(pruned) == {"one": 14, "two": 32, "head": 4}
@@ -66,13 +63,11 @@ def test_depthwise_and_grouped_convolutions():
 
 def test_a_dead_channel_of_every_part_can_go():
     model = built("prune_nets.py:MobileNet")
-    with torch.no_grad():
-        model.module.stem.weight[[1, 5, 9, 13]] = 0
-        model.module.stem.bias[[1, 5, 9, 13]] = 0
-        model.module.project.weight[[1, 5, 9, 13]] = 0
-        model.module.project.bias[[1, 5, 9, 13]] = 0
+    dead = [1, 5, 9, 13]
+    silence(model.module.stem, dead)
+    silence(model.module.project, dead)
     (stem,) = (g for g in by_root(model).values() if "stem" in g.layers)
-    pruned = cut(model.module, model.example, {stem.root: [1, 5, 9, 13]})
+    pruned = cut(model.module, model.example, {stem.root: dead})
     x = torch.rand(4, 1, 8, 8)
     assert torch.allclose(pruned(x), model.module(x), atol=1e-5)
 

@@ -5,11 +5,11 @@ import json
 
 import pytest
 import torch
-from prune_nets import PlainNet, Tied
 from torch import nn
 
 from pipeline.errors import StageError
 from stages.prune.reshape import difference, reshape
+from tests.stages.prune.prune_nets import PlainNet, Tied
 
 
 def shapes(module: nn.Module) -> dict[str, list[int]]:

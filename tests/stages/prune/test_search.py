@@ -19,17 +19,27 @@ def even(*widths: int) -> list[Coupled]:
     return [group(torch.arange(width) + 1.0) for width in widths]
 
 
-def test_uniform_removes_the_same_share():
-    assert kept(even(10, 20, 40), 0.3, "uniform", 1) == (7, 14, 28)
-    assert kept(even(10, 20), 0.0, "uniform", 1) == (10, 20)
-    assert kept(even(10, 20), 1.0, "uniform", 1) == (1, 1)
+UNEQUAL = [group(torch.tensor([1.0, 2, 3, 4])), group(torch.tensor([10.0, 20, 30, 40]))]
+PARTS = group(torch.tensor([3.0, 1, 2, 0, 5, 4, 7, 6]), groups=4)  # 32 channels
 
 
-def test_global_removes_where_it_matters_least():
-    groups = [group(torch.tensor([1.0, 2, 3, 4])), group(torch.tensor([10.0, 20, 30, 40]))]
-    assert kept(groups, 0.25, "global", 1) == (2, 4)
-    assert kept(groups, 0.75, "global", 1) == (1, 2)
-    assert kept(groups, 1.0, "global", 1) == (1, 1)
+@pytest.mark.parametrize(("groups", "ratio", "scope", "round_to", "counts"), [
+    (even(10, 20, 40), 0.3, "uniform", 1, (7, 14, 28)),  # the same share
+    (even(10, 20), 0.0, "uniform", 1, (10, 20)),
+    (even(10, 20), 1.0, "uniform", 1, (1, 1)),
+    (UNEQUAL, 0.25, "global", 1, (2, 4)),  # where it matters least
+    (UNEQUAL, 0.75, "global", 1, (1, 2)),
+    (UNEQUAL, 1.0, "global", 1, (1, 1)),
+    (even(4, 8, 9), 0.9, "uniform", 8, (4, 8, 8)),  # a group no wider than round_to stays
+    ([PARTS], 0.5, "uniform", 8, (4,)),  # of each part: 16 in all
+    ([PARTS], 0.5, "uniform", 1, (4,)),
+])  # fmt: skip
+def test_so_many_channels_are_kept(groups, ratio, scope, round_to, counts):
+    assert kept(groups, ratio, scope, round_to) == counts
+
+
+def test_parts_lose_the_same_channels():
+    assert removed(PARTS, 6) == [1, 3, 9, 11, 17, 19, 25, 27]
 
 
 @pytest.mark.parametrize("scope", ["uniform", "global"])
@@ -44,17 +54,6 @@ def test_counts_fall_with_the_ratio_and_are_round(scope, round_to):
         for count, width in zip(counts, (3, 12, 18, 64), strict=True):
             assert count == width or (count % round_to == 0 and count >= round_to)
         before = counts
-
-
-def test_a_group_no_wider_than_round_to_stays():
-    assert kept(even(4, 8, 9), 0.9, "uniform", 8) == (4, 8, 8)
-
-
-def test_parts_lose_the_same_channels_and_the_width_is_round():
-    grouped = group(torch.tensor([3.0, 1, 2, 0, 5, 4, 7, 6]), groups=4)  # 32 channels
-    assert kept([grouped], 0.5, "uniform", 8) == (4,)  # of each part: 16 in all
-    assert kept([grouped], 0.5, "uniform", 1) == (4,)
-    assert removed(grouped, 6) == [1, 3, 9, 11, 17, 19, 25, 27]
 
 
 def test_the_solution_is_the_largest_within_the_target():

@@ -1,30 +1,25 @@
 """Supervised training as a stage."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from pipeline.model import TorchModel
+from pipeline.run.roundtrip import save_exactly
 from pipeline.stage import forms
 from stages.train.supervised import SupervisedTraining
 from tests.aliases import Make
 from tests.trained import score, teach
 
 
-def test_the_stage_trains_with_its_own_settings(tiny: Make, context: Make) -> None:
+def test_the_stage_trains_a_model_that_is_saved_to_the_bit(tiny: Make, context: Make, tmp_path: Path) -> None:
     ctx, model = context(), tiny()
-    assert score(teach(model, ctx), ctx) > score(model, ctx) + 0.3
+    trained = teach(model, ctx)
+    assert score(trained, ctx) > score(model, ctx) + 0.3
     assert len(context.reports["training"]) == 8
-
-
-def test_the_trained_model_is_saved_and_loaded_to_the_bit(tiny: Make, context: Make, tmp_path: Any) -> None:
-    import torch
-
-    trained = SupervisedTraining(epochs=1).run(tiny(), context())
-    trained.save(tmp_path / "kept")
-    loaded = TorchModel.load(tmp_path / "kept", trained.builder.folder)
-    assert torch.equal(loaded.predict(trained.example)["output"], trained.predict(trained.example)["output"])
+    save_exactly(trained, tmp_path / "kept", trained.builder.folder)
 
 
 def test_the_stage_takes_and_gives_a_torch_model() -> None:

@@ -1,7 +1,6 @@
 """Training over two processes is the training of one: the same batches, the same losses, the same weights."""
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ def other(rank: int, port: int, folder: Path, directory: Path, settings: dict[st
 def noted(file: Path) -> None:
     """Have this process note its rank where it writes a checkpoint."""
 
-    def watched(real: Callable[..., Any]) -> Callable[..., Any]:
+    def watched(real: Make) -> Make:
         def write(*args: Any) -> Any:
             with file.open("a") as ranks:
                 ranks.write(os.environ["RANK"])

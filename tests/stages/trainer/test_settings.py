@@ -63,8 +63,3 @@ def test_bf16_computes_in_bf16_and_keeps_the_weights_in_fp32(tiny: Make, context
     assert ours.dtype == torch.float32
     assert not torch.equal(ours, theirs)
     torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.01)
-
-
-def test_a_batch_in_parts_gives_the_weights_of_the_whole(tiny: Make, context: Make) -> None:
-    whole, parts = (fitted(tiny(), context(), accumulate=number) for number in (1, 4))
-    torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-5)

@@ -104,27 +104,19 @@ def test_attention_itself_is_the_divergence_of_what_the_models_attend_to(compare
 def test_parts_are_added_up_and_heads_regrouped(compare: Make) -> None:
     student, teacher, inputs = attentive(heads=3, size=4), attentive(heads=2, size=9, seed=1), sequences()
     whole, _ = compare(own(relation_heads=6, mask="mask"), student, [teacher], inputs)
-    single = [
-        compare(own(parts=[part], relation_heads=6, mask="mask"), student, [teacher], inputs)[0]
-        for part in ("queries", "keys", "values")
-    ]
+    terms = [own(parts=[part], relation_heads=6, mask="mask") for part in ("queries", "keys", "values")]
+    single = [compare(term, student, [teacher], inputs)[0] for term in terms]
     torch.testing.assert_close(whole, torch.stack(single).sum())
-    query = [m.layers[-1].query(inputs["x"] if m is None else into(m, inputs)) for m in (student, teacher)]
     probabilities = []
-    for values in query:
-        split = values.unflatten(-1, (6, -1)).transpose(1, 2)
+    for model in (student, teacher):
+        last = inputs["x"] + model.layers[0](inputs["x"], inputs["mask"])  # what the last layer is given
+        split = model.layers[-1].query(last).unflatten(-1, (6, -1)).transpose(1, 2)
         scores = split @ split.mT / split.shape[-1] ** 0.5
         probabilities.append(scores.masked_fill(inputs["mask"][:, None, None, :] == 0, -1e9).softmax(-1))
     ours, theirs = (p.clamp_min(1e-300) for p in probabilities)
     counted = inputs["mask"][:, None, :, None].double()
     expected = (counted * theirs * (theirs / ours).log()).sum() / (6 * inputs["mask"].sum())
     torch.testing.assert_close(single[0], expected)
-
-
-def into(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    """What the last layer is given."""
-    x = inputs["x"]
-    return x + model.layers[0](x, inputs["mask"])
 
 
 def test_gradients_reach_queries_keys_and_values(compare: Make) -> None:
