@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,12 @@ def write_comparison(record: ComparisonRecord, path: Path) -> Path:
 
 def _write(path: Path, template: str, sections: Sequence[Section], head: dict[str, Any]) -> Path:
     """Render and write; what no encoding has, such as half a character, becomes a question mark."""
-    text = _render(template, sections, head)
-    path.write_bytes(text.encode("utf-8", "replace"))
+    # Part by part, for plotly's source is large, and as a text four times as large.
+    path.write_bytes(b"".join(part.encode("utf-8", "replace") for part in _rendered(template, sections, head)))
     return path
 
 
-def _render(template: str, sections: Sequence[Section], head: dict[str, Any]) -> str:
+def _rendered(template: str, sections: Sequence[Section], head: dict[str, Any]) -> Iterator[str]:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from jinja2.utils import htmlsafe_json_dumps
 
@@ -52,7 +52,7 @@ def _render(template: str, sections: Sequence[Section], head: dict[str, Any]) ->
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     scripts = [*([_script(_plotly())] if figures else []), _script((HERE / "page.js").read_text("utf-8"))]
-    return environment.get_template(template).render(
+    return environment.get_template(template).generate(
         head,
         sections={section.key: section for section in sections},
         style=Markup((HERE / "style.css").read_text("utf-8")),

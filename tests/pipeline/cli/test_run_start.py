@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from pipeline.records.record import Record
+from pipeline.runner import run
 
 ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "configs" / "digits" / "compress.yaml"
@@ -49,6 +53,16 @@ def test_a_plan_is_made_without_what_trains_tracks_and_reports(tmp_path: Path) -
     modules = loaded(shrink("plan", DIGITS), tmp_path)
     assert "torch" in modules
     assert not modules & {*HEAVY, "onnxruntime"}
+
+
+def test_a_run_that_finds_all_in_the_store_goes_without_what_makes_and_tracks(
+    project: Callable[..., Path], tmp_path: Path
+) -> None:
+    config, runs = project(), tmp_path / "runs"
+    run(config, runs=runs, track=False)
+    again = f"from pipeline.runner import run; run({str(config)!r}, runs={str(runs)!r}, track=False)"
+    assert {*HEAVY} & loaded(again, tmp_path) == {"jinja2"}
+    assert all(stage.cached for stage in Record.load(max(runs.glob("2*"))).stages)
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
