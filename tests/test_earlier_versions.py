@@ -80,7 +80,8 @@ def test_its_store_is_verified_and_cleaned(project: Path, tmp_path: Path) -> Non
     assert not gc.garbage(store, runs, **rule)
     (record,) = runs.glob("*/record.json")
     shutil.rmtree(record.parent)
-    gc.remove(store, gc.garbage(store, runs, **rule))
+    for entry in gc.garbage(store, runs, **rule):
+        store.remove(entry)
     assert not store.entries()
 
 

@@ -1,7 +1,6 @@
 """Several inputs and outputs, and batches of any length, through whole chains."""
 
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,7 @@ from safetensors.torch import load_file
 from pipeline.build.build import build
 from pipeline.build.source import load_config
 from pipeline.records.record import Record
-from pipeline.run.distributed import worker
 from pipeline.runner import run
-from pipeline.stage import Context
-from pipeline.task import Task
 from tests.users import chain_of
 
 SEVERAL = {
@@ -128,11 +124,6 @@ class Other(Both):
     chain = WHOLE.replace("{use: models.py:Both, width: 8}", "{use: models.py:Other, width: 8}")
     with pytest.raises(Exception, match=r"stages\[0\] \(distill.logits\).*no output `logits`.* that it gives: x"):
         run(several(chain, **{"models.py": other}))
-
-
-def test_other_processes_are_told_all_of_the_task_that_a_stage_is_given() -> None:
-    """One left out would be its default there: another output would be trained on, without an error."""
-    assert set(worker.OF_TASK) == {field.name for field in fields(Task)} & {field.name for field in fields(Context)}
 
 
 TEXT = {
