@@ -22,6 +22,7 @@ from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, ShrinkError, blame
 from pipeline.forms.description import load_rest, read_rest, save_rest
 from pipeline.forms.sandbox.check import check, external
+from pipeline.forms.sandbox.child import open_session
 from pipeline.forms.sandbox.process import DEFAULT
 from pipeline.forms.sandbox.session import Child, Outside
 from pipeline.forms.seq2seq import Seq2SeqOnnx
@@ -129,13 +130,7 @@ class OnnxModel:
         """
         if self.outside:
             raise ShrinkError("a file from outside is not opened in this process", where=str(self.path))
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if not self.optimize:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        session = open_session(self.path, optimize=self.optimize)
         if session.get_providers() != ["CPUExecutionProvider"]:
             raise ShrinkError(f"ONNX Runtime fell back to {session.get_providers()}", where=str(self.path))
         return session

@@ -66,7 +66,6 @@ def run_all(
     Returns:
         How each ended, in the order of the orders; of those that were never begun there is nothing.
     """
-
     at_once = threading.Event()
 
     def ended(order: Order) -> Ending | None:
@@ -100,7 +99,7 @@ def _run(
     )
     printed, last = list[str](), [""]
     readers = [
-        threading.Thread(target=_read, args=(process.stdout, printed.append)),
+        threading.Thread(target=printed.extend, args=(process.stdout,)),
         threading.Thread(target=_tell, args=(process.stderr, order.title, on_line, last)),
     ]
     for reader in readers:
@@ -128,11 +127,6 @@ def _environment(jobs: int) -> dict[str, str]:
         return {**os.environ, **wide}
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     return {"OMP_NUM_THREADS": str(threads), **os.environ, **wide}
-
-
-def _read(stream: Iterator[str] | None, keep: Callable[[str], None]) -> None:
-    for line in stream or ():
-        keep(line)
 
 
 def _tell(stream: Iterator[str] | None, title: str, on_line: Callable[[str, str], None], last: list[str]) -> None:

@@ -1,7 +1,7 @@
 """A state dict as a file holds it -> one with the names that a module has; what does not fit is named."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -88,30 +88,10 @@ def _inner(state: Any, notes: list[str] | None) -> Any:
     return state[wrapper_keys[0]]
 
 
-class Mismatch(NamedTuple):
-    """What does not fit, as names, as lines for what has the right name, and as a prefix that one side has alone."""
-
-    missing: list[str]
-    unexpected: list[str]
-    other: list[str]
-    prefix: str = ""
-
-    def __str__(self) -> str:
-        near = _pairs(self.missing, self.unexpected) if not self.prefix else {}
-        parts = [
-            self.prefix,
-            f"missing: {few([name + near.get(name, '') for name in self.missing])}" if self.missing else "",
-            f"unexpected: {few(self.unexpected)}" if self.unexpected else "",
-            f"different: {few(self.other)}" if self.other else "",
-        ]
-        return "the keys do not fit; " + "; ".join(filter(None, parts))
-
-
 def fill(module: nn.Module, state: dict[str, Any], notes: list[str]) -> None:
     """Load a state dict, or raise ConfigError with what does not fit."""
     own = module.state_dict()
-    other = [_difference(name, state[name], own[name]) for name in own if name in state]
-    other = [line for line in other if line]
+    other = [line for name in own if name in state and (line := _difference(name, state[name], own[name]))]
     missing, unexpected = [name for name in own if name not in state], [name for name in state if name not in own]
     if not other:
         mismatch = module.load_state_dict(state, strict=False)  # knows what torch's own modules were called before
@@ -120,7 +100,11 @@ def fill(module: nn.Module, state: dict[str, Any], notes: list[str]) -> None:
     if missing or unexpected or other:
         prefix = _one_sided(list(state), list(own))
         fix = f"{BUILDER}, or save them with its keys" if prefix else BUILDER
-        raise ConfigError(str(Mismatch(missing, unexpected, other, prefix)), fix=fix)
+        near = _pairs(missing, unexpected) if not prefix else {}
+        names = {"missing": [name + near.get(name, "") for name in missing], "unexpected": unexpected}
+        names["different"] = other
+        parts = [prefix, *(f"{what}: {few(those)}" for what, those in names.items() if those)]
+        raise ConfigError("the keys do not fit; " + "; ".join(filter(None, parts)), fix=fix)
     casts = {str(state[name].dtype): str(own[name].dtype) for name in own if name in state}
     if lost := [name for name, value in module.named_parameters() if not is_lazy(value) and value.isnan().any()]:
         raise ConfigError(f"{few(lost)} holds values that are no numbers", fix="Take weights from before that happened")

@@ -6,10 +6,10 @@ import io
 import json
 import pickle
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from pydantic import TypeAdapter
@@ -140,7 +140,8 @@ def _read(file: Path, trusted: str | None, warnings: list[str], read: Read = loa
     content = file.read_bytes()
     _compare(hashlib.sha256(content).hexdigest(), trusted)  # of these very bytes
     warnings.append("it was unpickled, as --allow-unsafe-load says: code that it names was run")
-    with _importing(file.parent):
+    # It finds the modules that lie beside it, as it did where it was made.
+    with patch.object(sys, "path", [str(file.parent.resolve()), *sys.path]):
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)
 
 
@@ -196,13 +197,3 @@ def _shards(index: Path, read: Read) -> dict[str, Tensor]:
     if lost := [name for name in names if name not in state]:
         raise ConfigError(f"{index.name} names tensors that none of its files has: {few(lost)}", fix="Get all of them")
     return state
-
-
-@contextmanager
-def _importing(folder: Path) -> Iterator[None]:
-    """Let a pickle find the modules that lie beside it, as it did where it was made."""
-    sys.path.insert(0, str(folder.resolve()))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder.resolve()))

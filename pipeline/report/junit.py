@@ -32,12 +32,10 @@ def seconds(record: Record) -> float:
 
 def _cases(record: Record) -> list[TestCase]:
     name = str(record.config.get("name", record.run))
+    gates = [_of_gate(name, gate) for gate in record.gates]
     if record.failure:
-        ended = _case(name, record.failure.where or "run", Error(_clean(record.failure.message), "failure"))
-        return [ended, *(_of_gate(name, gate) for gate in record.gates)]
-    if not record.gates:
-        return [_case(name, "run")]
-    return [_of_gate(name, gate) for gate in record.gates]
+        return [_case(name, record.failure.where or "run", Error(_clean(record.failure.message), "failure")), *gates]
+    return gates or [_case(name, "run")]
 
 
 def _of_gate(name: str, gate: GateRecord) -> TestCase:

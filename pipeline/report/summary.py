@@ -109,15 +109,10 @@ def _lost(classes: list[ClassMeasure]) -> list[str]:
     """The classes that kept least, where any lost something."""
     lost = [(c, c.retention) for c in classes if c.retention and c.retention.value < 1]
     worst = sorted(lost, key=lambda pair: pair[1].value)[:WORST]
+    flips = [f"{c.flips.lost:,}" if c.flips else "-" for c, _ in worst]
     rows = [
-        [
-            escaped(c.label),
-            f"{c.support:,}",
-            f"{c.score:.4f}",
-            interval_text(retention),
-            f"{c.flips.lost:,}" if c.flips else "-",
-        ]
-        for c, retention in worst
+        [escaped(c.label), f"{c.support:,}", f"{c.score:.4f}", interval_text(retention), lost_text]
+        for (c, retention), lost_text in zip(worst, flips, strict=True)
     ]
     titles = ["class", "examples", "score", "retention [95 %]", "lost"]
     return [*heading("What was lost, by class"), *table(titles, rows)] if rows else []

@@ -1,6 +1,5 @@
 """What a terminal shows at the end of a run and of a comparison: the table, and lines under it."""
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pipeline.base.formatting import interval_text, shown
 from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord
 from pipeline.records.record import GateRecord, Record
 from pipeline.report import columns
+from pipeline.report.mlflow.run import STATE, is_synced
 
 WIDE = 126  # characters of a table with one line a row and names such as benchmark.latency
 VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skipped": "yellow"}
@@ -26,7 +26,8 @@ def show(record: Record, console: Console) -> None:
     notes += [Text(gate_text(gate), style=VERDICTS[gate.verdict]) for gate in record.gates]
     console.print(Group(*notes))
     folder = shown(Path(record.folder))
-    if not _is_synced(Path(record.folder)):
+    # A run without tracking misses nothing.
+    if (Path(record.folder) / STATE).exists() and not is_synced(Path(record.folder)):
         console.print(*_warnings([f"MLflow does not have this run whole; later: shrink sync {folder}"]))
     places = [f"model: {folder / record.final.file}"] if record.final else []
     # Left to the terminal to wrap, so that a path can be copied whole.
@@ -153,12 +154,6 @@ def _differences(record: ComparisonRecord) -> list[str]:
 
 def _warnings(warnings: Iterable[str]) -> list[Text]:
     return [Text(f"warning: {warning}", style="yellow") for warning in warnings]
-
-
-def _is_synced(folder: Path) -> bool:
-    """What tracking left; a run without tracking misses nothing."""
-    state = folder / "tracking.json"
-    return not state.exists() or bool(json.loads(state.read_text())["synced"])
 
 
 def _mlflow(runs: Path) -> str:

@@ -64,13 +64,14 @@ def onnx_step(spec: dict[str, Any]) -> tuple[Step, str]:
     import numpy as np
     import onnxruntime
 
+    from pipeline.forms.generate import GRAPHS
     from stages.benchmark import generation
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = spec["threads"], 1
     options.log_severity_level = 3
     where, whole = {"providers": ["CPUExecutionProvider"]}, Path(spec["model"]).is_dir()
-    files = generation.graphs(Path(spec["model"])) if whole else [spec["model"]]
+    files = [f"{spec['model']}/{name}.onnx" for name in GRAPHS] if whole else [spec["model"]]
     sessions = [onnxruntime.InferenceSession(file, options, **where) for file in files]
     for session in sessions:
         if session.get_providers() != ["CPUExecutionProvider"]:

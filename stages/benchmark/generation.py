@@ -1,22 +1,16 @@
 """One generation of a fixed number of tokens, as the children time it; imports no more than ONNX Runtime and numpy."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.forms.generate import GRAPHS, greedy
+from pipeline.forms.generate import greedy
 
 DECODER = "decoder_"
 IDS = "decoder_input_ids"
 
 Step = Callable[[], object]
-
-
-def graphs(folder: Path) -> list[str]:
-    """The files of encoder, decoder and decoder with past."""
-    return [str(folder / f"{name}.onnx") for name in GRAPHS]
 
 
 def cached_step(sessions: list[Any], inputs: dict[str, Any], how: dict[str, Any]) -> Step:

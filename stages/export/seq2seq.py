@@ -127,23 +127,20 @@ def compare(
         examples: how many at most.
     """
     chosen = ctx.validation.select(list(range(min(examples, len(ctx.validation)))))
-    largest, same = 0.0, 0
+    largest, same, pad = 0.0, 0, int(exported.settings["pad_token_id"])
     with ctx.progress("comparing with torch", -(-len(chosen) // BATCH_SIZE)) as advance:
         for batch in chosen.loader(BATCH_SIZE):
             if "decoder_input_ids" in batch.inputs:
-                ours, theirs = exported.logits(batch.inputs), _logits(model.predict(batch.inputs))
-                mask = batch.inputs.get("decoder_attention_mask")
-                largest = max(largest, difference(ours, theirs, mask))
+                outputs, mask = model.predict(batch.inputs), batch.inputs.get("decoder_attention_mask")
+                theirs = outputs.get("logits", next(iter(outputs.values())))
+                largest = max(largest, difference(exported.logits(batch.inputs), theirs, mask))
             generated = _generated(transformers_model, exported, batch.inputs)
             sequence_pair = exported.predict(batch.inputs)[SEQUENCES], generated
-            onnx_tokens, torch_tokens = (_padded(sequences, exported) for sequences in sequence_pair)
+            # As wide as any may be.
+            onnx_tokens, torch_tokens = (F.pad(s, (0, exported.tokens - s.shape[1]), value=pad) for s in sequence_pair)
             same += int((onnx_tokens == torch_tokens).all(1).sum())
             advance(1)
     return {"largest_difference": largest, "equal_sequences": same / len(chosen), "examples": len(chosen)}
-
-
-def _logits(outputs: dict[str, Tensor]) -> Tensor:
-    return outputs.get("logits", next(iter(outputs.values())))
 
 
 def _generated(transformers_model: Any, exported: Seq2SeqOnnx, inputs: dict[str, Tensor]) -> Tensor:
@@ -153,8 +150,3 @@ def _generated(transformers_model: Any, exported: Seq2SeqOnnx, inputs: dict[str,
         arguments = {name: value.to(device) for name, value in exported.feed(inputs).items()}
         tokens: Tensor = transformers_model.generate(**arguments)[:, 1:].cpu()
     return tokens
-
-
-def _padded(sequences: Tensor, exported: Seq2SeqOnnx) -> Tensor:
-    """As wide as any may be."""
-    return F.pad(sequences, (0, exported.tokens - sequences.shape[1]), value=int(exported.settings["pad_token_id"]))

@@ -41,7 +41,6 @@ class DynamicQuantization(Stage):
         check_operators(self.operators, quantizable())
         if "Conv" in self.operators:
             yield "dynamically quantized convolutions are several times slower on CPUs; quantize.static is for them"
-
         if not self.reduce_range and saturates(cpu_flags()):
             yield SATURATION
 

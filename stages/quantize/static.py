@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import onnx
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from pipeline.base.batches import Inputs
 from pipeline.base.hardware import cpu_flags, saturates
@@ -75,27 +75,17 @@ class StaticQuantization(Stage):
         used = min(len(ctx.calibration), self.examples or len(ctx.calibration))
         if not used:
             raise StageError("the calibration split is empty", expected="typical inputs, 100 or more")
-
         loader = ctx.calibration.select(list(range(used))).loader(self.batch_size)
         operators = self.operators or quantizable()
         with ctx.progress("calibration", used) as advance:
 
             def work(graph: onnx.GraphProto) -> Work:
                 data = batches(loader, [value.name for value in inputs_of(graph)], advance, model.feed)
-                return Work("static", self._settings(operators), data, len(loader))
+                own = {"calibration", "percentile", "activations", "per_channel", "reduce_range"}
+                names = {"op_types_to_quantize": sorted(operators), "nodes_to_exclude": [*self.exclude]}
+                return Work("static", self.model_dump(include=own) | names, data, len(loader))
 
             return quantize(model, ctx, operators, self.exclude, work, calibration_examples=used)
-
-    def _settings(self, operators: Sequence[str]) -> dict[str, JsonValue]:
-        return {
-            "calibration": self.calibration,
-            "percentile": self.percentile,
-            "activations": self.activations,
-            "op_types_to_quantize": [*sorted(operators)],
-            "nodes_to_exclude": [*self.exclude],
-            "per_channel": self.per_channel,
-            "reduce_range": self.reduce_range,
-        }
 
 
 def batches(

@@ -20,7 +20,8 @@ def main(memory: int) -> None:
         memory: bytes of address space at most; 0 for no limit.
     """
     parent = Parent(memory, MOST_WRITTEN)
-    session = _session(parent.asks()[0])
+    request, _ = parent.asks()
+    session = open_session(Path(request["path"]), optimize=request["optimize"])
     inputs, outputs = ([port.name for port in ports] for ports in (session.get_inputs(), session.get_outputs()))
     parent.answer({"inputs": inputs, "outputs": outputs}, {})
     while True:
@@ -28,15 +29,16 @@ def main(memory: int) -> None:
         parent.answer({}, dict(zip(outputs, session.run(outputs, feed), strict=True)))
 
 
-def _session(request: dict[str, Any]) -> Any:
+def open_session(path: Path, *, optimize: bool) -> Any:
+    """A file's session in ONNX Runtime on the CPU, with its graph rewritten or as it is."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if not request["optimize"]:
+    if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # With a path, so that external data are found; with one provider, so that nothing else takes over.
-    return onnxruntime.InferenceSession(Path(request["path"]), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 if __name__ == "__main__":

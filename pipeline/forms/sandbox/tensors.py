@@ -1,6 +1,5 @@
 """The tensors of an ONNX file: whether each has the data that its shape promises, and where external data lie."""
 
-from collections import Counter
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -75,15 +74,10 @@ class Tensors:
 
     def _held(self, parts: list[Field]) -> int:
         """Values outside of raw data."""
-        held = Counter[int]()
-        for part in parts:
-            if part.number in (FLOATS, DOUBLES):
-                held[part.number] += part.size // (4 if part.number == FLOATS else 8)
-            elif part.number in (INT32S, INT64S, UINT64S):
-                held[part.number] += count_varints(self.data, part)
-            elif part.number == TEXTS:
-                held[part.number] += 1
-        return held.total()
+        widths = {FLOATS: 4, DOUBLES: 8}
+        count = sum(part.size // widths[part.number] for part in parts if part.number in widths)
+        count += sum(count_varints(self.data, part) for part in parts if part.number in (INT32S, INT64S, UINT64S))
+        return count + sum(part.number == TEXTS for part in parts)
 
     def _entry(self, part: Field) -> tuple[str, str]:
         if part.wire != BYTES:

@@ -79,10 +79,9 @@ def _renumbered(processor: Any, new: Mapping[int, int]) -> Any:
     """What puts the frame around a text, with new ids: "sep": [token, id], or special tokens with lists of ids."""
     if processor is None:
         return None
-    new_processor = dict(processor)
-    new_processor |= {
-        name: [new_processor[name][0], new[new_processor[name][1]]] for name in ("sep", "cls") if name in new_processor
-    }
+    new_processor = {**processor}
+    for name in new_processor.keys() & {"sep", "cls"}:
+        new_processor[name] = [processor[name][0], new[processor[name][1]]]
     if "special_tokens" in new_processor:
         tokens = new_processor["special_tokens"].items()
         new_processor["special_tokens"] = {

@@ -178,7 +178,8 @@ class Vocabulary(BaseModel):
         """The new ids and the types of one sequence, without padding and no longer than the room."""
         old, kinds, tokens = ids.tolist(), types.tolist(), list[tuple[int, int]]()
         for start, end in self._words(ids):
-            tokens += [(new, kinds[start]) for new in self._word(tuple(old[start:end]))]
+            same = [self._table[i] for i in old[start:end]]
+            tokens += [(n, kinds[start]) for n in (self._cutter.cut(tuple(old[start:end])) if -1 in same else same)]
         if room is not None and len(tokens) > room:
             tokens = _truncated(tokens, {int(self.new[token]) for token in self.frame}, room)
         return [token for token, _ in tokens], [kind for _, kind in tokens]
@@ -189,11 +190,6 @@ class Vocabulary(BaseModel):
         goes_on[1:] &= ~self._cutter.alone[ids[:-1]]
         goes_on[:1] = False
         yield from pairwise([*np.flatnonzero(~goes_on).tolist(), len(ids)])
-
-    def _word(self, word: tuple[int, ...]) -> Sequence[int]:
-        """The new ids of a word, or of what else is cut as one."""
-        same = [self._table[i] for i in word]
-        return self._cutter.cut(word) if -1 in same else same
 
     @cached_property
     def _table(self) -> list[int]:

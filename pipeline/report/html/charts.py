@@ -46,13 +46,8 @@ KINDS: dict[str, Json] = {
     "chosen": {"symbol": "star", "color": "var(--pass)", "size": 18, "line": {"color": "var(--pass)", "width": 1}},
     "dominated": {"symbol": "circle", "color": SURFACE, "size": 12, "line": {"color": MUTED, "width": 2}},
 }
-NAMES = {
-    "baseline": "baseline",
-    "step": "after a stage",
-    "front": "on the front",
-    "chosen": "chosen",
-    "dominated": "dominated",
-}
+NAMES = {"step": "after a stage", "front": "on the front"}
+"""Of kinds that are not told by their own word."""
 
 
 def figure_json(traces: Sequence[Json], x: Json, y: Json, height: int = 360, **layout: Any) -> Json:
@@ -130,7 +125,7 @@ def scatter(
 
 def _points(kind: str, points: Sequence[Point]) -> Json:
     return trace_json(
-        NAMES[kind],
+        NAMES.get(kind, kind),
         type="scatter",
         mode="markers",
         x=[p.x[0] for p in points],

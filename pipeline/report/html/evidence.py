@@ -121,13 +121,9 @@ def bytes_by_layer(record: Record) -> list[Figure]:
 
 def trainings(record: Record) -> list[Figure]:
     """A figure a stage that trained, with a drawing for each of its curves; like figures share one."""
-    figures = []
     places = [("baseline", record.baseline), *((f"{s.position + 1}. {s.name}", s) for s in record.stages)]
-    for i, (name, model) in enumerate(places):
-        history = curves(model) if model else {}
-        if history:
-            figures.append(_training(i, name, history))
-    return figures
+    histories = [(i, name, curves(model)) for i, (name, model) in enumerate(places) if model]
+    return [_training(i, name, history) for i, name, history in histories if history]
 
 
 def _training(index: int, name: str, history: dict[str, list[float]]) -> Figure:

@@ -29,8 +29,9 @@ def front(record: ComparisonRecord) -> list[Figure]:
     """The figure of the front, with a drawing for each pair of axes that some strategies have; empty without any."""
     axes = [axis for axis in dict.fromkeys(record.axes) if axis in AXES]
     on_validation = any(s.validation_retention for s in record.strategies[1:])
-    pairs = [_ordered(first, second) for first, second in combinations(axes, 2)]
-    plots = [plot for pair in pairs if (plot := _plot(record, *pair, on_validation))]
+    # Retention goes up, everything else across.
+    pairs = [sorted(pair, key="retention".__eq__) for pair in combinations(axes, 2)]
+    plots = [plot for pair in pairs if (plot := _plot(record, pair[0], pair[1], on_validation))]
     if not plots:
         return []
     words = "Each strategy with its 95 % intervals. A star is the chosen one, a hollow point is dominated by another."
@@ -51,11 +52,6 @@ def reach(strategy: StrategyRecord, axis: str, on_validation: bool) -> Reach | N
     if share.low is None or share.high is None:
         return (share.value,) * 3
     return share.value, share.low, share.high
-
-
-def _ordered(first: str, second: str) -> tuple[str, str]:
-    """Retention goes up, everything else across."""
-    return (second, first) if first == "retention" else (first, second)
 
 
 def _plot(record: ComparisonRecord, across: str, up: str, on_validation: bool) -> Plot | None:

@@ -118,7 +118,7 @@ def _baseline_details(record: Record) -> list[Details]:
     """How the baseline was made, as the config has it."""
     about = {key: record.config[key] for key in ("task", "model", "budget", "device") if record.config.get(key)}
     entries = record.config.get("baseline")
-    tables = [settings_table("Task, model, budget", about)] if about else []
+    tables = _tables("Task, model, budget", about)
     for i, entry in enumerate(entries if isinstance(entries, list) else []):
         if isinstance(entry, dict):
             settings = {key: value for key, value in entry.items() if key != "use"}
@@ -128,19 +128,20 @@ def _baseline_details(record: Record) -> list[Details]:
 
 
 def _details(record: Record) -> list[Details]:
-    return [Details(f"{s.position + 1}. {s.name}", _tables(s), _stage_note(s)) for s in record.stages]
+    return [
+        Details(f"{s.position + 1}. {s.name}", [*_tables("Settings", s.settings), *_reports(s)], _stage_note(s))
+        for s in record.stages
+    ]
 
 
-def _tables(stage: StageRecord) -> list[Table]:
-    settings = [settings_table("Settings", stage.settings)] if stage.settings else []
-    return [*settings, *_reports(stage)]
+def _tables(caption: str, settings: Mapping[str, Any]) -> list[Table]:
+    return [settings_table(caption, settings)] if settings else []
 
 
 def _reports(model: ModelRecord | None) -> list[Table]:
     """What stages reported, without the curves, which are drawn."""
     reports = model.reports if model else {}
-    single_values = {key: value for key, value in reports.items() if not isinstance(value, list)}
-    return [settings_table("Reports", single_values)] if single_values else []
+    return _tables("Reports", {key: value for key, value in reports.items() if not isinstance(value, list)})
 
 
 def _stage_note(stage: StageRecord) -> str:
