@@ -156,9 +156,8 @@ class OnnxModel:
         input_names, names = self._ports()
         file_inputs = self.feed(inputs)
         if missing := input_names - set(file_inputs):
-            raise ConfigError(
-                f"inputs {sorted(missing)} are missing", where=str(self.path), expected=str(sorted(input_names))
-            )
+            problem = f"inputs {sorted(missing)} are missing"
+            raise ConfigError(problem, where=str(self.path), expected=str(sorted(input_names)))
         feed = {name: value.cpu().numpy() for name, value in file_inputs.items() if name in input_names}
         outputs = {name: torch.from_numpy(value) for name, value in self._run(names, feed).items()}
         called = self.outside.outputs if self.outside else {}
@@ -250,9 +249,8 @@ def named(raw: Any) -> Outputs:
 
 def _as_module(module: Any, reference: Reference) -> nn.Module:
     if not isinstance(module, nn.Module):
-        raise ConfigError(
-            f"it gave {type(module).__name__}", where=f"use: {reference.use}", expected="a torch nn.Module"
-        )
+        expected = "a torch nn.Module"
+        raise ConfigError(f"it gave {type(module).__name__}", where=f"use: {reference.use}", expected=expected)
     return module
 
 

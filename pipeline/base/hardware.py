@@ -62,6 +62,11 @@ def saturates(flags: set[str]) -> bool:
     return "avx2" in flags and not flags & VNNI
 
 
+def cores() -> int:
+    """Cores that this process may be put on; all of the machine where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def host() -> str:
     """What speed and the last bits of sums depend on: the processor, its instructions, the system."""
     lines = lines_of(CPU_INFO)

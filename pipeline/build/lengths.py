@@ -29,11 +29,14 @@ def check_lengths(task: Task, split: Split, model: Model, ends: tuple[int, int],
         ]
         if unnamed:
             name, axis = unnamed[0]
+            merged = {
+                key: {**varying_axes.get(key, {}), **task.axes.get(key, {})} for key in {**task.axes, **varying_axes}
+            }
             raise ConfigError(
                 f"axis {axis} of `{name}` is {short[name].shape[axis]} long in a batch of short examples and "
                 f"{long[name].shape[axis]} in one of long examples",
                 expected="one length in all batches, or the axis in the task's `axes`",
-                fix=f"Give the Task axes={_merged(task.axes, varying_axes)}, or let collate fill up to one length",
+                fix=f"Give the Task axes={merged}, or let collate fill up to one length",
             )
         if varying_axes:
             model.predict(short)
@@ -73,8 +76,3 @@ def batch_of(split: Split, positions: list[int]) -> Inputs:
     """The inputs of the examples at these positions, as a batch."""
     batch: Batch = next(iter(split.select(positions).loader(len(positions))))
     return batch.inputs
-
-
-def _merged(named_axes: Axes, varying_axes: Axes) -> dict[str, dict[int, str]]:
-    """What the task names, and beside it what was found."""
-    return {name: {**varying_axes.get(name, {}), **named_axes.get(name, {})} for name in {**named_axes, **varying_axes}}

@@ -44,14 +44,13 @@ class Source:
         text = _read(path)
         try:
             self._walk(yaml.compose(text, Loader=_Loader), ())
-            self.data: Any = _parse(text)
+            self.data: Any = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
         except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2020-13-45
             mark = getattr(error, "problem_mark", None)
             where = f"{path}:{mark.line + 1}" if mark else str(path)
             problem = getattr(error, "problem", None) or str(error)
-            raise ConfigError(
-                f"this is not YAML: {problem}", where=where, fix="Look at indentation and quotes"
-            ) from None
+            fix = "Look at indentation and quotes"
+            raise ConfigError(f"this is not YAML: {problem}", where=where, fix=fix) from None
         if not isinstance(self.data, dict):
             raise ConfigError("there is no pipeline in it", where=str(path), expected="the keys task, model and stages")
 
@@ -113,12 +112,11 @@ class Source:
         if isinstance(target, list):
             _child(target, last, ".".join(map(str, path[:-1])), where)
         elif not isinstance(target, dict):
-            raise ConfigError(
-                f"`{keys.rpartition('.')[0]}` is not a mapping", where=where, fix="Name a key that has keys"
-            )
+            fix = "Name a key that has keys"
+            raise ConfigError(f"`{keys.rpartition('.')[0]}` is not a mapping", where=where, fix=fix)
         try:
             self._walk(yaml.compose(text, Loader=_Loader), ())
-            target[last] = _parse(text)
+            target[last] = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
         except (yaml.YAMLError, ValueError):
             raise ConfigError(f"`{text}` is not YAML", where=where, fix="Quote it") from None
         self.lines = {key: line for key, line in self.lines.items() if key[: len(path)] != path} | {path: where}
@@ -220,14 +218,6 @@ def _fields(model: Any, path: Path_) -> list[str]:
             return []
         model = inner[0]
     return [name for name, field in model.model_fields.items() if not field.exclude]
-
-
-def _parse(text: str) -> Any:
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
 
 
 def _child(target: Any, key: str | int, above: str, where: str) -> Any:

@@ -59,9 +59,8 @@ def find_strategies(
         fix = "Give each strategy a name of its own; a file with `stages:` has it by `name:`"
         raise ConfigError(f"{subject} is called `{name}`", where=", ".join(map(str, files)), fix=fix)
     if len({strategy.config.seed for strategy in strategies}) > 1:
-        raise ConfigError(
-            "the files have different seeds", where=", ".join(map(str, files)), fix="Give all one `seed:`"
-        )
+        fix = "Give all one `seed:`"
+        raise ConfigError("the files have different seeds", where=", ".join(map(str, files)), fix=fix)
     for strategy in strategies:
         for name in strategy.config.compare.claims:
             if name not in {other.name for other in strategies}:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.files import file_digest
 from pipeline.errors import StageError, blame
-from pipeline.forms.graph import graphs_in
+from pipeline.forms.graph import graphs_in, refill
 
 DATA = "weights.data"
 CONFIGS = ("config.json", "generation_config.json")
@@ -138,9 +138,7 @@ def _outside(proto: onnx.ModelProto, weights: _Weights) -> onnx.ModelProto:
             turned.append(onnx.helper.make_node("Transpose", [name], [tensor.name], name, perm=[1, 0]))
             tensor.name, array = name, upright
         _point(tensor, array, *weights.put(array))
-    nodes = [*turned, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    refill(model.graph.node, [*turned, *model.graph.node])
     return model
 
 

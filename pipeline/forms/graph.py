@@ -1,6 +1,6 @@
 """ONNX graphs: walked, saved, stripped of what no runtime needs, renamed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,15 @@ def strip(proto: onnx.ModelProto) -> None:
         drop_defaults(graph.node, standard)
     bodies = (body for part in (proto.graph, *proto.functions) for body in graphs_in(part))
     called = {(node.domain, node.op_type) for body in bodies for node in body.node}
-    functions = [function for function in proto.functions if (function.domain, function.name) in called]
+    refill(proto.functions, [function for function in proto.functions if (function.domain, function.name) in called])
     used = {domain for domain, _ in called} | {""}
-    opset_imports = [entry for entry in proto.opset_import if entry.domain in used]
-    del proto.functions[:], proto.opset_import[:]
-    proto.functions.extend(functions)
-    proto.opset_import.extend(opset_imports)
+    refill(proto.opset_import, [entry for entry in proto.opset_import if entry.domain in used])
+
+
+def refill(messages: Any, others: Sequence[Any]) -> None:
+    """Put others, of which it may have some already, in the place of what a repeated field holds."""
+    del messages[:]
+    messages.extend(others)
 
 
 def rename(graph: onnx.GraphProto, side: str, names: list[str]) -> None:
@@ -80,9 +83,8 @@ def rename(graph: onnx.GraphProto, side: str, names: list[str]) -> None:
     for value in (*getattr(graph, side), *graph.initializer):
         value.name = mapping.get(value.name, value.name)
     for node in graph.node:
-        for ends in (node.input, node.output):
-            for i, name in enumerate(ends):
-                ends[i] = mapping.get(name, name)
+        node.input[:] = [mapping.get(name, name) for name in node.input]
+        node.output[:] = [mapping.get(name, name) for name in node.output]
 
 
 ONES, ZEROS = ("strides", "dilations"), ("pads",)
@@ -96,11 +98,7 @@ def drop_defaults(nodes: Iterable[onnx.NodeProto], opset: int) -> None:
         if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
             continue
         schema_attributes = onnx.defs.get_schema(node.op_type, opset).attributes
-        explicit_attributes = [
-            attribute for attribute in node.attribute if not _is_default(node.op_type, attribute, schema_attributes)
-        ]
-        del node.attribute[:]
-        node.attribute.extend(explicit_attributes)
+        refill(node.attribute, [a for a in node.attribute if not _is_default(node.op_type, a, schema_attributes)])
 
 
 def _is_default(

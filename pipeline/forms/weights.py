@@ -114,9 +114,8 @@ def verify(file: Path, sha256: str) -> None:
 
 def _compare(digest: str, sha256: str) -> None:
     if digest != sha256.lower():
-        raise ConfigError(
-            f"its sha256 is {digest}", expected=sha256.lower(), fix="Get the file again, or ask who has it"
-        )
+        fix = "Get the file again, or ask who has it"
+        raise ConfigError(f"its sha256 is {digest}", expected=sha256.lower(), fix=fix)
 
 
 def _read(file: Path, trusted: str | None, warnings: list[str], read: Read = load_file) -> Any:

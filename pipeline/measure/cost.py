@@ -104,7 +104,8 @@ def onnx_macs(model: OnnxModel) -> int:
     proto, example = load_whole(model.path), model.feed(model.example)
     for value in proto.graph.input:
         if value.name in example:
-            _fix_shape(value, [1, *example[value.name].shape[1:]])
+            kind, one = value.type.tensor_type.elem_type, [1, *example[value.name].shape[1:]]
+            value.type.CopyFrom(onnx.helper.make_tensor_type_proto(kind, one))
     graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     values = (*graph.input, *graph.output, *graph.value_info)
     shapes = {v.name: _dims(v) for v in values if v.type.tensor_type.HasField("shape")}
@@ -199,12 +200,6 @@ def _quantization(node: onnx.NodeProto, measured: set[str]) -> list[str]:
     if node.op_type == "Mul" and measured & set(node.input):  # the activation's scale times the weight's
         return list(node.input)
     return []
-
-
-def _fix_shape(value: onnx.ValueInfoProto, shape: list[int]) -> None:
-    value.type.tensor_type.ClearField("shape")
-    for size in shape:
-        value.type.tensor_type.shape.dim.add().dim_value = size
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int]:

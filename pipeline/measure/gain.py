@@ -141,7 +141,8 @@ def gain_text(gain: Gain, *, examples: int, shares: bool, teacher: str = "teache
         text = f"labels alone did better: distillation brought {difference}"
     else:
         text = f"distillation brought nothing that {examples:,} examples can show: {difference}"
-    text += f" ({_scores(gain)})" + "".join(f"; {name} {_ahead(one)}" for name, one in gain.metrics.items())
+    text += f" ({_scores(gain)})"
+    text += "".join(f"; {name} {m.value:+.3g} [{m.low:.3g}, {m.high:.3g}]" for name, m in gain.metrics.items())
     if gain.control_matches and gain.control_drop:
         control_lead = difference_text(-gain.control_drop, shares=shares, sign="+")
         text += f"; labels alone would have matched the {teacher}: {control_lead}"
@@ -186,11 +187,6 @@ def spread(means: Sequence[float]) -> Spread:
     """The mean of scores of trainings with several seeds, and their deviation."""
     deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
     return Spread(mean=float(np.mean(means)), deviation=deviation, count=len(means))
-
-
-def _ahead(estimate: Estimate) -> str:
-    """+2.31 [1.20, 3.40]."""
-    return f"{estimate.value:+.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"
 
 
 def _scores(gain: Gain) -> str:

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from pipeline.measure import cost, size
 from pipeline.measure.accuracy import Evaluation, compare
 from pipeline.measure.classes import by_class
@@ -71,18 +69,15 @@ def measure(
     }
     reference = baseline.evaluation if baseline else None
     fields["classes"] = by_class(evaluation, reference, labels=task.labels, logits=task.logits, seed=seed)
-    fields |= _on_validation(evaluation.validation_scores, reference.validation_scores if reference else None, seed)
+    on_validation = evaluation.validation_scores
+    if on_validation is not None:  # not only the test split was looked at
+        fields["validation_score"] = float(on_validation.mean())
+        if reference and reference.validation_scores is not None:
+            reference_scores = reference.validation_scores.numpy()
+            fields["validation_retention"] = retention(on_validation.numpy(), reference_scores, seed)
     if baseline:
         fields |= compare(evaluation, baseline.evaluation, logits=task.logits, seed=seed)
         fields["compression_ratio"] = baseline.measure.size_bytes / fields["size_bytes"]
     if before:
         fields["retention_before"] = retention(evaluation.scores.numpy(), before.evaluation.scores.numpy(), seed)
     return Measure(**fields)
-
-
-def _on_validation(scores: Tensor | None, baseline_scores: Tensor | None, seed: int) -> dict[str, Any]:
-    """The figures of the validation split; none where only the test split was looked at."""
-    if scores is None:
-        return {}
-    retention_estimate = None if baseline_scores is None else retention(scores.numpy(), baseline_scores.numpy(), seed)
-    return {"validation_score": float(scores.mean()), "validation_retention": retention_estimate}

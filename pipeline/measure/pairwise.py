@@ -132,7 +132,8 @@ def _sentence(test: PairTest, samples: int, shares: bool) -> str:
     better, worse, difference = test.first, test.second, test.difference
     if test.distinguishable and difference.value <= 0:
         better, worse, difference = worse, better, -difference
-    is_equal, on = shares and _is_within_a_point(difference), f"on {samples:,} test examples"
+    is_equal = shares and difference.low > -SAME and difference.high < SAME
+    on = f"on {samples:,} test examples"
     figures = f"difference {difference_text(difference, shares=shares)}"
     if test.distinguishable:
         text = f"{better} is better than {worse} {on} ({figures}, Holm's {_p(test.p_adjusted)})"
@@ -148,10 +149,6 @@ def _sentence(test: PairTest, samples: int, shares: bool) -> str:
     elif test.p < ALPHA:
         text += f". Alone the pair would differ ({_p(test.p)}), among all pairs that may be chance"
     return text
-
-
-def _is_within_a_point(difference: Estimate) -> bool:
-    return difference.low > -SAME and difference.high < SAME
 
 
 def _p(p: float) -> str:

@@ -5,6 +5,7 @@ A document is a list of pieces: a line of a table or a list, a paragraph, a whol
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 LONGEST = 60_000  # characters; GitHub takes up to 65,536 in a comment
 LONGEST_VALUE = 600
@@ -21,13 +22,8 @@ def capped(pieces: Iterable[str], longest: int = LONGEST) -> str:
     whole = list(pieces)
     if sum(map(len, whole)) <= longest:
         return "".join(whole)
-    kept_pieces, room = list[str](), longest - len(_CUT)
-    for piece in whole:
-        room -= len(piece)
-        if room < 0:
-            break
-        kept_pieces.append(piece)
-    return "".join(kept_pieces) + _CUT
+    ends = accumulate(map(len, whole))
+    return "".join(piece for piece, end in zip(whole, ends, strict=True) if end <= longest - len(_CUT)) + _CUT
 
 
 def escaped(value: object) -> str:

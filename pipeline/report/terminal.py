@@ -12,7 +12,6 @@ from pipeline.base.formatting import interval_text, shown
 from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord
 from pipeline.records.record import GateRecord, Record
 from pipeline.report import columns
-from pipeline.report.mlflow.run import STATE, is_synced
 
 WIDE = 126  # characters of a table with one line a row and names such as benchmark.latency
 VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skipped": "yellow"}
@@ -20,6 +19,8 @@ VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skip
 
 def show(record: Record, console: Console) -> None:
     """Print a run: the table, the notes, the warnings, the verdict, and where everything is."""
+    from pipeline.report.mlflow.run import STATE, is_synced  # `shrink gate`, which says less, does without torch
+
     console.print(*(part for part in (table(record, console.width), metrics_table(record, console.width)) if part))
     notes = [Text(note) for note in (columns.tokenizer_text(record), *record.notes) if note]
     notes += _warnings(record.warnings)

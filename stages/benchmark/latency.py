@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, JsonValue
 
 from pipeline.base.batches import Inputs
+from pipeline.base.hardware import cores
 from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.model import Model, TorchModel
@@ -62,8 +63,8 @@ class Latency(Stage):
             raise ConfigError(**NO_TORCH)
         if not all(stage.timeable() for stage in before):
             raise ConfigError("a beam search is not timed", expected="`beams: 1` of export.seq2seq")
-        if max(self.threads) > (cores := _cores()):
-            yield f"`threads` has {max(self.threads)} and this machine {cores} cores: threads will wait for each other"
+        if max(self.threads) > (count := cores()):
+            yield f"`threads` has {max(self.threads)} and this machine {count} cores: threads will wait for each other"
         if self.rounds < FEWEST_ROUNDS:
             yield f"`rounds` is {self.rounds}: with fewer than {FEWEST_ROUNDS} every comparison is inconclusive"
 
@@ -179,10 +180,10 @@ def save_inputs(example: Inputs, batch: int, path: Path) -> str:
 
 def _warn_of_load(warn: Callable[[str], None]) -> None:
     """Warn where more wants to run than there are cores: ratios stay fair, for all are slowed, and the doubt grows."""
-    load, cores = _load(), os.cpu_count() or 1
-    if load > cores:
+    load, count = _load(), os.cpu_count() or 1
+    if load > count:
         warn(
-            f"the load of this machine was {load:.1f} on {cores} cores before latency was measured, over the last "
+            f"the load of this machine was {load:.1f} on {count} cores before latency was measured, over the last "
             "minute: ratios stay fair and their intervals get wider. Measure again when it is quiet, or raise `rounds`"
         )
 
@@ -193,8 +194,3 @@ def _load() -> float:
         return os.getloadavg()[0]
     except (AttributeError, OSError):  # Windows, or a system that does not tell
         return 0.0
-
-
-def _cores() -> int:
-    available = getattr(os, "sched_getaffinity", None)  # what this process may use; Linux alone tells
-    return len(available(0)) if available else os.cpu_count() or 1

@@ -3,8 +3,7 @@
 import copy
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -70,15 +69,15 @@ def export(model: Any, folder: Path, task: str | None, opset: int) -> None:
     from optimum.exporters.tasks import TasksManager
 
     kind, names = model.config.model_type, misfits(model)
-    with _quiet(), blame(StageError, "Optimum's exporter", fix=_advice(names)):
+    quiet = redirect_stdout(StringIO())
+    with hush(), slow_path(), quiet, blame(StageError, "Optimum's exporter", fix=_advice(names)):
         try:
             supported_tasks = list(TasksManager.get_supported_tasks_for_model_type(kind, "onnx", library_name=LIBRARY))
         except KeyError:
             raise StageError(f"it does not know models of the type `{kind}`", fix="Use export.onnx") from None
         if task is not None and task not in supported_tasks:
-            raise StageError(
-                f"it does not export `{kind}` for {task}{nearest(task, supported_tasks)}", fix="Use export.onnx"
-            )
+            fix = "Use export.onnx"
+            raise StageError(f"it does not export `{kind}` for {task}{nearest(task, supported_tasks)}", fix=fix)
         options = {"opset": opset, "do_validation": False, "no_post_process": True, "device": "cpu"}
         onnx_export_from_model(model, folder, task=task, sequence_length=_traced_length(model), **options)
 
@@ -129,9 +128,3 @@ def _inner_that(module: nn.Module, generates: bool, error: type[ShrinkError]) ->
         expected = "an encoder-decoder" if generates else "an encoder"
         raise error(problem, expected=expected, fix=f"Use {'export.optimum' if generates else 'export.seq2seq'}")
     return inner_model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with hush(), slow_path(), redirect_stdout(StringIO()):
-        yield

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pipeline.deploy import located
 from pipeline.errors import StageError
-from pipeline.forms.graph import rename, save, strip
+from pipeline.forms.graph import refill, rename, save, strip
 from pipeline.forms.text.remapped import split
 from pipeline.model import OnnxModel, TorchModel, call
 from pipeline.stage import Context, Preview, Stage
@@ -98,8 +98,7 @@ def match_outputs(graph: onnx.GraphProto, names: list[str]) -> None:
         fix = "Have the forward give these alone, or use export.onnx"
         raise StageError(f"the graph has no output {', '.join(missing)}", expected=expected, fix=fix)
     by_name = {value.name: value for value in graph.output}
-    del graph.output[:]
-    graph.output.extend(by_name[name] for name in names)
+    refill(graph.output, [by_name[name] for name in names])
 
 
 def _fill(graph: onnx.GraphProto, name: str, like: str, value: int) -> None:
@@ -107,6 +106,4 @@ def _fill(graph: onnx.GraphProto, name: str, like: str, value: int) -> None:
     number = onnx.helper.make_tensor("value", TensorProto.INT64, [1], [value])
     shape = onnx.helper.make_node("Shape", [like], [f"{name}_shape"], f"{name}_shape")
     filled = onnx.helper.make_node("ConstantOfShape", [f"{name}_shape"], [name], f"{name}_filled", value=number)
-    nodes = [shape, filled, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    refill(graph.node, [shape, filled, *graph.node])

@@ -95,9 +95,8 @@ def name_nodes(model: OnnxModel, path: Path, external: bool = False) -> None:
     """
     proto = load_whole(model.path)
     if operators := sorted({node.op_type for node in proto.graph.node} & QUANTIZED):
-        raise StageError(
-            f"the graph is quantized already: it has {', '.join(operators)}", fix="Quantize once, from fp32"
-        )
+        fix = "Quantize once, from fp32"
+        raise StageError(f"the graph is quantized already: it has {', '.join(operators)}", fix=fix)
     # Some exporters name initializers in `value_info` with another shape than theirs; the quantizers then stop.
     proto.graph.ClearField("value_info")
     for i, node in enumerate(proto.graph.node):

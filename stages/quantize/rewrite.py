@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import onnx
 
-from pipeline.forms.graph import QDQ, graphs_in
+from pipeline.forms.graph import QDQ, graphs_in, refill
 
 
 def share_initializers(graph: onnx.GraphProto) -> None:
@@ -25,9 +25,7 @@ def share_initializers(graph: onnx.GraphProto) -> None:
         if tensor.name in parameters - others:
             key = (tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes())
             same[tensor.name] = first.setdefault(key, tensor.name)
-    unique_tensors = [tensor for tensor in graph.initializer if same.get(tensor.name, tensor.name) == tensor.name]
-    del graph.initializer[:]
-    graph.initializer.extend(unique_tensors)
+    refill(graph.initializer, [tensor for tensor in graph.initializer if same.get(tensor.name) in (None, tensor.name)])
     for node in graph.node:
         node.input[:] = [same.get(name, name) for name in node.input]
 

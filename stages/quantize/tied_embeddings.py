@@ -14,6 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.forms.graph import refill
+
 Array = NDArray[np.generic]
 
 
@@ -117,10 +119,6 @@ def _column(parts: str, ids: str, name: str) -> list[onnx.NodeProto]:
 def _swap(graph: onnx.GraphProto, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
     """Put nodes in the place of one, and drop what nothing reads any more."""
     at = next(i for i, other in enumerate(graph.node) if other is node or other == node)
-    every = [*graph.node[:at], *nodes, *graph.node[at + 1 :]]
-    del graph.node[:]
-    graph.node.extend(every)
+    refill(graph.node, [*graph.node[:at], *nodes, *graph.node[at + 1 :]])
     read = {name for other in graph.node for name in other.input}
-    initializers = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(initializers)
+    refill(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in read])

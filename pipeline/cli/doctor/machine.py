@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.base.formatting import bytes_text
-from pipeline.base.hardware import VNNI, cpu_flags, cpu_name, lines_of, saturates
+from pipeline.base.hardware import VNNI, cores, cpu_flags, cpu_name, lines_of, saturates
 from pipeline.cli.doctor.finding import Finding
 
 PROCESSOR, GPU, ROOM = "processor", "GPU", "room"
@@ -42,7 +42,7 @@ def processor() -> Iterable[Finding]:
         yield instructions(flags)
     else:
         yield Finding(PROCESSOR, "instructions", "note", f"{platform.system()} does not list them in /proc/cpuinfo")
-    yield threads(available(), limit("cpu"), os.environ.get("OMP_NUM_THREADS"))
+    yield threads(cores(), limit("cpu"), os.environ.get("OMP_NUM_THREADS"))
 
 
 def instructions(flags: set[str]) -> Finding:
@@ -70,13 +70,6 @@ def threads(cores: int, quota: float | None, omp: str | None) -> Finding:
         fix = f"Set OMP_NUM_THREADS={max(int(quota), 1)}: threads beyond the limit wait for each other"
         return Finding(PROCESSOR, "threads", "warning", text, fix)
     return Finding(PROCESSOR, "threads", "ok", text)
-
-
-def available() -> int:
-    """Cores that this process may be put on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def limit(kind: str, proc: Path = PROC, root: Path = CGROUPS) -> float | None:

@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
 from pipeline.build.config import ModelSource
 from pipeline.build.probe import see
@@ -109,11 +108,8 @@ def look(source: ModelSource, reference: Reference, *, allow_unsafe_load: bool =
 
 def _first(task: Task) -> Task:
     """The task with the first examples of each split."""
-    train, calibration, validation, test = (
-        split.select(list(range(min(FEW, len(split)))))
-        for split in (task.train, task.calibration, task.validation, task.test)
-    )
-    return replace(task, train=train, calibration=calibration, validation=validation, test=test)
+    splits: Any = {name: split.select(list(range(min(FEW, len(split))))) for name, split in task.splits.items()}
+    return replace(task, **splits)
 
 
 def _facts(model: TorchModel | OnnxModel, trained: bool, task: Task, ratio: bool, examples: dict[str, int]) -> Facts:
@@ -126,7 +122,8 @@ def _facts(model: TorchModel | OnnxModel, trained: bool, task: Task, ratio: bool
         trained=trained,
         quantized=bool(QUANTIZED & set(operators)),
         library=transformers_model(module) is not None,
-        text=_is_text(model.example),
+        # An input of whole numbers with an axis beside the batch: token ids, not a mask alone.
+        text=any(not value.is_floating_point() and value.ndim == 2 for value in model.example.values()),
         params=onnx_params(model) if isinstance(model, OnnxModel) else torch_params(module),
         width=width_of(module),
         depth=depth_of(module),
@@ -144,11 +141,6 @@ def _loops(module: nn.Module, operators: list[str]) -> float:
     """Of an ONNX file all or nothing: whose the weights are is not looked at."""
     of_file = {"GRU", "RNN"} & set(operators)
     return 1.0 if of_file else share_in(module, [part for part in module.modules() if isinstance(part, LOOPS)])
-
-
-def _is_text(example: Inputs) -> bool:
-    """Whether an input of whole numbers has an axis beside the batch: token ids, not a mask alone."""
-    return any(not value.is_floating_point() and value.ndim == 2 for value in example.values())
 
 
 def _operators(model: OnnxModel) -> list[str]:

@@ -195,9 +195,8 @@ def check(path: Path, most_bytes: int | None = None) -> Graph:
         raise
     if most_bytes is not None and graph.size_bytes > most_bytes:
         fix = "Raise `memory` under `onnx:`, which is the limit of the process that runs it"
-        raise ConfigError(
-            f"it has {graph.size_bytes:,} bytes", where=where, expected=f"at most {most_bytes:,}", fix=fix
-        )
+        expected = f"at most {most_bytes:,}"
+        raise ConfigError(f"it has {graph.size_bytes:,} bytes", where=where, expected=expected, fix=fix)
     return graph
 
 

@@ -158,13 +158,11 @@ def _settings() -> Iterator[None]:
     first was created and only the answer was lost; `_tolerant` searches again first.
     """
     changed = {RETRIES: "0"} | {name: os.environ.get(name) or value for name, value in DEFAULTS.items()}
-    before = {name: os.environ.get(name) for name in changed}
+    before = {name: os.environ[name] for name in changed if name in os.environ}
     os.environ.update(changed)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in changed.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
