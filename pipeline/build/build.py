@@ -63,8 +63,7 @@ def build(
     stages = build_chain(config.stages, "stages", config.folder, source)
     if config.model.onnx:
         check_stages_take_onnx((*baseline, *stages), config.model.onnx.file)
-    form = check_chain(baseline, OnnxModel if config.model.onnx else TorchModel)
-    check_chain(stages, form)
+    check_chain(stages, check_chain(baseline, OnnxModel if config.model.onnx else TorchModel))
     if like and all(getattr(like.config, key) == getattr(config, key) for key in ("task", "seed", "limit")):
         task, data = like.task, like.data
     else:

@@ -29,9 +29,7 @@ def check_lengths(task: Task, split: Split, model: Model, ends: tuple[int, int],
         ]
         if unnamed:
             name, axis = unnamed[0]
-            merged = {
-                key: {**varying_axes.get(key, {}), **task.axes.get(key, {})} for key in {**task.axes, **varying_axes}
-            }
+            merged = {n: {**varying_axes.get(n, {}), **task.axes.get(n, {})} for n in {**task.axes, **varying_axes}}
             raise ConfigError(
                 f"axis {axis} of `{name}` is {short[name].shape[axis]} long in a batch of short examples and "
                 f"{long[name].shape[axis]} in one of long examples",

@@ -144,9 +144,7 @@ def _outside(proto: onnx.ModelProto, weights: _Weights) -> onnx.ModelProto:
 
 def _point(tensor: onnx.TensorProto, array: NDArray[np.generic], offset: int, length: int) -> None:
     """Make an initializer one that lies in the data file."""
-    name, kind = tensor.name, tensor.data_type
-    tensor.Clear()
-    tensor.name, tensor.data_type, tensor.data_location = name, kind, onnx.TensorProto.EXTERNAL
-    tensor.dims.extend(array.shape)
+    tensor.CopyFrom(onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=array.shape))
+    tensor.data_location = onnx.TensorProto.EXTERNAL
     for key, value in {"location": DATA, "offset": str(offset), "length": str(length)}.items():
         tensor.external_data.add(key=key, value=value)

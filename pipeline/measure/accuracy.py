@@ -143,10 +143,8 @@ def joined(parts: Sequence[Tensor], fill: int = FILL) -> Tensor:
         raise StageError(problem, expected="a number of that type", fix="Set `fill` in the Task, or give int64")
     longest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     tensor = parts[0].new_full((sum(map(len, parts)), *longest), fill)
-    start = 0
-    for part in parts:
-        tensor[(slice(start, start + len(part)), *map(slice, part.shape[1:]))] = part
-        start += len(part)
+    for part, place in zip(parts, torch.split(tensor, [len(part) for part in parts]), strict=True):
+        place[tuple(map(slice, part.shape))] = part
     return tensor
 
 

@@ -138,10 +138,6 @@ def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
     return prod(shapes[node.output[0]]) * prod(weight[1:])
 
 
-def _transposed(node: onnx.NodeProto, shapes: Shapes) -> int:
-    return prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
-
-
 def _gemm(node: onnx.NodeProto, shapes: Shapes) -> int:
     transposed = any(a.name == "transA" and a.i for a in node.attribute)
     return prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else 1]
@@ -181,7 +177,7 @@ def _einsum(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 COUNTERS: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
     **dict.fromkeys(("Conv", "ConvInteger", "QLinearConv"), _convolution),
-    "ConvTranspose": _transposed,
+    "ConvTranspose": lambda node, shapes: prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:]),
     "Gemm": _gemm,
     **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul"), _matmul),
     **dict.fromkeys(GATES, _recurrent),

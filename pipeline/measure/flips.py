@@ -116,9 +116,7 @@ class _Drawing:
         value = self._by_the_task(inputs, index)
         if isinstance(value, str):
             return {"kind": "text", "text": _shortened(value)}
-        if value is not None:
-            return self._picture({"": value}, index)
-        return self._picture(inputs, index)
+        return self._picture(inputs if value is None else {"": value}, index)
 
     def _by_the_task(self, inputs: Inputs, index: int) -> Tensor | str | None:
         """What the task's own `show` gives; None where there is none or it goes wrong."""

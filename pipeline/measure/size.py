@@ -89,9 +89,7 @@ def elements(tensor: onnx.TensorProto) -> int:
 
 
 def _tensor_bytes(tensor: onnx.TensorProto) -> int:
-    bits = BITS.get(tensor.data_type)
-    if bits is None:
-        bits = 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    bits = BITS.get(tensor.data_type) or 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     return (elements(tensor) * bits + 7) // 8
 
 

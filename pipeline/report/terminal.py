@@ -38,9 +38,7 @@ def show(record: Record, console: Console) -> None:
 
 def show_comparison(record: ComparisonRecord, console: Console) -> None:
     """Print a comparison: the table, the choice, what cannot be told apart, warnings, and where everything is."""
-    choice = (
-        f"choice: {record.choice}, {record.choice_reason}" if record.choice else f"no choice: {record.choice_reason}"
-    )
+    choice = (f"choice: {record.choice}, " if record.choice else "no choice: ") + record.choice_reason
     failures = [
         Text(f"failed: {strategy.name}, seed {seed}: {failure.message}", style="bold red")
         for strategy in record.strategies

@@ -41,14 +41,13 @@ class OnnxExport(Stage):
             exported = replace(deployed_model, path=path)
         else:
             exported = deploy(model, path, self.opset)
-        parity = compare(model, exported, ctx, self.examples)
-        ctx.report("parity", parity)
-        check_parity(parity, self.tolerance)
+        check_parity(compare(model, exported, ctx, self.examples), self.tolerance, ctx)
         return exported
 
 
-def check_parity(parity: dict[str, Any], tolerance: float) -> None:
-    """Raise StageError where what `compare` found is beyond the tolerance."""
+def check_parity(parity: dict[str, Any], tolerance: float, ctx: Context) -> None:
+    """Report what `compare` found, and raise StageError where it is beyond the tolerance."""
+    ctx.report("parity", parity)
     if not parity["largest_difference"] <= tolerance:
         problem = f"ONNX Runtime's outputs differ from torch's by {parity['largest_difference']:.2e}"
         fix = "Look for operators that depend on the batch, or raise `tolerance` if accuracy holds"

@@ -57,9 +57,7 @@ class OptimumExport(Stage):
         match_inputs(proto.graph, list(fed), transformers_model.main_input_name)
         match_outputs(proto.graph, list(call(inner, fed)))
         save(proto, path)
-        parity = compare(model, exported, ctx, self.examples)
-        ctx.report("parity", parity)
-        check_parity(parity, self.tolerance)
+        check_parity(compare(model, exported, ctx, self.examples), self.tolerance, ctx)
         return exported
 
 

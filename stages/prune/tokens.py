@@ -34,7 +34,7 @@ def always_kept(counts: Counts, whole: Vocabulary, characters: bool) -> set[int]
     must = {*added_in(whole.content), *whole.frame, whole.pad, *whole.needed}
     must |= {int(whole.ids[whole.unknown])} if whole.unknown >= 0 else set()
     if characters and whole.content["model"]["type"] != "WordLevel":
-        prefix = prefix_of(whole.content) or ""
+        prefix = prefix_of(whole.content)
         words = [whole.pieces[i].removeprefix(prefix) for i in np.flatnonzero(counts).tolist() if i not in must]
         character_pieces = {start + character for character in set("".join(words)) for start in ("", prefix)}
         must |= {i for i, piece in whole.pieces.items() if piece in character_pieces}

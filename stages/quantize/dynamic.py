@@ -8,7 +8,7 @@ from pydantic import Field
 from pipeline.base.hardware import cpu_flags, saturates
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
-from stages.quantize.quantizer import SATURATION, check_before, check_operators, quantize
+from stages.quantize.quantizer import SATURATION, check_settings, quantize
 from stages.quantize.rewrite import split_gemm
 from stages.quantize.work import Work
 
@@ -37,8 +37,7 @@ class DynamicQuantization(Stage):
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators; warn of convolutions."""
-        check_before(before)
-        check_operators(self.operators, quantizable())
+        check_settings(before, self.operators, quantizable())
         if "Conv" in self.operators:
             yield "dynamically quantized convolutions are several times slower on CPUs; quantize.static is for them"
         if not self.reduce_range and saturates(cpu_flags()):
@@ -52,12 +51,9 @@ class DynamicQuantization(Stage):
         # Named one by one: ONNX Runtime makes MatMuls of Gemms first, so neither `Gemm` nor an excluded Gemm's name
         # would be heard.
         nodes = [split_gemm(n) for n in graph.node if n.op_type in self.operators and n.name not in self.exclude]
-        settings = {
-            "op_types_to_quantize": sorted({"MatMul" if name == "Gemm" else name for name in self.operators}),
-            "nodes_to_quantize": nodes or [""],  # an empty list would mean all
-            "per_channel": self.per_channel,
-            "reduce_range": self.reduce_range,
-        }
+        settings = self.model_dump(include={"per_channel", "reduce_range"})
+        settings["op_types_to_quantize"] = sorted({"MatMul" if name == "Gemm" else name for name in self.operators})
+        settings["nodes_to_quantize"] = nodes or [""]  # an empty list would mean all
         return Work("dynamic", settings)
 
 

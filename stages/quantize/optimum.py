@@ -1,7 +1,7 @@
 """Quantization through Optimum's ORTQuantizer: of one ONNX file, or of all graphs of an encoder-decoder."""
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from pipeline.forms.seq2seq import DECODER, ENCODER, WITH_PAST, Seq2SeqOnnx
 from pipeline.model import Deployed, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.dynamic import quantizable
-from stages.quantize.quantizer import check_before, check_operators, quantize, quantized_graph
+from stages.quantize.quantizer import check_settings, quantize, quantized_graph
 from stages.quantize.tied_embeddings import Tied
 from stages.quantize.work import Work
 
@@ -63,8 +63,7 @@ class OptimumQuantization(Stage):
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators; warn of what a preset does not heed."""
-        check_before(before)
-        check_operators(self.operators, quantizable())
+        check_settings(before, self.operators, quantizable())
         if self.reduce_range and self.target not in REDUCIBLE:
             yield f"`reduce_range` does nothing for {self.target}, whose sums do not saturate"
         if self.target != "avx2" and not self.reduce_range and saturates(cpu_flags()):
@@ -111,8 +110,7 @@ def products_of_activations(graph: onnx.GraphProto) -> list[str]:
 
 def _bytes(before: Seq2SeqOnnx, after: Seq2SeqOnnx) -> JsonValue:
     """Of each file, before and after."""
-    sizes: Mapping[str, JsonValue] = {
+    return {
         old.name: {"before": old.stat().st_size, "after": new.stat().st_size}
         for old, new in zip(before.files(), after.files(), strict=True)
     }
-    return {**sizes}

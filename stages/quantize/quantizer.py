@@ -110,19 +110,15 @@ SATURATION = (
 )
 
 
-def check_operators(operators: Sequence[str], quantizable: Sequence[str]) -> None:
-    """Raise ConfigError for an operator type that cannot be quantized in this way."""
+def check_settings(before: Sequence[Stage], operators: Sequence[str], quantizable: Sequence[str]) -> None:
+    """Raise ConfigError where an earlier stage quantizes already, or an operator cannot be quantized in this way."""
+    family = __name__.rpartition(".")[0]
+    if any(type(stage).__module__.startswith(family) for stage in before):
+        raise ConfigError("an earlier stage quantizes already", fix="Quantize once, from fp32")
     for operator in operators:
         if operator not in quantizable:
             expected = "operators that ONNX Runtime can quantize in this way"
             raise ConfigError(f"`operators` has `{operator}`{nearest(operator, list(quantizable))}", expected=expected)
-
-
-def check_before(before: Sequence[Stage]) -> None:
-    """Raise ConfigError where an earlier stage quantizes already."""
-    family = __name__.rpartition(".")[0]
-    if any(type(stage).__module__.startswith(family) for stage in before):
-        raise ConfigError("an earlier stage quantizes already", fix="Quantize once, from fp32")
 
 
 def check_names(exclude: Sequence[str], graph: onnx.GraphProto) -> None:

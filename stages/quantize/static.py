@@ -14,7 +14,7 @@ from pipeline.forms.sandbox.frames import Arrays
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from pipeline.task import Batch
-from stages.quantize.quantizer import SATURATION, check_before, check_operators, quantize
+from stages.quantize.quantizer import SATURATION, check_settings, quantize
 from stages.quantize.work import Work
 
 FEW = 100
@@ -56,9 +56,8 @@ class StaticQuantization(Stage):
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators and a percentile without its method; warn of few calibration examples."""
-        check_before(before)
-        if self.operators:  # ONNX Runtime's list takes its time
-            check_operators(self.operators, quantizable())
+        # Where none is named ONNX Runtime's list, which takes its time, is not asked for.
+        check_settings(before, self.operators or (), quantizable() if self.operators else ())
         default = type(self).model_fields["percentile"].default
         if self.percentile != default and self.calibration != "percentile":
             fix = "Set calibration: percentile, or leave percentile out"

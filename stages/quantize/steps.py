@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import onnx
 
@@ -167,9 +168,5 @@ def _no_fallback() -> Iterator[None]:
             raise error
         return True
 
-    logger = logging.getLogger("onnxruntime.quantization.shape_inference")
-    logger.addFilter(again)
-    try:
+    with patch.object(logging.getLogger("onnxruntime.quantization.shape_inference"), "filters", [again]):
         yield
-    finally:
-        logger.removeFilter(again)

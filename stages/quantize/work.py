@@ -8,6 +8,7 @@ from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from pipeline.errors import ForeignError, StageError
 from pipeline.forms.sandbox.check import check
@@ -83,16 +84,8 @@ def _ask(process: Process, head: dict[str, Any], arrays: Arrays) -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what the quantizers print, and without their warnings on the root logger."""
-
-    def reject(_: logging.LogRecord) -> bool:
-        return False
-
-    root, handler = logging.getLogger(), logging.NullHandler()
-    root.addHandler(handler)  # with none, `logging.warning` would install one for good
-    root.addFilter(reject)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        root.removeFilter(reject)
-        root.removeHandler(handler)
+    root = logging.getLogger()
+    handlers = [*root.handlers, logging.NullHandler()]  # with none, `logging.warning` would install one for good
+    unheard = patch.multiple(root, handlers=handlers, filters=[lambda _: False])
+    with unheard, redirect_stdout(StringIO()):
+        yield

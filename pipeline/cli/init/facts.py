@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import onnx
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
@@ -113,18 +114,18 @@ def _first(task: Task) -> Task:
 
 
 def _facts(model: TorchModel | OnnxModel, trained: bool, task: Task, ratio: bool, examples: dict[str, int]) -> Facts:
-    onnx = isinstance(model, OnnxModel)
-    operators = _operators(model) if isinstance(model, OnnxModel) else []
+    file = model if isinstance(model, OnnxModel) else None
+    operators = [n.op_type for n in onnx.load(file.path, load_external_data=False).graph.node] if file else []
     module = model.module if isinstance(model, TorchModel) else nn.Identity()
     return Facts(
-        kind=kind_of_operators(operators) if onnx else kind_of(module, model.example),
-        onnx=onnx,
+        kind=kind_of_operators(operators) if file else kind_of(module, model.example),
+        onnx=file is not None,
         trained=trained,
         quantized=bool(QUANTIZED & set(operators)),
         library=transformers_model(module) is not None,
         # An input of whole numbers with an axis beside the batch: token ids, not a mask alone.
         text=any(not value.is_floating_point() and value.ndim == 2 for value in model.example.values()),
-        params=onnx_params(model) if isinstance(model, OnnxModel) else torch_params(module),
+        params=onnx_params(file) if file else torch_params(module),
         width=width_of(module),
         depth=depth_of(module),
         in_layers=share_in_layers(module),
@@ -141,12 +142,6 @@ def _loops(module: nn.Module, operators: list[str]) -> float:
     """Of an ONNX file all or nothing: whose the weights are is not looked at."""
     of_file = {"GRU", "RNN"} & set(operators)
     return 1.0 if of_file else share_in(module, [part for part in module.modules() if isinstance(part, LOOPS)])
-
-
-def _operators(model: OnnxModel) -> list[str]:
-    import onnx
-
-    return [node.op_type for node in onnx.load(model.path, load_external_data=False).graph.node]
 
 
 def _is_ratio(task: Task, model: Model) -> bool:

@@ -122,11 +122,8 @@ def _check(text: str, folder: Path, facts: Facts, task: Task, preview: Preview) 
     """Raise ConfigError where a stage does not fit the model, the task, or those before it."""
     data = {**yaml.safe_load(text), "folder": folder}
     config: PipelineConfig = validate(PipelineConfig, data, None, (), folder)
-    baseline, stages = (
-        build_chain(entries, key, folder, None)
-        for key, entries in (("baseline", config.baseline), ("stages", config.stages))
-    )
-    form = check_chain(baseline, OnnxModel if facts.onnx else TorchModel)
-    check_chain(stages, form)
+    baseline = build_chain(config.baseline, "baseline", folder, None)
+    stages = build_chain(config.stages, "stages", folder, None)
+    check_chain(stages, check_chain(baseline, OnnxModel if facts.onnx else TorchModel))
     check_stages(baseline, stages, preview)
     check_budget(config, task, stages)

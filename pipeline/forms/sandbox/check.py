@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,16 +118,12 @@ class Reading:
             message = waiting.pop()
             if message.depth > DEEPEST:
                 raise DamagedError(f"its graphs and types lie more than {DEEPEST} messages deep")
-            parts = list(self._fields(message))
-            self._take(message, parts)
-            waiting += self._inside(message, parts)
-
-    def _fields(self, message: Message) -> Iterator[Field]:
-        for part in fields(self.data, message.start, message.end):
-            self.count += 1
+            parts = list(islice(fields(self.data, message.start, message.end), MOST_FIELDS + 1 - self.count))
+            self.count += len(parts)
             if self.count > MOST_FIELDS:
                 raise DamagedError(f"it has more than {MOST_FIELDS:,} fields")
-            yield part
+            self._take(message, parts)
+            waiting += self._inside(message, parts)
 
     def _inside(self, message: Message, parts: list[Field]) -> Iterator[Message]:
         kinds = INSIDE.get(message.kind, {})

@@ -45,7 +45,7 @@ class Cutter:
     def __init__(self, whole: Mapping[str, Any], pruned: Mapping[str, Any], size: int) -> None:
         from tokenizers import Tokenizer
 
-        self.pieces, self.unknown, self.prefix = pieces_of(whole), unknown_in(whole), prefix_of(whole) or ""
+        self.pieces, self.unknown, self.prefix = pieces_of(whole), unknown_in(whole), prefix_of(whole)
         words = whole["model"]["type"] in WORDS
         self.bytes = not words and byte_level(whole)
         self.falls_back = bool(whole["model"].get("byte_fallback"))

@@ -45,10 +45,9 @@ def unknown_in(tokenizer: Mapping[str, Any]) -> int | None:
     return None if unknown_id is None else int(unknown_id)
 
 
-def prefix_of(tokenizer: Mapping[str, Any]) -> str | None:
-    """What marks the pieces that continue a word, such as "##"; None where a word is a single token."""
-    prefix = tokenizer["model"].get("continuing_subword_prefix")
-    return None if prefix is None else str(prefix)
+def prefix_of(tokenizer: Mapping[str, Any]) -> str:
+    """What marks the pieces that continue a word, such as "##"; empty where a word is a single token."""
+    return str(tokenizer["model"].get("continuing_subword_prefix") or "")
 
 
 def prune(tokenizer: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any]:

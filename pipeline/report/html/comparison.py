@@ -104,10 +104,8 @@ def _pairs(record: ComparisonRecord) -> dict[str, Any]:
 
 def _notes(record: ComparisonRecord) -> list[str]:
     """The notes, without the sentences on pairs, which have a section of their own."""
-    pair_sentences = {
-        text for shares in (True, False) for text in sentences(record.tests, record.test_samples, shares=shares)
-    }
-    return [note for note in record.notes if note not in pair_sentences]
+    of_pairs = [sentences(record.tests, record.test_samples, shares=shares) for shares in (True, False)]
+    return [note for note in record.notes if not any(note in texts for texts in of_pairs)]
 
 
 def _are_shares(record: ComparisonRecord) -> bool:

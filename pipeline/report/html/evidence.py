@@ -147,9 +147,8 @@ def _kind(key: str) -> str:
 
 
 def _height(model: ModelRecord, has_retention: bool) -> tuple[float, float, float]:
-    if has_retention and model.retention:
-        return model.retention.value, model.retention.low, model.retention.high
-    return model.score, model.score, model.score
+    share = model.retention if has_retention else None
+    return (share.value, share.low, share.high) if share else (model.score,) * 3
 
 
 def _limit(record: Record, *names: str) -> float | None:

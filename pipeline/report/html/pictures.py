@@ -4,7 +4,7 @@ import base64
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
 
@@ -69,25 +69,20 @@ def _step(name: str, model: ModelRecord, record: Record) -> Step:
     label, accuracy = accuracy_of(model)
     retentions = [stage.retention for stage in record.stages if stage.retention]
     scale = _scale(retentions)
-    step = Step(
+    stage = model if isinstance(model, StageRecord) else None
+    estimate, alt = (stage.retention, f"{label} {accuracy}") if stage else (None, "the baseline: retention 1")
+    return Step(
         name,
-        "baseline",
+        "done" if stage else "baseline",
         bytes_text(model.size_bytes),
-        accuracy=accuracy,
-        accuracy_label=label,
-        seconds=duration_text(model.seconds),
+        f"{stage.compression_ratio:.1f}x" if stage else "",
+        accuracy,
+        label,
+        duration_text(model.seconds),
         marks=[*(["cached"] if model.cached else []), FORMS[model.form]],
         square=_square(model, record),
-        interval=interval(None, scale, "the baseline: retention 1") if retentions else None,
-    )
-    if not isinstance(model, StageRecord):
-        return step
-    return replace(
-        step,
-        kind="done",
-        ratio=f"{model.compression_ratio:.1f}x",
-        interval=interval(model.retention, scale, f"{label} {accuracy}") if model.retention else None,
-        note="" if model.changed else "measured only, or changed nothing",
+        interval=interval(estimate, scale, alt) if estimate or (retentions and not stage) else None,
+        note="measured only, or changed nothing" if stage and not stage.changed else "",
     )
 
 

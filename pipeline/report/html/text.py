@@ -19,17 +19,14 @@ def numbers(values: object) -> list[float]:
     return [] if None in parsed_values else [value for value in parsed_values if value is not None]
 
 
-def short(text: str, longest: int = 28) -> str:
-    """The text, cut in the middle where it is long: both ends of a name tell."""
-    if len(text) <= longest:
-        return text
-    half = (longest - 1) // 2
-    return f"{text[:half]}…{text[-half:]}"
-
-
 def label(text: str, longest: int = 28) -> str:
-    """A name in a plotly text: short, and escaped, for plotly takes out tags, reads entities, and takes $ for TeX."""
-    return html.escape(short(text, longest)).replace("$", "&#36;")
+    """A name in a plotly text: cut in the middle where it is long, since both ends tell, and escaped.
+
+    Plotly takes out tags, reads entities, and takes $ for TeX.
+    """
+    half = (longest - 1) // 2
+    name = text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
+    return html.escape(name).replace("$", "&#36;")
 
 
 def times_text(ratio: float) -> str:
