@@ -7,7 +7,7 @@ CONFIG ?= configs/digits/compress.yaml
 TORCH_INDEX ?=
 
 # A process for each core, as the tests take one thread each, and a file each at a time, the slowest first.
-PARALLEL := --numprocesses auto --dist loadgroup --no-loadscope-reorder
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 BIN := .venv/bin
 READY := .venv/ready

@@ -48,18 +48,10 @@ SLOWEST = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each file to one process, for its tests share fixtures; the slowest begin, so that all processes end alike.
-
-    A test that shares nothing may go to any process: it has an `xdist_group` of its own.
-    """
+    """Have the slowest files begin, so that the processes, which take a file each at a time, end alike."""
     rank = {name: number for number, name in enumerate(SLOWEST)}
-    files = {item: item.nodeid.partition("::")[0] for item in items}
-    items.sort(key=lambda item: rank.get(files[item], len(rank)))
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(files[item]))
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
