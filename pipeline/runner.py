@@ -7,7 +7,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,8 @@ from pipeline.records.folder import load_run
 from pipeline.records.journal import Journal, alone
 from pipeline.records.record import Origin, Record
 from pipeline.report.mlflow.comparison import track_comparison
-from pipeline.report.mlflow.run import open_tracking, sync
+from pipeline.report.mlflow.run import Projection, open_tracking
+from pipeline.report.mlflow.sync import sync
 from pipeline.run import disk
 from pipeline.run.chain import Run
 from pipeline.run.distributed.launch import check_division, gathered, how_many
@@ -46,6 +47,7 @@ class RunOptions(TypedDict, total=False):
 
     Args:
         track: log to MLflow, as unless given.
+        open_tracking: what logs, such as another process; this one unless given. See the function of this name.
         require_tracking: raise TrackingError where MLflow cannot be reached.
         lock_timeout: seconds to wait for another process that makes the same result; waits for ever unless given.
         console: where progress is shown; standard error unless given.
@@ -55,6 +57,7 @@ class RunOptions(TypedDict, total=False):
     """
 
     track: bool
+    open_tracking: Callable[[Record, Path, bool], AbstractContextManager[Projection]] | None
     require_tracking: bool
     lock_timeout: float | None
     console: Console | None
@@ -206,7 +209,8 @@ def _go(
         log.write("start", folder=str(built.config.folder.resolve()), processes=size)
         stack.enter_context(_log_to(folder / "run.log"))
         require = options.get("require_tracking", False)
-        tracking = stack.enter_context(open_tracking(record, runs, require)) if options.get("track", True) else None
+        opening = options.get("open_tracking") or open_tracking
+        tracking = stack.enter_context(opening(record, runs, require)) if options.get("track", True) else None
         store = Store(runs / "store", options.get("lock_timeout"), interrupts.check)
         description = _description(built, record, options.get("allow_unsafe_load", False))
         processes = stack.enter_context(gathered(size, description, interrupts.check))

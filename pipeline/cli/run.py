@@ -12,6 +12,7 @@ import typer
 from pipeline.base.quiet import uncollected
 from pipeline.cli import options
 from pipeline.cli.gate import EXIT_CODES, data_even_of_a_failure
+from pipeline.report.mlflow.following import following
 
 
 @uncollected()
@@ -40,10 +41,10 @@ def run(
 
     overrides = _with_limit(overrides, limit)
     load_config(config, overrides, strategy)  # what is wrong in the file is told before torch is there
-    from pipeline import runner
-
     alone = in_comparison is None  # a comparison times all models in turns, and logs when everything is there
-    with data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):  # a user's file may print; stdout is data
+    with following(alone) as open_tracking, data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):
+        from pipeline import runner  # MLflow and torch take their time at once
+
         record = runner.run(
             config,
             overrides=overrides,
@@ -52,6 +53,7 @@ def run(
             register=register,
             comparison=in_comparison,
             track=alone,
+            open_tracking=open_tracking,
             benchmarks=alone,
             require_tracking=require_tracking,
             lock_timeout=lock_timeout,
@@ -104,11 +106,12 @@ def resume(
     debug: options.Debug = False,
 ) -> int:
     """Go on with a run that was stopped or killed, in its folder, with as many processes. Exit codes as `run`."""
-    from pipeline import runner
+    with following() as open_tracking, data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):
+        from pipeline import runner
 
-    with data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):
         record = runner.resume(
             run,
+            open_tracking=open_tracking,
             require_tracking=require_tracking,
             lock_timeout=lock_timeout,
             processes=processes,

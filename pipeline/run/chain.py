@@ -25,7 +25,8 @@ from pipeline.model import Deployed
 from pipeline.records import test_uses
 from pipeline.records.record import Comparison, Failure, Gain, ModelRecord, Record, StageRecord
 from pipeline.report.files import write_files
-from pipeline.report.mlflow.run import Tracking
+from pipeline.report.mlflow.run import Projection
+from pipeline.report.mlflow.sync import graph_of
 from pipeline.run import disk
 from pipeline.run.executor import Executor
 from pipeline.run.recorded import LATENCY, comparison, located, now, remarks
@@ -42,7 +43,7 @@ class Run:
     built: Built
     record: Record
     executor: Executor
-    tracking: Tracking | None
+    tracking: Projection | None
     earlier: dict[tuple[str, str | None], str] = field(default_factory=dict)
     """When the results of a resumed run were measured first, by place and key."""
     baseline: MeasuredModel | None = None
@@ -86,7 +87,7 @@ class Run:
         self.executor.journal.write("end", verdict=self.record.verdict)
         write_files(self.record)
         if self.tracking:
-            self.tracking.finish(self.record, last.deployed)
+            self.tracking.finish(self.record, graph_of(last.deployed))
         return self.record
 
     def _look_at(self, last: MeasuredModel) -> None:

@@ -10,7 +10,8 @@ from pipeline.records.comparison import BASELINE, FILE, ComparisonRecord, Strate
 from pipeline.records.figures import numbers, points
 from pipeline.records.record import Record
 from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds
-from pipeline.report.mlflow.run import is_synced, keep_state, log_files, sync
+from pipeline.report.mlflow.run import is_synced, keep_state, log_files
+from pipeline.report.mlflow.sync import sync
 
 
 def track_comparison(record: ComparisonRecord, *, require: bool = False) -> bool:

@@ -21,6 +21,7 @@ LOG = logging.getLogger("shrinkline")
 
 EXPERIMENT = "shrinkline"
 UID, PARENT = "shrink_uid", "mlflow.parentRunId"
+STOPPED = "MLflow tracking stopped: %s; the run folder has everything; later: %s"
 PARAM_LENGTH = 6000  # MLflow's limits: characters a value, entries a call
 BATCH_LENGTH = 100
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
@@ -59,7 +60,7 @@ class Connection:
     def insist(self) -> None:
         """Raise TrackingError where there was an outage."""
         if self.problem:
-            raise TrackingError(f"MLflow went away: {self.problem}", fix=f"Later: {self.later}")
+            raise went_away(self.problem, self.later)
 
     def find(self, uid: str) -> Any:
         """The run with this uid, None where there is none."""
@@ -96,11 +97,10 @@ class Connection:
         if self.problem:
             return
         tries = 1 + int(os.environ.get(RETRIES) or 2)  # the user's setting; ours is for MLflow's client
-        with _settings():
+        with settings():
             self.problem = _problem_of(tries, action, *args)
         if self.problem:
-            text = "MLflow tracking stopped: %s; the run folder has everything; later: %s"
-            LOG.warning(text, self.problem, self.later)
+            LOG.warning(STOPPED, self.problem, self.later)
 
     def _experiment(self) -> str:
         from mlflow.exceptions import MlflowException
@@ -117,6 +117,16 @@ class Connection:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                 raise
             return str(self.client.get_experiment_by_name(name).experiment_id)
+
+
+def unreachable(problem: str) -> TrackingError:
+    """The error where tracking is required and cannot begin."""
+    return TrackingError(f"MLflow cannot be reached: {problem}", fix="Look at MLFLOW_TRACKING_URI")
+
+
+def went_away(problem: str, later: str) -> TrackingError:
+    """The error where tracking is required and broke off."""
+    return TrackingError(f"MLflow went away: {problem}", fix=f"Later: {later}")
 
 
 def _problem_of(tries: int, action: Callable[..., None], *args: Any) -> str:
@@ -153,7 +163,7 @@ def allowed(name: str) -> str:
 
 
 @contextmanager
-def _settings() -> Iterator[None]:
+def settings() -> Iterator[None]:
     """Our settings for MLflow's client. It sends a request once: its own retry would create a second run where the
     first was created and only the answer was lost; `_tolerant` searches again first.
     """

@@ -6,15 +6,21 @@ works with the process's current run and tracking URI, which are the caller's.
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from pipeline.model import OnnxModel
 from pipeline.records.record import Port, Record
 from pipeline.report.mlflow.connection import UID, Connection, tagged
 
 
-def log_model(to: Connection, parent: str, record: Record, final: OnnxModel) -> None:
+class Graph(NamedTuple):
+    """What MLflow needs of a model in one ONNX file: where it is, and a small batch of what it takes, as arrays."""
+
+    path: Path
+    example: dict[str, Any]
+
+
+def log_model(to: Connection, parent: str, record: Record, final: Graph) -> None:
     """Log it, and register it where the record says so."""
     from mlflow.entities import LoggedModelOutput
 
@@ -33,13 +39,12 @@ def log_model(to: Connection, parent: str, record: Record, final: OnnxModel) -> 
         _register(to, parent, record, record.register_as, model)
 
 
-def _write(folder: Path, record: Record, final: OnnxModel, model: Any, parent: str) -> None:
+def _write(folder: Path, record: Record, final: Graph, model: Any, parent: str) -> None:
     """Write a model in MLflow's ONNX flavour."""
     import mlflow.onnx
     import onnx
     import onnxruntime
 
-    example = {name: value.numpy() for name, value in final.feed(final.example).items()}
     arguments: dict[str, Any] = {"artifact_path": model.artifact_location, "run_id": parent}
     # The check reads the list of files of every package that is installed, and these versions are the installed ones.
     with patch("mlflow.utils.environment.warn_dependency_requirement_mismatches", create=True):
@@ -48,7 +53,7 @@ def _write(folder: Path, record: Record, final: OnnxModel, model: Any, parent: s
             str(folder),
             mlflow_model=mlflow.models.Model(**arguments, model_id=model.model_id, model_uuid=model.model_id),
             signature=_signature(record),
-            input_example=example,
+            input_example=final.example,
             # Given, because inferring them loads the model in yet another process.
             pip_requirements=[f"onnx=={onnx.__version__}", f"onnxruntime=={onnxruntime.__version__}"],
             save_as_external_data=False,

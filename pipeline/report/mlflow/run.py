@@ -10,22 +10,28 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.base.files import locked, write_whole
-from pipeline.errors import TrackingError
-from pipeline.forms.seq2seq import Seq2SeqOnnx
-from pipeline.forms.text.remapped import saved_vocabulary
-from pipeline.model import Deployed, OnnxModel
-from pipeline.records import journal
 from pipeline.records.figures import curves, flatten, metrics, points
 from pipeline.records.record import ModelRecord, Record, StageRecord
-from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds
-from pipeline.report.mlflow.logged_model import log_model
+from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds, unreachable
+from pipeline.report.mlflow.logged_model import Graph, log_model
 
 LOG = logging.getLogger("shrinkline")
 
 STATE, LOCK = "tracking.json", "tracking.lock"
 FILES = ("record.json", "config.yaml", "summary.md", "report.html")
+
+
+class Projection(Protocol):
+    """What a run tells as it goes on: `Tracking`, or the other process that has one."""
+
+    def update(self, record: Record) -> None: ...  # noqa: D102  # as in Tracking
+
+    def finish(self, record: Record, final: Graph | None) -> None: ...  # noqa: D102
+
+    def end(self, record: Record, status: str, *, whole: bool = True) -> None: ...  # noqa: D102
 
 
 @contextmanager
@@ -38,37 +44,23 @@ def open_tracking(record: Record, runs: Path, require: bool = False) -> Iterator
         require: raise TrackingError where MLflow cannot be reached, at once or when the run is done.
     """
     with locked(Path(record.folder) / LOCK):
-        tracking, done = Tracking(record, runs, require), False
-        try:
+        tracking = Tracking(record, runs, require)
+        with ended(tracking, record):
             yield tracking
-            done = True
-        finally:
-            # Where something other than an error of ours ended the block, not all of the record may be logged.
-            tracking.end(record, _status(record, done), whole=done or record.failure is not None)
     if require:
         tracking.to.insist()
 
 
-def sync(folder: Path) -> bool:
-    """Project a run folder that MLflow does not have whole; gives whether there was something to do.
-
-    Raises:
-        TrackingError: MLflow cannot be reached.
-    """
-    with locked(folder / LOCK, timeout=0) as is_ours:
-        if not is_ours:
-            LOG.warning("%s: another process runs or logs it", folder.name)
-        if not is_ours or is_synced(folder):
-            return False
-        record, events = Record.load(folder), journal.read(folder / "journal.jsonl")
-        done = bool(events) and events[-1]["event"] == "end"
-        tracking = Tracking(record, folder.parent, require=True)
-        tracking.update(record)
-        if done and record.final:
-            tracking.finish(record, _deployed(Path(record.folder), record.final))
-        tracking.end(record, _status(record, done), when=events[-1]["time"] if events else record.started)
-    tracking.to.insist()
-    return True
+@contextmanager
+def ended(tracking: Projection, record: Record) -> Iterator[None]:
+    """Tracking for a block, ended with the status that the run then has."""
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        # Where something other than an error of ours ended the block, not all of the record may be logged.
+        tracking.end(record, status_of(record, done), whole=done or record.failure is not None)
 
 
 class Tracking:
@@ -81,14 +73,14 @@ class Tracking:
         keep_state(self.folder, synced=False)
         self.to.tolerant(self._open, record)
         if require and self.to.problem:
-            raise TrackingError(f"MLflow cannot be reached: {self.to.problem}", fix="Look at MLFLOW_TRACKING_URI")
+            raise unreachable(self.to.problem)
 
     def update(self, record: Record) -> None:
         """Log what is new in the record."""
         self.to.tolerant(self._update, record)
 
-    def finish(self, record: Record, final: Deployed) -> None:
-        """Log verdict, record and config, and the last model in MLflow's ONNX flavour."""
+    def finish(self, record: Record, final: Graph | None) -> None:
+        """Log verdict, record and config, and the last model in MLflow's ONNX flavour, where it is one graph."""
         self.to.tolerant(self._finish, record, final)
 
     def end(self, record: Record, status: str, *, when: str = "", whole: bool = True) -> None:
@@ -125,11 +117,11 @@ class Tracking:
         for stage in record.stages:
             self._child(record, f"{stage.position}-{stage.name}", stage, stage.position + 1)
 
-    def _finish(self, record: Record, final: Deployed) -> None:
+    def _finish(self, record: Record, final: Graph | None) -> None:
         tags = {f"gate.{gate.name}": f"{gate.verdict}: {gate.message}" for gate in record.gates}
         self.to.log(self.parent, tags=tags | {"verdict": record.verdict or "none"}, when=record.started)
         log_files(self.to, self.parent, self.folder, FILES)
-        if isinstance(final, OnnxModel):
+        if final:
             log_model(self.to, self.parent, record, final)
         elif record.register_as:
             LOG.warning("an encoder-decoder is not registered: MLflow has no flavour for several graphs")
@@ -186,19 +178,8 @@ def is_synced(folder: Path) -> bool:
         return False
 
 
-def _status(record: Record, done: bool) -> str:
+def status_of(record: Record, done: bool) -> str:
+    """MLflow's word for how a run ended, of which `done` says whether it came to its end."""
     if record.failure:
         return "KILLED" if record.failure.is_stop else "FAILED"
     return "FINISHED" if done else "KILLED"
-
-
-def _deployed(folder: Path, model_record: ModelRecord) -> Deployed:
-    """A model of a run in the form in which it would be deployed; the user's code is not needed for it."""
-    from safetensors.torch import load_file
-
-    if model_record.form == Seq2SeqOnnx.form:
-        return Seq2SeqOnnx.load(folder / model_record.folder)
-    if model_record.form == OnnxModel.form:
-        return OnnxModel.load(folder / model_record.folder)
-    example = load_file(folder / model_record.folder / "example.safetensors")
-    return OnnxModel(folder / model_record.file, example, vocabulary=saved_vocabulary(folder / model_record.folder))

@@ -1,9 +1,17 @@
-"""MLflow without the settings of this machine, and what the user is warned of."""
+"""MLflow without the settings of this machine, what the user is warned of, and copies of a run to be logged."""
 
 import logging
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+
+from pipeline.records.record import Record
+from pipeline.runner import run
+from tests.tracked import MINE, Database
+from tests.users import MINE_ALONE
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +30,42 @@ def said() -> Iterator[list[str]]:
     log.addHandler(handler)
     yield messages
     log.removeHandler(handler)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sync")
+
+
+@pytest.fixture
+def finished(kept: dict[str, Path], project: Callable[..., Any], place: Path) -> Path:
+    """The folder of a run that ended, of which MLflow has nothing; its projections are those of its copies."""
+    if not kept:
+        made = run(project(MINE_ALONE, **{"mine.py": MINE}), runs=place / "made", register="short", track=False)
+        kept["run"] = Path(made.folder)
+    return kept["run"]
+
+
+@pytest.fixture
+def another(finished: Path, place: Path) -> Callable[..., Path]:
+    """another(**changes): the run folder once more, under a name of its own, with changes to its record."""
+
+    def make(ended: bool = True, **changes: Any) -> Path:
+        runs = place / "runs"
+        folder = runs / f"copy-{len(list(runs.glob('copy-*'))):04}"
+        shutil.copytree(finished, folder)
+        record = Record.load(folder).model_copy(update={"run": folder.name, **changes})
+        record.save()
+        if not ended:
+            lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+            (folder / "journal.jsonl").write_text("".join(line for line in lines if '"end"' not in line))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def local(place: Path) -> Database:
+    """The database that is there without a server."""
+    runs = place / "runs"
+    return Database(f"sqlite:///{runs / 'mlflow.db'}", runs / "mlflow.db", runs / "mlartifacts")

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -32,136 +31,15 @@ from pipeline.report.mlflow import connection as tracking
 from pipeline.report.mlflow.run import open_tracking
 from pipeline.runner import resume, run, sync_run
 from tests.forked import shrink, start
-from tests.users import MINE_ALONE, stage_file
+from tests.tracked import MINE, Database
+from tests.users import MINE_ALONE
 
 Make = Callable[..., Any]
 
 ROOT = Path(__file__).parents[4]
 
-MINE = stage_file(
-    """
-    ctx.report("history", [{"epoch": i, "loss": 1 / (1 + i)} for i in range(3)])
-    module = copy.deepcopy(model.module)
-    module.head.weight.data += torch.randn(module.head.weight.shape)
-    server = FOLDER / "server"
-    if self.seed and server.exists():  # the group of processes of a server to stop, in the middle of a run
-        os.killpg(int(server.read_text()), signal.SIGKILL)
-    return replace(model, module=module)
-    """,
-    "seed: int = 0",
-)
 PAGES = ("summary.md", "report.html")  # they name the run, whose folder is another
 LONGER = MINE_ALONE + "  - {use: mine.py, seed: 1}\n  - {use: export.onnx}\n"
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("sync")
-
-
-@pytest.fixture
-def finished(kept: dict[str, Path], project: Make, place: Path) -> Path:
-    """The folder of a run that ended, of which MLflow has nothing; its projections are those of its copies."""
-    if not kept:
-        made = run(project(MINE_ALONE, **{"mine.py": MINE}), runs=place / "made", register="short", track=False)
-        kept["run"] = Path(made.folder)
-    return kept["run"]
-
-
-@pytest.fixture
-def another(finished: Path, place: Path) -> Callable[..., Path]:
-    """another(**changes): the run folder once more, under a name of its own, with changes to its record."""
-
-    def make(ended: bool = True, **changes: Any) -> Path:
-        runs = place / "runs"
-        folder = runs / f"copy-{len(list(runs.glob('copy-*'))):04}"
-        shutil.copytree(finished, folder)
-        record = Record.load(folder).model_copy(update={"run": folder.name, **changes})
-        record.save()
-        if not ended:
-            lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
-            (folder / "journal.jsonl").write_text("".join(line for line in lines if '"end"' not in line))
-        return folder
-
-    return make
-
-
-class Database:
-    """Where MLflow keeps things, and what it has of a run."""
-
-    def __init__(self, uri: str, db: Path, artifacts: Path) -> None:
-        self.uri, self.db, self.artifacts = uri, db, artifacts
-
-    def rows(self, query: str, *given: Any) -> list[Any]:
-        with sqlite3.connect(self.db) as connection:
-            return connection.execute(query, given).fetchall()
-
-    def statuses(self, run: str) -> list[str]:
-        """Of the parent and its children, in the order of their uids."""
-        return [status for (status,) in self.rows(f"select status {OF_RUN} order by tags.value", run, f"{run}/%")]
-
-    def state(self, run: str, *, without: tuple[str, ...] = ()) -> Any:
-        """Everything of a run with ids replaced by names; times, where they are those of the record, are left in.
-
-        Args:
-            run: its name.
-            without: metrics and artifacts to leave out, for two runs that ran at two times.
-        """
-        query = f"select runs.run_uuid, tags.value, name, status, lifecycle_stage, start_time {OF_RUN}"
-        query += " order by tags.value"
-        runs = self.rows(query, run, f"{run}/%")
-        ids = {run_id: f"RUN{uid.removeprefix(run)}" for run_id, uid, *_ in runs}
-        tag = "join logged_model_tags t on t.model_id = m.model_id where t.tag_key = 'shrink_uid' and t.tag_value = ?"
-        models = self.rows(
-            f"select m.model_id, name, status, source_run_id, lifecycle_stage from logged_models m {tag}", run
-        )
-        ids |= {model_id: f"MODEL{i}" for i, (model_id, *_) in enumerate(models)}
-        found: dict[str, Any] = {"runs": [], "models": []}
-        for run_id, *facts in runs:
-            found["runs"].append({
-                "facts": facts[:-1] if without else facts,
-                "params": self.rows("select key, value from params where run_uuid = ? order by 1", run_id),
-                "tags": self.rows("select key, value from tags where run_uuid = ? order by 1", run_id),
-                "latest": self._metrics("latest_metrics", run_id, without),
-                "metrics": self._metrics("metrics", run_id, without),
-                "outputs": self.rows("select destination_id, step from inputs where source_id = ?", run_id),
-                "artifacts": self._files(run_id, without),
-            })  # fmt: skip
-        for model_id, *facts in models:
-            tags = self.rows("select tag_key, tag_value from logged_model_tags where model_id = ? order by 1", model_id)
-            # MLflow itself notes here which versions there are, with their numbers, which count over all runs.
-            tags = [(key, value) for key, value in tags if key != "mlflow.modelVersions"]
-            found["models"].append({"facts": facts, "tags": tags, "artifacts": self._files(model_id, without)})
-        found["versions"] = self.rows(
-            "select v.name, source, storage_location, run_id, status, key, value from model_versions v "
-            "join model_version_tags t on t.name = v.name and t.version = v.version where run_id = ?",
-            runs[0][0] if runs else "",
-        )
-        text = json.dumps(found)
-        for one, name in (*ids.items(), (run, "RUN")):
-            text = text.replace(one, name)
-        return json.loads(text)
-
-    def _metrics(self, table: str, run_id: str, without: tuple[str, ...]) -> list[Any]:
-        rows = self.rows(
-            f"select key, value, step, is_nan, timestamp from {table} where run_uuid = ? order by 1, 3, 5, 2", run_id
-        )
-        return [row[:-1] if without else row for row in rows if row[0] not in without]
-
-    def _files(self, owner: str, without: tuple[str, ...]) -> list[tuple[str, int]]:
-        (folder,) = [*self.artifacts.rglob(owner), None][:1]
-        files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder else []
-        return [(str(f.relative_to(folder)), f.stat().st_size) for f in files if folder and f.name not in without]
-
-
-OF_RUN = "from runs join tags on tags.run_uuid = runs.run_uuid where key = 'shrink_uid' and (value = ? or value like ?)"
-
-
-@pytest.fixture
-def local(place: Path) -> Database:
-    """The database that is there without a server."""
-    runs = place / "runs"
-    return Database(f"sqlite:///{runs / 'mlflow.db'}", runs / "mlflow.db", runs / "mlartifacts")
 
 
 def test_a_run_is_logged_whole_by_sync_and_only_once(another: Make, local: Database) -> None:

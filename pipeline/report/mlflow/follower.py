@@ -1,0 +1,89 @@
+"""The process that logs a run to MLflow while the run goes on; `following` is the other end of its pipes.
+
+It reads a line of JSON for each thing to do, the first names the run folder, and takes the record from there. Each is
+answered with the problem that MLflow has, empty where there is none; what is logged on the way goes back too. Where
+the pipe closes without an `end`, the run has died. It imports no torch.
+"""
+
+import json
+import logging
+import os
+import sys
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load
+
+from pipeline.base.files import locked
+from pipeline.base.quiet import uncollected
+from pipeline.records.record import Record
+from pipeline.report.mlflow.connection import settings
+from pipeline.report.mlflow.logged_model import Graph
+from pipeline.report.mlflow.run import LOCK, Tracking, status_of
+
+LOG = logging.getLogger("shrinkline")
+
+
+class Answers(logging.Handler):
+    """The pipe back, for answers and for what is logged."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass on what is logged."""
+        self.send(level=record.levelno, text=record.getMessage())
+
+    def send(self, **answer: Any) -> None:
+        """Write a line, which a run that has died does not read any more."""
+        with suppress(BrokenPipeError):
+            os.write(self.descriptor, json.dumps(answer).encode() + b"\n")
+
+
+def main() -> None:
+    """Import MLflow, then do what is asked until the end."""
+    answers = Answers(os.dup(1))
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    LOG.addHandler(answers)
+    LOG.propagate = False
+    with uncollected(), settings(), suppress(ImportError):  # of what is missing Tracking tells
+        import mlflow.onnx
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        import onnxruntime  # noqa: F401
+    requests = (json.loads(line) for line in sys.stdin if line.endswith("\n"))  # a torn one is the run's last
+    opening = next(requests, None)
+    if opening:
+        answers.send(problem=_follow(Path(opening["folder"]), requests, answers))
+
+
+def _follow(folder: Path, requests: Iterator[dict[str, Any]], answers: Answers) -> str:
+    """Log one run; gives the problem at its end."""
+    with locked(folder / LOCK):
+        tracking = Tracking(Record.load(folder), folder.parent)
+        answers.send(problem=tracking.to.problem)
+        for request in requests:
+            record = Record.load(folder)
+            if request["do"] == "end":
+                tracking.end(record, request["status"], whole=request["whole"])
+                break
+            if request["do"] == "finish":
+                tracking.finish(record, _graph(request["final"]))
+            else:
+                tracking.update(record)
+            answers.send(problem=tracking.to.problem)
+        else:
+            record = Record.load(folder)
+            tracking.end(record, status_of(record, done=False), whole=False)
+    return tracking.to.problem
+
+
+def _graph(final: dict[str, str] | None) -> Graph | None:
+    return Graph(Path(final["path"]), load(b64decode(final["example"]))) if final else None
+
+
+if __name__ == "__main__":
+    main()
