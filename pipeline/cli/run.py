@@ -12,7 +12,6 @@ import typer
 from pipeline.base.quiet import uncollected
 from pipeline.cli import options
 from pipeline.cli.gate import EXIT_CODES, data_even_of_a_failure
-from pipeline.report.mlflow.following import following
 
 
 @uncollected()
@@ -41,6 +40,8 @@ def run(
 
     overrides = _with_limit(overrides, limit)
     load_config(config, overrides, strategy)  # what is wrong in the file is told before torch is there
+    from pipeline.report.mlflow.following import following
+
     alone = in_comparison is None  # a comparison times all models in turns, and logs when everything is there
     with following(alone) as open_tracking, data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):
         from pipeline import runner  # MLflow and torch take their time at once
@@ -106,6 +107,8 @@ def resume(
     debug: options.Debug = False,
 ) -> int:
     """Go on with a run that was stopped or killed, in its folder, with as many processes. Exit codes as `run`."""
+    from pipeline.report.mlflow.following import following
+
     with following() as open_tracking, data_even_of_a_failure(as_json), redirect_stdout(sys.stderr):
         from pipeline import runner
 

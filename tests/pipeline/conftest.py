@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def quick(project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Call
 
 @pytest.fixture
 def shrink(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ended]]:
-    """shrink("store", ...): the command in this process."""
+    """shrink("store", ...): the command in this process, which starts none to log to MLflow."""
+    monkeypatch.setattr("pipeline.report.mlflow.following.following", lambda *_: nullcontext())
     log = logging.getLogger("shrinkline")
     before = log.handlers[:], log.propagate, log.level
 

@@ -238,7 +238,7 @@ def test_register_and_overrides_reach_the_runner(shrink: Make, monkeypatch: pyte
     monkeypatch.setattr("pipeline.build.source.load_config", lambda *_: None)
     shrink("run", "a.yaml", "--set", "a=1", "--set", "b=2", "--register", "tiny", "--runs", "there")
     expected = {"config": Path("a.yaml"), "overrides": ["a=1", "b=2"], "runs": Path("there"), "register": "tiny"}
-    alone = {"strategy": None, "comparison": None, "track": True, "benchmarks": True}
+    alone = {"strategy": None, "comparison": None, "track": True, "open_tracking": None, "benchmarks": True}
     defaults = {"require_tracking": False, "lock_timeout": None, "processes": None, "allow_unsafe_load": False}
     assert given == {**expected, **alone, **defaults}
     shrink("run", "a.yaml", "--strategy", "wide", "--in-comparison", "one")
