@@ -32,10 +32,9 @@ ROOT = Path(__file__).parents[4]
 @contextmanager
 def other_process() -> Iterator[Any]:
     """What opens tracking in another process, as where this one has not imported MLflow."""
-    before = sys.modules.pop("mlflow")
-    opening = following()
-    with opening as opened:
-        sys.modules["mlflow"] = before
+    before = {name: sys.modules.pop(name) for name in ("mlflow",) if name in sys.modules}
+    with following() as opened:
+        sys.modules.update(before)
         assert opened
         yield opened
 
@@ -184,6 +183,7 @@ def test_a_process_for_nothing_goes_at_once() -> None:
 
 @pytest.mark.parametrize("wanted", [False, True])
 def test_where_mlflow_is_imported_or_nothing_is_logged_there_is_no_process(wanted: bool) -> None:
-    with patch("pipeline.report.mlflow.following._started") as started, following(wanted) as opening:
+    imported = patch.dict(sys.modules, {"mlflow": pytest} if wanted else {})
+    with imported, patch("pipeline.report.mlflow.following._started") as started, following(wanted) as opening:
         assert opening is None
     started.assert_not_called()
