@@ -91,9 +91,8 @@ def test_a_process_that_dies_ends_the_run_with_6_and_it_can_be_resumed(
 
 def children(pid: int | None) -> list[int]:
     """The processes that a process has started and that have not ended."""
-    rows = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
-    names = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat")]
-    return [name for name, row in zip(names, rows, strict=True) if int(row[1]) == pid and row[0] != "Z"]
+    rows = {path.parent.name: path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")}
+    return [int(name) for name, row in rows.items() if int(row[1]) == pid and row[0] != "Z"]
 
 
 def begun(folder: Path, slow: float) -> Shrink:
