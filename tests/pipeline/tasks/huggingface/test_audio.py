@@ -32,6 +32,14 @@ def test_the_bands_are_the_field_s_triangles(width: int, mels: int, low: float, 
     np.testing.assert_allclose(mel_bands(width, mels, 16000, low, high).numpy(), theirs.T, atol=1e-9)
 
 
+def test_a_window_of_an_odd_length_has_its_own_frequencies() -> None:
+    """25 ms at 22,050 Hz; transformers 4.57.6 spreads such bins up to half the rate: findings/mel_filter_bank_*.sh."""
+    edges = 700 * (10 ** (np.linspace(0.0, 2595 * np.log10(1 + 8000 / 700), 42) / 2595) - 1)
+    bins = np.fft.rfftfreq(551, 1 / 22050)
+    expected = [np.interp(bins, edges[i : i + 3], [0.0, 1.0, 0.0], left=0.0, right=0.0) for i in range(40)]
+    np.testing.assert_allclose(mel_bands(551, 40, 22050, 0.0, 8000.0).numpy(), expected, atol=1e-6)
+
+
 def test_the_logarithm_of_the_energies_is_that_of_another_implementation() -> None:
     wave = torch.randn(4000, generator=torch.Generator().manual_seed(0))
     ours = log_mel(wave, asked())
