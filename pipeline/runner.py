@@ -34,7 +34,7 @@ from pipeline.report.mlflow.comparison import track_comparison
 from pipeline.report.mlflow.run import Projection, open_tracking
 from pipeline.report.mlflow.sync import sync
 from pipeline.run import disk
-from pipeline.run.chain import Run
+from pipeline.run.chain import Run, Times
 from pipeline.run.distributed.launch import check_division, gathered, how_many
 from pipeline.run.executor import Executor
 from pipeline.run.store.store import Store
@@ -94,11 +94,10 @@ def run(
     """
     source, origin = None, None
     if not isinstance(config, PipelineConfig):
-        config_path = Path(config)
-        origin = Origin(
-            file=str(config_path), folder=str(config_path.resolve().parent), overrides=[*overrides], strategy=strategy
-        )
-        config, source = load_config(Path(config), overrides, strategy)
+        path = Path(config)
+        folder = str(path.resolve().parent)
+        origin = Origin(file=str(path), folder=folder, overrides=[*overrides], strategy=strategy)
+        config, source = load_config(path, overrides, strategy)
     size = how_many(options.get("processes"))
     built = build(config, source, allow_unsafe_load=options.get("allow_unsafe_load", False))
     _check(built, size)
@@ -190,13 +189,7 @@ def start(built: Built, runs: Path, register: str | None = None) -> Record:
     return record
 
 
-def _go(
-    built: Built,
-    record: Record,
-    size: int,
-    options: RunOptions,
-    earlier: dict[tuple[str, str | None], str] | None = None,
-) -> Record:
+def _go(built: Built, record: Record, size: int, options: RunOptions, earlier: Times | None = None) -> Record:
     """Everything that lasts as long as a run, around it; an error of ours knows the run that it ended."""
     folder = Path(record.folder)
     runs = folder.parent

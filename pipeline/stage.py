@@ -168,9 +168,8 @@ def stage_class(module: Any) -> type[Stage]:
     classes: list[type[Stage]] = classes_in(module, Stage)
     if len(classes) != 1:
         names = ", ".join(c.__name__ for c in classes) or "none"
-        raise ConfigError(
-            f"the module defines {len(classes)} stages ({names})", expected="exactly one subclass of Stage"
-        )
+        problem = f"the module defines {len(classes)} stages ({names})"
+        raise ConfigError(problem, expected="exactly one subclass of Stage")
     return classes[0]
 
 
@@ -183,10 +182,9 @@ def forms(stage: type[Stage]) -> tuple[frozenset[type], type | None]:
     gives = _members(return_hint)
     known = takes and gives and takes | set(gives) <= set(FORMS)
     if not known or (len(gives) > 1 and model_hint != return_hint):
-        raise ConfigError(
-            f"`{stage.__name__}.run` is annotated ({model_hint}) -> {return_hint}",
-            expected="(model: TorchModel | OnnxModel, ctx: Context) -> TorchModel or OnnxModel, AnyForm for all",
-        )
+        problem = f"`{stage.__name__}.run` is annotated ({model_hint}) -> {return_hint}"
+        expected = "(model: TorchModel | OnnxModel, ctx: Context) -> TorchModel or OnnxModel, AnyForm for all"
+        raise ConfigError(problem, expected=expected)
     if isinstance(return_hint, TypeVar) or len(gives) > 1:
         return takes, None
     return takes, gives[0]
@@ -203,12 +201,9 @@ def check_chain(chain: Sequence[tuple[str, Stage]], start: type) -> type:
         with blame(ConfigError, place):
             takes, gives = forms(type(stage))
         if form not in takes:
-            raise ConfigError(
-                f"it is given {FORMS[form]} by {giver}",
-                where=place,
-                expected=" or ".join(FORMS[t] for t in FORMS if t in takes),
-                fix=_remedy(form, takes, giver),
-            )
+            problem = f"it is given {FORMS[form]} by {giver}"
+            expected = " or ".join(FORMS[t] for t in FORMS if t in takes)
+            raise ConfigError(problem, where=place, expected=expected, fix=_remedy(form, takes, giver))
         form, giver = gives or form, place
     return form
 

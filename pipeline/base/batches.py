@@ -44,9 +44,8 @@ def as_inputs(inputs: Tensor | Mapping[str, Tensor]) -> Inputs:
         return {"input": inputs}
     if isinstance(inputs, Mapping):
         return dict(inputs)
-    raise ConfigError(
-        f"an example's inputs are {type(inputs).__name__}", where="task", expected="a tensor or a dictionary of tensors"
-    )
+    problem = f"an example's inputs are {type(inputs).__name__}"
+    raise ConfigError(problem, where="task", expected="a tensor or a dictionary of tensors")
 
 
 class Indexed(Dataset[Any]):

@@ -42,9 +42,8 @@ def describe() -> list[dict[str, Any]]:
 def show(console: Console) -> None:
     """Print a table a stage."""
     for entry in describe():
-        table = Table(
-            "setting", "default", "type", "help", title=f"{entry['name']}: {entry['help']}", title_justify="left"
-        )
+        title = f"{entry['name']}: {entry['help']}"
+        table = Table("setting", "default", "type", "help", title=title, title_justify="left")
         for setting in entry["settings"]:
             table.add_row(setting["name"], str(setting["default"]), setting["type"], setting["help"])
         console.print(table, highlight=False, markup=False)

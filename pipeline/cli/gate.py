@@ -100,26 +100,19 @@ def judge_run(folder: Path, budget_file: Path | None = None) -> "Record":
     record = load_run(folder, expected=NO_RUN)
     budget = load_budget(budget_file) if budget_file else own_budget(record)
     _check_limits(budget, str(budget_file or folder))
-    with _written_for(folder, budget_file, budget):
+    try:
         expected = load_expected(budget, budget_file.parent if budget_file else code_folder(record))
+    except ConfigError as error:
+        if budget_file:  # which looks for it beside itself
+            place = budget_file.parent / budget.expected
+            error.fix = f"Write it with `shrink expect {folder} --output {place}` and commit it"
+        raise
     record = judged(record, judge(budget, record, expected))
     record.judged_by = budget.model_dump(mode="json", exclude_none=True) if budget_file else None
     record.save()
     with redirect_stdout(sys.stderr):
         write_files(record)
     return record
-
-
-@contextmanager
-def _written_for(folder: Path, budget_file: Path | None, budget: "Budget") -> Iterator[None]:
-    """Says where `shrink expect` has to write what a budget in a file of its own looks for beside itself."""
-    try:
-        yield
-    except ConfigError as error:
-        if budget_file:
-            place = budget_file.parent / budget.expected
-            error.fix = f"Write it with `shrink expect {folder} --output {place}` and commit it"
-        raise
 
 
 def lines(record: "Record") -> list[str]:

@@ -39,22 +39,18 @@ def assess(
         retention: of the baseline's validation score that the chosen one keeps.
         claims: what is promised of a strategy.
     """
-    strategies = [
-        strategy_record(name, group, failures.get(name, {}), claims.get(name)) for name, group in runs.items()
-    ]
+    strategies = [strategy_record(name, own, failures.get(name, {}), claims.get(name)) for name, own in runs.items()]
     references = _references(runs)
     record.strategies = [baseline_record(references), *strategies] if references else strategies
-    places = {
-        run.run: os.path.relpath(run.folder, Path(record.folder).parent) for group in runs.values() for run in group
-    }
+    above = Path(record.folder).parent
+    places = {run.run: os.path.relpath(run.folder, above) for group in runs.values() for run in group}
     for strategy in record.strategies:
         strategy.runs = [places[name] for name in strategy.runs]
     usable = [strategy for strategy in record.strategies if strategy.size_bytes is not None]
     on_front = pareto.front_of(usable, record.axes)
     least_retention = RETENTION if retention is None else retention
-    record.choice, record.choice_reason = pareto.choose(
-        [s for s in usable if s.name != BASELINE], least, least_retention
-    )
+    candidates = [strategy for strategy in usable if strategy.name != BASELINE]
+    record.choice, record.choice_reason = pareto.choose(candidates, least, least_retention)
     if usable and not on_front:
         record.warnings.append(f"there is no front: no strategy has a figure of each of {', '.join(record.axes)}")
     for strategy in usable:
@@ -96,9 +92,7 @@ def baseline_record(runs: Sequence[Record]) -> StrategyRecord:
     changes: dict[str, Any] = _means(baselines)
     changes |= {"score": _spread(scores, "scores"), "validation_score": _spread(scores, "validation_scores")}
     changes |= {"retention": one, "validation_retention": one, "seconds": fmean(f.seconds for f in baselines)}
-    changes["latency"] = [
-        t.model_copy(update={"value": 1.0, "low": 1.0, "high": 1.0, "verdict": "same"}) for t in _first(runs)
-    ]
+    changes["latency"] = [t.model_copy(update={**one.model_dump(), "verdict": "same"}) for t in _first(runs)]
     return StrategyRecord(name=BASELINE, runs=[run.run for run in runs]).model_copy(update=changes)
 
 
@@ -147,9 +141,7 @@ def _references(runs: Mapping[str, Sequence[Record]]) -> list[Record]:
 
 def _paired(runs: Mapping[str, Sequence[Record]], warnings: list[str]) -> dict[str, list[Scores]]:
     """Test scores by strategy, over the seeds that all of them have; of one that never ended there are none."""
-    by_strategy = {
-        name: {run.seed: run for run in strategy_runs} for name, strategy_runs in runs.items() if strategy_runs
-    }
+    by_strategy = {name: {run.seed: run for run in group} for name, group in runs.items() if group}
     if len(by_strategy) < 2:
         return {}
     common = sorted(set[int].intersection(*map(set, by_strategy.values())))

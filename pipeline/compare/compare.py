@@ -150,13 +150,8 @@ def _start(name: str, origins: list[str], runs: Path, settings: Comparing) -> Co
     folder = (runs / title).resolve()
     with blame(ConfigError, f"the folder for runs, {runs}", fix="Choose another"):
         folder.mkdir(parents=True)
-    record = ComparisonRecord(
-        comparison=title,
-        folder=str(folder),
-        started=now.isoformat(timespec="seconds"),
-        origins=origins,
-        axes=list(settings.axes),
-    )
+    started, axes = now.isoformat(timespec="seconds"), [str(axis) for axis in settings.axes]
+    record = ComparisonRecord(comparison=title, folder=str(folder), started=started, origins=origins, axes=axes)
     record.save()
     return record
 

@@ -119,9 +119,8 @@ def _time(group: Sequence[Contender], folder: Path, interrupts: Interrupts, cons
             _put(contender, rows[contender.title], (time.monotonic() - began) / len(group))
         except StageError as error:
             text = f"it could not be timed: {error}"
-            timed.failures[contender.order] = Failure(
-                where=contender.title, message=text, exit_code=StageError.exit_code
-            )
+            failure = Failure(where=contender.title, message=text, exit_code=StageError.exit_code)
+            timed.failures[contender.order] = failure
 
 
 def _measure(

@@ -41,12 +41,9 @@ def of_endings(strategy: Strategy, endings: Iterable[Ending], timed: Timed) -> M
     """A strategy with what became of its runs."""
     own = [ending for ending in endings if ending.order.strategy is strategy]
     failures = {e.order.seed: e.failure or timed.failures.get(e.order) for e in own}
-    return Member(
-        strategy.name,
-        [ending.record for ending in own if ending.record and not ending.failure],
-        [ending.record for ending in own if ending.record and ending.failure],
-        {str(seed): failure for seed, failure in failures.items() if failure},
-    )
+    runs = [ending.record for ending in own if ending.record and not ending.failure]
+    failed = [ending.record for ending in own if ending.record and ending.failure]
+    return Member(strategy.name, runs, failed, {str(seed): failure for seed, failure in failures.items() if failure})
 
 
 def of_runs(folders: Sequence[Path]) -> list[Member]:

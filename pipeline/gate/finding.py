@@ -102,16 +102,12 @@ def place(stage: StageRecord) -> str:
 
 def costliest(record: Record) -> str:
     """The stage with the largest loss of score against the model before it, and how much, in a sentence."""
-    before = record.baseline
-    losses: list[tuple[float, StageRecord]] = []
-    scores = [model.score for model in (record.baseline, *record.stages) if model]
-    points = all(0 <= score <= 1 for score in scores)
-    for stage in record.stages:
-        if before:
-            losses.append((before.score - stage.score, stage))
-        before = stage
-    if not losses or max(losses, key=lambda pair: pair[0])[0] <= 0:
+    models = [record.baseline, *record.stages]
+    steps = zip(models, record.stages, strict=False)
+    losses = [(before.score - stage.score, stage) for before, stage in steps if before]
+    lost, costly = max(losses, key=lambda pair: pair[0], default=(0.0, None))
+    if costly is None or lost <= 0:
         return "No stage lost any score against the model before it"
-    lost, stage = max(losses, key=lambda pair: pair[0])
+    points = all(0 <= model.score <= 1 for model in models if model)
     amount = f"{100 * lost:.1f} points of score" if points else f"{lost:.4g} of score"
-    return f"{place(stage)} cost most, {amount}: make it milder, or give it more training"
+    return f"{place(costly)} cost most, {amount}: make it milder, or give it more training"

@@ -129,11 +129,9 @@ def _cell(row: dict[str, Any]) -> str:
 def _shrink_more(name: str, value: int, limit: float, record: Record) -> str:
     """By which factor the last model is over, and where to turn the knob."""
     over = f"The {WORDS[name]} is {value / limit:.2f} times the limit" if limit else "Nothing keeps a limit of 0"
-    before, shrunk = record.baseline, list[tuple[float, StageRecord]]()
-    for stage in record.stages:
-        if before and 0 < getattr(stage, name) < getattr(before, name):
-            shrunk.append((getattr(before, name) / getattr(stage, name), stage))
-        before = stage
+    steps = zip([record.baseline, *record.stages], record.stages, strict=False)
+    counts = [(getattr(before, name), getattr(stage, name), stage) for before, stage in steps if before]
+    shrunk = [(old / new, stage) for old, new, stage in counts if 0 < new < old]
     if not shrunk:
         return f"{over}, and no stage makes it smaller: {KNOBS[name]}"
     factor, least = min(shrunk, key=lambda pair: pair[0])

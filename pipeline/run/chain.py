@@ -35,6 +35,9 @@ from pipeline.stage import Stage
 
 LOG = logging.getLogger("shrinkline")
 
+Times = dict[tuple[str, str | None], str]
+"""When the results of a resumed run were measured first, by place and key."""
+
 
 @dataclass
 class Run:
@@ -44,8 +47,7 @@ class Run:
     record: Record
     executor: Executor
     tracking: Projection | None
-    earlier: dict[tuple[str, str | None], str] = field(default_factory=dict)
-    """When the results of a resumed run were measured first, by place and key."""
+    earlier: Times = field(default_factory=dict)
     baseline: MeasuredModel | None = None
 
     @property

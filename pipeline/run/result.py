@@ -83,11 +83,10 @@ class StageRun:
         try:
             self.reports[name] = JSON.validate_python(value)
         except ValidationError as error:
-            raise StageError(
-                f"the report `{name}` holds {kind(error.errors()[0]['input'])}",
-                expected="JSON: numbers, text, lists, dictionaries with names",
-                fix="Use .item() or .tolist() on tensors and arrays",
-            ) from None
+            problem = f"the report `{name}` holds {kind(error.errors()[0]['input'])}"
+            fix = "Use .item() or .tolist() on tensors and arrays"
+            expected = "JSON: numbers, text, lists, dictionaries with names"
+            raise StageError(problem, expected=expected, fix=fix) from None
 
     def promised(self, stage: Stage, model: Any) -> Model:
         """The model that the stage gave. Raises StageError where it is not what `run` is annotated with."""

@@ -36,11 +36,8 @@ def save_exactly(model: Model, directory: Path, folder: Path) -> None:
     if isinstance(loaded, OnnxModel):
         loaded.close()
     if changed := differing(model.predict(model.example), loaded_outputs):
-        raise StageError(
-            f"saved and loaded again, the model gives other values for {changed}",
-            expected="the same outputs to the bit",
-            fix=REBUILT,
-        )
+        problem = f"saved and loaded again, the model gives other values for {changed}"
+        raise StageError(problem, expected="the same outputs to the bit", fix=REBUILT)
 
 
 def differing(ours: Outputs, theirs: Outputs) -> list[str]:

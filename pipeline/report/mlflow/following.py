@@ -122,13 +122,10 @@ class Follower:
                 return
             *lines, self.torn = (self.torn + part).split(b"\n")
             for answer in map(json.loads, lines):
-                self._take(answer)
-
-    def _take(self, answer: dict[str, Any]) -> None:
-        if "text" in answer:
-            LOG.log(answer["level"], "%s", answer["text"])
-        else:
-            self.owed, self.problem = self.owed - 1, answer["problem"]
+                if "text" in answer:
+                    LOG.log(answer["level"], "%s", answer["text"])
+                else:
+                    self.owed, self.problem = self.owed - 1, answer["problem"]
 
     def _die(self) -> None:
         """Tell that the process is gone, unless it has told before that MLflow is."""

@@ -201,9 +201,8 @@ def how_many(asked: int | None, before: int = 1) -> int:
     if asked not in (None, there):
         raise ConfigError(f"it says {asked} and torchrun {there}", where=where, fix="Leave it out under torchrun")
     if rank():
-        raise ConfigError(
-            f"this is rank {rank()}", expected="rank 0", fix="Call pipeline.run.distributed.worker.main() in the others"
-        )
+        fix = "Call pipeline.run.distributed.worker.main() in the others"
+        raise ConfigError(f"this is rank {rank()}", expected="rank 0", fix=fix)
     return there
 
 
@@ -228,12 +227,10 @@ def check_division(size: int, device: torch.device, stages: tuple[tuple[str, Sta
             parts = size * accumulate
             if batch % parts or examples < parts:
                 whole = f"a batch of {batch}" if batch % parts else f"the {examples} examples to train on"
-                raise ConfigError(
-                    f"{whole} cannot be divided into {parts} equal parts",
-                    where=place,
-                    expected=f"a multiple of {parts}: {size} processes, each with {accumulate} of `accumulate`",
-                    fix="Change batch_size, accumulate or the number of processes",
-                )
+                problem = f"{whole} cannot be divided into {parts} equal parts"
+                expected = f"a multiple of {parts}: {size} processes, each with {accumulate} of `accumulate`"
+                fix = "Change batch_size, accumulate or the number of processes"
+                raise ConfigError(problem, where=place, expected=expected, fix=fix)
 
 
 def threads(size: int) -> int:

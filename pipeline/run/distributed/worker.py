@@ -10,8 +10,8 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,7 +43,9 @@ LOG = logging.getLogger("shrinkline")
 
 def main() -> int:
     """Train along until rank 0 ends or is gone; gives the exit code, 0 for both."""
-    _be_quiet()
+    LOG.addHandler(logging.NullHandler())  # what there is to say, rank 0 says
+    LOG.propagate = False
+    warnings.simplefilter("ignore")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with Interrupts() as interrupts, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         store, _, _ = next(rendezvous("env://", timeout=FOR_EVER))
@@ -109,7 +111,7 @@ def _context(order: Any, built: Built, world: World, interrupts: Interrupts, scr
         device=device,
         seed=built.config.seed,
         log=LOG,
-        progress=_silent,
+        progress=lambda description, total: nullcontext(lambda steps=1, note=None: None),
         report=lambda name, value: None,
         deployed=partial(DeployedFiles().of, folder=scratch),
         interrupted=interrupts.requested,
@@ -117,18 +119,6 @@ def _context(order: Any, built: Built, world: World, interrupts: Interrupts, scr
         world=world,
         kept=kept,
     )
-
-
-@contextmanager
-def _silent(description: str, total: int) -> Iterator[Callable[..., None]]:
-    yield lambda steps=1, note=None: None
-
-
-def _be_quiet() -> None:
-    """What there is to say, rank 0 says."""
-    LOG.addHandler(logging.NullHandler())
-    LOG.propagate = False
-    warnings.simplefilter("ignore")
 
 
 def _die_with_parent() -> None:

@@ -9,10 +9,10 @@ import hashlib
 import json
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import metadata
+from inspect import getfile
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ class Keys:
         return {"digest": digest, "code": self.sources.code(files)}
 
     def _code(self, stage: Stage) -> Parts:
-        return self.sources.code([_file(type(stage)), *references(stage, self.built.config.folder)])
+        return self.sources.code([Path(getfile(type(stage))), *references(stage, self.built.config.folder)])
 
     def _task(self) -> Parts:
         task = self.built.config.task
@@ -157,7 +157,7 @@ class Sources:
                     content = file.read_bytes()
                     self.read[file] = hashlib.sha256(content).hexdigest(), _imports(file, content)
                 waiting += self.read[file][1]
-        user_files = [file for file in seen if not _is_ours(file)]
+        user_files = [file for file in seen if not any(file.is_relative_to(OURS / package) for package in PACKAGES)]
         above = Path(os.path.commonpath([file.parent for file in user_files])) if user_files else OURS
         names = {file: file.relative_to(above if file in user_files else OURS).as_posix() for file in seen}
         return {names[file]: self.read[file][0] for file in sorted(seen)}
@@ -184,7 +184,7 @@ def references(stage: BaseModel, folder: Path) -> list[Path]:
     settings_parts = [value for value in _values(stage) if isinstance(value, BaseModel)]
     named = [value for value in settings_parts if isinstance(value, Reference)]
     files = [file for value in named for file in _user_files([value.use], value.folder or folder)]
-    return files + [_file(type(value)) for value in settings_parts]
+    return files + [Path(getfile(type(value))) for value in settings_parts]
 
 
 def _digests(stage: BaseModel) -> Parts:
@@ -239,28 +239,15 @@ def _import_statements(tree: ast.AST) -> Iterable[ast.Import | ast.ImportFrom]:
             yield from _import_statements(inner)
 
 
-def _values(model: BaseModel) -> Iterable[Any]:
-    for name in type(model).model_fields:
-        for value in _flat(getattr(model, name)):
+def _values(holder: Any) -> Iterable[Any]:
+    """What a model or a container holds at any depth, the containers themselves aside."""
+    if isinstance(holder, BaseModel):
+        holder = [getattr(holder, name) for name in type(holder).model_fields]
+    for value in holder.values() if isinstance(holder, dict) else holder:
+        if not isinstance(value, list | tuple | dict):
             yield value
-            if isinstance(value, BaseModel):
-                yield from _values(value)
-
-
-def _flat(value: Any) -> Iterable[Any]:
-    if isinstance(value, list | tuple | dict):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _flat(inner)
-    else:
-        yield value
-
-
-def _file(stage: type[BaseModel]) -> Path:
-    return Path(str(sys.modules[stage.__module__].__file__))
-
-
-def _is_ours(file: Path) -> bool:
-    return any(file.is_relative_to(OURS / package) for package in PACKAGES)
+        if isinstance(value, BaseModel | list | tuple | dict):
+            yield from _values(value)
 
 
 def _short(value: JsonValue) -> str:

@@ -115,11 +115,8 @@ class Store:
             if not stack.enter_context(locked(lock, timeout=0)):
                 LOG.info("%s: waiting for %s, which makes the same result", what, _holder(lock))
                 if not stack.enter_context(locked(lock, self.lock_timeout, self.stop)):
-                    raise LockTimeoutError(
-                        f"{_holder(lock)} still makes the same result after {self.lock_timeout:g} s",
-                        where=what,
-                        fix="Wait for it, or raise --lock-timeout",
-                    )
+                    problem = f"{_holder(lock)} still makes the same result after {self.lock_timeout:g} s"
+                    raise LockTimeoutError(problem, where=what, fix="Wait for it, or raise --lock-timeout")
             lock.write_text(f"process {os.getpid()} on {socket.gethostname()}")
             work = self.root / "work" / key
             work.mkdir(parents=True, exist_ok=True)
@@ -137,7 +134,7 @@ class Store:
     def nearest(self, parts: Parts) -> Entry | None:
         """The entry of the same stage that shares the most parts."""
         same = [entry for entry in self.entries() if entry.parts["stage"] == parts["stage"]]
-        return max(same, key=lambda entry: _shared(entry.parts, parts), default=None)
+        return max(same, key=lambda entry: sum(entry.parts.get(k) == part for k, part in parts.items()), default=None)
 
     def remove(self, entry: Entry) -> None:
         """Remove an entry, whole or not at all; under its lock, so that nothing disappears while it is read."""
@@ -195,9 +192,8 @@ def verify(entry: Path) -> list[str]:
     """What is wrong with an entry's files: changed, missing or unexpected ones."""
     try:
         expected: dict[str, Any] = json.loads((entry / MANIFEST).read_text())
-        digests = {
-            str(file.relative_to(entry)): file_digest(file) for file in files_below(entry) if file != entry / MANIFEST
-        }
+        files = [file for file in files_below(entry) if file != entry / MANIFEST]
+        digests = {str(file.relative_to(entry)): file_digest(file) for file in files}
     except (OSError, ValueError) as error:
         return [f"{MANIFEST}: {error}"]
     if not isinstance(expected, dict):
@@ -215,7 +211,3 @@ def _parts(entry: Path) -> Parts:
         return dict(json.loads((entry / PARTS).read_text()))
     except (OSError, ValueError, TypeError):
         return {"stage": "damaged"}
-
-
-def _shared(a: Parts, b: Parts) -> int:
-    return sum(json.dumps(a.get(name), sort_keys=True) == json.dumps(b.get(name), sort_keys=True) for name in b)
