@@ -128,9 +128,8 @@ def _token_likelihoods(predictions: Tensor, targets: Tensor) -> Numbers:
         elif predicted.shape == target.shape:
             log_likelihoods = predicted[counted].double()
         else:
-            raise ConfigError(
-                f"predictions are {kind(predictions)}", expected=f"those of targets {tuple(targets.shape)}"
-            )
+            problem = f"predictions are {kind(predictions)}"
+            raise ConfigError(problem, expected=f"those of targets {tuple(targets.shape)}")
         rows.append([float(log_likelihoods.sum()), float(counted.sum())])
     return np.array(rows)
 

@@ -86,9 +86,8 @@ def _expect_same_logits(logits: Tensor, example: Inputs, teachers: Sequence[Teac
         teacher_shape = tuple(first(teacher(example)).shape)
         if student_shape != teacher_shape:
             which = f"teachers[{i}]" if len(teachers) > 1 else "the teacher"
-            raise ConfigError(
-                f"the student gives logits {student_shape}", expected=f"{teacher_shape}, as {which} gives"
-            )
+            problem = f"the student gives logits {student_shape}"
+            raise ConfigError(problem, expected=f"{teacher_shape}, as {which} gives")
 
 
 def _expect_logits(output: Tensor, axis: int) -> None:

@@ -191,9 +191,8 @@ def choose(folder: Path, ctx: Context, rule: Rule) -> Choice:
     enough = torch.ones_like(score, dtype=torch.bool) if rule.min_score is None else score >= rule.min_score
     criterion = f"sequences of the teacher that score {rule.min_score}; their mean is {float(score.mean()):.4f}"
     if not enough.any():
-        raise StageError(
-            f"there are no {criterion}", expected="some", fix="Lower min_score, or train the teacher longer"
-        )
+        problem = f"there are no {criterion}"
+        raise StageError(problem, expected="some", fix="Lower min_score, or train the teacher longer")
     positions = torch.arange(len(best))[enough | torch.tensor(rule.rejected == "reference")]
     beams = best.masked_fill(~enough, NOTHING)[positions]
     digest.update(positions.numpy().tobytes() + beams.numpy().tobytes())

@@ -57,11 +57,7 @@ class Student(Reference):
         return self
 
     def build(
-        self,
-        teacher: TorchModel | None,
-        example: Inputs,
-        axes: Axes | None = None,
-        incoming: TorchModel | None = None,
+        self, teacher: TorchModel | None, example: Inputs, axes: Axes | None = None, incoming: TorchModel | None = None
     ) -> TorchModel:
         """The student: untrained from `use`, with the teacher's weights from `shrink_of`; the teacher stays as it is.
 

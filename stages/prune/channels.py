@@ -85,9 +85,8 @@ class ChannelPruning(Stage):
     def _check_teachers(self, recovery: Recovery, preview: Preview, known: bool) -> Iterable[str]:
         """Refuse terms that do not fit, as far as the model to prune is known."""
         if not preview.logits and recovery.terms is None:
-            raise ConfigError(
-                "the task's predictions are no logits to distill", fix="Set `recovery: {teacher: labels}`"
-            )
+            problem = "the task's predictions are no logits to distill"
+            raise ConfigError(problem, fix="Set `recovery: {teacher: labels}`")
         if recovery.teacher == "baseline" and preview.in_baseline:
             raise ConfigError("there is no baseline yet", fix="Use `teacher: incoming` or `teacher: labels`")
         if known and isinstance(preview.model, TorchModel):
@@ -108,10 +107,8 @@ class ChannelPruning(Stage):
         teachers = open_teachers(self.recovery.teacher_configs(), self.recovery, model, ctx) if self.recovery else []
         groups = engine.coupled(copy.deepcopy(model.module), model.example, self.ignore, "magnitude")
         if not groups:
-            raise StageError(
-                "no layer can lose channels",
-                expected="a convolution or linear layer that is not the last one and not in `ignore`",
-            )
+            expected = "a convolution or linear layer that is not the last one and not in `ignore`"
+            raise StageError("no layer can lose channels", expected=expected)
         prunable = {layer for group in groups for layer in group.layers}
         full = self._cost(model.module, model.example, prunable)
         current, steps = model, list[JsonValue]()

@@ -29,9 +29,8 @@ def find_embedding(module: nn.Module, rows: int, name: str | None, error: type[S
     """
     embeddings = {other: part for other, part in module.named_modules() if isinstance(part, nn.Embedding)}
     if name is not None and name not in embeddings:
-        raise error(
-            f"`embedding` names `{name}`, which is no nn.Embedding of the model{nearest(name, list(embeddings))}"
-        )
+        problem = f"`embedding` names `{name}`, which is no nn.Embedding of the model{nearest(name, list(embeddings))}"
+        raise error(problem)
     input_embeddings = [_input_embedding(part) for part in module.modules()]
     fitting = [other for other, part in embeddings.items() if any(part is one for one in input_embeddings)]
     fitting = fitting or [other for other, part in embeddings.items() if part.num_embeddings == rows]
@@ -39,11 +38,9 @@ def find_embedding(module: nn.Module, rows: int, name: str | None, error: type[S
     names = [name] if name is not None else list(first.values())
     if len(names) != 1 or embeddings[names[0]].num_embeddings < rows:
         listing = ", ".join(f"`{other}` ({part.num_embeddings:,})" for other, part in embeddings.items()) or "none"
-        raise error(
-            f"the tokenizer has {rows:,} tokens, and the model's embeddings are {listing}",
-            expected="one nn.Embedding with a row for each token",
-            fix="Name it, such as `embedding: encoder.tokens`",
-        )
+        problem = f"the tokenizer has {rows:,} tokens, and the model's embeddings are {listing}"
+        expected = "one nn.Embedding with a row for each token"
+        raise error(problem, expected=expected, fix="Name it, such as `embedding: encoder.tokens`")
     for owner, other in tied_to(module, embeddings[names[0]].get_parameter("weight")).items():
         if not isinstance(other, nn.Embedding | nn.Linear):
             told_so = f"the weight of `{names[0]}` is also that of `{owner}`, a {type(other).__name__}"
@@ -62,11 +59,9 @@ def check_outputs(model: TorchModel, name: str, error: type[ShrinkError]) -> Non
     rows = len(model.module.get_submodule(name).get_parameter("weight"))
     for output, values in model.predict(model.example).items():
         if values.shape[-1] == rows:
-            raise error(
-                f"the output `{output}` has a score for each of {rows:,} tokens",
-                expected="a model that reads texts and writes none: the task's targets have the ids of all tokens",
-                fix="Leave prune.vocabulary out",
-            )
+            problem = f"the output `{output}` has a score for each of {rows:,} tokens"
+            expected = "a model that reads texts and writes none: the task's targets have the ids of all tokens"
+            raise error(problem, expected=expected, fix="Leave prune.vocabulary out")
 
 
 def check_positions(module: nn.Module, vocabulary: Vocabulary, error: type[ShrinkError]) -> None:
@@ -74,10 +69,8 @@ def check_positions(module: nn.Module, vocabulary: Vocabulary, error: type[Shrin
     for name, _ in _counting_from_padding(module):
         old, new = vocabulary.pad, int(vocabulary.new[vocabulary.pad])
         if old != new:
-            raise error(
-                f"`{name}` counts positions from the padding's id, which would change from {old} to {new}",
-                expected="a tokenizer whose padding stands before all tokens that leave",
-            )
+            problem = f"`{name}` counts positions from the padding's id, which would change from {old} to {new}"
+            raise error(problem, expected="a tokenizer whose padding stands before all tokens that leave")
 
 
 def _counting_from_padding(module: nn.Module) -> Iterator[tuple[str, Any]]:

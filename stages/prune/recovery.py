@@ -28,9 +28,8 @@ class Recovery(TrainingSettings, TeacherSettings):
         if own and self.terms:
             raise ValueError(f"`{own[0]}` is of no use beside `terms`: set it in a term")
         if self.teacher == "labels" and (self.terms or self.teachers or "temperature" in own):
-            raise ValueError(
-                "with `teacher: labels` there is nothing to distill: leave out terms, teachers, temperature"
-            )
+            problem = "with `teacher: labels` there is nothing to distill: leave out terms, teachers, temperature"
+            raise ValueError(problem)
         return self
 
     def terms_of(self) -> tuple[Term, ...]:

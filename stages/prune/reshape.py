@@ -26,9 +26,8 @@ def difference(before: nn.Module, after: nn.Module) -> dict[str, JsonValue]:
     """
     old, new = dict(before.named_modules()), dict(after.named_modules())
     if old.keys() != new.keys():
-        raise StageError(
-            f"submodules {sorted(old.keys() ^ new.keys())} are in one module only", expected="the same names"
-        )
+        problem = f"submodules {sorted(old.keys() ^ new.keys())} are in one module only"
+        raise StageError(problem, expected="the same names")
     layers: dict[str, JsonValue] = {}
     for name in old:
         shapes = _changed(_shapes(old[name]), _shapes(new[name]))

@@ -38,11 +38,9 @@ def solve(
     cost = cache(cost)
     low, high = 0.0, 1.0
     if (least := cost(kept(groups, high, scope, round_to))) > target:
-        raise StageError(
-            f"the cost is still {least:,.0f} with all channels removed that can be",
-            expected=f"at most {target:,.0f}",
-            fix="Raise the target, lower round_to or shorten ignore",
-        )
+        problem = f"the cost is still {least:,.0f} with all channels removed that can be"
+        expected = f"at most {target:,.0f}"
+        raise StageError(problem, expected=expected, fix="Raise the target, lower round_to or shorten ignore")
     for _ in range(HALVINGS):
         ratio = (low + high) / 2
         low, high = (low, ratio) if cost(kept(groups, ratio, scope, round_to)) <= target else (ratio, high)

@@ -72,11 +72,9 @@ class VocabularyPruning(Stage):
             counts, longest = counted(ctx.train, whole, advance)
         vocabulary = whole.keeping(self._kept(counts, whole), whole.limit or longest)
         if len(vocabulary.ids) == len(whole.ids):
-            raise StageError(
-                f"all {len(whole.ids):,} tokens occur in train or stay anyway",
-                expected="tokens to remove",
-                fix="Raise `min_count`, set `keep`, or leave the stage out",
-            )
+            problem = f"all {len(whole.ids):,} tokens occur in train or stay anyway"
+            expected = "tokens to remove"
+            raise StageError(problem, expected=expected, fix="Raise `min_count`, set `keep`, or leave the stage out")
         check_positions(model.module, vocabulary, StageError)
         self._report(model.module.get_submodule(name), whole, vocabulary, ctx)
         return model.edited(USE, embedding=name, vocabulary=vocabulary.model_dump(mode="json"))

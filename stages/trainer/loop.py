@@ -216,11 +216,9 @@ class _Loop:
 
     def _refuse_nan(self, total: Tensor) -> float:
         if not torch.isfinite(total):
-            raise StageError(
-                f"the loss became {float(total)} in epoch {self.place.epoch}",
-                expected="a finite loss",
-                fix=f"Lower learning_rate or gradient_clip; the last finite weights are in {self.folder}",
-            )
+            problem = f"the loss became {float(total)} in epoch {self.place.epoch}"
+            fix = f"Lower learning_rate or gradient_clip; the last finite weights are in {self.folder}"
+            raise StageError(problem, expected="a finite loss", fix=fix)
         return float(total)
 
     def _checkpoint(self) -> None:

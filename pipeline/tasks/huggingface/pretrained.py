@@ -122,9 +122,8 @@ def _check_order(theirs: dict[int, str], ours: Sequence[str], name: str) -> None
     a, b = ([str(label).lower() for label in labels] for labels in (theirs.values(), ours))
     if a != b and sorted(a) == sorted(b):
         problem = f"its classes are {', '.join(theirs.values())}, in another order than the task's"
-        raise ConfigError(
-            problem, where=name, expected=", ".join(ours), fix="Give it to a task with its order of labels"
-        )
+        expected = ", ".join(ours)
+        raise ConfigError(problem, where=name, expected=expected, fix="Give it to a task with its order of labels")
 
 
 def _filled(config: dict[str, Any], task: Task, example: Inputs, kind: Kind) -> dict[str, Any]:

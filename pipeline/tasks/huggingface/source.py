@@ -175,9 +175,8 @@ def _stream(settings: Settings) -> dict[str, Any]:
     from datasets import load_dataset_builder
 
     if (Path(settings.data) / "dataset_dict.json").is_file():
-        raise ConfigError(
-            f"{settings.data} is one that save_to_disk wrote, which is mapped", fix="Leave out `streaming`"
-        )
+        problem = f"{settings.data} is one that save_to_disk wrote, which is mapped"
+        raise ConfigError(problem, fix="Leave out `streaming`")
     builder = load_dataset_builder(settings.data, settings.config, revision=settings.revision)
     parts = builder.as_streaming_dataset()
     identity = (settings.data, builder.config_id, builder.hash)

@@ -48,10 +48,8 @@ class Classes:
         """
         for value in values:
             if value is None or (value == -1 and value not in (self.numbers or {})):
-                raise ConfigError(
-                    f"a label in `{self.column}` is {value}, as labels that are kept secret are",
-                    fix="Set `test` to a part that has labels, such as `test: validation`, or to a share of train",
-                )
+                fix = "Set `test` to a part that has labels, such as `test: validation`, or to a share of train"
+                raise ConfigError(f"a label in `{self.column}` is {value}, as labels that are kept secret are", fix=fix)
             if self.numbers is not None and value not in self.numbers:
                 labels = ", ".join(self.names[:12])
                 raise ConfigError(f"the label {value!r} in `{self.column}` does not occur in train", expected=labels)
@@ -77,9 +75,8 @@ def classes(rows: "Dataset", column: str) -> Classes:
             raise ConfigError(f"`{column}` holds real numbers", expected="labels", fix=fix)
         target_classes = Classes(column, tuple(map(str, values)), {value: i for i, value in enumerate(values)})
     if len(target_classes.names) < 2:
-        raise ConfigError(
-            f"`{column}` has the labels {', '.join(target_classes.names) or 'none'}", expected="two or more"
-        )
+        problem = f"`{column}` has the labels {', '.join(target_classes.names) or 'none'}"
+        raise ConfigError(problem, expected="two or more")
     return target_classes
 
 

@@ -90,8 +90,7 @@ def _load(module: nn.Module, place: str) -> list[str]:
     unlike = sorted(key for key in own if key not in state or state[key].shape != own[key].shape)
     if wrong := [key for key in unlike if key not in of_head] + sorted(state.keys() - own.keys()):
         problem = f"{len(wrong)} weights do not fit, such as {wrong[0]}"
-        raise ConfigError(
-            problem, where=place, fix="Name the model that the weights are of, or set `pretrained: false`"
-        )
+        fix = "Name the model that the weights are of, or set `pretrained: false`"
+        raise ConfigError(problem, where=place, fix=fix)
     module.load_state_dict({**state, **{key: own[key] for key in unlike}})
     return unlike

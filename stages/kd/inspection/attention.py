@@ -67,11 +67,9 @@ def stacks(module: nn.Module, whose: str) -> list[list[Attention]]:
             blocks_by_list.setdefault(homes[layer] if layer else None, []).append(attention)
     if not blocks_by_list:
         names = ", ".join("/".join(names) for names in SEPARATE)
-        raise ConfigError(
-            f"no self-attention was found in the {whose}",
-            expected=f"nn.MultiheadAttention, or layers named {names}, or {' or '.join(FUSED)} for all three",
-            fix="Use features on named layers instead",
-        )
+        problem = f"no self-attention was found in the {whose}"
+        expected = f"nn.MultiheadAttention, or layers named {names}, or {' or '.join(FUSED)} for all three"
+        raise ConfigError(problem, expected=expected, fix="Use features on named layers instead")
     return list(blocks_by_list.values())
 
 
@@ -143,10 +141,8 @@ def _heads(name: str, block: nn.Module) -> int:
             value = getattr(owner, key, None)
             if isinstance(value, int) and value > 0:
                 return value
-    raise ConfigError(
-        f"`{name}` has queries, keys and values, and does not say how many heads",
-        expected=f"an attribute {', '.join(HEADS[:-1])} or {HEADS[-1]}",
-    )
+    problem = f"`{name}` has queries, keys and values, and does not say how many heads"
+    raise ConfigError(problem, expected=f"an attribute {', '.join(HEADS[:-1])} or {HEADS[-1]}")
 
 
 def _part(heads: int, width: int, i: int, of: int) -> Read:
@@ -169,9 +165,8 @@ def _projected(i: int, block: nn.Module, args: tuple[Any, ...], named: dict[str,
 def _apart(values: Tensor, heads: int, width: int) -> Tensor:
     """(N, L, heads * d) -> (N, heads, L, d)."""
     if values.ndim != 3:
-        raise StageError(
-            f"a projection of attention gave {tuple(values.shape)}", expected="(examples, positions, width)"
-        )
+        problem = f"a projection of attention gave {tuple(values.shape)}"
+        raise StageError(problem, expected="(examples, positions, width)")
     split = values.reshape(*values.shape[:2], -1, width // heads).transpose(1, 2)
     groups = heads // split.shape[1]
     return split if groups == 1 else split.repeat_interleave(groups, dim=1)

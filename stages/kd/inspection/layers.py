@@ -46,19 +46,17 @@ def kept_layers(model: TorchModel, layers: int | Mapping[str, int]) -> dict[str,
     positions: dict[str, list[int]] = {}
     for name, needed in _needed(model, shorter).items():
         if len(needed) > counts[name] and not isinstance(layers, int):
-            raise ConfigError(
+            problem = (
                 f"`{name}` cannot keep {counts[name]} layers: those at {sorted(needed)} must stay, for they change "
-                "the shape of what they are given or are the first",
-                where="layers",
-                expected=f"{len(needed)} or more",
+                "the shape of what they are given or are the first"
             )
+            raise ConfigError(problem, where="layers", expected=f"{len(needed)} or more")
         if len(needed) < len(lists[name]):
             positions[name] = evenly(len(lists[name]), max(counts[name], len(needed)), needed)
     if not positions:
         listing = ", ".join(f"`{name}` with {len(names)}" for name, names in lists.items()) or "none"
-        raise ConfigError(
-            "there is nothing to shrink", where="layers", expected=f"fewer layers than a list has; lists: {listing}"
-        )
+        problem = "there is nothing to shrink"
+        raise ConfigError(problem, where="layers", expected=f"fewer layers than a list has; lists: {listing}")
     return positions
 
 
@@ -112,9 +110,8 @@ def _checked(layers: Mapping[str, int], lists: dict[str, list[str]]) -> Mapping[
         if name not in lists:
             raise ConfigError(f"there is no list of layers `{name}`{nearest(name, list(lists))}", where="layers")
         if count > len(lists[name]):
-            raise ConfigError(
-                f"`{name}` has {len(lists[name])} layers", where="layers", expected=f"at least {count} to keep {count}"
-            )
+            problem = f"`{name}` has {len(lists[name])} layers"
+            raise ConfigError(problem, where="layers", expected=f"at least {count} to keep {count}")
     return layers
 
 

@@ -32,11 +32,8 @@ def activation_transfer_loss(student: Tensor, teacher: Tensor, power: float = 2)
         and equation 2.
     """
     if student.ndim != teacher.ndim or len(student) != len(teacher):
-        raise StageError(
-            f"the student's features are {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}",
-            expected="as many examples and axes",
-            fix="Name layers of the same kind",
-        )
+        problem = f"the student's features are {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}"
+        raise StageError(problem, expected="as many examples and axes", fix="Name layers of the same kind")
     energies = same_places(_energy(student, power), _energy(teacher, power))
     student, teacher = (F.normalize(energy.flatten(1), dim=1) for energy in energies)
     return F.mse_loss(student, teacher)
@@ -68,11 +65,9 @@ def attention_loss(student: Tensor, teacher: Tensor, *, mask: Tensor | None = No
         Jiao et al.: TinyBERT: Distilling BERT for Natural Language Understanding, 2020, 1909.10351, equation 7.
     """
     if student.ndim == teacher.ndim == 4 and student.shape[1] != teacher.shape[1]:
-        raise StageError(
-            f"the student has {student.shape[1]} attention heads, the teacher {teacher.shape[1]}",
-            expected="as many",
-            fix="Use relations of self-attention, which regroup heads, or a student with as many heads",
-        )
+        problem = f"the student has {student.shape[1]} attention heads, the teacher {teacher.shape[1]}"
+        fix = "Use relations of self-attention, which regroup heads, or a student with as many heads"
+        raise StageError(problem, expected="as many", fix=fix)
     expect_shape("teacher's attention", teacher, student.shape)
     if mask is not None:
         expect_shape("mask", mask, (student.shape[0], student.shape[-1]))
@@ -85,9 +80,7 @@ def attention_loss(student: Tensor, teacher: Tensor, *, mask: Tensor | None = No
 def _energy(features: Tensor, power: float) -> Tensor:
     """(N, 1, *spatial): sum over channels of |features| ^ power."""
     if not 3 <= features.ndim <= 5:
-        raise StageError(
-            f"features {tuple(features.shape)} have no activation map",
-            expected="(N, C, *spatial) with one to three spatial axes",
-            fix="Name a layer before pooling and flattening",
-        )
+        problem = f"features {tuple(features.shape)} have no activation map"
+        expected = "(N, C, *spatial) with one to three spatial axes"
+        raise StageError(problem, expected=expected, fix="Name a layer before pooling and flattening")
     return precise(features).abs().pow(power).sum(1, keepdim=True)

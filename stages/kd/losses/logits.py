@@ -188,9 +188,8 @@ def averaged(
         StageError: no teachers, shapes that differ, or weights that do not fit.
     """
     if not logits or len(weights) != len(logits) or min(weights) < 0 or not sum(weights) > 0:
-        raise StageError(
-            f"{len(logits)} teachers have the weights {list(weights)}", expected="one each, 0 or more, not all 0"
-        )
+        problem = f"{len(logits)} teachers have the weights {list(weights)}"
+        raise StageError(problem, expected="one each, 0 or more, not all 0")
     for other in logits[1:]:
         expect_shape("other teacher's logits", other, logits[0].shape)
     stacked = torch.stack([precise(z) for z in logits])
@@ -206,11 +205,9 @@ def _pair(student: Tensor, teacher: Tensor, axis: int, mask: Tensor | None) -> t
     expect_shape("teacher's logits", teacher, student.shape)
     student_rows, teacher_rows = rows(student, axis, mask), rows(teacher, axis, mask)
     if student_rows.shape[1] < 2:
-        raise StageError(
-            f"logits {tuple(student.shape)} have {student_rows.shape[1]} class on axis {axis}",
-            expected="two or more",
-            fix="Set axis to that of the classes; a single logit has no distribution to learn",
-        )
+        problem = f"logits {tuple(student.shape)} have {student_rows.shape[1]} class on axis {axis}"
+        fix = "Set axis to that of the classes; a single logit has no distribution to learn"
+        raise StageError(problem, expected="two or more", fix=fix)
     return student_rows, teacher_rows
 
 

@@ -75,10 +75,8 @@ def attention_relation_loss(student: Tensor, teacher: Tensor, heads: int, *, mas
         Wang et al.: MiniLM: Deep Self-Attention Distillation, 2020, 2002.10957, section 3.2.
     """
     if student.ndim != 4 or teacher.ndim != 4 or student.shape[::2] != teacher.shape[::2]:
-        raise StageError(
-            f"the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}",
-            expected="(examples, heads, positions, width) with as many examples and positions",
-        )
+        problem = f"the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}"
+        raise StageError(problem, expected="(examples, heads, positions, width) with as many examples and positions")
     return _scores_divergence(_relations(student, heads), _relations(teacher, heads), mask)
 
 
@@ -98,11 +96,9 @@ def attention_divergence(student: Sequence[Tensor], teacher: Sequence[Tensor], *
 def _vectors(student: Tensor, teacher: Tensor, least: int) -> tuple[Tensor, Tensor]:
     """(N, D) and (N, D2), in single precision or better."""
     if len(student) != len(teacher) or len(student) < least:
-        raise StageError(
-            f"the student gives {len(student)} examples, the teacher {len(teacher)}",
-            expected=f"as many, and {least} or more",
-            fix="Raise batch_size, a process's share of which must hold so many",
-        )
+        problem = f"the student gives {len(student)} examples, the teacher {len(teacher)}"
+        fix = "Raise batch_size, a process's share of which must hold so many"
+        raise StageError(problem, expected=f"as many, and {least} or more", fix=fix)
     student, teacher = (precise(x.flatten(1)) for x in (student, teacher))
     return student, teacher
 
@@ -144,9 +140,7 @@ def _relations(vectors: Tensor, heads: int) -> Tensor:
     """(N, heads, L, L): scaled products of (N, H, L, d) split anew."""
     joined = precise(vectors).transpose(1, 2).flatten(2)
     if heads < 1 or joined.shape[2] % heads:
-        raise StageError(
-            f"{heads} relation heads do not divide a width of {joined.shape[2]}",
-            expected=f"a divisor of {joined.shape[2]}",
-        )
+        problem = f"{heads} relation heads do not divide a width of {joined.shape[2]}"
+        raise StageError(problem, expected=f"a divisor of {joined.shape[2]}")
     split = joined.reshape(*joined.shape[:2], heads, -1).transpose(1, 2)
     return attention_scores(split, split)

@@ -65,11 +65,8 @@ class LogitMethod(Method):
             return sparse_soft_loss(student, sparse, self.temperature, axis=self.axis, mask=mask)
         teacher = self._teacher_logits(inputs)
         if student.shape != teacher.shape:
-            raise StageError(
-                f"the student gives logits {tuple(student.shape)}, the teacher {tuple(teacher.shape)}",
-                expected="the same shape",
-                fix="Give the student the teacher's number of classes",
-            )
+            problem = f"the student gives logits {tuple(student.shape)}, the teacher {tuple(teacher.shape)}"
+            raise StageError(problem, expected="the same shape", fix="Give the student the teacher's number of classes")
         if self.objective == "dkd":
             weights = {"target_weight": self.target_weight, "rest_weight": self.rest_weight}
             targets = inputs.batch.targets

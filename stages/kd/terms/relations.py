@@ -89,11 +89,9 @@ class RelationMethod(LayerMethod):
                 expected=f"`relation_heads` that divides {common}",
             )
         if "attention" in self.parts and student.heads != teacher.heads:
-            raise ConfigError(
-                f"the student has {student.heads} attention heads, the teacher {teacher.heads}",
-                expected="as many, to compare `attention` itself",
-                fix="Use `parts: [queries, keys, values]`",
-            )
+            problem = f"the student has {student.heads} attention heads, the teacher {teacher.heads}"
+            expected = "as many, to compare `attention` itself"
+            raise ConfigError(problem, expected=expected, fix="Use `parts: [queries, keys, values]`")
 
 
 class Relations(RelationMethod, Term):
