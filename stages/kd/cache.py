@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pipeline.base.batches import NEARBY, Inputs
 from pipeline.errors import Interruption
@@ -131,14 +133,9 @@ def fitted(values: Tensor, places: Sequence[int], class_axis: int | None = None)
         class_axis: where the classes are; they stay, for there a difference is an error. None where there are none.
     """
     axes = [i for i in range(values.ndim) if class_axis is None or i != class_axis % values.ndim]
-    for axis, size in list(zip(axes, places, strict=True))[1:]:
-        missing = size - values.shape[axis]
-        if missing < 0:
-            values = values.narrow(axis, 0, size)
-        elif missing > 0:
-            filling = values.new_zeros([missing if i == axis else n for i, n in enumerate(values.shape)])
-            values = torch.cat([values, filling], dim=axis)
-    return values
+    sizes = dict(list(zip(axes, places, strict=True))[1:])
+    missing = [(0, sizes.get(i, size) - size) for i, size in enumerate(values.shape)]
+    return F.pad(values, [*chain.from_iterable(reversed(missing))])  # where there are too many, it cuts
 
 
 def _append(path: Path, arrays: Sequence[Any]) -> None:

@@ -101,12 +101,8 @@ def findings(
     on_train, on_validation = train.sure, validation.sure
     softened = float(on_train.softened.mean()) / math.log(on_train.classes)
     moved, shares = confidence_shift(on_train, on_validation), prediction_shift(on_train, on_validation)
-    report |= {
-        "right_on_train": float(on_train.right.mean()),
-        "softened_entropy_share": softened,
-        "confidence_shift": moved._asdict(),
-        "prediction_shift": shares._asdict(),
-    }
+    report |= {"right_on_train": float(on_train.right.mean()), "softened_entropy_share": softened}
+    report |= {"confidence_shift": moved._asdict(), "prediction_shift": shares._asdict()}
     warnings = (
         _weak(on_validation),
         _certain(softened, temperature) if temperature else "",

@@ -189,9 +189,8 @@ def choose(folder: Path, ctx: Context, rule: Rule) -> Choice:
             advance(len(batch.index))
     best, score, top, length = (torch.cat(column) for column in zip(*columns, strict=True))
     enough = torch.ones_like(score, dtype=torch.bool) if rule.min_score is None else score >= rule.min_score
-    criterion = f"sequences of the teacher that score {rule.min_score}; their mean is {float(score.mean()):.4f}"
     if not enough.any():
-        problem = f"there are no {criterion}"
+        problem = f"there are no sequences of the teacher that score {rule.min_score}; their mean is {score.mean():.4f}"
         raise StageError(problem, expected="some", fix="Lower min_score, or train the teacher longer")
     positions = torch.arange(len(best))[enough | torch.tensor(rule.rejected == "reference")]
     beams = best.masked_fill(~enough, NOTHING)[positions]

@@ -88,10 +88,8 @@ class Distillation(Objective):
         total = logits.flatten()[:0].sum()  # zero, with a gradient even where a ramp has not begun
         for i in active:
             students = tuple(ModelOutputs(outputs, layers) for layers in student_layers[i])
-            teachers = tuple(
-                ModelOutputs(answer.outputs, hooks.take(), answer.sparse)
-                for answer, hooks in zip(answers, self.teacher_hooks[i], strict=False)
-            )
+            pairs = zip(answers, self.teacher_hooks[i], strict=False)
+            teachers = tuple(ModelOutputs(answer.outputs, hooks.take(), answer.sparse) for answer, hooks in pairs)
             inputs = TermInputs(batch, outputs, students, teachers, self.shares, self.average, self.hard_loss)
             total = total + weights[i] * self.terms[i].loss(inputs, list(self.adapters[i].children()))
         return total

@@ -75,10 +75,8 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuses teachers, layers and logits that do not fit; warns of students that are far smaller."""
-        teachers = [
-            Teacher(config, self._expected(config, before, preview), output=preview.output)
-            for config in self.teacher_configs()
-        ]
+        pairs = ((config, self._expected(config, before, preview)) for config in self.teacher_configs())
+        teachers = [Teacher(config, model, output=preview.output) for config, model in pairs]
         student = self._expected_student(before, preview, smallest=True)
         yield from misfits(self.terms_of(), student, teachers, preview)
         yield from too_small(student, teachers)
@@ -93,11 +91,8 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
         return train(student, Supervised(ctx), self, ctx, name)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
-        """The trained student."""
-        return self.teach(open_teachers(self.teacher_configs(), self, model, ctx), model, ctx)
-
-    def teach(self, teachers: Sequence[Teacher], model: TorchModel, ctx: Context) -> TorchModel:
-        """The student, trained by these teachers; with what it is to be compared with."""
+        """The trained student; with what it is to be compared with."""
+        teachers = open_teachers(self.teacher_configs(), self, model, ctx)
         source = _torch(teachers[0].model)
         student, name = self._grown(self.grow, teachers, model, ctx) if self.grow else (self.student, "training")
         students: list[TorchModel] = []

@@ -70,9 +70,9 @@ class Student(Reference):
         Raises:
             ConfigError: there is no such model, its builder does not take the arguments, or nothing can be dropped.
         """
+        fix = "Give the student a builder with `use`"
         if self.use == "incoming":
             if incoming is None:
-                fix = "Give the student a builder with `use`"
                 raise ConfigError("no torch model comes in", where="student", expected="one to train", fix=fix)
             return incoming
         if self.use and self.use != "teacher":
@@ -80,7 +80,6 @@ class Student(Reference):
             arguments = self.arguments | layers
             return TorchModel.build(Reference(use=self.use, arguments=arguments, folder=self.folder), example, axes)
         if teacher is None:
-            fix = "Give the student a builder with `use`"
             raise ConfigError("there is no torch model to shrink", where="student", expected="a torch teacher", fix=fix)
         if self.use:
             return untrained(teacher)
@@ -124,11 +123,9 @@ def copy_weights(teacher: nn.Module, student: nn.Module) -> None:
 def _rebuilt(teacher: TorchModel, arguments: dict[str, JsonValue]) -> TorchModel:
     """What the teacher's builder gives with some arguments changed, with the teacher's weights."""
     if teacher.edits:
-        raise ConfigError(
-            f"the teacher's structure was changed by `{teacher.edits[-1].use}` after it was built, "
-            f"so it cannot be built with other arguments ({', '.join(arguments)})",
-            fix="Use `layers` alone, or a builder with `use`",
-        )
+        problem = f"the teacher's structure was changed by `{teacher.edits[-1].use}` after it was built, "
+        problem += f"so it cannot be built with other arguments ({', '.join(arguments)})"
+        raise ConfigError(problem, fix="Use `layers` alone, or a builder with `use`")
     _check_arguments(teacher.builder, arguments)
     changed = teacher.builder.model_copy(update={"arguments": teacher.builder.arguments | arguments})
     student = TorchModel.build(changed, teacher.example, teacher.axes)
@@ -142,9 +139,8 @@ def _shorter(model: TorchModel, layers: Any) -> TorchModel:
     student = model.edited(USE, lists=lists)
     names = ", ".join(f"`{name}`" for name in lists)
     with blame(ConfigError, f"the teacher with fewer layers in {names}", fix="Name other lists: `layers: {name: N}`"):
-        shapes, expected = (
-            {name: tuple(value.shape) for name, value in m.predict(m.example).items()} for m in (student, model)
-        )
+        predictions = (each.predict(each.example) for each in (student, model))
+        shapes, expected = ({name: tuple(value.shape) for name, value in p.items()} for p in predictions)
         if shapes != expected:
             raise ConfigError(f"it gives outputs {shapes}", expected=f"{expected}, as the teacher gives")
     return student

@@ -73,8 +73,7 @@ class TeacherConfig(Reference):
         if isinstance(self.inputs, Reference):
             with blame(StageError, f"inputs of the teacher ({self.inputs.use})"):
                 return dict(self.inputs.call(inputs))
-        missing = [name for name in self.inputs if name not in inputs]
-        if missing:
+        if missing := [name for name in self.inputs if name not in inputs]:
             raise ConfigError(f"there is no input `{missing[0]}` for the teacher", expected=f"one of {sorted(inputs)}")
         return {name: inputs[name] for name in self.inputs}
 
@@ -84,9 +83,7 @@ class TeacherSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    teachers: tuple[TeacherConfig, ...] = Field(
-        default=(), description="several instead of `teacher`, each with a `share`"
-    )
+    teachers: tuple[TeacherConfig, ...] = Field((), description="several instead of `teacher`, each with a `share`")
     average: Literal["logits", "probabilities"] = Field(
         default="logits", description="what is averaged of several teachers' logits: before or after the softmax"
     )

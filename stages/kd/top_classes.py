@@ -71,11 +71,9 @@ class TopClasses:
         """Raise StageError where so many examples would take too much of the disk."""
         needed, free = self.bytes * examples, shutil.disk_usage(folder).free
         if needed > SHARE_OF_DISK * free:
-            raise StageError(
-                f"the teacher's {self.k:,} largest of {self.classes:,} classes would take {needed:,} of {free:,} free "
-                "bytes",
-                fix="Lower `mass`, free disk, or set `cache_teacher: false`",
-            )
+            largest = f"{self.k:,} largest of {self.classes:,}"
+            fix = "Lower `mass`, free disk, or set `cache_teacher: false`"
+            raise StageError(f"the teacher's {largest} classes would take {needed:,} of {free:,} free bytes", fix=fix)
 
     def report(self) -> dict[str, JsonValue]:
         """What is kept, over all positions, padding among them."""

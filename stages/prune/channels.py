@@ -90,11 +90,9 @@ class ChannelPruning(Stage):
         if recovery.teacher == "baseline" and preview.in_baseline:
             raise ConfigError("there is no baseline yet", fix="Use `teacher: incoming` or `teacher: labels`")
         if known and isinstance(preview.model, TorchModel):
-            example = preview.model.example
-            teachers = [
-                Teacher(config, config.open(preview.model, preview.model, example), output=preview.output)
-                for config in recovery.teacher_configs()
-            ]
+            model, example = preview.model, preview.model.example
+            pairs = ((config, config.open(model, model, example)) for config in recovery.teacher_configs())
+            teachers = [Teacher(config, own, output=preview.output) for config, own in pairs]
             yield from misfits(recovery.terms_of(), preview.model, teachers, preview)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
@@ -145,12 +143,6 @@ class ChannelPruning(Stage):
             objective = Distillation(recovery.terms_of(), teachers, current, recovery, ctx)
         return train(current, objective, recovery.model_copy(update={"epochs": epochs}), ctx, f"recovery_{step}")
 
-    def _groups(self, model: TorchModel, ctx: Context) -> list[engine.Coupled]:
-        module = copy.deepcopy(model.module)
-        if self.importance == "taylor":
-            module = differentiated(module, ctx)
-        return engine.coupled(module, model.example, self.ignore, self.importance)
-
     def _cost(self, module: nn.Module, example: Inputs, prunable: set[str]) -> int:
         name, _ = self._target
         if name == "channels":
@@ -161,7 +153,10 @@ class ChannelPruning(Stage):
         """The largest module found within the budget and the pruning ratio; the same one if it is within already."""
         if self._cost(model.module, model.example, prunable) <= budget:
             return model.module, 0.0
-        groups = self._groups(model, ctx)
+        module = copy.deepcopy(model.module)
+        if self.importance == "taylor":
+            module = differentiated(module, ctx)
+        groups = engine.coupled(module, model.example, self.ignore, self.importance)
 
         def without(counts: Counts) -> nn.Module:
             pairs = zip(groups, counts, strict=True)
@@ -182,23 +177,19 @@ class ChannelPruning(Stage):
         example = before.example
         full, rest = (self._cost(m.module, example, prunable) for m in (before, after))
         old, new = engine.widths(before.module), engine.widths(after.module)
-        ctx.report(
-            "pruning",
-            {
-                "target": name,
-                "requested": requested,
-                "achieved": rest / full,
-                "macs": {"before": torch_macs(before.module, example), "after": torch_macs(after.module, example)},
-                "params": {"before": torch_params(before.module), "after": torch_params(after.module)},
-                "channels": {layer: {"before": old[layer], "after": new[layer]} for layer in old},
-                "steps": steps,
-            },
-        )
+        report: dict[str, JsonValue] = {
+            "target": name,
+            "requested": requested,
+            "achieved": rest / full,
+            "macs": {"before": torch_macs(before.module, example), "after": torch_macs(after.module, example)},
+            "params": {"before": torch_params(before.module), "after": torch_params(after.module)},
+            "channels": {layer: {"before": old[layer], "after": new[layer]} for layer in old},
+            "steps": steps,
+        }
+        ctx.report("pruning", report)
         if rest / full < FAR_BELOW * requested:
-            ctx.warn(
-                f"`{name}: {requested:g}` was asked for and {rest / full:.3f} remains; widths are multiples of "
-                f"round_to = {self.round_to}"
-            )
+            outcome = f"`{name}: {requested:g}` was asked for and {rest / full:.3f} remains"
+            ctx.warn(f"{outcome}; widths are multiples of round_to = {self.round_to}")
 
 
 def differentiated(module: nn.Module, ctx: Context) -> nn.Module:

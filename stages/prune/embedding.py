@@ -1,6 +1,5 @@
 """The embedding of a model's tokens: which it is, and what forbids that rows leave it."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -66,24 +65,13 @@ def check_outputs(model: TorchModel, name: str, error: type[ShrinkError]) -> Non
 
 def check_positions(module: nn.Module, vocabulary: Vocabulary, error: type[ShrinkError]) -> None:
     """Refuse where the padding's id changes in a model that counts positions from it, as RoBERTa does."""
-    for name, _ in _counting_from_padding(module):
-        old, new = vocabulary.pad, int(vocabulary.new[vocabulary.pad])
-        if old != new:
-            problem = f"`{name}` counts positions from the padding's id, which would change from {old} to {new}"
-            raise error(problem, expected="a tokenizer whose padding stands before all tokens that leave")
-
-
-def _counting_from_padding(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The parts of a model whose first position is that behind the padding's id, with their names."""
     for name, part in module.named_modules():
         if hasattr(part, "position_embeddings") and isinstance(getattr(part, "padding_idx", None), int):
-            yield name, part
-
-
-def sizes(embedding: nn.Module) -> tuple[int, int]:
-    """Rows, and bytes of one."""
-    weight = embedding.get_parameter("weight")
-    return len(weight), weight.shape[1] * weight.element_size()
+            old, new = vocabulary.pad, int(vocabulary.new[vocabulary.pad])
+            if old == new:
+                continue
+            problem = f"`{name}` counts positions from the padding's id, which would change from {old} to {new}"
+            raise error(problem, expected="a tokenizer whose padding stands before all tokens that leave")
 
 
 def _input_embedding(part: nn.Module) -> nn.Module | None:

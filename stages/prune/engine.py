@@ -82,19 +82,16 @@ def cut(module: nn.Module, example: Inputs, channels: Mapping[str, list[int]]) -
     try:
         return _cut(module, example, channels)
     except StageError as error:
-        alone = [
-            root for root in channels if len(channels) == 1 or not _survives(module, example, root, channels[root])
-        ]
+        several = len(channels) > 1
+        alone = [root for root in channels if not (several and _survives(module, example, root, channels[root]))]
         error.fix = error.fix or f"Leave out what cannot be cut: `ignore: [{', '.join(alone or channels)}]`"
         raise
 
 
 def widths(module: nn.Module) -> dict[str, int]:
     """Output channels of every convolution and linear layer, by name."""
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, LAYERS)}
-    return {
-        name: layer.out_channels if isinstance(layer, _ConvNd) else layer.out_features for name, layer in layers.items()
-    }
+    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, LAYERS)]
+    return {name: layer.out_channels if isinstance(layer, _ConvNd) else layer.out_features for name, layer in layers}
 
 
 def _cut(module: nn.Module, example: Inputs, channels: Mapping[str, list[int]]) -> nn.Module:
@@ -134,11 +131,8 @@ def _trace(module: nn.Module, example: Inputs) -> tuple[Any, list[nn.Module]]:
         return outputs
 
     module.requires_grad_(True)  # the graph is read from autograd
-    with (
-        blame(StageError, "torch-pruning", fix="The forward must run under autograd"),
-        torch.enable_grad(),
-        slow_path(),
-    ):
+    blaming = blame(StageError, "torch-pruning", fix="The forward must run under autograd")
+    with blaming, torch.enable_grad(), slow_path():
         graph = tp.DependencyGraph().build_dependency(module, example, forward_fn=forward, verbose=False)
     ends = {value.grad_fn for value in outputs}
     waiting = [node for node in graph.module2node.values() if not node.outputs or node.grad_fn in ends]
@@ -162,12 +156,9 @@ def _coupled(graph: Any, group: Any, groups: int, scores: Tensor) -> Coupled:
     if not torch.isfinite(scores).all():
         raise StageError(f"the importance of `{root}` is not finite", fix="Look for NaN in the weights or the loss")
     scores = scores.view(groups, -1).mean(0)
-    layers = [
-        dep.target.module
-        for dep, _ in group
-        if isinstance(dep.target.module, LAYERS) and graph.is_out_channel_pruning_fn(dep.handler)
-    ]
-    return Coupled(root, tuple(names[layer] for layer in layers), groups, scores / scores.mean().clamp_min(1e-30))
+    parts = [dep for dep, _ in group if isinstance(dep.target.module, LAYERS)]
+    layers = tuple(names[dep.target.module] for dep in parts if graph.is_out_channel_pruning_fn(dep.handler))
+    return Coupled(root, layers, groups, scores / scores.mean().clamp_min(1e-30))
 
 
 def _channel_groups(graph: Any, group: Any) -> int:

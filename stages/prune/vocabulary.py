@@ -14,7 +14,7 @@ from pipeline.forms.text.remapped import USE, split
 from pipeline.forms.text.vocabulary import Vocabulary, ranges
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Preview, Stage
-from stages.prune.embedding import check_outputs, check_positions, find_embedding, size_of, sizes
+from stages.prune.embedding import check_outputs, check_positions, find_embedding, size_of
 from stages.prune.tokens import Counts, always_kept, changed_share, counted, most_frequent, unknown_share
 
 TWICE: dict[str, Any] = {"found": "the vocabulary was pruned already", "fix": "Prune it once"}
@@ -93,14 +93,14 @@ class VocabularyPruning(Stage):
 
     def _report(self, embedding: nn.Module, whole: Vocabulary, vocabulary: Vocabulary, ctx: Context) -> None:
         """Tell what left and what it does to validation. Raises StageError where too much of it is unknown."""
-        rows, row_bytes = sizes(embedding)
+        weight = embedding.get_parameter("weight")
+        rows, row_bytes = len(weight), weight.shape[1] * weight.element_size()
         unknown = {"before": unknown_share(ctx.validation, whole), "after": unknown_share(ctx.validation, vocabulary)}
         if unknown["after"] > max(self.max_unknown, unknown["before"]):
-            raise StageError(
-                f"{unknown['after']:.2%} of the tokens in validation would be unknown, {unknown['before']:.2%} were",
-                expected=f"at most max_unknown: {self.max_unknown:g}",
-                fix="Lower `min_count`, raise `keep`, or raise `max_unknown` if accuracy holds",
-            )
+            after, before = f"{unknown['after']:.2%}", f"{unknown['before']:.2%}"
+            problem = f"{after} of the tokens in validation would be unknown, {before} were"
+            fix = "Lower `min_count`, raise `keep`, or raise `max_unknown` if accuracy holds"
+            raise StageError(problem, expected=f"at most max_unknown: {self.max_unknown:g}", fix=fix)
         report: dict[str, JsonValue] = {
             "tokens": {"before": len(whole.ids), "after": len(vocabulary.ids)},
             "embedding_bytes": {"before": rows * row_bytes, "after": len(vocabulary.ids) * row_bytes},
@@ -115,15 +115,10 @@ def whole_vocabulary(model: TorchModel, tokenizer: Any) -> Vocabulary:
     """All tokens of a tokenizer, and how the model takes them. Raises StageError for one that is not supported."""
     with blame(StageError, ""):
         text, texts = check_tokenizer(tokenizer), texts_in(model.example, model.axes)
-    frame = [getattr(tokenizer, f"{name}_token_id", None) for name in ("cls", "sep", "bos", "eos")]
+    ids = [getattr(tokenizer, f"{name}_token_id", None) for name in ("cls", "sep", "bos", "eos")]
+    frame = tuple(dict.fromkeys(i for i in ids if i is not None))
+    kept, left = ranges(sorted(tokenizer.get_vocab().values())), tokenizer.padding_side == "left"
     limits = [tokenizer.model_max_length, positions(model.module)]
-    valid_limits = [limit for limit in limits if limit and limit < 10**9]  # a tokenizer without one says 1e30
-    return Vocabulary(
-        tokenizer=text,
-        kept=ranges(sorted(tokenizer.get_vocab().values())),
-        texts=texts,
-        pad=tokenizer.pad_token_id,
-        frame=tuple(dict.fromkeys(i for i in frame if i is not None)),
-        left=tokenizer.padding_side == "left",
-        limit=min(valid_limits, default=None),
-    )
+    limit = min((n for n in limits if n and n < 10**9), default=None)  # a tokenizer without one says 1e30
+    pad = tokenizer.pad_token_id
+    return Vocabulary(tokenizer=text, kept=kept, texts=texts, pad=pad, frame=frame, left=left, limit=limit)

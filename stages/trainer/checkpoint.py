@@ -32,13 +32,17 @@ def save(folder: Path, origin: str, module: nn.Module, optimizer: Any, schedule:
     with whole_folder(target, temporary):
         save_model(module, str(temporary / "model.safetensors"))
         tensors, plain = _split(optimizer.state_dict())
-        save_file({**tensors, **_generators()}, temporary / "tensors.safetensors")
+        tensors["generator.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["generator.cuda"] = torch.cuda.get_rng_state()
+        save_file(tensors, temporary / "tensors.safetensors")
+        name, keys, *rest = np.random.get_state(legacy=True)
         state = {
             "origin": origin,
             "optimizer": plain,
             "schedule": schedule.state_dict(),
             "python": random.getstate(),
-            "numpy": _numpy_state(),
+            "numpy": [name, np.asarray(keys).tolist(), *rest],
             "progress": progress,
         }
         (temporary / STATE).write_text(json.dumps(state))
@@ -102,15 +106,3 @@ def _join(tensors: dict[str, Tensor], plain: dict[str, Any]) -> dict[str, Any]:
             index, _, name = rest.partition(".")
             state[int(index)][name] = value
     return {"state": state, "param_groups": plain["param_groups"]}
-
-
-def _generators() -> dict[str, Tensor]:
-    states = {"generator.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["generator.cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _numpy_state() -> list[Any]:
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return [name, np.asarray(keys).tolist(), position, has_gauss, cached]

@@ -141,7 +141,8 @@ class _Loop:
         self.learner.train()
         for parts in self._batches():
             if world.size > 1:  # each process its own noise, such as dropout's, the same after a restart
-                torch.manual_seed(_mixed(self.ctx.seed, place.epoch, place.step, world.rank))
+                numbers = str((self.ctx.seed, place.epoch, place.step, world.rank))
+                torch.manual_seed(int(hashlib.sha256(numbers.encode()).hexdigest()[:15], 16))
             total += self._step(parts)
             place.step += 1
             if place.step % STEPS_BETWEEN_CHECKS == 0 or place.step == self.steps:
@@ -225,11 +226,6 @@ class _Loop:
         if self.ctx.world.main:
             self.place.scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
             checkpoint.save(self.folder, self.origin, self.whole, self.optimizer, self.schedule, asdict(self.place))
-
-
-def _mixed(*numbers: int) -> int:
-    """A seed from several numbers."""
-    return int(hashlib.sha256(str(numbers).encode()).hexdigest()[:15], 16)
 
 
 def _digest(settings: TrainingSettings, seed: int, module: nn.Module) -> str:

@@ -111,8 +111,6 @@ def make_accelerator(settings: TrainingSettings, ctx: Context) -> "Accelerator":
     if ctx.world.size == 1 and torch.distributed.is_initialized():
         raise StageError("it trains, and is not `distributed`", fix="Write `distributed: ClassVar[bool] = True` in it")
     AcceleratorState._reset_state(reset_partial_state=True)  # precision and processes are the stage's
-    return Accelerator(
-        cpu=ctx.device.type == "cpu",
-        mixed_precision=mixed_precision(settings, ctx.device),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    cpu = ctx.device.type == "cpu"
+    kwargs_handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+    return Accelerator(cpu=cpu, mixed_precision=mixed_precision(settings, ctx.device), kwargs_handlers=kwargs_handlers)

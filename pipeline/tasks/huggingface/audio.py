@@ -77,25 +77,17 @@ def classification(parts: Parts, columns: Columns, settings: Audio) -> DatasetTa
     types = types_of(parts.train.features)
     numbers = types[column] == "numbers"
     rate = RATE if numbers and types.get(RATE) == "integer" else None
-    encoding = Encoding(
-        partial(encode_audio, settings, column, rate, target),
-        (column, target.column, *([rate] if rate else [])),
-        {VALUES: "float32[]", TARGET: target.type},
-        [column, rate, target.key, settings.model_dump(mode="json", exclude=set(Settings.model_fields))],
-        batch=100,
-    )
+    encode, names = partial(encode_audio, settings, column, rate, target), (column, target.column)
+    key = [column, rate, target.key, settings.model_dump(mode="json", exclude=set(Settings.model_fields))]
+    kept = {VALUES: "float32[]", TARGET: target.type}
+    encoding = Encoding(encode, (*names, rate) if rate else names, kept, key, batch=100)
     example = values_of(torch.zeros(settings.samples), settings)
     if numbers and not rate:
         note = f"`{column}` is taken to be of {settings.sampling_rate} Hz"
         parts = replace(parts, notes=(*parts.notes, note))
-    return dataset_task(
-        parts,
-        settings,
-        encoded_parts(parts.each(partial(_undecoded, column)), encoding, partial(read_audio, example.shape)),
-        **of_classes(target),
-        preprocessing=in_words(settings, tuple(example.shape)),
-        kind="audio_classification",
-    )
+    rows = encoded_parts(parts.each(partial(_undecoded, column)), encoding, partial(read_audio, example.shape))
+    words = in_words(settings, tuple(example.shape))
+    return dataset_task(parts, settings, rows, **of_classes(target), preprocessing=words, kind="audio_classification")
 
 
 def in_words(settings: Audio, shape: tuple[int, ...]) -> str:
@@ -166,10 +158,8 @@ def encode_audio(
     if any(value is None for value in rows[column]):
         raise ConfigError(f"a row has no recording in `{column}`", fix="Leave such rows out of the dataset")
     waves = [wave_of(value, own_rate, settings) for value, own_rate in zip(rows[column], rates, strict=True)]
-    return {
-        VALUES: [values_of(wave, settings).flatten().numpy() for wave in waves],
-        TARGET: target(rows[target.column]),
-    }
+    values = [values_of(wave, settings).flatten().numpy() for wave in waves]
+    return {VALUES: values, TARGET: target(rows[target.column])}
 
 
 def wave_of(value: Any, rate: int, settings: Audio) -> Tensor:

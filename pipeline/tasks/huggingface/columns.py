@@ -46,9 +46,7 @@ def guess(types: Types, settings: Settings) -> Kind:
     kinds = _possible(types, settings)
     if len(kinds) == 1:
         return kinds[0]
-    problem = (
-        f"the columns {_listed(types)} could be {' or '.join(kinds)}" if kinds else f"the columns {_listed(types)}"
-    )
+    problem = f"the columns {_listed(types)}" + (f" could be {' or '.join(kinds)}" if kinds else "")
     fix = f"Set `kind`, such as {kinds[0] if kinds else 'text_classification'}" + ("" if kinds else ", and the columns")
     raise ConfigError(problem, where=settings.data, expected="columns that tell what the task is", fix=fix)
 
@@ -61,8 +59,7 @@ def find(kind: Kind, types: Types, settings: Settings) -> Columns:
     """
     for name in (*settings.inputs, *([settings.target] if settings.target else [])):
         if name not in types:
-            there = list(types)
-            raise ConfigError(f"there is no column `{name}`{nearest(name, there)}", where=settings.data)
+            raise ConfigError(f"there is no column `{name}`{nearest(name, list(types))}", where=settings.data)
     if kind == "translation":
         return _translation(types, settings)
     target = settings.target or _one("target", _targets(kind, types, settings), types, settings)

@@ -37,10 +37,11 @@ def task(**arguments: Any) -> DatasetTask:
     """
     common = {name: value for name, value in arguments.items() if name in Settings.model_fields}
     reading: Settings = _checked(Settings, common)
+    valid_keys = sorted({name for settings, _ in KINDS.values() for name in settings.model_fields})
     if reading.kind:
         _checked(KINDS[reading.kind][0], arguments)
-    else:
-        _refuse_unknown(arguments)
+    elif unknown := [name for name in arguments if name not in valid_keys]:  # of every kind, before anything is read
+        raise ConfigError(f"there is no key `{unknown[0]}`{nearest(unknown[0], valid_keys)}")
     parts = read(reading).each(unfolded)
     types = types_of(parts.train.features)
     kind = reading.kind or guess(types, reading)
@@ -55,11 +56,3 @@ def task(**arguments: Any) -> DatasetTask:
 
 def _checked(settings: type[Settings], arguments: dict[str, Any]) -> Any:
     return validate(settings, arguments, None, (), Path())
-
-
-def _refuse_unknown(arguments: dict[str, Any]) -> None:
-    """Refuse what no kind knows before anything is read."""
-    valid_keys = sorted({name for settings, _ in KINDS.values() for name in settings.model_fields})
-    for name in arguments:
-        if name not in valid_keys:
-            raise ConfigError(f"there is no key `{name}`{nearest(name, valid_keys)}")

@@ -53,7 +53,10 @@ class Images(Settings):
 def classification(parts: Parts, columns: Columns, settings: Images) -> DatasetTask:
     """Single-label classification of images `pixel_values` (N, C, H, W): accuracy is the score."""
     column, target = columns.inputs[0], classes(parts.whole, columns.target)
-    first = _first(parts, column)
+    try:
+        first = parts.train[0][column]
+    except OSError as error:
+        raise ConfigError(f"the first image of train cannot be read: {error}") from error
     color: Color = settings.color or ("grey" if first.mode in GREY else "rgb")
     channels = 1 if color == "grey" else 3
     for name in ("mean", "std"):
@@ -63,34 +66,18 @@ def classification(parts: Parts, columns: Columns, settings: Images) -> DatasetT
     if min(settings.std) <= 0:
         raise ConfigError(f"`std` is {list(settings.std)}", expected="numbers above zero")
     size = settings.image_size or (first.height, first.width)
-    encoding = Encoding(
-        partial(encode_images, partial(pixels_of, settings, column, size, color), column, target),
-        (column, target.column),
-        {PIXELS: "binary", TARGET: target.type},
-        [column, target.key, size, color, settings.image_size is not None, settings.color is None],
-        batch=100,
-    )
+    encode = partial(encode_images, partial(pixels_of, settings, column, size, color), column, target)
+    key = [column, target.key, size, color, settings.image_size is not None, settings.color is None]
+    encoding = Encoding(encode, (column, target.column), {PIXELS: "binary", TARGET: target.type}, key, batch=100)
     shape, scaling = (channels, *size), Scaling(settings.scale, settings.mean, settings.std)
     plain = settings.mean == (0.0,) and settings.std == (1.0,)
-    return dataset_task(
-        parts,
-        settings,
-        encoded_parts(parts, encoding, partial(scaling.read, shape)),
-        **of_classes(target),
-        show=scaling.undone,
-        preprocessing=f"{color} pixels * {settings.scale:.6g}"
-        + ("" if plain else f", minus {list(settings.mean)}, divided by {list(settings.std)}")
-        + f", as {shape}, channel first"
-        + (", resized without keeping the aspect, bilinear" if settings.image_size else ""),
-        kind="image_classification",
-    )
-
-
-def _first(parts: Parts, column: str) -> Any:
-    try:
-        return parts.train[0][column]
-    except OSError as error:
-        raise ConfigError(f"the first image of train cannot be read: {error}") from error
+    words = f"{color} pixels * {settings.scale:.6g}"
+    words += "" if plain else f", minus {list(settings.mean)}, divided by {list(settings.std)}"
+    words += f", as {shape}, channel first"
+    words += ", resized without keeping the aspect, bilinear" if settings.image_size else ""
+    rows = encoded_parts(parts, encoding, partial(scaling.read, shape))
+    rest = {**of_classes(target), "show": scaling.undone, "kind": "image_classification"}
+    return dataset_task(parts, settings, rows, **rest, preprocessing=words)
 
 
 def encode_images(

@@ -127,13 +127,9 @@ def _give_logits_alone(module: Any) -> None:
     config = module.config
     if module.can_generate():
         # What greedy decoding by the forward does, whatever a file says beside the weights.
-        module.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-            decoder_start_token_id=config.decoder_start_token_id,
-            eos_token_id=config.eos_token_id,
-            pad_token_id=config.pad_token_id,
-            bad_words_ids=[[config.pad_token_id]],
-            use_cache=True,
-        )
+        ids = {name: getattr(config, name) for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
+        unwanted = [[config.pad_token_id]]
+        module.generation_config = GenerationConfig(**ids, bad_words_ids=unwanted, use_cache=True)  # type: ignore[no-untyped-call]
 
 
 @cache

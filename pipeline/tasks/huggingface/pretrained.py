@@ -75,9 +75,8 @@ def model(
         raise ConfigError("the task does not say what kind it is", fix="Add `kind`, such as text_classification")
     label_settings = _head(task, kind, labels)
     configuration = _config(name, revision) if name else None
-    base_config = (
-        plain_config(configuration) if configuration else _filled({**(config or {}), **changes}, task, example, kind)
-    )
+    own = {**(config or {}), **changes}
+    base_config = plain_config(configuration) if configuration else _filled(own, task, example, kind)
     final_config = plain_config(configured(base_config, {**changes, **label_settings}))
     _check_fit(final_config, task, example)
     builder = Reference(use=NETWORK, arguments={"kind": kind, "config": final_config})
@@ -131,8 +130,8 @@ def _filled(config: dict[str, Any], task: Task, example: Inputs, kind: Kind) -> 
     configuration = configured({"model_type": config.get("model_type")}, {})
     task_settings: dict[str, Any] = {}
     if task.tokenizer is not None:
-        names = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id")
-        task_settings = {name: getattr(task.tokenizer, name) for name in names} | {"vocab_size": len(task.tokenizer)}
+        ids = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id")
+        task_settings = {name: getattr(task.tokenizer, name) for name in ids} | {"vocab_size": len(task.tokenizer)}
     if "decoder_input_ids" in example:
         task_settings["decoder_start_token_id"] = int(example["decoder_input_ids"][0, 0])
         task_settings |= {"forced_eos_token_id": None, "forced_bos_token_id": None}
@@ -143,10 +142,8 @@ def _filled(config: dict[str, Any], task: Task, example: Inputs, kind: Kind) -> 
         _, task_settings["max_length"], task_settings["num_mel_bins"] = next(iter(example.values())).shape
     always = ("decoder_start_token_id", "forced_eos_token_id", "forced_bos_token_id")
     own = configuration.to_dict()
-    fitting = {
-        name: value for name, value in task_settings.items() if name in own and (value is not None or name in always)
-    }
-    return fitting | config
+    names = [name for name, value in task_settings.items() if value is not None or name in always]
+    return {name: task_settings[name] for name in names if name in own} | config
 
 
 def _check_fit(config: dict[str, Any], task: Task, example: Inputs) -> None:
@@ -173,25 +170,15 @@ def _config(name: str, revision: str | None) -> Any:
 def _has_weights(name: str) -> bool:
     """Whether there are weights to load; what is on the hub has them."""
     folder = Path(name)
-    if not folder.is_dir():
-        return True
-    return any(any(folder.glob(pattern)) for pattern in (SAFE, *UNSAFE))
+    return not folder.is_dir() or any(any(folder.glob(pattern)) for pattern in (SAFE, *UNSAFE))
 
 
 def _load(module: nn.Module, kind: Kind, name: str, revision: str | None, config: dict[str, Any]) -> list[str]:
     """Load the weights of `name` into a module; gives the names of those that are not there and stay as they are."""
     with explained(name), _no_warnings():
-        loaded, loading_info = model_class(kind).from_pretrained(
-            name,
-            config=configured(config, {}),
-            revision=revision,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            dtype="float32",
-            **EAGER,
-        )
+        safe = {"revision": revision, "use_safetensors": True, "trust_remote_code": False}
+        plain = {"ignore_mismatched_sizes": True, "output_loading_info": True, "dtype": "float32", **EAGER}
+        loaded, loading_info = model_class(kind).from_pretrained(name, config=configured(config, {}), **safe, **plain)
     other = [entry[0] if isinstance(entry, tuple) else entry for entry in loading_info["mismatched_keys"]]
     fresh = sorted({*loading_info["missing_keys"], *other})
     inner = f"{loaded.base_model_prefix}."
@@ -256,15 +243,12 @@ def check_positions(module: nn.Module, task: Task, example: Inputs) -> None:
     """
     longest = getattr(task, "longest", {})
     for name, (key, what) in LIMITS.items():
-        lengths = [
-            value.shape[1] for input_name, value in example.items() if input_name.startswith(name) and value.ndim == 2
-        ]
-        tokens = max([longest.get(key, 0), *lengths])
+        ids = [value for input_name, value in example.items() if input_name.startswith(name)]
+        tokens = max([longest.get(key, 0), *(value.shape[1] for value in ids if value.ndim == 2)])
         limit = positions(module, decoder=name == DECODER_IDS if DECODER_IDS in example else None)
         if limit is not None and tokens > limit:
-            raise ConfigError(
-                f"the task's {what} have up to {tokens} tokens, and the model has {limit} positions",
-                fix=f"Set `{key}: {limit}` in the task; what is longer is then cut"
-                if longest
-                else f"Let the task cut its {what}, such as by `truncation=True, max_length={limit}` of the tokenizer",
-            )
+            problem = f"the task's {what} have up to {tokens} tokens, and the model has {limit} positions"
+            fix = f"Set `{key}: {limit}` in the task; what is longer is then cut"
+            if not longest:
+                fix = f"Let the task cut its {what}, such as by `truncation=True, max_length={limit}` of the tokenizer"
+            raise ConfigError(problem, fix=fix)

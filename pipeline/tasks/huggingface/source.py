@@ -68,16 +68,15 @@ def read(settings: Settings) -> Parts:
     with quiet(), explained("data", settings.data):
         rows = {role: loaders[name](settings.most(role)) for role, name in chosen.items() if isinstance(name, str)}
     parts = {role: _limited(all_of_it, settings.most(role), settings.seed) for role, all_of_it in rows.items()}
-    notes: list[str] = []
     *portions, parts["train"] = _cut(parts["train"], list(shares.values()), settings.seed)
-    for (role, share), own in zip(shares.items(), portions, strict=True):
-        parts[role] = own
-        if getattr(settings, role) is None:
-            notes.append(f"{role} is {share:.0%} of `{settings.train}`, drawn with seed {settings.seed}")
+    parts |= dict(zip(shares, portions, strict=True))
+    unasked = [role for role in shares if getattr(settings, role) is None]
+    whence = f"of `{settings.train}`, drawn with seed {settings.seed}"
+    notes = tuple(f"{role} is {shares[role]:.0%} {whence}" for role in unasked)
     for role, part in parts.items():
         if not len(part):
             raise ConfigError(f"there are no rows for {role}", where=settings.data, fix="Raise `limit` or the share")
-    return Parts(parts["train"], parts["validation"], parts["test"], rows["train"], tuple(notes))
+    return Parts(parts["train"], parts["validation"], parts["test"], rows["train"], notes)
 
 
 def roles(settings: Settings, names: Sequence[str]) -> dict[Role, str | float]:
@@ -229,9 +228,7 @@ def explained(key: str, place: str) -> Iterator[None]:
         if is_exhausted(error):
             raise
         reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(
-            f"`{key}` is {place}, and it cannot be read: {reason[0].rstrip('.')}",
-            expected="the name of a dataset on the Hugging Face hub that can be reached, or a folder of "
-            "parquet, JSON lines, CSV, images or sounds",
-            fix=f"Give a folder with --set task.{key}=FOLDER",
-        ) from error
+        problem = f"`{key}` is {place}, and it cannot be read: {reason[0].rstrip('.')}"
+        expected = "the name of a dataset on the Hugging Face hub that can be reached, or a folder of "
+        expected += "parquet, JSON lines, CSV, images or sounds"
+        raise ConfigError(problem, expected=expected, fix=f"Give a folder with --set task.{key}=FOLDER") from error

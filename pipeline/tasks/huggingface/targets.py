@@ -129,9 +129,5 @@ def of_numbers(output: str) -> dict[str, Any]:
     That is no ratio scale, so there is no retention, and the drop stands in its place; Spearman's and Pearson's
     correlations are the metrics.
     """
-    return {
-        "loss": partial(squared_error, output),
-        "score": minus_squared_error,
-        "output": output,
-        "metrics": {"spearman": metrics.spearman, "pearson": metrics.pearson},
-    }
+    loss, figures = partial(squared_error, output), {"spearman": metrics.spearman, "pearson": metrics.pearson}
+    return {"loss": loss, "score": minus_squared_error, "output": output, "metrics": figures}

@@ -46,10 +46,8 @@ def kept_layers(model: TorchModel, layers: int | Mapping[str, int]) -> dict[str,
     positions: dict[str, list[int]] = {}
     for name, needed in _needed(model, shorter).items():
         if len(needed) > counts[name] and not isinstance(layers, int):
-            problem = (
-                f"`{name}` cannot keep {counts[name]} layers: those at {sorted(needed)} must stay, for they change "
-                "the shape of what they are given or are the first"
-            )
+            problem = f"`{name}` cannot keep {counts[name]} layers: those at {sorted(needed)} must stay, "
+            problem += "for they change the shape of what they are given or are the first"
             raise ConfigError(problem, where="layers", expected=f"{len(needed)} or more")
         if len(needed) < len(lists[name]):
             positions[name] = evenly(len(lists[name]), max(counts[name], len(needed)), needed)

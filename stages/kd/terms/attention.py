@@ -86,10 +86,8 @@ class AttentionMethod(LayerMethod):
             return self.map_weight * torch.stack(losses).sum()
         mask, count = inputs.mask(self.mask), self._states(student)
         projections = adapter if isinstance(adapter, nn.ModuleList) else ()
-        losses = [
-            hint_loss(project(ours), theirs, mask=mask)
-            for project, (ours, theirs) in zip(projections, pairs[:count], strict=True)
-        ]
+        states = zip(projections, pairs[:count], strict=True)
+        losses = [hint_loss(project(ours), theirs, mask=mask) for project, (ours, theirs) in states]
         attended = zip(_scores(student.layers[count:]), _scores(teacher.layers[count:]), strict=True)
         losses += [attention_loss(ours, theirs, mask=mask) for ours, theirs in attended]
         return torch.stack(losses).sum()
@@ -144,12 +142,10 @@ def mapped(
 def _same_heads(pairs: Iterable[Pair]) -> None:
     for ours, theirs in pairs:
         if ours.heads != theirs.heads:
-            raise ConfigError(
-                f"`{ours.name}` of the student has {ours.heads} attention heads, `{theirs.name}` of the teacher "
-                f"{theirs.heads}",
-                expected="as many, to compare scores",
-                fix="Use relations with `kind: self_attention`, which regroup heads, or `scores: false`",
-            )
+            problem = f"`{ours.name}` of the student has {ours.heads} attention heads, "
+            problem += f"`{theirs.name}` of the teacher {theirs.heads}"
+            fix = "Use relations with `kind: self_attention`, which regroup heads, or `scores: false`"
+            raise ConfigError(problem, expected="as many, to compare scores", fix=fix)
 
 
 def _scores(queries_and_keys: Sequence[Tensor]) -> list[Tensor]:

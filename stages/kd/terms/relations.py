@@ -56,11 +56,7 @@ class RelationMethod(LayerMethod):
         student_block = attention_at(stacks(student, "student"), -1 if ours is None else ours, "student")
         teacher_block = attention_at(stacks(teacher, "teacher"), -1 if theirs is None else theirs, "teacher")
         self._check_heads(student_block, teacher_block)
-        return [student_block.query, student_block.key, student_block.value], [
-            teacher_block.query,
-            teacher_block.key,
-            teacher_block.value,
-        ]
+        return _reads(student_block), _reads(teacher_block)
 
     def compare(self, student: ModelOutputs, teacher: ModelOutputs, adapter: nn.Module, inputs: TermInputs) -> Tensor:
         """The weighted sum over examples' relations, or the sum over the parts of self-attention."""
@@ -84,10 +80,9 @@ class RelationMethod(LayerMethod):
     def _check_heads(self, student: Attention, teacher: Attention) -> None:
         heads, common = self.relation_heads or teacher.heads, gcd(student.width, teacher.width)
         if set(self.parts) - {"attention"} and common % heads:
-            raise ConfigError(
-                f"{heads} relation heads do not divide the widths {student.width} and {teacher.width} of attention",
-                expected=f"`relation_heads` that divides {common}",
-            )
+            widths = f"the widths {student.width} and {teacher.width} of attention"
+            expected = f"`relation_heads` that divides {common}"
+            raise ConfigError(f"{heads} relation heads do not divide {widths}", expected=expected)
         if "attention" in self.parts and student.heads != teacher.heads:
             problem = f"the student has {student.heads} attention heads, the teacher {teacher.heads}"
             expected = "as many, to compare `attention` itself"

@@ -126,9 +126,8 @@ class LayerMethod(Method):
     def loss(self, inputs: TermInputs, adapters: Sequence[nn.Module]) -> Tensor:
         """The mean over the teachers by their shares."""
         total = inputs.logits.new_zeros(())
-        for share, student, teacher, adapter in zip(
-            inputs.shares, inputs.students, inputs.teachers, adapters, strict=True
-        ):
+        rows = zip(inputs.shares, inputs.students, inputs.teachers, adapters, strict=True)
+        for share, student, teacher, adapter in rows:
             total = total + share * self.compare(student, teacher, adapter, inputs)
         return total
 

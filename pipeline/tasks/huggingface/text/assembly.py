@@ -116,8 +116,7 @@ class Pad:
         """A list of examples -> (inputs (N, L), targets (N,))."""
         widths: dict[str, int] = {}
         for name, by_axis in self.axes.items():
-            here = max(len(inputs[name]) for inputs, _ in rows)
-            widths[by_axis[1]] = max(widths.get(by_axis[1], 0), here)
+            widths[by_axis[1]] = max(widths.get(by_axis[1], 0), *(len(inputs[name]) for inputs, _ in rows))
         widths = {axis: self.rounded(width) for axis, width in widths.items()}
         inputs = {
             name: padded([example[name] for example, _ in rows], widths[by_axis[1]], self.fills[name])

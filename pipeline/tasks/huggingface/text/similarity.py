@@ -75,25 +75,14 @@ def similarity(parts: Parts, columns: Columns, settings: Similarity) -> DatasetT
     fills = {f"{name}_{side}": fill for side in SIDES for name, fill in ((IDS, pad), (MASK, 0))}
     collate = Pad(fills, {name: {1: LENGTH} for name in fills}, settings.multiple, reader.longest)
     target = Reals(columns.target, *(settings.range or (0.0, 1.0)))
-    encoding = Encoding(
-        partial(encode_pairs, reader, columns.inputs, target),
-        (*columns.inputs, target.column),
-        {f"{IDS}_{side}": "int32[]" for side in SIDES} | {TARGET: target.type},
-        [columns.inputs, target.key, reader.key],
-    )
+    encode, key = partial(encode_pairs, reader, columns.inputs, target), [columns.inputs, target.key, reader.key]
+    kept = {f"{IDS}_{side}": "int32[]" for side in SIDES} | {TARGET: target.type}
+    rows = encoded_parts(parts, Encoding(encode, (*columns.inputs, target.column), kept, key), read_pair)
     first, second = columns.inputs
-    return text_task(
-        parts,
-        settings,
-        reader,
-        encoded_parts(parts, encoding, read_pair),
-        collate,
-        **of_numbers(OUTPUT),
-        decode=cosine,
-        preprocessing=f"`{first}` and `{second}`, each as tokens of {reader.words}, at most {reader.longest}, "
-        "padded to the longest of both; they are learned as 0 to 1",
-        kind="similarity",
-    )
+    words = f"`{first}` and `{second}`, each as tokens of {reader.words}, at most {reader.longest}, "
+    words += "padded to the longest of both; they are learned as 0 to 1"
+    rest = {**of_numbers(OUTPUT), "decode": cosine, "kind": "similarity"}
+    return text_task(parts, settings, reader, rows, collate, **rest, preprocessing=words)
 
 
 def cosine(forward: Forward, inputs: Inputs) -> Tensor:

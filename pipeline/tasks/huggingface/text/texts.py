@@ -94,19 +94,10 @@ def _task(parts: Parts, columns: Columns, settings: Texts, target: Classes | Rea
     types = has_types if settings.token_types is None else settings.token_types
     fills = {IDS: reader.tokenizer.pad_token_id, MASK: 0} | ({TYPES: 0} if types else {})
     collate = Pad(fills, {name: {1: LENGTH} for name in fills}, settings.multiple, reader.longest)
-    encoding = Encoding(
-        partial(encode_texts, reader, columns.inputs, target, types),
-        (*columns.inputs, target.column),
-        {IDS: "int32[]", TARGET: target.type} | ({TYPES: "int8[]"} if types else {}),
-        [columns.inputs, target.key, reader.key],
-    )
+    encode = partial(encode_texts, reader, columns.inputs, target, types)
+    kept = {IDS: "int32[]", TARGET: target.type} | ({TYPES: "int8[]"} if types else {})
+    key = [columns.inputs, target.key, reader.key]
+    rows = encoded_parts(parts, Encoding(encode, (*columns.inputs, target.column), kept, key), read_text)
     what = " and ".join(f"`{name}`" for name in columns.inputs)
-    return text_task(
-        parts,
-        settings,
-        reader,
-        encoded_parts(parts, encoding, read_text),
-        collate,
-        preprocessing=f"{what} as tokens of {reader.words}, at most {reader.longest}, padded to the longest",
-        **rest,
-    )
+    preprocessing = f"{what} as tokens of {reader.words}, at most {reader.longest}, padded to the longest"
+    return text_task(parts, settings, reader, rows, collate, preprocessing=preprocessing, **rest)

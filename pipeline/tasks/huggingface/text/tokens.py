@@ -113,13 +113,11 @@ def _train(texts: Iterator[list[str]], size: int, algorithm: Algorithm, lowercas
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), tokenizer.pre_tokenizer])
     names = [*BERT.values(), MASK] if pieces else [*PIECES.values()]
-    tokenizer.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=size, special_tokens=names, show_progress=False)
-    )
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=names, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
     if pieces:
-        tokenizer.model = models.WordPiece(
-            _word_pieces(tokenizer.get_vocab(), names, size), unk_token=BERT["unk_token"]
-        )
+        unk_token = BERT["unk_token"]
+        tokenizer.model = models.WordPiece(_word_pieces(tokenizer.get_vocab(), names, size), unk_token=unk_token)
         tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
     tokenizer.post_processor = _ends(tokenizer, algorithm)
     return tokenizer

@@ -73,12 +73,8 @@ def translation(parts: Parts, columns: Columns, settings: Translation) -> Datase
     axes = {IDS: {1: LENGTH}, MASK: {1: LENGTH}, DECODER_IDS: {1: DECODER_LENGTH}}
     fills = {IDS: marks.pad, MASK: 0, DECODER_IDS: marks.pad}
     names = (columns.inputs[0], columns.target)
-    encoding = Encoding(
-        partial(encode_translations, reader, marks, names),
-        names,
-        {IDS: "int32[]", TARGET: "int32[]"},
-        [names, reader.key, vars(marks)],
-    )
+    encode, key = partial(encode_translations, reader, marks, names), [names, reader.key, vars(marks)]
+    encoding = Encoding(encode, names, {IDS: "int32[]", TARGET: "int32[]"}, key)
     decode, token = partial(sentence, reader.tokenizer), reader.tokenizer.convert_ids_to_tokens
     return text_task(
         parts,
