@@ -119,8 +119,7 @@ def resume(folder: str | Path, **options: Unpack[RunOptions]) -> Record:
     config = PipelineConfig.model_validate({**earlier.config, "folder": code}, context={"folder": code})
     built = build(config, allow_unsafe_load=options.get("allow_unsafe_load", False))
     _check(built, size)
-    unfinished_place = journal.unfinished(events)
-    if unfinished_place:
+    if unfinished_place := journal.unfinished(events):
         LOG.warning("%s was killed in %s; if memory ran out, lower its batch_size", earlier.run, unfinished_place)
     times = {(event["place"], event["key"]): event["finished"] for event in events if event["event"] == "measured"}
     anew: dict[str, Any] = {"baseline": None, "stages": [], "gates": [], "verdict": None, "failure": None}
@@ -194,7 +193,6 @@ def _go(built: Built, record: Record, size: int, options: RunOptions, earlier: T
     folder = Path(record.folder)
     runs = folder.parent
     disk.check(built, runs)
-    console = options.get("console") or Console(stderr=True)
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         stack.enter_context(alone(folder))
@@ -207,6 +205,7 @@ def _go(built: Built, record: Record, size: int, options: RunOptions, earlier: T
         store = Store(runs / "store", options.get("lock_timeout"), interrupts.check)
         description = _description(built, record, options.get("allow_unsafe_load", False))
         processes = stack.enter_context(gathered(size, description, interrupts.check))
+        console = options.get("console") or Console(stderr=True)
         executor = Executor(built, store, log, console, interrupts, processes=processes)
         try:
             whole = Run(built, record, executor, tracking, earlier or {})

@@ -17,7 +17,6 @@ Outputs = dict[str, Tensor]
 Axes = Mapping[str, Mapping[int, str]]
 """Input -> {axis: name} of the axes beside the batch whose length varies; equal names are equal lengths."""
 
-
 Augment = Callable[[Inputs, int, int], Inputs]
 
 NEARBY = 32  # batches whose examples change places to be with others of their length

@@ -29,7 +29,6 @@ LIBRARIES = (
     "numpy",
 )
 
-
 DECISIVE = re.compile("avx|amx|fma|f16c|asimd|sve|i8mm|bf16")
 """The flags that decide how fast integers and half precision are."""
 

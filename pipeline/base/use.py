@@ -40,7 +40,6 @@ MOVED = {
 }
 """Names that models saved by earlier versions hold, and where these functions are now."""
 
-
 SHARED = {"stages": ("kd", "trainer"), "pipeline.tasks": ("metrics", "tables")}
 """What stands in a package for its other modules, and no `use:` names."""
 
@@ -195,8 +194,7 @@ def classes_in(module: ModuleType, base: type) -> list[Any]:
 
 def nearest(word: str, known: list[str]) -> str:
     """A hint for messages: the nearest known names, or all of them where none is near."""
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    if close:
+    if close := difflib.get_close_matches(word, known, n=3, cutoff=0.5):
         return f"; did you mean {' or '.join(f'`{c}`' for c in close)}?"
     return f"; there are {', '.join(f'`{k}`' for k in sorted(known)[:12])}" if known else ""
 

@@ -26,7 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-
 BUG, INTERRUPTED = 70, 130
 
 

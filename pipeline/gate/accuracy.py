@@ -5,7 +5,17 @@ import numpy as np
 from pipeline.base.estimate import Estimate
 from pipeline.gate.budget import LeastKept, MostShare
 from pipeline.gate.expected import Expected, host_of, scores_of, split_digests
-from pipeline.gate.finding import Gate, at_least, at_most, costliest, interval, last, samples_fix, samples_text
+from pipeline.gate.finding import (
+    Gate,
+    at_least,
+    at_most,
+    costliest,
+    interval,
+    last,
+    samples_fix,
+    samples_text,
+    table_of,
+)
 from pipeline.measure.statistics import (
     Decided,
     Pairs,
@@ -20,7 +30,7 @@ from pipeline.measure.statistics import (
     unlost,
 )
 from pipeline.measure.statistics import retention as retention_of
-from pipeline.records.record import GateRecord, Measure, Record
+from pipeline.records.record import GateRecord, Record
 
 ALONE = "there is nothing to compare the baseline with"
 GRADED = "an example is lost where scores are right or wrong, and these are graded"
@@ -37,7 +47,7 @@ def retention(limit: LeastKept, record: Record, expected: Expected | None) -> Ga
     if model.retention is None:
         return gate.skipped(model.retention_reason or ALONE, NO_RATIO)
     text = f"retention is {interval(model.retention)}, the limit {limit.min:g}"
-    return _decided(gate, model.retention, text, record, kept, table_of(model))
+    return _decided(gate, model.retention, text, record, kept, table_of(model.score, model.test_samples, model.flips))
 
 
 def drop(limit: MostShare, record: Record) -> GateRecord:
@@ -46,7 +56,7 @@ def drop(limit: MostShare, record: Record) -> GateRecord:
     if model.drop is None:
         return gate.skipped(ALONE, "Add stages")
     text = f"drop is {interval(model.drop)}, the limit {limit.max:g}"
-    return _decided(gate, model.drop, text, record, undropped, table_of(model))
+    return _decided(gate, model.drop, text, record, undropped, table_of(model.score, model.test_samples, model.flips))
 
 
 def flips(limit: MostShare, record: Record) -> GateRecord:
@@ -58,15 +68,7 @@ def flips(limit: MostShare, record: Record) -> GateRecord:
     share = share_interval(model.flips.lost, model.test_samples)
     counted = f"{model.flips.lost:,} of {model.test_samples:,} test examples lost"
     text = f"flips are {interval(share)} ({counted}), the limit {limit.max:g}"
-    return _decided(gate, share, text, record, unlost, table_of(model))
-
-
-def table_of(found: Measure) -> Pairs | None:
-    """The table of pairs against the baseline; None where scores are not right or wrong, or for the baseline."""
-    if found.flips is None:
-        return None
-    right, lost, gained = round(found.score * found.test_samples), found.flips.lost, found.flips.gained
-    return Pairs(right - gained, gained, lost, found.test_samples - right - lost)
+    return _decided(gate, share, text, record, unlost, table_of(model.score, model.test_samples, model.flips))
 
 
 def _decided(
@@ -77,10 +79,8 @@ def _decided(
     verdict = at_least(estimate, limit) if least else at_most(estimate, limit)
     fix, needed = costliest(record) if verdict == "fail" else "", None
     if verdict == "inconclusive":
-        if table is None:
-            needed = samples_by_reach(estimate, limit, size)
-        else:
-            needed = samples_to_decide(table, limit if least else -limit, figure)
+        bound = limit if least else -limit
+        needed = samples_by_reach(estimate, limit, size) if table is None else samples_to_decide(table, bound, figure)
         text += samples_text(needed, size)
         fix = samples_fix(needed, estimate.value > limit if least else estimate.value < limit, costliest(record))
     return gate.decided(verdict, estimate, text, fix, needed)
@@ -92,8 +92,7 @@ def _of_expected(limit: float, record: Record, expected: Expected | None) -> Gat
     if isinstance(pairing, str):
         return gate.skipped(pairing, SAME)
     ours, theirs = pairing
-    graded = not is_right_or_wrong(ours, theirs)
-    if graded:
+    if graded := not is_right_or_wrong(ours, theirs):
         ours = ours.astype(np.float32).astype(np.float64)  # as theirs are kept, so that the same model keeps all
     share = retention_of(ours, theirs, record.seed)
     if share is None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipeline.base.estimate import Estimate
 from pipeline.gate.budget import Least
-from pipeline.gate.finding import Gate, costliest, interval, last, samples_fix, samples_text
+from pipeline.gate.finding import Gate, costliest, interval, last, samples_fix, samples_text, table_of
 from pipeline.measure.statistics import LEVEL, POWER, Pairs, kept, ratio_interval, samples_to_decide
 from pipeline.records.record import ClassMeasure, GateRecord, Record
 
@@ -52,19 +52,13 @@ def worst_class(limit: Least, record: Record) -> GateRecord:
 
 def _classes(measured: Sequence[ClassMeasure]) -> list[_Class]:
     """Those of which the baseline has examples right."""
-    tables = [(one, table) for one in measured if (table := _table(one)) and table.both + table.lost]
+    pairs = [(one, table_of(one.score, one.support, one.flips)) for one in measured]
+    tables = [(one, table) for one, table in pairs if table and table.both + table.lost]
     level = _level(len(tables))
     return [
         _Class(one.label, table, one.support, ratio_interval(table), ratio_interval(table, level))
         for one, table in tables
     ]
-
-
-def _table(measure: ClassMeasure) -> Pairs | None:
-    if measure.flips is None or not measure.support:
-        return None
-    right, lost, gained = round(measure.score * measure.support), measure.flips.lost, measure.flips.gained
-    return Pairs(right - gained, gained, lost, measure.support - right - lost)
 
 
 def _level(classes: int) -> float:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.base.estimate import Estimate
-from pipeline.measure.statistics import POWER
-from pipeline.records.record import GateRecord, GateVerdict, ModelRecord, Record, StageRecord, Verdict
+from pipeline.measure.statistics import POWER, Pairs
+from pipeline.records.record import Flips, GateRecord, GateVerdict, ModelRecord, Record, StageRecord, Verdict
 
 Of = Literal["baseline", "expected"]
 
@@ -71,6 +71,14 @@ def last(record: Record) -> ModelRecord:
     if record.final is None:
         raise ValueError("the record has no model")
     return record.final
+
+
+def table_of(score: float, size: int, flips: Flips | None) -> Pairs | None:
+    """The table of pairs against the baseline; None for the baseline, and where scores are not right or wrong."""
+    if flips is None or not size:
+        return None
+    right = round(score * size)
+    return Pairs(right - flips.gained, flips.gained, flips.lost, size - right - flips.lost)
 
 
 def samples_text(needed: int | None, size: int) -> str:

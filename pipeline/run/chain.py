@@ -204,8 +204,7 @@ class Run:
         own, scores = model.evaluation.scores.numpy(), _scores(others)
         reference = self.baseline.evaluation.scores.numpy() if self.baseline else None
         metrics = {name: evaluation.resampled for name, evaluation in {"": model.evaluation, **others}.items()}
-        gain = gain_of(own, scores, reference, self.record.seed, metrics)
-        if gain:
+        if gain := gain_of(own, scores, reference, self.record.seed, metrics):
             teaches = stage.taught_by_baseline(incoming=not self.baseline or self._is_last(self.baseline.digest))
             teacher = "teacher" if teaches else "baseline"
             text = gain_text(gain, examples=len(own), shares=are_shares(own, *scores.values()), teacher=teacher)

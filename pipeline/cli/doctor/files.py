@@ -98,8 +98,7 @@ def located(what: str, name: str, kind: Kind, folders: Sequence[Path]) -> Findin
         return Finding(CONCERN, label, "ok", f"{place.resolve()} is here")
     if not could_be_name(name):
         return Finding(CONCERN, label, "missing", "there is no such file or folder", f"Set {what} to where it is")
-    cache_folder = cached(name, kind)
-    if cache_folder:
+    if cache_folder := cached(name, kind):
         return Finding(CONCERN, label, "ok", f"in the cache, {cache_folder}")
     if any(os.environ.get(variable, "").lower() in YES for variable in OFFLINE):
         fix = f"Set {what} to a folder, or fetch it where there is a network"

@@ -71,10 +71,8 @@ def install(name: str = "", extra: str = "") -> str:
 
 
 def _library(name: str, tested: str) -> Finding:
-    number, build = version(name), name
-    for other in OTHER_BUILDS.get(name, ()):
-        if number is None and version(other):
-            number, build = version(other), other
+    builds = (name, *OTHER_BUILDS.get(name, ()))
+    build, number = next(((build, number) for build in builds if (number := version(build))), (name, None))
     if number is None:
         return Finding(PACKAGES, name, "missing", "not installed", fix=install(f"'{name}>={tested}'"))
     text = number if build == name else f"{number} of {build}"

@@ -106,8 +106,7 @@ class Connection:
         from mlflow.exceptions import MlflowException
 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-        experiment = self.client.get_experiment_by_name(name)
-        if experiment:
+        if experiment := self.client.get_experiment_by_name(name):
             return str(experiment.experiment_id)
         local = self.uri.startswith("sqlite:")
         place = (self.runs / "mlartifacts").resolve().as_uri() if local else None

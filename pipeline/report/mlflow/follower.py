@@ -55,8 +55,7 @@ def main() -> None:
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
         import onnxruntime  # noqa: F401
     requests = (json.loads(line) for line in sys.stdin if line.endswith("\n"))  # a torn one is the run's last
-    opening = next(requests, None)
-    if opening:
+    if opening := next(requests, None):
         answers.send(problem=_follow(Path(opening["folder"]), requests, answers))
 
 

@@ -180,8 +180,7 @@ def claimed(store: Store, journal: Journal, place: str, parts: Parts) -> Iterato
     """Hold the key of these parts; its work folder is kept where an error ends the block."""
     key = digest(parts)
     with store.claim(key, place) as work:
-        cached = store.find(key) is not None
-        if cached:
+        if cached := (store.find(key) is not None):
             journal.write("reused", place=place, key=key)
             LOG.info("%s: as computed before", place)
         yield Claim(store, journal, place, parts, key, work, cached)
