@@ -242,8 +242,7 @@ class Task:
     @property
     def splits(self) -> dict[str, Split]:
         """The four splits by name."""
-        names = ("train", "calibration", "validation", "test")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("train", "calibration", "validation", "test")}
 
     def sealed(self) -> "Task":
         """The task as a stage sees it: its test split can be counted and not read."""

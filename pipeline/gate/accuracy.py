@@ -99,8 +99,7 @@ def _of_expected(limit: float, record: Record, expected: Expected | None) -> Gat
         return gate.skipped("scores are not all above zero", NO_RATIO)
     text = f"retention is {interval(share)} of the committed model's score, the limit {limit:g}"
     text += ELSEWHERE if expected and expected.host != host_of(record) else ""
-    table = None if graded else pairs(ours, theirs)
-    return _decided(gate, share, text, record, kept, table)
+    return _decided(gate, share, text, record, kept, None if graded else pairs(ours, theirs))
 
 
 def _paired(record: Record, expected: Expected | None) -> tuple[Scores, Scores] | str:

@@ -88,8 +88,7 @@ def limit(kind: str, proc: Path = PROC, root: Path = CGROUPS) -> float | None:
             continue
         parts = [part for part in path.split("/") if part]
         limits += [_limit(base.joinpath(*parts[:depth]), kind) for depth in range(len(parts) + 1)]
-    values = [value for value in limits if value is not None]
-    return min(values, default=None)
+    return min((value for value in limits if value is not None), default=None)
 
 
 def _limit(group: Path, kind: str) -> float | None:

@@ -108,8 +108,7 @@ class Connection:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         if experiment := self.client.get_experiment_by_name(name):
             return str(experiment.experiment_id)
-        local = self.uri.startswith("sqlite:")
-        place = (self.runs / "mlartifacts").resolve().as_uri() if local else None
+        place = (self.runs / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
         try:
             return str(self.client.create_experiment(name, artifact_location=place))
         except MlflowException as error:
