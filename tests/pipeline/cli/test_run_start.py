@@ -13,21 +13,10 @@ ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "configs" / "digits" / "compress.yaml"
 COMPILER = ("torch._dynamo", "torch._inductor", "torch.onnx", "sympy")
 HEAVY = (
-    *COMPILER,
-    *("accelerate", "alembic", "datasets", "jinja2", "matplotlib", "mlflow", "networkx", "onnxscript", "optimum"),
-    *(
-        "onnxruntime.quantization",
-        "pandas",
-        "plotly",
-        "pyarrow",
-        "sacrebleu",
-        "scipy.stats",
-        "sklearn",
-        "sqlalchemy",
-        "timm",
-    ),
-    *("torch_pruning", "transformers"),
-)
+    *COMPILER, "accelerate", "alembic", "datasets", "jinja2", "matplotlib", "mlflow", "networkx", "onnxscript",
+    "onnxruntime.quantization", "optimum", "pandas", "plotly", "pyarrow", "sacrebleu", "scipy.stats", "sklearn",
+    "sqlalchemy", "timm", "torch_pruning", "transformers",
+)  # fmt: skip
 
 
 def loaded(code: str, cwd: Path, status: int = 0) -> set[str]:
