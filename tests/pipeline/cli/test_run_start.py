@@ -43,6 +43,7 @@ def test_a_plan_is_made_without_what_trains_tracks_and_reports(tmp_path: Path) -
     assert not modules & {*HEAVY, "onnxruntime"}
 
 
+@pytest.mark.slow
 def test_a_run_that_finds_all_in_the_store_goes_without_what_makes_and_tracks(
     project: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -149,6 +149,7 @@ def command(project: Make, tmp_path: Path) -> Callable[..., subprocess.Popen[str
     return make
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_for_the_run_to_answer_and_the_status_is_killed(command: Make, tmp_path: Path) -> None:
     process = command()
     while "reached" not in process.stderr.readline():  # a user's file may print; standard output is data
