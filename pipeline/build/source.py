@@ -44,7 +44,7 @@ class Source:
         text = _read(path)
         try:
             self._walk(yaml.compose(text, Loader=_Loader), ())
-            self.data: Any = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+            self.data: Any = _parse(text)
         except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2020-13-45
             mark = getattr(error, "problem_mark", None)
             where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -116,7 +116,7 @@ class Source:
             raise ConfigError(f"`{keys.rpartition('.')[0]}` is not a mapping", where=where, fix=fix)
         try:
             self._walk(yaml.compose(text, Loader=_Loader), ())
-            target[last] = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+            target[last] = _parse(text)
         except (yaml.YAMLError, ValueError):
             raise ConfigError(f"`{text}` is not YAML", where=where, fix="Quote it") from None
         self.lines = {key: line for key, line in self.lines.items() if key[: len(path)] != path} | {path: where}
@@ -218,6 +218,14 @@ def _fields(model: Any, path: Path_) -> list[str]:
             return []
         model = inner[0]
     return [name for name, field in model.model_fields.items() if not field.exclude]
+
+
+def _parse(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _child(target: Any, key: str | int, above: str, where: str) -> Any:
