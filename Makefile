@@ -6,8 +6,8 @@ CONFIG ?= configs/digits/compress.yaml
 # An index for torch alone: on Linux the plain one brings gigabytes of CUDA; see the README.
 TORCH_INDEX ?=
 
-# A process more than cores, for tests wait for processes of their own, and a file each at a time, the slowest first.
-PARALLEL := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist loadfile --no-loadscope-reorder
+# A process for each core, and a file each at a time, the slowest first.
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 BIN := .venv/bin
 READY := .venv/ready
