@@ -31,8 +31,9 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([
     "pytest", "accelerate", "mlflow.onnx", "mlflow.store.tracking.sqlalchemy_store", "onnxruntime", "onnxscript",
     "pipeline.cli.app", "pipeline.report.html.page", "pipeline.runner", "pipeline.run.distributed.worker", "plotly",
-    "stages.distill.logits", "stages.export.onnx", "stages.prune.channels", "stages.quantize.dynamic",
-    "stages.train.supervised", "torch._dynamo", "torch._export", "tests.warm",
+    "PIL.PngImagePlugin", "scipy.special", "stages.distill.logits", "stages.export.onnx", "stages.prune.channels",
+    "stages.quantize.dynamic", "stages.train.supervised", "torch._dynamo", "torch._export", "xml.dom.expatbuilder",
+    "tests.warm",
 ])  # fmt: skip
 RUNNING: Any = forkserver._forkserver  # type: ignore[attr-defined]
 ROOT = Path(__file__).parents[1]

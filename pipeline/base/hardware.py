@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -74,11 +75,17 @@ def host() -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache
+def version(library: str) -> str:
+    """Of an installed library, read once, for the one that is loaded stays."""
+    return metadata.version(library)
+
+
 def describe(folder: Path) -> dict[str, JsonValue]:
     """Host, processor, versions, and the git commit of the folder with the pipeline file."""
     import torch
 
-    versions: dict[str, JsonValue] = {name: metadata.version(name) for name in LIBRARIES}
+    versions: dict[str, JsonValue] = {name: version(name) for name in LIBRARIES}
     return {
         "host": host(),
         "python": platform.python_version(),

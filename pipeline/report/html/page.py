@@ -3,9 +3,10 @@
 import base64
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -13,6 +14,9 @@ from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.record import Record
 from pipeline.report.html import comparison, run
 from pipeline.report.html.views import Section
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HERE = Path(__file__).parent / "templates"
 CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "plotlyServerURL": ""}
@@ -43,16 +47,12 @@ def _write(path: Path, template: str, sections: Sequence[Section], head: dict[st
 
 
 def _rendered(template: str, sections: Sequence[Section], head: dict[str, Any]) -> Iterator[str]:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from jinja2.utils import htmlsafe_json_dumps
 
     figures = [figure for section in sections for figure in section.parts.get("figures", [])]
-    loader = FileSystemLoader(HERE)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     scripts = [*([_script(_plotly())] if figures else []), _script((HERE / "page.js").read_text("utf-8"))]
-    return environment.get_template(template).generate(
+    page = _environment().get_template(template)
+    return page.generate(
         head,
         sections={section.key: section for section in sections},
         style=Markup((HERE / "style.css").read_text("utf-8")),
@@ -61,6 +61,15 @@ def _rendered(template: str, sections: Sequence[Section], head: dict[str, Any]) 
         figures=htmlsafe_json_dumps({figure.key: [plot.figure for plot in figure.plots] for figure in figures}),
         config=htmlsafe_json_dumps(CONFIG),
     )
+
+
+@cache
+def _environment() -> "Environment":
+    """Our templates, each compiled once."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(HERE)
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _plotly() -> str:

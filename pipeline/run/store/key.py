@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
-from importlib import metadata
 from inspect import getfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from pydantic import BaseModel, JsonValue
 
 from pipeline import deploy
 from pipeline.base.files import file_digest
-from pipeline.base.hardware import LIBRARIES, host
+from pipeline.base.hardware import LIBRARIES, host, version
 from pipeline.base.use import Reference
 from pipeline.build.build import Built
 from pipeline.forms.text.tokenizer import canonical
@@ -52,7 +51,7 @@ class Keys:
     def __init__(self, built: Built, device: torch.device, processes: int = 1, run: str = "a new run") -> None:
         self.built, self.device, self.processes, self.run = built, device, processes, run
         self.sources = Sources()
-        self.versions: Parts = {name: metadata.version(name) for name in LIBRARIES}
+        self.versions: Parts = {name: version(name) for name in LIBRARIES}
         for _, stage in (*built.baseline, *built.stages):
             self._code(stage)
         self._task()
@@ -157,10 +156,10 @@ class Sources:
                     content = file.read_bytes()
                     self.read[file] = hashlib.sha256(content).hexdigest(), _imports(file, content)
                 waiting += self.read[file][1]
-        user_files = [file for file in seen if not any(file.is_relative_to(OURS / package) for package in PACKAGES)]
+        names = {file: _our_name(file) for file in sorted(seen)}
+        user_files = [file for file, name in names.items() if name is None]
         above = Path(os.path.commonpath([file.parent for file in user_files])) if user_files else OURS
-        names = {file: file.relative_to(above if file in user_files else OURS).as_posix() for file in seen}
-        return {names[file]: self.read[file][0] for file in sorted(seen)}
+        return {name or file.relative_to(above).as_posix(): self.read[file][0] for file, name in names.items()}
 
 
 def changed(old: Parts, new: Parts, prefix: str = "") -> list[str]:
@@ -209,6 +208,13 @@ def _our_files(uses: Iterable[str]) -> list[Path]:
     places = [OURS.joinpath(*use.partition(":")[0].split(".")) for use in uses if use.split(".")[0] in PACKAGES]
     files = [file for at in places for file in (at.with_suffix(".py"), at / "__init__.py", at / f"{at.name}.py")]
     return [file for file in files if file.is_file()]
+
+
+@cache
+def _our_name(file: Path) -> str | None:
+    """The name of a file of ours below the folder that holds our packages; None of a user's file."""
+    ours = any(file.is_relative_to(OURS / package) for package in PACKAGES)
+    return file.relative_to(OURS).as_posix() if ours else None
 
 
 @cache

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from importlib import metadata
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -158,9 +157,9 @@ def test_libraries_threads_device_model_and_baseline_are_part_of_the_key(
     before = parts(chain)
     assert changed(before, parts(chain, device="meta")) == ['device: "cpu" -> "meta"']
     assert changed(before, parts(chain, given="other")) == ['model.digest: "m" -> "other"']
-    real = metadata.version
+    real = key.version
     with monkeypatch.context() as patched:
-        patched.setattr(metadata, "version", lambda name: "0" if name == "torch" else real(name))
+        patched.setattr(key, "version", lambda name: "0" if name == "torch" else real(name))
         (line,) = changed(before, parts(chain))
         assert line.startswith("versions.torch: ")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
