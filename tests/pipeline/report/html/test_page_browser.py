@@ -1,5 +1,6 @@
 """The pages in a real browser: nothing breaks, nothing is fetched, all can be reached, and it fits."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,25 +51,50 @@ def comparison_page(comparison: Callable[..., ComparisonRecord]) -> Path:
     return write_comparison(record, Path(record.folder) / "report.html")
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Any) -> Iterator[Any]:
+    """A tab without network; another one would compile plotly anew."""
+    context = browser.new_context()
+    context.set_offline(True)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all pages are opened; at another address plotly would be compiled anew."""
+    return tmp_path_factory.mktemp("opened") / "report.html"
+
+
 @pytest.fixture
-def opened(browser: Any) -> Callable[..., Any]:
+def opened(tab: Any, place: Path) -> Callable[..., Any]:
     """opened(page, width, height, scheme): the page once it is drawn; on leaving nothing may have gone wrong."""
 
     @contextmanager
     def opening(page: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> Iterator[Any]:
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        context.set_offline(True)
-        shown, said, fetched = context.new_page(), list[str](), list[str]()
-        shown.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        shown.on("pageerror", lambda error: said.append(str(error)))
-        shown.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        shown.on("request", lambda request: fetched.append(request.url))
-        shown.goto(page.as_uri())
-        shown.wait_for_selector("html[data-ready]", state="attached")
-        yield shown
+        said, fetched = list[str](), list[str]()
+        listeners: dict[str, Callable[[Any], Any]] = {
+            "console": lambda message: said.append(f"{message.type}: {message.text}"),
+            "pageerror": lambda error: said.append(str(error)),
+            "dialog": lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()),
+            "request": lambda request: fetched.append(request.url),
+        }
+        tab.goto("about:blank")
+        tab.set_viewport_size({"width": width, "height": height})
+        tab.emulate_media(color_scheme=scheme)
+        for event, listener in listeners.items():
+            tab.on(event, listener)
+        try:
+            tab.goto(shutil.copy(page, place).as_uri())
+            tab.wait_for_selector("html[data-ready]", state="attached")
+            yield tab
+        finally:
+            for event, listener in listeners.items():
+                tab.remove_listener(event, listener)
+            tab.context.clear_permissions()
         assert said == []
+        assert place.as_uri() in fetched
         assert [url for url in fetched if not url.startswith(("file:", "data:", "blob:"))] == []
-        context.close()
 
     return opening
 
