@@ -18,6 +18,7 @@ from tests.aliases import Make, Patch
 from tests.graphs import products
 
 QUICK: dict[str, Any] = {"rounds": 3, "iterations": 30, "warmup": 3}
+ONCE: dict[str, Any] = {**QUICK, "rounds": 1}
 NAMES = ["distill + quantize", "../../etc/passwd", "[/bold] <script>\n\0"]
 
 
@@ -52,9 +53,9 @@ def test_all_models_have_ratios_from_the_same_rounds(tmp_path: Path, context: Ma
 
 def test_the_rows_are_those_of_a_run_alone(tmp_path: Path, context: Make) -> None:
     small, ctx = chain(tmp_path / "small.onnx", 2), context(baseline=chain(tmp_path / "big.onnx", 20))
-    assert Latency(**QUICK).run(small, ctx) is small
+    assert Latency(**ONCE).run(small, ctx) is small
     (alone,) = context.reports["latency"]  # type: ignore[attr-defined]
-    found: dict[str, Any] = Latency(**QUICK).measure({"a": small, "b": small}, ctx)
+    found: dict[str, Any] = Latency(**ONCE).measure({"a": small, "b": small}, ctx)
     assert list(found["a"][0]) == list(alone)
     assert alone["beside"] == []
 
@@ -68,15 +69,15 @@ def test_one_that_fails_stops_no_other(tmp_path: Path, context: Make, broken: On
     assert line["ratio"]["low"] is not None
     assert line["beside"] == []
     with pytest.raises(StageError, match=r"broken\.onnx ended with 1"):
-        Latency(**QUICK).measure({"bad": broken}, ctx)
+        Latency(**ONCE).measure({"bad": broken}, ctx)
 
 
 def test_all_failures_are_told_and_a_broken_baseline_is_everyones(tmp_path: Path, context: Make, broken: Any) -> None:
-    found: dict[str, Any] = Latency(**QUICK).measure({"a": broken, "b": broken}, context())
+    found: dict[str, Any] = Latency(**ONCE).measure({"a": broken, "b": broken}, context())
     assert ["failure" in value for value in found.values()] == [True, True]
     small = chain(tmp_path / "small.onnx", 2)
     with pytest.raises(StageError, match=r"broken\.onnx ended with 1"):
-        Latency(**QUICK).measure({"a": small, "b": small}, context(baseline=broken))
+        Latency(**ONCE).measure({"a": small, "b": small}, context(baseline=broken))
 
 
 def test_a_model_that_is_killed_fails_alone(tmp_path: Path, context: Make, monkeypatch: Patch) -> None:
@@ -89,9 +90,9 @@ def test_a_model_that_is_killed_fails_alone(tmp_path: Path, context: Make, monke
 
     monkeypatch.setattr(rounds, "time_process", killed)
     models = {name: chain(tmp_path / f"{name}.onnx", 2) for name in ("greedy", "modest")}
-    found: dict[str, Any] = Latency(**QUICK).measure(models, context())
+    found: dict[str, Any] = Latency(**ONCE).measure(models, context())
     assert found["greedy"] == {"failure": "it was killed"}
-    assert found["modest"][0]["samples"] == 90
+    assert found["modest"][0]["samples"] == 30
 
 
 def test_a_form_that_the_runtime_cannot_run_fails_alone(tmp_path: Path, context: Make, tiny: Make) -> None:

@@ -108,9 +108,21 @@ def brighter(draw: Callable[[], Any]) -> Callable[..., Inputs]:
 numpys = brighter(lambda: float(np.random.rand()))  # as users do
 
 
+@pytest.fixture
+def whole(go: Callable[..., Ended], kept: dict[str, Ended]) -> Callable[..., Ended]:
+    """whole(stage): what a stage makes that nothing disturbs, once for all tests."""
+
+    def make(stage: Stage | None = None) -> Ended:
+        if repr(stage) not in kept:
+            kept[repr(stage)] = go(stage, "whole")
+        return kept[repr(stage)]
+
+    return make
+
+
 @pytest.mark.parametrize("steps", [0, *range(1, 3 * STEPS + 1)])
-def test_stopped_after_any_step_it_ends_as_if_it_had_not_been(go: Make, steps: int) -> None:
-    assert stopped(go, steps).same(go(folder="whole"))
+def test_stopped_after_any_step_it_ends_as_if_it_had_not_been(go: Make, whole: Make, steps: int) -> None:
+    assert stopped(go, steps).same(whole())
 
 
 def test_another_seed_ends_elsewhere(go: Make) -> None:
@@ -129,9 +141,9 @@ def test_another_seed_ends_elsewhere(go: Make) -> None:
     {"channels_last": True, "optimizer": "sgd"},
     {"batch_size": 60},  # a rest that no batch holds
 ], ids=str)  # fmt: skip
-def test_optimizers_and_schedules_go_on(go: Make, settings: dict[str, Any], steps: int) -> None:
+def test_optimizers_and_schedules_go_on(go: Make, whole: Make, settings: dict[str, Any], steps: int) -> None:
     stage = SupervisedTraining(**{**QUICK, **settings})
-    assert stopped(go, steps, stage).same(go(stage, "whole"))
+    assert stopped(go, steps, stage).same(whole(stage))
 
 
 @pytest.mark.parametrize("steps", [1, STEPS + 1])

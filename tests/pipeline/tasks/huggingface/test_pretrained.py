@@ -1,8 +1,5 @@
 """Texts that are longer than a model has positions are refused before anything is trained."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,8 @@ from pipeline.task import Split, Task
 from pipeline.tasks.huggingface.huggingface import model, task
 from pipeline.tasks.huggingface.models import network
 from tests import sets
+from tests.forked import shrink
 
-ROOT = Path(__file__).parents[4]
 MOST = 24
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 BODIES: dict[str, dict[str, Any]] = {
@@ -136,9 +133,7 @@ def test_the_command_says_it_in_one_line_before_anything_is_trained(folder: str,
     )
     config = ", ".join(f"{key}: {value}" for key, value in {**sets.BERT, "max_position_embeddings": MOST}.items())
     (tmp_path / "my.yaml").write_text(text.replace("**", config))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "pipeline", "run", "my.yaml"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = shrink("run", "my.yaml", cwd=tmp_path, HF_DATASETS_CACHE=str(tmp_path / "hub"))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("shrink: my.yaml:2: model (huggingface): the task's texts have up to ")

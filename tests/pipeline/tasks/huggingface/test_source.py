@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ from pipeline.tasks.huggingface.huggingface import task
 from pipeline.tasks.huggingface.settings import Settings
 from pipeline.tasks.huggingface.source import READERS, Parts, quiet, read, roles
 from tests import sets
-
-ROOT = Path(__file__).parents[4]
+from tests.forked import shrink
 
 
 def asked(**arguments: Any) -> Settings:
@@ -153,9 +150,7 @@ def test_a_damaged_file_is_told_once(tmp_path: Path, name: str) -> None:
         "task: {use: huggingface, data: damaged, vocabulary: 60}\n"
         "model: {use: huggingface, config: {model_type: bert}}\nstages: [{use: export.onnx}]\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "pipeline", "plan", "my.yaml"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = shrink("plan", "my.yaml", cwd=tmp_path, HF_DATASETS_CACHE=str(tmp_path / "hub"))
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"shrink: my.yaml:1: task (huggingface): `data` is {tmp_path / 'damaged'}, and it cannot be")
