@@ -2,8 +2,8 @@
 
 import json
 import signal
-import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,15 @@ def test_runs_on_other_test_data_are_refused(strategies: Make, tmp_path: Path) -
         compare_runs([tmp_path], runs=runs, track=False)
 
 
+def working_in(folder: Path) -> list[int]:
+    """The processes whose current folder it is."""
+    pids = list[int]()
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):  # it ended meanwhile, or is somebody else's
+            pids += [int(link.parent.name)] * (link.readlink() == folder)
+    return pids
+
+
 def test_a_stop_reaches_all_processes_and_leaves_none(strategies: Make, tmp_path: Path) -> None:
     sleep = """
         for _ in range(600):
@@ -199,12 +208,13 @@ def test_a_stop_reaches_all_processes_and_leaves_none(strategies: Make, tmp_path
         """
     file = strategies("  slow:\n    - {use: sleep.py}\n    - {use: export.onnx}\n", timed=False)
     file.with_name("sleep.py").write_text(stage_file(sleep))
-    command = Shrink(tmp_path, "compare", str(file), "--into", str(tmp_path / "runs"), cwd=tmp_path, tracked=True)
+    words = ("compare", str(file), "--into", str(tmp_path / "runs"))
+    command = Shrink(tmp_path, *words, cwd=tmp_path, tracked=True, prepare=children)
     command.until(lambda: any("sleep" in event["place"] for event in events(tmp_path / "runs", "begin")))
+    assert len(working_in(tmp_path)) > 1
     command.send(signal.SIGINT)
     code, said, _ = command.end()
     assert code == 130, said
-    left = subprocess.run(["pgrep", "-f", str(file)], capture_output=True, text=True, check=False)
-    assert left.stdout == ""
+    assert working_in(tmp_path) == []
     stopped = [r for r in map(Record.load, {f.parent for f in (tmp_path / "runs").glob("*/record.json")}) if r.failure]
     assert [record.failure.exit_code for record in stopped if record.failure] == [143]
