@@ -7,3 +7,5 @@ import pytest
 
 Make = Callable[..., Any]  # a fixture that makes something
 Patch = pytest.MonkeyPatch
+Capture = pytest.CaptureFixture[str]
+Logs = pytest.LogCaptureFixture

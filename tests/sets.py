@@ -8,43 +8,13 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, List, Translation, Value
 from PIL import Image as Pillow
 
-WORDS = (
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "sat",
-    "ran",
-    "on",
-    "under",
-    "mat",
-    "hat",
-    "red",
-    "blue",
-    "good",
-    "bad",
-    "nice",
-    "poor",
-)
-BERT: dict[str, Any] = {
-    "model_type": "bert",
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 64,
-}
-MARIAN: dict[str, Any] = {
-    "model_type": "marian",
-    "d_model": 16,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 16,
-    "decoder_ffn_dim": 16,
-    "max_position_embeddings": 64,
-}
+WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "hat", "red", "blue"]
+WORDS += ["good", "bad", "nice", "poor"]
+BERT: dict[str, Any] = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+BERT |= {"intermediate_size": 32, "max_position_embeddings": 64}
+MARIAN: dict[str, Any] = {"model_type": "marian", "d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
+MARIAN |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+MARIAN |= {"max_position_embeddings": 64}
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:

@@ -31,8 +31,7 @@ def unigram(given: Iterable[str], size: int = 150, way: Any = None, **settings: 
 
 def falling_back(kind: str, given: Sequence[str], **settings: Any) -> PreTrainedTokenizerFast:
     """Unigrams or byte pairs whose unknown characters become bytes, as Llama's do."""
-    whole = (unigram if kind == "unigram" else bpe)(given)
-    found = whole.backend_tokenizer
+    found = (unigram if kind == "unigram" else bpe)(given).backend_tokenizer
     model = json.loads(found.to_str())["model"]
     if kind == "unigram":
         pieces = [(piece, score) for piece, score in model["vocab"]] + [(piece, 0.0) for piece in BYTES]
@@ -48,8 +47,7 @@ def bpe(given: Iterable[str], size: int = 150, split: bool = True, **settings: A
     """Byte pairs of characters, with a mark for spaces; merges cross words where they are not `split`."""
     made = Tokenizer(models.BPE(unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Metaspace(split=split)
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, show_progress=False)
-    made.train_from_iterator(given, trainer)
+    made.train_from_iterator(given, trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, show_progress=False))
     return fast(made, **settings)
 
 

@@ -59,8 +59,7 @@ def test_a_view_is_the_image_moved_by_four_pixels_at_most_and_perhaps_mirrored(t
 
 def test_the_published_weights_fit_in_their_wrapping(task: Task, folder: Path) -> None:
     model = TorchModel.build(Reference(use="models.py:resnet56", folder=FOLDER), example_inputs(task.train))
-    said = load_weights(model.module, folder / "resnet56.th")
-    assert [text for text in said if "module." not in text] == []
+    assert [text for text in load_weights(model.module, folder / "resnet56.th") if "module." not in text] == []
     torch.manual_seed(0)
     assert torch.equal(model.module.conv1.weight, models.resnet56().conv1.weight)
 
@@ -74,10 +73,9 @@ def test_the_committed_student_is_the_one_of_the_strategies() -> None:
 
 
 def test_the_teacher_has_the_size_and_the_work_that_are_published() -> None:
-    example = {"input": torch.zeros(1, 3, 32, 32)}
     teacher = models.resnet56()
     assert torch_params(teacher) == 853_018
-    assert torch_macs(teacher, example) == pytest.approx(125.5e6, rel=0.01)
+    assert torch_macs(teacher, {"input": torch.zeros(1, 3, 32, 32)}) == pytest.approx(125.5e6, rel=0.01)
 
 
 def test_a_plain_shortcut_takes_every_second_pixel_and_pads_with_channels_of_zeros() -> None:
@@ -92,14 +90,11 @@ def test_equal_widths_may_follow_each_other() -> None:
         assert models.ResNet((8, 8, 8), (1, 2, 1), learned)(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
 
-@pytest.mark.parametrize(
-    ("columns", "parts", "message"),
-    [
-        (("image", "label"), ("train",), "has the parts train; expected also test"),
-        (("picture", "label"), ("train", "test"), "has the columns picture, label; expected `image` or `img`"),
-        (("img", "fine"), ("train", "test"), "has the columns img, fine; expected `image` or `img`, and `label`"),
-    ],
-)
+@pytest.mark.parametrize(("columns", "parts", "message"), [
+    (("image", "label"), ("train",), "has the parts train; expected also test"),
+    (("picture", "label"), ("train", "test"), "has the columns picture, label; expected `image` or `img`"),
+    (("img", "fine"), ("train", "test"), "has the columns img, fine; expected `image` or `img`, and `label`"),
+])  # fmt: skip
 def test_other_data_are_refused(tmp_path: Path, columns: Any, parts: Any, message: str) -> None:
     features = Features({columns[0]: Image(), columns[1]: Value("int64")})
     for part in parts:

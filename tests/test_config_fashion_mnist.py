@@ -74,13 +74,11 @@ def test_images_are_from_0_to_1_and_keep_their_labels(write: Write) -> None:
     task = data.task(path=str(write("train", 120)))
     for split in task.splits.values():
         images, labels = everything(split)
-        assert images.shape[1:] == (1, 28, 28)
-        assert images.dtype == torch.float32
+        assert (images.shape[1:], images.dtype) == ((1, 28, 28), torch.float32)
         assert 0 <= float(images.min()) < float(images.max()) <= 1
         torch.testing.assert_close(images[:, 0, 0, 0] * 255 / 20, labels.float())
     assert contents(task.calibration) <= contents(task.train)
-    assert len(task.labels) == 10
-    assert task.labels[9] == "Ankle boot"
+    assert (len(task.labels), task.labels[9]) == (10, "Ankle boot")
     assert "(1, 28, 28)" in task.preprocessing
 
 
@@ -146,8 +144,6 @@ def test_a_square_is_erased_in_half_of_the_images(write: Write) -> None:
 def test_the_network_fits_the_task_at_several_sizes(write: Write) -> None:
     task = data.task(path=str(write("train", 120)))
     for widths, blocks in (([8, 8, 16], [1, 0, 0]), ([4, 8], [0, 1])):
-        arguments = {"widths": widths, "blocks": blocks}
-        builder = Reference(use="models.py:FashionNet", arguments=arguments, folder=FOLDER)
-        model = TorchModel.build(builder, example_inputs(task.train))
-        outputs = model.predict(next(iter(task.test.loader(4))).inputs)
+        builder = Reference(use="models.py:FashionNet", arguments={"widths": widths, "blocks": blocks}, folder=FOLDER)
+        outputs = TorchModel.build(builder, example_inputs(task.train)).predict(next(iter(task.test.loader(4))).inputs)
         assert next(iter(outputs.values())).shape == (4, 10)

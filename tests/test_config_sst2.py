@@ -1,6 +1,5 @@
 """SST-2's task, its stage and its small encoder, on a small folder with a tiny encoder as teacher."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from pipeline.build.start import build_model
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from pipeline.task import Task
+from tests.aliases import Make
 from tests.config_data import reviews
 
 FOLDER = Path(__file__).parents[1] / "configs" / "sst2"
@@ -42,8 +41,7 @@ def task(home: Path) -> Task:
 
 @pytest.fixture(scope="module")
 def teacher(home: Path, task: Task) -> TorchModel:
-    source = ModelSource(use="huggingface", arguments={"name": str(home / "model")})
-    return build_model(source, task)[0]
+    return build_model(ModelSource(use="huggingface", arguments={"name": str(home / "model")}), task)[0]
 
 
 def test_the_dev_part_is_the_test_split_and_train_validates(task: Task) -> None:
@@ -76,8 +74,7 @@ def test_swapped_tokens_are_among_the_fifteen_nearest_and_no_special_ones(home: 
     rows = neighbours.kneighbors((words - words.mean(0))[usual], return_distance=False)
     near = {usual[row[0]]: {usual[i] for i in row[1:]} for row in rows}
     ids = torch.tensor(usual).repeat(20)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    swapped = task.augment(inputs, 5, 3)["input_ids"]
+    swapped = task.augment({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, 5, 3)["input_ids"]
     assert 0.45 < (swapped != ids).float().mean() < 0.55
     assert (swapped[0], swapped[-1]) == (ids[0], ids[-1])
     assert all(new == old or new in near[old] for old, new in zip(ids.tolist(), swapped.tolist(), strict=True))
@@ -91,29 +88,24 @@ def test_an_encoder_without_weights_is_one_clear_error(home: Path, tmp_path: Pat
         task.augment(task.train[0][0], 5, 1)
 
 
-def test_token_vectors_are_the_teachers_principal_components(
-    teacher: TorchModel, context: Callable[..., Context]
-) -> None:
+def test_token_vectors_are_the_teachers_components(teacher: TorchModel, context: Make) -> None:
     stage = narrow.NarrowWords(reader=Reference(use="models.py:Reader", arguments={"embedding": 8}, folder=FOLDER))
     made = stage.run(teacher, context())
     found = made.module.get_parameter("tokens.weight").detach().numpy()
     words = teacher.module.get_input_embeddings().weight.detach().numpy()  # type: ignore[operator]
-    assert found.shape == (len(words), 8)
-    assert found.std() == pytest.approx(0.5, rel=1e-3)
+    assert (found.shape, found.std()) == ((len(words), 8), pytest.approx(0.5, rel=1e-3))
     expected = PCA(8, svd_solver="full").fit_transform(words)
     expected *= found.std() / expected.std()
     np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=2e-3)  # each component but for its sign
 
 
-def test_a_teacher_without_token_vectors_is_refused(teacher: TorchModel, context: Callable[..., Context]) -> None:
+def test_a_teacher_without_token_vectors_is_refused(teacher: TorchModel, context: Make) -> None:
     stage = narrow.NarrowWords(reader=Reference(use="models.py:Reader", folder=FOLDER))
     with pytest.raises(StageError, match="no table of token vectors; expected an encoder of transformers"):
         stage.run(replace(teacher, module=nn.Linear(2, 2)), context())
 
 
-def test_padding_does_not_change_what_is_read_and_the_exported_file_agrees(
-    teacher: TorchModel, context: Callable[..., Context], tmp_path: Path
-) -> None:
+def test_padding_changes_nothing_and_exported_files_agree(teacher: TorchModel, context: Make, tmp_path: Path) -> None:
     stage = narrow.NarrowWords(reader=Reference(use="models.py:Reader", arguments={"embedding": 8}, folder=FOLDER))
     made = stage.run(teacher, context())
     ids = torch.randint(5, 60, (3, 7))

@@ -90,8 +90,7 @@ def test_model_and_task_fit_and_the_exported_file_agrees(folder: Path, make: Any
     ours, theirs = exported.predict(inputs), model.predict(inputs)
     assert list(ours) == ["logits"]
     torch.testing.assert_close(ours["logits"], theirs["logits"], atol=1e-4, rtol=1e-4)
-    decided = [decisions(task, form, inputs) for form in (exported, model)]
-    assert torch.equal(*decided)
+    assert torch.equal(*[decisions(task, form, inputs) for form in (exported, model)])
     model.save(tmp_path / "saved")
     loaded = TorchModel.load(tmp_path / "saved", folder)
     assert torch.equal(loaded.predict(inputs)["logits"], model.predict(inputs)["logits"])
@@ -173,18 +172,15 @@ def test_padding_does_not_change_the_encoders_answer() -> None:
     torch.testing.assert_close(short, long, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (13, "thirteen"),
-        (20, "twenty"),
-        (1000, "one thousand"),
-        (4813, "four thousand eight hundred thirteen"),
-        (20_045, "twenty thousand forty five"),
-        (100_101, "one hundred thousand one hundred one"),
-        (999_999, "nine hundred ninety nine thousand nine hundred ninety nine"),
-    ],
-)
+@pytest.mark.parametrize(("number", "words"), [
+    (13, "thirteen"),
+    (20, "twenty"),
+    (1000, "one thousand"),
+    (4813, "four thousand eight hundred thirteen"),
+    (20_045, "twenty thousand forty five"),
+    (100_101, "one hundred thousand one hundred one"),
+    (999_999, "nine hundred ninety nine thousand nine hundred ninety nine"),
+])  # fmt: skip
 def test_numbers_in_words(number: int, words: str) -> None:
     assert " ".join(translation.in_words(number)) == words
 
@@ -194,8 +190,7 @@ def test_words_say_the_number_that_the_digits_are() -> None:
     names = {i: word for word, i in translation.VOCABULARY.items()}
     for ids, labels in zip(inputs["input_ids"].tolist(), targets.tolist(), strict=True):
         number = "".join(names[i] for i in ids if names[i].isdigit())
-        words = [names[i] for i in labels if i > translation.END]
-        assert read(words) == int(number)
+        assert read([names[i] for i in labels if i > translation.END]) == int(number)
 
 
 def read(words: list[str]) -> int:
@@ -283,8 +278,7 @@ def test_as_target_makes_the_datasets_own_example_of_its_reference() -> None:
         words = labels[labels >= 0]
         bare = {**inputs, "decoder_input_ids": torch.zeros_like(inputs["decoder_input_ids"])}
         padded = F.pad(words, (0, 10 - len(words)), value=translation.PAD)
-        with_start = F.pad(padded, (1, 0), value=translation.START)
-        for ids in (words, padded, with_start):
+        for ids in (words, padded, F.pad(padded, (1, 0), value=translation.START)):
             made, target = translation.as_target(bare, ids)
             assert made.keys() == inputs.keys()
             assert all(torch.equal(made[name], inputs[name]) for name in inputs)

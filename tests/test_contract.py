@@ -180,9 +180,7 @@ def test_the_same_seed_gives_the_same_model(name: str, attempts: Make) -> None:
 
 
 @every_stage
-def test_given_the_folder_of_an_earlier_attempt_it_makes_the_same_model_and_reports_the_same(
-    name: str, attempts: Make
-) -> None:
+def test_in_the_folder_of_an_earlier_attempt_it_makes_the_same_model_and_reports(name: str, attempts: Make) -> None:
     runs, _ = attempts(name)
     assert runs.first.digest == runs.again.digest
     assert set(runs.first.reports) == set(runs.again.reports)

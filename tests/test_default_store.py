@@ -21,8 +21,7 @@ CODE = f"from pipeline.runner import run; run({str(CONFIG)!r}, overrides={SHORT!
 @pytest.mark.slow
 def test_two_runs_at_once_compute_each_result_once_and_a_flipped_bit_is_never_used(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CODE.replace("RUNS", repr(str(tmp_path)))]
-    both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    for process in both:
+    for process in [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]:
         assert process.wait(300) == 0, process.communicate()[1]
     folders = [path.parent for path in tmp_path.glob("*/record.json")]
     events = [event for folder in folders for event in journal.read(folder / "journal.jsonl")]
@@ -38,8 +37,7 @@ def test_two_runs_at_once_compute_each_result_once_and_a_flipped_bit_is_never_us
         file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
         assert any(verify(entry.path) for entry in entries), file
         file.write_bytes(whole)
-    damaged = next(entry for entry in entries if entry.parts["stage"] == "quantize.static")
-    file = damaged.path / "model" / "model.onnx"
+    file = next(entry for entry in entries if entry.parts["stage"] == "quantize.static").path / "model" / "model.onnx"
     file.write_bytes(file.read_bytes()[:-1] + b"\0")
     third = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert third.returncode == 0, third.stderr

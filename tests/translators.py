@@ -21,22 +21,10 @@ from pipeline.task import Forward, Split, Task
 
 PAD, START, END, WORDS = 0, 1, 2, 40
 SOURCE, TARGET = 7, 6
-COMMON: dict[str, Any] = {
-    "vocab_size": WORDS,
-    "pad_token_id": PAD,
-    "eos_token_id": END,
-    "decoder_start_token_id": START,
-}
-SIZES: dict[str, Any] = {
-    "d_model": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64,
-    "max_position_embeddings": 32,
-}
+COMMON: dict[str, Any] = {"vocab_size": WORDS, "pad_token_id": PAD, "eos_token_id": END}
+COMMON |= {"decoder_start_token_id": START}
+SIZES: dict[str, Any] = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4}
+SIZES |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 32}
 
 
 class Logits(nn.Module):

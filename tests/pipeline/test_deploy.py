@@ -1,6 +1,5 @@
 """The file to deploy: any batch, the task's names, nothing beside the graph, and every time the same."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -16,6 +15,7 @@ from pipeline.forms import graph
 from pipeline.measure.size import elements, payload_bytes, size_bytes
 from pipeline.model import OnnxModel, TorchModel
 from tests import graphs
+from tests.aliases import Make, Patch
 
 pytestmark = pytest.mark.anew
 
@@ -87,9 +87,7 @@ def close(model: TorchModel, exported: OnnxModel, inputs: Inputs) -> bool:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
-def test_named_inputs_and_outputs_keep_their_names_at_any_batch(
-    several: tuple[TorchModel, OnnxModel], batch: int
-) -> None:
+def test_inputs_and_outputs_keep_their_names_at_any_batch(several: tuple[TorchModel, OnnxModel], batch: int) -> None:
     model, exported = several
     assert [i.name for i in exported.session.get_inputs()] == ["first", "second", "scale"]
     assert [o.name for o in exported.session.get_outputs()] == ["z", "c", "scale_out"]
@@ -97,9 +95,7 @@ def test_named_inputs_and_outputs_keep_their_names_at_any_batch(
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
-def test_a_model_of_one_example_takes_any_batch(
-    tiny: Callable[..., TorchModel], tmp_path_factory: pytest.TempPathFactory, batch: int
-) -> None:
+def test_a_model_of_one_example_takes_a_batch(tiny: Make, tmp_path_factory: pytest.TempPathFactory, batch: int) -> None:
     path = tmp_path_factory.getbasetemp() / "tiny.onnx"
     model = tiny()
     exported = OnnxModel(path, model.example) if path.exists() else deploy(model, path)
@@ -119,8 +115,7 @@ def test_nothing_but_the_graph_is_left(several: tuple[TorchModel, OnnxModel]) ->
 
 
 def test_two_deploys_are_equal_to_the_byte(several: tuple[TorchModel, OnnxModel], tmp_path: Path) -> None:
-    again = deploy(several[0], tmp_path / "other_name.onnx")
-    assert again.path.read_bytes() == several[1].path.read_bytes()
+    assert deploy(several[0], tmp_path / "other_name.onnx").path.read_bytes() == several[1].path.read_bytes()
 
 
 @pytest.mark.parametrize("opset", [18, 25])
@@ -146,16 +141,12 @@ def test_an_example_of_one_row_still_gives_any_batch(tmp_path: Path) -> None:
     assert close(model, deploy(model, tmp_path / "model.onnx"), {"input": torch.rand(5, 6)})
 
 
-@pytest.mark.parametrize(
-    ("module", "message"),
-    [
-        (Branch(), r"ONNX export: .*The forward must be traceable by torch\.export"),
-        (Raises(), r"ONNX export: .*The forward must be traceable by torch\.export"),
-        (Nested(), "output"),
-        (Fixed(), "batch"),
-    ],
-    ids=["branch", "raises", "nested", "fixed"],
-)
+@pytest.mark.parametrize(("module", "message"), [
+    (Branch(), r"ONNX export: .*The forward must be traceable by torch\.export"),
+    (Raises(), r"ONNX export: .*The forward must be traceable by torch\.export"),
+    (Nested(), "output"),
+    (Fixed(), "batch"),
+], ids=["branch", "raises", "nested", "fixed"])  # fmt: skip
 @pytest.mark.filterwarnings("ignore")
 def test_a_forward_that_cannot_be_deployed_is_an_error(tmp_path: Path, module: nn.Module, message: str) -> None:
     with pytest.raises(StageError, match=rf"(?s){message}"):
@@ -167,9 +158,7 @@ def test_an_output_may_be_named_as_a_value_inside_the_graph(tmp_path: Path) -> N
     assert close(model, deploy(model, tmp_path / "model.onnx"), {"input": torch.rand(3, 6)})
 
 
-def test_weights_of_a_large_graph_go_to_a_file_that_the_size_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_of_a_large_graph_go_to_a_file_that_counts(tmp_path: Path, monkeypatch: Patch) -> None:
     model = torch_model(nn.Linear(6, 300), X)
     inside = deploy(model, tmp_path / "inside.onnx")
     monkeypatch.setattr(graph, "EXTERNAL_DATA_BYTES", 1000)
@@ -182,17 +171,14 @@ def test_weights_of_a_large_graph_go_to_a_file_that_the_size_counts(
     assert size_bytes(deploy(model, tmp_path / "outside.onnx")) == size_bytes(outside)
 
 
-@pytest.mark.parametrize(
-    ("kind", "dims", "expected"),
-    [
-        ("FLOAT", [3, 5], 60),
-        ("INT8", [3, 5], 15),
-        ("FLOAT16", [7], 14),
-        ("INT4", [7], 4),
-        ("UINT4", [2, 2], 2),
-        ("FLOAT", [], 4),
-    ],
-)
+@pytest.mark.parametrize(("kind", "dims", "expected"), [
+    ("FLOAT", [3, 5], 60),
+    ("INT8", [3, 5], 15),
+    ("FLOAT16", [7], 14),
+    ("INT4", [7], 4),
+    ("UINT4", [2, 2], 2),
+    ("FLOAT", [], 4),
+])  # fmt: skip
 def test_payload_counts_the_bytes_of_each_type(tmp_path: Path, kind: str, dims: list[int], expected: int) -> None:
     tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.DataType.Value(kind), dims=dims)
     tensor.raw_data = bytes(expected)

@@ -15,22 +15,15 @@ from safetensors.torch import save_file
 from pipeline.errors import ConfigError, ResourceError, ShrinkError, StageError, TrackingError, blame
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, "`epochs` is -1"),
-        ({"where": "my.yaml:3"}, "my.yaml:3: `epochs` is -1"),
-        ({"expected": "a number above 0"}, "`epochs` is -1; expected a number above 0"),
-        ({"fix": "Raise it"}, "`epochs` is -1. Raise it."),
-        (
-            {"where": "my.yaml:3", "expected": "a number above 0", "fix": "Raise it"},
-            "my.yaml:3: `epochs` is -1; expected a number above 0. Raise it.",
-        ),
-    ],
-)
-def test_a_message_says_where_what_was_found_what_was_expected_and_what_to_do(
-    given: dict[str, str], expected: str
-) -> None:
+@pytest.mark.parametrize(("given", "expected"), [
+    ({}, "`epochs` is -1"),
+    ({"where": "my.yaml:3"}, "my.yaml:3: `epochs` is -1"),
+    ({"expected": "a number above 0"}, "`epochs` is -1; expected a number above 0"),
+    ({"fix": "Raise it"}, "`epochs` is -1. Raise it."),
+    ({"where": "my.yaml:3", "expected": "a number above 0", "fix": "Raise it"},
+     "my.yaml:3: `epochs` is -1; expected a number above 0. Raise it."),
+])  # fmt: skip
+def test_a_message_says_where_found_expected_and_what_to_do(given: dict[str, str], expected: str) -> None:
     assert str(ShrinkError("`epochs` is -1", **given)) == expected
 
 
@@ -75,17 +68,13 @@ def test_blame_says_nothing_of_a_block_that_ends_well() -> None:
     assert done
 
 
-@pytest.mark.parametrize(
-    "raised",
-    [
-        OSError(errno.ENOSPC, "No space left on device"),
-        OSError(errno.EDQUOT, "Disk quota exceeded"),
-        OSError(errno.ENOMEM, "Cannot allocate memory"),
-        MemoryError(),
-        torch.OutOfMemoryError("CUDA out of memory"),
-    ],
-    ids=lambda raised: f"{type(raised).__name__} {raised}",
-)
+@pytest.mark.parametrize("raised", [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory"),
+], ids=lambda raised: f"{type(raised).__name__} {raised}")  # fmt: skip
 def test_exhausted_disk_or_memory_is_a_resource_error(raised: Exception) -> None:
     sentence = r"^stages\[0\]: .*Free disk or memory"
     with pytest.raises(ResourceError, match=sentence) as caught, blame(StageError, "stages[0]"):

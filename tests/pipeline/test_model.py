@@ -100,14 +100,8 @@ for directory in Path(sys.argv[1]).iterdir():
 
 X = torch.rand(2, 6, generator=torch.Generator().manual_seed(0))
 PAIR = {"first": torch.rand(2, 4), "second": torch.rand(2, 5)}
-CASES: dict[str, Inputs] = {
-    "Plain": {"input": X},
-    "Plain edited": {"input": X},
-    "Tied": {"input": torch.randint(0, 50, (2, 7))},
-    "Several": PAIR,
-    "Named": PAIR,
-    "Empty": {"input": X},
-}
+CASES: dict[str, Inputs] = {"Plain": {"input": X}, "Plain edited": {"input": X}}
+CASES |= {"Tied": {"input": torch.randint(0, 50, (2, 7))}, "Several": PAIR, "Named": PAIR, "Empty": {"input": X}}
 
 
 def build(folder: Path, case: str) -> TorchModel:
@@ -168,11 +162,9 @@ def test_tied_weights_are_stored_once_and_stay_tied(saved: Saved, users: Path) -
 
 
 def test_the_order_of_inputs_and_the_edits_are_kept(saved: Saved, users: Path) -> None:
-    loaded = TorchModel.load(saved[0] / "Plain edited", users)
-    assert [(e.use, e.arguments) for e in loaded.edits] == [
-        ("nets.py:widen", {"width": 11, "seed": 4}),
-        ("nets.py:squash", {}),
-    ]
+    widen, squash = TorchModel.load(saved[0] / "Plain edited", users).edits
+    assert (widen.use, widen.arguments) == ("nets.py:widen", {"width": 11, "seed": 4})
+    assert (squash.use, squash.arguments) == ("nets.py:squash", {})
     assert list(TorchModel.load(saved[0] / "Named", users).example) == ["first", "second"]
 
 
@@ -192,14 +184,11 @@ def test_an_edit_leaves_the_model_that_it_came_from_alone(users: Path) -> None:
     assert edited.module.stem.out_features == 5
 
 
-@pytest.mark.parametrize(
-    ("use", "message"),
-    [
-        ("nets.py:lose", r"use: nets\.py:lose: it gave NoneType; expected a torch nn\.Module"),
-        ("nets.py:widen", r"use: nets\.py:widen: TypeError: .*missing 2 required positional arguments"),
-        ("nets.py:widn", r"`nets\.py` has no `widn`; did you mean `widen`"),
-    ],
-)
+@pytest.mark.parametrize(("use", "message"), [
+    ("nets.py:lose", r"use: nets\.py:lose: it gave NoneType; expected a torch nn\.Module"),
+    ("nets.py:widen", r"use: nets\.py:widen: TypeError: .*missing 2 required positional arguments"),
+    ("nets.py:widn", r"`nets\.py` has no `widn`; did you mean `widen`"),
+])  # fmt: skip
 def test_an_edit_that_fails_is_named(users: Path, use: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(users, "Plain").edited(use)
@@ -208,9 +197,8 @@ def test_an_edit_that_fails_is_named(users: Path, use: str, message: str) -> Non
 @pytest.mark.parametrize("use", ["builtins:dict", "torch:zeros", "math:pi"])
 def test_a_builder_that_makes_no_module_is_refused(use: str) -> None:
     arguments = {"size": [2]} if use == "torch:zeros" else {}
-    with pytest.raises(
-        ConfigError, match=rf"use: {use}: (it gave \w+; expected a torch nn\.Module|TypeError|it names a float)"
-    ):
+    message = rf"use: {use}: (it gave \w+; expected a torch nn\.Module|TypeError|it names a float)"
+    with pytest.raises(ConfigError, match=message):
         TorchModel.build(Reference(use=use, arguments=arguments), {"input": X})
 
 
@@ -226,8 +214,7 @@ def test_a_model_is_in_evaluation_mode_and_predicting_keeps_it_there(users: Path
 
 def test_weights_that_do_not_fit_the_builder_are_refused(saved: Saved, users: Path, tmp_path: Path) -> None:
     directory = tmp_path / "copy"
-    model = build(users, "Plain")
-    model.save(directory)
+    build(users, "Plain").save(directory)
     content = json.loads((directory / "model.json").read_text())
     content["builder"]["arguments"] = {"width": 9}
     (directory / "model.json").write_text(json.dumps(content))
@@ -247,23 +234,19 @@ def test_a_model_is_not_taken_for_the_other_form(saved: Saved) -> None:
 
 @pytest.mark.parametrize("same", [lambda x: x, lambda x: x.view(2, 6), lambda x: x.T.contiguous().T])
 def test_inputs_that_share_memory_can_be_saved(users: Path, tmp_path: Path, same: Callable[[Tensor], Tensor]) -> None:
-    model = TorchModel.build(Reference(use="nets.py:Plain", folder=users), {"a": X, "b": same(X)})
-    model.save(tmp_path / "saved")
+    TorchModel.build(Reference(use="nets.py:Plain", folder=users), {"a": X, "b": same(X)}).save(tmp_path / "saved")
     loaded = TorchModel.load(tmp_path / "saved", users)
     assert torch.equal(loaded.example["a"], X)
     assert torch.equal(loaded.example["b"], X)
 
 
-@pytest.mark.parametrize(
-    ("raw", "names"),
-    [
-        (X, ["output"]),
-        ((X, X), ["output_0", "output_1"]),
-        ([X], ["output_0"]),
-        ({"b": X, "a": X}, ["b", "a"]),
-        (OrderedDict(logits=X, cache=None), ["logits"]),
-    ],
-)
+@pytest.mark.parametrize(("raw", "names"), [
+    (X, ["output"]),
+    ((X, X), ["output_0", "output_1"]),
+    ([X], ["output_0"]),
+    ({"b": X, "a": X}, ["b", "a"]),
+    (OrderedDict(logits=X, cache=None), ["logits"]),
+])  # fmt: skip
 def test_outputs_are_named(raw: Any, names: list[str]) -> None:
     assert list(named(raw)) == names
 

@@ -19,9 +19,8 @@ from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.statistics import retention
 from pipeline.records.record import Record
 from pipeline.runner import run
+from tests.aliases import Make
 from tests.users import MINE_ALONE, only_run, stage_file
-
-Make = Callable[..., Any]
 
 NOISE = "module = copy.deepcopy(model.module); torch.nn.init.normal_(module.head.weight); "
 RETURN = "return replace(model, module=module)"
@@ -67,8 +66,7 @@ def test_record_json_fits_its_published_schema(finished: Record) -> None:
 def test_the_baseline_is_measured_first_and_has_no_retention_of_its_own(finished: Record) -> None:
     found = finished.baseline
     assert (found.retention, found.retention_before, found.compression_ratio) == (None, None, 1.0)
-    assert found.test_samples == 128
-    assert set(found.reports) == {"0.training"}
+    assert (found.test_samples, set(found.reports)) == (128, {"0.training"})
 
 
 def test_each_stage_is_measured_against_the_baseline_and_the_stage_before(finished: Record) -> None:
@@ -102,8 +100,7 @@ def test_the_score_is_what_onnx_runtime_gives_on_the_test_split(finished: Record
 def test_predictions_are_kept_for_each_example(finished: Record) -> None:
     for found in (finished.baseline, *finished.stages):
         kept = Evaluation.load(Path(finished.folder) / found.predictions)
-        assert kept.predictions.shape == (128, 4)
-        assert float(kept.scores.mean()) == found.score
+        assert (kept.predictions.shape, float(kept.scores.mean())) == ((128, 4), found.score)
 
 
 def test_validation_is_looked_at_beside_the_test_split(finished: Record, task: Any) -> None:
@@ -157,10 +154,7 @@ def test_the_resolved_config_in_the_run_folder_spells_out_every_setting(finished
 
 
 def test_reports_of_the_stages_are_in_the_record(finished: Record) -> None:
-    assert {stage.name: set(stage.reports) for stage in finished.stages} == {
-        "distill.logits": {"teacher", "training"},
-        "export.onnx": {"parity"},
-    }
+    assert [set(stage.reports) for stage in finished.stages] == [{"teacher", "training"}, {"parity"}]
 
 
 @pytest.mark.parametrize("source", ["a config in Python", "the file in the run folder"])
@@ -205,39 +199,22 @@ def test_a_new_model_that_is_the_same_to_the_byte_is_a_warning(run_mine: Make) -
     assert not record.stages[0].changed
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("raise ValueError('no luck')", r"^stages\[0\] \(mine.py\): ValueError: no luck"),
-        (
-            NOISE + "module.conv1 = torch.nn.Sequential(module.conv1, torch.nn.Tanh()); " + RETURN,
-            r"(?s)cannot be loaded again: .*conv1.0.weight.*Make every change of structure an edit",
-        ),
-        (
-            NOISE + "module.register_forward_hook(lambda m, i, o: 2 * o); " + RETURN,
-            r"other values for \['output'\]; expected the same outputs to the bit. Make every change",
-        ),
-        ("return 3", r"run gave int; expected TorchModel, as it is annotated"),
-        ("return None", r"run gave NoneType"),
-        (
-            "model.module.head.weight.data *= 2; return model",
-            r"run changed the model that it was given; expected a new",
-        ),
-        (
-            "torch.nn.init.ones_(model.module.head.weight); return replace(model)",
-            r"changed the model that it was given",
-        ),
-        (
-            NOISE + "module.head.weight.data *= torch.nan; " + RETURN,
-            r"mine.py\), measured: the model's predictions are not",
-        ),
-        (
-            "ctx.report('mean', torch.zeros(3)); return model",
-            r"report `mean` holds a tensor of shape \(3,\); expected JSON",
-        ),
-        ("ctx.report('latency', 3.5); return model", r"A report named `latency` is a list of dictionaries"),
-    ],
-)
+@pytest.mark.parametrize(("body", "message"), [
+    ("raise ValueError('no luck')", r"^stages\[0\] \(mine.py\): ValueError: no luck"),
+    (NOISE + "module.conv1 = torch.nn.Sequential(module.conv1, torch.nn.Tanh()); " + RETURN,
+     r"(?s)cannot be loaded again: .*conv1.0.weight.*Make every change of structure an edit"),
+    (NOISE + "module.register_forward_hook(lambda m, i, o: 2 * o); " + RETURN,
+     r"other values for \['output'\]; expected the same outputs to the bit. Make every change"),
+    ("return 3", r"run gave int; expected TorchModel, as it is annotated"),
+    ("return None", r"run gave NoneType"),
+    ("model.module.head.weight.data *= 2; return model", r"run changed the model that it was given; expected a new"),
+    ("torch.nn.init.ones_(model.module.head.weight); return replace(model)", r"changed the model that it was given"),
+    (NOISE + "module.head.weight.data *= torch.nan; " + RETURN,
+     r"mine.py\), measured: the model's predictions are not"),
+    ("ctx.report('mean', torch.zeros(3)); return model",
+     r"report `mean` holds a tensor of shape \(3,\); expected JSON"),
+    ("ctx.report('latency', 3.5); return model", r"A report named `latency` is a list of dictionaries"),
+])  # fmt: skip
 def test_a_stage_that_goes_wrong_is_one_error_with_its_place(run_mine: Make, body: str, message: str) -> None:
     with pytest.raises(StageError, match=message) as caught:
         run_mine(body)
@@ -290,19 +267,15 @@ def test_a_runs_folder_that_cannot_be_made_is_a_config_error(project: Make) -> N
         run(path, runs=path.parent / "runs", track=False)
 
 
-def test_a_config_that_cannot_work_leaves_no_run_folder(project: Make) -> None:
-    path = project()
-    with pytest.raises(ConfigError, match="temprature"):
-        run(path, overrides=["stages.0.temprature=2"], runs=path.parent / "runs", track=False)
-    assert not (path.parent / "runs").exists()
-
-
-def test_a_gpu_that_is_not_there_is_an_error_before_anything_is_trained(project: Make) -> None:
-    if torch.cuda.is_available():
+@pytest.mark.parametrize(("override", "message"), [
+    ("stages.0.temprature=2", "temprature"), ("device=cuda", r"^device: there is no CUDA device"),
+])  # fmt: skip
+def test_a_config_that_cannot_work_leaves_no_run_folder(project: Make, override: str, message: str) -> None:
+    if override == "device=cuda" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     path = project()
-    with pytest.raises(ConfigError, match=r"^device: there is no CUDA device"):
-        run(path, overrides=["device=cuda"], runs=path.parent / "runs", track=False)
+    with pytest.raises(ConfigError, match=message):
+        run(path, overrides=[override], runs=path.parent / "runs", track=False)
     assert not (path.parent / "runs").exists()
 
 
@@ -316,18 +289,13 @@ def test_of_a_run_that_failed_every_limit_is_skipped_and_says_where_it_ended(run
     assert record.verdict is None
 
 
-@pytest.mark.parametrize(
-    ("limits", "gates", "expected"),
-    [
-        ("size: {max: 1 MB}, params: {max: 10000}", {"size_bytes": "pass", "params": "pass"}, "pass"),
-        ("size: {max: 1 MB}, params: {max: 10}", {"size_bytes": "pass", "params": "fail"}, "fail"),
-        ("retention: {min: 0.99}, macs: {max: 1000000}", {"retention": "inconclusive", "macs": "pass"}, "inconclusive"),
-        ("retention: {min: 0.99}, size: {max: 1 B}", {"retention": "inconclusive", "size_bytes": "fail"}, "fail"),
-    ],
-)
-def test_the_verdict_is_that_of_the_worst_limit(
-    run_mine: Make, limits: str, gates: dict[str, str], expected: str
-) -> None:
+@pytest.mark.parametrize(("limits", "gates", "expected"), [
+    ("size: {max: 1 MB}, params: {max: 10000}", {"size_bytes": "pass", "params": "pass"}, "pass"),
+    ("size: {max: 1 MB}, params: {max: 10}", {"size_bytes": "pass", "params": "fail"}, "fail"),
+    ("retention: {min: 0.99}, macs: {max: 1000000}", {"retention": "inconclusive", "macs": "pass"}, "inconclusive"),
+    ("retention: {min: 0.99}, size: {max: 1 B}", {"retention": "inconclusive", "size_bytes": "fail"}, "fail"),
+])  # fmt: skip
+def test_the_verdict_is_the_worst_limits(run_mine: Make, limits: str, gates: dict[str, str], expected: str) -> None:
     record = run_mine("return model", f"{MINE_ALONE}budget: {{{limits}}}\n")
     assert {gate.name: gate.verdict for gate in record.gates} == gates
     assert record.verdict == expected

@@ -23,83 +23,49 @@ class FromTorch(Stage):
     def run(self, model: TorchModel, ctx: Context) -> TorchModel: ...
 
 
-class Export(Stage):
-    def run(self, model: TorchModel, ctx: Context) -> OnnxModel: ...
+NOTHING = object()
 
 
-class FromOnnx(Stage):
-    def run(self, model: OnnxModel, ctx: Context) -> OnnxModel: ...
+def stage(name: str, takes: Any = TorchModel, gives: Any = TorchModel) -> type[Stage]:
+    """A stage whose `run` has these annotations; where one is NOTHING it is left out."""
+
+    def run(self, model, ctx): ...
+
+    annotations = {"model": takes, "ctx": Context, "return": gives}
+    run.__annotations__ = {name: kind for name, kind in annotations.items() if kind is not NOTHING}
+    return type(name, (Stage,), {"run": run, "__module__": __name__})
 
 
-class Either(Stage):
-    def run(self, model: AnyForm, ctx: Context) -> AnyForm: ...
-
-
-class Alias(Stage):
-    def run(self, model: Model, ctx: Context) -> Model: ...
-
-
-class Bar(Stage):
-    def run(self, model: TorchModel | OnnxModel, ctx: Context) -> TorchModel | OnnxModel: ...
-
-
-class OldUnion(Stage):
-    def run(self, model: Union[TorchModel, OnnxModel], ctx: Context) -> OnnxModel: ...  # noqa: UP007
-
-
-class Quoted(Stage):
-    def run(self, model: "TorchModel", ctx: "Context") -> "OnnxModel": ...
-
-
-class NoResult(Stage):
-    def run(self, model: TorchModel, ctx: Context): ...
-
-
-class NoneResult(Stage):
-    def run(self, model: TorchModel, ctx: Context) -> None: ...
-
-
-class Foreign(Stage):
-    def run(self, model: TorchModel, ctx: Context) -> nn.Module: ...
-
-
-class NoModel(Stage):
-    def run(self, model, ctx) -> TorchModel: ...
-
-
-class ForeignModel(Stage):
-    def run(self, model: nn.Module, ctx: Context) -> TorchModel: ...
-
-
-class Ambiguous(Stage):
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel | OnnxModel: ...
-
-
-class OptionalResult(Stage):
-    def run(self, model: TorchModel, ctx: Context) -> TorchModel | None: ...
-
-
-class Undefined(Stage):
-    def run(self, model: "Nowhere", ctx: Context) -> TorchModel: ...  # noqa: F821
-
+Export = stage("Export", gives=OnnxModel)
+FromOnnx = stage("FromOnnx", OnnxModel, OnnxModel)
+Either = stage("Either", AnyForm, AnyForm)
+Alias = stage("Alias", Model, Model)
+Bar = stage("Bar", TorchModel | OnnxModel, TorchModel | OnnxModel)
+OldUnion = stage("OldUnion", Union[TorchModel, OnnxModel], OnnxModel)  # noqa: UP007
+Quoted = stage("Quoted", "TorchModel", "OnnxModel")
+NoResult = stage("NoResult", gives=NOTHING)
+NoneResult = stage("NoneResult", gives=None)
+Foreign = stage("Foreign", gives=nn.Module)
+NoModel = stage("NoModel", takes=NOTHING)
+ForeignModel = stage("ForeignModel", takes=nn.Module)
+Ambiguous = stage("Ambiguous", gives=TorchModel | OnnxModel)
+OptionalResult = stage("OptionalResult", gives=TorchModel | None)
+Undefined = stage("Undefined", takes="Nowhere")
 
 BOTH = frozenset({TorchModel, OnnxModel})
 ALL = BOTH | {Seq2SeqOnnx}
 
 
-@pytest.mark.parametrize(
-    ("stage", "expected"),
-    [
-        (FromTorch, ({TorchModel}, TorchModel)),
-        (Export, ({TorchModel}, OnnxModel)),
-        (FromOnnx, ({OnnxModel}, OnnxModel)),
-        (Quoted, ({TorchModel}, OnnxModel)),
-        (OldUnion, (BOTH, OnnxModel)),
-        (Either, (ALL, None)),
-        (Alias, (ALL, None)),
-        (Bar, (BOTH, None)),
-    ],
-)
+@pytest.mark.parametrize(("stage", "expected"), [
+    (FromTorch, ({TorchModel}, TorchModel)),
+    (Export, ({TorchModel}, OnnxModel)),
+    (FromOnnx, ({OnnxModel}, OnnxModel)),
+    (Quoted, ({TorchModel}, OnnxModel)),
+    (OldUnion, (BOTH, OnnxModel)),
+    (Either, (ALL, None)),
+    (Alias, (ALL, None)),
+    (Bar, (BOTH, None)),
+])  # fmt: skip
 def test_forms_reads_what_a_stage_takes_and_gives(stage: type[Stage], expected: tuple[Any, Any]) -> None:
     assert forms(stage) == (frozenset(expected[0]), expected[1])
 
@@ -114,38 +80,28 @@ def chain(*stages: type[Stage]) -> list[tuple[str, Stage]]:
     return [(f"stages[{i}] ({stage.__name__})", stage()) for i, stage in enumerate(stages)]
 
 
-@pytest.mark.parametrize(
-    ("stages", "end"),
-    [
-        ((), TorchModel),
-        ((FromTorch, FromTorch), TorchModel),
-        ((FromTorch, Export, FromOnnx), OnnxModel),
-        ((Either, Export, Either, FromOnnx), OnnxModel),
-        ((Bar,), TorchModel),
-    ],
-)
+@pytest.mark.parametrize(("stages", "end"), [
+    ((), TorchModel),
+    ((FromTorch, FromTorch), TorchModel),
+    ((FromTorch, Export, FromOnnx), OnnxModel),
+    ((Either, Export, Either, FromOnnx), OnnxModel),
+    ((Bar,), TorchModel),
+])  # fmt: skip
 def test_check_chain_gives_the_form_at_the_end(stages: tuple[type[Stage], ...], end: type) -> None:
     assert check_chain(chain(*stages), TorchModel) is end
 
 
-@pytest.mark.parametrize(
-    ("stages", "message"),
-    [
-        (
-            (FromTorch, FromOnnx),
-            r"stages\[1\] \(FromOnnx\): it is given a torch model by stages\[0\] \(FromTorch\); expected an "
-            r"ONNX file\. Put export\.onnx before it\.",
-        ),
-        (
-            (Export, Either, FromTorch),
-            r"stages\[2\] \(FromTorch\): it is given an ONNX file by stages\[1\] \(Either\); expected a torch model\. "
-            r"Move it before stages\[1\]",
-        ),
-        ((FromOnnx,), r"stages\[0\] \(FromOnnx\): it is given a torch model by the model"),
-        ((FromTorch, NoneResult), r"stages\[1\] \(NoneResult\): `NoneResult\.run` is annotated"),
-        ((Undefined,), r"stages\[0\] \(Undefined\): NameError: name 'Nowhere' is not defined"),
-    ],
-)
+@pytest.mark.parametrize(("stages", "message"), [
+    ((FromTorch, FromOnnx),
+     r"stages\[1\] \(FromOnnx\): it is given a torch model by stages\[0\] \(FromTorch\); expected an "
+     r"ONNX file\. Put export\.onnx before it\."),
+    ((Export, Either, FromTorch),
+     r"stages\[2\] \(FromTorch\): it is given an ONNX file by stages\[1\] \(Either\); expected a torch model\. "
+     r"Move it before stages\[1\]"),
+    ((FromOnnx,), r"stages\[0\] \(FromOnnx\): it is given a torch model by the model"),
+    ((FromTorch, NoneResult), r"stages\[1\] \(NoneResult\): `NoneResult\.run` is annotated"),
+    ((Undefined,), r"stages\[0\] \(Undefined\): NameError: name 'Nowhere' is not defined"),
+])  # fmt: skip
 def test_check_chain_says_what_was_received_and_what_to_move(stages: tuple[type[Stage], ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_chain(chain(*stages), TorchModel)
@@ -166,10 +122,9 @@ def test_a_stage_must_run() -> None:
         Stage()  # type: ignore[abstract]
 
 
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [("", r"defines 0 stages \(none\)"), ("class A(Stage): ...\nclass B(A): ...", r"defines 2 stages \(A, B\)")],
-)
+@pytest.mark.parametrize(("source", "message"), [
+    ("", r"defines 0 stages \(none\)"), ("class A(Stage): ...\nclass B(A): ...", r"defines 2 stages \(A, B\)"),
+])  # fmt: skip
 def test_a_module_must_define_one_stage(tmp_path: Path, source: str, message: str) -> None:
     (tmp_path / "mine.py").write_text("from pipeline.stage import Stage\n" + source)
     module = import_file(tmp_path / "mine.py")

@@ -65,15 +65,12 @@ def test_the_order_of_examples_does_not_depend_on_the_batch_size() -> None:
 
 
 @pytest.mark.parametrize(("size", "batch_size", "seen"), [(10, 4, 8), (8, 4, 8), (3, 4, 3)])
-def test_training_drops_a_last_batch_that_is_not_full_unless_it_is_the_only_one(
-    size: int, batch_size: int, seen: int
-) -> None:
+def test_training_drops_a_last_batch_that_is_not_full_unless_it_is_alone(size: int, batch_size: int, seen: int) -> None:
     assert len(order(numbers(size), batch_size, order=(0, 0))) == seen
 
 
 def jitter(inputs: Inputs, seed: int, epoch: int) -> Inputs:
-    generator = torch.Generator().manual_seed((seed + epoch) % 2**63)
-    return {"input": inputs["input"] + torch.rand(1, generator=generator)}
+    return {"input": inputs["input"] + torch.rand(1, generator=torch.Generator().manual_seed((seed + epoch) % 2**63))}
 
 
 def views(batch_size: int, key: tuple[int, int], workers: int = 0) -> Tensor:
@@ -87,8 +84,7 @@ def test_a_view_depends_on_seed_epoch_and_example_but_not_on_its_batch() -> None
     first = views(3, (1, 2))
     assert torch.equal(first, views(6, (1, 2)))
     assert torch.equal(first, views(4, (1, 2), workers=1))
-    shifts = first - torch.arange(12.0)
-    assert len(shifts.unique()) == 12
+    assert len((first - torch.arange(12.0)).unique()) == 12
     for other in ((1, 3), (2, 2)):
         assert not (views(3, other) - first).eq(0).any()
 
@@ -163,5 +159,4 @@ def test_decode_takes_the_first_output_unless_given(task: Task) -> None:
 
     one = {"input": torch.zeros(1)}
     assert task.decode(forward, one).item() == 1
-    other = classification(task.train, task.validation, task.test, decode=second)
-    assert other.decode(forward, one).item() == 2
+    assert classification(task.train, task.validation, task.test, decode=second).decode(forward, one).item() == 2

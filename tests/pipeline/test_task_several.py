@@ -97,9 +97,7 @@ def test_the_named_output_of_several_is_trained_and_scored_through_a_whole_chain
     assert [port.name for port in record.interface.outputs] == ["aside", "logits", "seen"]
 
 
-def test_an_output_that_the_model_does_not_give_is_refused_with_those_that_it_gives(
-    several: Callable[..., Path],
-) -> None:
+def test_an_output_that_the_model_lacks_is_refused_with_those_that_it_gives(several: Callable[..., Path]) -> None:
     message = r"task, train examples .*: the model gives no output `logit`; expected `output` to "
     with pytest.raises(Exception, match=message + "be one of those that it gives: aside, logits, seen"):
         run(several(), overrides=["task.output=logit"])
@@ -186,8 +184,7 @@ def test_an_encoder_with_padding_to_each_batch_goes_through_a_chain(several: Cal
     session = onnxruntime.InferenceSession(Path(record.folder) / int8.file)
     for length in (5, 60):
         ids = np.full((3, length), 7, dtype=np.int64)
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        assert session.run(None, feed)[0].shape == (3, 2)
+        assert session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0].shape == (3, 2)
 
 
 def test_axes_that_are_not_named_are_refused_before_any_work(several: Callable[..., Path]) -> None:

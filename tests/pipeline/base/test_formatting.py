@@ -24,28 +24,22 @@ def test_counts_are_told_in_thousands(count: int, in_bytes: str, in_units: str) 
     assert (bytes_text(count), count_text(count)) == (in_bytes, in_units)
 
 
-@pytest.mark.parametrize(
-    ("estimate", "digits", "expected"),
-    [
-        (Estimate(value=0.9874, low=0.97, high=1.0011), 3, "0.987 [0.970, 1.001]"),
-        ({"value": 0.5, "low": 0.25, "high": 0.75}, 2, "0.50 [0.25, 0.75]"),
-        ({"value": 0.5, "low": None, "high": None}, 2, "0.50"),
-        ({"value": None}, 3, "-"),
-        (None, 3, "-"),
-    ],
-)
+@pytest.mark.parametrize(("estimate", "digits", "expected"), [
+    (Estimate(value=0.9874, low=0.97, high=1.0011), 3, "0.987 [0.970, 1.001]"),
+    ({"value": 0.5, "low": 0.25, "high": 0.75}, 2, "0.50 [0.25, 0.75]"),
+    ({"value": 0.5, "low": None, "high": None}, 2, "0.50"),
+    ({"value": None}, 3, "-"),
+    (None, 3, "-"),
+])  # fmt: skip
 def test_an_interval_stands_beside_its_value_where_there_is_one(estimate: Any, digits: int, expected: str) -> None:
     assert interval_text(estimate, digits) == expected
 
 
-@pytest.mark.parametrize(
-    ("shares", "sign", "expected"),
-    [
-        (True, "", "1.2 points [-0.4, 2.8]"),
-        (True, "+", "+1.2 points [-0.4, 2.8]"),
-        (False, "+", "+0.01234 of score [-0.004, 0.02845]"),
-    ],
-)
+@pytest.mark.parametrize(("shares", "sign", "expected"), [
+    (True, "", "1.2 points [-0.4, 2.8]"),
+    (True, "+", "+1.2 points [-0.4, 2.8]"),
+    (False, "+", "+0.01234 of score [-0.004, 0.02845]"),
+])  # fmt: skip
 def test_a_difference_of_shares_is_in_points(shares: bool, sign: str, expected: str) -> None:
     difference = Estimate(value=0.01234, low=-0.004, high=0.02845)
     assert difference_text(difference, shares=shares, sign=sign) == expected

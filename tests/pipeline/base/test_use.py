@@ -9,6 +9,7 @@ import torch
 from pipeline.base.use import Reference, built_in, find, import_file, nearest
 from pipeline.errors import ConfigError
 from pipeline.task import Split
+from tests.aliases import Patch
 
 DATASET = """
 import torch
@@ -57,8 +58,7 @@ def test_importing_leaves_nothing_behind_in_the_users_folder(tmp_path: Path) -> 
 
 
 def test_spawned_workers_find_the_classes_of_a_users_file(tmp_path: Path) -> None:
-    folder = write(tmp_path, data=DATASET, helpers="SHIFT = 10\n")
-    module = import_file(folder / "data.py")
+    module = import_file(write(tmp_path, data=DATASET, helpers="SHIFT = 10\n") / "data.py")
     loader = Split(module.Numbers(), collate=module.collate).loader(4, workers=1)
     loader.multiprocessing_context = "spawn"
     batches = list(loader)
@@ -66,49 +66,35 @@ def test_spawned_workers_find_the_classes_of_a_users_file(tmp_path: Path) -> Non
     assert torch.cat([b.index for b in batches]).tolist() == list(range(6))
 
 
-@pytest.mark.parametrize(
-    ("use", "message"),
-    [
-        ("absent.py", r"there is no file .*absent\.py; did you mean `absence\.py`"),
-        ("good.py:Ned", r"`good\.py` has no `Ned`; did you mean `Net`"),
-        ("distil.logits", r"there is no module `stages\.distil\.logits`; did you mean `distill\.logits`"),
-        ("distill.logit", r"there is no module `stages\.distill\.logit`; did you mean `distill\.logits`"),
-        ("torch.nm:Linear", r"there is no module `torch\.nm`"),
-        ("torch.nn:Linea", r"`torch\.nn` has no `Linea`; did you mean `Linear`"),
-    ],
-)
+@pytest.mark.parametrize(("use", "message"), [
+    ("absent.py", r"there is no file .*absent\.py; did you mean `absence\.py`"),
+    ("nowhere/models.py:Net", r"there is no file .*models\.py"),
+    ("good.py:Ned", r"`good\.py` has no `Ned`; did you mean `Net`"),
+    ("distil.logits", r"there is no module `stages\.distil\.logits`; did you mean `distill\.logits`"),
+    ("distill.logit", r"there is no module `stages\.distill\.logit`; did you mean `distill\.logits`"),
+    ("torch.nm:Linear", r"there is no module `torch\.nm`"),
+    ("torch.nn:Linea", r"`torch\.nn` has no `Linea`; did you mean `Linear`"),
+])  # fmt: skip
 def test_what_is_not_there_is_named_with_the_nearest_that_is(tmp_path: Path, use: str, message: str) -> None:
     folder = write(tmp_path, good="class Net: pass\n", absence="")
     with pytest.raises(ConfigError, match=message):
         find(use, folder, package="stages")
 
 
-def test_a_missing_folder_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there is no file .*models\.py"):
-        find("nowhere/models.py:Net", tmp_path)
-
-
-def test_a_missing_import_inside_an_installed_module_is_not_taken_for_the_module_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_import_missing_in_an_installed_module_is_not_that_module(tmp_path: Path, monkeypatch: Patch) -> None:
     write(tmp_path, installed_here="import absent_dependency\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match=r"No module named 'absent_dependency'.*Install what is missing"):
         find("installed_here:Net", tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("1 / 0\n", r"use: bad\.py: ZeroDivisionError: division by zero"),
-        ("def f(:\n", r"use: bad\.py: SyntaxError: .*bad\.py, line 1"),
-        ("import absent_dependency\n", r"use: bad\.py: ModuleNotFoundError: No module named 'absent_dependency'"),
-        ("from .absent import x\n", r"use: bad\.py: ModuleNotFoundError: No module named '.*absent'"),
-    ],
-)
-def test_a_file_that_fails_on_import_is_one_error_that_names_it_each_time(
-    tmp_path: Path, text: str, message: str
-) -> None:
+@pytest.mark.parametrize(("text", "message"), [
+    ("1 / 0\n", r"use: bad\.py: ZeroDivisionError: division by zero"),
+    ("def f(:\n", r"use: bad\.py: SyntaxError: .*bad\.py, line 1"),
+    ("import absent_dependency\n", r"use: bad\.py: ModuleNotFoundError: No module named 'absent_dependency'"),
+    ("from .absent import x\n", r"use: bad\.py: ModuleNotFoundError: No module named '.*absent'"),
+])  # fmt: skip
+def test_a_file_that_fails_on_import_is_one_error_that_names_it(tmp_path: Path, text: str, message: str) -> None:
     folder = write(tmp_path, bad=text)
     for _ in range(2):
         with pytest.raises(ConfigError, match=message):
@@ -121,17 +107,12 @@ def test_a_file_that_was_repaired_imports(tmp_path: Path) -> None:
     assert import_file(write(tmp_path, bad="x = 10\n") / "bad.py").x == 10
 
 
-@pytest.mark.parametrize(
-    ("given", "arguments"),
-    [
-        ({"use": "torch.nn:Linear", "in_features": 2, "out_features": 3}, {"in_features": 2, "out_features": 3}),
-        (
-            {"use": "torch.nn:Linear", "arguments": {"in_features": 2}, "out_features": 3},
-            {"in_features": 2, "out_features": 3},
-        ),
-        ("torch.nn:Linear", {}),
-    ],
-)
+@pytest.mark.parametrize(("given", "arguments"), [
+    ({"use": "torch.nn:Linear", "in_features": 2, "out_features": 3}, {"in_features": 2, "out_features": 3}),
+    ({"use": "torch.nn:Linear", "arguments": {"in_features": 2}, "out_features": 3},
+     {"in_features": 2, "out_features": 3}),
+    ("torch.nn:Linear", {}),
+])  # fmt: skip
 def test_every_other_key_of_a_reference_is_an_argument(given: Any, arguments: dict[str, Any]) -> None:
     reference = Reference.model_validate(given)
     assert (reference.use, reference.arguments) == ("torch.nn:Linear", arguments)
@@ -147,7 +128,7 @@ def test_what_is_saved_of_a_reference_does_not_hold_the_folder(tmp_path: Path) -
     assert reference.model_dump(mode="json") == {"use": "models.py:Net", "arguments": {"width": 1}}
 
 
-def test_built_in_names_modules_without_importing_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_built_in_names_modules_without_importing_them(tmp_path: Path, monkeypatch: Patch) -> None:
     write(tmp_path / "some_stages", __init__="", single="1 / 0\n")
     write(tmp_path / "some_stages" / "family", __init__="1 / 0\n", method="1 / 0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -162,9 +143,8 @@ def test_nearest_lists_what_there_is_where_nothing_is_near() -> None:
 
 def test_a_file_is_no_builder(tmp_path: Path) -> None:
     write(tmp_path, models="net = 3\n")
-    with pytest.raises(
-        ConfigError, match=r"use: models\.py: it names a module; expected a function or a class, such as"
-    ):
+    message = r"use: models\.py: it names a module; expected a function or a class, such as"
+    with pytest.raises(ConfigError, match=message):
         Reference(use="models.py", folder=tmp_path).call()
     with pytest.raises(ConfigError, match=r"it names a int; expected one to call"):
         Reference(use="models.py:net", folder=tmp_path).call()

@@ -109,19 +109,15 @@ def test_an_axis_that_is_not_named_is_refused_with_what_to_write() -> None:
         r"axes=\{'ids': \{1: 'length'\}, 'mask': \{1: 'length'\}\}, or let collate fill up to one length\."
     )
     refused(tagging(axes={}), message)
-    refused(
-        tagging(axes={"ids": {1: "tokens"}}), r"Give the Task axes=\{'ids': \{1: 'tokens'\}, 'mask': \{1: 'length'\}"
-    )
+    message = r"Give the Task axes=\{'ids': \{1: 'tokens'\}, 'mask': \{1: 'length'\}"
+    refused(tagging(axes={"ids": {1: "tokens"}}), message)
 
 
-@pytest.mark.parametrize(
-    ("axes", "message"),
-    [
-        ({"idx": {1: "tokens"}}, r"`axes` names an input `idx`; expected one of ids, mask"),
-        ({"ids": {2: "tokens"}}, r"`axes` names axis 2 of `ids`, whose batch is a tensor of shape \(2, 2\)"),
-        ({"ids": {0: "tokens"}}, "names axis 0 of `ids`.*expected an axis beside the batch"),
-    ],
-)
+@pytest.mark.parametrize(("axes", "message"), [
+    ({"idx": {1: "tokens"}}, r"`axes` names an input `idx`; expected one of ids, mask"),
+    ({"ids": {2: "tokens"}}, r"`axes` names axis 2 of `ids`, whose batch is a tensor of shape \(2, 2\)"),
+    ({"ids": {0: "tokens"}}, "names axis 0 of `ids`.*expected an axis beside the batch"),
+])  # fmt: skip
 def test_axes_that_are_not_there_are_refused(axes: Any, message: str) -> None:
     refused(tagging(axes=axes), message)
 
@@ -164,16 +160,14 @@ def test_predictions_and_targets_of_any_length_are_joined_for_metrics(monkeypatc
     monkeypatch.setattr("pipeline.measure.accuracy.BATCH_SIZE", 2)
     task = tagging(metrics={"tokens": counted})
     found = evaluate_task(tagger(task), task, task.test)
-    assert found.predictions.shape == (7, 9, 3)
-    assert found.metrics["tokens"].value == 37
+    assert (found.predictions.shape, found.metrics["tokens"].value) == ((7, 9, 3), 37)
     assert found.scores.tolist() == [1.0] * 7
     assert bool((found.predictions[6:, :, 0] > -100).all())  # the last batch is the longest
     assert bool((found.predictions[2, 3:] == -100).all())
 
 
 def test_what_is_joined_is_filled_up_at_its_ends() -> None:
-    parts = [torch.ones(2, 1, 3, dtype=torch.int32), torch.ones(1, 4, 2, dtype=torch.int32)]
-    made = joined(parts, -1)
+    made = joined([torch.ones(2, 1, 3, dtype=torch.int32), torch.ones(1, 4, 2, dtype=torch.int32)], -1)
     assert (made.shape, made.dtype) == ((3, 4, 3), torch.int32)
     assert [int((made[i] == 1).sum()) for i in range(3)] == [3, 3, 8]
     assert int((made == -1).sum()) == 36 - 14

@@ -1,7 +1,6 @@
 """Data that cannot work is refused before any work, with the split and the example."""
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +15,7 @@ from pipeline.build.trial import try_out
 from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
 from pipeline.task import Split, Task, cross_entropy
-
-Make = Callable[..., Any]
+from tests.aliases import Make
 
 
 def split(task: Task, name: str) -> tuple[Tensor, Tensor]:
@@ -60,11 +58,8 @@ def test_inputs_that_are_not_finite_are_named_with_their_example(task: Task, tin
 def test_labels_out_of_range_are_named_with_their_example(task: Task, tiny: Make, name: str, label: int) -> None:
     images, labels = split(task, name)
     labels[11] = label
-    refused(
-        with_split(task, name, images, labels),
-        tiny(),
-        rf"task, {name} examples \[.*\b11\b.*a label is {label}, and the model gives 4 logits; expected .* 0 to 3",
-    )
+    message = rf"task, {name} examples \[.*\b11\b.*a label is {label}, and the model gives 4 logits; expected .* 0 to 3"
+    refused(with_split(task, name, images, labels), tiny(), message)
 
 
 def test_a_loss_of_the_users_may_count_classes_in_another_way(task: Task, tiny: Make) -> None:
@@ -80,9 +75,7 @@ def test_a_loss_of_the_users_may_count_classes_in_another_way(task: Task, tiny: 
           "other data"]),
     ("abcd", []),
 ])  # fmt: skip
-def test_a_head_for_more_classes_than_there_are_is_warned_of(
-    task: Task, tiny: Make, labels: tuple[str, ...], told: list[str]
-) -> None:
+def test_too_many_classes_of_a_head_are_noted(task: Task, tiny: Make, labels: tuple[str, ...], told: list[str]) -> None:
     two = {name: with_labels(split, 0, 2) for name, split in task.splits.items()}
     halved = replace(task, **two, labels=labels)  # type: ignore[arg-type]
     assert try_out(halved, tiny(), probe(halved)) == told
@@ -105,35 +98,27 @@ def test_an_overlap_with_test_is_refused_with_its_positions(task: Task, tiny: Ma
 
 
 def test_test_as_validation_is_refused(task: Task, tiny: Make) -> None:
-    refused(
-        replace(task, validation=task.test),
-        tiny(),
-        r"128 of 128 validation examples are also in test \(test 0 = validation 0, ",
-    )
+    message = r"128 of 128 validation examples are also in test \(test 0 = validation 0, "
+    refused(replace(task, validation=task.test), tiny(), message)
 
 
 def graded(outputs: dict[str, Tensor], targets: Tensor) -> Any:
     return torch.nn.functional.cross_entropy(outputs["output"], targets, reduction="none")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"loss": graded}, r"loss gave a tensor of shape \(\d,\); expected a scalar tensor\. Reduce it"),
-        ({"loss": lambda o, t: 0.5}, "loss gave a float; expected a scalar tensor"),
-        ({"loss": lambda o, t: o["output"].sum() * float("nan")}, "loss gave nan; expected a finite number"),
-        ({"loss": lambda o, t: o["logits"].sum()}, "KeyError: 'logits'"),
-        ({"score": lambda p, t: (p.argmax(-1) == t).float().mean()}, r"score gave a tensor of shape \(\);"),
-        ({"score": lambda p, t: 1.0}, "score gave a float"),
-        ({"decode": lambda f, i: f({"x": i["input"]}).values()}, "decode gave a dict_values; expected logits"),
-        ({"decode": lambda f, i: f(i)["output"][:, 0]}, r"decode gave a tensor of shape \(\d,\); expected logits"),
-        ({"metrics": {"f1": lambda p, t: 1 / 0}}, "metric `f1`: ZeroDivisionError"),
-        ({"labels": ("one", "two")}, "`labels` has 2 names; expected a name for each of the 4 classes of the logits"),
-    ],
-)  # fmt: skip
-def test_a_loss_or_score_of_the_wrong_shape_is_refused(
-    task: Task, tiny: Make, changes: dict[str, Any], message: str
-) -> None:
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"loss": graded}, r"loss gave a tensor of shape \(\d,\); expected a scalar tensor\. Reduce it"),
+    ({"loss": lambda o, t: 0.5}, "loss gave a float; expected a scalar tensor"),
+    ({"loss": lambda o, t: o["output"].sum() * float("nan")}, "loss gave nan; expected a finite number"),
+    ({"loss": lambda o, t: o["logits"].sum()}, "KeyError: 'logits'"),
+    ({"score": lambda p, t: (p.argmax(-1) == t).float().mean()}, r"score gave a tensor of shape \(\);"),
+    ({"score": lambda p, t: 1.0}, "score gave a float"),
+    ({"decode": lambda f, i: f({"x": i["input"]}).values()}, "decode gave a dict_values; expected logits"),
+    ({"decode": lambda f, i: f(i)["output"][:, 0]}, r"decode gave a tensor of shape \(\d,\); expected logits"),
+    ({"metrics": {"f1": lambda p, t: 1 / 0}}, "metric `f1`: ZeroDivisionError"),
+    ({"labels": ("one", "two")}, "`labels` has 2 names; expected a name for each of the 4 classes of the logits"),
+])  # fmt: skip
+def test_a_misshapen_loss_or_score_is_refused(task: Task, tiny: Make, changes: dict[str, Any], message: str) -> None:
     refused(replace(task, **changes), tiny(), message)
 
 
@@ -178,21 +163,17 @@ LONG = torch.arange(5000).float()
 ONE = torch.ones(2)
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ((ONE, 0), (ONE, 1)),
-        ((ONE, 0), (ONE * 2, 0)),
-        (({"a": ONE}, 0), ({"b": ONE}, 0)),
-        ((ONE, 0), (ONE.double(), 0)),
-        ((ONE, torch.tensor(0.1)), (ONE, torch.tensor(0.1000001))),
-        ((ONE, LONG), (ONE, LONG + (LONG == 2500))),
-        ((ONE, {"boxes": LONG}), (ONE, {"boxes": LONG + (LONG == 2500)})),
-        ((ONE, [LONG.numpy()]), (ONE, [(LONG + (LONG == 2500)).numpy()])),
-        ((ONE, "a"), (ONE, "b")),
-    ],
-    ids=["label", "input", "name", "type", "float", "long", "dictionary", "array", "text"],
-)
+@pytest.mark.parametrize(("one", "other"), [
+    ((ONE, 0), (ONE, 1)),
+    ((ONE, 0), (ONE * 2, 0)),
+    (({"a": ONE}, 0), ({"b": ONE}, 0)),
+    ((ONE, 0), (ONE.double(), 0)),
+    ((ONE, torch.tensor(0.1)), (ONE, torch.tensor(0.1000001))),
+    ((ONE, LONG), (ONE, LONG + (LONG == 2500))),
+    ((ONE, {"boxes": LONG}), (ONE, {"boxes": LONG + (LONG == 2500)})),
+    ((ONE, [LONG.numpy()]), (ONE, [(LONG + (LONG == 2500)).numpy()])),
+    ((ONE, "a"), (ONE, "b")),
+], ids=["label", "input", "name", "type", "float", "long", "dictionary", "array", "text"])  # fmt: skip
 def test_the_digest_tells_any_change_apart(one: Any, other: Any) -> None:
     assert digest([one]) == digest([one])
     assert digest([one]) != digest([other])

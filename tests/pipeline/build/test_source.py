@@ -45,43 +45,33 @@ def test_a_good_file_is_read_whole(tmp_path: Path) -> None:
     assert (config.budget.retention.min, config.budget.size.max) == (0.95, 40_000)
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "line", "message"),
-    [
-        ("seed: 3", "sed: 3", 12, "there is no key `sed`; did you mean `seed`?"),
-        ("stages:", "stagse:", 5, "there is no key `stagse`; did you mean `stages`"),
-        ("retention:", "retension:", 10, "there is no key `retension`; did you mean `retention`?"),
-        ("min: 0.95", "mni: 0.95", 10, "there is no key `mni`; did you mean `min`?"),
-        ("seed: 3", "folder: data", 12, "there is no key `folder`"),
-        ("seed: 3", "task: {use: x}", 12, "the key `task` stands here and in line 1. Keep one of them."),
-        ("width: 16", "use: other.py", 4, "the key `use` stands here and in line 3. Keep one of them."),
-        ("{min: 0.95}", "{min: 0.95, min: 0.9}", 10, "the key `min` stands here and in line 10. Keep one of them."),
-        ("seed: 3", "seed: many", 12, "`seed` is 'many'; expected a valid integer"),
-        ("seed: 3", "seed: -1", 12, "`seed` is -1; expected greater than or equal to 0"),
-        ("seed: 3", "device: tpu", 12, "`device` is 'tpu'; expected 'auto', 'cpu' or 'cuda'"),
-        ("seed: 3", "name: a/b", 12, "`name` is 'a/b'; expected a name must be fit for a folder"),
-        ("min: 0.95", "min: 0", 10, "`min` is 0; expected greater than 0"),
-        ("min: 0.95", "min: .nan", 10, "`min` is nan"),
-        ("40 kB", "40 kilos", 11, "`max` is '40 kilos'; expected a size, such as 40 kB or 1 MiB"),
-        ("40 kB", "-1", 11, "`max` is -1"),
-        ("  use: models.py:Net\n", "", 2, "the key `use` is missing. Add `use:`."),
-        ("use: export.onnx", "opset: 20", 8, "the key `use` is missing. Add `use:`."),
-        ("use: export.onnx", "export.onnx", 8, "'export.onnx'"),
-        ("{use: digits}", "[digits]", 1, "`task` does not fit"),
-        (
-            "seed: 3",
-            "seed: 3\n\tdevice: cpu",
-            13,
-            "this is not YAML: found character '\\t' that cannot start any token",
-        ),
-        ("seed: 3", "seed: [3", 13, "this is not YAML"),
-        ("seed: 3", "seed: *three", 12, "this is not YAML: found undefined alias 'three'"),
-        ("seed: 3", "seed: !!python/name:os.system", 12, "this is not YAML: could not determine a constructor"),
-    ],
-)
-def test_an_error_says_its_file_its_line_and_what_is_wrong(
-    tmp_path: Path, before: str, after: str, line: int, message: str
-) -> None:
+@pytest.mark.parametrize(("before", "after", "line", "message"), [
+    ("seed: 3", "sed: 3", 12, "there is no key `sed`; did you mean `seed`?"),
+    ("stages:", "stagse:", 5, "there is no key `stagse`; did you mean `stages`"),
+    ("retention:", "retension:", 10, "there is no key `retension`; did you mean `retention`?"),
+    ("min: 0.95", "mni: 0.95", 10, "there is no key `mni`; did you mean `min`?"),
+    ("seed: 3", "folder: data", 12, "there is no key `folder`"),
+    ("seed: 3", "task: {use: x}", 12, "the key `task` stands here and in line 1. Keep one of them."),
+    ("width: 16", "use: other.py", 4, "the key `use` stands here and in line 3. Keep one of them."),
+    ("{min: 0.95}", "{min: 0.95, min: 0.9}", 10, "the key `min` stands here and in line 10. Keep one of them."),
+    ("seed: 3", "seed: many", 12, "`seed` is 'many'; expected a valid integer"),
+    ("seed: 3", "seed: -1", 12, "`seed` is -1; expected greater than or equal to 0"),
+    ("seed: 3", "device: tpu", 12, "`device` is 'tpu'; expected 'auto', 'cpu' or 'cuda'"),
+    ("seed: 3", "name: a/b", 12, "`name` is 'a/b'; expected a name must be fit for a folder"),
+    ("min: 0.95", "min: 0", 10, "`min` is 0; expected greater than 0"),
+    ("min: 0.95", "min: .nan", 10, "`min` is nan"),
+    ("40 kB", "40 kilos", 11, "`max` is '40 kilos'; expected a size, such as 40 kB or 1 MiB"),
+    ("40 kB", "-1", 11, "`max` is -1"),
+    ("  use: models.py:Net\n", "", 2, "the key `use` is missing. Add `use:`."),
+    ("use: export.onnx", "opset: 20", 8, "the key `use` is missing. Add `use:`."),
+    ("use: export.onnx", "export.onnx", 8, "'export.onnx'"),
+    ("{use: digits}", "[digits]", 1, "`task` does not fit"),
+    ("seed: 3", "seed: 3\n\tdevice: cpu", 13, "this is not YAML: found character '\\t' that cannot start any token"),
+    ("seed: 3", "seed: [3", 13, "this is not YAML"),
+    ("seed: 3", "seed: *three", 12, "this is not YAML: found undefined alias 'three'"),
+    ("seed: 3", "seed: !!python/name:os.system", 12, "this is not YAML: could not determine a constructor"),
+])  # fmt: skip
+def test_an_error_says_file_line_and_fault(tmp_path: Path, before: str, after: str, line: int, message: str) -> None:
     assert GOOD.count(before) == 1
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         read(tmp_path, GOOD.replace(before, after))
@@ -95,38 +85,29 @@ def test_a_missing_key_is_named(tmp_path: Path, missing: str) -> None:
         read(tmp_path, lines)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "there is no pipeline in it; expected the keys task, model and stages"),
-        ("# nothing\n", "there is no pipeline in it"),
-        ("- a\n- b\n", "there is no pipeline in it"),
-        ("a: 1\n---\nb: 2\n", "this is not YAML: but found another document"),
-        ("a: &a [*a]\n", "this is not YAML"),
-        ("stages: " + "[" * 5000, "this is not YAML"),
-        ("a: \x07\n", "this is not YAML"),
-    ],
-)
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "there is no pipeline in it; expected the keys task, model and stages"),
+    ("# nothing\n", "there is no pipeline in it"),
+    ("- a\n- b\n", "there is no pipeline in it"),
+    ("a: 1\n---\nb: 2\n", "this is not YAML: but found another document"),
+    ("a: &a [*a]\n", "this is not YAML"),
+    ("stages: " + "[" * 5000, "this is not YAML"),
+    ("a: \x07\n", "this is not YAML"),
+    ("task: a\nstages: []\nmodel: {use: b}\n", r"my\.yaml:2: `stages` does not fit; expected list .* at least 1"),
+])  # fmt: skip
 def test_what_is_no_pipeline_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(tmp_path, text)
 
 
-def test_a_chain_must_have_a_stage(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"my\.yaml:2: `stages` does not fit; expected list should have at least 1"):
-        read(tmp_path, "task: digits\nstages: []\nmodel: {use: models.py:Net}\n")
-
-
-def test_a_file_that_is_not_there_is_named_with_the_nearest(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("path", "message"), [
+    ("mi.yaml", r"there is no file .*mi\.yaml; did you mean `my\.yaml`"),
+    ("", r"this is a folder; expected a pipeline file"),
+    ("my.yaml/inner.yaml", "it cannot be read"),
+])  # fmt: skip
+def test_what_is_no_file_is_refused(tmp_path: Path, path: str, message: str) -> None:
     write(tmp_path, GOOD)
-    with pytest.raises(ConfigError, match=r"there is no file .*mi\.yaml; did you mean `my\.yaml`"):
-        load_config(tmp_path / "mi.yaml")
-
-
-@pytest.mark.parametrize("path", ["", "my.yaml/inner.yaml"])
-def test_what_is_no_file_is_refused(tmp_path: Path, path: str) -> None:
-    write(tmp_path, GOOD)
-    with pytest.raises(ConfigError, match=r"this is a folder; expected a pipeline file|it cannot be read"):
+    with pytest.raises(ConfigError, match=message):
         load_config(tmp_path / path)
 
 
@@ -141,21 +122,18 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
     assert read(tmp_path, "\ufeff" + GOOD).seed == 3
 
 
-@pytest.mark.parametrize(
-    ("override", "of", "value"),
-    [
-        ("seed=7", lambda c: c.seed, 7),
-        ("device=cpu", lambda c: c.device, "cpu"),
-        ("stages.0.temperature=1e-3", lambda c: c.stages[0].settings["temperature"], 0.001),
-        ("stages.1.opset=18", lambda c: c.stages[1].settings["opset"], 18),
-        ("stages.1={use: other.stage, x: [1, 2]}", lambda c: c.stages[1].settings["x"], [1, 2]),
-        ("model.width=8", lambda c: c.model.arguments["width"], 8),
-        ("model.name=a=b", lambda c: c.model.arguments["name"], "a=b"),
-        ("budget.size.max=1 MiB", lambda c: c.budget.size.max, 2**20),
-        ("budget={params: {max: 5}}", lambda c: c.budget.params.max, 5),
-        ("budget.macs={max: 5}", lambda c: c.budget.macs.max, 5),
-    ],
-)
+@pytest.mark.parametrize(("override", "of", "value"), [
+    ("seed=7", lambda c: c.seed, 7),
+    ("device=cpu", lambda c: c.device, "cpu"),
+    ("stages.0.temperature=1e-3", lambda c: c.stages[0].settings["temperature"], 0.001),
+    ("stages.1.opset=18", lambda c: c.stages[1].settings["opset"], 18),
+    ("stages.1={use: other.stage, x: [1, 2]}", lambda c: c.stages[1].settings["x"], [1, 2]),
+    ("model.width=8", lambda c: c.model.arguments["width"], 8),
+    ("model.name=a=b", lambda c: c.model.arguments["name"], "a=b"),
+    ("budget.size.max=1 MiB", lambda c: c.budget.size.max, 2**20),
+    ("budget={params: {max: 5}}", lambda c: c.budget.params.max, 5),
+    ("budget.macs={max: 5}", lambda c: c.budget.macs.max, 5),
+])  # fmt: skip
 def test_an_override_replaces_or_adds_a_value(tmp_path: Path, override: str, of: Any, value: Any) -> None:
     assert of(read(tmp_path, GOOD, override)) == value
 
@@ -164,59 +142,48 @@ def test_the_last_override_wins(tmp_path: Path) -> None:
     assert read(tmp_path, GOOD, "seed=1", "seed=2").seed == 2
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("seed", "there is no value; expected path=value"),
-        ("=3", "there is no value"),
-        ("budgt.size.max=3", "there is no `budgt` in `the file`; did you mean `budget`?"),
-        ("budget.sise.max=3", "there is no `sise` in `budget`; did you mean `size`?"),
-        ("stages.2.temperature=3", "`stages` has no position 2; expected 0 to 1"),
-        ("stages.2=3", "`stages` has no position 2; expected 0 to 1"),
-        ("stages.-1.temperature=3", "`stages` has no position -1; expected 0 to 1"),
-        ("stages.first.temperature=3", "`stages` has no position first"),
-        ("seed.x=3", "`seed` is not a mapping"),
-        ("seed.x.y=3", "there is no `x` in `seed`"),
-        ("seed=[3", "`[3` is not YAML"),
-        ("sed=3", "there is no key `sed`; did you mean `seed`?"),
-        ("seed=x", "`seed` is 'x'; expected a valid integer"),
-        ("budget={retention: {mni: 3}}", "there is no key `mni`; did you mean `min`?"),
-        ("budget={retention: {min: -3}}", "`min` is -3"),
-    ],
-)
-def test_a_wrong_override_is_named_itself_and_not_a_line_of_the_file(
-    tmp_path: Path, override: str, message: str
-) -> None:
+@pytest.mark.parametrize(("override", "message"), [
+    ("seed", "there is no value; expected path=value"),
+    ("=3", "there is no value"),
+    ("budgt.size.max=3", "there is no `budgt` in `the file`; did you mean `budget`?"),
+    ("budget.sise.max=3", "there is no `sise` in `budget`; did you mean `size`?"),
+    ("stages.2.temperature=3", "`stages` has no position 2; expected 0 to 1"),
+    ("stages.2=3", "`stages` has no position 2; expected 0 to 1"),
+    ("stages.-1.temperature=3", "`stages` has no position -1; expected 0 to 1"),
+    ("stages.first.temperature=3", "`stages` has no position first"),
+    ("seed.x=3", "`seed` is not a mapping"),
+    ("seed.x.y=3", "there is no `x` in `seed`"),
+    ("seed=[3", "`[3` is not YAML"),
+    ("sed=3", "there is no key `sed`; did you mean `seed`?"),
+    ("seed=x", "`seed` is 'x'; expected a valid integer"),
+    ("budget={retention: {mni: 3}}", "there is no key `mni`; did you mean `min`?"),
+    ("budget={retention: {min: -3}}", "`min` is -3"),
+])  # fmt: skip
+def test_a_wrong_override_is_named_and_not_a_line_of_the_file(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         read(tmp_path, GOOD, override)
     assert str(caught.value).startswith(f"--set {override}: ")
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1e-3", 0.001),
-        ("1E3", 1000.0),
-        ("-2.5e+1", -25.0),
-        ("1.e-2", 0.01),
-        ("0.5", 0.5),
-        ("12", 12),
-        ("1e", "1e"),
-        ("e3", "e3"),
-        ("'1e-3'", "1e-3"),
-    ],
-)
+@pytest.mark.parametrize(("text", "value"), [
+    ("1e-3", 0.001),
+    ("1E3", 1000.0),
+    ("-2.5e+1", -25.0),
+    ("1.e-2", 0.01),
+    ("0.5", 0.5),
+    ("12", 12),
+    ("1e", "1e"),
+    ("e3", "e3"),
+    ("'1e-3'", "1e-3"),
+])  # fmt: skip
 def test_numbers_with_an_exponent_are_numbers(tmp_path: Path, text: str, value: Any) -> None:
     found = read(tmp_path, GOOD.replace("width: 16", f"width: {text}")).model.arguments["width"]
     assert (found, type(found)) == (value, type(value))
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("40 kB", 40_000), ("1 MiB", 2**20), ("1.5MB", 1_500_000), ("512", 512), ("0", 0)]
-)
-def test_sizes_take_units(tmp_path: Path, text: str, value: int) -> None:
-    size = read(tmp_path, GOOD.replace("40 kB", text)).budget.size
-    assert size.max == value
+def test_sizes_take_units(tmp_path: Path) -> None:
+    for text, value in ("40 kB", 40_000), ("1 MiB", 2**20), ("1.5MB", 1_500_000), ("512", 512), ("0", 0):
+        assert read(tmp_path, GOOD.replace("40 kB", text)).budget.size.max == value
 
 
 ANCHORS = """\

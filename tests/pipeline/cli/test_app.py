@@ -17,15 +17,14 @@ from pipeline import runner
 from pipeline.cli import app
 from pipeline.records.record import Record
 from tests import forked
+from tests.aliases import Make, Patch
 from tests.users import MINE_ALONE, only_run, stage_file
-
-Make = Callable[..., Any]
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def shrink(shrink: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
+def shrink(shrink: Make, monkeypatch: Patch, tmp_path: Path) -> Make:
     """shrink("run", ...): the command in this process, without MLflow, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "open_tracking", lambda *_, **__: nullcontext())
@@ -57,49 +56,37 @@ def test_a_run_ends_with_a_table_on_stdout_and_its_log_on_stderr(shrink: Make, c
 
 
 def test_json_is_one_document_on_stdout_that_is_the_record(shrink: Make, chain: Make, tmp_path: Path) -> None:
-    ended = shrink(
-        "run", chain("print('a stage that prints'); return model"), "--json", "--runs", tmp_path / "elsewhere"
-    )
+    body = "print('a stage that prints'); return model"
+    ended = shrink("run", chain(body), "--json", "--runs", tmp_path / "elsewhere")
     folder = only_run(tmp_path / "elsewhere")
     assert json.loads(ended.out) == json.loads((folder / "record.json").read_text())
     assert "a stage that prints" in ended.err
 
 
-@pytest.mark.parametrize(
-    ("budget", "code", "verdict"),
-    [
-        ("size: {max: 1 MB}", 0, "pass: size_bytes is"),
-        ("size: {max: 1 kB}", 1, "fail: size_bytes is"),
-        ("retention: {min: 0.99}", 5, "inconclusive: retention is 1.000"),
-        ("retention: {min: 0.99}, size: {max: 1 kB}", 1, "fail: size_bytes is"),
-    ],
-)
-def test_the_verdict_of_the_budget_is_the_exit_code(
-    shrink: Make, chain: Make, budget: str, code: int, verdict: str
-) -> None:
+@pytest.mark.parametrize(("budget", "code", "verdict"), [
+    ("size: {max: 1 MB}", 0, "pass: size_bytes is"),
+    ("size: {max: 1 kB}", 1, "fail: size_bytes is"),
+    ("retention: {min: 0.99}", 5, "inconclusive: retention is 1.000"),
+    ("retention: {min: 0.99}, size: {max: 1 kB}", 1, "fail: size_bytes is"),
+])  # fmt: skip
+def test_the_budgets_verdict_is_the_exit_code(shrink: Make, chain: Make, budget: str, code: int, verdict: str) -> None:
     ended = shrink("run", chain(budget=budget))
     assert ended.code == code
     assert verdict in ended.out
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["run", "missing.yaml"], "shrink: config: there is no file missing.yaml"),
-        (["run", "{chain}", "--set", "stages.0.strenght=1"], "there is no key `strenght`"),
-        (["run", "{chain}", "--set", "seed=-1"], "`seed` is -1; expected"),
-        (["run", "{chain}", "--set", "nonsense"], "there is no value; expected path=value"),
-        (["plan", "missing.yaml"], "shrink: config: there is no file missing.yaml"),
-        (["run"], "Missing"),
-        (["run", "{chain}", "--nonsense"], "No such option"),
-        (["shrivel"], "No such command"),
-        ([], "Usage"),
-    ],
-    ids=" ".join,
-)
-def test_usage_and_config_errors_exit_2_with_what_is_wrong(
-    shrink: Make, chain: Make, args: list[str], message: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("args", "message"), [
+    (["run", "missing.yaml"], "shrink: config: there is no file missing.yaml"),
+    (["run", "{chain}", "--set", "stages.0.strenght=1"], "there is no key `strenght`"),
+    (["run", "{chain}", "--set", "seed=-1"], "`seed` is -1; expected"),
+    (["run", "{chain}", "--set", "nonsense"], "there is no value; expected path=value"),
+    (["plan", "missing.yaml"], "shrink: config: there is no file missing.yaml"),
+    (["run"], "Missing"),
+    (["run", "{chain}", "--nonsense"], "No such option"),
+    (["shrivel"], "No such command"),
+    ([], "Usage"),
+], ids=" ".join)  # fmt: skip
+def test_wrong_use_or_config_exits_2(shrink: Make, chain: Make, args: list[str], message: str, tmp_path: Path) -> None:
     ended = shrink(*(arg.format(chain=chain()) for arg in args))
     assert ended.code == 2
     assert message in ended.err + (ended.out if not args else "")
@@ -107,25 +94,16 @@ def test_usage_and_config_errors_exit_2_with_what_is_wrong(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("body", "code", "message"),
-    [
-        ("raise ValueError('no luck')", 3, "shrink: stages[0] (mine.py): ValueError: no luck"),
-        ("return 3", 3, "shrink: stages[0] (mine.py): run gave int; expected TorchModel, as it is annotated"),
-        (
-            "raise OSError(28, 'No space left on device')",
-            4,
-            "shrink: stages[0] (mine.py): OSError: [Errno 28] No space left",
-        ),
-        ("raise KeyboardInterrupt", 130, "shrink: interrupted"),
-    ],
-)
-def test_a_stage_that_fails_is_one_line_on_stderr(
-    shrink: Make, chain: Make, body: str, code: int, message: str
-) -> None:
+@pytest.mark.parametrize(("body", "code", "message"), [
+    ("raise ValueError('no luck')", 3, "shrink: stages[0] (mine.py): ValueError: no luck"),
+    ("return 3", 3, "shrink: stages[0] (mine.py): run gave int; expected TorchModel, as it is annotated"),
+    ("raise OSError(28, 'No space left on device')", 4,
+     "shrink: stages[0] (mine.py): OSError: [Errno 28] No space left"),
+    ("raise KeyboardInterrupt", 130, "shrink: interrupted"),
+])  # fmt: skip
+def test_a_failing_stage_is_one_line_on_stderr(shrink: Make, chain: Make, body: str, code: int, message: str) -> None:
     ended = shrink("run", chain(body))
-    assert ended.code == code
-    assert ended.out == ""
+    assert (ended.code, ended.out) == (code, "")
     (line,) = messages(ended.err)
     assert line.startswith(message)
     assert "Traceback" not in ended.err
@@ -143,24 +121,18 @@ def broken(*_: Any, **__: Any) -> Any:
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_a_bug_of_ours_says_so_and_keeps_its_traceback_in_a_file(
-    shrink: Make, chain: Make, monkeypatch: pytest.MonkeyPatch, debug: bool
-) -> None:
+def test_our_bug_keeps_its_traceback_in_a_file(shrink: Make, chain: Make, monkeypatch: Patch, debug: bool) -> None:
     monkeypatch.setattr("pipeline.run.chain.judge", broken)
     ended = shrink("run", chain(), *(["--debug"] if debug else []))
     assert ended.code == 70
     (line,) = messages(ended.err)
-    assert line.startswith(
-        "shrink: a bug of ours: AttributeError: 'NoneType' object has no attribute 'score'; the traceback"
-    )
-    kept = Path(line.rpartition(" ")[2]).read_text()
-    assert "in broken" in kept
+    message = "AttributeError: 'NoneType' object has no attribute 'score'"
+    assert line.startswith(f"shrink: a bug of ours: {message}; the traceback")
+    assert "in broken" in Path(line.rpartition(" ")[2]).read_text()
     assert ("Traceback" in ended.err) is debug
 
 
-def test_memory_that_runs_out_in_our_own_code_is_no_bug(
-    shrink: Make, chain: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_runs_out_is_no_bug(shrink: Make, chain: Make, tmp_path: Path, monkeypatch: Patch) -> None:
     def exhausted(*_: Any) -> None:
         raise MemoryError("no room")
 
@@ -227,7 +199,7 @@ def test_help_is_told_on_stdout(shrink: Make, args: list[str]) -> None:
     assert "Usage: shrink" in ended.out
 
 
-def test_register_and_overrides_reach_the_runner(shrink: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_register_and_overrides_reach_the_runner(shrink: Make, monkeypatch: Patch, tmp_path: Path) -> None:
     given: dict[str, Any] = {}
 
     def run(config: Path, **rest: Any) -> Any:
@@ -254,28 +226,23 @@ def process(*args: Any, **rest: Any) -> "subprocess.Popen[str]":
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = {"torch", "numpy", "onnx", "onnxruntime", "mlflow", "pydantic", "scipy", "yaml", "accelerate"}
-    code = "import sys, pipeline.cli.app; print(*sys.modules)"
-    out, _ = process("-c", code).communicate(timeout=60)
+    out, _ = process("-c", "import sys, pipeline.cli.app; print(*sys.modules)").communicate(timeout=60)
     loaded = {name.partition(".")[0] for name in out.split()}
     assert "typer" in loaded
-    assert not heavy & loaded
+    assert not {"torch", "numpy", "onnx", "onnxruntime", "mlflow", "pydantic", "scipy", "yaml", "accelerate"} & loaded
 
 
 def test_a_real_process_prints_one_json_document_and_logs_to_stderr(chain: Make, tmp_path: Path) -> None:
     ended = forked.shrink("run", chain(budget="size: {max: 1 kB}"), "--json", cwd=tmp_path)
     out, err = ended.stdout, ended.stderr
     assert ended.returncode == 1
-    record = Record.model_validate_json(out)
-    assert record.verdict == "fail"
+    assert Record.model_validate_json(out).verdict == "fail"
     assert (tmp_path / "runs" / "mlflow.db").is_file()
     assert "stages[0] (mine.py)" in err
     assert "Traceback" not in err
 
 
-def test_a_second_interrupt_ends_a_real_process_at_once_with_130_and_the_baseline_on_disk(
-    chain: Make, tmp_path: Path
-) -> None:
+def test_a_second_interrupt_ends_a_process_at_once_with_130_and_a_baseline_on_disk(chain: Make, tmp_path: Path) -> None:
     path = chain("import time; (ctx.directory / 'started').touch(); time.sleep(100)")
     environment = {**os.environ, "MLFLOW_TRACKING_URI": "nonsense://"}
     command = forked.Shrink(tmp_path, "run", str(path), cwd=tmp_path, tracked=True, environment=environment)
@@ -304,11 +271,8 @@ def test_resume_of_a_folder_that_is_no_run_exits_2(shrink: Make, tmp_path: Path,
 
 
 @pytest.mark.parametrize(("budget", "code"), [("size: {max: 1 MB}", 0), ("size: {max: 1 kB}", 1)])
-def test_resume_of_a_finished_run_gives_the_same_record_and_exit_code(
-    shrink: Make, chain: Make, tmp_path: Path, budget: str, code: int
-) -> None:
-    path = chain("import time; time.sleep(0.01); return model", budget)
-    before = shrink("run", path, "--json")
+def test_a_resumed_finished_run_is_the_same(shrink: Make, chain: Make, tmp_path: Path, budget: str, code: int) -> None:
+    before = shrink("run", chain("import time; time.sleep(0.01); return model", budget), "--json")
     again = shrink("resume", only_run(tmp_path / "runs"), "--json")
     assert (before.code, again.code) == (code, code)
     first, second = json.loads(before.out), json.loads(again.out)
@@ -332,9 +296,7 @@ def test_a_run_that_another_process_works_on_is_left_alone(shrink: Make, chain: 
     assert shrink("resume", folder).code == 0
 
 
-def test_tracking_that_is_required_and_down_exits_7_before_any_work(
-    shrink: Make, chain: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_required_tracking_down_exits_7_at_once(shrink: Make, chain: Make, tmp_path: Path, monkeypatch: Patch) -> None:
     from pipeline.report.mlflow.run import open_tracking
 
     monkeypatch.setattr(runner, "open_tracking", open_tracking)

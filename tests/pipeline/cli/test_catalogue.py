@@ -57,40 +57,34 @@ def accepts(validator: jsonschema.Draft202012Validator, **changes: Any) -> bool:
     return bool(validator.is_valid({**copy.deepcopy(CONFIG), **changes}))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"stages": [{"use": "my_stage.py", "anything": 3}]},
-        {"stages": [{"use": "distill.logits", "student": {"use": "n.py:net", "w": 3}, "teachers": ["n.py:net"]}]},
-        {"stages": [{"use": "distill.logits", "student": "n.py:net", "teachers": [{"use": "n.py:net", "w": 3}]}]},
-        {"task": "digits"},
-        {"task": {"use": "data.py", "folder_of_mine": "x"}},
-        {"model": {"use": "models.py:Net", "weights": "net.safetensors", "width": 3}},
-        {"budget": {"size": {"max": "40 kB"}}},
-        {"budget": {"size": {"max": 40000}, "macs": {"max": 5}}},
-        {"seed": 3, "name": "mine", "device": "cpu"},
-    ],
-)
+@pytest.mark.parametrize("changes", [
+    {"stages": [{"use": "my_stage.py", "anything": 3}]},
+    {"stages": [{"use": "distill.logits", "student": {"use": "n.py:net", "w": 3}, "teachers": ["n.py:net"]}]},
+    {"stages": [{"use": "distill.logits", "student": "n.py:net", "teachers": [{"use": "n.py:net", "w": 3}]}]},
+    {"task": "digits"},
+    {"task": {"use": "data.py", "folder_of_mine": "x"}},
+    {"model": {"use": "models.py:Net", "weights": "net.safetensors", "width": 3}},
+    {"budget": {"size": {"max": "40 kB"}}},
+    {"budget": {"size": {"max": 40000}, "macs": {"max": 5}}},
+    {"seed": 3, "name": "mine", "device": "cpu"},
+])  # fmt: skip
 def test_the_schema_accepts_what_the_loader_accepts(validator: jsonschema.Draft202012Validator, changes: Any) -> None:
     assert accepts(validator, **changes)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"stages": [{"use": "export.onnx", "opsett": 20}]},
-        {"stages": [{"use": "export.onnx", "opset": 17}]},
-        {"stages": [{"use": "distil.logits"}]},
-        {"stages": [{"use": "distill.logits"}]},
-        {"stages": [{"opset": 20}]},
-        {"stages": []},
-        {"stagse": []},
-        {"budget": {"size": {"min": 3}}},
-        {"budget": {"retention": {"min": 0}}},
-        {"seed": "x"},
-        {"device": "tpu"},
-    ],
-)
+@pytest.mark.parametrize("changes", [
+    {"stages": [{"use": "export.onnx", "opsett": 20}]},
+    {"stages": [{"use": "export.onnx", "opset": 17}]},
+    {"stages": [{"use": "distil.logits"}]},
+    {"stages": [{"use": "distill.logits"}]},
+    {"stages": [{"opset": 20}]},
+    {"stages": []},
+    {"stagse": []},
+    {"budget": {"size": {"min": 3}}},
+    {"budget": {"retention": {"min": 0}}},
+    {"seed": "x"},
+    {"device": "tpu"},
+])  # fmt: skip
 def test_the_schema_refuses_what_the_loader_refuses(validator: jsonschema.Draft202012Validator, changes: Any) -> None:
     assert accepts(validator)
     assert not accepts(validator, **changes)

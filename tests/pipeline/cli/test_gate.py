@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -14,10 +12,9 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.gate.expected import load
 from pipeline.records.record import Record
 from pipeline.runner import run
+from tests.aliases import Make
 from tests.forked import shrink
 from tests.users import only_run, stage_file
-
-Make = Callable[..., Any]
 
 ROOT = Path(__file__).parents[3]
 
@@ -47,8 +44,7 @@ def made(quick: Make, tmp_path: Path) -> Make:
 
 
 def test_a_run_is_judged_without_the_code_that_made_it(elsewhere: Path, made: Make) -> None:
-    folder = made()
-    ended = shrink("gate", folder, cwd=elsewhere)
+    ended = shrink("gate", made(), cwd=elsewhere)
     assert ended.returncode == 0, ended.stderr
     said = ended.stdout.splitlines()
     assert [line.partition(":")[0] for line in said] == ["pass", "pass", "verdict"]
@@ -56,15 +52,12 @@ def test_a_run_is_judged_without_the_code_that_made_it(elsewhere: Path, made: Ma
     assert "params is 260, the limit 1,000" in said[1]
 
 
-@pytest.mark.parametrize(
-    ("limits", "code", "verdict"),
-    [
-        ("{size: {max: 1 B}}", 1, "fail"),
-        ("{retention: {min: 0.999}}", 5, "inconclusive"),
-        ("{retention: {min: 0.999}, on_inconclusive: warn}", 0, "pass"),
-        ("{parity: {max: 1.0e-9}, on_skipped: fail}", 1, "fail"),
-    ],
-)
+@pytest.mark.parametrize(("limits", "code", "verdict"), [
+    ("{size: {max: 1 B}}", 1, "fail"),
+    ("{retention: {min: 0.999}}", 5, "inconclusive"),
+    ("{retention: {min: 0.999}, on_inconclusive: warn}", 0, "pass"),
+    ("{parity: {max: 1.0e-9}, on_skipped: fail}", 1, "fail"),
+])  # fmt: skip
 def test_another_budget_is_judged_and_kept_in_the_record(
     made: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], limits: str, code: int, verdict: str
 ) -> None:
@@ -118,9 +111,7 @@ def test_expect_writes_beside_the_pipeline_file(quick: Make, tmp_path: Path) -> 
     assert load(path.parent / "kept.json").config == record.config["name"]
 
 
-def test_a_pipeline_file_is_run_and_judged_by_the_budget_that_is_given(
-    quick: Make, tmp_path: Path, elsewhere: Path
-) -> None:
+def test_a_pipeline_file_is_run_and_judged_by_the_given_budget(quick: Make, tmp_path: Path, elsewhere: Path) -> None:
     path, file = quick(), tmp_path / "limits.yaml"
     file.write_text("params: {max: 10}\n")
     text = path.read_text().replace("  - {use: export.onnx}\n", "")  # torch's exporter takes its time
@@ -135,10 +126,9 @@ def test_a_pipeline_file_is_run_and_judged_by_the_budget_that_is_given(
     assert (record.seed, record.verdict, [gate.name for gate in record.gates]) == (4, "fail", ["params"])
 
 
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [("nothing", "there is no file"), (".", r"this is no run folder; expected a run folder with a record\.json")],
-)
+@pytest.mark.parametrize(("target", "message"), [
+    ("nothing", "there is no file"), (".", r"this is no run folder; expected a run folder with a record\.json"),
+])  # fmt: skip
 def test_what_is_neither_a_run_nor_a_file_is_refused(elsewhere: Path, target: str, message: str) -> None:
     ended = shrink("gate", target, cwd=elsewhere)
     assert (ended.returncode, ended.stdout) == (2, "")

@@ -1,20 +1,16 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.cli.report import report
 from pipeline.errors import ConfigError
-from pipeline.records.comparison import FILE, ComparisonRecord
-from pipeline.records.record import Record
+from pipeline.records.comparison import FILE
 from pipeline.report.files import STEP_SUMMARY
-
-Make = Callable[..., Record]
-MakeComparison = Callable[..., ComparisonRecord]
+from tests.aliases import Make, Patch
 
 
 def test_it_builds_the_files_of_runs_and_comparisons_again_and_prints_where(
-    record: Make, comparison: MakeComparison, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    record: Make, comparison: Make, capsys: pytest.CaptureFixture[str], monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv(STEP_SUMMARY, "step.md")
     one, all_ = record(), comparison()
@@ -29,9 +25,7 @@ def test_it_builds_the_files_of_runs_and_comparisons_again_and_prints_where(
     assert not Path("step.md").exists()  # the run told it already
 
 
-def test_a_run_folder_that_was_moved_is_told_where_it_is(
-    record: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_moved_run_folder_is_told_where_it_is(record: Make, tmp_path: Path, monkeypatch: Patch) -> None:
     made = record()
     made.save()
     moved = Path(made.folder).rename(tmp_path / "moved")

@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.records.record import Record
+from tests.aliases import Make
 
 ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "configs" / "digits" / "compress.yaml"
@@ -44,9 +44,7 @@ def test_a_plan_is_made_without_what_trains_tracks_and_reports(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_run_that_finds_all_in_the_store_goes_without_what_makes_and_tracks(
-    project: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_run_that_finds_all_in_the_store_goes_without_what_makes_and_tracks(project: Make, tmp_path: Path) -> None:
     config, runs = project(), tmp_path / "runs"
     code = f"from pipeline.runner import run; run({str(config)!r}, runs={str(runs)!r}, track=False)"
     loaded(code, tmp_path)  # a process too: keys have the number of threads, which is another in tests

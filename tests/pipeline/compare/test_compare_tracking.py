@@ -10,9 +10,8 @@ from mlflow import MlflowClient
 
 from pipeline.compare.compare import compare, compare_runs
 from pipeline.runner import run, sync_run
+from tests.aliases import Make
 from tests.forked import Child
-
-Make = Callable[..., Path]
 
 
 @pytest.fixture
@@ -42,8 +41,7 @@ def test_strategies_are_children_with_the_same_figures(
     record = compare([strategies(timed=False)], runs=tmp_path / "runs")
     runs = tracked()
     (parent,) = below(runs, None).values()
-    assert parent.info.run_name == record.comparison
-    assert parent.info.status == "FINISHED"
+    assert (parent.info.run_name, parent.info.status) == (record.comparison, "FINISHED")
     children = below(runs, parent)
     assert set(children) == {"baseline", "noisy", "close"}
     for strategy in record.strategies:
@@ -53,15 +51,12 @@ def test_strategies_are_children_with_the_same_figures(
     # What MLflow's compare page lines up has the same names in every strategy.
     assert set(children["noisy"].data.metrics) == set(children["close"].data.metrics)
     assert set(below(runs, children["close"])) == set(record.strategies[2].runs)
-    artifacts = {
+    assert {
         file.path for file in MlflowClient(f"sqlite:///{tmp_path / 'tracked.db'}").list_artifacts(parent.info.run_id)
-    }
-    assert artifacts == {"comparison.json", "report.html", "summary.md"}
+    } == {"comparison.json", "report.html", "summary.md"}
 
 
-def test_runs_that_were_there_stay_where_they_are(
-    strategies: Make, tmp_path: Path, tracked: Callable[[], list[Any]]
-) -> None:
+def test_earlier_runs_stay_where_they_are(strategies: Make, tmp_path: Path, tracked: Callable[[], list[Any]]) -> None:
     file = strategies(timed=False)
     made = [run(file, strategy=name, runs=tmp_path / "runs") for name in ("noisy", "close")]
     record = compare_runs([one.folder for one in made], runs=tmp_path / "runs")

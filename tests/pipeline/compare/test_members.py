@@ -40,15 +40,12 @@ def test_keys_of_compare_are_put_over_those_of_the_runs() -> None:
     assert (found.axes, found.retention) == (("size", "macs"), 0.9)
 
 
-@pytest.mark.parametrize(
-    ("assignment", "message"),
-    [
-        ("task.path=x", "`task.path` is set, and with --runs nothing is run; expected a key of `compare:`"),
-        ("compare.axes=[size", r"`compare.axes=\[size` is no YAML; expected such as"),
-        ("compare.axis=[size]", "there is no key `axis`; did you mean `axes`"),
-        ("compare.axes=[size, weight]", "compare.axes"),
-    ],
-)
+@pytest.mark.parametrize(("assignment", "message"), [
+    ("task.path=x", "`task.path` is set, and with --runs nothing is run; expected a key of `compare:`"),
+    ("compare.axes=[size", r"`compare.axes=\[size` is no YAML; expected such as"),
+    ("compare.axis=[size]", "there is no key `axis`; did you mean `axes`"),
+    ("compare.axes=[size, weight]", "compare.axes"),
+])  # fmt: skip
 def test_other_overrides_are_refused(assignment: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         comparing({}, [assignment])

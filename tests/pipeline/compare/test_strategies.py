@@ -1,8 +1,5 @@
 """A file with `strategies:` is one chain for each, with the lines of the file in every error."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import jsonschema
 import pytest
 import yaml
@@ -11,8 +8,7 @@ from pipeline.build.source import Source, load_config, slug
 from pipeline.cli.catalogue import pipeline_schema
 from pipeline.compare.strategies import build_all, find_strategies
 from pipeline.errors import ConfigError
-
-Project = Callable[..., Path]
+from tests.aliases import Make
 
 FILE = """
 task: {use: data.py}
@@ -28,54 +24,46 @@ compare: {seeds: 2, axes: [size, retention]}
 """
 
 
-def test_a_strategy_is_a_chain_with_a_name_of_its_own(project: Project) -> None:
+def test_a_strategy_is_a_chain_with_a_name_of_its_own(project: Make) -> None:
     config, _ = load_config(project(FILE), strategy="narrow + quantized")
     assert [entry.use for entry in config.stages] == ["distill.logits", "export.onnx", "quantize.dynamic"]
-    assert config.name == "chain-narrow-quantized"
-    assert config.compare.seeds == 2
+    assert (config.name, config.compare.seeds) == ("chain-narrow-quantized", 2)
 
 
-def test_overrides_reach_a_strategy_before_and_after_it_is_chosen(project: Project) -> None:
-    overrides = ["strategies.wide.0.epochs=3", "stages.0.temperature=2"]
-    config, _ = load_config(project(FILE), overrides, "wide")
-    assert config.stages[0].settings["epochs"] == 3
-    assert config.stages[0].settings["temperature"] == 2
+def test_overrides_reach_a_strategy_before_and_after_it_is_chosen(project: Make) -> None:
+    config, _ = load_config(project(FILE), ["strategies.wide.0.epochs=3", "stages.0.temperature=2"], "wide")
+    assert (config.stages[0].settings["epochs"], config.stages[0].settings["temperature"]) == (3, 2)
 
 
-def test_an_error_in_a_strategy_names_its_line(project: Project) -> None:
+def test_an_error_in_a_strategy_names_its_line(project: Make) -> None:
     file = project(FILE.replace("{use: quantize.dynamic}", "{use: quantize.dynamic, bits: 8}"))
     (strategy,) = [found for found in find_strategies([file]) if "+" in found.name]
     with pytest.raises(ConfigError, match=rf"{file.name}:10: there is no key `bits`"):
         build_all([strategy])
 
 
-@pytest.mark.parametrize(
-    ("change", "strategy", "message"),
-    [
-        (("", ""), None, "it has the strategies wide, narrow \\+ quantized. Choose one with --strategy"),
-        (("", ""), "wider", "there is no strategy `wider`; did you mean `wide`"),
-        (("  wide:", "  a/b:"), "a/b", "`a/b` is no name of a strategy"),
-        (("  wide:", "  baseline:"), "wide", "`baseline` is no name of a strategy"),
-        (("strategies:", "stages: []\nstrategies:"), "wide", "both `stages` and `strategies`"),
-        (("compare:", "compared:"), "wide", "there is no key `compared`; did you mean `compare`"),
-        (("axes: [size, retention]", "axes: [size]"), "wide", "`axes` does not fit"),
-    ],
-)
-def test_what_cannot_be_chosen_is_refused(
-    project: Project, change: tuple[str, str], strategy: str | None, message: str
-) -> None:
+@pytest.mark.parametrize(("change", "strategy", "message"), [
+    (("", ""), None, "it has the strategies wide, narrow \\+ quantized. Choose one with --strategy"),
+    (("", ""), "wider", "there is no strategy `wider`; did you mean `wide`"),
+    (("  wide:", "  a/b:"), "a/b", "`a/b` is no name of a strategy"),
+    (("  wide:", "  baseline:"), "wide", "`baseline` is no name of a strategy"),
+    (("strategies:", "stages: []\nstrategies:"), "wide", "both `stages` and `strategies`"),
+    (("compare:", "compared:"), "wide", "there is no key `compared`; did you mean `compare`"),
+    (("axes: [size, retention]", "axes: [size]"), "wide", "`axes` does not fit"),
+])  # fmt: skip
+def test_a_wrong_choice_is_refused(project: Make, change: tuple[str, str], strategy: str | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(project(FILE.replace(*change) if change[0] else FILE), strategy=strategy)
 
 
-def test_a_file_with_stages_has_no_strategies(project: Project) -> None:
+def test_a_file_with_stages_has_no_strategies(project: Make) -> None:
     file = project()
     assert Source(file).strategies() == []
     with pytest.raises(ConfigError, match="it has `stages`, not `strategies`"):
         load_config(file, strategy="wide")
 
 
-def test_several_files_are_told_apart_by_name(project: Project) -> None:
+def test_several_files_are_told_apart_by_name(project: Make) -> None:
     first = project()
     second = first.with_name("other.yaml")
     second.write_text(first.read_text())
@@ -84,7 +72,7 @@ def test_several_files_are_told_apart_by_name(project: Project) -> None:
         find_strategies([first, first])
 
 
-def test_other_test_data_is_refused_before_anything_runs(project: Project) -> None:
+def test_other_test_data_is_refused_before_anything_runs(project: Make) -> None:
     first = project(FILE)
     second = first.with_name("other.yaml")
     text = (first.parent / "data.py").read_text()
@@ -94,12 +82,12 @@ def test_other_test_data_is_refused_before_anything_runs(project: Project) -> No
         build_all(find_strategies([first, second]))
 
 
-def test_data_are_read_once_for_all_strategies(project: Project) -> None:
+def test_data_are_read_once_for_all_strategies(project: Make) -> None:
     built = build_all(find_strategies([project(FILE)]))
     assert len({id(one.task) for one in built}) == 1
 
 
-def test_the_schema_takes_strategies_or_stages_and_not_both(project: Project) -> None:
+def test_the_schema_takes_strategies_or_stages_and_not_both(project: Make) -> None:
     schema = pipeline_schema()
     data = yaml.safe_load(FILE)
     jsonschema.validate(data, schema)

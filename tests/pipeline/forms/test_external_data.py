@@ -23,8 +23,7 @@ def product(weight: Any, name: str = "w") -> onnx.ModelProto:
 
 
 def run(path: Path, x: Any) -> Any:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})[0]
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
 
 
 def test_equal_weights_lie_once_and_the_graphs_compute_as_before(tmp_path: Path) -> None:

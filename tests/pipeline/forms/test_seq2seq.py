@@ -103,17 +103,14 @@ def test_without_ids_it_says_what_is_missing(pair: Pair) -> None:
         pair[1].predict({"decoder_input_ids": torch.ones(1, 3, dtype=torch.long)})
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"forced_eos_token_id": END},
-        {"forced_bos_token_id": 9},
-        {"bad_words_ids": [[FIRST]]},
-        {"suppress_tokens": [FIRST, 9]},
-        {"begin_suppress_tokens": [FIRST]},
-    ],
-)
+@pytest.mark.parametrize("settings", [
+    {},
+    {"forced_eos_token_id": END},
+    {"forced_bos_token_id": 9},
+    {"bad_words_ids": [[FIRST]]},
+    {"suppress_tokens": [FIRST, 9]},
+    {"begin_suppress_tokens": [FIRST]},
+])  # fmt: skip
 def test_numpy_alone_generates_what_optimum_does(pair: Pair, tmp_path: Path, settings: dict[str, Any]) -> None:
     pair[1].save(tmp_path)
     given = inputs(copies(9, seed=2))
@@ -156,23 +153,18 @@ def test_after_its_end_a_sequence_is_padding() -> None:
     assert decoder.step == 4
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"num_beams": 4}, ["num_beams"]),
-        ({"num_beams": 1, "max_new_tokens": 9, "early_stopping": True, "repetition_penalty": None}, []),
-        ({"repetition_penalty": 1.3, "no_repeat_ngram_size": 2}, ["repetition_penalty", "no_repeat_ngram_size"]),
-        ({"bad_words_ids": [[1], [2, 3]]}, ["bad_words_ids"]),
-    ],
-)
+@pytest.mark.parametrize(("settings", "expected"), [
+    ({"num_beams": 4}, ["num_beams"]),
+    ({"num_beams": 1, "max_new_tokens": 9, "early_stopping": True, "repetition_penalty": None}, []),
+    ({"repetition_penalty": 1.3, "no_repeat_ngram_size": 2}, ["repetition_penalty", "no_repeat_ngram_size"]),
+    ({"bad_words_ids": [[1], [2, 3]]}, ["bad_words_ids"]),
+])  # fmt: skip
 def test_what_numpy_does_not_do_is_named(settings: dict[str, Any], expected: list[str]) -> None:
     assert unheeded({**SETTINGS, **settings}) == expected
 
 
 def test_the_end_is_not_forbidden_by_bad_words() -> None:
-    logits = np.array([[0.0, 1.0, 3.0, 2.0]])
-    settings = {**SETTINGS, "bad_words_ids": [[END], [3]]}
-    assert choose(logits, settings, 1, 9).tolist() == [END]
+    assert choose(np.array([[0.0, 1.0, 3.0, 2.0]]), {**SETTINGS, "bad_words_ids": [[END], [3]]}, 1, 9).tolist() == [END]
 
 
 def test_predict_py_refuses_other_inputs(tmp_path: Path) -> None:

@@ -99,8 +99,7 @@ def test_the_run_loads_and_generates_and_is_expected_of_later_ones(record: Recor
 def test_a_folder_to_deploy_generates_with_numpy_alone(record: Record, tmp_path: Path) -> None:
     made = package(Path(record.folder), tmp_path / "package")
     given = inputs(copies(5, seed=9))
-    source = {name: given[name].numpy() for name in ("input_ids", "attention_mask")}
-    np.savez(tmp_path / "in.npz", **source)
+    np.savez(tmp_path / "in.npz", **{name: given[name].numpy() for name in ("input_ids", "attention_mask")})
     words = [sys.executable, "-c", ALONE, str(made / "predict.py"), str(tmp_path / "in.npz")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     model = load(Path(record.folder) / record.stages[-1].folder)
@@ -108,8 +107,7 @@ def test_a_folder_to_deploy_generates_with_numpy_alone(record: Record, tmp_path:
     content = json.loads((made / "model.json").read_text())
     assert content["max_tokens"] == 6
     assert content["digests"]["model"] == of_run(record).digests["model"]
-    sums = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=made, capture_output=True, text=True)
-    assert sums.returncode == 0
+    assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=made, capture_output=True, text=True).returncode == 0
 
 
 def test_a_beam_search_is_not_packaged(record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

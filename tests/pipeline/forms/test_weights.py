@@ -26,10 +26,9 @@ from pipeline.forms.weights import _shapes, check_weights, files_at, load_weight
 from pipeline.model import TorchModel
 from pipeline.run.store import key
 from pipeline.runner import resume, run
+from tests.aliases import Make
 from tests.forked import shrink
 
-Project = Callable[..., Path]
-Tiny = Callable[..., TorchModel]
 State = dict[str, Any]
 Wrap = Callable[[State], Any]
 
@@ -75,19 +74,17 @@ def same(model: TorchModel, other: TorchModel) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-@pytest.mark.parametrize("how", WRAPPED)
-def test_a_state_dict_is_found_in_its_wrapping(tiny: Tiny, tmp_path: Path, how: str) -> None:
-    source, target = tiny(4, seed=1), tiny(4, seed=2)
-    torch.save(WRAPPED[how](tensors(source)), tmp_path / "net.pt")
-    assert load_weights(target.module, tmp_path / "net.pt") == []
-    assert same(target, source)
+def save(state: Any, path: Path) -> Path:
+    (save_file if path.suffix == ".safetensors" else torch.save)(state, path)
+    return path
 
 
-@pytest.mark.parametrize("how", ["parallel", "compiled"])
-def test_names_in_safetensors_are_unwrapped_too(tiny: Tiny, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize(("how", "name"), [
+    *((how, "net.pt") for how in WRAPPED), ("parallel", "net.safetensors"), ("compiled", "net.safetensors"),
+])  # fmt: skip
+def test_a_state_dict_is_found_in_its_wrapping(tiny: Make, tmp_path: Path, how: str, name: str) -> None:
     source, target = tiny(4, seed=1), tiny(4, seed=2)
-    save_file(WRAPPED[how](tensors(source)), tmp_path / "net.safetensors")
-    load_weights(target.module, tmp_path / "net.safetensors")
+    assert load_weights(target.module, save(WRAPPED[how](tensors(source)), tmp_path / name)) == []
     assert same(target, source)
 
 
@@ -106,7 +103,7 @@ def test_a_prefix_stays_that_the_module_has_itself_or_that_not_all_have() -> Non
     assert unwrapped(state, nn.Linear(2, 3)) == state
 
 
-def test_of_two_state_dicts_the_one_that_is_taken_is_said(tiny: Tiny, tmp_path: Path) -> None:
+def test_of_two_state_dicts_the_one_that_is_taken_is_said(tiny: Make, tmp_path: Path) -> None:
     model, average, target = tiny(4, seed=1), tiny(4, seed=2), tiny(4, seed=3)
     torch.save({"ema": tensors(average), "model": tensors(model)}, tmp_path / "net.pt")
     (note,) = load_weights(target.module, tmp_path / "net.pt")
@@ -114,54 +111,39 @@ def test_of_two_state_dicts_the_one_that_is_taken_is_said(tiny: Tiny, tmp_path: 
     assert same(target, model)
 
 
-def cut(state: State) -> tuple[State, State]:
-    names = sorted(state)
-    return {name: state[name] for name in names[:3]}, {name: state[name] for name in names[3:]}
-
-
 def folder_of(path: Path, state: State, kind: str) -> Path:
     """As Hugging Face's save_pretrained writes them."""
     path.mkdir()
-    save = save_file if kind == "safetensors" else torch.save
-    name = "model.safetensors" if kind == "safetensors" else "pytorch_model.bin"
-    stem, suffix = name.rsplit(".", 1)
-    places = {}
-    for i, part in enumerate(cut(state), 1):
-        file = f"{stem}-0000{i}-of-00002.{suffix}"
-        save(part, path / file)
-        places |= dict.fromkeys(part, file)
-    (path / f"{name}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    stem, names, places = "model" if kind == "safetensors" else "pytorch_model", sorted(state), {}
+    for i, part in enumerate((names[:3], names[3:]), 1):
+        file = save({name: state[name] for name in part}, path / f"{stem}-0000{i}-of-00002.{kind}")
+        places |= dict.fromkeys(part, file.name)
+    (path / f"{stem}.{kind}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     return path
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-@pytest.mark.parametrize("by", ["folder", "index"])
-def test_shards_are_put_together(tiny: Tiny, tmp_path: Path, kind: str, by: str) -> None:
+@pytest.mark.parametrize("by", ["folder", "index", "one file"])
+def test_files_of_a_folder_are_put_together(tiny: Make, tmp_path: Path, kind: str, by: str) -> None:
     source, target = tiny(4, seed=1), tiny(4, seed=2)
-    folder = folder_of(tmp_path / "hub", tensors(source), kind)
-    load_weights(target.module, folder if by == "folder" else next(folder.glob("*.index.json")))
+    if by == "one file":
+        folder = save(
+            tensors(source), tmp_path / f"{'model' if kind == 'safetensors' else 'pytorch_model'}.{kind}"
+        ).parent
+    else:
+        folder = folder_of(tmp_path / "hub", tensors(source), kind)
+    load_weights(target.module, next(folder.glob("*.index.json")) if by == "index" else folder)
     assert same(target, source)
 
 
-def test_a_folder_with_one_file_is_loaded(tiny: Tiny, tmp_path: Path) -> None:
-    source, target = tiny(4, seed=1), tiny(4, seed=2)
-    save_file(tensors(source), tmp_path / "model.safetensors")
-    load_weights(target.module, tmp_path)
-    assert same(target, source)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("../model.safetensors", r"names `\.\./model\.safetensors`; expected files beside it"),
-        ("/etc/passwd", "names `/etc/passwd`"),
-        ("model-00002.safetensors", "there is no such file; did you mean `model-00001.safetensors`"),
-        ("model-00001.safetensors", r"names tensors that none of its files has: conv2\.bias\. Get all of them"),
-    ],
-)
-def test_an_index_that_names_other_files_is_refused(tiny: Tiny, tmp_path: Path, name: str, message: str) -> None:
-    state = tensors(tiny(4))
-    first = {key: value for key, value in state.items() if key != "conv2.bias"}
+@pytest.mark.parametrize(("name", "message"), [
+    ("../model.safetensors", r"names `\.\./model\.safetensors`; expected files beside it"),
+    ("/etc/passwd", "names `/etc/passwd`"),
+    ("model-00002.safetensors", "there is no such file; did you mean `model-00001.safetensors`"),
+    ("model-00001.safetensors", r"names tensors that none of its files has: conv2\.bias\. Get all of them"),
+])  # fmt: skip
+def test_an_index_that_names_other_files_is_refused(tiny: Make, tmp_path: Path, name: str, message: str) -> None:
+    first = {key: value for key, value in tensors(tiny(4)).items() if key != "conv2.bias"}
     save_file(first, tmp_path / "model-00001.safetensors")
     places = {**dict.fromkeys(first, "model-00001.safetensors"), "conv2.bias": name}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
@@ -169,7 +151,7 @@ def test_an_index_that_names_other_files_is_refused(tiny: Tiny, tmp_path: Path, 
         load_weights(tiny(4).module, tmp_path)
 
 
-def test_what_does_not_fit_is_named_with_how_much_more(tiny: Tiny, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_named_with_how_much_more(tiny: Make, tmp_path: Path) -> None:
     state = {key.replace("conv2", "conv_2"): value for key, value in tensors(tiny(4)).items()}
     state |= {f"extra.{i}": torch.zeros(1) for i in range(7)}
     torch.save(state, tmp_path / "net.pt")
@@ -209,26 +191,21 @@ def test_a_prefix_that_explains_nothing_is_not_told(tmp_path: Path) -> None:
             load_weights(nn.Linear(2, 3), tmp_path / "net.pt")
 
 
-def test_shapes_and_types_that_differ_are_named(tiny: Tiny, tmp_path: Path) -> None:
+def test_shapes_and_types_that_differ_are_named(tiny: Make, tmp_path: Path) -> None:
     torch.save(tensors(tiny(6)), tmp_path / "net.pt")
     with pytest.raises(ConfigError, match=r"conv1\.weight is \(6, 1, 3, 3\) in the file, \(4, 1, 3, 3\) in the module"):
         load_weights(tiny(4).module, tmp_path / "net.pt")
-    state = {**tensors(tiny(4)), "head.bias": torch.zeros(4, dtype=torch.int8)}
-    torch.save(state, tmp_path / "net.pt")
+    torch.save({**tensors(tiny(4)), "head.bias": torch.zeros(4, dtype=torch.int8)}, tmp_path / "net.pt")
     with pytest.raises(ConfigError, match=r"head\.bias is torch\.int8 in the file, torch\.float32 in the module"):
         load_weights(tiny(4).module, tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_other_precisions_become_float32_and_it_is_said(
-    tiny: Tiny, tmp_path: Path, dtype: torch.dtype, suffix: str
-) -> None:
+def test_other_precisions_become_float32_noted(tiny: Make, tmp_path: Path, dtype: torch.dtype, suffix: str) -> None:
     state = {key: value.to(dtype) for key, value in tensors(tiny(4, seed=1)).items()}
-    path = tmp_path / f"net.{suffix}"
-    (save_file if suffix == "safetensors" else torch.save)(state, path)
     target = tiny(4, seed=2)
-    (note,) = load_weights(target.module, path)
+    (note,) = load_weights(target.module, save(state, tmp_path / f"net.{suffix}"))
     assert note.endswith(f"{str(dtype).removeprefix('torch.')} was loaded as float32")
     found = tensors(target)
     assert all(value.dtype is torch.float32 and torch.equal(value, state[key].float()) for key, value in found.items())
@@ -256,21 +233,14 @@ def test_tied_weights_that_are_stored_once_are_loaded(tmp_path: Path) -> None:
     assert target.decode.weight is target.encode.weight
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (
-            {"epoch": 3, "body": {"w": torch.ones(1)}},
-            "it holds `epoch`, `body`; expected a state dict, .*under",
-        ),
-        ({}, "it holds nothing; expected a state dict"),
-        ([1, 2], "it holds a list; expected a state dict"),
-        ({"state_dict": {"model": 3}}, "it holds `model`; expected a state dict"),
-    ],
-)
-def test_what_is_no_state_dict_is_refused_with_what_it_has(
-    tiny: Tiny, tmp_path: Path, content: Any, message: str
-) -> None:
+@pytest.mark.parametrize(("content", "message"), [
+    ({"epoch": 3, "body": {"w": torch.ones(1)}}, "it holds `epoch`, `body`; expected a state dict, .*under"),
+    ({}, "it holds nothing; expected a state dict"),
+    ([1, 2], "it holds a list; expected a state dict"),
+    (torch.zeros(1), "it holds a Tensor; expected a state dict"),
+    ({"state_dict": {"model": 3}}, "it holds `model`; expected a state dict"),
+])  # fmt: skip
+def test_no_state_dict_is_refused_with_what_it_has(tiny: Make, tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "net.pt")
     with pytest.raises(ConfigError, match=message):
         load_weights(tiny(4).module, tmp_path / "net.pt")
@@ -287,7 +257,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_digest_is_checked_before_the_file_is_opened(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_digest_is_checked_before_the_file_is_opened(tiny: Make, tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     path.write_bytes(b"not weights at all")
     with pytest.raises(ConfigError, match=rf"net\.pt: its sha256 is {digest(path)}; expected {'0' * 64}"):
@@ -298,7 +268,7 @@ def test_a_digest_is_checked_before_the_file_is_opened(tiny: Tiny, tmp_path: Pat
     assert same(target, source)
 
 
-def test_a_digest_of_several_files_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_digest_of_several_files_is_refused(tiny: Make, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "hub", tensors(tiny(4)), "safetensors")
     with pytest.raises(ConfigError, match="`sha256` is of one file, and the weights are in several"):
         load_weights(tiny(4).module, folder, sha256="0" * 64)
@@ -315,9 +285,7 @@ class Runs:
 
 
 @pytest.mark.parametrize(("with_digest", "allowed"), [(False, False), (True, False), (False, True)])
-def test_code_in_weights_is_not_run_unless_both_are_given(
-    tiny: Tiny, tmp_path: Path, with_digest: bool, allowed: bool
-) -> None:
+def test_code_in_weights_runs_only_with_both(tiny: Make, tmp_path: Path, with_digest: bool, allowed: bool) -> None:
     path, trace = tmp_path / "net.pt", tmp_path / "trace"
     torch.save({"model": tensors(tiny(4)), "code": Runs(trace)}, path)
     sha256 = digest(path) if with_digest else None
@@ -329,7 +297,7 @@ def test_code_in_weights_is_not_run_unless_both_are_given(
     assert not trace.exists()
 
 
-def test_code_in_weights_is_run_where_both_are_given_and_the_digest_is_right(tiny: Tiny, tmp_path: Path) -> None:
+def test_code_in_weights_is_run_where_both_are_given_and_the_digest_is_right(tiny: Make, tmp_path: Path) -> None:
     path, trace = tmp_path / "net.pt", tmp_path / "trace"
     source, target = tiny(4, seed=1), tiny(4, seed=2)
     torch.save({"model": tensors(source), "code": Runs(trace)}, path)
@@ -342,19 +310,23 @@ def test_code_in_weights_is_run_where_both_are_given_and_the_digest_is_right(tin
     assert same(target, source)
 
 
-def pickled(path: Path) -> Path:
-    """A whole module, as torch.save(net) in a script beside models.py writes it; gives its file."""
+@pytest.fixture
+def pickled(project: Make) -> Path:
+    """A chain with the digest of a whole module, as torch.save(net) in a script beside models.py writes it."""
+    path = project(CHAIN)
     code = "import sys, torch; from models import TinyNet; torch.manual_seed(7); torch.save(TinyNet(4), sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, "net.pt"], cwd=path.parent, check=True)
-    return path.parent / "net.pt"
+    path.write_text(CHAIN.replace("net.pt", f"net.pt, sha256: {digest(path.parent / 'net.pt')}"))
+    return path
 
 
-def test_a_pickled_module_is_loaded_where_a_config_and_its_user_say_so(project: Project) -> None:
-    path = project(CHAIN)
-    file = pickled(path)
+def test_a_pickled_module_is_loaded_where_a_config_and_its_user_say_so(pickled: Path) -> None:
+    path = pickled
+    with_digest = path.read_text()
+    path.write_text(CHAIN)
     with pytest.raises(ConfigError, match=r"it holds more than tensors.*Save module\.state_dict\(\) instead; or"):
         build(*load_config(path))
-    path.write_text(CHAIN.replace("net.pt", f"net.pt, sha256: {digest(file)}"))
+    path.write_text(with_digest)
     with pytest.raises(ConfigError, match="it holds more than tensors"):
         build(*load_config(path))
     built = build(*load_config(path), allow_unsafe_load=True)
@@ -367,23 +339,18 @@ def test_a_pickled_module_is_loaded_where_a_config_and_its_user_say_so(project: 
 
 
 @pytest.mark.parametrize("where", ["model: {allow_unsafe_load: true, ", "allow_unsafe_load: true\nmodel: {"])
-def test_a_config_cannot_allow_it_by_itself(project: Project, where: str) -> None:
-    path = project(CHAIN)
-    file = pickled(path)
-    path.write_text(CHAIN.replace("net.pt", f"net.pt, sha256: {digest(file)}").replace("model: {", where))
+def test_a_config_cannot_allow_it_by_itself(pickled: Path, where: str) -> None:
+    pickled.write_text(pickled.read_text().replace("model: {", where))
     with pytest.raises(ConfigError, match="allow_unsafe_load"):
-        build(*load_config(path))
+        build(*load_config(pickled))
 
 
-def test_the_record_has_the_flag_and_a_resumed_run_needs_it_again(project: Project, tmp_path: Path) -> None:
-    path = project(CHAIN)
-    file = pickled(path)
-    path.write_text(CHAIN.replace("net.pt", f"net.pt, sha256: {digest(file)}"))
-    record = run(path, runs=tmp_path / "runs", track=False, allow_unsafe_load=True)
+def test_the_record_has_the_flag_and_a_resumed_run_needs_it_again(pickled: Path, tmp_path: Path) -> None:
+    record = run(pickled, runs=tmp_path / "runs", track=False, allow_unsafe_load=True)
     kept = json.loads((Path(record.folder) / "record.json").read_text())
     assert UNSAFE_ALLOWED in kept["warnings"]
     assert any(re.search(r"net\.pt: it was unpickled", text) for text in kept["warnings"])
-    assert kept["config"]["model"]["sha256"] == digest(file)
+    assert kept["config"]["model"]["sha256"] == digest(pickled.parent / "net.pt")
     with pytest.raises(ConfigError, match="it holds more than tensors"):
         resume(record.folder, track=False)
     again = resume(record.folder, track=False, allow_unsafe_load=True)
@@ -394,11 +361,10 @@ def test_the_record_has_the_flag_and_a_resumed_run_needs_it_again(project: Proje
 
 @pytest.mark.parametrize("name", ["net.pt", "net.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", None], ids=["empty", "text", "cut"])
-def test_a_damaged_file_is_told_as_what_it_is(tiny: Tiny, tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_a_damaged_file_is_told_as_what_it_is(tiny: Make, tmp_path: Path, name: str, content: bytes | None) -> None:
     file = tmp_path / name
     if content is None:
-        save_file(tensors(tiny(4)), file) if name.endswith("safetensors") else torch.save(tensors(tiny(4)), file)
-        content = file.read_bytes()[:-200]
+        content = save(tensors(tiny(4)), file).read_bytes()[:-200]
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=r"it is damaged, or (no file|holds)|or is damaged") as caught:
         load_weights(tiny(4).module, file)
@@ -408,7 +374,7 @@ def test_a_damaged_file_is_told_as_what_it_is(tiny: Tiny, tmp_path: Path, name: 
     assert "builder must make" not in str(caught.value)
 
 
-def test_weights_that_are_no_numbers_are_not_blamed_on_the_data(tiny: Tiny, tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_are_not_blamed_on_the_data(tiny: Make, tmp_path: Path) -> None:
     state = tensors(tiny(4))
     state["head.bias"] = torch.full_like(state["head.bias"], float("nan"))
     torch.save(state, tmp_path / "net.pt")
@@ -416,34 +382,25 @@ def test_weights_that_are_no_numbers_are_not_blamed_on_the_data(tiny: Tiny, tmp_
         load_weights(tiny(4).module, tmp_path / "net.pt")
 
 
-def test_a_note_on_the_weights_is_in_the_record(project: Project, tmp_path: Path) -> None:
+def test_a_note_on_the_weights_is_in_the_record(project: Make, tmp_path: Path) -> None:
     path = project(CHAIN)
     module = import_file(path.parent / "models.py").TinyNet(4)
     torch.save(module.half().state_dict(), path.parent / "net.pt")
-    record = run(path, runs=tmp_path / "runs", track=False)
-    assert any("float16 was loaded as float32" in note for note in record.notes)
+    assert any("float16 was loaded as float32" in note for note in run(path, runs=tmp_path / "runs", track=False).notes)
 
 
 @pytest.mark.slow
-def test_the_commands_have_the_flag(project: Project, tmp_path: Path) -> None:
-    path = project(CHAIN)
-    file = pickled(path)
-    path.write_text(CHAIN.replace("net.pt", f"net.pt, sha256: {digest(file)}"))
-    compare = ["compare", path, "--into", tmp_path / "runs"]
-    for words, flag, code in [
-        (["plan", path], [], 2),
-        (["plan", path], ["--allow-unsafe-load"], 0),
-        (compare, [], 2),
-        (compare, ["--allow-unsafe-load"], 0),
-    ]:
-        ended = shrink(*words, *flag, cwd=path.parent)
-        assert ended.returncode == code, ended.stderr
+def test_the_commands_have_the_flag(pickled: Path, tmp_path: Path) -> None:
+    for words in (["plan", pickled], ["compare", pickled, "--into", tmp_path / "runs"]):
+        for flag, code in ([], 2), (["--allow-unsafe-load"], 0):
+            ended = shrink(*words, *flag, cwd=pickled.parent)
+            assert ended.returncode == code, ended.stderr
     (record,) = (tmp_path / "runs").glob("*/record.json")
     assert UNSAFE_ALLOWED in json.loads(record.read_text())["warnings"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": {"a": 1}}'])
-def test_an_index_that_is_none_is_refused(tiny: Tiny, tmp_path: Path, content: str) -> None:
+def test_an_index_that_is_none_is_refused(tiny: Make, tmp_path: Path, content: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(content)
     for read in (lambda: load_weights(tiny(4).module, tmp_path), lambda: check_weights(tmp_path)):
         with pytest.raises(ConfigError, match=r"index\.json is no index of weights; expected .*weight_map"):
@@ -451,7 +408,7 @@ def test_an_index_that_is_none_is_refused(tiny: Tiny, tmp_path: Path, content: s
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_weights_are_checked_without_a_module(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+def test_weights_are_checked_without_a_module(tiny: Make, tmp_path: Path, kind: str) -> None:
     state = tensors(tiny(4))
     folder = folder_of(tmp_path / "hub", state, kind)
     check_weights(folder)
@@ -462,8 +419,7 @@ def test_weights_are_checked_without_a_module(tiny: Tiny, tmp_path: Path, kind: 
     second.unlink()
     with pytest.raises(ConfigError, match=rf"hub: {second.name}: there is no such file"):
         check_weights(folder)
-    file = tmp_path / ("net.safetensors" if kind == "safetensors" else "net.pt")
-    save_file(state, file) if kind == "safetensors" else torch.save({"model": state}, file)
+    file = save(state if kind == "safetensors" else {"model": state}, tmp_path / f"net.{kind}")
     check_weights(file, sha256=digest(file))
     with pytest.raises(ConfigError, match="its sha256 is"):
         check_weights(file, sha256="0" * 64)
@@ -480,19 +436,18 @@ def test_checking_weights_reads_no_tensors(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_all_files_of_the_weights_are_told(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+def test_all_files_of_the_weights_are_told(tiny: Make, tmp_path: Path, kind: str) -> None:
     folder = folder_of(tmp_path / "hub", tensors(tiny(4)), kind)
     assert set(files_at(folder)) == set(folder.iterdir())
     shard = next(folder.glob("*-00001-*"))
     assert files_at(shard) == [shard]
 
 
-def test_a_teacher_of_several_files_is_known_by_their_content(project: Project, tiny: Tiny) -> None:
+def test_a_teacher_of_several_files_is_known_by_their_content(project: Make, tiny: Make) -> None:
     teacher = "{use: models.py:TinyNet, width: 4, weights: hub}"
     settings = f"student: {{use: models.py:TinyNet, width: 4}}, teachers: [{teacher}]"
     path = project(f"{CHAIN.partition('stages')[0]}stages: [{{use: distill.logits, epochs: 1, {settings}}}]\n")
     folder = folder_of(path.parent / "hub", tensors(tiny(4)), "safetensors")
     torch.save(tensors(tiny(4)), path.parent / "net.pt")
-    built = build(*load_config(path))
-    kept = key._digests(built.stages[0][1])
+    kept = key._digests(build(*load_config(path)).stages[0][1])
     assert set(kept) == {f"hub/{file.name}" for file in folder.iterdir()}

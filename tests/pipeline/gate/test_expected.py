@@ -27,9 +27,8 @@ def record(tmp_path: Path) -> Record:
     (folder / "model.onnx").write_bytes(b"a model")
     scores = np.random.default_rng(0).integers(0, 2, 403).astype(float)
     save_file({"predictions": np.zeros((403, 4), np.float32), "scores": scores}, folder / "predictions.safetensors")
-    exported = records.stage(0, "export.onnx", **FIGURES, test_samples=403)
     return records.record(
-        exported,
+        records.stage(0, "export.onnx", **FIGURES, test_samples=403),
         folder=str(folder),
         config={"name": "mine"},
         seed=3,
@@ -96,20 +95,15 @@ def test_only_a_run_that_came_to_its_end_is_expected(record: Record) -> None:
         of_run(record)
 
 
-@pytest.mark.parametrize(
-    ("limits", "expected"),
-    [
-        ({}, False),
-        ({"retention": {"min": 0.9}, "size": {"max": 5}, "macs": {"max": 0.5, "of": "baseline"}}, False),
-        ({"retention": {"min": 0.9, "of": "expected"}}, True),
-        ({"size": {"max": 1.1, "of": "expected"}}, True),
-        ({"params": {"max": 1, "of": "expected"}}, True),
-        ({"macs": {"max": 1, "of": "expected"}}, True),
-    ],
-)
-def test_the_file_is_read_only_where_a_limit_is_told_of_it(
-    record: Record, tmp_path: Path, limits: Any, expected: bool
-) -> None:
+@pytest.mark.parametrize(("limits", "expected"), [
+    ({}, False),
+    ({"retention": {"min": 0.9}, "size": {"max": 5}, "macs": {"max": 0.5, "of": "baseline"}}, False),
+    ({"retention": {"min": 0.9, "of": "expected"}}, True),
+    ({"size": {"max": 1.1, "of": "expected"}}, True),
+    ({"params": {"max": 1, "of": "expected"}}, True),
+    ({"macs": {"max": 1, "of": "expected"}}, True),
+])  # fmt: skip
+def test_the_file_is_read_only_where_a_limit_asks(record: Record, tmp_path: Path, limits: Any, expected: bool) -> None:
     budget = Budget.model_validate({**limits, "expected": "old/expected.json"})
     assert needs_expected(budget) == expected
     if not expected:

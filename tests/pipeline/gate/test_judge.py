@@ -17,17 +17,11 @@ from pipeline.gate.expected import Expected, PackedScores, of_run
 from pipeline.gate.judge import has_limits, judge, judged, verdict, warnings_of
 from pipeline.measure.statistics import Pairs, ratio_ends, ratio_interval
 from pipeline.records.record import ClassMeasure, Failure, Flips, GateRecord, ModelRecord, Record, StageRecord
+from tests.aliases import Make
 from tests.records import MODEL, model, paired, record, stage
 
-Make = Callable[..., Any]
-
-ROW: dict[str, Any] = {
-    "runtime": "onnxruntime",
-    "threads": 1,
-    "batch": 1,
-    "rounds": 5,
-    "ratio": {"value": 0.5, "low": 0.48, "high": 0.52, "verdict": "faster"},
-}
+ROW: dict[str, Any] = {"runtime": "onnxruntime", "threads": 1, "batch": 1, "rounds": 5}
+ROW |= {"ratio": {"value": 0.5, "low": 0.48, "high": 0.52, "verdict": "faster"}}
 
 
 def run(*stages: StageRecord, **changes: Any) -> Record:
@@ -69,43 +63,32 @@ def test_a_limit_may_be_a_factor_of_the_committed_model(committed: Make) -> None
 
 
 def test_what_is_too_large_is_told_by_how_much_and_which_stage_shrank_it_least() -> None:
-    stages = [
-        stage(0, "distill.logits", size_bytes=4000),
-        stage(1, "prune.channels", size_bytes=3000),
-        stage(2, "export.onnx", size_bytes=3000),
-        stage(3, "quantize.static", size_bytes=1000),
-    ]
+    sizes = {"distill.logits": 4000, "prune.channels": 3000, "export.onnx": 3000, "quantize.static": 1000}
+    stages = [stage(i, name, size_bytes=size) for i, (name, size) in enumerate(sizes.items())]
     gate = one({"size": {"max": 800}}, run(*stages, baseline=model(size_bytes=10_000)))
     assert "1.25 times the limit" in gate.fix
     assert "stages[1] (prune.channels) shrinks it least, by a factor of 1.33" in gate.fix
-    unshrunk = one({"size": {"max": 800}}, run(stage()))
-    assert "no stage makes it smaller" in unshrunk.fix
+    assert "no stage makes it smaller" in one({"size": {"max": 800}}, run(stage())).fix
 
 
-@pytest.mark.parametrize(
-    ("interval", "expected"),
-    [
-        ((0.95, 0.97, 0.99), "pass"),
-        ((0.949, 0.97, 0.99), "inconclusive"),
-        ((0.90, 0.92, 0.95), "inconclusive"),
-        ((0.90, 0.92, 0.949), "fail"),
-        ((1.0, 1.0, 1.0), "pass"),
-    ],
-)
+@pytest.mark.parametrize(("interval", "expected"), [
+    ((0.95, 0.97, 0.99), "pass"),
+    ((0.949, 0.97, 0.99), "inconclusive"),
+    ((0.90, 0.92, 0.95), "inconclusive"),
+    ((0.90, 0.92, 0.949), "fail"),
+    ((1.0, 1.0, 1.0), "pass"),
+])  # fmt: skip
 def test_retention_is_decided_by_its_interval(interval: tuple[float, float, float], expected: str) -> None:
     gate = one({"retention": {"min": 0.95}}, kept(*interval))
     assert gate.verdict == expected
     assert (gate.low, gate.value, gate.high) == interval
-    assert gate.message.startswith(
-        f"retention is {interval[1]:.3f} [{interval[0]:.3f}, {interval[2]:.3f}], the limit 0.95"
-    )
+    low, value, high = interval
+    assert gate.message.startswith(f"retention is {value:.3f} [{low:.3f}, {high:.3f}], the limit 0.95")
     assert (gate.samples_needed is not None) == (expected == "inconclusive")
 
 
 @pytest.mark.parametrize(("value", "half"), [(0.97, 0.04), (0.93, 0.05)])
-def test_an_inconclusive_gate_of_graded_scores_names_the_examples_that_decide_in_9_of_10_cases(
-    value: float, half: float
-) -> None:
+def test_an_inconclusive_gate_of_graded_scores_names_the_examples_that_decide_mostly(value: float, half: float) -> None:
     gate = one({"retention": {"min": 0.95}}, kept(value - half, value, value + half))
     found = re.search(r"about ([\d,]+) test examples would decide, there are 400", gate.message)
     assert int(found[1].replace(",", "")) == gate.samples_needed
@@ -121,14 +104,6 @@ def test_a_figure_on_the_limit_is_not_decided_by_more_examples() -> None:
     assert "no number of examples decides" in gate.message
 
 
-def test_retention_that_is_not_defined_is_skipped_with_its_reason() -> None:
-    record = run(stage(retention=None, retention_reason="the baseline's mean score is 0, not above zero"))
-    gate = one({"retention": {"min": 0.95}}, record)
-    assert (gate.verdict, gate.counts_as, gate.value) == ("skipped", "inconclusive", None)
-    assert "the baseline's mean score is 0" in gate.message
-    assert "`drop`" in gate.fix
-
-
 STAGES = [
     stage(0, "distill.logits", score=0.95),
     stage(1, "prune.channels", score=0.90),
@@ -136,21 +111,18 @@ STAGES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("limits", "expected"),
-    [
-        ({"retention": {"min": 0.99}}, "fail"),
-        ({"retention": {"min": 0.90}}, "inconclusive"),
-        ({"retention": {"min": 0.85}}, "pass"),
-        ({"drop": {"max": 0.02}}, "fail"),
-        ({"drop": {"max": 0.07}}, "inconclusive"),
-        ({"drop": {"max": 0.06}}, "inconclusive"),
-        ({"drop": {"max": 0.2}}, "pass"),
-        ({"flips": {"max": 0.02}}, "fail"),
-        ({"flips": {"max": 0.08}}, "inconclusive"),
-        ({"flips": {"max": 0.2}}, "pass"),
-    ],
-)
+@pytest.mark.parametrize(("limits", "expected"), [
+    ({"retention": {"min": 0.99}}, "fail"),
+    ({"retention": {"min": 0.90}}, "inconclusive"),
+    ({"retention": {"min": 0.85}}, "pass"),
+    ({"drop": {"max": 0.02}}, "fail"),
+    ({"drop": {"max": 0.07}}, "inconclusive"),
+    ({"drop": {"max": 0.06}}, "inconclusive"),
+    ({"drop": {"max": 0.2}}, "pass"),
+    ({"flips": {"max": 0.02}}, "fail"),
+    ({"flips": {"max": 0.08}}, "inconclusive"),
+    ({"flips": {"max": 0.2}}, "pass"),
+])  # fmt: skip
 def test_accuracy_gates_have_all_verdicts_and_a_fix_unless_they_pass(limits: dict[str, Any], expected: str) -> None:
     gate = one(limits, run(*STAGES, baseline=model(score=0.96)))
     assert gate.verdict == gate.counts_as == expected
@@ -159,8 +131,7 @@ def test_accuracy_gates_have_all_verdicts_and_a_fix_unless_they_pass(limits: dic
     assert bool(gate.fix) == (expected != "pass")
     assert "\n" not in gate.fix
     if expected == "inconclusive":
-        assert gate.samples_needed
-        assert gate.samples_needed > 400
+        assert (gate.samples_needed or 0) > 400
         assert f"{gate.samples_needed:,}" in gate.fix
         assert f"{gate.samples_needed:,}" in gate.message
 
@@ -173,17 +144,22 @@ def test_a_model_that_would_fail_on_more_examples_is_told_so() -> None:
 
 
 def test_losses_of_scores_that_are_no_shares_are_not_told_in_points() -> None:
-    gate = one(
-        {"drop": {"max": 0.5}},
-        run(stage(score=20.5, drop=Estimate(value=3, low=2, high=4)), baseline=model(score=23.5)),
-    )
-    assert "cost most, 3 of score" in gate.fix
+    last = stage(score=20.5, drop=Estimate(value=3, low=2, high=4))
+    assert "cost most, 3 of score" in one({"drop": {"max": 0.5}}, run(last, baseline=model(score=23.5))).fix
 
 
-def test_graded_scores_have_no_flips() -> None:
-    gate = one({"flips": {"max": 0.1}}, run(stage(drop=Estimate(value=0.1, low=0, high=0.2))))
-    assert gate.verdict == "skipped"
-    assert "these are graded" in gate.message
+@pytest.mark.parametrize(("limits", "figures", "message", "fix"), [
+    ({"flips": {"max": 0.1}}, {"drop": Estimate(value=0.1, low=0, high=0.2)}, "these are graded", ""),
+    ({"retention": {"min": 0.95}}, {"retention": None, "retention_reason": "the baseline's mean score is 0"},
+     "the baseline's mean score is 0", "`drop`"),
+    ({"worst_class": {"min": 0.9}}, {}, "no figures by class", "integer class numbers"),
+    ({"parity": {"max": 1}}, {}, "no stage exported", "{use: export.onnx}"),
+])  # fmt: skip
+def test_what_is_not_defined_is_skipped(limits: Any, figures: dict[str, Any], message: str, fix: str) -> None:
+    gate = one(limits, run(stage(**figures)))
+    assert (gate.verdict, gate.counts_as, gate.value) == ("skipped", "inconclusive", None)
+    assert message in gate.message
+    assert fix in gate.fix
 
 
 def classes(*tables: Pairs) -> Record:
@@ -203,19 +179,14 @@ def classes(*tables: Pairs) -> Record:
 GOOD, BAD, FEW = Pairs(1000, 0, 0, 0), Pairs(500, 0, 500, 0), Pairs(28, 0, 2, 0)
 
 
-@pytest.mark.parametrize(
-    ("tables", "expected", "named"),
-    [
-        ([GOOD, GOOD], "pass", "c0"),
-        ([GOOD, BAD], "fail", "c1"),
-        ([GOOD, FEW, GOOD], "inconclusive", "c1"),
-        ([FEW, BAD], "fail", "c1"),
-        ([GOOD, Pairs(0, 0, 0, 50)], "pass", "c0"),
-    ],
-)
-def test_every_class_has_to_keep_its_share_and_the_worst_is_named(
-    tables: list[Pairs], expected: str, named: str
-) -> None:
+@pytest.mark.parametrize(("tables", "expected", "named"), [
+    ([GOOD, GOOD], "pass", "c0"),
+    ([GOOD, BAD], "fail", "c1"),
+    ([GOOD, FEW, GOOD], "inconclusive", "c1"),
+    ([FEW, BAD], "fail", "c1"),
+    ([GOOD, Pairs(0, 0, 0, 50)], "pass", "c0"),
+])  # fmt: skip
+def test_every_class_must_keep_its_share_and_the_worst_is_named(tables: list[Pairs], expected: str, named: str) -> None:
     gate = one({"worst_class": {"min": 0.9}}, classes(*tables))
     assert gate.verdict == expected
     assert f"the worst class, {named}, keeps" in gate.message
@@ -232,8 +203,7 @@ def test_a_class_that_looks_bad_among_many_is_no_failure_by_luck() -> None:
 def test_a_class_needs_its_share_of_more_test_examples() -> None:
     alone = one({"worst_class": {"min": 0.8}}, classes(FEW))
     beside = one({"worst_class": {"min": 0.8}}, classes(FEW, Pairs(270, 0, 0, 0)))
-    assert alone.samples_needed
-    assert beside.samples_needed == 10 * alone.samples_needed
+    assert beside.samples_needed == 10 * alone.samples_needed > 0
     assert "class c0 has 30 of 300" in beside.fix
 
 
@@ -253,22 +223,12 @@ def test_classes_of_one_name_are_both_looked_at() -> None:
     assert one({"worst_class": {"min": 0.9}}, record).verdict == "fail"
 
 
-def test_without_classes_the_worst_class_is_skipped() -> None:
-    gate = one({"worst_class": {"min": 0.9}}, run(stage()))
-    assert gate.verdict == "skipped"
-    assert gate.fix
-
-
 def test_parity_is_that_of_the_last_export() -> None:
-    stages = [
-        stage(0, "export.onnx", reports={"parity": {"largest_difference": 0.5}}),
-        stage(1, "export.onnx", reports={"parity": {"largest_difference": 1e-6}}),
-        stage(2, "mine.py", reports={"parity": "even"}),
-    ]
+    parities = {"largest_difference": 0.5}, {"largest_difference": 1e-6}, "even"
+    stages = [stage(i, "export.onnx", reports={"parity": parity}) for i, parity in enumerate(parities)]
     for limit, expected in ((1e-5, "pass"), (1e-6, "pass"), (1e-7, "fail")):
         gate = one({"parity": {"max": limit}}, run(*stages))
         assert (gate.verdict, gate.value, bool(gate.fix)) == (expected, 1e-6, expected == "fail")
-    assert one({"parity": {"max": 1}}, run(stage())).verdict == "skipped"
 
 
 def timed(*ratios: dict[str, Any] | None, **changes: Any) -> StageRecord:
@@ -280,22 +240,19 @@ def ratio(low: float, value: float, high: float) -> dict[str, Any]:
     return {"value": value, "low": low, "high": high, "verdict": "faster"}
 
 
-@pytest.mark.parametrize(
-    ("stages", "expected", "said"),
-    [
-        ([timed(ratio(0.4, 0.45, 0.5))], "pass", "0.450 [0.400, 0.500] of the baseline's"),
-        ([timed(ratio(0.51, 0.6, 0.7))], "fail", "the limit 0.5"),
-        ([timed(ratio(0.4, 0.45, 0.51))], "inconclusive", "the limit 0.5"),
-        ([timed(ratio(0.5, 0.55, 0.6))], "inconclusive", "the limit 0.5"),
-        ([timed(ratio(0.1, 0.2, 0.3), ratio(0.51, 0.6, 0.7))], "fail", "batch 2"),
-        ([timed(ratio(0.1, 0.2, 0.3), ratio(0.4, 0.45, 0.51))], "inconclusive", "batch 2"),
-        ([timed(ratio(0.1, 0.2, 0.3), None)], "skipped", "batch 2: there is no ratio"),
-        ([timed({"value": 0.2, "low": None, "high": None})], "skipped", "there is no ratio"),
-        ([timed(ratio(0.1, 0.2, 0.3), cached=True)], "skipped", "in an earlier run"),
-        ([timed(ratio(0.1, 0.2, 0.3)), stage(2, "quantize.static")], "skipped", "before stages[2] (quantize.static)"),
-        ([stage()], "skipped", "no stage measured it"),
-    ],
-)
+@pytest.mark.parametrize(("stages", "expected", "said"), [
+    ([timed(ratio(0.4, 0.45, 0.5))], "pass", "0.450 [0.400, 0.500] of the baseline's"),
+    ([timed(ratio(0.51, 0.6, 0.7))], "fail", "the limit 0.5"),
+    ([timed(ratio(0.4, 0.45, 0.51))], "inconclusive", "the limit 0.5"),
+    ([timed(ratio(0.5, 0.55, 0.6))], "inconclusive", "the limit 0.5"),
+    ([timed(ratio(0.1, 0.2, 0.3), ratio(0.51, 0.6, 0.7))], "fail", "batch 2"),
+    ([timed(ratio(0.1, 0.2, 0.3), ratio(0.4, 0.45, 0.51))], "inconclusive", "batch 2"),
+    ([timed(ratio(0.1, 0.2, 0.3), None)], "skipped", "batch 2: there is no ratio"),
+    ([timed({"value": 0.2, "low": None, "high": None})], "skipped", "there is no ratio"),
+    ([timed(ratio(0.1, 0.2, 0.3), cached=True)], "skipped", "in an earlier run"),
+    ([timed(ratio(0.1, 0.2, 0.3)), stage(2, "quantize.static")], "skipped", "before stages[2] (quantize.static)"),
+    ([stage()], "skipped", "no stage measured it"),
+])  # fmt: skip
 def test_latency_is_decided_by_every_row_of_this_run(stages: list[StageRecord], expected: str, said: str) -> None:
     gate = one({"latency": {"max": 0.5}}, run(*stages))
     assert gate.verdict == expected
@@ -346,8 +303,7 @@ def test_retention_of_the_committed_model_is_paired_over_the_same_examples(score
     assert (gate.value, gate.low, gate.high) == tuple(ratio_interval(table).model_dump().values())
     assert (gate.verdict, gate.of) == ("pass", "expected")
     assert "of the committed model's score" in gate.message
-    worse = one(OF_EXPECTED, scored(np.r_[np.zeros(200), np.ones(800)]), committed(np.ones(1000)))
-    assert worse.verdict == "fail"
+    assert one(OF_EXPECTED, scored(np.r_[np.zeros(200), np.ones(800)]), committed(np.ones(1000))).verdict == "fail"
     few = one(OF_EXPECTED, scored(np.ones(50)), committed(np.ones(50)))
     assert (few.verdict, bool(few.samples_needed)) == ("inconclusive", True)
 
@@ -365,15 +321,12 @@ def test_another_kind_of_processor_is_a_note_and_no_failure(scored: Make, commit
     assert "another kind" not in one(OF_EXPECTED, scored(np.ones(1000)), committed(np.ones(1000))).message
 
 
-@pytest.mark.parametrize(
-    ("figures", "changes", "reason"),
-    [
-        ({"digests": {"test": "other"}}, {}, "on other test examples"),
-        ({}, {"data": {}}, "on other test examples"),
-        ({"scores": None}, {}, "has no test scores"),
-        ({}, {"folder": "/none"}, "has no predictions of the last model any more"),
-    ],
-)
+@pytest.mark.parametrize(("figures", "changes", "reason"), [
+    ({"digests": {"test": "other"}}, {}, "on other test examples"),
+    ({}, {"data": {}}, "on other test examples"),
+    ({"scores": None}, {}, "has no test scores"),
+    ({}, {"folder": "/none"}, "has no predictions of the last model any more"),
+])  # fmt: skip
 def test_what_cannot_be_paired_with_the_committed_model_is_skipped(
     scored: Make, committed: Make, figures: Any, changes: Any, reason: str
 ) -> None:
@@ -388,23 +341,18 @@ def test_the_last_model_keeps_all_of_what_was_expected_of_it(scored: Make, tmp_p
     record = scored(np.r_[np.zeros(30), np.ones(970)])
     (tmp_path / "model.onnx").write_bytes(b"x")
     limits = {"retention": {"min": 0.99, "of": "expected"}, "size": {"max": 1, "of": "expected"}}
-    gates = judge(Budget.model_validate(limits), record, of_run(record))
-    assert [gate.verdict for gate in gates] == ["pass", "pass"]
+    assert [gate.verdict for gate in judge(Budget.model_validate(limits), record, of_run(record))] == ["pass", "pass"]
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "expected"),
-    [
-        ([], None),
-        (["pass", "pass"], "pass"),
-        (["pass", "inconclusive"], "inconclusive"),
-        (["pass", "skipped"], "inconclusive"),
-        (["inconclusive", "fail", "pass"], "fail"),
-    ],
-)
+@pytest.mark.parametrize(("verdicts", "expected"), [
+    ([], None),
+    (["pass", "pass"], "pass"),
+    (["pass", "inconclusive"], "inconclusive"),
+    (["pass", "skipped"], "inconclusive"),
+    (["inconclusive", "fail", "pass"], "fail"),
+])  # fmt: skip
 def test_the_whole_is_as_good_as_its_worst_gate(verdicts: list[Any], expected: str | None) -> None:
-    gates = [GateRecord(name="x", limit=1, value=1, verdict=v, message="") for v in verdicts]
-    assert verdict(gates) == expected
+    assert verdict([GateRecord(name="x", limit=1, value=1, verdict=v, message="") for v in verdicts]) == expected
 
 
 @pytest.mark.parametrize(
@@ -436,28 +384,17 @@ def test_judging_again_leaves_no_warning_of_the_gates_before() -> None:
     assert (strict.warnings, strict.verdict) == (["of a stage"], "inconclusive")
 
 
-EVERY = {
-    "retention": {"min": 0.9},
-    "drop": {"max": 0.1},
-    "flips": {"max": 0.1},
-    "worst_class": {"min": 0.5},
-    "parity": {"max": 1},
-    "size": {"max": "1 kB"},
-    "params": {"max": 1},
-    "macs": {"max": 10**6},
-    "latency": {"max": 0.7},
-}
+EVERY = {"retention": {"min": 0.9}, "drop": {"max": 0.1}, "flips": {"max": 0.1}, "worst_class": {"min": 0.5}}
+EVERY |= {"parity": {"max": 1}, "size": {"max": "1 kB"}, "params": {"max": 1}, "macs": {"max": 10**6}}
+EVERY |= {"latency": {"max": 0.7}}
 NAMES = ["retention", "drop", "flips", "worst_class", "parity", "size_bytes", "params", "macs", "latency"]
 
 
 def test_every_limit_of_a_budget_is_judged() -> None:
     found = paired(Pairs(390, 0, 0, 10), latency=[ROW], reports={"parity": {"largest_difference": 0.1}})
     gates = judge(Budget.model_validate(EVERY), run(stage(**found, changed=False)))
-    assert {gate.name: gate.verdict for gate in gates} == {
-        **dict.fromkeys(NAMES, "pass"),
-        "worst_class": "skipped",
-        "params": "fail",
-    }
+    expected = {**dict.fromkeys(NAMES, "pass"), "worst_class": "skipped", "params": "fail"}
+    assert {gate.name: gate.verdict for gate in gates} == expected
     assert [gate.name for gate in gates] == NAMES
     assert judge(Budget(), run(stage())) == []
     assert has_limits(Budget.model_validate(EVERY))
@@ -479,20 +416,17 @@ def test_a_run_without_stages_is_judged_on_its_baseline() -> None:
     assert [gate.verdict for gate in gates] == ["skipped", "pass"]
 
 
-@pytest.mark.parametrize(
-    ("limits", "message"),
-    [
-        ({"size": {"max": 0.25}}, "a whole number; with `of: baseline` a factor"),
-        ({"params": {"max": 2.5}}, "a whole number; with `of: baseline` a factor"),
-        ({"params": {"max": 0}}, "greater than 0"),
-        ({"size": {"max": -1}}, "greater than or equal to 0"),
-        ({"size": {"max": "40 kilos"}}, "a size, such as 40 kB or 1 MiB"),
-        ({"size": {"max": "40 kB", "of": "baseline"}}, "a factor above 0, such as 0.25"),
-        ({"size": {"max": 0, "of": "baseline"}}, "a factor above 0, such as 0.25"),
-        ({"retention": {"min": 1.2}}, "less than or equal to 1"),
-        ({"on_skipped": "ignore"}, "'pass', 'warn', 'fail' or 'inconclusive'"),
-    ],
-)
+@pytest.mark.parametrize(("limits", "message"), [
+    ({"size": {"max": 0.25}}, "a whole number; with `of: baseline` a factor"),
+    ({"params": {"max": 2.5}}, "a whole number; with `of: baseline` a factor"),
+    ({"params": {"max": 0}}, "greater than 0"),
+    ({"size": {"max": -1}}, "greater than or equal to 0"),
+    ({"size": {"max": "40 kilos"}}, "a size, such as 40 kB or 1 MiB"),
+    ({"size": {"max": "40 kB", "of": "baseline"}}, "a factor above 0, such as 0.25"),
+    ({"size": {"max": 0, "of": "baseline"}}, "a factor above 0, such as 0.25"),
+    ({"retention": {"min": 1.2}}, "less than or equal to 1"),
+    ({"on_skipped": "ignore"}, "'pass', 'warn', 'fail' or 'inconclusive'"),
+])  # fmt: skip
 def test_limits_that_mean_nothing_are_refused(limits: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(message)):
         Budget.model_validate(limits)

@@ -85,8 +85,7 @@ def test_at_the_number_of_samples_that_the_gate_asks_for_nine_of_ten_pass(seen: 
     asked = judged(limits, seen)[name]
     assert asked.verdict == "inconclusive"
     assert asked.samples_needed
-    shares = np.array(seen) / sum(seen)
-    draws = np.random.default_rng(6).multinomial(asked.samples_needed, shares, size=POWER_DRAWS)
+    draws = np.random.default_rng(6).multinomial(asked.samples_needed, np.array(seen) / sum(seen), size=POWER_DRAWS)
     tables, counts = np.unique(draws, axis=0, return_counts=True)
     passed = [judged(limits, Pairs(*map(int, row)))[name].verdict == "pass" for row in tables]
     assert counts[passed].sum() / POWER_DRAWS >= 0.9 - 2 * sqrt(0.9 * 0.1 / POWER_DRAWS)

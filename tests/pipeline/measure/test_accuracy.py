@@ -14,7 +14,6 @@ from torch.distributions import Categorical
 from torch.distributions import kl_divergence as reference_kl
 from torch.utils.data import TensorDataset
 
-from pipeline.base.batches import Inputs
 from pipeline.deploy import deploy
 from pipeline.errors import StageError
 from pipeline.measure.accuracy import (
@@ -30,24 +29,9 @@ from pipeline.measure.accuracy import (
 )
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.task import Split, Task, correct, first_output
+from tests.contexts import Table
 
 SIZE = BATCH_SIZE + 44
-
-
-class Table:
-    """A model that looks its outputs up: input i gives row i."""
-
-    form = "torch"
-
-    def __init__(self, rows: Tensor) -> None:
-        self.rows = rows
-
-    def predict(self, inputs: Inputs) -> Inputs:
-        return {"output": self.rows[inputs["input"][:, 0]]}
-
-
-def table(rows: Tensor) -> Any:
-    return Table(rows)
 
 
 def split(targets: Any) -> Split:
@@ -73,7 +57,7 @@ def test_both_forms_give_the_same_evaluation(task: Task, tiny: Callable[..., Tor
 
 def test_scores_are_those_of_the_examples_in_order_across_batches() -> None:
     rows, targets = draw(SIZE, 3), torch.arange(SIZE) % 3
-    found = evaluate(table(rows), split(targets), decode=first_output, score=correct)
+    found = evaluate(Table(rows), split(targets), decode=first_output, score=correct)
     assert torch.equal(found.predictions, rows)
     assert torch.equal(found.scores, (rows.argmax(-1) == targets).double())
 
@@ -88,7 +72,7 @@ def test_a_metric_sees_the_whole_split_at_once() -> None:
     def score(predictions: Tensor, targets: Tensor) -> Tensor:
         return -((predictions - targets) ** 2)
 
-    found = evaluate(table(rows), split(targets), decode=first_output, score=score, metrics={"spearman": spearman})
+    found = evaluate(Table(rows), split(targets), decode=first_output, score=score, metrics={"spearman": spearman})
     estimate = found.metrics["spearman"]
     assert estimate.value == pytest.approx(spearman(rows, targets))
     assert estimate.low < estimate.value < estimate.high
@@ -99,37 +83,24 @@ def test_predictions_that_are_not_finite_are_an_error(value: float) -> None:
     rows = draw(SIZE, 3)
     rows[-1, 1] = value
     with pytest.raises(StageError, match="the model's predictions are not finite; expected no NaN"):
-        evaluate(table(rows), split(torch.zeros(SIZE, dtype=torch.int64)), decode=first_output, score=correct)
-
-
-def total(predictions: Tensor, targets: Tensor) -> Tensor:
-    return correct(predictions, targets).sum()
-
-
-def infinite(predictions: Tensor, targets: Tensor) -> Tensor:
-    return correct(predictions, targets).log()
+        evaluate(Table(rows), split(torch.zeros(SIZE, dtype=torch.int64)), decode=first_output, score=correct)
 
 
 def failing(predictions: Tensor, targets: Tensor) -> Tensor:
     raise KeyError("logits")
 
 
-def last(forward: Callable[[Inputs], Inputs], inputs: Inputs) -> Tensor:
-    return forward(inputs)["output"][-1:]
-
-
-@pytest.mark.parametrize(
-    ("decode", "score", "message"),
-    [
-        (first_output, total, r"score gave a tensor of shape \(\); expected finite numbers of shape \(5,\)"),
-        (first_output, infinite, r"score gave a tensor of shape \(5,\); expected finite numbers"),
-        (first_output, failing, r"the task's decode or score: KeyError: 'logits'"),
-        (last, correct, r"decode gave a tensor of shape \(1, 3\); expected a tensor \(5, \.\.\.\)"),
-    ],
-)
+@pytest.mark.parametrize(("decode", "score", "message"), [
+    (first_output, lambda p, t: correct(p, t).sum(),
+     r"score gave a tensor of shape \(\); expected finite numbers of shape \(5,\)"),
+    (first_output, lambda p, t: correct(p, t).log(), r"score gave a tensor of shape \(5,\); expected finite numbers"),
+    (first_output, failing, r"the task's decode or score: KeyError: 'logits'"),
+    (lambda forward, inputs: forward(inputs)["output"][-1:], correct,
+     r"decode gave a tensor of shape \(1, 3\); expected a tensor \(5, \.\.\.\)"),
+])  # fmt: skip
 def test_a_decode_or_score_that_goes_wrong_is_an_error(decode: Any, score: Any, message: str) -> None:
     with pytest.raises(StageError, match=message):
-        evaluate(table(draw(5, 3)), split(torch.arange(5) % 3), decode=decode, score=score)
+        evaluate(Table(draw(5, 3)), split(torch.arange(5) % 3), decode=decode, score=score)
 
 
 def test_an_evaluation_is_saved_and_loaded(tmp_path: Path) -> None:
@@ -149,17 +120,13 @@ def test_a_file_of_an_earlier_version_has_predictions_and_scores_alone(tmp_path:
     assert (loaded.targets, loaded.validation_scores) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("targets", "kept"),
-    [
-        (torch.arange(SIZE) % 3, True),
-        ((torch.arange(SIZE) % 3).to(torch.int32), True),
-        (torch.rand(SIZE), False),
-        (torch.zeros(SIZE, 2, dtype=torch.int64), False),
-        (torch.zeros(SIZE, dtype=torch.bool), False),
-    ],
-    ids=["class numbers", "short ones", "real numbers", "tokens", "flags"],
-)
+@pytest.mark.parametrize(("targets", "kept"), [
+    (torch.arange(SIZE) % 3, True),
+    ((torch.arange(SIZE) % 3).to(torch.int32), True),
+    (torch.rand(SIZE), False),
+    (torch.zeros(SIZE, 2, dtype=torch.int64), False),
+    (torch.zeros(SIZE, dtype=torch.bool), False),
+], ids=["class numbers", "short ones", "real numbers", "tokens", "flags"])  # fmt: skip
 def test_targets_are_kept_where_they_are_class_numbers(targets: Tensor, kept: bool) -> None:
     def score(predictions: Tensor, targets: Tensor) -> Tensor:
         return torch.ones(len(targets))
@@ -168,15 +135,13 @@ def test_targets_are_kept_where_they_are_class_numbers(targets: Tensor, kept: bo
         return float(targets.double().mean())
 
     for metrics in ({}, {"mean": metric}):
-        found = evaluate(table(draw(SIZE, 3)), split(targets), decode=first_output, score=score, metrics=metrics)
+        found = evaluate(Table(draw(SIZE, 3)), split(targets), decode=first_output, score=score, metrics=metrics)
         assert (found.targets is not None) == kept
         if found.targets is not None:
             assert torch.equal(found.targets, targets.long())
 
 
-def test_both_splits_are_looked_at_and_only_the_test_split_is_reported(
-    task: Task, tiny: Callable[..., TorchModel]
-) -> None:
+def test_both_splits_are_read_and_only_the_test_split_is_reported(task: Task, tiny: Callable[..., TorchModel]) -> None:
     model, steps = tiny(), list[int]()
     found = examine_task(model, task, steps.append)
     alone = [evaluate_task(model, task, part) for part in (task.test, task.validation)]
@@ -222,8 +187,7 @@ def graded(scores: list[float]) -> Evaluation:
 
 def test_compare_counts_flips_against_the_baseline() -> None:
     found = compare(graded([1, 0, 0, 1, 1.0]), graded([1, 1, 1, 0, 1.0]), logits=True)
-    assert found["flips"] == {"lost": 2, "gained": 1}
-    assert found["retention"].value == pytest.approx(3 / 4)
+    assert (found["flips"], found["retention"].value) == ({"lost": 2, "gained": 1}, pytest.approx(3 / 4))
     assert found["drop"].value == pytest.approx(0.2)
     assert 0 <= found["kl_mean"] <= found["kl_p99"]
 
@@ -249,7 +213,7 @@ def test_kl_p99_is_the_99th_percentile() -> None:
 def test_a_metric_that_raises_is_blamed_on_the_task() -> None:
     metrics: Any = {"f1": failing}
     with pytest.raises(StageError, match=r"f1.*KeyError: 'logits'"):
-        evaluate(table(draw(5, 3)), split(torch.arange(5) % 3), decode=first_output, score=correct, metrics=metrics)
+        evaluate(Table(draw(5, 3)), split(torch.arange(5) % 3), decode=first_output, score=correct, metrics=metrics)
 
 
 def test_an_onnx_file_that_gives_nan_is_an_error(task: Task, tiny: Callable[..., TorchModel], tmp_path: Path) -> None:

@@ -169,12 +169,8 @@ def test_a_network_counts_the_same_in_both_forms(tiny: Callable[..., TorchModel]
 
 def quantized(kind: str, path: Path) -> OnnxModel:
     """A convolution of 4 to 8 channels, 3x3, on 9x9 without padding: 49 * 8 * 36 MACs, 288 weights."""
-    values = {
-        "w": torch.randint(-9, 9, (8, 4, 3, 3), dtype=torch.int8),
-        "s": torch.tensor(0.1),
-        "z": torch.tensor(0, dtype=torch.uint8),
-        "wz": torch.tensor(0, dtype=torch.int8),
-    }
+    values = {"w": torch.randint(-9, 9, (8, 4, 3, 3), dtype=torch.int8), "s": torch.tensor(0.1)}
+    values |= {"z": torch.tensor(0, dtype=torch.uint8), "wz": torch.tensor(0, dtype=torch.int8)}
     nodes = {
         "QDQ": [
             node("QuantizeLinear", ["x", "s", "z"], ["q"]),
@@ -238,6 +234,5 @@ def test_a_layer_behind_a_quantized_recurrent_one_counts_as_before(tmp_path: Pat
     graph = onnx.load(tmp_path / "q.onnx")
     strip(graph)
     onnx.save(graph, tmp_path / "q.onnx")
-    after = OnnxModel(tmp_path / "q.onnx", example)
     assert "DynamicQuantizeLSTM" in {node.op_type for node in graph.graph.node}
-    assert onnx_macs(after) == onnx_macs(before) == 12 * 4 * 16 * (8 + 16) + 16 * 500
+    assert onnx_macs(OnnxModel(tmp_path / "q.onnx", example)) == onnx_macs(before) == 12 * 4 * 16 * (8 + 16) + 16 * 500

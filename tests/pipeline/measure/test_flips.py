@@ -93,8 +93,7 @@ def test_no_more_than_the_worst_are_shown_and_none_where_nothing_is_lost(tmp_pat
     found = flipped(task, evaluation(right, targets), evaluation(wrong, targets), tmp_path, print)
     assert [one.index for one in found.examples] == list(range(39, 39 - MOST_EXAMPLES, -1))
     assert [c.count for c in found.confusions] == [40]
-    same = flipped(task, evaluation(right, targets), evaluation(right, targets), tmp_path, print)
-    assert same == Flipped()
+    assert flipped(task, evaluation(right, targets), evaluation(right, targets), tmp_path, print) == Flipped()
     assert not (tmp_path / "examples").exists()  # those of before are gone
 
 
@@ -107,18 +106,14 @@ def test_an_image_is_a_png_of_its_pixels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, (255 * images[1, 0]).round().numpy())
 
 
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        (torch.tensor([[[-2.0, 0.0], [0.0, 2.0]]]), [[0, 128], [128, 255]]),
-        (torch.tensor([[[0.2, 0.2], [0.6, 0.4]]]), [[51, 51], [153, 102]]),
-        (torch.full((1, 2, 2), 7.0), [[0, 0], [0, 0]]),
-        (torch.tensor([[[-0.02, 0.5], [1.01, 1.0]]]), [[0, 128], [255, 255]]),
-        (torch.tensor([[[0, 3], [200, 255]]], dtype=torch.uint8), [[0, 3], [200, 255]]),
-        (torch.tensor([[[float("nan"), 1.0], [0.5, 0.0]]]), [[0, 255], [128, 0]]),
-    ],
-    ids=["rescaled", "from 0 to 1", "of one value", "a little outside", "bytes", "not a number"],
-)
+@pytest.mark.parametrize(("image", "expected"), [
+    (torch.tensor([[[-2.0, 0.0], [0.0, 2.0]]]), [[0, 128], [128, 255]]),
+    (torch.tensor([[[0.2, 0.2], [0.6, 0.4]]]), [[51, 51], [153, 102]]),
+    (torch.full((1, 2, 2), 7.0), [[0, 0], [0, 0]]),
+    (torch.tensor([[[-0.02, 0.5], [1.01, 1.0]]]), [[0, 128], [255, 255]]),
+    (torch.tensor([[[0, 3], [200, 255]]], dtype=torch.uint8), [[0, 3], [200, 255]]),
+    (torch.tensor([[[float("nan"), 1.0], [0.5, 0.0]]]), [[0, 255], [128, 0]]),
+], ids=["rescaled", "from 0 to 1", "of one value", "a little outside", "bytes", "not a number"])  # fmt: skip
 def test_values_become_greys(tmp_path: Path, image: Tensor, expected: list[list[int]]) -> None:
     write_png(image, tmp_path / "image.png")
     pixels = np.asarray(Image.open(tmp_path / "image.png")).astype(int)
@@ -149,8 +144,7 @@ def test_a_long_curve_keeps_its_ends() -> None:
 
 
 def test_what_is_neither_is_told_in_numbers(tmp_path: Path) -> None:
-    tokens = torch.arange(5 * 50).reshape(5, 50)
-    found = shown(task_of(tokens), tmp_path).examples[0]
+    found = shown(task_of(torch.arange(5 * 50).reshape(5, 50)), tmp_path).examples[0]
     assert found.kind == "text"
     assert found.text == " ".join(str(i) for i in range(50, 82)) + " ..."
     several = [{"ids": torch.tensor([4, 5]), "flag": torch.tensor([True])} for _ in range(5)]
@@ -166,37 +160,23 @@ def test_an_image_among_several_inputs_is_what_is_shown(tmp_path: Path) -> None:
     assert {one.kind for one in shown(task_of(inputs), tmp_path).examples} == {"image"}
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("a sentence", {"kind": "text", "text": "a sentence"}),
-        (torch.zeros(1, 2, 2), {"kind": "image", "file": "examples/1.png"}),
-        (torch.tensor([1.0, 2.0]), {"kind": "numbers", "numbers": [1.0, 2.0]}),
-        ("x" * 2 * CHARACTERS, {"kind": "text", "text": "x" * (CHARACTERS - 4) + " ..."}),
-    ],
-    ids=["text", "an image", "a curve", "much text"],
-)
+@pytest.mark.parametrize(("given", "expected"), [
+    ("a sentence", {"kind": "text", "text": "a sentence"}),
+    (torch.zeros(1, 2, 2), {"kind": "image", "file": "examples/1.png"}),
+    (torch.tensor([1.0, 2.0]), {"kind": "numbers", "numbers": [1.0, 2.0]}),
+    ("x" * 2 * CHARACTERS, {"kind": "text", "text": "x" * (CHARACTERS - 4) + " ..."}),
+], ids=["text", "an image", "a curve", "much text"])  # fmt: skip
 def test_the_task_says_how_to_show_it(tmp_path: Path, given: Any, expected: dict[str, Any]) -> None:
     found = shown(task_of(torch.rand(5, 1, 4, 4), show=lambda inputs: given), tmp_path).examples[0]
     assert {name: getattr(found, name) for name in expected} == expected
 
 
-def broken(inputs: Any) -> str:
-    raise KeyError("words")
-
-
-@pytest.mark.parametrize(
-    ("show", "message"),
-    [
-        (broken, r"task, show of test example 1: KeyError: 'words'"),
-        (lambda inputs: 3, r"show of test example 1: it gave a int; expected text or a tensor"),
-        (lambda inputs: exit(3), r"show of test example 1: it called sys.exit\(3\)"),
-    ],
-    ids=["raises", "gives something else", "exits"],
-)
-def test_a_show_that_goes_wrong_is_said_once_and_the_example_shown_without_it(
-    tmp_path: Path, show: Any, message: str
-) -> None:
+@pytest.mark.parametrize(("show", "message"), [
+    (lambda inputs: inputs["words"], r"task, show of test example 1: KeyError: 'words'"),
+    (lambda inputs: 3, r"show of test example 1: it gave a int; expected text or a tensor"),
+    (lambda inputs: exit(3), r"show of test example 1: it called sys.exit\(3\)"),
+], ids=["raises", "gives something else", "exits"])  # fmt: skip
+def test_a_show_that_fails_is_said_once_and_the_example_shown_without(tmp_path: Path, show: Any, message: str) -> None:
     said: list[str] = []
     found = shown(task_of(torch.rand(5, 1, 4, 4), show=show), tmp_path, said.append)
     assert [one.kind for one in found.examples] == ["image"] * 3
@@ -259,5 +239,4 @@ def test_a_limit_on_every_class_says_which_ones_it_cannot_see(quick: Callable[..
     rest = "test.select([i for i in range(128) if int(plain().test[i][1]) != 2])"
     data = SHOWN.replace("plain(), labels", f"plain(), test=plain().{rest}, labels")
     record = record_of(quick(CHAIN + "budget: {worst_class: {min: 0.1}}\n", **{"shown.py": data}))
-    text = "budget: worst_class says nothing of south west: the test split has no example of it"
-    assert text in record.warnings
+    assert "budget: worst_class says nothing of south west: the test split has no example of it" in record.warnings

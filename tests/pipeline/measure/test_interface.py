@@ -1,6 +1,5 @@
 """What goes in and out of the deployed file, against the file and the data."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,16 @@ from onnx import TensorProto
 from pipeline.deploy import deploy
 from pipeline.errors import StageError
 from pipeline.measure.interface import interface
-from pipeline.model import OnnxModel, TorchModel
+from pipeline.model import OnnxModel
 from pipeline.records.record import Port
 from pipeline.runner import run
 from pipeline.task import CALIBRATION_EXAMPLES, Split, Task
 from pipeline.tasks import digits
+from tests.aliases import Make
 from tests.graphs import graph, node
 
 
-def test_ports_have_what_was_seen_on_the_calibration_examples(
-    task: Task, tiny: Callable[..., TorchModel], tmp_path: Path
-) -> None:
+def test_ports_have_what_was_seen_on_the_calibration_examples(task: Task, tiny: Make, tmp_path: Path) -> None:
     deployed = deploy(tiny(), tmp_path / "model.onnx")
     found = interface(deployed, replace(task, labels=("a", "b", "c", "d"), preprocessing="noise from 0 to 1.4"))
     images = torch.stack([task.calibration[i][0]["input"] for i in range(len(task.calibration))])
@@ -53,9 +51,7 @@ def tokens(task: Task, count: int, high: int = 10) -> Task:
 
 
 @pytest.mark.parametrize(("dims", "shape"), [(["batch", 3], [3]), (["batch", "length"], [-1]), (["batch", None], [-1])])
-def test_an_axis_that_the_file_leaves_open_is_minus_one(
-    task: Task, tmp_path: Path, dims: list[Any], shape: list[int]
-) -> None:
+def test_an_axis_left_open_is_minus_one(task: Task, tmp_path: Path, dims: list[Any], shape: list[int]) -> None:
     found = interface(gather(tmp_path / "model.onnx", dims), tokens(task, 40))
     assert found.inputs == [Port(name="ids", shape=shape, dtype="int64", low=0, high=9, mean=found.inputs[0].mean)]
     assert found.outputs[0].shape == [*shape, 2]
@@ -65,8 +61,7 @@ def test_an_axis_that_the_file_leaves_open_is_minus_one(
 def test_no_more_than_the_first_calibration_examples_are_looked_at(task: Task, tmp_path: Path) -> None:
     many = tokens(task, CALIBRATION_EXAMPLES + 40, high=5)
     many.calibration[CALIBRATION_EXAMPLES][0]["ids"][:] = 9
-    found = interface(gather(tmp_path / "model.onnx", ["batch", 3]), many)
-    assert found.inputs[0].high == 4
+    assert interface(gather(tmp_path / "model.onnx", ["batch", 3]), many).inputs[0].high == 4
 
 
 def test_a_file_that_does_not_run_on_them_is_an_error(task: Task, tmp_path: Path) -> None:
@@ -74,7 +69,7 @@ def test_a_file_that_does_not_run_on_them_is_an_error(task: Task, tmp_path: Path
         interface(gather(tmp_path / "model.onnx", ["batch", 3]), tokens(task, 40, high=30))
 
 
-def test_values_that_are_not_finite_are_left_out(task: Task, tiny: Callable[..., TorchModel], tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_left_out(task: Task, tiny: Make, tmp_path: Path) -> None:
     model = tiny()
     model.module.head.bias.data[2] = float("nan")
     found = interface(deploy(model, tmp_path / "nan.onnx"), task)
@@ -90,7 +85,7 @@ def test_the_digits_say_what_they_are() -> None:
     assert all(word in task.preprocessing for word in ("float32 (1, 8, 8)", "divided by 16"))
 
 
-def test_a_run_keeps_the_interface_of_its_last_file(quick: Callable[..., Path]) -> None:
+def test_a_run_keeps_the_interface_of_its_last_file(quick: Make) -> None:
     chain = quick()
     record = run(chain, runs=chain.parent / "runs", track=False)
     assert [(port.name, port.shape) for port in record.interface.inputs] == [("input", [1, 8, 8])]

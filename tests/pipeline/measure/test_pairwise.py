@@ -85,8 +85,7 @@ def test_flipping_signs_is_its_enumeration() -> None:
 
 
 def test_a_random_draw_of_flips_agrees_with_scipy_and_with_the_t_test() -> None:
-    draw = np.random.default_rng(1)
-    first, second = stats.zscore(draw.normal(0, 1, 400)) + 0.13, np.zeros(400)
+    first, second = stats.zscore(np.random.default_rng(1).normal(0, 1, 400)) + 0.13, np.zeros(400)
     found = p_of([first], [second], seed=3)
     reference = stats.permutation_test(
         (first,), np.sum, permutation_type="samples", n_resamples=RESAMPLES, batch=200, vectorized=True, rng=4
@@ -160,8 +159,7 @@ def test_several_seeds_and_graded_scores() -> None:
 
 def test_over_seeds_an_interval_with_zero_in_it_tells_nothing_apart() -> None:
     good, bad = right(450, 0.99), right(450, 0.90)
-    steady = pair_tests({"a": [good, good], "b": [bad, bad]})[0]
-    assert steady.distinguishable
+    assert pair_tests({"a": [good, good], "b": [bad, bad]})[0].distinguishable
     unsteady = pair_tests({"a": [good, good], "b": [bad, right(450, 0.60)]})[0]
     assert unsteady.p_adjusted < 0.001
     assert unsteady.difference.low < 0 < unsteady.difference.value
@@ -180,56 +178,38 @@ def test_what_is_not_paired_is_refused(other: list[Scores]) -> None:
 
 
 def pair_test(low: float, value: float, high: float, p: float, adjusted: float) -> PairTest:
-    difference = Estimate(value=value, low=low, high=high)
     return PairTest(
         first="prune",
         second="quantize",
-        difference=difference,
+        difference=Estimate(value=value, low=low, high=high),
         p=p,
         p_adjusted=adjusted,
         distinguishable=adjusted < 0.05 and not low <= 0 <= high,
     )
 
 
-SENTENCES = [
-    (
-        pair_test(-0.009, 0.002, 0.013, 0.8, 1.0),
-        "prune and quantize cannot be told apart on 450 test examples (difference 0.2 points [-0.9, 1.3]); that is not "
-        "the same as being equal",
-    ),
-    (
-        pair_test(-0.009, -0.0004, 0.00999, 0.8, 1.0),
-        "prune and quantize cannot be told apart on 450 test examples (difference 0.0 points [-0.9, 1.0]); they are "
-        "equal within 1 point",
-    ),
-    (
-        pair_test(0.001, 0.02, 0.04, 0.03, 0.12),
-        "prune and quantize cannot be told apart on 450 test examples (difference 2.0 points [0.1, 4.0]); that is not "
-        "the same as being equal. Alone the pair would differ (p = 0.03), among all pairs that may be chance",
-    ),
-    (
-        pair_test(0.01, 0.03, 0.05, 0.0001, 0.0004),
-        "prune is better than quantize on 450 test examples (difference 3.0 points [1.0, 5.0], Holm's p < 0.001)",
-    ),
-    (
-        pair_test(-0.05, -0.03, -0.01, 0.002, 0.004),
-        "quantize is better than prune on 450 test examples (difference 3.0 points [1.0, 5.0], Holm's p = 0.004)",
-    ),
-    (
-        pair_test(-0.05, 0.03, 0.11, 0.002, 0.004),
-        "prune and quantize cannot be told apart on 450 test examples (difference 3.0 points [-5.0, 11.0]); that is "
-        "not the same as being equal. These models differ (Holm's p = 0.004), and others of their kind may not: see "
-        "the interval",
-    ),
-    (
-        pair_test(0.001, 0.003, 0.005, 0.002, 0.004),
-        "prune is better than quantize on 450 test examples (difference 0.3 points [0.1, 0.5], Holm's p = 0.004); "
-        "the two are equal within 1 point all the same",
-    ),
-]
-
-
-@pytest.mark.parametrize(("test", "expected"), SENTENCES)
+@pytest.mark.parametrize(("test", "expected"), [
+    (pair_test(-0.009, 0.002, 0.013, 0.8, 1.0),
+     "prune and quantize cannot be told apart on 450 test examples (difference 0.2 points [-0.9, 1.3]); that is not "
+     "the same as being equal"),
+    (pair_test(-0.009, -0.0004, 0.00999, 0.8, 1.0),
+     "prune and quantize cannot be told apart on 450 test examples (difference 0.0 points [-0.9, 1.0]); they are "
+     "equal within 1 point"),
+    (pair_test(0.001, 0.02, 0.04, 0.03, 0.12),
+     "prune and quantize cannot be told apart on 450 test examples (difference 2.0 points [0.1, 4.0]); that is not "
+     "the same as being equal. Alone the pair would differ (p = 0.03), among all pairs that may be chance"),
+    (pair_test(0.01, 0.03, 0.05, 0.0001, 0.0004),
+     "prune is better than quantize on 450 test examples (difference 3.0 points [1.0, 5.0], Holm's p < 0.001)"),
+    (pair_test(-0.05, -0.03, -0.01, 0.002, 0.004),
+     "quantize is better than prune on 450 test examples (difference 3.0 points [1.0, 5.0], Holm's p = 0.004)"),
+    (pair_test(-0.05, 0.03, 0.11, 0.002, 0.004),
+     "prune and quantize cannot be told apart on 450 test examples (difference 3.0 points [-5.0, 11.0]); that is "
+     "not the same as being equal. These models differ (Holm's p = 0.004), and others of their kind may not: see "
+     "the interval"),
+    (pair_test(0.001, 0.003, 0.005, 0.002, 0.004),
+     "prune is better than quantize on 450 test examples (difference 0.3 points [0.1, 0.5], Holm's p = 0.004); "
+     "the two are equal within 1 point all the same"),
+])  # fmt: skip
 def test_sentences(test: PairTest, expected: str) -> None:
     assert sentences([test], 450) == [expected]
 

@@ -28,18 +28,9 @@ class Poisoned(StrategyRecord):
 def strategy(name: str, kept: float | None = 1.0, **figures: Any) -> StrategyRecord:
     estimate = None if kept is None else Estimate.model_construct(value=kept, low=kept - 0.02, high=kept + 0.02)
     poison = Estimate(value=9.0, low=9.0, high=9.0)
-    return Poisoned.model_construct(
-        name=name,
-        **{
-            **{field: info.default for field, info in StrategyRecord.model_fields.items() if field != "name"},
-            "validation_retention": estimate,
-            "score": Spread(mean=9.0),
-            "retention": poison,
-            "drop": poison,
-            "verdicts": ["fail"],
-            **figures,
-        },
-    )
+    given = {field: info.default for field, info in StrategyRecord.model_fields.items() if field != "name"}
+    given |= {"validation_retention": estimate, "score": Spread(mean=9.0), "retention": poison, "drop": poison}
+    return Poisoned.model_construct(name=name, **{**given, "verdicts": ["fail"], **figures})
 
 
 def test_the_poison_works() -> None:
@@ -51,25 +42,21 @@ HAND = {"a": [1, 0.90], "b": [2, 0.95], "c": [3, 0.94], "d": [4, 0.99], "e": [4,
 TIES = {"a": [1, 1], "b": [1, 1], "c": [1, 2], "d": [2, 1]}
 
 
-@pytest.mark.parametrize(
-    ("points", "senses", "expected"),
-    [
-        (HAND, ["least", "most"], {"a", "b", "d"}),
-        (HAND, ["most", "most"], {"d"}),
-        (HAND, ["least", "least"], {"a"}),
-        (TIES, ["least", "least"], {"a", "b"}),  # equal points stay, and a tie on one axis is dominated
-        ({"a": [inf, 2.0], "b": [1.0, 1.0]}, ["least", "most"], {"a", "b"}),  # infinity is a figure
-        ({}, ["least", "most"], set()),
-    ],
-)
+@pytest.mark.parametrize(("points", "senses", "expected"), [
+    (HAND, ["least", "most"], {"a", "b", "d"}),
+    (HAND, ["most", "most"], {"d"}),
+    (HAND, ["least", "least"], {"a"}),
+    (TIES, ["least", "least"], {"a", "b"}),  # equal points stay, and a tie on one axis is dominated
+    ({"a": [inf, 2.0], "b": [1.0, 1.0]}, ["least", "most"], {"a", "b"}),  # infinity is a figure
+    ({}, ["least", "most"], set()),
+])  # fmt: skip
 def test_front_of_two_axes_by_hand(points: Any, senses: list[Sense], expected: set[str]) -> None:
     assert front(points, senses) == expected
 
 
 @pytest.mark.parametrize("missing", [nan, None])
 def test_a_point_that_lacks_a_figure_is_left_out_and_beats_none(missing: float | None) -> None:
-    points = {"a": [1.0, missing], "b": [2.0, 0.5], "c": [missing, 1.0]}
-    assert front(points, ["least", "most"]) == {"b"}
+    assert front({"a": [1.0, missing], "b": [2.0, 0.5], "c": [missing, 1.0]}, ["least", "most"]) == {"b"}
     assert front({"a": [missing, missing]}, ["least", "most"]) == set()
 
 
@@ -102,16 +89,8 @@ def test_every_axis_of_the_config_can_be_read() -> None:
     timings = [Timing(runtime="r", threads=1, batch=n, value=0.2 * n) for n in (1, 2)]
     figures = {"size_bytes": 1.0, "payload_bytes": 2.0, "params": 3.0, "macs": 4.0, "latency": timings, "seconds": 5.0}
     full = strategy("a", 0.97, **figures)
-    read = {name: facts.read(full) for name, facts in AXES.items()}
-    assert read == {
-        "size": 1.0,
-        "payload": 2.0,
-        "params": 3.0,
-        "macs": 4.0,
-        "retention": 0.97,
-        "latency": 0.2,
-        "seconds": 5.0,
-    }
+    expected = {"size": 1, "payload": 2, "params": 3, "macs": 4, "retention": 0.97, "latency": 0.2, "seconds": 5}
+    assert {name: facts.read(full) for name, facts in AXES.items()} == expected
     assert {name for name, facts in AXES.items() if facts.sense == "most"} == {"retention"}
     empty = strategy("b", None)
     assert [facts.read(empty) for facts in AXES.values()] == [None] * len(AXES)
@@ -146,10 +125,8 @@ def test_the_best_that_keeps_enough_is_chosen_and_what_it_is_best_at_is_said() -
 
 
 def test_none_that_keeps_enough_says_which_comes_nearest_and_never_rounds_up() -> None:
-    assert choose(FIVE, "size", 0.995) == (
-        None,
-        "no strategy keeps at least 0.995 on validation; prune comes nearest with 0.990",
-    )
+    expected = "no strategy keeps at least 0.995 on validation; prune comes nearest with 0.990"
+    assert choose(FIVE, "size", 0.995) == (None, expected)
     assert choose(FIVE[-1:], "size", 0.97)[1].endswith("all comes nearest with 0.96999")
     assert choose([strategy("a", np.nextafter(0.97, 0).item())], "size", 0.97)[0] is None
 
@@ -161,14 +138,14 @@ def test_ties_go_to_the_more_accurate_and_then_to_the_first() -> None:
 
 
 def test_without_the_figure_none_is_chosen() -> None:
-    name, reason = choose(FIVE, "latency", 0.97)
-    assert name is None
-    assert reason == "no strategy that keeps at least 0.97 on validation has a figure of `latency`"
+    reason = "no strategy that keeps at least 0.97 on validation has a figure of `latency`"
+    assert choose(FIVE, "latency", 0.97) == (None, reason)
     timed = strategy("timed", 0.97, latency=[Timing(runtime="r", threads=1, batch=1, value=0.3)])
-    assert choose([*FIVE, timed, strategy("nan", 0.98, macs=nan)], "latency", 0.97) == (
-        "timed",
-        "fastest of the 6 strategies that keep at least 0.97 on validation, 5 of them without a figure of `latency`",
+    name, reason = choose([*FIVE, timed, strategy("nan", 0.98, macs=nan)], "latency", 0.97)
+    expected = (
+        "fastest of the 6 strategies that keep at least 0.97 on validation, 5 of them without a figure of `latency`"
     )
+    assert (name, reason) == ("timed", expected)
 
 
 @pytest.mark.parametrize("strategies", [[], [strategy("a", None, size_bytes=1.0)], [strategy("b", nan)]])

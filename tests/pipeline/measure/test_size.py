@@ -1,6 +1,5 @@
 """Bytes by layer and type: their sum is the payload, whatever the initializers are called."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ from onnx import TensorProto, helper
 
 from pipeline.deploy import deploy
 from pipeline.measure.size import LayerBytes, layers, payload_bytes
-from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Context
+from pipeline.model import OnnxModel
 from pipeline.task import Task
 from stages.export.onnx import OnnxExport
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.static import StaticQuantization
+from tests.aliases import Make
 from tests.graphs import graph, node
 
 
@@ -31,7 +30,7 @@ def whole(path: Path) -> int:
     return payload_bytes(OnnxModel(path, {}))
 
 
-def test_the_layers_of_an_export_are_its_modules_in_order(tiny: Callable[..., TorchModel], tmp_path: Path) -> None:
+def test_the_layers_of_an_export_are_its_modules_in_order(tiny: Make, tmp_path: Path) -> None:
     path = deploy(tiny(8), tmp_path / "model.onnx").path
     found = layers(path)
     assert sum(layer.bytes for layer in found) == whole(path)
@@ -61,8 +60,7 @@ def saved(path: Path, values: dict[str, torch.Tensor], nodes: list[onnx.NodeProt
 
 
 def test_an_input_that_is_left_out_is_no_layer(tmp_path: Path) -> None:
-    nodes = [node("Clip", ["input", "", "most"], ["output"])]
-    saved(tmp_path / "model.onnx", {"most": torch.ones(())}, nodes)
+    saved(tmp_path / "model.onnx", {"most": torch.ones(())}, [node("Clip", ["input", "", "most"], ["output"])])
     assert by_name(layers(tmp_path / "model.onnx")) == {"Clip 1": {"float32": 4}}
 
 
@@ -99,14 +97,11 @@ def test_four_bits_are_half_a_byte(tmp_path: Path) -> None:
     assert layers(tmp_path / "model.onnx") == [LayerBytes("a", "int4", 2)]
 
 
-def test_quantized_files_of_ours_add_up_too(
-    task: Task, tiny: Callable[..., TorchModel], context: Callable[..., Context]
-) -> None:
+def test_our_quantized_files_add_up_too(task: Task, tiny: Make, context: Make) -> None:
     exported = OnnxExport().run(tiny(8), context())
     for stage in (StaticQuantization(), DynamicQuantization(operators=("Gemm",))):
         path = stage.run(exported, context()).path
         found = layers(path)
         assert sum(layer.bytes for layer in found) == whole(path)
         assert sum(layer.bytes for layer in found if layer.dtype in ("int8", "uint8")) >= 4 * 32
-    static = by_name(layers(StaticQuantization().run(exported, context()).path))
-    assert static["Conv 2"]["int8"] >= 8 * 8 * 9
+    assert by_name(layers(StaticQuantization().run(exported, context()).path))["Conv 2"]["int8"] >= 8 * 8 * 9

@@ -287,8 +287,7 @@ def test_more_power_and_a_higher_level_take_more_samples() -> None:
     assert usual
     assert (samples_to_decide(like, 0.97, kept, power=0.99) or 0) > usual
     assert (samples_to_decide(like, 0.97, kept, level=0.999) or 0) > usual
-    counts = samples_to_decide([1000 * share for share in like], 0.97, kept)
-    assert counts == usual
+    assert samples_to_decide([1000 * share for share in like], 0.97, kept) == usual
 
 
 def test_no_number_of_samples_decides_a_figure_at_its_limit() -> None:

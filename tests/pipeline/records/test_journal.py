@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.records.journal import Journal, read, unfinished
+from tests.aliases import Patch
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_torn_at_any_byte_the_whole_lines_are_read_and_the_rest_is_cut_off(path:
         assert events(path) == (["start", "end"] if length >= first else ["end"])
 
 
-def test_a_line_is_on_disk_when_write_returns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_is_on_disk_when_write_returns(path: Path, monkeypatch: Patch) -> None:
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(events(path)))
     journal = Journal(path)
@@ -64,9 +65,7 @@ def test_a_line_is_on_disk_when_write_returns(path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("room", [0, 1, 10])
-def test_a_line_that_the_disk_has_no_room_for_leaves_no_trace(
-    path: Path, monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
+def test_a_line_that_the_disk_cannot_hold_leaves_no_trace(path: Path, monkeypatch: Patch, room: int) -> None:
     journal = Journal(path)
     real = journal.file
 

@@ -16,28 +16,24 @@ from pipeline.records.record import SCHEMA_VERSION, Failure, Flips, Record
 from tests.records import model, record, stage
 
 
-@pytest.mark.parametrize(
-    "rest",
-    [
-        {},
-        {"baseline": model()},
-        {"failure": Failure(where="stages[0]", message="no luck", exit_code=3)},
-        {"verdict": "inconclusive", "warnings": ["one", "two"]},
-        {
-            "stages": [
-                stage(
-                    settings={"student": {"use": "m.py:N"}},
-                    retention=Estimate(value=0.9, low=0.8, high=1.0),
-                    flips=Flips(lost=3, gained=1),
-                    metrics={"f1": Estimate(value=0.5, low=0.4, high=0.6)},
-                    reports={"training": [{"epoch": 0, "loss": 1.5}], "note": None},
-                    latency=[{"runtime": "onnxruntime", "threads": 1, "batch": 1, "ratio": {"value": 0.5}}],
-                )
-            ]
-        },
-    ],
-    ids=["empty", "baseline", "failure", "verdict", "stage"],
-)
+@pytest.mark.parametrize("rest", [
+    {},
+    {"baseline": model()},
+    {"failure": Failure(where="stages[0]", message="no luck", exit_code=3)},
+    {"verdict": "inconclusive", "warnings": ["one", "two"]},
+    {
+        "stages": [
+            stage(
+                settings={"student": {"use": "m.py:N"}},
+                retention=Estimate(value=0.9, low=0.8, high=1.0),
+                flips=Flips(lost=3, gained=1),
+                metrics={"f1": Estimate(value=0.5, low=0.4, high=0.6)},
+                reports={"training": [{"epoch": 0, "loss": 1.5}], "note": None},
+                latency=[{"runtime": "onnxruntime", "threads": 1, "batch": 1, "ratio": {"value": 0.5}}],
+            )
+        ]
+    },
+], ids=["empty", "baseline", "failure", "verdict", "stage"])  # fmt: skip
 def test_a_record_comes_back_as_it_was_and_fits_its_schema(tmp_path: Path, rest: dict[str, Any]) -> None:
     made = record(folder=str(tmp_path), **rest)
     made.save()
@@ -69,11 +65,9 @@ def test_saving_that_fails_halfway_leaves_the_record_before(tmp_path: Path, monk
     assert Record.load(tmp_path).warnings == []
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"verdict": "maybe"}, {"seed": "zero"}, {"stages": [{}]}, {"failure": {"where": "here"}}],
-    ids=["verdict", "seed", "stages", "failure"],
-)
+@pytest.mark.parametrize("change", [
+    {"verdict": "maybe"}, {"seed": "zero"}, {"stages": [{}]}, {"failure": {"where": "here"}},
+], ids=["verdict", "seed", "stages", "failure"])  # fmt: skip
 def test_what_does_not_fit_is_refused_by_the_schema_and_on_loading(tmp_path: Path, change: dict[str, Any]) -> None:
     given = {**record().model_dump(mode="json"), **change}
     with pytest.raises(jsonschema.ValidationError):

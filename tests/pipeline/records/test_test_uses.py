@@ -19,8 +19,7 @@ def lines(runs: Path) -> list[dict[str, str]]:
 
 
 def test_a_model_counts_once_for_a_test_split(tmp_path: Path) -> None:
-    counts = [note_use(tmp_path, "t", model, "run") for model in ("a", "b", "a", "c")]
-    assert counts == [1, 2, 2, 3]
+    assert [note_use(tmp_path, "t", model, "run") for model in ("a", "b", "a", "c")] == [1, 2, 2, 3]
     assert note_use(tmp_path, "other", "a", "run") == 1
     assert [(line["test"], line["model"], line["run"]) for line in lines(tmp_path)] == [
         ("t", "a", "run"), ("t", "b", "run"), ("t", "c", "run"), ("other", "a", "run"),
@@ -64,8 +63,7 @@ def use_often(runs: Path, name: str) -> None:
 
 
 def test_processes_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    children = [start(use_often, tmp_path, name) for name in "abc"]
-    for child in children:
+    for child in [start(use_often, tmp_path, name) for name in "abc"]:
         child.join(60)
         assert child.exitcode == 0
     found = [line["model"] for line in lines(tmp_path)]

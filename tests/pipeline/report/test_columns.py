@@ -2,26 +2,24 @@
 
 import io
 import re
-from collections.abc import Callable
 
 from rich.console import Console
 
-from pipeline.records.comparison import ComparisonRecord
-from pipeline.records.record import Record
 from pipeline.report.columns import STAGES, STRATEGIES, stage_cells, strategy_cells
 from pipeline.report.html.comparison import strategies_table
 from pipeline.report.html.evidence import stages_table
 from pipeline.report.summary import comparison_summary, summary
 from pipeline.report.terminal import show, show_comparison
+from tests.aliases import Make
 
 
-def printed(show: Callable[..., None], record: object) -> str:
+def printed(show: Make, record: object) -> str:
     out = io.StringIO()
     show(record, Console(file=out, width=250))
     return out.getvalue()
 
 
-def test_all_media_show_the_cells_of_a_stage(record: Callable[..., Record]) -> None:
+def test_all_media_show_the_cells_of_a_stage(record: Make) -> None:
     run = record()
     stage = run.stages[-1]
     cells = ["3.0 kB", "4.0x", "2.7 k", "157.0 k", "0.9000", "0.980 [0.970, 0.990]", "0.50 [0.40, 0.60]"]
@@ -36,7 +34,7 @@ def test_all_media_show_the_cells_of_a_stage(record: Callable[..., Record]) -> N
     assert [list(row[1:8]) for row in table.rows if row[0] == stage.name] == [cells]
 
 
-def test_all_media_show_the_cells_of_a_strategy(comparison: Callable[..., ComparisonRecord]) -> None:
+def test_all_media_show_the_cells_of_a_strategy(comparison: Make) -> None:
     compared = comparison()
     figures = ["3.0 kB", "4.0x", "2.7 k", "157.0 k", "0.9000 ± 0.0100"]
     cells = [*figures, "0.960 [0.950, 0.970]", "0.980 [0.970, 0.990]", "0.50 [0.40, 0.60]"]

@@ -6,14 +6,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.records.comparison import ComparisonRecord
-from pipeline.records.record import Failure, Record
+from pipeline.records.record import Failure
 from pipeline.report import files
 from pipeline.report.files import STEP_SUMMARY, STEP_SUMMARY_BYTES, write_files
 from pipeline.report.html import page
-
-Make = Callable[..., Record]
-MakeComparison = Callable[..., ComparisonRecord]
+from tests.aliases import Make
 
 
 @pytest.fixture
@@ -50,7 +47,7 @@ def test_a_run_that_failed_gets_them_too(record: Make) -> None:
     assert "it broke" in (Path(made.folder) / "junit.xml").read_text()
 
 
-def test_a_comparison_gets_its_two_files(comparison: MakeComparison, step: Path) -> None:
+def test_a_comparison_gets_its_two_files(comparison: Make, step: Path) -> None:
     made = comparison()
     write_files(made)
     assert names(made.folder) == {"summary.md", "report.html"}
@@ -70,9 +67,7 @@ def test_a_run_of_a_comparison_leaves_the_summary_to_it(record: Make, step: Path
     assert not step.exists()
 
 
-def test_a_summary_that_would_pass_the_limit_of_a_step_is_left_out(
-    record: Make, step: Path, warnings: Callable[[], list[str]]
-) -> None:
+def test_a_summary_past_a_steps_limit_is_left_out(record: Make, step: Path, warnings: Callable[[], list[str]]) -> None:
     step.write_bytes(b"x" * (STEP_SUMMARY_BYTES - 100))
     write_files(record())
     assert step.stat().st_size == STEP_SUMMARY_BYTES - 100

@@ -1,13 +1,11 @@
-from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
 
 from pipeline.records.record import Failure, Record
 from pipeline.report.junit import junit
+from tests.aliases import Make
 from tests.records import gate
-
-Make = Callable[..., Record]
 
 # What the schemas of Jenkins and GitLab have in common: attributes and children by element.
 SHAPE: dict[str, tuple[set[str], set[str]]] = {
@@ -44,23 +42,18 @@ def test_the_suite_is_the_run_and_a_case_is_a_gate(record: Make) -> None:
     assert not list(root.iterfind("testcase/*"))
 
 
-@pytest.mark.parametrize(
-    ("verdict", "counts_as", "becomes"),
-    [
-        ("pass", None, None),
-        ("fail", None, "failure"),
-        ("inconclusive", None, "skipped"),
-        ("inconclusive", "inconclusive", "skipped"),
-        ("inconclusive", "fail", "failure"),
-        ("inconclusive", "warn", "system-out"),
-        ("skipped", "pass", "system-out"),
-        ("skipped", "fail", "failure"),
-        ("skipped", None, "skipped"),
-    ],
-)
-def test_a_verdict_becomes_what_it_counts_as(
-    record: Make, verdict: str, counts_as: str | None, becomes: str | None
-) -> None:
+@pytest.mark.parametrize(("verdict", "counts_as", "becomes"), [
+    ("pass", None, None),
+    ("fail", None, "failure"),
+    ("inconclusive", None, "skipped"),
+    ("inconclusive", "inconclusive", "skipped"),
+    ("inconclusive", "fail", "failure"),
+    ("inconclusive", "warn", "system-out"),
+    ("skipped", "pass", "system-out"),
+    ("skipped", "fail", "failure"),
+    ("skipped", None, "skipped"),
+])  # fmt: skip
+def test_a_verdict_is_what_it_counts_as(record: Make, verdict: str, counts_as: str | None, becomes: str | None) -> None:
     (case,) = read(record(gates=[gate(verdict, counts_as=counts_as, fix="Train for longer")]))
     assert [child.tag for child in case] == ([becomes] if becomes else [])
     if becomes:

@@ -25,10 +25,10 @@ from pipeline.records.record import ClassMeasure, Failure, Interface, Port, Reco
 from pipeline.report import package as packaging
 from pipeline.report.package import package
 from tests import records
+from tests.aliases import Make
 from tests.graphs import graph, node
 
 Ended = subprocess.CompletedProcess[str]
-Make = Callable[..., Any]
 
 ROOT = Path(__file__).parents[3]
 FILES = {"model.onnx", "predict.py", "model.json", "requirements.txt", "SHA256SUMS", "README.md"}
@@ -53,8 +53,7 @@ def two_inputs() -> onnx.ModelProto:
     nodes = [node("MatMul", ["x", "weight"], ["scores"]), node("ReduceSum", ["tokens", "axis"], ["total"])]
     inputs = {"x": ["batch", 3], "tokens": (TensorProto.INT64, ["batch", "length"])}
     outputs = {"scores": ["batch", 4], "total": (TensorProto.INT64, ["batch", 1])}
-    weights = {"weight": np.linspace(-2, 3, 12).reshape(3, 4), "axis": np.array([1])}
-    return graph(nodes, inputs, outputs, weights)
+    return graph(nodes, inputs, outputs, {"weight": np.linspace(-2, 3, 12).reshape(3, 4), "axis": np.array([1])})
 
 
 EXAMPLE: Inputs = {"x": torch.linspace(-1, 1, 6).reshape(2, 3), "tokens": torch.arange(10).reshape(2, 5)}
@@ -110,9 +109,7 @@ def saved(inputs: Inputs, path: Path) -> Path:
     return path
 
 
-def test_predict_gives_label_and_probability_where_only_onnxruntime_and_numpy_are(
-    finished: Make, tmp_path: Path
-) -> None:
+def test_predict_gives_label_and_probability_with_onnxruntime_and_numpy_alone(finished: Make, tmp_path: Path) -> None:
     made = package(finished(), tmp_path / "out")
     done = alone(made, saved(EXAMPLE, tmp_path / "inputs.npz"))
     assert done.returncode == 0, done.stderr
@@ -133,31 +130,23 @@ def test_predict_gives_the_outputs_of_what_is_no_classifier(finished: Make, tmp_
     assert json.loads(done.stdout) == {name: value.tolist() for name, value in expected.items()}
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"tokens": None}, r"the inputs are ['x']; expected ['tokens', 'x']"),
-        ({"more": torch.zeros(2)}, r"the inputs are ['more', 'tokens', 'x']; expected ['tokens', 'x']"),
-        ({"x": torch.zeros(2, 3).double()}, "the input x has the dtype float64; expected float32"),
-        ({"tokens": torch.zeros(2, 5).int()}, "the input tokens has the dtype int32; expected int64"),
-        ({"x": torch.zeros(2, 4)}, "the input x has the shape [2, 4]; expected ['batch', 3]"),
-        ({"x": torch.zeros(3)}, "the input x has the shape [3]; expected ['batch', 3]"),
-        ({"x": torch.zeros(2, 3, 1)}, "the input x has the shape [2, 3, 1]; expected ['batch', 3]"),
-    ],
-)
-def test_predict_says_in_one_line_which_input_does_not_fit(
-    finished: Make, tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"tokens": None}, r"the inputs are ['x']; expected ['tokens', 'x']"),
+    ({"more": torch.zeros(2)}, r"the inputs are ['more', 'tokens', 'x']; expected ['tokens', 'x']"),
+    ({"x": torch.zeros(2, 3).double()}, "the input x has the dtype float64; expected float32"),
+    ({"tokens": torch.zeros(2, 5).int()}, "the input tokens has the dtype int32; expected int64"),
+    ({"x": torch.zeros(2, 4)}, "the input x has the shape [2, 4]; expected ['batch', 3]"),
+    ({"x": torch.zeros(3)}, "the input x has the shape [3]; expected ['batch', 3]"),
+    ({"x": torch.zeros(2, 3, 1)}, "the input x has the shape [2, 3, 1]; expected ['batch', 3]"),
+])  # fmt: skip
+def test_predict_names_a_wrong_input(finished: Make, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     inputs = {name: value for name, value in {**EXAMPLE, **changes}.items() if value is not None}
     done = alone(package(finished(), tmp_path / "out"), saved(inputs, tmp_path / "inputs.npz"))
     assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", message)
 
 
-def test_predict_takes_an_array_where_there_is_one_input_and_runs_nothing_that_is_pickled(
-    quick: Make, tmp_path: Path
-) -> None:
-    record = runner.run(quick(), runs=tmp_path / "runs", track=False)
-    made = package(Path(record.folder), tmp_path / "out")
+def test_predict_takes_an_array_where_there_is_one_input_and_runs_no_pickle(quick: Make, tmp_path: Path) -> None:
+    made = package(Path(runner.run(quick(), runs=tmp_path / "runs", track=False).folder), tmp_path / "out")
     images = torch.rand(3, 1, 8, 8)
     np.save(tmp_path / "inputs.npy", images.numpy())
     done = alone(made, tmp_path / "inputs.npy")
@@ -185,8 +174,7 @@ def test_the_description_has_the_interface_the_figures_and_where_it_comes_from(f
     made = package(finished(verdict="pass"), tmp_path / "out")
     found = json.loads((made / "model.json").read_text())
     assert found["inputs"] == [port.model_dump() for port in INTERFACE.inputs]
-    assert found["labels"] == ["cat", "dog", "<b>"]
-    assert found["preprocessing"] == "lower case"
+    assert (found["labels"], found["preprocessing"]) == (["cat", "dog", "<b>"], "lower case")
     assert found["classifier"] == {"output": "scores", "labels": ["cat", "dog", "<b>", "3"]}
     assert found["figures"]["size_bytes"] == (made / "model.onnx").stat().st_size
     assert (found["figures"]["score"], found["figures"]["verdict"], found["run"]) == (0.9, "pass", "one")
@@ -196,8 +184,7 @@ def test_the_description_has_the_interface_the_figures_and_where_it_comes_from(f
 
 def test_a_run_that_kept_no_interface_is_described_from_the_file(finished: Make, tmp_path: Path) -> None:
     found = json.loads((package(finished(interface=None), tmp_path / "out") / "model.json").read_text())
-    ports = [(port["name"], port["shape"], port["dtype"]) for port in (*found["inputs"], *found["outputs"])]
-    assert ports == [
+    assert [(port["name"], port["shape"], port["dtype"]) for port in (*found["inputs"], *found["outputs"])] == [
         ("x", [3], "float32"),
         ("tokens", [-1], "int64"),
         ("scores", [4], "float32"),
@@ -253,16 +240,11 @@ def test_a_deployed_file_of_another_size_than_measured_is_refused(quick: Make, t
         package(Path(record.folder), tmp_path / "again")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"failure": Failure(where="stages[1]", message="no", exit_code=3)}, r"it ended in stages\[1\], so it has no"),
-        ({"stages": []}, "it has not come to its end"),
-    ],
-)
-def test_a_run_without_a_last_model_is_refused_with_how_to_go_on(
-    finished: Make, tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"failure": Failure(where="stages[1]", message="no", exit_code=3)}, r"it ended in stages\[1\], so it has no"),
+    ({"stages": []}, "it has not come to its end"),
+])  # fmt: skip
+def test_a_run_without_model_is_refused(finished: Make, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"{message}.*shrink resume"):
         package(finished(**changes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -290,9 +272,7 @@ def test_an_output_that_is_not_empty_is_refused_and_stays(finished: Make, tmp_pa
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
 
 
-def test_nothing_is_left_of_a_package_that_could_not_be_made(
-    finished: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_left_of_a_failed_package(finished: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(folder: Path) -> str:
         raise OSError(28, "No space left on device")
 
@@ -312,11 +292,8 @@ def test_a_copy_that_differs_is_refused(finished: Make, tmp_path: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_predict_gives_what_the_model_gives_in_an_environment_with_those_two_alone(
-    project: Make, tmp_path: Path
-) -> None:
-    record = runner.run(project(), runs=tmp_path / "runs", track=False)
-    made = package(Path(record.folder), tmp_path / "out")
+def test_predict_gives_what_the_model_gives_in_an_environment_of_those_two(project: Make, tmp_path: Path) -> None:
+    made = package(Path(runner.run(project(), runs=tmp_path / "runs", track=False).folder), tmp_path / "out")
     venv.create(tmp_path / "venv", with_pip=True)
     python = str(tmp_path / "venv" / "bin" / "python")
     install = [python, "-m", "pip", "install", "--quiet", "-r", str(made / "requirements.txt"), "-c", "constraints.txt"]
@@ -324,8 +301,7 @@ def test_predict_gives_what_the_model_gives_in_an_environment_with_those_two_alo
     listed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True).stdout
     assert "torch" not in listed
     images = torch.rand(16, 1, 8, 8)
-    inputs = saved({"input": images}, tmp_path / "inputs.npz")
-    words = [python, "-I", str(made / "predict.py"), str(inputs)]
+    words = [python, "-I", str(made / "predict.py"), str(saved({"input": images}, tmp_path / "inputs.npz"))]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     outputs = OnnxModel(made / "model.onnx", {}).predict({"input": images})["output"]

@@ -1,5 +1,4 @@
 import re
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -7,14 +6,11 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from pipeline.records.comparison import ComparisonRecord
-from pipeline.records.record import Failure, Record
+from pipeline.records.record import Failure
 from pipeline.report.markdown import LONGEST
 from pipeline.report.summary import comparison_summary, summary
+from tests.aliases import Make, Patch
 from tests.records import gate
-
-Make = Callable[..., Record]
-MakeComparison = Callable[..., ComparisonRecord]
 
 GITHUB = MarkdownIt("commonmark").enable("table")
 HOSTILE = "<script>alert(1)</script> a|b `c` [d](http://e)\n# f"
@@ -34,18 +30,16 @@ def tables(markdown: str) -> list[list[list[str]]]:
 
 
 def headings(markdown: str) -> list[str]:
-    tokens = GITHUB.parse(markdown)
-    return [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
+    return [after.content for token, after in pairwise(GITHUB.parse(markdown)) if token.type == "heading_open"]
 
 
 def fences(markdown: str) -> list[str]:
     return [token.content for token in GITHUB.parse(markdown) if token.type == "fence"]
 
 
-@pytest.mark.parametrize(
-    ("verdict", "title"),
-    [("pass", "✅ chain: pass"), ("fail", "❌ chain: fail"), ("inconclusive", "❔ chain: inconclusive")],
-)
+@pytest.mark.parametrize(("verdict", "title"), [
+    ("pass", "✅ chain: pass"), ("fail", "❌ chain: fail"), ("inconclusive", "❔ chain: inconclusive"),
+])  # fmt: skip
 def test_the_verdict_comes_first(record: Make, verdict: str, title: str) -> None:
     assert headings(summary(record(verdict=verdict)))[0] == title
 
@@ -77,7 +71,7 @@ def test_the_three_classes_that_lost_most_are_named_worst_first(record: Make) ->
     assert classes[1][3:] == ["0.500 [0.250, 0.600]", "1"]
 
 
-def test_it_says_how_to_reproduce_and_to_go_on(record: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_it_says_how_to_reproduce_and_to_go_on(record: Make, monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     again, on = fences(summary(record()))
     assert again.splitlines() == [
@@ -121,8 +115,7 @@ def test_text_of_a_record_stays_text(record: Make) -> None:
         warnings=[HOSTILE],
         notes=[HOSTILE],
     )
-    stage = shown.stages[1].model_copy(update={"name": HOSTILE})
-    found = shown.model_copy(update={"stages": [shown.stages[0], stage]})
+    found = shown.model_copy(update={"stages": [shown.stages[0], shown.stages[1].model_copy(update={"name": HOSTILE})]})
     html = GITHUB.render(summary(found))
     assert "<script" not in html
     assert "href" not in html
@@ -140,20 +133,17 @@ def test_it_is_capped_and_says_so(record: Make) -> None:
     assert headings(made)[:3] == ["✅ chain: pass", "Gates", "Stages"]
 
 
-def test_a_comparison_has_the_choice_first_and_a_row_a_strategy(comparison: MakeComparison) -> None:
+def test_a_comparison_has_the_choice_first_and_a_row_a_strategy(comparison: Make) -> None:
     made = comparison_summary(comparison())
     assert headings(made)[0] == "★ quantize"
     assert "smallest of the strategies that keep 0.95" in made
     (table,) = tables(made)
     assert [row[0] for row in table] == ["strategy", "baseline", "quantize ★ ●", "prune"]
     assert table[2][5:9] == ["0.9000 ± 0.0100", "0.960 [0.950, 0.970]", "0.980 [0.970, 0.990]", "0.50 [0.40, 0.60]"]
-    assert table[2][9:] == ["12 s", "pass", "4x"]
-    assert table[3][1:9] == ["-"] * 8
+    assert (table[2][9:], table[3][1:9]) == (["12 s", "pass", "4x"], ["-"] * 8)
 
 
-def test_a_comparison_says_what_cannot_be_told_apart_and_what_failed(
-    comparison: MakeComparison, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_comparison_says_what_is_alike_and_what_failed(comparison: Make, monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     made = comparison_summary(comparison())
     assert "- quantize and prune cannot be told apart\n" in made
@@ -161,13 +151,13 @@ def test_a_comparison_says_what_cannot_be_told_apart_and_what_failed(
     assert fences(made) == ["shrink compare strategies.yaml\nshrink report runs/compared\n"]
 
 
-def test_a_comparison_without_a_choice_says_why(comparison: MakeComparison) -> None:
+def test_a_comparison_without_a_choice_says_why(comparison: Make) -> None:
     made = comparison_summary(comparison(choice=None, choice_reason="none keeps 0.95", strategies=[]))
     assert headings(made)[0] == "No strategy is chosen"
     assert "none keeps 0.95" in made
 
 
-def test_text_of_a_comparison_stays_text(comparison: MakeComparison) -> None:
+def test_text_of_a_comparison_stays_text(comparison: Make) -> None:
     base = comparison()
     hostile = base.strategies[1].model_copy(update={"name": HOSTILE, "claim": HOSTILE})
     strategies = [base.strategies[0], hostile, base.strategies[2]]

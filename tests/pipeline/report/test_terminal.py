@@ -15,6 +15,7 @@ from pipeline.base.progress import progress
 from pipeline.records.record import Record
 from pipeline.report.terminal import WIDE, show
 from tests import records
+from tests.aliases import Logs, Patch
 
 
 def full(folder: Path) -> Record:
@@ -55,9 +56,8 @@ def test_every_figure_is_readable_at_any_width_from_80_columns(tmp_path: Path, w
 @pytest.mark.parametrize("width", [100, 160])
 def test_names_of_stages_are_whole_from_100_columns(tmp_path: Path, width: int) -> None:
     printed = text(full(tmp_path), width)
-    assert all(
-        re.search(rf"[│┃] ?{name} *[│┃]", printed) for name in ("baseline", "distill.logits", "benchmark.latency")
-    )
+    for name in ("baseline", "distill.logits", "benchmark.latency"):
+        assert re.search(rf"[│┃] ?{name} *[│┃]", printed)
 
 
 def test_under_the_table_stand_warnings_verdicts_and_where_everything_is(tmp_path: Path) -> None:
@@ -87,9 +87,7 @@ class Clock:
         return self.now
 
 
-def test_without_a_terminal_progress_is_a_line_every_ten_seconds(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_terminal_progress_is_a_line_every_ten_seconds(monkeypatch: Patch, caplog: Logs) -> None:
     clock, log = Clock(), logging.getLogger("test.progress")
     monkeypatch.setattr(progress_module, "time", clock)
     with (
@@ -105,9 +103,7 @@ def test_without_a_terminal_progress_is_a_line_every_ten_seconds(
     ]
 
 
-def test_progress_that_has_not_moved_says_so_and_does_not_divide_by_zero(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_progress_that_has_not_moved_says_so(monkeypatch: Patch, caplog: Logs) -> None:
     clock, log = Clock(), logging.getLogger("test.progress")
     monkeypatch.setattr(progress_module, "time", clock)
     with caplog.at_level(logging.INFO, log.name), progress(Console(file=io.StringIO()), log, "waiting", 5) as advance:

@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ from pipeline.run import executor
 from pipeline.run.executor import Executor
 from pipeline.run.store.gc import users
 from pipeline.runner import resume, run
-
-Make = Callable[..., Path]
+from tests.aliases import Make
 
 CHAIN = """
 task: {use: data.py}
@@ -113,14 +111,11 @@ def test_without_a_control_there_is_no_gain_and_without_seeds_no_deviation() -> 
     own = right(0.9)
     assert gain_of(own, {"student_1": right(0.8)}) is None
     assert seeds_of(own, {"control": right(0.8)}) is None
-    found = seeds_of(own, {"student_1": right(0.8)})
-    assert found.mean == pytest.approx((own.mean() + right(0.8).mean()) / 2)
+    assert seeds_of(own, {"student_1": right(0.8)}).mean == pytest.approx((own.mean() + right(0.8).mean()) / 2)
 
 
 @pytest.mark.parametrize(("lost", "expected"), [(0, True), (30, False)])
-def test_labels_alone_match_the_teacher_where_the_control_is_surely_less_than_a_point_behind(
-    lost: int, expected: bool
-) -> None:
+def test_labels_alone_match_the_teacher_where_a_control_is_less_than_a_point_behind(lost: int, expected: bool) -> None:
     baseline = right(0.9, 2000)
     control = baseline.copy()
     control[np.flatnonzero(baseline)[:lost]] = 0
@@ -130,8 +125,7 @@ def test_labels_alone_match_the_teacher_where_the_control_is_surely_less_than_a_
 
 
 def test_a_point_means_nothing_for_other_scores() -> None:
-    gain = gain_of(right(0.9) * 40, {"control": right(0.8) * 40}, right(0.9) * 40)
-    assert gain.control_matches is None
+    assert gain_of(right(0.9) * 40, {"control": right(0.8) * 40}, right(0.9) * 40).control_matches is None
     assert are_shares(right(0.9))
     assert not are_shares(right(0.9), -right(0.5))
 
@@ -148,47 +142,29 @@ SEVERAL: dict[str, Any] = {
     "by_seed": [Estimate(value=0, low=0, high=0)] * 3,
     "deviation": 0.003,
 }
-MATCHED: dict[str, Any] = {
-    "control_matches": True,
-    "control_drop": Estimate(value=-0.001, low=-0.006, high=0.004),
-}
+MATCHED: dict[str, Any] = {"control_matches": True, "control_drop": Estimate(value=-0.001, low=-0.006, high=0.004)}
 
 
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        (
-            gain(0.012, 0.004, 0.021, **SEVERAL),
-            "distillation brought +1.2 points [0.4, 2.1] over labels alone "
-            "(3 seeds: 0.981 +- 0.002 against 0.969 +- 0.004)",
-        ),
-        (
-            gain(0.012, 0.004, 0.021),
-            "distillation brought +1.2 points [0.4, 2.1] over labels alone (one seed: 0.981 against 0.969)",
-        ),
-        (
-            gain(0.001, -0.006, 0.008),
-            "distillation brought nothing that 1,449 examples can show: +0.1 points [-0.6, 0.8] "
-            "(one seed: 0.981 against 0.969). `seeds: 3` would tell luck from gain",
-        ),
-        (
-            gain(-0.0001, -0.006, 0.008, **SEVERAL),
-            "distillation brought nothing that 1,449 examples can show: +0.0 points [-0.6, 0.8] "
-            "(3 seeds: 0.981 +- 0.002 against 0.969 +- 0.004). More test examples would tell",
-        ),
-        (
-            gain(-0.02, -0.03, -0.01),
-            "labels alone did better: distillation brought -2.0 points [-3.0, -1.0] (one seed: 0.981 against 0.969). "
-            "Try other settings of the stage, or train.supervised, which needs no teacher",
-        ),
-        (
-            gain(0.012, 0.004, 0.021, **MATCHED),
-            "distillation brought +1.2 points [0.4, 2.1] over labels alone (one seed: 0.981 against 0.969); labels "
-            "alone would have matched the teacher: +0.1 points [-0.4, 0.6]. "
-            "A smaller student would show what the teacher is worth",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("found", "expected"), [
+    (gain(0.012, 0.004, 0.021, **SEVERAL),
+     "distillation brought +1.2 points [0.4, 2.1] over labels alone "
+     "(3 seeds: 0.981 +- 0.002 against 0.969 +- 0.004)"),
+    (gain(0.012, 0.004, 0.021),
+     "distillation brought +1.2 points [0.4, 2.1] over labels alone (one seed: 0.981 against 0.969)"),
+    (gain(0.001, -0.006, 0.008),
+     "distillation brought nothing that 1,449 examples can show: +0.1 points [-0.6, 0.8] "
+     "(one seed: 0.981 against 0.969). `seeds: 3` would tell luck from gain"),
+    (gain(-0.0001, -0.006, 0.008, **SEVERAL),
+     "distillation brought nothing that 1,449 examples can show: +0.0 points [-0.6, 0.8] "
+     "(3 seeds: 0.981 +- 0.002 against 0.969 +- 0.004). More test examples would tell"),
+    (gain(-0.02, -0.03, -0.01),
+     "labels alone did better: distillation brought -2.0 points [-3.0, -1.0] (one seed: 0.981 against 0.969). "
+     "Try other settings of the stage, or train.supervised, which needs no teacher"),
+    (gain(0.012, 0.004, 0.021, **MATCHED),
+     "distillation brought +1.2 points [0.4, 2.1] over labels alone (one seed: 0.981 against 0.969); labels "
+     "alone would have matched the teacher: +0.1 points [-0.4, 0.6]. "
+     "A smaller student would show what the teacher is worth"),
+])  # fmt: skip
 def test_it_is_said_plainly(found: Gain, expected: str) -> None:
     assert gain_text(found, examples=1449, shares=True) == expected
 
@@ -241,8 +217,7 @@ def test_the_gain_is_that_of_the_saved_predictions(compared: Record) -> None:
     own, baseline = scores(compared, stage.predictions), scores(compared, compared.baseline.predictions)  # type: ignore[union-attr]
     assert stage.gain == gain_of(own, others, baseline, compared.seed)
     expected = (own.mean() - others["control"].mean() + others["student_1"].mean() - others["control_1"].mean()) / 2
-    assert stage.gain.value == pytest.approx(expected)
-    assert stage.seeds == stage.gain.student
+    assert (stage.gain.value, stage.seeds) == (pytest.approx(expected), stage.gain.student)
 
 
 def test_the_terminal_and_mlflow_are_told(compared: Record) -> None:
@@ -297,8 +272,7 @@ def test_a_second_run_computes_nothing_and_says_the_same(quick: Make, monkeypatc
     second = made(chain)
     assert second.stages[0].cached
     assert told(second) == told(first)
-    runs = Path(first.folder).parent
-    held = users(runs)
+    held = users(Path(first.folder).parent)
     for other in first.stages[0].comparisons.values():
         assert {first.run, second.run} <= set(held[other.key])
 
@@ -325,10 +299,8 @@ def test_a_run_that_fails_while_it_measures_a_comparison_goes_on(quick: Make, mo
 
 
 def test_seeds_without_a_control_give_mean_and_deviation_and_no_gain(quick: Make) -> None:
-    record = made(quick(CHAIN), overrides=["stages.0.control=false"])
-    (stage,) = record.stages
-    assert set(stage.comparisons) == {"student_1"}
-    assert stage.gain is None
+    (stage,) = made(quick(CHAIN), overrides=["stages.0.control=false"]).stages
+    assert (set(stage.comparisons), stage.gain) == ({"student_1"}, None)
     expected = [stage.score, stage.comparisons["student_1"].score]
     assert stage.seeds == Spread(mean=float(np.mean(expected)), deviation=float(np.std(expected, ddof=1)), count=2)
     assert "gain" not in metrics(stage)
@@ -336,8 +308,7 @@ def test_seeds_without_a_control_give_mean_and_deviation_and_no_gain(quick: Make
 
 
 def test_what_a_stage_of_the_baseline_says_is_repeated(quick: Make) -> None:
-    chain = CHAIN.replace("    seeds: 2\n", "").replace("stages:\n", "")
-    record = made(quick(chain + "stages:\n  - {use: look.py}\n"))
+    record = made(quick(CHAIN.replace("    seeds: 2\n", "").replace("stages:\n", "") + "stages:\n  - {use: look.py}\n"))
     assert any(
         text.startswith("baseline[1] (distill.logits): ") and "Compare in `stages:`" in text for text in record.warnings
     )

@@ -1,6 +1,5 @@
 """What holds on one machine alone: measured anew where it is limited, left out where it is measured afterwards."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from pipeline.run.recorded import latency_record
 from pipeline.run.store.key import Keys, changed
 from pipeline.run.store.store import Store
 from pipeline.runner import resume, run
+from tests.aliases import Make
 from tests.users import chain_of, stage_file
-
-Make = Callable[..., Path]
 
 CLOCK = stage_file(
     """
@@ -83,15 +81,13 @@ def test_a_run_that_is_resumed_keeps_the_latency_that_it_measured(quick: Make, m
     assert len(timed(chain)) == 3
     assert [stage.cached for stage in record.stages] == [True, False, False]
     assert [gate.verdict for gate in record.gates] == ["pass"]
-    moved = folder.rename(folder.parent / "elsewhere")
-    assert resume(moved, track=False).stages[1].latency == record.stages[1].latency
+    assert resume(folder.rename(folder.parent / "elsewhere"), track=False).stages[1].latency == record.stages[1].latency
 
 
 def test_the_run_is_part_of_the_key_only_of_what_is_limited(quick: Make) -> None:
     def parts(chain: Path, run: str, position: int) -> Any:
         built = build(*load_config(chain))
-        keys = Keys(built, torch.device("cpu"), run=run)
-        return keys.stage(built.stages[position][1], "x", {"digest": "m"}, None)
+        return Keys(built, torch.device("cpu"), run=run).stage(built.stages[position][1], "x", {"digest": "m"}, None)
 
     chain = quick(CHAIN + LIMIT, **{"clock.py": CLOCK})
     assert changed(parts(chain, "a", 1), parts(chain, "b", 1)) == ['run: "a" -> "b"']
@@ -175,13 +171,11 @@ def test_rows_that_are_none_and_a_run_without_a_model_are_errors(quick: Make) ->
 
 
 def test_distributions_are_no_figures(quick: Make) -> None:
-    record = done(quick(CHAIN, **{"clock.py": CLOCK}))
-    stage = record.stages[-1]
+    stage = done(quick(CHAIN, **{"clock.py": CLOCK})).stages[-1]
     row = stage.latency[0]
     more: dict[str, Any] = {"distribution_ms": {"model": [0.1] * 101, "baseline": [0.2] * 101}}
     more |= {"round_ratios": [0.5, 0.6], "beside": ["a", "b"], "measured": "2026-01-01T00:00:00+00:00"}
-    wide = StageRecord(**{**stage.model_dump(), "latency": [{**row, **more}]})
-    assert metrics(wide) == metrics(stage)
+    assert metrics(StageRecord(**{**stage.model_dump(), "latency": [{**row, **more}]})) == metrics(stage)
     assert metrics(stage)["latency.onnxruntime.threads1.batch1.ratio.high"] == 0.6
     assert metrics(stage)["validation_score"] == stage.validation_score
     assert not [name for name in metrics(stage) if "class" in name]

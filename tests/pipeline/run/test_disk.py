@@ -24,9 +24,8 @@ from pipeline.run.store import store
 from pipeline.run.store.gc import damaged
 from pipeline.run.store.store import Store
 from pipeline.runner import resume, run
+from tests.aliases import Make, Patch
 from tests.users import digests, only_run
-
-Make = Callable[..., Path]
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -57,7 +56,7 @@ def expected(kept: dict[str, list[str]], quick: Make, tmp_path: Path) -> list[st
     ("place", "lasting"), [*((place, True) for place in PLACES), ("the journal", False), ("record.json", False)]
 )
 def test_a_disk_that_runs_out_anywhere_is_told_with_figures_and_resumed(
-    quick: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: list[str], place: str, lasting: bool
+    quick: Make, tmp_path: Path, monkeypatch: Patch, expected: list[str], place: str, lasting: bool
 ) -> None:
     chain, (owner, name, point) = quick(), PLACES[place]
     original, calls = getattr(owner, name), count()
@@ -102,9 +101,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("free", [80_000, 120_000, 160_000, 200_000])
-def test_on_a_disk_that_is_really_full_nothing_is_lost(
-    quick: Make, small_disk: Path, free: int, expected: list[str]
-) -> None:
+def test_on_a_really_full_disk_nothing_is_lost(quick: Make, small_disk: Path, free: int, expected: list[str]) -> None:
     chain, runs = quick(), small_disk / "runs"
     filler = small_disk / "filler"
     filler.write_bytes(bytes(2**20 - free))
@@ -119,9 +116,7 @@ def test_on_a_disk_that_is_really_full_nothing_is_lost(
     assert held <= {key for made in (record.baseline, *record.stages) if made for key in made.uses}
 
 
-def test_a_chain_that_cannot_fit_is_refused_before_work(
-    quick: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chain_that_cannot_fit_is_refused_before_work(quick: Make, tmp_path: Path, monkeypatch: Patch) -> None:
     chain = quick()
     config, source = load_config(chain)
     needed = disk.estimate_bytes(build(config, source))
@@ -146,7 +141,5 @@ def test_the_estimate_is_above_what_a_chain_writes_and_grows_with_it(project: Ma
         return disk.estimate_bytes(build(config, source))
 
     assert needed("model.width=32") > needed() > needed("stages=[{use: export.onnx}]")
-    record = run(project(), runs=project().parent / "runs", track=False)
-    assert record.baseline is not None
-    written = sum(file.stat().st_size for file in files_below(project().parent / "runs" / "store"))
-    assert written < needed()
+    assert run(project(), runs=project().parent / "runs", track=False).baseline is not None
+    assert sum(file.stat().st_size for file in files_below(project().parent / "runs" / "store")) < needed()

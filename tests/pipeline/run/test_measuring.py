@@ -1,18 +1,14 @@
 """The file that a model is deployed as is made once, and is never another model's."""
 
-from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.run import measuring
 from pipeline.run.measuring import DeployedFiles
+from tests.aliases import Make, Patch
 
 
-def test_each_model_has_a_file_of_its_own_made_once_and_again_where_it_is_gone(
-    tiny: Callable[..., TorchModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_model_has_its_file_made_once_and_again_if_gone(tiny: Make, tmp_path: Path, monkeypatch: Patch) -> None:
     paths: list[Path] = []
 
     def write(model: TorchModel, path: Path) -> OnnxModel:

@@ -115,8 +115,7 @@ def spec_of(folder: Path, **rest: Any) -> dict[str, Any]:
 
 
 def test_the_onnxruntime_child_does_not_import_torch(tmp_path: Path) -> None:
-    spec = spec_of(tmp_path, iterations=5, result=str(tmp_path / "r.json"))
-    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    (tmp_path / "spec.json").write_text(json.dumps(spec_of(tmp_path, iterations=5, result=str(tmp_path / "r.json"))))
     code = (
         "import sys; from pathlib import Path; from stages.benchmark.child import main;"
         "main(Path(sys.argv[1])); sys.exit(7 if 'torch' in sys.modules else 0)"

@@ -75,5 +75,4 @@ def test_compare_is_symmetric() -> None:
     ((0.80, 1.20), (0.98, 1.02), "inconclusive"),
 ])  # fmt: skip
 def test_verdicts(ratio: tuple[float, float], noise: tuple[float, float], verdict: str) -> None:
-    middle = exp((log(ratio[0]) + log(ratio[1])) / 2)
-    assert judge(Ratio(middle, *ratio), Ratio(1.0, *noise)) == verdict
+    assert judge(Ratio(exp((log(ratio[0]) + log(ratio[1])) / 2), *ratio), Ratio(1.0, *noise)) == verdict

@@ -31,8 +31,7 @@ def test_over_as_many_rounds_each_is_at_each_place_once(count: int) -> None:
 
 @pytest.mark.parametrize("count", range(2, 10))
 def test_each_follows_each_other_equally_often(count: int) -> None:
-    period = count * (1 + count % 2)
-    neighbours = Counter(pair for order in turns(count, period) for pair in pairwise(order))
+    neighbours = Counter(pair for order in turns(count, count * (1 + count % 2)) for pair in pairwise(order))
     assert set(neighbours.values()) == {1 + count % 2}
     assert len(neighbours) == count * (count - 1)
 
@@ -90,8 +89,7 @@ def test_a_row_has_the_distributions_and_the_ratio_of_each_round() -> None:
 
 def test_without_baseline_there_is_one_distribution() -> None:
     line: dict[str, Any] = row({"model": [[1.0, 2.0]]}, "there is no baseline yet")
-    assert list(line["distribution_ms"]) == ["model"]
-    assert line["round_ratios"] == []
+    assert (list(line["distribution_ms"]), line["round_ratios"]) == (["model"], [])
 
 
 def test_a_rounds_ratio_is_to_the_geometric_mean_of_both_baselines() -> None:

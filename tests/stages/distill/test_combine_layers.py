@@ -83,8 +83,7 @@ def test_several_teachers(tiny: Make, context: Make, name: str) -> None:
     baseline, incoming = teach(tiny(16), context()), teach(tiny(8), context())
     ctx = context(baseline=baseline)
     both = (TeacherConfig(use="baseline", share=3), TeacherConfig(use="incoming"))
-    student = stage(name, teachers=both).run(incoming, ctx)
-    assert score(student, ctx) > 0.6
+    assert score(stage(name, teachers=both).run(incoming, ctx), ctx) > 0.6
 
 
 @pytest.mark.parametrize(("name", "settings", "message"), [
@@ -157,8 +156,7 @@ def test_transformers_in_two_phases(reading: Any, tmp_path: Path, context: Make,
     chosen = CombinedDistillation(student=student, terms=terms, epochs=8, batch_size=32, learning_rate=0.003)
     list(chosen.check((), preview_of(teacher, 96)))
     made = chosen.run(teacher, ctx)
-    losses = [row["loss"] for row in context.reports["training"]][:6]
-    assert all(later < earlier for earlier, later in pairwise(losses))
+    assert all(later < earlier for earlier, later in pairwise([row["loss"] for row in context.reports["training"]][:6]))
     save_exactly(made, tmp_path / "saved", TEXT)
     built = student.build(teacher, teacher.example)
     assert made.module.state_dict().keys() == built.module.state_dict().keys()

@@ -65,11 +65,9 @@ def test_an_earlier_checkpoint_teaches_its_kind(tiny: Make, teacher: TorchModel,
 def test_sizes_grow_until_a_larger_one_brings_little(teacher: TorchModel, context: Make) -> None:
     grow = {"argument": "width", "sizes": [1, 2, 8, 16], "tolerance": 0.05}
     ctx = context()
-    stage = LogitDistillation(student=tiny_student(1), grow=grow, **{**QUICK, "epochs": 6})
-    made = stage.run(teacher, ctx)
+    made = LogitDistillation(student=tiny_student(1), grow=grow, **{**QUICK, "epochs": 6}).run(teacher, ctx)
     rows = context.reports["grow"]
-    scores = [row["validation_score"] for row in rows]
-    rises = [b - a for a, b in pairwise(scores)]
+    rises = [b - a for a, b in pairwise([row["validation_score"] for row in rows])]
     assert all(rise >= 0.05 for rise in rises[:-1])
     stopped = bool(rises) and rises[-1] < 0.05
     assert stopped or len(rows) == 4

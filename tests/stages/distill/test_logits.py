@@ -63,8 +63,7 @@ def test_hard_weight_one_is_plain_training(tiny: Make, context: Make, net: Make)
     torch.manual_seed(0)
     distilled = stage(net(), hard_weight=1).run(teacher, ctx)
     torch.manual_seed(0)
-    student = TorchModel.build(net(), teacher.example)
-    plain = teach(student, ctx)
+    plain = teach(TorchModel.build(net(), teacher.example), ctx)
     assert torch.equal(distilled.predict(teacher.example)["output"], plain.predict(teacher.example)["output"])
 
 
@@ -84,8 +83,7 @@ def test_hard_weight_is_the_weight_of_the_labels(tiny: Make, context: Make, net:
 def test_the_teacher_is_not_changed(tiny: Make, context: Make, net: Make) -> None:
     teacher = tiny()
     before = {name: value.clone() for name, value in teacher.module.state_dict().items()}
-    student = stage(net(), epochs=1).run(teacher, context())
-    assert student.builder == net()
+    assert stage(net(), epochs=1).run(teacher, context()).builder == net()
     assert all(torch.equal(before[name], value) for name, value in teacher.module.state_dict().items())
     assert all(p.grad is None for p in teacher.module.parameters())
     assert not teacher.module.training
@@ -127,8 +125,7 @@ def test_a_student_that_comes_in_needs_another_teacher_and_has_one_size(settings
 
 def test_the_student_that_comes_in_is_known_before_any_work(tiny: Make, net: Make) -> None:
     first, second = stage(net(width=16)), stage(Reference(use="incoming"), teacher="baseline")
-    preview = preview_of(tiny())
-    assert second._expected_student([first], preview).builder.arguments == {"width": 16}
+    assert second._expected_student([first], preview_of(tiny())).builder.arguments == {"width": 16}
 
 
 @pytest.mark.parametrize("form", ["torch", "onnx"])
@@ -139,8 +136,7 @@ def test_teachers_of_both_forms_teach_the_same(tiny: Make, context: Make, net: M
     torch.manual_seed(0)
     student = TorchModel.build(net(), teacher.example)
     live, settings = live_teacher(given, ctx), stage(net(), hard_weight=0)
-    objective = Distillation(settings.terms_of(), [live], student, settings, ctx)
-    trained = train(student, objective, settings, ctx)
+    trained = train(student, Distillation(settings.terms_of(), [live], student, settings, ctx), settings, ctx)
     assert alike(trained, teacher, ctx) > 0.6
 
 

@@ -115,8 +115,7 @@ def test_beams_are_likelier_than_greedy_and_come_in_order(task: Task, ctx: Make)
 
 
 def test_max_tokens_is_the_longest_sequence(task: Task, ctx: Make) -> None:
-    model = translator(task)
-    assert generation.beam_search(model.module, everything(task.train), 2, 3).shape == (48, 2, 3)
+    assert generation.beam_search(translator(task).module, everything(task.train), 2, 3).shape == (48, 2, 3)
 
 
 @pytest.mark.parametrize(("end", "expected"), [(2, [5, 2, -1, -1]), ([7, 2], [5, 2, -1, -1]), (None, [5, 2, 7, 2])])
@@ -200,8 +199,7 @@ def test_the_likeliest_sequence_is_taken_whatever_it_scores(three: Three) -> Non
 
 def test_the_best_by_score_is_the_likeliest_of_those_that_are_best(three: Three) -> None:
     choice = three.choose(select="score")
-    assert choice.beams.tolist() == [1, 0, 0]
-    assert choice.report["mean_score"] == pytest.approx(2 / 3)
+    assert (choice.beams.tolist(), choice.report["mean_score"]) == ([1, 0, 0], pytest.approx(2 / 3))
     assert choice.report["mean_score_of_likeliest"] == pytest.approx(1 / 3)
 
 
@@ -247,9 +245,7 @@ def like_always(predictions: Tensor, targets: Tensor) -> Tensor:
     return (predictions[:, :3] == torch.tensor([20, 21, 2])).float().mean(1)
 
 
-def test_the_student_follows_the_teacher_the_control_the_labels(
-    task: Task, ctx: Make, always: Make, context: Make
-) -> None:
+def test_a_student_follows_the_teacher_a_control_the_labels(task: Task, ctx: Make, always: Make, context: Make) -> None:
     compared: dict[str, TorchModel] = {}
     teacher, made = translator(task, seed=3), stage(generate=always(), control=True, epochs=8)
     student = made.run(teacher, ctx(compare=compared.__setitem__, score=like_always))
@@ -274,8 +270,7 @@ def test_words_are_learnt_on_the_generated_sequences(task: Task, ctx: Make, alwa
     fitted = stage(generate=always(), epochs=8).run(translator(task), ctx(score=like_always))  # it says just that
     made = stage(generate=always(), word_weight=1.0, epochs=8, temperature=1.0, mass=0.9999)
     no_labels = {"loss": lambda outputs, targets: pytest.fail("the labels were read")}
-    student = made.run(fitted, ctx(score=like_always, **no_labels))
-    assert decoded(student, task)[:, :4].tolist() == [[20, 21, 2, 0]] * 8
+    assert decoded(made.run(fitted, ctx(score=like_always, **no_labels)), task)[:, :4].tolist() == [[20, 21, 2, 0]] * 8
     assert all(teacher.cached is None for teacher in seen)  # of other sequences than the task's own
     assert len(made.terms_of()) == 1
     assert [term.weight for term in stage(word_weight=0.25).terms_of()] == pytest.approx([0.75, 0.25])

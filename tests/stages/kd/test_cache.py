@@ -121,8 +121,7 @@ def test_ragged_lengths_are_kept_as_each_batch_was_padded_and_fitted_to_another_
 def test_examples_of_one_length_are_computed_together_and_kept_in_their_order(context: Make) -> None:
     lengths = [2 + i * 37 % 11 for i in range(1500)]
     rows = [({"input": torch.full((length, 5), float(i))}, 0) for i, length in enumerate(lengths)]
-    split = Split(rows, padded, lengths=lengths)
-    ctx, shapes = context(train=split), list[tuple[int, ...]]()
+    ctx, shapes = context(train=Split(rows, padded, lengths=lengths)), list[tuple[int, ...]]()
 
     def compute(inputs: Inputs) -> dict[str, Tensor]:
         shapes.append(tuple(inputs["input"].shape))
@@ -381,7 +380,6 @@ def test_a_stage_asks_its_teacher_in_its_own_precision(tiny: Make, context: Make
         return ctx.kept(what, model, parts, make)
 
     for precision in ("fp32", "bf16"):
-        student = Student(use="teacher")
-        stage = LogitDistillation(student=student, teacher="incoming", epochs=1, precision=precision)
+        stage = LogitDistillation(student=Student(use="teacher"), teacher="incoming", epochs=1, precision=precision)
         stage.run(tiny(), replace(ctx, kept=noting))
     assert asked == ["no", "bf16"]

@@ -43,15 +43,13 @@ def test_layers_that_do_not_fit_are_refused_before_work(tiny: Make) -> None:
 
 
 def test_the_terms_of_a_recovery_are_checked_too(tiny: Make) -> None:
-    terms = [{"use": "features", "layers": [["conv2", "conv3"]]}]
-    stage = ChannelPruning(macs=0.5, recovery={"terms": terms})
+    stage = ChannelPruning(macs=0.5, recovery={"terms": [{"use": "features", "layers": [["conv2", "conv3"]]}]})
     refused("the teacher has no layer `conv3`; did you mean `conv2`", stage.check((), preview_of(tiny())))
 
 
 def test_a_recovery_learns_by_any_terms(tiny: Make, context: Make) -> None:
     terms = [{"use": "features", "layers": [["conv2", "conv2"]], "end": 0.5}, {"use": "logits", "start": 0.5}]
-    stage = ChannelPruning(macs=0.5, round_to=1, recovery={"epochs": 2, "terms": terms})
-    made = stage.run(tiny(), context())
+    made = ChannelPruning(macs=0.5, round_to=1, recovery={"epochs": 2, "terms": terms}).run(tiny(), context())
     assert made.module.conv2.out_channels < 8  # type: ignore[union-attr]
     assert set(made.module.state_dict()) == set(tiny().module.state_dict())
 
@@ -95,5 +93,4 @@ def test_a_teacher_may_lie_anywhere(project: Make, tmp_path: Path) -> None:
     teacher = f"{{use: models.py:TinyNet, width: 16, weights: {tmp_path / 'far.safetensors'}}}"
     text = chain.read_text().replace("epochs: 2, learning_rate: 0.01}\n  - {use: export.onnx}", "epochs: 1}")
     chain.write_text(text.replace("distill.logits,", f"distill.logits, teachers: [{teacher}],"))
-    record = run(chain, runs=tmp_path / "runs", track=False)
-    assert record.stages[0].name == "distill.logits"
+    assert run(chain, runs=tmp_path / "runs", track=False).stages[0].name == "distill.logits"

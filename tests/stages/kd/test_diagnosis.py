@@ -39,8 +39,7 @@ def answers(
     sure = sure.clamp(1 / classes + 0.01, 0.9999).double()
     shares = ((1 - sure) / (classes - 1))[:, None].repeat(1, classes)
     shares[torch.arange(count), predicted] = sure
-    wrong = torch.arange(count) >= round(accuracy * count)
-    targets = torch.where(wrong, (predicted + 1) % classes, predicted)
+    targets = torch.where(torch.arange(count) >= round(accuracy * count), (predicted + 1) % classes, predicted)
     found = sureness(shares.log(), targets, how.get("temperature", 4.0))
     return Answers(found.right, found)
 
@@ -107,8 +106,7 @@ def test_confidence_shift_looks_at_right_answers_alone() -> None:
     assert found.p == pytest.approx(0, abs=1e-10)
     wrong = replace(other, targets=1 - other.predicted)
     assert confidence_shift(sure, wrong).p is None
-    half = of_confidence.joined([sure, wrong])
-    assert confidence_shift(sure, half).effect == pytest.approx(0)
+    assert confidence_shift(sure, of_confidence.joined([sure, wrong])).effect == pytest.approx(0)
 
 
 def test_a_good_teacher_is_described_and_not_warned_of() -> None:

@@ -35,8 +35,7 @@ def lengths(module: nn.Module) -> dict[str, int]:
 
 def bert(hidden: int = 32, layers: int = 4) -> nn.Module:
     sizes: Any = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": hidden // 16}
-    config = hf.BertConfig(vocab_size=VOCABULARY, intermediate_size=2 * hidden, **sizes)
-    return hf.BertForSequenceClassification(config)
+    return hf.BertForSequenceClassification(hf.BertConfig(vocab_size=VOCABULARY, intermediate_size=2 * hidden, **sizes))
 
 
 def distilbert() -> nn.Module:
@@ -212,8 +211,7 @@ def test_the_config_and_positions_follow(name: str):
     keys = ("num_hidden_layers", "n_layers", "n_layer", "encoder_layers", "decoder_layers", "num_decoder_layers")
     for key in (key for key in keys if hasattr(fresh, key)):
         assert getattr(student.config, key) == 2
-    positions = [part.layer_idx for part in student.modules() if getattr(part, "layer_idx", None) is not None]
-    assert set(positions) <= {0, 1}
+    assert {part.layer_idx for part in student.modules() if getattr(part, "layer_idx", None) is not None} <= {0, 1}
     for part in student.modules():
         assert getattr(part, "config", student.config).num_hidden_layers == 2
 
@@ -240,10 +238,9 @@ def test_layer_types_go_with_their_layers():
     assert shrunk(model, layers=2).module.config.layer_types == [types[0], types[2]]
 
 
-@pytest.mark.parametrize(
-    ("name", "layers"),
-    [*product(["gpt2", "qwen2"], [1, 2]), *product(["bart", "marian", "t5"], [1, 2, "decoder", "encoder"])],
-)
+@pytest.mark.parametrize(("name", "layers"), [
+    *product(["gpt2", "qwen2"], [1, 2]), *product(["bart", "marian", "t5"], [1, 2, "decoder", "encoder"]),
+])  # fmt: skip
 def test_generation_with_a_cache_gives_what_it_gives_without(name: str, layers: int | str):
     wanted = {next(key for key in LISTS[name] if layers in key): 2} if isinstance(layers, str) else layers
     student = shrunk(teacher(name), layers=wanted).module
@@ -461,8 +458,7 @@ def test_errors_say_what_to_do():
 
 
 def test_a_shrunk_teacher_is_shrunk_again(tmp_path):
-    model = teacher("bert")
-    student = shrunk(shrunk(model, layers=3), layers=1)
+    student = shrunk(shrunk(teacher("bert"), layers=3), layers=1)
     assert len(student.edits) == 2
     assert lengths(student.module) == {"bert.encoder.layer": 1}
     save_exactly(student, tmp_path, HERE)

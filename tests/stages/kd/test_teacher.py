@@ -166,10 +166,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_teacher_takes_another_size_through_a_function(tiny: Make, context: Make, folder: Path) -> None:
     ctx = context()
-    inputs = Reference(use="other.py:resize", folder=folder)
-    teacher = TeacherConfig(use="other.py:Wide", inputs=inputs, folder=folder)
-    example = {"input": torch.zeros(2, 1, 8, 8)}
-    model = teacher.open(None, None, example)
+    teacher = TeacherConfig(use="other.py:Wide", inputs=Reference(use="other.py:resize", folder=folder), folder=folder)
+    model = teacher.open(None, None, {"input": torch.zeros(2, 1, 8, 8)})
     assert model.example["input"].shape == (2, 1, 16, 16)
     live = Teacher(teacher, model, ctx)
     batch = batch_of(ctx)
@@ -275,6 +273,5 @@ def test_padding_by_targets_and_by_mask_does_not_count(context: Make, tiny: Make
 
 @pytest.mark.parametrize(("temperature", "warns"), [(4.0, False), (5.0, True)])
 def test_dist_at_a_high_temperature_is_suspicious(tiny: Make, temperature: float, warns: bool) -> None:
-    stage = LogitDistillation(student=STUDENT, objective="dist", temperature=temperature)
-    said = stage.check((), preview_of(tiny()))
+    said = LogitDistillation(student=STUDENT, objective="dist", temperature=temperature).check((), preview_of(tiny()))
     assert any("grows with T^2" in text for text in said) is warns

@@ -60,8 +60,7 @@ def test_the_target_is_met_and_what_is_reported_is_the_closed_form(tmp_path, sco
 
 
 def test_channels_is_the_share_that_is_kept(tmp_path):
-    model = built("prune_nets.py:PlainNet", a=20, b=40)
-    _, report = pruned(model, tmp_path, channels=0.3, round_to=1)
+    _, report = pruned(built("prune_nets.py:PlainNet", a=20, b=40), tmp_path, channels=0.3, round_to=1)
     assert report["achieved"] == pytest.approx(0.3)
     assert {k: v["after"] for k, v in report["channels"].items()} == {"one": 6, "two": 12, "head": 4}
     assert report["steps"][0]["ratio"] == pytest.approx(0.7, abs=0.06)
@@ -120,16 +119,14 @@ def test_a_new_process_gives_the_same_outputs_to_the_bit(tmp_path):
 
 
 def test_pruning_twice_stacks_two_edits(tmp_path):
-    model = built("prune_nets.py:PlainNet")
-    once, _ = pruned(model, tmp_path, macs=0.6)
+    once, _ = pruned(built("prune_nets.py:PlainNet"), tmp_path, macs=0.6)
     twice, _ = pruned(once, tmp_path, macs=0.6, round_to=4)
     assert len(twice.edits) == 2
     save_exactly(twice, tmp_path / "saved", HERE)
 
 
 def test_tied_weights_stay_tied_and_are_saved_once(tmp_path):
-    example = {"tokens": torch.randint(20, (2, 5))}
-    model = built("prune_nets.py:Tied", example)
+    model = built("prune_nets.py:Tied", {"tokens": torch.randint(20, (2, 5))})
     small, report = pruned(model, tmp_path, params=0.5, round_to=1)
     assert small.module.head.weight is small.module.embedding.weight
     assert small.module.embedding.embedding_dim == report["channels"]["down"]["after"] < 32
@@ -191,12 +188,10 @@ def test_recovery_raises_the_accuracy_and_divides_the_epochs(tmp_path):
     reports = {}
     ctx = context(tmp_path, reports)
     start = TrainingSettings(epochs=3, learning_rate=5e-3, batch_size=32)
-    net = built("models.py:DigitNet", folder=DIGITS, width=16, blocks=3)
-    model = train(net, Supervised(ctx), start, ctx)
+    model = train(built("models.py:DigitNet", folder=DIGITS, width=16, blocks=3), Supervised(ctx), start, ctx)
     bare = ChannelPruning(macs=0.1, round_to=1).run(model, ctx)
     recovery = {"epochs": 5, "learning_rate": 5e-3, "batch_size": 32}
-    settings = {"macs": 0.1, "round_to": 1, "steps": 2, "recovery": recovery}
-    recovered = ChannelPruning(**settings).run(model, ctx)
+    recovered = ChannelPruning(**{"macs": 0.1, "round_to": 1, "steps": 2, "recovery": recovery}).run(model, ctx)
     low, high = (score(m, ctx) for m in (bare, recovered))
     assert high > low + 0.2
     assert (len(reports["recovery_1"]), len(reports["recovery_2"])) == (2, 3)

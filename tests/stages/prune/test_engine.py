@@ -73,8 +73,7 @@ def test_a_dead_channel_of_every_part_can_go():
 
 
 def test_only_the_feed_forward_part_of_an_encoder():
-    groups = by_root(built("prune_nets.py:Encoder"))
-    assert set(groups) == {"encoder.layers.0.linear1", "encoder.layers.1.linear1"}
+    assert set(by_root(built("prune_nets.py:Encoder"))) == {"encoder.layers.0.linear1", "encoder.layers.1.linear1"}
 
 
 def test_several_inputs_and_an_output_in_the_middle():
@@ -88,8 +87,7 @@ def test_several_inputs_and_an_output_in_the_middle():
 
 def test_tied_parameters_are_cut_as_one():
     example = {"tokens": torch.randint(20, (2, 5))}
-    model = built("prune_nets.py:Tied", example)
-    pruned = cut(model.module, example, {"down": [0, 1], "up": [3]})
+    pruned = cut(built("prune_nets.py:Tied", example).module, example, {"down": [0, 1], "up": [3]})
     assert pruned.head.weight is pruned.embedding.weight
     assert pruned.embedding.weight.shape == (20, 30)
 

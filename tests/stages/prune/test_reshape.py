@@ -22,8 +22,7 @@ def test_no_difference_between_equal_structures():
 
 def test_reshape_undoes_the_difference_and_survives_json():
     before, after = PlainNet(16, 32), PlainNet(5, 11)
-    layers = json.loads(json.dumps(difference(before, after)))
-    made = reshape(before, layers)
+    made = reshape(before, json.loads(json.dumps(difference(before, after))))
     assert shapes(made) == shapes(after)
     assert difference(made, after) == {}
     assert (made.one.out_channels, made.two.in_channels, made.head.in_features) == (5, 5, 44)
@@ -36,9 +35,7 @@ def test_normalized_shape_stays_a_tuple_and_buffers_follow():
     before = nn.Sequential(nn.LayerNorm(8), nn.BatchNorm1d(8, affine=False), nn.Conv1d(8, 8, 1, groups=8))
     after = nn.Sequential(nn.LayerNorm(6), nn.BatchNorm1d(6, affine=False), nn.Conv1d(6, 6, 1, groups=6))
     made = reshape(before, difference(before, after))
-    assert made[0].normalized_shape == (6,)
-    assert list(made[1].running_mean.shape) == [6]
-    assert made[2].groups == 6
+    assert (made[0].normalized_shape, list(made[1].running_mean.shape), made[2].groups) == ((6,), [6], 6)
     assert "1.running_mean" in made.state_dict()
 
 

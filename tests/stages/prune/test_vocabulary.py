@@ -83,8 +83,7 @@ def test_it_comes_back_from_its_folder_to_the_bit_and_leaves_its_input_alone(con
     made = VocabularyPruning(max_unknown=1).run(model, context(task=task))
     assert torch.equal(model.predict(inputs)["logits"], before)
     save_exactly(made, tmp_path / "model", HERE)
-    loaded = models.load(tmp_path / "model", HERE)
-    assert torch.equal(loaded.predict(inputs)["logits"], made.predict(inputs)["logits"])
+    assert torch.equal(models.load(tmp_path / "model", HERE).predict(inputs)["logits"], made.predict(inputs)["logits"])
     assert saved_vocabulary(tmp_path / "model") == vocabulary_of(made)
     assert not torch.equal(made.predict(inputs)["logits"], before), "some words of validation are cut in another way"
 
@@ -124,8 +123,7 @@ def test_words_are_cut_into_the_pieces_that_stay_and_the_most_frequent_stay(cont
     letters = {letter for text, _ in texts.reviews(96, 1) for letter in text.replace(" ", "")}
     vocabulary = set(whole.get_vocab())
     assert {*letters, *(f"##{letter}" for letter in letters)} & vocabulary <= set(pieces)
-    ids = inputs_of(task, "train", 96)["input_ids"]
-    counts = torch.bincount(ids.flatten(), minlength=len(whole)).tolist()
+    counts = torch.bincount(inputs_of(task, "train", 96)["input_ids"].flatten(), minlength=len(whole)).tolist()
     chosen = [i for i in vocabulary_of(made).ids.tolist() if len(whole.convert_ids_to_tokens(i).lstrip("#")) > 1]
     words = [i for i in chosen if i >= 5]
     lost = [i for i in range(len(whole)) if i not in vocabulary_of(made).ids and i >= 5]
@@ -275,8 +273,7 @@ def test_a_chain_counts_the_tokenizer_beside_the_model_and_packages_it(project: 
     assert first.macs == pruned.macs
     assert distilled.size_bytes == pruned.size_bytes == exported.size_bytes
     assert quantized.size_bytes < exported.size_bytes
-    sizes = {"before": first.tokenizer_bytes, "after": pruned.tokenizer_bytes}
-    assert sizes == told["tokenizer_bytes"]
+    assert {"before": first.tokenizer_bytes, "after": pruned.tokenizer_bytes} == told["tokenizer_bytes"]
     assert pruned.tokenizer_bytes == exported.tokenizer_bytes == quantized.tokenizer_bytes == timed.tokenizer_bytes
     graph = onnx.load(Path(record.folder) / quantized.file).graph
     assert told["tokens"]["after"] in {size for tensor in graph.initializer for size in tensor.dims}

@@ -129,8 +129,7 @@ def test_outputs_of_train_stay_exact_and_unused_tokens_leave(name: str, context:
     assert told["tokenizer_bytes"]["after"] == len(found.pruned.encode()) < told["tokenizer_bytes"]["before"]
     assert told["unknown_in_validation"]["after"] == told["changed_in_validation"] == 0
     save_exactly(made, tmp_path / "model", HERE.parent)
-    loaded = models.load(tmp_path / "model", HERE.parent)
-    assert torch.equal(loaded.predict(inputs)[output], before)
+    assert torch.equal(models.load(tmp_path / "model", HERE.parent).predict(inputs)[output], before)
 
 
 @pytest.mark.parametrize("name", ["roberta", "xlm-r", "with head"])
@@ -148,15 +147,13 @@ def test_the_deployed_file_takes_what_the_pruned_tokenizer_gives(name: str, cont
 
 @pytest.mark.parametrize("kind", ["bpe", "bytes", "unigram"])
 def test_the_most_frequent_stay_with_what_they_are_made_of(kind: str, context: Any) -> None:
-    whole = tokenizer(kind)
-    task = subwords.task(whole)
+    task = subwords.task(tokenizer(kind))
     name = next(name for name, used in KIND.items() if used == kind)
     with pytest.raises(StageError, match=r"`keep` is 1, and \d+ added tokens and pieces of one character") as raised:
         VocabularyPruning(keep=1).run(built(task, name), context(task=task))
     assert ("characters: false" in str(raised.value)) == (kind != "bytes"), "the bytes stay anyway"
     least = int(str(raised.value).split("and ")[1].split()[0])
-    made = VocabularyPruning(keep=least + 12).run(built(task, name), context(task=task))
-    found = vocabulary_of(made)
+    found = vocabulary_of(VocabularyPruning(keep=least + 12).run(built(task, name), context(task=task)))
     assert least < len(found.ids) <= least + 12
     assert context.reports["vocabulary"]["unknown_in_validation"]["after"] == 0
     model = json.loads(found.pruned)["model"]
@@ -226,8 +223,7 @@ def test_models_that_score_tokens_are_refused_before_anything_runs(context: Any)
 
 def test_a_changed_padding_is_refused_where_positions_count_from_it() -> None:
     whole = tokenizer("bytes")
-    task = subwords.task(whole)
-    model = built(task, "roberta")
+    model = built(subwords.task(whole), "roberta")
     embeddings: Any = model.module.get_submodule("model.roberta.embeddings")
     assert embeddings.padding_idx == 1
     assert positions(model.module) == 64, "two positions of 66 are those of padding"

@@ -104,8 +104,7 @@ def test_quantized_is_close_smaller_and_costs_the_same(
     assert onnx_macs(quantized) == onnx_macs(cnn)
     assert onnx_params(quantized) == onnx_params(cnn)
     onnx.checker.check_model(quantized.path, full_check=True)
-    assert cnn.path.read_bytes() == before
-    assert list(cnn.path.parent.iterdir()) == [cnn.path]
+    assert (cnn.path.read_bytes(), list(cnn.path.parent.iterdir())) == (before, [cnn.path])
     assert list(elsewhere.iterdir()) == []
     assert list(ctx.directory.iterdir()) == [quantized.path]
     assert capsys.readouterr().out == ""
@@ -144,8 +143,7 @@ def test_static_weights_are_int8_with_the_scale_of_each_channel(cnn: OnnxModel, 
         assert zero.dtype == np.int8
         assert not zero.any()
         assert np.abs(integers.reshape(len(weight), -1) - rows / scale[:, None]).max() <= 0.501
-    kinds = Counter(values[n.input[2]].dtype.name for n in graph.node if n.op_type == "QuantizeLinear")
-    assert set(kinds) == {"uint8"}
+    assert set(Counter(values[n.input[2]].dtype.name for n in graph.node if n.op_type == "QuantizeLinear")) == {"uint8"}
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
@@ -166,8 +164,7 @@ def test_biases_stay_fp32_and_the_runtime_has_integer_layers(per_channel: bool, 
 
 
 def test_ranges_come_from_the_calibration_data(cnn: OnnxModel, tmp_path: Path) -> None:
-    quantized = StaticQuantization().run(cnn, make_context(tmp_path, DATA * 3)[0])
-    graph = onnx.load(quantized.path).graph
+    graph = onnx.load(StaticQuantization().run(cnn, make_context(tmp_path, DATA * 3)[0]).path).graph
     values = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     (first,) = (n for n in graph.node if n.input[0] == "input")
     assert values[first.input[1]] == pytest.approx(float(DATA.max()) * 3 / 255, rel=1e-5)
@@ -190,8 +187,7 @@ def test_batchnorm_is_folded(tmp_path: Path) -> None:
     model = OnnxModel(tmp_path / "bn.onnx", EXAMPLE)
     quantized = StaticQuantization(**SAFE).run(model, make_context(tmp_path)[0])
     kinds = Counter(node.op_type for node in onnx.load(quantized.path).graph.node)
-    assert kinds["BatchNormalization"] == 0
-    assert kinds["Conv"] == 1
+    assert (kinds["BatchNormalization"], kinds["Conv"]) == (0, 1)
     assert error(model, quantized, DATA[:20]) < 0.05
 
 
@@ -250,8 +246,7 @@ def test_calibration_data_must_be_there(cnn: OnnxModel, tmp_path: Path) -> None:
 def test_large_models_keep_their_weights_beside(cnn: OnnxModel, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(onnx_tools, "EXTERNAL_DATA_BYTES", 0)
     for stage in (StaticQuantization(**SAFE), DynamicQuantization(**SAFE)):
-        quantized = stage.run(cnn, make_context(tmp_path / type(stage).__name__)[0])
-        assert error(cnn, quantized, DATA[:20]) < 0.15
+        assert error(cnn, stage.run(cnn, make_context(tmp_path / type(stage).__name__)[0]), DATA[:20]) < 0.15
 
 
 def check(stage: Stage, calibration: int = 512) -> list[str]:

@@ -71,8 +71,7 @@ def quantized(tmp_path: Path) -> Callable[..., OnnxModel]:
     """quantized(stage, make=network, limits=None): the result of a file of ours, or of one from outside with limits."""
 
     def make(stage: Stage, make: Make = network, limits: Limits | None = None, **changes: Any) -> OnnxModel:
-        path = tmp_path / "net.onnx"
-        model = OnnxModel(make(path), {}, outside=None if limits is None else Outside(limits=limits))
+        model = OnnxModel(make(tmp_path / "net.onnx"), {}, outside=None if limits is None else Outside(limits=limits))
         return stage.run(model, bare_context(tmp_path / "stage", **changes))  # type: ignore[no-any-return]
 
     return make
@@ -197,8 +196,7 @@ def test_a_process_that_is_killed_is_one_error(quantized: Make, tmp_path: Path, 
         yield lambda n, note="": started[-1].process.kill()
 
     monkeypatch.setattr(work, "Process", Noted)
-    message = r"net\.onnx: the process that quantizes it was killed by SIGKILL"
-    with pytest.raises(ForeignError, match=message) as caught:
+    with pytest.raises(ForeignError, match=r"net\.onnx: the process that quantizes it was killed by SIGKILL") as caught:
         quantized(STAGES["minmax"], limits=DEFAULT, progress=progress)
     assert caught.value.exit_code == 6
     assert list((tmp_path / "stage").iterdir()) == []

@@ -190,8 +190,7 @@ def test_patience_remembers_how_long_it_has_waited(go: Make, monkeypatch: Patch,
 
 
 def distillation(folder: Path) -> LogitDistillation:
-    student = Reference(use="nets.py:Noisy", arguments={"width": 3}, folder=folder)
-    return LogitDistillation(student=student, **QUICK)
+    return LogitDistillation(student=Reference(use="nets.py:Noisy", arguments={"width": 3}, folder=folder), **QUICK)
 
 
 @pytest.mark.parametrize("augment", [None, noisy], ids=["kept logits", "augmented"])
@@ -209,10 +208,9 @@ def test_a_stop_is_heard_while_a_teachers_logits_are_computed(go: Make, tmp_path
     assert go(stage).same(go(stage, "whole"))
 
 
-@pytest.mark.parametrize(
-    ("steps", "importance"),
-    [(STEPS + 1, "magnitude"), (2 * STEPS, "magnitude"), (3 * STEPS + 1, "magnitude"), (2 * STEPS + 1, "taylor")],
-)
+@pytest.mark.parametrize(("steps", "importance"), [
+    (STEPS + 1, "magnitude"), (2 * STEPS, "magnitude"), (3 * STEPS + 1, "magnitude"), (2 * STEPS + 1, "taylor"),
+])  # fmt: skip
 def test_pruning_in_steps_goes_on_in_the_recovery_that_was_stopped(
     go: Make, tmp_path: Path, monkeypatch: Patch, steps: int, importance: Any
 ) -> None:
@@ -408,8 +406,7 @@ def test_a_checkpoint_of_another_training_is_not_used(tiny: Make, context: Make,
     def go(folder: Path, change: Any = None, **rest: Any) -> Ended:
         reports: dict[str, Any] = {}
         model = tiny(seed=1 if change == "weights" else 0)
-        seed = {"seed": 5} if change == "seed" else {}
-        ctx = context(directory=folder, report=reports.__setitem__, **seed, **rest)
+        ctx = context(directory=folder, report=reports.__setitem__, **{"seed": 5} if change == "seed" else {}, **rest)
         set_seed(0)
         settings = TrainingSettings(**{**QUICK, **(change if isinstance(change, dict) else {})})
         return Ended(train(model, Supervised(ctx), settings, ctx).module.state_dict(), reports)

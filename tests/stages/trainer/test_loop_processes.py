@@ -60,8 +60,7 @@ def other(rank: int, port: int, folder: Path, directory: Path, settings: dict[st
     os.environ.update({name: str(value) for name, value in shared.items()})
     world = join(TCPStore("127.0.0.1", port, 2, is_master=False, timeout=FOR_EVER), rank, 2)
     noted(folder / "writers")
-    found = trained(world, saved_tiny(folder / "model"), bare_context(directory), settings)
-    torch.save(found, folder / f"{rank}.pt")
+    torch.save(trained(world, saved_tiny(folder / "model"), bare_context(directory), settings), folder / f"{rank}.pt")
     destroy_process_group()
 
 
@@ -102,8 +101,7 @@ def test_two_processes_do_what_one_does_and_the_same_again(tiny: Make, context: 
     alone = trained(ALONE, tiny(), context(), {})
     assert not torch.allclose(alone["weights"], weights(tiny()), atol=1e-2)
     both = in_two(tiny(), context(), tmp_path)
-    halves = zip(both[0]["shown"], both[1]["shown"], strict=True)
-    assert [a + b for a, b in halves] == alone["shown"]
+    assert [a + b for a, b in zip(both[0]["shown"], both[1]["shown"], strict=True)] == alone["shown"]
     for one in both:
         near(one, alone)
     assert torch.equal(both[0]["weights"], both[1]["weights"])

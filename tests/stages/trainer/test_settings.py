@@ -58,8 +58,7 @@ def test_bf16_computes_in_bf16_and_keeps_the_weights_in_fp32(tiny: Make, context
         return torch.nn.functional.cross_entropy(outputs["output"], targets)
 
     ours, theirs = (fitted(tiny(), context(loss=loss), precision=precision) for precision in ("bf16", "fp32"))
-    assert inner[0] == torch.bfloat16
-    assert inner[-1] == torch.float32
+    assert (inner[0], inner[-1]) == (torch.bfloat16, torch.float32)
     assert ours.dtype == torch.float32
     assert not torch.equal(ours, theirs)
     torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.01)

@@ -20,6 +20,7 @@ import pytest
 
 from pipeline.cli.doctor import files, machine, packages, tracking
 from pipeline.cli.doctor.finding import Finding, as_json, is_missing
+from tests.aliases import Patch
 from tests.forked import shrink
 
 ROOT = Path(__file__).parents[4]
@@ -60,14 +61,13 @@ def test_the_table_of_versions_is_that_of_the_constraints_and_of_the_project() -
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     assert packages.TESTED.items() <= pins.items()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    required = {re.split("[<>=!~ ]", name)[0] for name in project["dependencies"]}
-    assert set(packages.TESTED) <= required
+    assert set(packages.TESTED) <= {re.split("[<>=!~ ]", name)[0] for name in project["dependencies"]}
     extras = {name: tuple(needed) for name, needed in project["optional-dependencies"].items() if name != "dev"}
     assert extras == packages.EXTRAS
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Finding]]:
+def installed(monkeypatch: Patch) -> Callable[..., dict[str, Finding]]:
     """installed(onnx=...): what is said where these are installed, by name."""
 
     def make(**versions: str) -> dict[str, Finding]:
@@ -123,8 +123,7 @@ def test_the_tightest_limit_of_all_groups_above_counts(tmp_path: Path) -> None:
         tmp_path, "0::/pod/box\n", pod__cpu_dot_max="150000 100000\n", pod__box__cpu_dot_max="max 100000\n",
         pod__memory_dot_max="max\n", pod__box__memory_dot_max="2000000000\n",
     )  # fmt: skip
-    assert machine.limit("cpu", **where) == 1.5
-    assert machine.limit("memory", **where) == 2e9
+    assert (machine.limit("cpu", **where), machine.limit("memory", **where)) == (1.5, 2e9)
 
 
 def test_limits_of_the_first_version_of_groups(tmp_path: Path) -> None:
@@ -134,12 +133,11 @@ def test_limits_of_the_first_version_of_groups(tmp_path: Path) -> None:
         cpu__cpu_dot_cfs_quota_us="-1\n", cpu__cpu_dot_cfs_period_us="100000\n",
         memory__box__memory_dot_limit_in_bytes="1000000\n", memory__memory_dot_limit_in_bytes="9223372036854771712\n",
     )  # fmt: skip
-    assert machine.limit("cpu", **where) == 0.5
-    assert machine.limit("memory", **where) == 1e6
+    assert (machine.limit("cpu", **where), machine.limit("memory", **where)) == (0.5, 1e6)
     assert machine.limit("cpu", proc=tmp_path / "none", root=tmp_path) is None
 
 
-def test_little_memory_and_disk_are_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_memory_and_disk_are_warnings(tmp_path: Path, monkeypatch: Patch) -> None:
     assert machine.memory(8e9, None).state == "ok"
     assert machine.memory(8e9, 1e9).state == machine.memory(1e9, 8e9).state == "warning"
     assert machine.memory(None, None).state == "note"
@@ -151,7 +149,7 @@ def test_little_memory_and_disk_are_warnings(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.fixture
-def nvidia(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def nvidia(tmp_path: Path, monkeypatch: Patch) -> Callable[[str], None]:
     """nvidia(body): puts such a `nvidia-smi` before all others."""
 
     def make(body: str) -> None:
@@ -164,20 +162,12 @@ def nvidia(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     return make
 
 
-CARD = 'echo "NVIDIA H200, 143771 MiB, 143000 MiB, 570.1"'
-
-
-def test_a_gpu_that_torch_cannot_use_is_a_warning(
-    nvidia: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nvidia(CARD)
+def test_a_gpu_that_torch_cannot_use_is_a_warning(nvidia: Callable[[str], None], monkeypatch: Patch) -> None:
+    nvidia('echo "NVIDIA H200, 143771 MiB, 143000 MiB, 570.1"')
     monkeypatch.setattr(machine, "torch_cuda", lambda: None)
     card, torch = machine.gpu()
-    assert (card.name, card.state, card.found) == (
-        "cuda:0",
-        "ok",
-        "NVIDIA H200, 143000 MiB free of 143771 MiB, driver 570.1",
-    )
+    told = "NVIDIA H200, 143000 MiB free of 143771 MiB, driver 570.1"
+    assert (card.name, card.state, card.found) == ("cuda:0", "ok", told)
     assert (torch.state, torch.found) == ("warning", "the installed torch is built without CUDA")
     assert not machine.usable()
     monkeypatch.setattr(machine, "torch_cuda", lambda: "13.0")
@@ -189,7 +179,7 @@ def test_a_gpu_that_torch_cannot_use_is_a_warning(
     ("echo 'NVIDIA-SMI has failed'; exit 9", 30, "NVIDIA-SMI has failed"), ("exec sleep 60", 0.1, "does not answer"),
 ])  # fmt: skip
 def test_a_driver_that_fails_or_hangs_is_a_warning(
-    nvidia: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, body: str, seconds: float, told: str
+    nvidia: Callable[[str], None], monkeypatch: Patch, body: str, seconds: float, told: str
 ) -> None:
     nvidia(body)
     monkeypatch.setattr(machine, "SECONDS", seconds)
@@ -201,9 +191,7 @@ def test_a_driver_that_fails_or_hangs_is_a_warning(
 @pytest.mark.parametrize(("text", "expected"), [
     ("cuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n", "13.0"), ("cuda: Optional[str] = None\n", None),
 ])  # fmt: skip
-def test_what_torch_is_built_for_is_read_and_not_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str | None
-) -> None:
+def test_torchs_build_is_read_not_imported(tmp_path: Path, monkeypatch: Patch, text: str, expected: str | None) -> None:
     (tmp_path / "version.py").write_text(text)
     made = type("Spec", (), {"origin": str(tmp_path / "__init__.py")})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: made)
@@ -238,7 +226,7 @@ def answers() -> Iterator[str]:
     ("", 30, "ok", "answers: OK"), ("/broken", 30, "missing", "answers 503"), ("/late", 0.1, "missing", "timed out"),
 ])  # fmt: skip
 def test_a_server_is_asked_whether_it_is_well(
-    answers: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str, seconds: float, state: str, told: str
+    answers: str, monkeypatch: Patch, tmp_path: Path, path: str, seconds: float, state: str, told: str
 ) -> None:
     monkeypatch.setattr(tracking, "SECONDS", seconds)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@{answers}{path}")
@@ -247,7 +235,7 @@ def test_a_server_is_asked_whether_it_is_well(
     assert "secret" not in found.found
 
 
-def test_a_database_is_tried_and_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_is_tried_and_not_changed(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(tracking, "SECONDS", 0.1)
     path = tmp_path / "mlflow.db"
     with closing(sqlite3.connect(path)) as connection:
@@ -266,7 +254,7 @@ def test_a_database_is_tried_and_not_changed(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.fixture
-def nothing_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def nothing_cached(tmp_path: Path, monkeypatch: Patch) -> Path:
     for name in (*files.OFFLINE, "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -278,9 +266,7 @@ def where(name: str, kind: files.Kind = "datasets", folder: Path = Path("/nowher
     return found.state, found.found
 
 
-def test_data_are_looked_for_here_then_in_the_cache_then_on_the_hub(
-    nothing_cached: Path, monkeypatch: pytest.MonkeyPatch, answers: str
-) -> None:
+def test_data_are_sought_here_in_the_cache_on_the_hub(nothing_cached: Path, monkeypatch: Patch, answers: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", f"http://{answers}")
     assert where("owner/known") == ("ok", f"http://{answers} has it; it will be fetched")
     assert where("known", "models")[0] == "ok"
@@ -298,12 +284,12 @@ def test_data_are_looked_for_here_then_in_the_cache_then_on_the_hub(
 
 
 @pytest.mark.parametrize("path", ["/data/rows", "../rows", "a/b/c", "~/rows", "my rows"])
-def test_a_path_is_never_asked_of_the_hub(nothing_cached: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_a_path_is_never_asked_of_the_hub(nothing_cached: Path, monkeypatch: Patch, path: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert where(path) == ("missing", "there is no such file or folder")
 
 
-def test_a_hub_that_cannot_be_reached_is_told(nothing_cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_cannot_be_reached_is_told(nothing_cached: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     state, told = where("owner/name")
     assert (state, "does not answer" in told) == ("missing", True)

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,9 @@ from torch import nn
 from pipeline.cli.doctor.finding import Finding
 from pipeline.cli.doctor.needs import needs
 from pipeline.cli.doctor.sources import Absent, missing_imports, source_of
+from tests.aliases import Make, Patch
 from tests.forked import shrink
 from tests.pipeline.forms.sandbox.foreign_files import classifier
-
-Make = Callable[..., Path]
 
 STATE = {"weight": torch.ones(30, 20), "bias": torch.zeros(30)}
 
@@ -94,7 +92,7 @@ def test_a_config_that_cannot_be_read_is_missing_itself(project: Make, text: str
     assert "there is no file" in missing(path.with_name("none.yaml"))[str(path.with_name("none.yaml"))]
 
 
-def test_data_are_looked_for_beside_the_config(project: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_are_looked_for_beside_the_config(project: Make, monkeypatch: Patch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     path = project("task: {use: data.py, path: rows}\nmodel: {use: models.py:TinyNet}\nstages: [{use: export.onnx}]\n")
     assert set(missing(path)) == {"task.path: rows"}
@@ -103,7 +101,7 @@ def test_data_are_looked_for_beside_the_config(project: Make, monkeypatch: pytes
     assert set(missing(path, "task.path=others")) == {"task.path: others"}
 
 
-def test_an_onnx_file_and_a_gpu_are_needed_where_they_are_named(project: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_onnx_file_and_a_gpu_are_needed_where_they_are_named(project: Make, monkeypatch: Patch) -> None:
     path = project("task: {use: data.py}\nmodel: {onnx: net.onnx}\nstages: [{use: quantize.static}]\ndevice: cuda\n")
     monkeypatch.setattr("pipeline.cli.doctor.machine.usable", lambda: False)
     assert set(missing(path)) == {"model onnx: net.onnx", "device: cuda"}
@@ -164,7 +162,7 @@ def test_a_pickle_is_told_and_not_run(project: Make) -> None:
     row = weights_row(path)
     assert (row.state, row.found) == ("missing", "it holds more than tensors, or is damaged")
     assert "give its sha256 in `model:`, and --allow-unsafe-load" in row.fix
-    digest = hashlib.sha256((path.parent / "net.pt").read_bytes()).hexdigest()
+    digest = hash_of(path.parent / "net.pt")
     path.write_text(CHAIN % f"net.pt, sha256: {digest}")
     row = weights_row(path)
     assert (row.state, row.found) == ("warning", "it holds more than tensors, or is damaged; its sha256 is right")
@@ -196,12 +194,9 @@ def test_an_onnx_file_is_checked(project: Make) -> None:
 
 def test_weights_of_a_teacher_are_opened_and_what_a_stage_of_the_users_calls_so_is_not(project: Make) -> None:
     teacher = "{use: models.py:TinyNet, weights: net.pt}"
-    path = project(
-        "task: {use: data.py}\nmodel: {use: models.py:TinyNet}\n"
-        f"stages: [{{use: distill.logits, student: {{use: models.py:TinyNet}}, teachers: [{teacher}]}},\n"
-        "  {use: mine.py, weights: mine.npz}]\n",
-        **{"mine.py": RUNS, "net.pt": "no weights", "mine.npz": "of another kind"},
-    )
+    stage = f"{{use: distill.logits, student: {{use: models.py:TinyNet}}, teachers: [{teacher}]}}"
+    chain = f"{CHAIN.partition(', weights')[0]}}}\nstages: [{stage}, {{use: mine.py, weights: mine.npz}}]\n"
+    path = project(chain, **{"mine.py": RUNS, "net.pt": "no weights", "mine.npz": "of another kind"})
     assert set(missing(path)) == {"stages weights: net.pt"}
 
 
@@ -243,11 +238,9 @@ def test_where_code_lies(tmp_path: Path) -> None:
     assert source_of("pipeline.task:classification", tmp_path).name == "task.py"  # type: ignore[union-attr]
 
 
-def test_audio_needs_what_reads_it(project: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = project(
-        "task: {use: data.py, kind: audio_classification}\nmodel: {use: models.py:TinyNet}\n"
-        "stages: [{use: export.onnx}]\n"
-    )
+def test_audio_needs_what_reads_it(project: Make, monkeypatch: Patch) -> None:
+    task = "task: {use: data.py, kind: audio_classification}\n"
+    path = project(task + "model: {use: models.py:TinyNet}\nstages: [{use: export.onnx}]\n")
     monkeypatch.setattr("pipeline.cli.doctor.needs.AUDIO", "no_such_reader")
     assert set(missing(path)) == {"task.kind"}
 
@@ -259,9 +252,7 @@ stages: [{use: export.onnx}]
 """
 
 
-def test_what_is_built_in_is_there_and_a_name_is_not_taken_for_one_of_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_built_in_is_there_and_is_not_taken_for_one_of_the_hub(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "chain.yaml").write_text(HUB)
     (tmp_path / "texts").mkdir()

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,9 @@ from pipeline.deploy import deploy
 from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
 from tests import conftest
+from tests.aliases import Make
 from tests.forked import shrink
 from tests.graphs import graph, node
-
-Make = Callable[..., Path]
 
 ROOT = Path(__file__).parents[4]
 
@@ -95,8 +93,7 @@ def home(project: Make) -> Path:
 
 
 def written(home: Path, model: Any, target: Any = "cpu", task: str = "data.py", name: str = "mine.yaml") -> str:
-    source = model if isinstance(model, dict) else {"use": model}
-    text = starting_config(source, {"use": task}, target, home, name)
+    text = starting_config(model if isinstance(model, dict) else {"use": model}, {"use": task}, target, home, name)
     (home / name).write_text(text)
     return text
 
@@ -130,9 +127,7 @@ BY_KIND = [
 
 
 @pytest.mark.parametrize(("model", "task", "target", "stages"), BY_KIND)
-def test_each_kind_of_model_has_its_chain_for_each_target(
-    home: Path, model: str, task: str, target: str, stages: list[str]
-) -> None:
+def test_each_model_has_chains_for_targets(home: Path, model: str, task: str, target: str, stages: list[str]) -> None:
     text = written(home, model, target, task)
     assert names(text) == stages
     found = built(home)
@@ -229,12 +224,10 @@ def onnx_file(path: Path, quantized: bool = False) -> None:
     """A convolution and a head for the images of the task, or the same with a quantized input."""
     draw, shapes = np.random.default_rng(0), {"kernel": (8, 1, 3, 3), "w": (4, 512), "b": (4,)}
     weights = {name: draw.normal(size=shape) for name, shape in shapes.items()}
-    there_and_back = [
-        node("QuantizeLinear", ["input", "scale", "zero"], ["q"]),
-        node("DequantizeLinear", ["q", "scale", "zero"], ["x"]),
-    ]
+    there, back = ("QuantizeLinear", "input", "q"), ("DequantizeLinear", "q", "x")
+    first = [node(kind, [name, "scale", "zero"], [result]) for kind, name, result in (there, back)]
     nodes = [
-        *(there_and_back if quantized else [node("Identity", ["input"], ["x"])]),
+        *(first if quantized else [node("Identity", ["input"], ["x"])]),
         node("Conv", ["x", "kernel"], ["c"], pads=[1, 1, 1, 1]),
         node("Relu", ["c"], ["r"]),
         node("Flatten", ["r"], ["f"]),
@@ -262,9 +255,7 @@ def test_an_onnx_file_starts_at_quantization(home: Path) -> None:
     ("text", "encoder", "data.py", "cpu", [*DISTILLED, "quantize.dynamic", "benchmark.latency"]),
     ("translation", "translator", "data.py:task", "edge", ["distill.sequence"]),
 ])  # fmt: skip
-def test_text_loses_layers_and_not_channels(
-    tmp_path: Path, folder: str, model: str, task: str, target: str, stages: list[str]
-) -> None:
+def test_text_loses_layers(tmp_path: Path, folder: str, model: str, task: str, target: str, stages: list[str]) -> None:
     for file in (ROOT / "configs" / folder).glob("*.py"):
         (tmp_path / file.name).symlink_to(file)
     text = written(tmp_path, f"models.py:{model}", target, task)
@@ -288,8 +279,7 @@ def test_from_the_command_line_to_a_plan(home: Path) -> None:
 
 def test_a_file_is_never_overwritten_and_paths_go_from_where_it_lies(home: Path) -> None:
     (home / "sub").mkdir()
-    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
-    torch.save({"state_dict": module.state_dict()}, home / "net.pt")
+    torch.save({"state_dict": nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).state_dict()}, home / "net.pt")
     words = ["init", "--model", "models.py:single", "--task", "data.py", "--weights", "net.pt", "--out", "sub/it.yaml"]
     done = shrink(*words, cwd=home)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -306,13 +296,8 @@ def test_a_file_is_never_overwritten_and_paths_go_from_where_it_lies(home: Path)
 def test_a_whole_pickled_module_is_taken_with_its_sha256_and_the_flag(home: Path) -> None:
     torch.save(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), home / "net.pt")
     digest = hashlib.sha256((home / "net.pt").read_bytes()).hexdigest()
-    words = [
-        "init",
-        "--model",
-        f"{{use: 'models.py:single', weights: net.pt, sha256: '{digest}'}}",
-        "--task",
-        "data.py",
-    ]
+    model = f"{{use: 'models.py:single', weights: net.pt, sha256: '{digest}'}}"
+    words = ["init", "--model", model, "--task", "data.py"]
     refused, done = shrink(*words, cwd=home), shrink(*words, "--allow-unsafe-load", cwd=home)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert done.returncode == 0, done.stderr

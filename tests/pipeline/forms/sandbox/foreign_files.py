@@ -40,8 +40,7 @@ def classifier(
 def bomb(path: Path) -> Path:
     """The classifier, with 4 TiB of zeros on its way."""
     model = onnx.load(classifier(path))
-    size = numpy_helper.from_array(np.array([2**40]), "size")
-    model.graph.initializer.append(size)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2**40]), "size"))
     model.graph.node[1].output[0] = "before"
     zero = node("ConstantOfShape", ["size"], ["zeros"]), node("ReduceMax", ["zeros"], ["zero"], keepdims=0)
     model.graph.node.extend([*zero, node("Add", ["before", "zero"], ["output"])])
@@ -51,8 +50,7 @@ def bomb(path: Path) -> Path:
 
 def with_data(path: Path, location: str = "net.data") -> Path:
     """The classifier with its weights in a file beside it."""
-    model = onnx.load(classifier(path))
-    onnx.save(model, path, save_as_external_data=True, location=location, size_threshold=0)
+    onnx.save(onnx.load(classifier(path)), path, save_as_external_data=True, location=location, size_threshold=0)
     return path
 
 

@@ -113,8 +113,7 @@ def test_what_takes_more_memory_than_allowed_is_stopped(tmp_path: Path, size: in
 def test_a_file_is_checked_whatever_the_limits_are(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     model = onnx.load(huge(path))
-    weight = onnx.TensorProto(name="w", data_type=FLOAT, dims=[4], raw_data=b"12")
-    model.graph.initializer.append(weight)
+    model.graph.initializer.append(onnx.TensorProto(name="w", data_type=FLOAT, dims=[4], raw_data=b"12"))
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ConfigError, match="its shape promises 16"):
         Child(path, limits=Limits(memory=4 * GIB))
@@ -209,8 +208,7 @@ def test_a_link_to_a_file_has_its_data_beside_the_link(tmp_path: Path) -> None:
 
 
 def test_what_a_file_was_swapped_for_is_not_copied(tmp_path: Path) -> None:
-    path = with_data(tmp_path / "net.onnx")
-    model = OnnxModel(path, {}, outside=Outside())
+    model = OnnxModel(with_data(tmp_path / "net.onnx"), {}, outside=Outside())
     (tmp_path / "net.data").unlink()
     (tmp_path / "net.data").symlink_to("/etc/passwd")
     with pytest.raises(ConfigError, match="a link out of its folder"):
@@ -239,19 +237,16 @@ def test_a_message_comes_back_as_it_was_packed() -> None:
     assert all((found[name] == array).all() and found[name].shape == array.shape for name, array in arrays.items())
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        ((2**60).to_bytes(LENGTH, "little"), "a header of"),
-        (message(b"\xff\xfe"), "a header that is none"),
-        (message(b"[]"), "a header that is none"),
-        (message(b"[" * 100_000), "a header that is none"),
-        (message(b'{"head": {}, "arrays": [["a", "object", [1]]]}', bytes(8)), "an array of object"),
-        (message(b'{"head": {}, "arrays": [["a", "float32", [-1]]]}', bytes(8)), r"an array of float32 \[-1\]"),
-        (message(b'{"head": {}, "arrays": [["a", "float32", [1000, 1000]]]}'), "an array of 4,000,000 bytes"),
-        (message(b'{"head": {}, "arrays": [["a", "int8", [600]], ["b", "int8", [600]]]}', bytes(900)), "600 bytes"),
-    ],
-)
+@pytest.mark.parametrize(("content", "why"), [
+    ((2**60).to_bytes(LENGTH, "little"), "a header of"),
+    (message(b"\xff\xfe"), "a header that is none"),
+    (message(b"[]"), "a header that is none"),
+    (message(b"[" * 100_000), "a header that is none"),
+    (message(b'{"head": {}, "arrays": [["a", "object", [1]]]}', bytes(8)), "an array of object"),
+    (message(b'{"head": {}, "arrays": [["a", "float32", [-1]]]}', bytes(8)), r"an array of float32 \[-1\]"),
+    (message(b'{"head": {}, "arrays": [["a", "float32", [1000, 1000]]]}'), "an array of 4,000,000 bytes"),
+    (message(b'{"head": {}, "arrays": [["a", "int8", [600]], ["b", "int8", [600]]]}', bytes(900)), "600 bytes"),
+])  # fmt: skip
 def test_a_child_is_not_believed(content: bytes, why: str) -> None:
     with pytest.raises(FrameError, match=why):
         unpack(reader(content), 1_000)

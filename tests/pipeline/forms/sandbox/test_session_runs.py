@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,10 @@ from pipeline.report.package import package
 from pipeline.run.plan import as_json
 from pipeline.run.store.store import Store
 from pipeline.runner import resume, run, sync_run
+from tests.aliases import Make, Patch
 from tests.forked import shrink
 from tests.pipeline.forms.sandbox.foreign_files import bomb, relocated, with_data
 from tests.users import chain_of
-
-Folder = Callable[..., Path]
 
 TIMED = "benchmark.latency, rounds: 1, iterations: 2, warmup: 0"
 CHAIN = chain_of("quantize.static", TIMED, model="onnx: net.onnx")
@@ -82,8 +80,7 @@ def test_the_report_tells_the_file(whole: tuple[Path, Record]) -> None:
 
 def test_it_is_packaged_with_the_names_of_the_graph(whole: tuple[Path, Record], tmp_path: Path) -> None:
     _, record = whole
-    made = package(Path(record.folder), tmp_path / "out")
-    told = json.loads((made / "model.json").read_text())
+    told = json.loads((package(Path(record.folder), tmp_path / "out") / "model.json").read_text())
     assert [port["name"] for port in told["inputs"]] == ["input"]
     assert told["classifier"]["output"] == "output"
 
@@ -122,16 +119,13 @@ def test_limits_are_no_part_of_what_a_result_depends_on(whole: tuple[Path, Recor
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: Patch) -> None:
     monkeypatch.setattr("stages.benchmark.latency._warn_of_load", lambda warn: None)
 
 
 @pytest.mark.parametrize("sync", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_other_names_go_through_a_whole_chain_and_are_deployed(
-    folder: Folder, tmp_path: Path, quick: None, sync: bool
-) -> None:
-    path = folder(DYNAMIC, names=("pixels", "scores"))
-    record = run(path, runs=tmp_path / "runs", track=False)
+def test_other_names_go_through_a_whole_chain(folder: Make, tmp_path: Path, quick: None, sync: bool) -> None:
+    record = run(folder(DYNAMIC, names=("pixels", "scores")), runs=tmp_path / "runs", track=False)
     graph = onnx.load(Path(record.folder) / record.final.file).graph
     assert [value.name for value in (*graph.input, *graph.output)] == ["pixels", "scores"]
     assert [port.name for port in (*record.interface.inputs, *record.interface.outputs)] == ["pixels", "scores"]
@@ -148,7 +142,7 @@ def test_other_names_go_through_a_whole_chain_and_are_deployed(
 
 
 @pytest.mark.slow
-def test_strategies_that_start_with_a_file_are_compared(folder: Folder, tmp_path: Path) -> None:
+def test_strategies_that_start_with_a_file_are_compared(folder: Make, tmp_path: Path) -> None:
     stages = CHAIN.partition("stages:\n")[0]
     path = folder(
         f"{stages}strategies:\n  static:\n    - {{use: quantize.static}}\n  dynamic:\n    - {{use: quantize.dynamic}}\n"
@@ -157,7 +151,7 @@ def test_strategies_that_start_with_a_file_are_compared(folder: Folder, tmp_path
     assert [(s.name, s.failures) for s in found.strategies] == [("baseline", {}), ("static", {}), ("dynamic", {})]
 
 
-def test_a_hostile_file_ends_the_command_with_2_and_one_line(project: Callable[..., Path]) -> None:
+def test_a_hostile_file_ends_the_command_with_2_and_one_line(project: Make) -> None:
     path = project(CHAIN)
     relocated(with_data(path.parent / "net.onnx"), location="../../etc/passwd")
     ended = shrink("run", path, cwd=path.parent)
@@ -167,7 +161,7 @@ def test_a_hostile_file_ends_the_command_with_2_and_one_line(project: Callable[.
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_a_crash_of_the_child_ends_the_command_with_6_and_one_line(folder: Folder) -> None:
+def test_a_crash_of_the_child_ends_the_command_with_6_and_one_line(folder: Make) -> None:
     path = folder(CHAIN, make=bomb)
     ended = shrink("run", path, cwd=path.parent)
     assert ended.returncode == 6, ended.stderr
@@ -175,9 +169,7 @@ def test_a_crash_of_the_child_ends_the_command_with_6_and_one_line(folder: Folde
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_a_child_that_dies_in_a_run_ends_it_with_6_and_a_record(
-    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dead_child_ends_a_run_with_6_and_a_record(folder: Make, tmp_path: Path, monkeypatch: Patch) -> None:
     path, calls = folder(DYNAMIC), []
     predict = OnnxModel.predict
 
@@ -201,9 +193,7 @@ def test_a_child_that_dies_in_a_run_ends_it_with_6_and_a_record(
     assert resume(caught.value.run, track=False).failure is None
 
 
-def test_every_prediction_of_the_file_is_made_by_a_child(
-    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_child_makes_every_prediction(folder: Make, tmp_path: Path, monkeypatch: Patch) -> None:
     paths: list[Path] = []
     start = Child.__init__
 
@@ -217,10 +207,9 @@ def test_every_prediction_of_the_file_is_made_by_a_child(
     assert opened >= {"start/model/model.onnx", "stages/0-quantize.dynamic/model/model.onnx"}
 
 
-def test_a_bound_input_is_calibrated(folder: Folder, tmp_path: Path) -> None:
+def test_a_bound_input_is_calibrated(folder: Make, tmp_path: Path) -> None:
     path = folder(CHAIN.partition("  - {use: benchmark")[0], names=("pixels", "scores"))
-    record = run(path, runs=tmp_path / "runs", track=False)
-    assert record.stages[0].changed
+    assert run(path, runs=tmp_path / "runs", track=False).stages[0].changed
 
 
 def test_editors_know_the_key() -> None:

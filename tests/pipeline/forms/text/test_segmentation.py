@@ -76,8 +76,7 @@ def rows(inputs: dict[str, Tensor]) -> list[list[int]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_translation_is_what_the_pruned_tokenizer_gives(kind: str, share: float, side: str) -> None:
     whole = KINDS[kind](PLAIN, padding_side=side)
-    ids = random.Random(1).sample(range(len(whole)), int(share * len(whole)))
-    found = vocabulary(whole, ids)
+    found = vocabulary(whole, random.Random(1).sample(range(len(whole)), int(share * len(whole))))
     assert len(found.ids) < len(whole)
     pruned, changed = opened(found.pruned), 0
     for given in (TEXTS, list(zip(TEXTS, TEXTS[::-1], strict=True))):
@@ -113,8 +112,7 @@ def test_a_tokenizer_that_keeps_all_stays_as_it_is(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["gpt-2", "roberta", "split", "digits", "unigram with bytes", "bpe with bytes"])
 def test_with_bytes_nothing_becomes_unknown_and_texts_come_back(kind: str) -> None:
-    whole = KINDS[kind](PLAIN)
-    pruned = vocabulary(whole, []).pruned
+    pruned = vocabulary(KINDS[kind](PLAIN), []).pruned
     ids = opened(pruned)(TEXTS)["input_ids"]
     unknown = Tokenizer.from_str(pruned).token_to_id("<unk>")
     assert all(unknown not in row for row in ids)
@@ -133,8 +131,7 @@ def test_merges_stay_whose_parts_and_result_do_in_their_order() -> None:
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.add_special_tokens(SPECIAL)
     whole = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", unk_token="<unk>")
-    found = vocabulary(whole, [vocab["▁abc"]])
-    model = json.loads(found.pruned)["model"]
+    model = json.loads(vocabulary(whole, [vocab["▁abc"]]).pruned)["model"]
     assert [*model["vocab"]] == [*SPECIAL, "▁", "a", "b", "c", "ab", "bc", "abc", "▁abc"]
     assert model["merges"] == [list(pair) for pair in merges[:-1]], "all ways to build it"
     assert [*json.loads(vocabulary(whole, [vocab["ca"]]).pruned)["model"]["merges"]] == [["c", "a"]]
@@ -169,7 +166,7 @@ def test_tokenizers_whose_texts_cannot_be_told_from_their_pieces_are_refused() -
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
 
     vocab = {"<unk>": 0, "<pad>": 1, "a": 2}
-    refused = [
+    for tokenizer, message in [
         (made(models.BPE(vocab, [], unk_token="<unk>", dropout=0.1)), "drops merges by chance, `dropout` is 0.1"),
         (made(models.BPE(vocab, [], unk_token="<unk>", end_of_word_suffix="</w>")), "have a `end_of_word_suffix`"),
         (made(models.BPE(vocab, [])), "the BPE tokenizer leaves out what it does not know; expected a token for"),
@@ -179,7 +176,6 @@ def test_tokenizers_whose_texts_cannot_be_told_from_their_pieces_are_refused() -
             made(models.BPE(vocab, []), pre_tokenizers.Sequence([pre_tokenizers.Digits(), pre_tokenizers.ByteLevel()])),
             "cuts texts by Digits, ByteLevel; expected no pre-tokenizer, Metaspace",
         ),
-    ]
-    for tokenizer, message in refused:
+    ]:
         with pytest.raises(ConfigError, match=message):
             check_tokenizer(tokenizer)

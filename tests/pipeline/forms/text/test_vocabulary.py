@@ -91,8 +91,7 @@ def test_the_translation_is_what_the_pruned_tokenizer_gives(make: Any, share: fl
         outside = after["attention_mask"] == 0
         assert set(after["input_ids"][outside].tolist()) <= {pruned.convert_tokens_to_ids("[PAD]")}
         assert not after["token_type_ids"][outside].any()
-        edge = after["attention_mask"][:, -1 if side == "left" else 0]
-        assert bool(edge.all()), "padding on the tokenizer's side"
+        assert bool(after["attention_mask"][:, -1 if side == "left" else 0].all()), "padding on the tokenizer's side"
         changed += rows(after, "input_ids") != rows(before, "input_ids")
     assert changed
 
@@ -213,8 +212,7 @@ NUMBERS = torch.zeros(2, 4, dtype=torch.long)
 
 
 def test_inputs_are_found_by_their_names() -> None:
-    both = {f"{name}_{end}": NUMBERS for end in "ab" for name in INPUTS[:2]}
-    found = texts_in(both, {"input_ids_b": {1: "tokens"}})
+    found = texts_in({f"{name}_{end}": NUMBERS for end in "ab" for name in INPUTS[:2]}, {"input_ids_b": {1: "tokens"}})
     assert [(one.ids, one.mask, one.types, one.fixed) for one in found] == [
         ("input_ids_a", "attention_mask_a", None, True),
         ("input_ids_b", "attention_mask_b", None, False),
@@ -222,15 +220,12 @@ def test_inputs_are_found_by_their_names() -> None:
     assert texts_in({"input": NUMBERS}, {}) == (Text(ids="input"),)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        ({"input_ids": NUMBERS, "decoder_input_ids": NUMBERS}, "`decoder_input_ids`; expected a model that reads"),
-        ({"input_ids": NUMBERS, "pixels": NUMBERS}, "what cannot be translated: `pixels`"),
-        ({"input_ids": NUMBERS.float()}, "what cannot be translated: `input_ids`; expected `input_ids` of shape"),
-        ({"left": NUMBERS, "right": NUMBERS}, "what cannot be translated: `left`, `right`"),
-    ],
-)
+@pytest.mark.parametrize(("inputs", "message"), [
+    ({"input_ids": NUMBERS, "decoder_input_ids": NUMBERS}, "`decoder_input_ids`; expected a model that reads"),
+    ({"input_ids": NUMBERS, "pixels": NUMBERS}, "what cannot be translated: `pixels`"),
+    ({"input_ids": NUMBERS.float()}, "what cannot be translated: `input_ids`; expected `input_ids` of shape"),
+    ({"left": NUMBERS, "right": NUMBERS}, "what cannot be translated: `left`, `right`"),
+])  # fmt: skip
 def test_inputs_that_cannot_follow_are_refused(inputs: dict[str, Tensor], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         texts_in(inputs, {})

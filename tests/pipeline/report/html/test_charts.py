@@ -1,13 +1,11 @@
 """The figures, their numbers and their words, without a browser."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.base.estimate import Estimate
-from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.record import ClassMeasure, Confusion, Record
 from pipeline.report.html import panels
 from pipeline.report.html.charts import Axis, Point, scatter
@@ -24,18 +22,18 @@ from pipeline.report.html.text import (
     settings_table,
     times_text,
 )
+from tests.aliases import Make
 
 
 def traces(figure: dict[str, object]) -> dict[str, dict[str, object]]:
     return {trace["meta"]: trace for trace in figure["data"] if "meta" in trace}  # type: ignore[attr-defined]
 
 
-def test_every_strategy_is_a_named_point_with_its_interval(comparison: Callable[..., ComparisonRecord]) -> None:
+def test_every_strategy_is_a_named_point_with_its_interval(comparison: Make) -> None:
     figure = front(comparison())[0]
     assert [plot.name for plot in figure.plots] == ["size and retention", "size and latency", "latency and retention"]
     found = traces(figure.plots[0].figure)
-    names = {name: trace["text"] for name, trace in found.items()}
-    assert names == {
+    assert {name: trace["text"] for name, trace in found.items()} == {
         "baseline": ["baseline"],
         "dominated": ["prune"],
         "on the front": ["quantize", "distill"],
@@ -47,12 +45,12 @@ def test_every_strategy_is_a_named_point_with_its_interval(comparison: Callable[
     assert found["dominated"]["marker"]["color"] == "var(--surface)"  # type: ignore[index]  # hollow
 
 
-def test_latency_has_an_interval_across(comparison: Callable[..., ComparisonRecord]) -> None:
+def test_latency_has_an_interval_across(comparison: Make) -> None:
     found = traces(front(comparison())[0].plots[2].figure)["chosen"]
     assert found["error_x"]["arrayminus"] == pytest.approx([0.12 * 0.05])  # type: ignore[index]
 
 
-def test_two_axes_have_a_line_along_the_front_and_three_have_none(comparison: Callable[..., ComparisonRecord]) -> None:
+def test_two_axes_have_a_line_along_the_front_and_three_have_none(comparison: Make) -> None:
     def lines(axes: list[str]) -> int:
         return sum(t["mode"] == "lines" for t in front(comparison(axes=axes))[0].plots[0].figure["data"])
 
@@ -60,7 +58,7 @@ def test_two_axes_have_a_line_along_the_front_and_three_have_none(comparison: Ca
     assert lines(["size", "retention", "latency"]) == 0
 
 
-def test_without_validation_the_front_says_that_it_shows_test(comparison: Callable[..., ComparisonRecord]) -> None:
+def test_without_validation_the_front_says_that_it_shows_test(comparison: Make) -> None:
     record = comparison()
     for strategy in record.strategies:
         strategy.validation_retention = None
@@ -70,28 +68,24 @@ def test_without_validation_the_front_says_that_it_shows_test(comparison: Callab
     assert traces(figure.plots[0].figure)["chosen"]["y"] == [0.981]
 
 
-def test_the_table_of_the_front_has_every_strategy(comparison: Callable[..., ComparisonRecord]) -> None:
+def test_the_table_of_the_front_has_every_strategy(comparison: Make) -> None:
     record = comparison()
     table = front(record)[0].table
     assert [row[0] for row in table.rows] == [strategy.name for strategy in record.strategies]
-    assert table.rows[4][-1] == "chosen, on the front"
-    assert table.rows[5][1] == "-"
+    assert (table.rows[4][-1], table.rows[5][1]) == ("chosen, on the front", "-")
 
 
 def test_stages_that_change_no_figure_share_a_point(record: Record) -> None:
-    record.stages[1] = record.stages[1].model_copy(
-        update={"size_bytes": record.stages[0].size_bytes, "retention": record.stages[0].retention}
-    )
+    same = {"size_bytes": record.stages[0].size_bytes, "retention": record.stages[0].retention}
+    record.stages[1] = record.stages[1].model_copy(update=same)
     figure = trajectory(record)
-    found = traces(figure.plots[0].figure)["after a stage"]
-    assert found["text"] == ["distill.logits<br>→ export.onnx"]
+    assert traces(figure.plots[0].figure)["after a stage"]["text"] == ["distill.logits<br>→ export.onnx"]
     assert len(figure.table.rows) == 3
 
 
 def test_without_retention_the_score_is_drawn(record: Record) -> None:
     record.stages[1].retention = None
-    figure = trajectory(record)
-    found = traces(figure.plots[0].figure)["after a stage"]
+    found = traces(trajectory(record).plots[0].figure)["after a stage"]
     assert found["y"] == [record.stages[0].score]  # and the export's, which is the same
 
 
@@ -110,8 +104,7 @@ def test_points_at_one_place_and_at_zero_can_be_drawn() -> None:
 def test_quantiles_are_told_as_shares() -> None:
     drawn = panels.latencies([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])["data"]
     assert [trace["meta"] for trace in drawn] == ["baseline", "model"]
-    assert drawn[1]["x"] == [1.0, 2.0, 3.0]
-    assert drawn[1]["y"] == [0.0, 50.0, 100.0]
+    assert (drawn[1]["x"], drawn[1]["y"]) == ([1.0, 2.0, 3.0], [0.0, 50.0, 100.0])
 
 
 def test_the_worst_class_is_first_and_one_without_retention_last() -> None:
@@ -122,13 +115,11 @@ def test_the_worst_class_is_first_and_one_without_retention_last() -> None:
     ]
     assert [c.label for c in panels.worst_first(classes)] == ["2", "0", "1"]
     drawn = panels.by_class(classes)
-    assert drawn["data"][0]["x"] == [0.5, 0.9]
-    assert drawn["layout"]["yaxis"]["ticktext"] == ["2", "0", "1"]
+    assert (drawn["data"][0]["x"], drawn["layout"]["yaxis"]["ticktext"]) == ([0.5, 0.9], ["2", "0", "1"])
 
 
 def test_flips_are_a_grid_of_counts_and_too_many_classes_are_none() -> None:
-    found = [Confusion(label="10", predicted="2", count=3), Confusion(label="9", predicted="10", count=1)]
-    grid = panels.flips(found)
+    grid = panels.flips([Confusion(label="10", predicted="2", count=3), Confusion(label="9", predicted="10", count=1)])
     assert grid["data"][0]["z"] == [[None, 1], [3, None]]  # 9 before 10: classes go by number
     assert panels.flips([Confusion(label=str(i), predicted="0", count=1) for i in range(21)]) is None
 
@@ -161,8 +152,7 @@ def test_small_pictures_escape_what_they_say(hostile: str) -> None:
 
 
 def test_an_interval_beyond_its_scale_stays_in_the_picture() -> None:
-    text = str(interval(Estimate(value=5, low=-3, high=9), (0.9, 1.1), "x"))
-    assert 'x1="6.0" x2="114.0"' in text
+    assert 'x1="6.0" x2="114.0"' in str(interval(Estimate(value=5, low=-3, high=9), (0.9, 1.1), "x"))
 
 
 def test_names_in_figures_are_text(hostile: str) -> None:
@@ -170,22 +160,19 @@ def test_names_in_figures_are_text(hostile: str) -> None:
     assert label("a" * 50) == "a" * 13 + "…" + "a" * 13
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (times_text(78.72), "78.7 times smaller"),
-        (times_text(0.5), "2.00 times larger"),
-        (times_text(1.0), "the same"),
-        (duration_text(12.34), "12.3 s"),
-        (duration_text(250), "4 min 10 s"),
-        (duration_text(7500), "2 h 05 min"),
-        (duration_text(None), "-"),
-        (count_of(1, "limit"), "1 limit"),
-        (count_of(1200, "epoch"), "1,200 epochs"),
-        (joined(["a", "b", "c"]), "a, b and c"),
-        (joined([]), ""),
-    ],
-)
+@pytest.mark.parametrize(("text", "expected"), [
+    (times_text(78.72), "78.7 times smaller"),
+    (times_text(0.5), "2.00 times larger"),
+    (times_text(1.0), "the same"),
+    (duration_text(12.34), "12.3 s"),
+    (duration_text(250), "4 min 10 s"),
+    (duration_text(7500), "2 h 05 min"),
+    (duration_text(None), "-"),
+    (count_of(1, "limit"), "1 limit"),
+    (count_of(1200, "epoch"), "1,200 epochs"),
+    (joined(["a", "b", "c"]), "a, b and c"),
+    (joined([]), ""),
+])  # fmt: skip
 def test_words(text: str, expected: str) -> None:
     assert text == expected
 
@@ -198,12 +185,10 @@ def test_only_finite_numbers_are_numbers() -> None:
 
 def test_long_settings_are_cut_and_said_to_be() -> None:
     table = settings_table("Settings", {str(i): "x" * 1000 for i in range(100)}, most=10)
-    assert len(table.rows) == 11
-    assert table.rows[-1] == ["…", "90 more in record.json"]
+    assert (len(table.rows), table.rows[-1]) == (11, ["…", "90 more in record.json"])
     assert len(str(table.rows[0][1])) == 401
 
 
 def test_the_folder_of_templates_is_whole() -> None:
     folder = Path(panels.__file__).parent / "templates"
-    kinds = {path.suffix for path in folder.iterdir() if path.is_file()}
-    assert kinds == {".j2", ".css", ".js"}
+    assert {path.suffix for path in folder.iterdir() if path.is_file()} == {".j2", ".css", ".js"}

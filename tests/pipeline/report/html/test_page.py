@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ from pipeline.measure.pairwise import sentences
 from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.record import Failure, GateRecord, Record
 from pipeline.report.html.page import write_comparison, write_report
+from tests.aliases import Make
 
 
 class Outline(HTMLParser):
@@ -67,13 +67,10 @@ def figures(page: Path) -> dict[str, list[dict[str, object]]]:
     return json.loads(found[1])
 
 
-def test_sections_of_a_whole_run_come_in_the_order_of_reading(
-    record: Record, enriched: Callable[[Record], Record], tmp_path: Path
-) -> None:
+def test_sections_are_in_order_of_reading(record: Record, enriched: Make, tmp_path: Path) -> None:
     page = write_report(enriched(record), tmp_path / "report.html")
     assert page == tmp_path / "report.html"
-    keys = [key for key in outline(page).sections if key]
-    assert keys == [
+    assert [key for key in outline(page).sections if key] == [
         *("verdict", "chain", "trajectory", "latency", "classes", "lost", "bytes", "training", "gain"),
         *("said", "settings", "data", "again"),
     ]
@@ -92,7 +89,7 @@ def test_a_real_run_shows_its_own_figures(record: Record, tmp_path: Path) -> Non
     assert sum(trees["bytes-final"]["values"]) == last.size_bytes
 
 
-def test_gates_come_with_message_and_fix(record: Record, enriched: Callable[[Record], Record], tmp_path: Path) -> None:
+def test_gates_come_with_message_and_fix(record: Record, enriched: Make, tmp_path: Path) -> None:
     told = outline(write_report(enriched(record), tmp_path / "report.html")).words("verdict")
     assert "Fail The model does not keep to its budget." in told
     assert "Of 4 limits, 1 is kept, 1 is not kept, 1 is undecided and 1 is not looked at." in told
@@ -132,8 +129,7 @@ def test_a_run_that_was_stopped_before_its_baseline(record: Record, tmp_path: Pa
 
 def test_a_record_with_the_least_gives_a_page(tmp_path: Path) -> None:
     record = Record(run="r", folder=str(tmp_path / "gone"), started="", config={}, seed=0, data={}, environment={})
-    found = outline(write_report(record, tmp_path / "r.html"))
-    assert "No verdict" in found.words("verdict")
+    assert "No verdict" in outline(write_report(record, tmp_path / "r.html")).words("verdict")
     assert "Plotly, Inc." not in (tmp_path / "r.html").read_text("utf-8")  # no figure, no library
 
 
@@ -147,22 +143,17 @@ def test_a_run_whose_files_are_gone_or_damaged_still_has_its_figures(record: Rec
     assert "The image is not in the run folder." in found.words("lost")
 
 
-def test_an_image_outside_the_run_folder_is_not_shown(
-    record: Record, enriched: Callable[[Record], Record], tmp_path: Path
-) -> None:
+def test_an_image_outside_the_run_folder_is_not_shown(record: Record, enriched: Make, tmp_path: Path) -> None:
     record = enriched(record)
     secret = tmp_path / "secret.png"
     secret.write_bytes((Path(record.folder) / "examples" / "17.png").read_bytes())
     shown = record.flipped.examples[0]  # type: ignore[union-attr]
     for file, count in (("examples/17.png", 1), ("../../secret.png", 0), (str(secret), 0)):
         record.flipped.examples = [shown.model_copy(update={"file": file})]  # type: ignore[union-attr]
-        page = write_report(record, tmp_path / "r.html").read_text("utf-8")
-        assert page.count("<img class=") == count
+        assert write_report(record, tmp_path / "r.html").read_text("utf-8").count("<img class=") == count
 
 
-def test_latency_without_distributions_is_a_table(
-    record: Record, enriched: Callable[[Record], Record], tmp_path: Path
-) -> None:
+def test_latency_without_distributions_has_a_table(record: Record, enriched: Make, tmp_path: Path) -> None:
     record = enriched(record)
     for row in record.stages[-1].latency:
         del row["distribution_ms"]
@@ -179,31 +170,24 @@ def test_latency_of_odd_types_does_no_harm(record: Record, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("dirty", [True, False])
-def test_the_commands_reproduce(
-    record: Record, enriched: Callable[[Record], Record], tmp_path: Path, dirty: bool
-) -> None:
+def test_commands_reproduce(record: Record, enriched: Make, tmp_path: Path, dirty: bool) -> None:
     record = enriched(record)
     record.environment |= {"git_commit": "a" * 40, "git_dirty": dirty}
     told = outline(write_report(record, tmp_path / "r.html")).words("again")
-    command = (
-        "shrink run 'my chain.yaml' --strategy 'small + fast' --set stages.0.epochs=2 --set 'name=a b' --set seed=0"
-    )
-    assert command in told
+    shown = "shrink run 'my chain.yaml' --strategy 'small + fast' --set stages.0.epochs=2 --set 'name=a b' --set seed=0"
+    assert shown in told
     assert (f"git checkout {'a' * 40}" in told) is not dirty
     assert ("Files differed from commit aaaaaaaaaaaa" in told) is dirty
     assert f"shrink resume '{record.folder}'" in told
 
 
-def test_headings_never_skip_a_level(record: Record, enriched: Callable[[Record], Record], tmp_path: Path) -> None:
+def test_headings_never_skip_a_level(record: Record, enriched: Make, tmp_path: Path) -> None:
     levels = [level for level, _ in outline(write_report(enriched(record), tmp_path / "r.html")).headings]
-    assert levels[0] == 1
-    assert levels.count(1) == 1
+    assert (levels[0], levels.count(1)) == (1, 1)
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def test_hostile_text_makes_no_element_and_no_attribute(
-    record: Record, enriched: Callable[[Record], Record], hostile: str, tmp_path: Path
-) -> None:
+def test_hostile_text_makes_no_tag_or_attribute(record: Record, enriched: Make, hostile: str, tmp_path: Path) -> None:
     plain = Outline(write_report(enriched(record), tmp_path / "r.html").read_text("utf-8"))
     record = poisoned(record, hostile)
     page = write_report(record, tmp_path / "r.html")
@@ -248,10 +232,9 @@ def test_the_page_lets_nothing_in_but_its_own_scripts(record: Record, tmp_path: 
     assert not [a for a in found.attributes if a[1] in ("src", "href") and a[2].startswith(("http", "//"))]
 
 
-def test_a_comparison_says_what_is_chosen_and_why(comparison: Callable[..., ComparisonRecord]) -> None:
+def test_a_comparison_says_what_is_chosen_and_why(comparison: Make) -> None:
     record = comparison()
-    page = write_comparison(record, Path(record.folder) / "report.html")
-    found = outline(page)
+    found = outline(write_comparison(record, Path(record.folder) / "report.html"))
     choice = "Chosen: distill + quantize Smallest of the 4 strategies that keep at least 0.97 on validation."
     assert choice in found.words("verdict")
     assert "On the front: baseline, quantize, distill and distill + quantize." in found.words("front")
@@ -265,15 +248,12 @@ def test_a_comparison_says_what_is_chosen_and_why(comparison: Callable[..., Comp
     assert "2 to 4 times smaller" in found.words("strategies")
 
 
-@pytest.mark.parametrize(
-    ("changes", "command"),
-    [
-        ({"overrides": ["task.path=a b"]}, "shrink compare configs/digits/strategies.yaml --set 'task.path=a b'"),
-        ({"of_runs": True, "origins": ["runs/one", "runs/two"]}, "shrink compare --runs runs/one runs/two"),
-    ],
-)
-def test_the_command_that_compares_again_is_the_one_that_was_given(
-    comparison: Callable[..., ComparisonRecord], changes: dict[str, Any], command: str
+@pytest.mark.parametrize(("changes", "command"), [
+    ({"overrides": ["task.path=a b"]}, "shrink compare configs/digits/strategies.yaml --set 'task.path=a b'"),
+    ({"of_runs": True, "origins": ["runs/one", "runs/two"]}, "shrink compare --runs runs/one runs/two"),
+])  # fmt: skip
+def test_the_command_that_compares_again_is_the_given_one(
+    comparison: Make, changes: dict[str, Any], command: str
 ) -> None:
     record = comparison(**changes)
     assert command in outline(write_comparison(record, Path(record.folder) / "report.html")).words("again")
@@ -286,7 +266,7 @@ def test_a_run_that_failed_is_not_told_to_be_packaged(record: Record, tmp_path: 
     assert "shrink package" not in told
 
 
-def test_a_comparison_links_the_pages_that_are_there(comparison: Callable[..., ComparisonRecord]) -> None:
+def test_a_comparison_links_the_pages_that_are_there(comparison: Make) -> None:
     record = comparison()
     found = outline(write_comparison(record, Path(record.folder) / "report.html"))
     links = [v for tag, name, v in found.attributes if (tag, name) == ("a", "href") and not v.startswith("#")]
@@ -295,7 +275,7 @@ def test_a_comparison_links_the_pages_that_are_there(comparison: Callable[..., C
 
 
 @pytest.mark.parametrize("run", ["../outside", "..", "javascript:alert(1)", "a/../b"])
-def test_a_run_with_an_odd_name_is_no_way_out(comparison: Callable[..., ComparisonRecord], run: str) -> None:
+def test_a_run_with_an_odd_name_is_no_way_out(comparison: Make, run: str) -> None:
     record = comparison()
     record.strategies[1].runs = [run]
     for folder in ("outside", "javascript:alert(1)", "b"):
@@ -315,7 +295,7 @@ def test_a_comparison_of_nothing_gives_a_page(tmp_path: Path) -> None:
     assert "front" not in found.sections
 
 
-def test_notes_on_pairs_are_told_once(comparison: Callable[..., ComparisonRecord]) -> None:
+def test_notes_on_pairs_are_told_once(comparison: Make) -> None:
     record = comparison(notes=["another note"])
     record.notes += sentences(record.tests, record.test_samples)
     found = outline(write_comparison(record, Path(record.folder) / "report.html"))
@@ -323,12 +303,7 @@ def test_notes_on_pairs_are_told_once(comparison: Callable[..., ComparisonRecord
     assert "told apart" not in found.words("said")
 
 
-def test_plotly_takes_every_figure_as_it_is(
-    record: Record,
-    enriched: Callable[[Record], Record],
-    comparison: Callable[..., ComparisonRecord],
-    tmp_path: Path,
-) -> None:
+def test_plotly_takes_every_figure_as_it_is(record: Record, enriched: Make, comparison: Make, tmp_path: Path) -> None:
     pages = [write_report(enriched(record), tmp_path / "r.html"), write_comparison(comparison(), tmp_path / "c.html")]
     shown = [figure for page in pages for plots in figures(page).values() for figure in plots]
     kinds = {trace["type"] for figure in shown for trace in figure["data"]}  # type: ignore[attr-defined]

@@ -54,8 +54,7 @@ def another(finished: Path, place: Path) -> Callable[..., Path]:
         runs = place / "runs"
         folder = runs / f"copy-{len(list(runs.glob('copy-*'))):04}"
         shutil.copytree(finished, folder)
-        record = Record.load(folder).model_copy(update={"run": folder.name, **changes})
-        record.save()
+        Record.load(folder).model_copy(update={"run": folder.name, **changes}).save()
         if not ended:
             lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
             (folder / "journal.jsonl").write_text("".join(line for line in lines if '"end"' not in line))

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,9 @@ from pipeline.records.record import Failure, Record
 from pipeline.report.mlflow.run import open_tracking
 from pipeline.runner import run
 from tests import records
+from tests.aliases import Make
 from tests.forked import PATIENCE, start
 from tests.users import MINE_ALONE, stage_file
-
-Make = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +69,10 @@ def found(client: MlflowClient, record: Record, experiment: str = "shrinkline") 
 def bare(folder: Path, name: str = "bare") -> Record:
     """A record before any work."""
     folder.mkdir(parents=True, exist_ok=True)
-    test = {"test": {"digest": "d"}}
-    return records.record(run=name, folder=str(folder), data=test, environment=describe(folder))
+    return records.record(run=name, folder=str(folder), data={"test": {"digest": "d"}}, environment=describe(folder))
 
 
-def test_a_chain_is_a_parent_run_with_a_child_for_the_baseline_and_each_stage(
-    parent: Run, children: dict[str, Run]
-) -> None:
+def test_a_chain_is_a_parent_with_children_for_baseline_and_stages(parent: Run, children: dict[str, Run]) -> None:
     assert list(children) == ["baseline", "0-distill.logits", "1-export.onnx"]
     assert {r.info.status for r in (parent, *children.values())} == {"FINISHED"}
 
@@ -130,8 +126,7 @@ def test_the_record_the_config_and_the_models_are_artifacts(
     assert Record.model_validate_json(Path(path).read_text()) == record
     for stage in record.stages:
         run_id = children[f"{stage.position}-{stage.name}"].info.run_id
-        file = f"deployed/{Path(stage.file).name}"
-        logged = Path(client.download_artifacts(run_id, file, str(tmp_path)))
+        logged = Path(client.download_artifacts(run_id, f"deployed/{Path(stage.file).name}", str(tmp_path)))
         assert logged.read_bytes() == (Path(record.folder) / stage.file).read_bytes()
 
 
@@ -144,9 +139,7 @@ def tracking_uri(runs: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("place", ["runs:/{}/model", "models:/tiny/1"])
-def test_the_last_model_comes_back_and_predicts_what_onnx_runtime_does(
-    record: Record, parent: Run, tracking_uri: None, place: str
-) -> None:
+def test_the_last_model_comes_back_and_predicts(record: Record, parent: Run, tracking_uri: None, place: str) -> None:
     inputs = {"input": np.random.default_rng(0).random((5, 1, 8, 8), dtype=np.float32)}
     (expected,) = onnxruntime.InferenceSession(Path(record.folder) / record.final.file).run(None, inputs)
     loaded = mlflow.pyfunc.load_model(place.format(parent.info.run_id))
@@ -173,9 +166,7 @@ def test_mlflows_own_variables_say_where_and_under_which_experiment(
     assert not (tmp_path / "runs" / "mlflow.db").exists()
 
 
-def test_a_run_that_failed_is_failed_in_mlflow_and_keeps_its_baseline(
-    record: Record, project: Make, runs: Path, client: MlflowClient
-) -> None:
+def test_a_failed_run_keeps_its_baseline(record: Record, project: Make, runs: Path, client: MlflowClient) -> None:
     before = set(runs.iterdir())
     with pytest.raises(StageError, match="no luck"):
         run(project(MINE_ALONE, **{"mine.py": stage_file("raise ValueError('no luck')")}), runs=runs)
@@ -185,15 +176,11 @@ def test_a_run_that_failed_is_failed_in_mlflow_and_keeps_its_baseline(
     assert "size_bytes" in failed.data.metrics
 
 
-@pytest.mark.parametrize(
-    ("raised", "failure", "status"),
-    [
-        (None, None, "FINISHED"),
-        (StageError("no luck"), Failure(where="", message="no luck", exit_code=3), "FAILED"),
-        (KeyboardInterrupt(), None, "KILLED"),
-    ],
-    ids=["done", "failed", "interrupted"],
-)
+@pytest.mark.parametrize(("raised", "failure", "status"), [
+    (None, None, "FINISHED"),
+    (StageError("no luck"), Failure(where="", message="no luck", exit_code=3), "FAILED"),
+    (KeyboardInterrupt(), None, "KILLED"),
+], ids=["done", "failed", "interrupted"])  # fmt: skip
 def test_the_status_in_mlflow_is_how_the_run_ended(
     record: Record, runs: Path, client: MlflowClient, tmp_path: Path, raised: Any, failure: Any, status: str
 ) -> None:
@@ -206,17 +193,13 @@ def test_the_status_in_mlflow_is_how_the_run_ended(
     assert found(client, made).info.status == status
 
 
-def test_more_and_longer_values_than_mlflow_takes_at_once_are_logged(
-    record: Record, runs: Path, client: MlflowClient, tmp_path: Path
-) -> None:
+def test_more_and_longer_values_are_logged(record: Record, runs: Path, client: MlflowClient, tmp_path: Path) -> None:
     made = bare(tmp_path / "run", "large")
     made.config = {f"key{i}": i for i in range(250)} | {"long": "x" * 10_000}
     with open_tracking(made, runs) as tracking:
         assert not tracking.to.problem
     logged = found(client, made).data.params
-    assert len(logged) == 251
-    assert logged["key249"] == "249"
-    assert logged["long"] == "x" * 6000
+    assert (len(logged), logged["key249"], logged["long"]) == (251, "249", "x" * 6000)
 
 
 @pytest.mark.timeout(120)
@@ -228,8 +211,7 @@ def test_a_tracking_server_that_is_down_costs_one_warning_and_not_the_run(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     made = run(project(MINE_ALONE, **{"mine.py": stage_file()}), runs=tmp_path / "runs")
-    assert len(made.stages) == 1
-    assert made.failure is None
+    assert (len(made.stages), made.failure) == (1, None)
     (warning,) = [text for text in said if "MLflow" in text]
     assert warning.startswith("MLflow tracking stopped: ")
     assert warning.endswith(f"; the run folder has everything; later: shrink sync {made.folder}")
@@ -251,14 +233,8 @@ def test_two_processes_that_make_the_database_at_once_both_succeed(tmp_path: Pat
 
 
 def test_metrics_are_all_numbers_with_their_intervals_and_nothing_else() -> None:
-    latency = {
-        "runtime": "onnxruntime",
-        "threads": 1,
-        "batch": 2,
-        "p50_ms": 0.5,
-        "p99_ms": None,
-        "ratio": {"value": 0.7},
-    }
+    latency = {"runtime": "onnxruntime", "threads": 1, "batch": 2, "p50_ms": 0.5, "p99_ms": None}
+    latency |= {"ratio": {"value": 0.7}}
     f1, kept = Estimate(value=0.5, low=0.4, high=0.6), Estimate(value=0.9, low=0.8, high=1.0)
     logged = metrics(records.stage(changed=True, cached=False, latency=[latency], retention=kept, metrics={"f1": f1}))
     assert [logged[f"retention{end}"] for end in ("", "_low", "_high")] == [0.9, 0.8, 1.0]
@@ -269,32 +245,26 @@ def test_metrics_are_all_numbers_with_their_intervals_and_nothing_else() -> None
     assert all(isinstance(value, int | float) for value in logged.values())
 
 
-@pytest.mark.parametrize(
-    ("report", "expected"),
-    [
-        ([{"epoch": 0, "loss": 2}, {"epoch": 1, "loss": 1}], {"r.loss": [2.0, 1.0]}),
-        ([{"epoch": 0, "loss": 2, "note": "a"}, {"epoch": 1}], {}),  # a curve with holes is no curve
-        ([{"epoch": 0, "loss": 2}, {"epoch": 1, "loss": None}], {}),
-        ([{"step": 0, "loss": 2}], {}),
-        ([], {}),
-        ({"loss": 2}, {}),
-        ("text", {}),
-    ],
-)
+@pytest.mark.parametrize(("report", "expected"), [
+    ([{"epoch": 0, "loss": 2}, {"epoch": 1, "loss": 1}], {"r.loss": [2.0, 1.0]}),
+    ([{"epoch": 0, "loss": 2, "note": "a"}, {"epoch": 1}], {}),  # a curve with holes is no curve
+    ([{"epoch": 0, "loss": 2}, {"epoch": 1, "loss": None}], {}),
+    ([{"step": 0, "loss": 2}], {}),
+    ([], {}),
+    ({"loss": 2}, {}),
+    ("text", {}),
+])  # fmt: skip
 def test_a_report_is_a_curve_where_each_epoch_has_the_number(report: Any, expected: dict[str, list[float]]) -> None:
     assert curves(records.model(reports={"r": report})) == expected
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ({"a": 1, "b": {"c": 2, "d": {"e": 3}}}, {"a": 1, "b.c": 2, "b.d.e": 3}),
-        ({"a": [{"b": 1}, {"b": 2}]}, {"a.0.b": 1, "a.1.b": 2}),
-        ({"a": [1, 2], "b": None}, {"a": "[1, 2]", "b": None}),
-        ({"a": {}, "b": []}, {"a": "{}", "b": "[]"}),
-        ({}, {}),
-    ],
-)
+@pytest.mark.parametrize(("value", "expected"), [
+    ({"a": 1, "b": {"c": 2, "d": {"e": 3}}}, {"a": 1, "b.c": 2, "b.d.e": 3}),
+    ({"a": [{"b": 1}, {"b": 2}]}, {"a.0.b": 1, "a.1.b": 2}),
+    ({"a": [1, 2], "b": None}, {"a": "[1, 2]", "b": None}),
+    ({"a": {}, "b": []}, {"a": "{}", "b": "[]"}),
+    ({}, {}),
+])  # fmt: skip
 def test_flatten_gives_one_level_with_dotted_keys(value: Any, expected: dict[str, Any]) -> None:
     assert flatten(value) == expected
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,11 +30,10 @@ from pipeline.records.record import Failure, Record
 from pipeline.report.mlflow import connection as tracking
 from pipeline.report.mlflow.run import open_tracking
 from pipeline.runner import resume, run, sync_run
+from tests.aliases import Make, Patch
 from tests.forked import shrink, start
 from tests.tracked import MINE, Database
 from tests.users import MINE_ALONE
-
-Make = Callable[..., Any]
 
 ROOT = Path(__file__).parents[4]
 
@@ -77,14 +76,10 @@ def test_what_an_earlier_process_left_is_no_reason_to_log_twice(another: Make, l
 FAILED = Failure(where="", message="no luck", exit_code=3)
 
 
-@pytest.mark.parametrize(
-    ("failure", "expected"),
-    [(FAILED, "FAILED"), (FAILED.model_copy(update={"exit_code": 130}), "KILLED"), (None, "KILLED")],
-    ids=["failed", "interrupted", "killed"],
-)
-def test_a_run_that_did_not_end_is_synced_as_far_as_it_came(
-    another: Make, local: Database, failure: Failure | None, expected: str
-) -> None:
+@pytest.mark.parametrize(("failure", "expected"), [
+    (FAILED, "FAILED"), (FAILED.model_copy(update={"exit_code": 130}), "KILLED"), (None, "KILLED"),
+], ids=["failed", "interrupted", "killed"])  # fmt: skip
+def test_an_unfinished_run_is_synced(another: Make, local: Database, failure: Failure | None, expected: str) -> None:
     folder = another(ended=False, failure=failure, stages=[])
     assert sync_run(folder)
     assert local.statuses(folder.name) == [expected, "FINISHED"]
@@ -154,9 +149,7 @@ def test_what_ends_a_run_at_once_leaves_the_rest_to_sync(another: Make, local: D
     assert local.statuses(folder.name) == ["KILLED", "FINISHED", "FINISHED"]
 
 
-def test_a_passing_failure_is_tried_again(
-    another: Make, local: Database, monkeypatch: pytest.MonkeyPatch, said: list[str]
-) -> None:
+def test_a_passing_failure_is_tried_again(another: Make, local: Database, monkeypatch: Patch, said: list[str]) -> None:
     folder, calls = another(), list[str]()
     real = MlflowClient.log_batch
 
@@ -174,16 +167,14 @@ def test_a_passing_failure_is_tried_again(
     assert local.statuses(folder.name) == ["FINISHED"] * 3
 
 
-def test_the_settings_of_mlflow_are_left_as_they_were(another: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_of_mlflow_are_left_as_they_were(another: Make, monkeypatch: Patch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     before = dict(os.environ)
     assert sync_run(another())
     assert dict(os.environ) == before
 
 
-def test_required_tracking_that_is_down_at_the_start_ends_the_run_before_any_work(
-    project: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_required_tracking_that_is_down_ends_a_run_at_once(project: Make, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(TrackingError, match=r"MLflow cannot be reached: .*Look at MLFLOW_TRACKING_URI") as caught:
         run(project(MINE_ALONE, **{"mine.py": MINE}), runs=tmp_path / "runs", require_tracking=True)
@@ -320,7 +311,7 @@ def proxies(server: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def proxy(proxies: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+def proxy(proxies: Proxy, monkeypatch: Patch) -> Iterator[Proxy]:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", proxies.uri)
     yield proxies
     proxies.whole()
@@ -377,15 +368,12 @@ def test_points_that_are_logged_twice_stand_once_in_the_history(server: Server, 
             opened.done.clear()
             opened.update(record)
             opened.to.log(opened.parent, metrics=[("score", 0.5, 7), ("score", 0.5, 8)], when=record.started)
-    client = MlflowClient(server.uri)
-    history = client.get_metric_history(opened.parent, "score")
+    history = MlflowClient(server.uri).get_metric_history(opened.parent, "score")
     assert sorted(point.step for point in history) == [0, 1, 7, 8]
 
 
 @pytest.mark.slow
-def test_a_registered_model_loads_from_the_server_and_predicts_what_onnx_runtime_does(
-    server: Server, another: Make, proxy: Proxy
-) -> None:
+def test_a_registered_model_loads_from_the_server_and_predicts(server: Server, another: Make, proxy: Proxy) -> None:
     folder = another(register_as="loads")
     assert sync_run(folder)
     record = Record.load(folder)
@@ -403,7 +391,7 @@ def test_a_registered_model_loads_from_the_server_and_predicts_what_onnx_runtime
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["lost", "silent"])
 def test_tracking_that_is_required_and_goes_away_ends_a_finished_run_with_the_command_to_sync(
-    project: Make, server: Server, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    project: Make, server: Server, proxy: Proxy, tmp_path: Path, monkeypatch: Patch, how: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     proxy.fails(15, how)
@@ -427,13 +415,7 @@ def test_tracking_that_is_required_and_goes_away_ends_a_finished_run_with_the_co
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("at", [1, 30])
 def test_a_server_that_answers_too_late_costs_one_warning_and_not_the_run(
-    project: Make,
-    server: Server,
-    proxy: Proxy,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    said: list[str],
-    at: int,
+    project: Make, server: Server, proxy: Proxy, tmp_path: Path, monkeypatch: Patch, said: list[str], at: int
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     proxy.fails(at, "slow")
@@ -480,7 +462,7 @@ def command(*words: Any) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_server_that_is_stopped_during_a_run_costs_one_warning_and_sync_makes_it_good(
-    project: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Make, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     server = Server(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
@@ -511,9 +493,7 @@ def test_a_server_that_is_stopped_during_a_run_costs_one_warning_and_sync_makes_
 
 
 @pytest.mark.slow
-def test_several_runs_are_synced_at_once_and_one_that_was_is_not_touched(
-    another: Make, server: Server, proxy: Proxy, tmp_path: Path
-) -> None:
+def test_runs_are_synced_at_once_but_one_that_was(another: Make, server: Server, proxy: Proxy, tmp_path: Path) -> None:
     copies = [shutil.move(another(), tmp_path / f"run-{i}") for i in range(2)]
     for copy in copies:
         Record.load(copy).model_copy(update={"run": f"{tmp_path.name}-{copy.name}"}).save()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,9 @@ from pipeline.records import journal
 from pipeline.records.record import Record
 from pipeline.run.distributed import launch, worker
 from pipeline.run.distributed.launch import check_division, how_many
+from tests.aliases import Make
 from tests.forked import PATIENCE, Ended, Shrink
 from tests.users import chain_of, digests, only_run
-
-Make = Callable[..., Path]
 
 FORK = multiprocessing.get_context("fork")
 
@@ -150,9 +149,7 @@ def finish(folder: Path, *words: str) -> None:
     assert again.code == 0, again.err
 
 
-def test_a_process_that_is_killed_ends_the_run_and_resume_gives_the_same_weights(
-    folder: Path, whole: list[str]
-) -> None:
+def test_a_killed_process_ends_the_run_and_resume_gives_the_same_weights(folder: Path, whole: list[str]) -> None:
     (folder / "asked-1").write_text("os.kill(os.getpid(), signal.SIGKILL)")
     child = begin(folder)
     ended = child.end()
@@ -169,12 +166,9 @@ def test_a_process_that_is_killed_ends_the_run_and_resume_gives_the_same_weights
     assert digests(Record.load(run)) == whole
 
 
-@pytest.mark.parametrize(("everyone", "number", "code"), [
-    pytest.param(True, signal.SIGINT, 130, marks=pytest.mark.slow),
-    pytest.param(False, signal.SIGINT, 130, marks=pytest.mark.slow),
-    pytest.param(False, signal.SIGTERM, 143, marks=pytest.mark.slow),
-    pytest.param(True, signal.SIGTERM, 143, marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("everyone", [True, False])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_stops_after_the_step(
     folder: Path, whole: list[str], everyone: bool, number: signal.Signals, code: int
 ) -> None:
@@ -230,8 +224,7 @@ def test_an_error_in_one_process_is_told_by_rank_0(folder: Path) -> None:
     child = begin(folder)
     ended = child.end()
     assert ended.code == 3
-    message = one_message(ended)
-    assert "rank 1 of 2 processes failed: the task's loss: ValueError: this rank is bad" in message
+    assert "rank 1 of 2 processes failed: the task's loss: ValueError: this rank is bad" in one_message(ended)
     assert child.group() == []
 
 
@@ -300,10 +293,8 @@ def test_what_cannot_be_divided_is_a_usage_error(
 
 
 def test_the_settings_of_a_recovery_are_divided_too(tmp_path: Path) -> None:
-    entry = StageConfig.model_validate(
-        {"use": "prune.channels", "macs": 0.5, "recovery": {"epochs": 1, "batch_size": 9}}
-    )
-    chain = build_chain([entry], "stages", tmp_path, None)
+    settings = {"use": "prune.channels", "macs": 0.5, "recovery": {"epochs": 1, "batch_size": 9}}
+    chain = build_chain([StageConfig.model_validate(settings)], "stages", tmp_path, None)
     check_division(3, torch.device("cpu"), chain, 100)
     with pytest.raises(ConfigError, match=r"stages\[0\] \(prune.channels\): a batch of 9 cannot be divided into 2"):
         check_division(2, torch.device("cpu"), chain, 100)

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,7 @@ from pipeline.records.record import Record
 from pipeline.run.store.gc import garbage, listing, one, users
 from pipeline.run.store.store import Entry, Store
 from pipeline.runner import run
-from tests.forked import Ended
-
-Make = Callable[..., Path]
-
-DAY = 86_400
+from tests.aliases import Make
 
 
 @pytest.fixture
@@ -28,21 +23,9 @@ def runs(tmp_path: Path) -> Path:
     store = Store(tmp_path / "store")
     for days in (1, 2, 3):
         with store.claim(f"{days}a", "x"), store.commit(f"{days}a", {"stage": f"s{days}"}) as folder:
-            big(days * 1000)(folder)
-        age(store.entries()[0], days)
+            (folder / "model").write_bytes(bytes(days * 1000))
+        os.utime(store.entries()[0].path / "manifest.json", (time.time() - days * 86_400,) * 2)
     return tmp_path
-
-
-def big(size: int) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        (folder / "model").write_bytes(bytes(size))
-
-    return write
-
-
-def age(entry: Entry, days: float) -> None:
-    when = time.time() - days * DAY
-    os.utime(entry.path / "manifest.json", (when, when))
 
 
 def keys(entries: list[Entry]) -> list[str]:
@@ -52,19 +35,16 @@ def keys(entries: list[Entry]) -> list[str]:
 RULES: dict[str, Any] = {"older_than_days": None, "keep_bytes": None, "unreachable": False}
 
 
-@pytest.mark.parametrize(
-    ("rules", "gone"),
-    [
-        ({"older_than_days": 0}, ["1a", "2a", "3a"]),
-        ({"older_than_days": 1.5}, ["2a", "3a"]),
-        ({"older_than_days": 30}, []),
-        ({"keep_bytes": 0}, ["1a", "2a", "3a"]),
-        ({"keep_bytes": 4000}, ["3a"]),
-        ({"keep_bytes": 10**9}, []),
-        ({"keep_bytes": 1500, "older_than_days": 2.5}, ["2a", "3a"]),
-        ({"unreachable": True}, ["1a", "2a", "3a"]),
-    ],
-)
+@pytest.mark.parametrize(("rules", "gone"), [
+    ({"older_than_days": 0}, ["1a", "2a", "3a"]),
+    ({"older_than_days": 1.5}, ["2a", "3a"]),
+    ({"older_than_days": 30}, []),
+    ({"keep_bytes": 0}, ["1a", "2a", "3a"]),
+    ({"keep_bytes": 4000}, ["3a"]),
+    ({"keep_bytes": 10**9}, []),
+    ({"keep_bytes": 1500, "older_than_days": 2.5}, ["2a", "3a"]),
+    ({"unreachable": True}, ["1a", "2a", "3a"]),
+])  # fmt: skip
 def test_garbage_is_what_any_rule_names(runs: Path, rules: dict[str, Any], gone: list[str]) -> None:
     assert keys(garbage(Store(runs / "store"), runs, **{**RULES, **rules})) == gone
 
@@ -77,7 +57,7 @@ def test_a_result_that_is_reused_is_young_again(runs: Path) -> None:
     assert keys(garbage(store, runs, **{**RULES, "older_than_days": 0.5})) == ["1a", "2a"]
 
 
-def test_gc_is_a_dry_run_unless_told(runs: Path, shrink: Callable[..., Ended]) -> None:
+def test_gc_is_a_dry_run_unless_told(runs: Path, shrink: Make) -> None:
     store = Store(runs / "store")
     dry = shrink("store", "gc", "--runs", runs, "--older-than", 1.5)
     assert dry.code == 0
@@ -92,29 +72,24 @@ def test_gc_is_a_dry_run_unless_told(runs: Path, shrink: Callable[..., Ended]) -
     assert [path.name for path in (store.root / "entries").iterdir()] == ["1a"]
 
 
-@pytest.mark.parametrize(
-    ("rules", "message"),
-    [
-        ([], "no rule is given"),
-        (["--keep", "many"], "--keep is many; expected a size such as '10 GB'"),
-        (["--older-than", "old"], "old"),
-    ],
-)
-def test_gc_without_a_rule_that_can_be_understood_is_exit_2(
-    runs: Path, shrink: Callable[..., Ended], rules: list[str], message: str
-) -> None:
+@pytest.mark.parametrize(("rules", "message"), [
+    ([], "no rule is given"),
+    (["--keep", "many"], "--keep is many; expected a size such as '10 GB'"),
+    (["--older-than", "old"], "old"),
+])  # fmt: skip
+def test_gc_with_a_wrong_rule_is_exit_2(runs: Path, shrink: Make, rules: list[str], message: str) -> None:
     ended = shrink("store", "gc", "--runs", runs, "--yes", *rules)
     assert ended.code == 2
     assert message in ended.err
     assert len(Store(runs / "store").entries()) == 3
 
 
-def test_gc_keeps_a_size_in_words(runs: Path, shrink: Callable[..., Ended]) -> None:
+def test_gc_keeps_a_size_in_words(runs: Path, shrink: Make) -> None:
     assert shrink("store", "gc", "--runs", runs, "--keep", "4 kB", "--yes").code == 0
     assert keys(Store(runs / "store").entries()) == ["1a", "2a"]
 
 
-def test_list_shows_each_result_with_its_runs_and_sizes(quick: Make, shrink: Callable[..., Ended]) -> None:
+def test_list_shows_each_result_with_its_runs_and_sizes(quick: Make, shrink: Make) -> None:
     chain = quick()
     runs = chain.parent / "runs"
     first, second = (run(chain, overrides=over, runs=runs, track=False) for over in ([], ["stages.0.strength=0.3"]))
@@ -134,7 +109,7 @@ def test_list_shows_each_result_with_its_runs_and_sizes(quick: Make, shrink: Cal
     assert str(first.stages[0].key)[:12] in table.out
 
 
-def test_only_what_no_run_rests_on_is_unreachable(quick: Make, shrink: Callable[..., Ended]) -> None:
+def test_only_what_no_run_rests_on_is_unreachable(quick: Make, shrink: Make) -> None:
     chain = quick()
     runs = chain.parent / "runs"
     kept, dropped = (run(chain, overrides=over, runs=runs, track=False) for over in ([], ["stages.0.strength=0.3"]))
@@ -159,9 +134,7 @@ def test_what_a_killed_run_had_made_before_its_record_says_so_is_not_unreachable
     assert len(garbage(store, runs, **{**RULES, "unreachable": True})) == 7
 
 
-def test_a_record_that_cannot_be_read_stops_gc_before_it_removes_anything(
-    runs: Path, shrink: Callable[..., Ended]
-) -> None:
+def test_an_unreadable_record_stops_gc_before_it_removes_anything(runs: Path, shrink: Make) -> None:
     (runs / "broken").mkdir()
     (runs / "broken" / "record.json").write_text("{")
     ended = shrink("store", "gc", "--runs", runs, "--unreachable", "--yes")
@@ -171,7 +144,7 @@ def test_a_record_that_cannot_be_read_stops_gc_before_it_removes_anything(
 
 
 @pytest.mark.parametrize("name", ["model", "parts.json", "manifest.json"])
-def test_verify_names_what_is_damaged_and_exits_1(runs: Path, shrink: Callable[..., Ended], name: str) -> None:
+def test_verify_names_what_is_damaged_and_exits_1(runs: Path, shrink: Make, name: str) -> None:
     whole = shrink("store", "verify", "--runs", runs)
     assert (whole.code, whole.out) == (0, "3 results, 0 damaged\n")
     (runs / "store" / "entries" / "2a" / name).write_text("x")
@@ -184,7 +157,7 @@ def test_verify_names_what_is_damaged_and_exits_1(runs: Path, shrink: Callable[.
     assert {row["key"] for row in listing(Store(runs / "store"), runs)} == {"1a", "2a", "3a"}
 
 
-def test_show_prints_what_a_key_was_made_of(runs: Path, shrink: Callable[..., Ended]) -> None:
+def test_show_prints_what_a_key_was_made_of(runs: Path, shrink: Make) -> None:
     ended = shrink("store", "show", "2", "--runs", runs)
     assert (ended.code, json.loads(ended.out)) == (0, {"stage": "s2"})
 
@@ -196,7 +169,7 @@ def test_a_key_must_be_that_of_one_entry(runs: Path, key: str, count: int) -> No
 
 
 @pytest.mark.parametrize("words", [["list"], ["verify"], ["gc", "--unreachable", "--yes"]])
-def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path, shrink: Callable[..., Ended], words: list[str]) -> None:
+def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path, shrink: Make, words: list[str]) -> None:
     ended = shrink("store", *words, "--runs", tmp_path)
     assert ended.code == 0
     assert "0 results" in ended.out

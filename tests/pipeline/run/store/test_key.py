@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,8 @@ from pipeline.run.store import key
 from pipeline.run.store.key import Keys, Parts, Sources, changed, digest
 from pipeline.run.store.store import Store
 from pipeline.runner import run
+from tests.aliases import Capture, Make, Patch
 from tests.users import chain_of
-
-Make = Callable[..., Path]
 
 ROOT = Path(__file__).parents[4]
 
@@ -61,18 +59,9 @@ class Mine(Stage):
         return replace(model, module=module)
 """
 CHAIN = chain_of("mine.py, others: {a: {use: builders.py:make}}", "benchmark.latency")
-FILES = {
-    "data.py": DATA,
-    "shared.py": "scale = 1.0\n",
-    "mine.py": STAGE,
-    "helpers.py": "unused = 1\n",
-    "inner/helpers.py": "from ..deep import amount\n",
-    "deep.py": "amount = 1\n",
-    "builders.py": "def make():\n    pass\n",
-    "train": "0",
-    "validation": "0",
-    "test": "0",
-}
+FILES = {"data.py": DATA, "shared.py": "scale = 1.0\n", "mine.py": STAGE, "helpers.py": "unused = 1\n"}
+FILES |= {"inner/helpers.py": "from ..deep import amount\n", "deep.py": "amount = 1\n"}
+FILES |= {"builders.py": "def make():\n    pass\n", "train": "0", "validation": "0", "test": "0"}
 
 
 @pytest.fixture
@@ -102,17 +91,14 @@ def test_a_key_is_a_full_sha256_and_the_same_each_time(chain: Path) -> None:
     assert digest(parts(chain)) == digest(parts(chain))
 
 
-@pytest.mark.parametrize(
-    ("name", "line"),
-    [
-        ("mine.py", "code.mine.py: changed"),
-        ("inner/helpers.py", "code.inner/helpers.py: changed"),
-        ("deep.py", "code.deep.py: changed"),
-        ("builders.py", "code.builders.py: changed"),
-        ("data.py", "task.code.data.py: changed"),
-        ("shared.py", "task.code.shared.py: changed"),
-    ],
-)
+@pytest.mark.parametrize(("name", "line"), [
+    ("mine.py", "code.mine.py: changed"),
+    ("inner/helpers.py", "code.inner/helpers.py: changed"),
+    ("deep.py", "code.deep.py: changed"),
+    ("builders.py", "code.builders.py: changed"),
+    ("data.py", "task.code.data.py: changed"),
+    ("shared.py", "task.code.shared.py: changed"),
+])  # fmt: skip
 def test_a_users_file_that_the_stage_rests_on_is_part_of_its_key(chain: Path, name: str, line: str) -> None:
     before = parts(chain)
     file = chain.parent / name
@@ -120,40 +106,30 @@ def test_a_users_file_that_the_stage_rests_on_is_part_of_its_key(chain: Path, na
     assert changed(before, parts(chain)) == [line]
 
 
-@pytest.mark.parametrize(
-    ("override", "line"),
-    [
-        ("stages.0.strength=0.25", "settings.strength: 0.5 -> 0.25"),
-        ("seed=1", "seed: 0 -> 1"),
-        ("stages.0.others={}", "settings.others.a: {...} -> null"),
-        ("task.train=200", "task.arguments.train: null -> 200"),
-    ],
-)
+@pytest.mark.parametrize(("override", "line"), [
+    ("stages.0.strength=0.25", "settings.strength: 0.5 -> 0.25"),
+    ("seed=1", "seed: 0 -> 1"),
+    ("stages.0.others={}", "settings.others.a: {...} -> null"),
+    ("task.train=200", "task.arguments.train: null -> 200"),
+])  # fmt: skip
 def test_settings_and_seed_are_part_of_the_key(chain: Path, override: str, line: str) -> None:
     start, _, _ = line.partition(": {")
     assert any(found.startswith(start) for found in changed(parts(chain), parts(chain, override)))
 
 
-@pytest.mark.parametrize(
-    ("split", "of_stage", "of_measuring"),
-    [
-        ("train", ["data.calibration: changed", "data.train: changed"], []),
-        ("validation", ["data.validation: changed"], ["data.validation: changed"]),
-        ("test", [], ["data.test: changed"]),
-    ],
-)
-def test_one_sample_of_the_data_that_is_read_is_part_of_the_key(
-    chain: Path, split: str, of_stage: list[str], of_measuring: list[str]
-) -> None:
+@pytest.mark.parametrize(("split", "of_stage", "of_measuring"), [
+    ("train", ["data.calibration: changed", "data.train: changed"], []),
+    ("validation", ["data.validation: changed"], ["data.validation: changed"]),
+    ("test", [], ["data.test: changed"]),
+])  # fmt: skip
+def test_each_sample_read_is_in_the_key(chain: Path, split: str, of_stage: list[str], of_measuring: list[str]) -> None:
     before = [parts(chain, position=position) for position in (0, -1)]
     (chain.parent / split).write_text("0.001")
     assert changed(before[0], parts(chain)) == of_stage
     assert changed(before[1], parts(chain, position=-1)) == of_measuring
 
 
-def test_libraries_threads_device_model_and_baseline_are_part_of_the_key(
-    chain: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_libraries_threads_device_model_and_baseline_are_in_the_key(chain: Path, monkeypatch: Patch) -> None:
     before = parts(chain)
     assert changed(before, parts(chain, device="meta")) == ['device: "cpu" -> "meta"']
     assert changed(before, parts(chain, given="other")) == ['model.digest: "m" -> "other"']
@@ -167,7 +143,7 @@ def test_libraries_threads_device_model_and_baseline_are_part_of_the_key(
     assert line.endswith("-> 77")
 
 
-def test_the_machine_is_part_of_the_key_of_what_holds_on_it_alone(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machine_is_part_of_the_key_of_what_holds_on_it_alone(chain: Path, monkeypatch: Patch) -> None:
     before = [parts(chain, position=position) for position in (0, 1, -1)]
     monkeypatch.setattr(key, "host", lambda: "another")
     after = [parts(chain, position=position) for position in (0, 1, -1)]
@@ -222,7 +198,7 @@ def test_a_model_whose_weights_stayed_and_whose_code_changed_is_looked_at_anew(q
 
 
 @pytest.fixture
-def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def ours(tmp_path: Path, monkeypatch: Patch) -> Path:
     """A copy of our packages that may be changed."""
     for package in key.PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / "ours" / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -230,18 +206,13 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "ours"
 
 
-@pytest.mark.parametrize(
-    ("stage", "imported", "other"),
-    [
-        ("distill/logits.py", "stages/kd/losses/logits.py", "stages/prune/channels.py"),
-        ("distill/logits.py", "stages/trainer/loop.py", "stages/quantize/static.py"),
-        ("quantize/static.py", "stages/quantize/quantizer.py", "stages/trainer/loop.py"),
-        ("export/onnx.py", "pipeline/model.py", "pipeline/runner.py"),
-    ],
-)
-def test_what_a_stage_of_ours_imports_is_part_of_its_code_and_other_stages_are_not(
-    ours: Path, stage: str, imported: str, other: str
-) -> None:
+@pytest.mark.parametrize(("stage", "imported", "other"), [
+    ("distill/logits.py", "stages/kd/losses/logits.py", "stages/prune/channels.py"),
+    ("distill/logits.py", "stages/trainer/loop.py", "stages/quantize/static.py"),
+    ("quantize/static.py", "stages/quantize/quantizer.py", "stages/trainer/loop.py"),
+    ("export/onnx.py", "pipeline/model.py", "pipeline/runner.py"),
+])  # fmt: skip
+def test_a_stages_code_has_its_imports_and_no_other_stage(ours: Path, stage: str, imported: str, other: str) -> None:
     before = Sources().code([ours / "stages" / stage])
     assert f"stages/{stage}" in before
     assert other not in before
@@ -259,13 +230,9 @@ def test_installed_libraries_count_by_their_version_and_not_file_by_file(ours: P
 
 
 def test_a_built_in_task_is_part_of_the_key(project: Make) -> None:
-    chain = project(
-        "task: {use: digits}\nmodel: {use: models.py:Net}\nstages:\n  - {use: export.onnx}\n",
-        **{
-            "models.py": "from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
-        },
-    )
-    task = parts(chain)["task"]
+    chain = "task: {use: digits}\nmodel: {use: models.py:Net}\nstages:\n  - {use: export.onnx}\n"
+    net = "from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    task = parts(project(chain, **{"models.py": net}))["task"]
     assert isinstance(task, dict)
     assert isinstance(task["code"], dict)
     assert "pipeline/tasks/digits.py" in task["code"]
@@ -318,9 +285,7 @@ def test_plan_neither_trusts_nor_moves_a_damaged_result(quick: Make) -> None:
     assert entry.is_dir()
 
 
-def test_plan_explains_on_the_terminal_and_as_json(
-    quick: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_explains_on_the_terminal_and_as_json(quick: Make, capsys: Capture, monkeypatch: Patch) -> None:
     chain = quick()
     runs = chain.parent / "runs"
     run(chain, runs=runs, track=False)

@@ -18,11 +18,10 @@ from pipeline.records import journal
 from pipeline.records.record import Record
 from pipeline.run.store.store import Store, verify
 from pipeline.runner import run
+from tests.aliases import Logs, Make
 from tests.forked import PATIENCE, SERVER, start
 from tests.pipeline.conftest import quick_run
 from tests.users import stage_file
-
-Make = Callable[..., Path]
 
 PARTS: dict[str, Any] = {"stage": "mine", "seed": 0}
 
@@ -80,9 +79,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_entry_is_put_aside_with_a_warning_and_never_given(
-    store: Store, caplog: pytest.LogCaptureFixture, name: str, damage: str
-) -> None:
+def test_a_damaged_entry_is_put_aside_with_a_warning(store: Store, caplog: Logs, name: str, damage: str) -> None:
     DAMAGE[damage](store.root / "entries" / "k" / name)
     assert store.peek("k") is None
     assert [entry.key for entry in store.entries()] == ["k"]  # can still be listed
@@ -118,8 +115,7 @@ def test_the_nearest_entry_is_of_the_same_stage_and_shares_the_most(store: Store
     for key, parts in others.items():
         with store.claim(key, "x"), store.commit(key, parts) as folder:
             write(folder)
-    near = store.nearest({"stage": "mine", "seed": 1, "new": 2})
-    assert near.key == "a"
+    assert store.nearest({"stage": "mine", "seed": 1, "new": 2}).key == "a"
     assert store.nearest({"stage": "third"}) is None
 
 
@@ -141,15 +137,12 @@ def holder(store: Store) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("seconds", [0, 0.2])
-def test_a_lock_that_is_held_too_long_is_exit_75_and_says_who_holds_it(
-    store: Store, holder: Any, seconds: float
-) -> None:
+def test_a_lock_held_too_long_is_exit_75_and_says_who_holds_it(store: Store, holder: Any, seconds: float) -> None:
     patient = Store(store.root, lock_timeout=seconds)
     told = rf"process {holder.pid} on \S+ still makes the same"
     with pytest.raises(LockTimeoutError, match=told) as caught, patient.claim("k", "stages[0] (mine.py)"):
         pass
-    assert caught.value.exit_code == 75
-    assert caught.value.where == "stages[0] (mine.py)"
+    assert (caught.value.exit_code, caught.value.where) == (75, "stages[0] (mine.py)")
 
 
 def test_the_lock_of_another_key_is_free(store: Store, holder: Any) -> None:
@@ -273,7 +266,7 @@ def test_a_bit_that_flipped_in_any_file_of_a_run_is_always_found(quick: Make, tm
     assert tried == 35  # 3 files each of 7 entries and of 3 models; 3 predictions and 2 deployed files
 
 
-def again(chain: Path, runs: Path, whole: Record, caplog: pytest.LogCaptureFixture, file: Path, bit: int) -> None:
+def again(chain: Path, runs: Path, whole: Record, caplog: Logs, file: Path, bit: int) -> None:
     """Flip a bit of a stored file and run again: told, and made as it was."""
     flipped(file, bit)
     caplog.clear()
@@ -284,19 +277,16 @@ def again(chain: Path, runs: Path, whole: Record, caplog: pytest.LogCaptureFixtu
     assert [stage.score for stage in made.stages] == [stage.score for stage in whole.stages]
 
 
-def test_a_run_makes_a_damaged_result_again(quick: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_makes_a_damaged_result_again(quick: Make, tmp_path: Path, caplog: Logs) -> None:
     chain = quick(counting("number: 1", "number: 2"), **{"counts.py": COUNTS})
     whole = run(chain, runs=tmp_path / "runs", track=False)
-    key = whole.stages[0].key
-    weights = tmp_path / "runs" / "store" / "entries" / key / "model" / "weights.safetensors"
+    weights = tmp_path / "runs" / "store" / "entries" / whole.stages[0].key / "model" / "weights.safetensors"
     again(chain, tmp_path / "runs", whole, caplog, weights, 999)
     assert calls(chain) == {"1": 2, "2": 1}
 
 
 @pytest.mark.slow
-def test_a_run_makes_each_result_again_whichever_of_its_files_is_damaged(
-    quick: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_makes_each_result_with_a_damaged_file_again(quick: Make, tmp_path: Path, caplog: Logs) -> None:
     chain = quick()
     whole = run(chain, runs=tmp_path / "runs", track=False)
     for entry in Store(tmp_path / "runs" / "store").entries():

@@ -54,16 +54,14 @@ def test_a_tone_is_loudest_in_its_own_band() -> None:
     time = torch.arange(4000) / 8000
     for frequency in (500.0, 1000.0, 3000.0):
         loudest = log_mel(torch.sin(2 * torch.pi * frequency * time), asked()).mean(1).argmax()
-        bands = mel_bands(200, 40, 8000, 0.0, 4000.0)
-        assert bands[loudest, round(frequency / 40)] > 0
+        assert mel_bands(200, 40, 8000, 0.0, 4000.0)[loudest, round(frequency / 40)] > 0
 
 
 def test_resampling_keeps_a_tone() -> None:
     def tone(rate: int) -> np.ndarray:
         return np.sin(2 * np.pi * 440 * np.arange(rate // 2) / rate).astype(np.float32)
 
-    found = resampled(tone(16000), 16000, 8000)
-    np.testing.assert_allclose(found[100:-100], tone(8000)[100:-100], atol=2e-2)
+    np.testing.assert_allclose(resampled(tone(16000), 16000, 8000)[100:-100], tone(8000)[100:-100], atol=2e-2)
     assert resampled(tone(8000), 8000, 8000) is not None
 
 
@@ -111,8 +109,7 @@ def test_sound_files_are_read_and_channels_averaged(tmp_path: Path) -> None:
     rows = Dataset.from_dict({"audio": files, "label": ["x", "y"] * 15}).cast_column("audio", Sounds())
     folder = sets.write(tmp_path / "files", train=rows)
     found = task(data=folder, sampling_rate=8000, seconds=0.1, features="wave", mean=0, std=1)
-    assert found.kind == "audio_classification"
-    assert found.train[0][0]["input_values"].shape == (800,)
+    assert (found.kind, found.train[0][0]["input_values"].shape) == ("audio_classification", (800,))
 
 
 def test_a_folder_of_sound_files_is_read_without_another_decoder(tmp_path: Path) -> None:
@@ -134,15 +131,12 @@ def test_a_file_that_is_no_sound_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         sound({"bytes": b"nothing", "path": None})
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"high": 5000}, r"low < high <= 4000"),
-        ({"mean": 1.0}, r"both `mean` and `std`"),
-        ({"seconds": 0.01}, r"longer than half a window"),
-        ({"mels": 80}, r"fewer than 80 `mels`"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"high": 5000}, r"low < high <= 4000"),
+    ({"mean": 1.0}, r"both `mean` and `std`"),
+    ({"seconds": 0.01}, r"longer than half a window"),
+    ({"mels": 80}, r"fewer than 80 `mels`"),
+])  # fmt: skip
 def test_settings_that_cannot_be_are_refused(folder: str, arguments: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         task(**{"data": folder, "kind": "audio_classification", "sampling_rate": 8000, "seconds": 0.5, **arguments})

@@ -44,12 +44,8 @@ BASELINE: list[Any] = [{"use": "train.supervised", "epochs": 1, "batch_size": 16
 def chain(folder: Path, kind: str, stages: list[Any]) -> Path:
     rows, arguments, config = KINDS[kind]
     data = sets.write(folder / "data", **sets.split(rows(100), train=80, test=20))
-    written = {
-        "task": {"use": "huggingface", "data": data, "streaming": True, **arguments},
-        "model": {"use": "huggingface", "config": config},
-        "baseline": BASELINE,
-        "stages": stages,
-    }
+    written = {"task": {"use": "huggingface", "data": data, "streaming": True, **arguments}}
+    written |= {"model": {"use": "huggingface", "config": config}, "baseline": BASELINE, "stages": stages}
     (folder / "chain.yaml").write_text(yaml.safe_dump(written))
     return folder / "chain.yaml"
 
@@ -72,8 +68,7 @@ def test_every_kind_is_trained_exported_and_scored(kind: str, tmp_path: Path) ->
     (stage,) = record.stages
     assert stage.form == "onnx"
     assert (Path(record.folder) / stage.file).is_file()
-    assert stage.test_samples == 20
-    assert stage.score == pytest.approx(record.baseline.score, abs=0.06)
+    assert (stage.test_samples, stage.score) == (20, pytest.approx(record.baseline.score, abs=0.06))
 
 
 @pytest.mark.slow
@@ -115,11 +110,8 @@ def test_a_limit_reaches_a_stream_before_it_is_read(tmp_path: Path, offline: Pat
     ("edge", ["distill.sequence", "export.seq2seq", "quantize.optimum"]),
     ("gpu", ["distill.sequence", "export.seq2seq"]),
 ])  # fmt: skip
-def test_a_starting_config_of_an_encoder_decoder_suits_the_target(
-    target: Target, stages: list[str], tmp_path: Path
-) -> None:
-    path = chain(tmp_path, "translation", [])
-    given = yaml.safe_load(path.read_text())
+def test_a_config_of_an_encoder_decoder_suits_the_target(target: Target, stages: list[str], tmp_path: Path) -> None:
+    given = yaml.safe_load(chain(tmp_path, "translation", []).read_text())
     model = {**given["model"], "config": {**sets.MARIAN, "encoder_layers": 2, "decoder_layers": 2}}
     text = starting_config(model, given["task"], target, tmp_path)
     assert [stage["use"] for stage in yaml.safe_load(text)["stages"]] == stages
@@ -129,9 +121,7 @@ def test_a_starting_config_of_an_encoder_decoder_suits_the_target(
     (("task", "limit"), 0, r"limit: `limit` is 0; expected greater than 0"),
     (("model", "config"), "bert", r"`config` is 'bert'; expected a mapping such as"),
 ])  # fmt: skip
-def test_a_value_of_the_wrong_kind_is_told_by_its_key(
-    path: tuple[str, str], value: Any, message: str, tmp_path: Path
-) -> None:
+def test_a_wrong_value_is_named_by_its_key(path: tuple[str, str], value: Any, message: str, tmp_path: Path) -> None:
     file = chain(tmp_path, "text_classification", [{"use": "export.onnx"}])
     given = yaml.safe_load(file.read_text())
     given[path[0]][path[1]] = value

@@ -61,9 +61,7 @@ def test_sizes_that_follow_from_the_task_are_filled_in_and_what_is_given_stays(t
     assert more.vocab_size == 99  # type: ignore[union-attr]
 
 
-def test_weights_of_a_folder_are_loaded_and_a_rebuild_needs_no_folder(
-    texts: DatasetTask, saved: Path, tmp_path: Path
-) -> None:
+def test_a_folders_weights_are_loaded_and_a_rebuild_needs_none(texts: DatasetTask, saved: Path, tmp_path: Path) -> None:
     found = started(texts, name=str(saved))
     assert found.trained
     assert found.notes == ()
@@ -89,9 +87,7 @@ def test_a_new_head_is_said_in_one_note(texts: DatasetTask, tmp_path: Path, capl
     assert not caplog.records
 
 
-def test_a_head_with_another_number_of_classes_begins_anew_and_one_in_another_order_is_refused(
-    texts: DatasetTask, saved: Path
-) -> None:
+def test_a_head_for_other_classes_begins_anew_and_another_order_is_refused(texts: DatasetTask, saved: Path) -> None:
     three = started(replace(texts, labels=("a", "b", "c")), name=str(saved))
     assert "classifier.bias, classifier.weight" in three.notes[0]
     assert not three.trained
@@ -118,19 +114,16 @@ def test_weights_of_another_size_or_another_model_are_refused(texts: DatasetTask
         started(texts, name=str(saved))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, r"there is neither `name` nor `config`; expected one"),
-        ({"name": "a", "config": {}}, r"there are both `name` and `config`; expected one"),
-        ({"config": {"model_type": "brt"}}, r"`model_type` is brt; did you mean .*`bert`"),
-        ({"config": {**sets.BERT, "hiden_size": 8}}, r"bert has no setting `hiden_size`; did you mean `hidden_size`"),
-        ({"config": sets.BERT, "layers": 8}, r"bert has no setting `layers`"),
-        ({"config": sets.BERT, "labels": 5}, r"`labels` is 5; expected 2, as the task has"),
-        ({"config": {**sets.BERT, "vocab_size": 20}}, r"the tokenizer has 60 tokens and the model 20"),
-        ({"name": "/nowhere"}, r"/nowhere: it cannot be read"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({}, r"there is neither `name` nor `config`; expected one"),
+    ({"name": "a", "config": {}}, r"there are both `name` and `config`; expected one"),
+    ({"config": {"model_type": "brt"}}, r"`model_type` is brt; did you mean .*`bert`"),
+    ({"config": {**sets.BERT, "hiden_size": 8}}, r"bert has no setting `hiden_size`; did you mean `hidden_size`"),
+    ({"config": sets.BERT, "layers": 8}, r"bert has no setting `layers`"),
+    ({"config": sets.BERT, "labels": 5}, r"`labels` is 5; expected 2, as the task has"),
+    ({"config": {**sets.BERT, "vocab_size": 20}}, r"the tokenizer has 60 tokens and the model 20"),
+    ({"name": "/nowhere"}, r"/nowhere: it cannot be read"),
+])  # fmt: skip
 def test_models_that_cannot_be_are_refused(texts: DatasetTask, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         started(texts, **arguments)
@@ -148,8 +141,7 @@ def test_a_users_task_says_kind_and_labels_beside_the_model(texts: DatasetTask) 
 
 def test_a_student_is_the_teacher_with_other_sizes_and_its_leading_weights(texts: DatasetTask, tmp_path: Path) -> None:
     teacher = started(texts, config={**sets.BERT, "num_hidden_layers": 2}).model
-    wanted = Student(shrink_of="teacher", intermediate_size=8, num_hidden_layers=1)
-    student = wanted.build(teacher, teacher.example)
+    student = Student(shrink_of="teacher", intermediate_size=8, num_hidden_layers=1).build(teacher, teacher.example)
     first = student.module.bert.encoder.layer[0].intermediate.dense.weight  # type: ignore[union-attr, index]
     theirs = teacher.module.bert.encoder.layer[0].intermediate.dense.weight  # type: ignore[union-attr, index]
     assert torch.equal(first, theirs[:8])
@@ -182,8 +174,7 @@ def test_a_chain_is_told_of_notes_and_warned_of_an_untrained_model_alone(saved: 
     folder = sets.write(tmp_path / "texts", **sets.split(sets.texts(60), train=50, test=10))
     data = {"use": "huggingface", "data": folder, "vocabulary": SIZE}
     trained = {"use": "huggingface", "name": str(saved)}
-    untrained = {"use": "huggingface", "config": sets.BERT}
-    for source, warned in ((trained, False), (untrained, True)):
+    for source, warned in ((trained, False), ({"use": "huggingface", "config": sets.BERT}, True)):
         built = build(PipelineConfig.model_validate({**CONFIG, "task": data, "model": source}))
         assert any("the model is untrained" in warning for warning in built.warnings) is warned
         assert "validation is 10% of `train`, drawn with seed 0" in built.notes

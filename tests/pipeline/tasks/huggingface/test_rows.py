@@ -23,15 +23,12 @@ def labelled(values: list[Any], feature: Any) -> Dataset:
     return Dataset.from_dict({"label": values}, features=Features({"label": feature}))
 
 
-@pytest.mark.parametrize(
-    ("values", "feature", "names", "numbers"),
-    [
-        ([1, 0, 1], ClassLabel(names=["no", "yes"]), ("no", "yes"), [1, 0, 1]),
-        (["b", "a", "c", "a"], Value("string"), ("a", "b", "c"), [1, 0, 2, 0]),
-        ([10, -1, 2], Value("int64"), ("-1", "2", "10"), [2, 0, 1]),
-        ([True, False], Value("bool"), ("False", "True"), [1, 0]),
-    ],
-)
+@pytest.mark.parametrize(("values", "feature", "names", "numbers"), [
+    ([1, 0, 1], ClassLabel(names=["no", "yes"]), ("no", "yes"), [1, 0, 1]),
+    (["b", "a", "c", "a"], Value("string"), ("a", "b", "c"), [1, 0, 2, 0]),
+    ([10, -1, 2], Value("int64"), ("-1", "2", "10"), [2, 0, 1]),
+    ([True, False], Value("bool"), ("False", "True"), [1, 0]),
+])  # fmt: skip
 def test_labels_are_those_of_the_dataset_or_of_train_sorted(
     values: list[Any], feature: Any, names: tuple[str, ...], numbers: list[int]
 ) -> None:
@@ -84,14 +81,9 @@ def test_spawned_workers_read_the_same_batches(tmp_path: Path) -> None:
     folder = sets.write(tmp_path / "set", **sets.split(sets.texts(40), train=30, test=10))
     split = task(data=folder, vocabulary=SIZE).train
     spawn = multiprocessing.get_context("spawn")
-    workers = DataLoader(
-        split.dataset,  # type: ignore[arg-type]
-        batch_size=9,
-        collate_fn=split.collate,
-        num_workers=1,
-        multiprocessing_context=spawn,
-    )
-    here = DataLoader(split.dataset, batch_size=9, collate_fn=split.collate)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"batch_size": 9, "collate_fn": split.collate}
+    workers = DataLoader(split.dataset, **how, num_workers=1, multiprocessing_context=spawn)  # type: ignore[arg-type]
+    here = DataLoader(split.dataset, **how)  # type: ignore[arg-type]
     for (ours, labels), (theirs, expected) in zip(workers, here, strict=True):
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
         assert torch.equal(labels, expected)
@@ -106,8 +98,7 @@ def test_what_is_in_test_too_is_refused_or_left_out(tmp_path: Path) -> None:
     probe(found)
     assert len(found.train) + len(found.validation) == 50
     assert len(found.test) == 30
-    counted = [int(note.split()[0]) for note in found.notes if "are left out, for test has them" in note]
-    assert sum(counted) == 10
+    assert sum([int(note.split()[0]) for note in found.notes if "are left out, for test has them" in note]) == 10
     assert found.train.fingerprint == found.test.fingerprint
 
 

@@ -30,33 +30,25 @@ def folder(tmp_path: Path) -> str:
     return sets.write(tmp_path / "set", **sets.split(sets.texts(250), train=200, test=50))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "names", "found"),
-    [
-        ({}, ["train", "validation", "test"], ("train", "validation", "test")),
-        ({}, ["train", "dev", "test"], ("train", "dev", "test")),
-        ({}, ["train"], ("train", 0.1, 0.1)),
-        ({"validation": 0.2}, ["train", "validation", "test"], ("train", 0.2, "test")),
-        ({"test": "validation"}, ["train", "validation", "test"], ("train", 0.1, "validation")),
-        ({"validation": "test"}, ["train", "test"], ("train", "test", 0.1)),
-        ({"train": "a", "test": "b"}, ["a", "b"], ("a", 0.1, "b")),
-    ],
-)
-def test_parts_are_those_that_are_asked_for_or_usual_or_shares(
-    arguments: dict[str, Any], names: list[str], found: tuple[Any, ...]
-) -> None:
+@pytest.mark.parametrize(("arguments", "names", "found"), [
+    ({}, ["train", "validation", "test"], ("train", "validation", "test")),
+    ({}, ["train", "dev", "test"], ("train", "dev", "test")),
+    ({}, ["train"], ("train", 0.1, 0.1)),
+    ({"validation": 0.2}, ["train", "validation", "test"], ("train", 0.2, "test")),
+    ({"test": "validation"}, ["train", "validation", "test"], ("train", 0.1, "validation")),
+    ({"validation": "test"}, ["train", "test"], ("train", "test", 0.1)),
+    ({"train": "a", "test": "b"}, ["a", "b"], ("a", 0.1, "b")),
+])  # fmt: skip
+def test_parts_are_named_usual_or_shares(arguments: dict[str, Any], names: list[str], found: tuple[Any, ...]) -> None:
     assert tuple(roles(asked(**arguments), names).values()) == found
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"train": "trian"}, r"`train` is trian; did you mean `train`\?"),
-        ({"test": "tset"}, r"`test` is tset.*or a share of train"),
-        ({"validation": "test", "test": "test"}, r"each part once"),
-        ({"limit": {"validation": 9}}, r"`limit` has validation, which is a share of train"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"train": "trian"}, r"`train` is trian; did you mean `train`\?"),
+    ({"test": "tset"}, r"`test` is tset.*or a share of train"),
+    ({"validation": "test", "test": "test"}, r"each part once"),
+    ({"limit": {"validation": 9}}, r"`limit` has validation, which is a share of train"),
+])  # fmt: skip
 def test_parts_that_cannot_be_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         roles(asked(**arguments), ["train", "test"])

@@ -76,8 +76,7 @@ def test_the_softmax_of_the_scores_is_the_attention_that_transformers_returns(na
     theirs = list(chain.from_iterable(output.get(key) or () for key in keys))
     assert len(theirs) == len(values) == len(blocks(module))
     for block, (query, key, value), expected in zip(blocks(module), values, theirs, strict=True):
-        causal = name == "gpt2" or "decoder" in block.name
-        torch.testing.assert_close(attended(query, key, causal=causal), expected)
+        torch.testing.assert_close(attended(query, key, causal=name == "gpt2" or "decoder" in block.name), expected)
         assert value.shape == query.shape == (2, 4, query.shape[2], 4)
 
 
@@ -97,8 +96,7 @@ def test_encoder_and_decoder_are_two_stacks_and_cross_attention_is_in_none() -> 
 
 
 def test_keys_of_grouped_queries_are_repeated() -> None:
-    module = made("llama")
-    (query, key, value), *_ = read(module, inputs("llama"))[0]
+    (query, key, value), *_ = read(made("llama"), inputs("llama"))[0]
     assert query.shape == key.shape == value.shape == (2, 4, 5, 4)
     assert torch.equal(key[:, 0], key[:, 1])
     assert not torch.equal(key[:, 1], key[:, 2])
@@ -158,8 +156,7 @@ class Fused(nn.Module):
         self.num_heads, self.qkv = heads, nn.Linear(8, 24)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        parts = self.qkv(x).reshape(*x.shape[:2], 3, 2, 4).permute(2, 0, 3, 1, 4)
-        return tuple(parts)
+        return tuple(self.qkv(x).reshape(*x.shape[:2], 3, 2, 4).permute(2, 0, 3, 1, 4))
 
 
 def test_one_linear_layer_for_all_three() -> None:
@@ -207,7 +204,6 @@ def test_what_the_first_layer_is_given_are_the_embeddings(name: str) -> None:
 
 def test_a_layer_that_is_given_no_numbers_is_refused() -> None:
     embedding = nn.Embedding(3, 2)
-    hooks = [Hook("", input_of)]
-    Hooks(embedding, hooks)
+    Hooks(embedding, [Hook("", input_of)])
     with pytest.raises(StageError, match="Embedding was given no tensor of real numbers"):
         embedding(torch.tensor([0, 1]))

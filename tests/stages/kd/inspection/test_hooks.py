@@ -9,8 +9,7 @@ from stages.kd.inspection.hooks import Hook, Hooks
 
 def test_layers_of_an_encoder_are_seen_and_its_fast_path_is_off_during_the_forward_alone() -> None:
     torch.manual_seed(0)
-    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    encoder = nn.TransformerEncoder(layer, 2).eval()
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2).eval()
     x, padding = torch.rand(3, 4, 8), torch.zeros(3, 4, dtype=torch.bool)
     padding[0, 2:] = True
     watching = [Hooks(encoder, [Hook("layers.0"), Hook("layers.1.linear1")]), Hooks(encoder, [Hook("layers.1")])]

@@ -59,8 +59,7 @@ def test_positions_without_a_target_do_not_count() -> None:
     mask[2, 4:] = 0
     counts = (labels >= 0) & (labels < 5) & (mask > 0)
     expected = decoupled_loss(student[counts], teacher[counts], labels[counts], 2.0)
-    found = decoupled_loss(student, teacher, labels, 2.0, mask=mask)
-    assert float(found) == pytest.approx(float(expected), rel=1e-12)
+    assert float(decoupled_loss(student, teacher, labels, 2.0, mask=mask)) == pytest.approx(float(expected), rel=1e-12)
     student.requires_grad_()
     nothing = decoupled_loss(student, teacher, torch.full((3, 8), -100), 2.0)
     nothing.backward()

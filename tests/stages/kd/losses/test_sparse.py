@@ -59,18 +59,15 @@ def test_what_is_kept() -> None:
     kept = sparsify(logits(2, 7, 3), 4, 2.0, axis=1)
     p = softmax(logits(2, 7, 3).numpy() / 2, axis=1)
     assert kept.values.shape == kept.indices.shape == (2, 3, 4)
-    assert kept.indices.dtype == torch.int32
-    assert kept.rest.shape == (2, 3)
+    assert (kept.indices.dtype, kept.rest.shape) == (torch.int32, (2, 3))
     expected = -np.sort(-np.moveaxis(p, 1, -1), axis=-1)
     np.testing.assert_allclose(kept.values.exp().numpy(), expected[..., :4], rtol=1e-12)
     np.testing.assert_allclose(kept.rest.exp().numpy(), expected[..., 4:].sum(-1), rtol=1e-12)
-    whole = sparsify(logits(2, 7), 7, 1.0)
-    assert whole.rest.tolist() == [-np.inf, -np.inf]
+    assert sparsify(logits(2, 7), 7, 1.0).rest.tolist() == [-np.inf, -np.inf]
 
 
 def test_a_tiny_rest_keeps_its_size_in_single_precision() -> None:
-    teacher = torch.tensor([[50.0, 40.0, 0.0, -1.0]])
-    kept = sparsify(teacher, 2, 1.0)
+    kept = sparsify(torch.tensor([[50.0, 40.0, 0.0, -1.0]]), 2, 1.0)
     assert float(kept.rest) == pytest.approx(-50 + np.log1p(np.exp(-1)) - np.log1p(np.exp(-10)), rel=1e-5)
     student = torch.tensor([[0.0, 90.0, -90.0, -90.0]], requires_grad=True)
     loss = sparse_soft_loss(student, kept, 1.0)

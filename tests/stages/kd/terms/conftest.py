@@ -32,8 +32,7 @@ def compare() -> Callable[..., Comparison]:
         seen = tuple(ModelOutputs(out, hooks.take()) for out, hooks in zip(given, theirs, strict=True))
         dtype = next(student.parameters()).dtype
         adapters = [method.adapter(mine, its).to(dtype) for mine, its in zip(students, seen, strict=True)]
-        batch = Batch(torch.arange(2), inputs, None)
-        inputs = TermInputs(batch, outputs, students, seen, shares, "logits", no_labels)
+        inputs = TermInputs(Batch(torch.arange(2), inputs, None), outputs, students, seen, shares, "logits", no_labels)
         loss = method.loss(inputs, adapters)
         for hooks in ours + theirs:
             hooks.remove()

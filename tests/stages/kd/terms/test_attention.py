@@ -25,9 +25,8 @@ def bert(layers: int, hidden: int = 16, heads: int = 2, seed: int = 0) -> nn.Mod
 
 
 def sentences(seed: int = 0) -> dict[str, Any]:
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     ids = torch.randint(1, 30, (2, 5), generator=torch.Generator().manual_seed(seed))
-    return {"input_ids": ids, "attention_mask": mask}
+    return {"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])}
 
 
 def transformer(**settings: Any) -> AttentionTerm:
@@ -90,8 +89,7 @@ def test_scores_are_those_whose_softmax_transformers_returns(compare: Make) -> N
         teacher.bert.encoder.layer[0].attention.self.key.bias += 1.0
     a, b = (m(**inputs, output_attentions=True).attentions[0] for m in (student, teacher))
     torch.testing.assert_close(a, b)
-    term = transformer(**{**NOTHING, "scores": True}, mask="attention_mask")
-    loss, _ = compare(term, student, [teacher], inputs)
+    loss, _ = compare(transformer(**{**NOTHING, "scores": True}, mask="attention_mask"), student, [teacher], inputs)
     attention = student.bert.encoder.layer[0].attention.self
     hidden = student(**inputs, output_hidden_states=True).hidden_states[0]
     shift = attention.query(hidden).reshape(2, 5, 2, 8).sum(-1) / 8**0.5  # (N, L, heads), the same for every key
@@ -102,8 +100,7 @@ def test_scores_are_those_whose_softmax_transformers_returns(compare: Make) -> N
 
 def test_padding_does_not_count(compare: Make) -> None:
     student, teacher, inputs = bert(2, hidden=8), bert(4), sentences()
-    padded = inputs["attention_mask"] == 0
-    other = {**inputs, "input_ids": torch.where(padded, 7, inputs["input_ids"])}
+    other = {**inputs, "input_ids": torch.where(inputs["attention_mask"] == 0, 7, inputs["input_ids"])}
     assert not torch.equal(other["input_ids"], inputs["input_ids"])
     for mask, same in (("attention_mask", True), (None, False)):
         losses = [compare(transformer(mask=mask), student, [teacher], x)[0] for x in (inputs, other)]

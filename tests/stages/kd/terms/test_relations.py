@@ -38,8 +38,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         parts = (self.query, self.key, self.value)
         q, k, v = (part(x).unflatten(-1, (self.num_heads, self.size)).transpose(1, 2) for part in parts)
-        scores = (q @ k.mT / self.size**0.5).masked_fill(mask[:, None, None, :] == 0, -1e9)
-        self.attended = scores.softmax(-1)
+        self.attended = (q @ k.mT / self.size**0.5).masked_fill(mask[:, None, None, :] == 0, -1e9).softmax(-1)
         return self.out((self.attended @ v).transpose(1, 2).flatten(2))
 
 
@@ -115,8 +114,7 @@ def test_parts_are_added_up_and_heads_regrouped(compare: Make) -> None:
         probabilities.append(scores.masked_fill(inputs["mask"][:, None, None, :] == 0, -1e9).softmax(-1))
     ours, theirs = (p.clamp_min(1e-300) for p in probabilities)
     counted = inputs["mask"][:, None, :, None].double()
-    expected = (counted * theirs * (theirs / ours).log()).sum() / (6 * inputs["mask"].sum())
-    torch.testing.assert_close(single[0], expected)
+    torch.testing.assert_close(single[0], (counted * theirs * (theirs / ours).log()).sum() / (6 * inputs["mask"].sum()))
 
 
 def test_gradients_reach_queries_keys_and_values(compare: Make) -> None:

@@ -34,15 +34,13 @@ def pairs(tmp_path: Path) -> str:
 @pytest.fixture
 def tokenizer(texts: str, tmp_path: Path) -> str:
     """A folder with a tokenizer, as that of a model."""
-    made = task(data=texts, vocabulary=SIZE).tokenizer
-    made.save_pretrained(tmp_path / "tokenizer")
+    task(data=texts, vocabulary=SIZE).tokenizer.save_pretrained(tmp_path / "tokenizer")
     return str(tmp_path / "tokenizer")
 
 
 def test_examples_are_what_the_tokenizer_gives(texts: str, tokenizer: str) -> None:
     found, rows = task(data=texts, tokenizer=tokenizer), sets.texts(90)
-    assert found.kind == "text_classification"
-    assert found.labels == ("no", "yes")
+    assert (found.kind, found.labels) == ("text_classification", ("no", "yes"))
     direct = AutoTokenizer.from_pretrained(tokenizer)
     for i in range(20):
         inputs, label = found.test[i]
@@ -70,8 +68,7 @@ def test_a_batch_is_padded_to_its_longest_and_not_beyond_the_limit(multiple: int
 
 def test_long_texts_are_cut_and_the_tokenizers_own_limit_holds(texts: str, tokenizer: str, tmp_path: Path) -> None:
     found = task(data=texts, tokenizer=tokenizer, max_length=5)
-    lengths = [len(found.train[i][0]["input_ids"]) for i in range(60)]
-    assert max(lengths) == 5
+    assert max([len(found.train[i][0]["input_ids"]) for i in range(60)]) == 5
     direct = AutoTokenizer.from_pretrained(tokenizer)
     direct.model_max_length = 32
     direct.save_pretrained(tmp_path / "short")
@@ -90,8 +87,7 @@ def test_pairs_have_types_and_single_texts_have_none_unless_asked(pairs: str, te
     assert set(off.train[0][0]) == set(off.axes) == {"input_ids", "attention_mask"}
     bpe = task(data=pairs, kind="text_regression", vocabulary=SIZE, algorithm="bpe")
     assert "token_type_ids" not in bpe.train[0][0]
-    on = task(data=texts, vocabulary=SIZE, token_types=True)
-    assert set(on.train[0][0]["token_type_ids"].tolist()) == {0}
+    assert set(task(data=texts, vocabulary=SIZE, token_types=True).train[0][0]["token_type_ids"].tolist()) == {0}
 
 
 def test_numbers_are_learned_as_0_to_1_and_scored_by_the_squared_error(pairs: str) -> None:
@@ -169,8 +165,7 @@ def test_a_made_tokenizer_keeps_to_its_size_and_gives_the_text_back(algorithm: A
     assert made.unk_token_id not in ids
     assert made.decode(ids, skip_special_tokens=True) == rows["text"][0]
     assert made.unk_token_id in made("x\u00e9\u00e9y")["input_ids"] or algorithm == "bpe"
-    again = tokens.trained(rows, ["text"], 70, algorithm, lowercase=True)
-    assert tokens.digest(again) == tokens.digest(made)
+    assert tokens.digest(tokens.trained(rows, ["text"], 70, algorithm, lowercase=True)) == tokens.digest(made)
 
 
 def test_every_word_of_known_characters_has_pieces() -> None:
