@@ -1,5 +1,6 @@
 """Libraries that say too much or take too long, made quiet for a while."""
 
+import atexit
 import gc
 import logging
 import warnings
@@ -21,6 +22,11 @@ def muted(names: Sequence[str], below: int = logging.ERROR) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def leave_garbage() -> None:
+    """Have this process end without a last search for cycles of garbage, which takes a third of importing torch."""
+    atexit.register(gc.freeze)
 
 
 @contextmanager

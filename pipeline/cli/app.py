@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from pipeline.base.quiet import leave_garbage
 from pipeline.cli.doctor.command import doctor
 from pipeline.cli.gate import expect, gate
 from pipeline.cli.init.command import init
@@ -36,6 +37,7 @@ app.add_typer(store_app)
 
 def main() -> None:
     """Run the command line and turn every ending into its exit code; under torchrun in the first process alone."""
+    leave_garbage()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings come once a process and a training
     for name in ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
         os.environ.setdefault(name, "true")  # of libraries that would report to their makers
