@@ -87,9 +87,9 @@ class Run:
             self._warn(text)
         self._keep()
         self.executor.journal.write("end", verdict=self.record.verdict)
-        write_files(self.record)
-        if self.tracking:
+        if self.tracking:  # first, for another process logs the model while this one writes the reports
             self.tracking.finish(self.record, graph_of(last.deployed))
+        write_files(self.record)
         return self.record
 
     def _look_at(self, last: MeasuredModel) -> None:

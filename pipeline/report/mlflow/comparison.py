@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.records.comparison import BASELINE, FILE, ComparisonRecord, StrategyRecord
 from pipeline.records.figures import numbers, points
 from pipeline.records.record import Record
-from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds
+from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds, timed
 from pipeline.report.mlflow.run import is_synced, keep_state, log_files
 from pipeline.report.mlflow.sync import sync
 
@@ -52,7 +52,7 @@ def _project(to: Connection, record: ComparisonRecord) -> None:
     params = {"axes": ", ".join(record.axes), "seeds": ", ".join(map(str, record.seeds))}
     params |= {f"file.{i}": origin for i, origin in enumerate(record.origins)}
     message_tags = {"warnings": "\n".join(record.warnings), "notes": "\n".join(record.notes)}
-    to.log(parent, params=params, tags=message_tags, when=record.started)
+    to.log(parent, params=params, tags=message_tags)
     for strategy in record.strategies:
         _strategy(to, record, parent, strategy)
     log_files(to, parent, folder, (FILE, "summary.md", "report.html"))
@@ -65,7 +65,8 @@ def _strategy(to: Connection, record: ComparisonRecord, parent: str, strategy: S
     run = to.run(f"{record.comparison}/{strategy.name}", strategy.name, record.started, {PARENT: parent})
     child, when = str(run.info.run_id), record.started
     tags = {"runs": "\n".join(strategy.runs), "promised": strategy.claim or ""}
-    to.log(child, metrics=points(figures_of(strategy), 0), params={"strategy": strategy.name}, tags=tags, when=when)
+    figures = timed(points(figures_of(strategy), 0), when)
+    to.log(child, metrics=figures, params={"strategy": strategy.name}, tags=tags)
     runs = [] if strategy.name == BASELINE else [*strategy.runs, *strategy.failed_runs]  # its runs are a strategy's
     for name in runs:
         folder = Path(os.path.normpath(Path(record.folder).parent / name))

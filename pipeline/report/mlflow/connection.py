@@ -32,6 +32,9 @@ DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # looked at when MLflow is imported; it would report to its makers
 }
 
+Point = tuple[str, float, int, int]
+"""Of a metric: name, value, step, time in MLflow's milliseconds."""
+
 
 class Connection:
     """MLflow's client, and the experiment that everything goes into.
@@ -69,25 +72,27 @@ class Connection:
 
     def run(self, uid: str, name: str, when: str, tags: dict[str, str]) -> Any:
         """The run with this uid, created where there is none."""
+        return self.find(uid) or self.create(uid, name, when, tags)
+
+    def create(self, uid: str, name: str, when: str, tags: dict[str, str]) -> Any:
+        """A new run with this uid."""
         arguments: dict[str, Any] = {"tags": {**tags, UID: uid}, "run_name": name}
-        return self.find(uid) or self.client.create_run(self.experiment, milliseconds(when), **arguments)
+        return self.client.create_run(self.experiment, milliseconds(when), **arguments)
 
     def log(
         self,
         run: str,
         *,
-        when: str,
         params: dict[str, Any] | None = None,
-        metrics: Sequence[tuple[str, float, int]] = (),
+        metrics: Sequence[Point] = (),
         tags: dict[str, str] | None = None,
     ) -> None:
-        """Everything in as few calls as MLflow allows; metrics are (name, value, step)."""
+        """Everything in as few calls as MLflow allows."""
         from mlflow.entities import Metric, Param, RunTag
 
-        now = milliseconds(when)
         parameters = [Param(allowed(key), str(value)[:PARAM_LENGTH]) for key, value in (params or {}).items()]
         labels = [RunTag(allowed(key), value[:PARAM_LENGTH]) for key, value in (tags or {}).items()]
-        numbers = [Metric(allowed(key), value, now, step) for key, value, step in metrics]
+        numbers = [Metric(allowed(key), value, when, step) for key, value, step, when in metrics]
         size = BATCH_LENGTH
         for i in range(0, max(len(parameters), len(labels), len(numbers)), size):
             self.client.log_batch(run, numbers[i : i + size], parameters[i : i + size], labels[i : i + size])
@@ -153,6 +158,11 @@ def tagged(uid: str) -> str:
 def milliseconds(when: str) -> int:
     """MLflow's clock."""
     return int(datetime.fromisoformat(when).timestamp() * 1000)
+
+
+def timed(points: Sequence[tuple[str, float, int]], when: str) -> list[Point]:
+    """Points (name, value, step) at the time of the record."""
+    return [(*point, milliseconds(when)) for point in points]
 
 
 def allowed(name: str) -> str:

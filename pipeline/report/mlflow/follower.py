@@ -12,19 +12,29 @@ import sys
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import load
 
 from pipeline.base.files import locked
-from pipeline.base.quiet import uncollected
+from pipeline.base.quiet import leave_garbage, uncollected
 from pipeline.records.record import Record
 from pipeline.report.mlflow.connection import settings
 from pipeline.report.mlflow.logged_model import Graph
 from pipeline.report.mlflow.run import LOCK, Tracking, status_of
 
 LOG = logging.getLogger("shrinkline")
+
+MODULES = (  # MLflow imports some of them where it uses them; here the run imports torch meanwhile, or builds
+    "mlflow.onnx",
+    "mlflow.pyfunc.loaders",
+    "onnx",
+    "onnxruntime",
+    "alembic.command",
+    "mlflow.store.tracking.sqlalchemy_workspace_store",
+)
 
 
 class Answers(logging.Handler):
@@ -46,14 +56,15 @@ class Answers(logging.Handler):
 
 def main() -> None:
     """Import MLflow, then do what is asked until the end."""
+    leave_garbage()
     answers = Answers(os.dup(1))
     os.dup2(2, 1)  # whatever a library prints is no answer
     LOG.addHandler(answers)
     LOG.propagate = False
-    with uncollected(), settings(), suppress(ImportError):  # of what is missing Tracking tells
-        import mlflow.onnx
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-        import onnxruntime  # noqa: F401
+    with uncollected(), settings():
+        for name in MODULES:
+            with suppress(ImportError):  # of what is missing Tracking tells
+                import_module(name)
     requests = (json.loads(line) for line in sys.stdin if line.endswith("\n"))  # a torn one is the run's last
     if opening := next(requests, None):
         answers.send(problem=_follow(Path(opening["folder"]), requests, answers))

@@ -81,10 +81,9 @@ class Follower:
         self._ask(do="update")
 
     def finish(self, record: Record, final: Graph | None) -> None:
-        """Log the rest of the record and the last model, and wait until all of it is."""
+        """Log the verdict and the last model, some time."""
         example = b64encode(save(final.example)).decode() if final else ""
         self._ask(do="finish", final={"path": str(final.path), "example": example} if final else None)
-        self._hear(wait=True)
 
     def end(self, record: Record, status: str, *, whole: bool = True) -> None:
         """Close the parent run, and wait until all is logged."""

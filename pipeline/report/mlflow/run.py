@@ -10,12 +10,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipeline.base.files import locked, write_whole
 from pipeline.records.figures import curves, flatten, metrics, points
 from pipeline.records.record import ModelRecord, Record, StageRecord
-from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds, unreachable
+from pipeline.report.mlflow.connection import PARENT, UID, Connection, milliseconds, timed, unreachable
 from pipeline.report.mlflow.logged_model import Graph, log_model
 
 LOG = logging.getLogger("shrinkline")
@@ -70,6 +70,7 @@ class Tracking:
         self.folder = Path(record.folder)
         self.to = Connection(runs, f"shrink sync {self.folder}")
         self.done: set[str] = set()
+        self.children: dict[str, Any] | None = None  # by uid; None where it must be asked which there are
         keep_state(self.folder, synced=False)
         self.to.tolerant(self._open, record)
         if require and self.to.problem:
@@ -80,11 +81,11 @@ class Tracking:
         self.to.tolerant(self._update, record)
 
     def finish(self, record: Record, final: Graph | None) -> None:
-        """Log verdict, record and config, and the last model in MLflow's ONNX flavour, where it is one graph."""
+        """Log the verdict, and the last model in MLflow's ONNX flavour, where it is one graph."""
         self.to.tolerant(self._finish, record, final)
 
     def end(self, record: Record, status: str, *, when: str = "", whole: bool = True) -> None:
-        """Close the parent run.
+        """Close the parent run; of one that is FINISHED log the record, the config and the reports.
 
         Args:
             record: as it ended.
@@ -106,21 +107,31 @@ class Tracking:
         self.parent = str(parent.info.run_id)
         if parent.info.status != "RUNNING":
             self.to.client.update_run(self.parent, status="RUNNING")
-        of_dead = f"tags.`{PARENT}` = '{self.parent}' and attributes.status = 'RUNNING'"
-        for child in self.to.client.search_runs([self.to.experiment], of_dead):
-            self.to.client.set_terminated(child.info.run_id, "KILLED")
-        self.to.log(self.parent, params=flatten(record.config), when=record.started)
+        self.children = self._below()
+        for child in self.children.values():
+            if child.info.status == "RUNNING":  # of a process that is dead
+                self.to.client.set_terminated(child.info.run_id, "KILLED")
+        self.to.log(self.parent, params=flatten(record.config))
 
     def _update(self, record: Record) -> None:
-        if record.baseline:
-            self._child(record, "baseline", record.baseline, 0)
-        for stage in record.stages:
-            self._child(record, f"{stage.position}-{stage.name}", stage, stage.position + 1)
+        models: list[tuple[str, ModelRecord, int]] = [("baseline", record.baseline, 0)] if record.baseline else []
+        models += [(f"{stage.position}-{stage.name}", stage, stage.position + 1) for stage in record.stages]
+        new = [model for model in models if model[0] not in self.done]
+        children, self.children = self._below() if self.children is None else self.children, None
+        pending = [model for model in new if not _is_logged(children.get(f"{record.run}/{model[2]}"), model[1])]
+        figures = [point for _, model, step in pending for point in timed(points(metrics(model), step), model.finished)]
+        self.to.log(self.parent, metrics=figures)
+        for name, model, step in pending:
+            uid = f"{record.run}/{step}"
+            if uid not in children:
+                children[uid] = self.to.create(uid, name, model.finished, {PARENT: self.parent})
+            self._fill(str(children[uid].info.run_id), record, model, step)
+        self.done |= {name for name, *_ in new}
+        self.children = children  # where one of these failed, its answer may be lost, and is asked for again
 
     def _finish(self, record: Record, final: Graph | None) -> None:
         tags = {f"gate.{gate.name}": f"{gate.verdict}: {gate.message}" for gate in record.gates}
-        self.to.log(self.parent, tags=tags | {"verdict": record.verdict or "none"}, when=record.started)
-        log_files(self.to, self.parent, self.folder, FILES)
+        self.to.log(self.parent, tags=tags | {"verdict": record.verdict or "none"})
         if final:
             log_model(self.to, self.parent, record, final)
         elif record.register_as:
@@ -128,29 +139,34 @@ class Tracking:
 
     def _end(self, record: Record, status: str, when: str) -> None:
         tags = {"warnings": "\n".join(record.warnings), "notes": "\n".join(record.notes)}
-        self.to.log(self.parent, tags=tags, when=record.started)
+        self.to.log(self.parent, tags=tags)
+        if status == "FINISHED":
+            log_files(self.to, self.parent, self.folder, FILES)
         self.to.client.set_terminated(self.parent, status, milliseconds(when) if when else None)
 
-    def _child(self, record: Record, name: str, model_record: ModelRecord, step: int) -> None:
-        """A nested run with a model's settings, figures, training curves and files."""
-        if name in self.done:
-            return
-        when = model_record.finished
-        run = self.to.run(f"{record.run}/{step}", name, when, {PARENT: self.parent})
-        # One that ended at another time is of a result that was lost and made again.
-        if (run.info.status, run.info.end_time) != ("FINISHED", milliseconds(when)):
-            child, figures = str(run.info.run_id), points(metrics(model_record), step)
-            settings = model_record.settings if isinstance(model_record, StageRecord) else {}
-            curve_points = [(key, v, i) for key, values in curves(model_record).items() for i, v in enumerate(values)]
-            tags = {"digest": model_record.digest, "form": model_record.form}
-            self.to.log(self.parent, metrics=figures, when=when)
-            self.to.log(child, params=flatten(settings), metrics=[*figures, *curve_points], tags=tags, when=when)
-            folder = Path(record.folder)
-            self.to.client.log_artifacts(child, str(folder / model_record.folder), "model")
-            log = self.to.client.log_artifacts if (folder / model_record.file).is_dir() else self.to.client.log_artifact
-            log(child, str(folder / model_record.file), "deployed")
-            self.to.client.set_terminated(child, "FINISHED", milliseconds(when))  # last: it says that all is there
-        self.done.add(name)
+    def _below(self) -> dict[str, Any]:
+        """The nested runs that there are, by uid."""
+        runs = self.to.client.search_runs([self.to.experiment], f"tags.`{PARENT}` = '{self.parent}'")
+        return {run.data.tags[UID]: run for run in runs if UID in run.data.tags}
+
+    def _fill(self, child: str, record: Record, model: ModelRecord, step: int) -> None:
+        """Log a model's settings, figures, training curves and files to its run, and close it."""
+        settings = model.settings if isinstance(model, StageRecord) else {}
+        curve_points = [(key, v, i) for key, values in curves(model).items() for i, v in enumerate(values)]
+        figures = timed([*points(metrics(model), step), *curve_points], model.finished)
+        tags = {"digest": model.digest, "form": model.form}
+        self.to.log(child, params=flatten(settings), metrics=figures, tags=tags)
+        folder = Path(record.folder)
+        self.to.client.log_artifacts(child, str(folder / model.folder), "model")
+        log = self.to.client.log_artifacts if (folder / model.file).is_dir() else self.to.client.log_artifact
+        log(child, str(folder / model.file), "deployed")
+        # Last: it says that all is there.
+        self.to.client.set_terminated(child, "FINISHED", milliseconds(model.finished))
+
+
+def _is_logged(run: Any, model: ModelRecord) -> bool:
+    """Whether a run has all of a model; one that ended at another time is of a result that was lost and made again."""
+    return run is not None and (run.info.status, run.info.end_time) == ("FINISHED", milliseconds(model.finished))
 
 
 def member_uid(record: Record) -> str:

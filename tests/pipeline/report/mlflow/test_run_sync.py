@@ -123,6 +123,22 @@ def test_a_result_that_was_lost_and_made_again_is_logged_again(another: Make, lo
     assert local.statuses(folder.name) == ["FINISHED"] * 3
 
 
+def test_the_figures_of_all_that_is_new_go_to_the_parent_in_one_call(
+    another: Make, local: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, real = list[tuple[str, set[int]]](), MlflowClient.log_batch
+
+    def counted(self: MlflowClient, run: str, metrics: Any, *args: Any) -> Any:
+        batches.append((run, {metric.step for metric in metrics}))
+        return real(self, run, metrics, *args)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counted)
+    folder = another()
+    assert sync_run(folder)
+    ((parent,),) = local.rows("select run_uuid from tags where key = 'shrink_uid' and value = ?", folder.name)
+    assert [steps for run, steps in batches if run == parent and steps] == [{0, 1}]
+
+
 def test_a_name_with_a_quote_is_logged(another: Make, local: Database) -> None:
     folder = another()
     record = Record.load(folder).model_copy(update={"run": f"it's {folder.name}"})
@@ -367,7 +383,7 @@ def test_points_that_are_logged_twice_stand_once_in_the_history(server: Server, 
         with open_tracking(record, Path(record.folder).parent) as opened:
             opened.done.clear()
             opened.update(record)
-            opened.to.log(opened.parent, metrics=[("score", 0.5, 7), ("score", 0.5, 8)], when=record.started)
+            opened.to.log(opened.parent, metrics=tracking.timed([("score", 0.5, 7), ("score", 0.5, 8)], record.started))
     history = MlflowClient(server.uri).get_metric_history(opened.parent, "score")
     assert sorted(point.step for point in history) == [0, 1, 7, 8]
 
