@@ -6,9 +6,9 @@ are ONNX, the rest is JSON.
 
 import copy
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +21,7 @@ from pipeline.base.batches import Axes, Inputs, Outputs
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, ShrinkError, blame
 from pipeline.forms.description import load_rest, read_rest, save_rest
+from pipeline.forms.sandbox.calls import Calls
 from pipeline.forms.sandbox.check import check, external
 from pipeline.forms.sandbox.child import open_session
 from pipeline.forms.sandbox.process import DEFAULT
@@ -155,13 +156,44 @@ class OnnxModel:
         """Named outputs for a batch of the task's named inputs; one that the task calls otherwise has both names."""
         input_names, names = self._ports()
         file_inputs = self.feed(inputs)
-        if missing := input_names - set(file_inputs):
+        if missing := input_names - {*file_inputs, *self._calls.constants, *self._calls.states}:
             problem = f"inputs {sorted(missing)} are missing"
             raise ConfigError(problem, where=str(self.path), expected=str(sorted(input_names)))
-        feed = {name: value.cpu().numpy() for name, value in file_inputs.items() if name in input_names}
-        outputs = {name: torch.from_numpy(value) for name, value in self._run(names, feed).items()}
-        called = self.outside.outputs if self.outside else {}
-        return {called[name]: value for name, value in outputs.items() if name in called} | outputs
+        arrays = {name: value.cpu().numpy() for name, value in file_inputs.items() if name in input_names}
+        run = partial(self._run, names)
+        by_name = self._calls.together(run, arrays) if self.in_calls else run(arrays)
+        outputs = {name: torch.from_numpy(value) for name, value in by_name.items()}
+        renamed = self.outside.outputs if self.outside else {}
+        return {renamed[name]: value for name, value in outputs.items() if name in renamed} | outputs
+
+    def calls(self, inputs: Inputs) -> Iterator[Inputs]:
+        """What the file takes for a batch of the task's inputs, call by call; a file of ours takes all in one."""
+        file_inputs = self.feed(inputs)
+        if not self.in_calls:
+            yield file_inputs
+            return
+        input_names, names = self._ports()
+        arrays = {name: value.cpu().numpy() for name, value in file_inputs.items() if name in input_names}
+        for feed in self._calls.each(partial(self._run, names), arrays):
+            yield {name: torch.from_numpy(value) for name, value in feed.items()}
+
+    def count(self, inputs: Inputs) -> int:
+        """How many calls there are for a batch of the task's inputs."""
+        return self._calls.count({name: value.numpy() for name, value in self.feed(inputs).items()})
+
+    @property
+    def in_calls(self) -> bool:
+        """Whether a file from outside takes examples otherwise than a whole batch in front; see `Calls`."""
+        return self._calls != Calls()
+
+    @property
+    def batch(self) -> int | None:
+        """Examples of each call where a file from outside fixes them, else None."""
+        return self._calls.batch
+
+    @property
+    def _calls(self) -> Calls:
+        return self.outside.calls if self.outside else Calls()
 
     def _ports(self) -> tuple[set[str], list[str]]:
         if self.outside:
@@ -201,6 +233,7 @@ class OnnxModel:
         rest: dict[str, Any] = {"vocabulary": VOCABULARY} if self.vocabulary else {}
         if self.outside:  # without the limits, which are the run's and not the file's
             rest["outside"] = {"inputs": dict(self.outside.inputs), "outputs": dict(self.outside.outputs)}
+            rest["outside"] |= {"calls": self.outside.calls.to_json()} if self.outside.calls != Calls() else {}
         save_rest(directory, self.form, self.example, **rest)
 
     @classmethod
@@ -208,7 +241,9 @@ class OnnxModel:
         """Open what `save` wrote; `folder` is not needed and stands for symmetry with `TorchModel.load`."""
         rest, example = load_rest(directory, cls.form)
         vocabulary = Vocabulary.load(directory) if "vocabulary" in rest else None
-        outside = Outside(**rest["outside"]) if "outside" in rest else None
+        saved = rest.get("outside")
+        calls = Calls.from_json(saved.pop("calls", {})) if saved else Calls()
+        outside = Outside(**saved, calls=calls) if saved is not None else None
         return cls(directory / "model.onnx", example, vocabulary=vocabulary, outside=outside)
 
 

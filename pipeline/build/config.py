@@ -10,6 +10,7 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
+    NonNegativeInt,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
@@ -23,13 +24,31 @@ Axis = Literal["size", "payload", "params", "macs", "retention", "latency", "sec
 
 
 class OnnxFile(Strict):
-    """`onnx:`: a file from outside, and the limits of the process that runs it; a bare path is the file."""
+    """`onnx:`: a file from outside, how it is called, and the limits of its process; a bare path is the file.
+
+    The names are those of the file's inputs and outputs.
+    """
 
     file: Path = Field(description="an ONNX file; its external data lie in its folder")
     memory: ByteSize | None = Field(
         default=None, gt=0, description="address space of the process; 16 GiB unless given, more for a file above 2 GiB"
     )
     seconds: float = Field(default=300.0, gt=0, description="for loading it, and for each batch")
+    batch_axis: dict[str, NonNegativeInt] = Field(
+        default={}, description="the axis of the examples, by name, where it is not the first: {h: 1}"
+    )
+    constants: dict[str, float | int] = Field(
+        default={}, description="inputs that no example has and the number they always are: {sample_rate: 16000}"
+    )
+    state: dict[str, str] = Field(
+        default={}, description="inputs that are zeros first and then what an output gave, step by step: {h: hn}"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As it was written: a record of a file that is called with a batch says nothing of calls."""
+        fields: dict[str, Any] = handler(self)
+        return {key: value for key, value in fields.items() if value != {}}
 
 
 def _as_file(value: Any) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.base.batches import Inputs
 from pipeline.build.config import ModelSource
+from pipeline.build.onnx_calls import calls_of, remedies
 from pipeline.errors import ConfigError, Note, blame
 from pipeline.forms.sandbox.check import FilePort, Graph, check
 from pipeline.forms.sandbox.process import Limits
@@ -56,13 +57,15 @@ def open_onnx(source: ModelSource, task: Task, example: Inputs) -> tuple[OnnxMod
             verify(path, source.sha256)
         limits = Limits(source.onnx.memory, source.onnx.seconds)
         graph = check(path, limits.memory)
-        inputs, outputs = bind(graph, task, example)
-        model = OnnxModel(path, example, outside=Outside(inputs, outputs, limits))
+        calls, seen = calls_of(graph, source.onnx, example)
+        inputs, outputs = bind(seen, task, example, remedies(graph, example))
+        model = OnnxModel(path, example, outside=Outside(inputs, outputs, limits, calls))
         model.predict(example)
     texts = [f"the task's `{task_name}` is `{graph_name}` in the file" for task_name, graph_name in inputs.items()]
     texts += [f"the file's `{graph_name}` is the task's `{task_name}`" for graph_name, task_name in outputs.items()]
     unused = [name for name in example if inputs.get(name, name) not in {port.name for port in graph.inputs}]
     texts += [f"the file does not take {', '.join(f'`{name}`' for name in unused)}"] if unused else []
+    texts += [f"it takes {calls.batch} example{'s' * (calls.batch > 1)} at a time"] if calls.batch else []
     texts += ["it comes from outside and is run in a process of its own"]
     notes: list[str] = [Note(f"model ({source.onnx.file}): {text}") for text in texts]
     share = graph.remarks_bytes / graph.size_bytes
@@ -72,13 +75,13 @@ def open_onnx(source: ModelSource, task: Task, example: Inputs) -> tuple[OnnxMod
     return model, [*notes, f"model ({source.onnx.file}): {remarks}, which stages leave out: ratios of size count them"]
 
 
-def bind(graph: Graph, task: Task, example: Inputs) -> tuple[dict[str, str], dict[str, str]]:
+def bind(graph: Graph, task: Task, example: Inputs, fix: str = "") -> tuple[dict[str, str], dict[str, str]]:
     """The task's names of inputs -> the graph's, and the graph's names of outputs -> the task's, where they differ.
 
     A single input that the task calls "input", as a bare tensor is called, and a single output are bound by position.
 
     Raises:
-        ConfigError: names, ranks, sizes or types differ, or the graph fixes the batch.
+        ConfigError: names, ranks, sizes or types differ.
     """
     inputs: dict[str, str] = {}
     if list(example) == [BARE[0]] and len(graph.inputs) == 1 and graph.inputs[0].name != BARE[0]:
@@ -89,16 +92,8 @@ def bind(graph: Graph, task: Task, example: Inputs) -> tuple[dict[str, str], dic
         raise ConfigError(
             f"the file takes {_listed(graph.inputs) or 'nothing'}, and the task gives {_listed(_given(task, example))}",
             expected="equal names, types and sizes; `?` and names stand for any size",
-            fix="Change what the task gives, or export the file for it",
+            fix=fix or "Change what the task gives, or export the file for it",
         )
-    for port in graph.inputs:
-        if port.shape and isinstance(port.shape[0], int):
-            raise ConfigError(
-                f"the batch of its input `{port.name}` is fixed to {port.shape[0]}",
-                expected="any number of examples",
-                fix="Export it with a dynamic batch, in torch.onnx.export by "
-                f'dynamic_shapes={{"{port.name}": {{0: "batch"}}}}; or free it by onnx.tools.update_model_dims',
-            )
     return inputs, _outputs(graph.outputs, task.output)
 
 

@@ -22,6 +22,7 @@ from pipeline.base.batches import Inputs
 from pipeline.errors import StageError, blame
 from pipeline.forms.external_data import graphs_at, load_whole, stored
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES
+from pipeline.forms.sandbox.session import Outside
 from pipeline.forms.seq2seq import DECODER, ENCODER, WITH_PAST
 from pipeline.forms.tracing import slow_path
 from pipeline.measure.size import elements
@@ -100,11 +101,12 @@ def deployed_macs(model: Deployed) -> int:
 
 
 def onnx_macs(model: OnnxModel) -> int:
-    """MACs of one example through the graph."""
-    proto, example = load_whole(model.path), model.feed(model.example)
+    """MACs of one example through the graph, in as many calls as it takes."""
+    calls = list(model.calls({name: value[:1] for name, value in model.example.items()}))
+    proto, fed = load_whole(model.path), calls[0]
     for value in proto.graph.input:
-        if value.name in example:
-            kind, one = value.type.tensor_type.elem_type, [1, *example[value.name].shape[1:]]
+        if value.name in fed:
+            kind, one = value.type.tensor_type.elem_type, [*fed[value.name].shape]
             value.type.CopyFrom(onnx.helper.make_tensor_type_proto(kind, one))
     graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     values = (*graph.input, *graph.output, *graph.value_info)
@@ -114,21 +116,21 @@ def onnx_macs(model: OnnxModel) -> int:
     ends = {name for node in counted for name in (*node.input, *node.output) if name}
     unknown = sorted(name for name in ends if name not in shapes or 0 in shapes[name])
     if unknown:
-        shapes |= _seen_shapes(proto, model, unknown)
-    return sum(COUNTERS[node.op_type](node, shapes) for node in counted)
+        shapes |= _seen_shapes(proto, model, fed, unknown)
+    in_a_call = sum(COUNTERS[node.op_type](node, shapes) for node in counted)
+    return in_a_call * len(calls) // (model.batch or 1)
 
 
-def _seen_shapes(proto: onnx.ModelProto, model: OnnxModel, names: list[str]) -> Shapes:
-    """Shapes of inner values that inference cannot tell, from running the graph on one example."""
+def _seen_shapes(proto: onnx.ModelProto, model: OnnxModel, fed: Inputs, names: list[str]) -> Shapes:
+    """Shapes of inner values that inference cannot tell, from running the graph once."""
     outputs = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
     with TemporaryDirectory() as folder, blame(StageError, "counting MACs"):
         place = Path(folder) / "model.onnx"
         onnx.save(proto, place, save_as_external_data=proto.ByteSize() > EXTERNAL_DATA_BYTES)
-        one = {name: value[:1] for name, value in model.feed(model.example).items()}
-        outside = model.outside and model.outside._replace(inputs={}, outputs={})
-        inner = OnnxModel(place, one, optimize=False, outside=outside)
-        values = inner.predict(one)
+        outside = model.outside and Outside(limits=model.outside.limits)
+        inner = OnnxModel(place, fed, optimize=False, outside=outside)
+        values = inner.predict(fed)
         inner.close()
     return {name: list(values[name].shape) for name in names}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.errors import StageError, blame
 from pipeline.forms.graph import inputs_of
 from pipeline.forms.seq2seq import SEQUENCES, Seq2SeqOnnx
-from pipeline.model import Deployed
+from pipeline.model import Deployed, OnnxModel
 from pipeline.records.record import Interface, Port
 from pipeline.task import CALIBRATION_EXAMPLES, Split, Task
 
@@ -81,9 +81,10 @@ def _ranges(deployed: Deployed, split: Split, names: Iterable[str]) -> dict[str,
     ranges = {name: Range() for name in names}
     first = split.select(list(range(min(len(split), CALIBRATION_EXAMPLES))))
     for batch in first.loader(BATCH_SIZE):
-        values = {**deployed.feed(batch.inputs), **deployed.predict(batch.inputs)}
-        for name, value_range in ranges.items():
-            value_range.add(values[name])
+        fed = deployed.calls(batch.inputs) if isinstance(deployed, OnnxModel) else [deployed.feed(batch.inputs)]
+        for values in (*fed, deployed.predict(batch.inputs)):
+            for name in ranges.keys() & values.keys():
+                ranges[name].add(values[name])
     return ranges
 
 

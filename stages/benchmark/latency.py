@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from pipeline.base.batches import Inputs
 from pipeline.base.hardware import cores
 from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.forms.seq2seq import Seq2SeqOnnx
-from pipeline.model import Model, TorchModel
+from pipeline.model import Deployed, Model, OnnxModel, TorchModel
 from pipeline.stage import AnyForm, Context, Preview, Stage, forms
 from stages.benchmark.ratios import FEWEST_ROUNDS
 from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Spec, in_turns
@@ -61,6 +62,9 @@ class Latency(Stage):
             form = forms(type(stage))[1] or form
         if "torch" in self.runtimes and form is not TorchModel:
             raise ConfigError(**NO_TORCH)
+        size = preview.model.batch if isinstance(preview.model, OnnxModel) else None
+        if size and {*self.batch} != {size}:
+            raise ConfigError(f"`batch` is {[*self.batch]}, and the file takes {size} at a time", expected=f"[{size}]")
         if not all(stage.timeable() for stage in before):
             raise ConfigError("a beam search is not timed", expected="`beams: 1` of export.seq2seq")
         if max(self.threads) > (count := cores()):
@@ -148,11 +152,14 @@ class Latency(Stage):
         if runtime == "torch" and isinstance(model, TorchModel):
             model.save(folder)
             place = {"model": str(folder), "folder": str(model.builder.folder.resolve())}
+            feed: Callable[[Inputs], Inputs] = dict
         else:
             deployed = ctx.deployed(model)
-            place, example = {"model": str(deployed.path.resolve())}, deployed.feed(example)
+            place = {"model": str(deployed.path.resolve())}
+            feed = partial(first_call, deployed)
         files = {batch: folder.with_name(f"{folder.name}-{runtime}-{batch}.npz") for batch in self.batch}
-        return {**place, "inputs": {batch: save_inputs(example, batch, file) for batch, file in files.items()}}
+        inputs = {batch: save_inputs(feed(repeated(example, batch)), file) for batch, file in files.items()}
+        return {**place, "inputs": inputs}
 
 
 def generation(models: Mapping[str, Model], ctx: Context) -> dict[str, Any] | None:
@@ -171,10 +178,19 @@ def generation(models: Mapping[str, Model], ctx: Context) -> dict[str, Any] | No
     return {"tokens": writers[0].tokens, "settings": writers[0].settings}
 
 
-def save_inputs(example: Inputs, batch: int, path: Path) -> str:
-    """Write a batch of the example's inputs, repeated as often as needed."""
-    rows = torch.arange(batch)
-    np.savez(path, **{name: value[rows % len(value)].cpu().numpy() for name, value in example.items()})  # type: ignore[arg-type]
+def first_call(deployed: Deployed, inputs: Inputs) -> Inputs:
+    """What is timed: the file's first call for a batch, which is the only one unless it takes fewer or steps."""
+    return next(deployed.calls(inputs)) if isinstance(deployed, OnnxModel) else deployed.feed(inputs)
+
+
+def repeated(example: Inputs, batch: int) -> Inputs:
+    """So many examples, each as often as needed."""
+    return {name: value[torch.arange(batch) % len(value)] for name, value in example.items()}
+
+
+def save_inputs(inputs: Inputs, path: Path) -> str:
+    """Write what a process is fed with."""
+    np.savez(path, **{name: value.cpu().numpy() for name, value in inputs.items()})  # type: ignore[arg-type]
     return str(path)
 
 

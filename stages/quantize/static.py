@@ -79,16 +79,17 @@ class StaticQuantization(Stage):
         with ctx.progress("calibration", used) as advance:
 
             def work(graph: onnx.GraphProto) -> Work:
-                data = batches(loader, [value.name for value in inputs_of(graph)], advance, model.feed)
+                data = batches(loader, [value.name for value in inputs_of(graph)], advance, model.calls)
                 own = {"calibration", "percentile", "activations", "per_channel", "reduce_range"}
                 names = {"op_types_to_quantize": sorted(operators), "nodes_to_exclude": [*self.exclude]}
-                return Work("static", self.model_dump(include=own) | names, data, len(loader))
+                count = sum(model.count(batch.inputs) for batch in loader) if model.in_calls else len(loader)
+                return Work("static", self.model_dump(include=own) | names, data, count)
 
             return quantize(model, ctx, operators, self.exclude, work, calibration_examples=used)
 
 
 def batches(
-    loader: Iterable[Batch], names: list[str], advance: Callable[..., None], feed: Callable[[Inputs], Inputs]
+    loader: Iterable[Batch], names: list[str], advance: Callable[..., None], calls: Callable[[Inputs], Iterable[Inputs]]
 ) -> Iterator[Arrays]:
     """The calibration data as name -> array (B, ...), one batch in memory at a time.
 
@@ -96,17 +97,17 @@ def batches(
         loader: batches of examples.
         names: inputs that the graph takes.
         advance: told the number of examples of each batch that is read.
-        feed: the task's inputs -> what the graph takes.
+        calls: the task's inputs -> what the graph takes, call by call.
 
     Raises:
         StageError: the graph takes an input that the data lacks.
     """
     for batch in loader:
-        inputs = feed(batch.inputs)
-        if missing := set(names) - set(inputs):
-            raise StageError(f"the calibration data lacks {sorted(missing)}", expected=f"inputs {names}")
+        for inputs in calls(batch.inputs):
+            if missing := set(names) - set(inputs):
+                raise StageError(f"the calibration data lacks {sorted(missing)}", expected=f"inputs {names}")
+            yield {name: inputs[name].numpy() for name in names}
         advance(len(batch.index))
-        yield {name: inputs[name].numpy() for name in names}
 
 
 def quantizable() -> list[str]:

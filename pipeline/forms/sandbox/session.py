@@ -5,6 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from pipeline.forms.sandbox.calls import Calls
 from pipeline.forms.sandbox.frames import Array, Arrays
 from pipeline.forms.sandbox.process import DEFAULT, Limits, Process
 
@@ -16,11 +17,13 @@ class Outside(NamedTuple):
         inputs: the task's name of an input -> the graph's, where they differ.
         outputs: the graph's name of an output -> the task's, where they differ.
         limits: of the processes that work on it.
+        calls: how it is called for a batch of examples.
     """
 
     inputs: Mapping[str, str] = MappingProxyType({})
     outputs: Mapping[str, str] = MappingProxyType({})
     limits: Limits = DEFAULT
+    calls: Calls = Calls()
 
 
 class Child(Process):

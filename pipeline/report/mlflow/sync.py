@@ -41,7 +41,7 @@ def graph_of(final: Deployed) -> Graph | None:
     """What MLflow needs of the last model; None of an encoder-decoder, which is several graphs."""
     if not isinstance(final, OnnxModel):
         return None
-    return Graph(final.path, {name: value.numpy() for name, value in final.feed(final.example).items()})
+    return Graph(final.path, {name: value.numpy() for name, value in next(final.calls(final.example)).items()})
 
 
 def _deployed(folder: Path, model_record: ModelRecord) -> Deployed:

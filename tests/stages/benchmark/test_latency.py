@@ -15,7 +15,7 @@ from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context, Stage
 from pipeline.task import Split
 from stages.benchmark.child import FEWEST, sample
-from stages.benchmark.latency import Latency, save_inputs
+from stages.benchmark.latency import Latency, repeated, save_inputs
 from stages.benchmark.rounds import time_process
 from stages.benchmark.rows import row
 from tests.contexts import preview_of, refused, reporting_context
@@ -109,7 +109,7 @@ def test_fallback_of_the_execution_provider_is_an_error(tmp_path: Path) -> None:
 
 def spec_of(folder: Path, **rest: Any) -> dict[str, Any]:
     """What a child is told to time."""
-    model, inputs = products(folder / "m.onnx", 2).path, save_inputs(EXAMPLE, 4, folder / "i.npz")
+    model, inputs = products(folder / "m.onnx", 2).path, save_inputs(repeated(EXAMPLE, 4), folder / "i.npz")
     spec = {"runtime": "onnxruntime", "model": str(model), "inputs": inputs, "threads": 1, "warmup": 1, "seconds": 1}
     return {**spec, **rest}
 
@@ -142,7 +142,7 @@ def test_warmup_is_left_out_and_seconds_are_kept_with_at_least_a_few_samples() -
 
 
 def test_inputs_are_repeated_to_the_batch(tmp_path: Path) -> None:
-    with np.load(save_inputs(EXAMPLE, 7, tmp_path / "i.npz"), allow_pickle=False) as arrays:
+    with np.load(save_inputs(repeated(EXAMPLE, 7), tmp_path / "i.npz"), allow_pickle=False) as arrays:
         assert np.array_equal(arrays["input"], EXAMPLE["input"].numpy()[[0, 1, 2, 0, 1, 2, 0]])
 
 
