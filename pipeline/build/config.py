@@ -171,5 +171,11 @@ class PipelineConfig(Strict):
     limit: int | None = Field(
         default=None, gt=0, description="examples of each split at most, drawn with a fixed seed, for a trial"
     )
+    batch: int | None = Field(
+        default=None,
+        gt=0,
+        description="examples that the deployed model is given at a time, and is measured with; unless given 1 for a "
+        "model whose answers depend on the examples beside them, and many for others",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     folder: Path = Field(default=Path(), exclude=True, description="where files are looked for; the file's own folder")

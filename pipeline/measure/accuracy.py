@@ -40,6 +40,8 @@ class Evaluation:
     """A model's predictions (N, ...) and scores (N,) on a split, and metrics over the whole of it.
 
     `targets` (N,) are there where they are class numbers, `validation_scores` (M,) where validation was looked at too.
+    `batch` examples were predicted at a time; `other_scores` (M,) are of validation with `other_batch`, for a model
+    whose answers depend on it.
     `resampled` has of each metric its value and those of resamples of the examples, the same for all models.
     """
 
@@ -48,6 +50,9 @@ class Evaluation:
     resampled: dict[str, Scores] = field(default_factory=dict)
     targets: Tensor | None = None
     validation_scores: Tensor | None = None
+    batch: int = BATCH_SIZE
+    other_batch: int | None = None
+    other_scores: Tensor | None = None
 
     @property
     def metrics(self) -> dict[str, Estimate]:
@@ -57,7 +62,8 @@ class Evaluation:
     def save(self, path: Path) -> None:
         """Keep it, so that any two models can be compared in pairs later."""
         tensors = {"predictions": self.predictions, "scores": self.scores, "targets": self.targets}
-        tensors |= {"validation_scores": self.validation_scores}
+        tensors |= {"validation_scores": self.validation_scores, "other_scores": self.other_scores}
+        tensors |= {"batches": torch.tensor([self.batch, self.other_batch or 0])}
         tensors |= {PREFIX + name: torch.from_numpy(values) for name, values in self.resampled.items()}
         save_file({name: value.contiguous() for name, value in tensors.items() if value is not None}, path)
 
@@ -68,7 +74,9 @@ class Evaluation:
         targets, on_validation = tensors.get("targets"), tensors.get("validation_scores")
         names = [name for name in tensors if name.startswith(PREFIX)]
         metrics = {name.removeprefix(PREFIX): tensors[name].numpy() for name in names}
-        return cls(tensors["predictions"], tensors["scores"], metrics, targets, on_validation)
+        batch, other = tensors.get("batches", torch.tensor([BATCH_SIZE, 0])).tolist()
+        rest = targets, on_validation, batch, other or None, tensors.get("other_scores")
+        return cls(tensors["predictions"], tensors["scores"], metrics, *rest)
 
 
 def evaluate(
@@ -80,6 +88,7 @@ def evaluate(
     metrics: dict[str, Callable[[Any, Any], float]] | None = None,
     fill: int = FILL,
     advance: Callable[..., None] = lambda steps: None,
+    batch: int = BATCH_SIZE,
 ) -> Evaluation:
     """Run a model over a split in order.
 
@@ -90,12 +99,13 @@ def evaluate(
         split: where batches are of different lengths, predictions and targets are joined with `fill` at their ends.
         decode, score, metrics, fill: the task's.
         advance: told of each batch.
+        batch: examples at a time.
 
     Raises:
         StageError: predictions hold NaN, or the scores are not one finite number an example.
     """
     predictions, scores, targets = [], [], []
-    for predicted, scored, target in _scored(model, split, decode, score, advance):
+    for predicted, scored, target in _scored(model, split, decode, score, advance, batch):
         predictions.append(predicted.cpu())
         scores.append(scored)
         if metrics or _are_classes(target):  # others are not needed all at once
@@ -117,9 +127,10 @@ def _scored(
     decode: Callable[[Forward, Any], Tensor],
     score: Callable[[Any, Any], Tensor],
     advance: Callable[..., None] = lambda steps: None,
+    size: int = BATCH_SIZE,
 ) -> Iterator[tuple[Tensor, Tensor, Any]]:
     """Predictions, scores and targets of each batch, in order and checked."""
-    for batch in split.loader(BATCH_SIZE):
+    for batch in split.loader(size):
         with blame(StageError, "the task's decode or score"):
             predicted = decode(model.predict, batch.inputs)
             scored = score(predicted, batch.targets)
@@ -149,19 +160,18 @@ def joined(parts: Sequence[Tensor], fill: int = FILL) -> Tensor:
 
 
 def evaluate_task(
-    model: Model, task: Task, split: Split, advance: Callable[..., None] = lambda steps: None
+    model: Model, task: Task, split: Split, advance: Callable[..., None] = lambda steps: None, batch: int = BATCH_SIZE
 ) -> Evaluation:
     """`evaluate` with everything that the task says."""
     arguments: dict[str, Any] = {"decode": task.decode, "score": task.score, "fill": task.fill}
-    return evaluate(model, split, **arguments, metrics=dict(task.metrics), advance=advance)
+    return evaluate(model, split, **arguments, metrics=dict(task.metrics), advance=advance, batch=batch)
 
 
-def examine_task(model: Model, task: Task, advance: Callable[..., None] = lambda steps: None) -> Evaluation:
-    """The evaluation on the test split, with the scores on validation."""
-    evaluation = evaluate_task(model, task, task.test, advance)
+def scores_on_validation(model: Model, task: Task, batch: int, advance: Callable[..., None]) -> Tensor:
+    """The scores (M,) on validation, so many examples at a time."""
     with blame(StageError, "validation"):
-        scores = [scored for _, scored, _ in _scored(model, task.validation, task.decode, task.score, advance)]
-    return replace(evaluation, validation_scores=torch.cat(scores))
+        scored = _scored(model, task.validation, task.decode, task.score, advance, batch)
+        return torch.cat([scores for _, scores, _ in scored])
 
 
 def mean_score(model: Model, split: Split, *, decode: Callable[..., Tensor], score: Callable[..., Tensor]) -> float:

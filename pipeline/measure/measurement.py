@@ -66,6 +66,7 @@ def measure(
         "score": float(evaluation.scores.mean()),
         "metrics": evaluation.metrics,
         "test_samples": len(evaluation.scores),
+        "batch": evaluation.batch,
     }
     reference = baseline.evaluation if baseline else None
     fields["classes"] = by_class(evaluation, reference, labels=task.labels, logits=task.logits, seed=seed)

@@ -44,6 +44,7 @@ class Measure(BaseModel):
     `metrics_drop` and `metrics_retention` compare each of `metrics` with the baseline's on the same resamples: its
     minus ours, and ours over its, the latter where the baseline's is above zero in all of them. `tokenizer_bytes` is
     the tokenizer's file, which is deployed beside the model and not counted in its size; null where there is none.
+    `batch` examples were predicted at a time.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -67,6 +68,7 @@ class Measure(BaseModel):
     kl_mean: float | None = None
     kl_p99: float | None = None
     test_samples: int
+    batch: int | None = None
     validation_score: float | None = None
     validation_retention: Estimate | None = None
     classes: list[ClassMeasure] = []

@@ -15,6 +15,7 @@ from pipeline.forms.text import tokenizer
 from pipeline.gate.expected import Expected, load_expected
 from pipeline.gate.judge import judge, unfinished, verdict, warnings_of
 from pipeline.measure.accuracy import Evaluation
+from pipeline.measure.batching import batch_warning
 from pipeline.measure.classes import absent
 from pipeline.measure.flips import flipped
 from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, seeds_of
@@ -152,6 +153,8 @@ class Run:
         deployed, evaluation, key = self._measured(place, result, folder)
         with blame(StageError, place):
             figures = measure(deployed, evaluation, **arguments)
+        if text := batch_warning(evaluation):
+            self._warn(f"{place}: {text}")
         if before and result.digest == before.digest:
             self._warn(f"{place}: it changed nothing, the model is the same to the byte")
         return MeasuredModel(result.model, result.folder, folder, key, result.digest, deployed, evaluation, figures)

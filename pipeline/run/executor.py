@@ -89,7 +89,8 @@ class Executor:
         with claimed(self.store, self.journal, f"{place}, measured", parts) as claim:
             if not claim.cached:
                 with claim.filling() as to:
-                    evaluate_into(to, result.model, self.built.task, partial(progress, self.console, LOG))
+                    size = self.built.config.batch
+                    evaluate_into(to, result.model, self.built.task, size, partial(progress, self.console, LOG))
             link(claim.path / "measured", folder)
         return self.deployed.add(result.model, folder / DEPLOYED), Evaluation.load(folder / PREDICTIONS), claim.key
 

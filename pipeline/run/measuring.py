@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.deploy import deploy, located
-from pipeline.measure.accuracy import BATCH_SIZE, examine_task
+from pipeline.errors import StageError, blame
+from pipeline.measure.batching import batches_for, examine
 from pipeline.model import Deployed, Model, TorchModel
 from pipeline.run.store.store import RESULT
 from pipeline.task import Task
@@ -39,19 +40,25 @@ class DeployedFiles:
 
 
 def evaluate_into(
-    to: Path, model: Model, task: Task, progress: Callable[[str, int], AbstractContextManager[Callable[..., Any]]]
+    to: Path,
+    model: Model,
+    task: Task,
+    batch: int | None,
+    progress: Callable[[str, int], AbstractContextManager[Callable[..., Any]]],
 ) -> None:
     """Write the deployed file of a torch form, and the predictions and metrics on the test split.
 
-    The scores on validation are written beside the predictions.
+    The scores on validation are written beside the predictions. `batch` examples are predicted at a time; see
+    `batches_for`.
     """
     measured = to / "measured"
     measured.mkdir()
     if isinstance(model, TorchModel):
         deploy(model, measured / DEPLOYED)
-    batches = sum(-(-len(split) // BATCH_SIZE) for split in (task.test, task.validation))
-    with progress("measuring", batches) as advance:
-        evaluation = examine_task(model, task, advance)
+    with blame(StageError, "measuring"):
+        batches = batches_for(model, task, batch)
+    with progress("measuring", batches.count(task)) as advance:
+        evaluation = examine(model, task, batches, advance)
     evaluation.save(measured / PREDICTIONS)
     metrics = {name: value.model_dump() for name, value in evaluation.metrics.items()}
     (to / RESULT).write_text(json.dumps({"metrics": metrics}))

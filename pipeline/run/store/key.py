@@ -85,13 +85,14 @@ class Keys:
 
     def measure(self, model: Parts) -> Parts:
         """What a model's measurement depends on; int8 arithmetic differs between processors, so the host does too."""
-        from pipeline.measure import accuracy
+        from pipeline.measure import accuracy, batching
 
         return {
             "stage": "measure",
-            "code": self.sources.code([Path(str(accuracy.__file__)), Path(str(deploy.__file__))]),
+            "code": self.sources.code([Path(str(module.__file__)) for module in (accuracy, batching, deploy)]),
             **self._common(model, ("validation", "test")),
             "host": host(),
+            **({"batch": self.built.config.batch} if self.built.config.batch else {}),
         }
 
     def kept(self, what: str, model: Parts, parts: Parts, make: Callable[..., Any]) -> Parts:

@@ -156,10 +156,9 @@ def counted(predictions: Tensor, targets: Tensor) -> float:
     return float((targets >= 0).sum())
 
 
-def test_predictions_and_targets_of_any_length_are_joined_for_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.measure.accuracy.BATCH_SIZE", 2)
+def test_predictions_and_targets_of_any_length_are_joined_for_metrics() -> None:
     task = tagging(metrics={"tokens": counted})
-    found = evaluate_task(tagger(task), task, task.test)
+    found = evaluate_task(tagger(task), task, task.test, batch=2)
     assert (found.predictions.shape, found.metrics["tokens"].value) == ((7, 9, 3), 37)
     assert found.scores.tolist() == [1.0] * 7
     assert bool((found.predictions[6:, :, 0] > -100).all())  # the last batch is the longest

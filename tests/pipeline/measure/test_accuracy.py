@@ -1,7 +1,6 @@
 """One evaluation for both forms, a score an example, and comparisons in pairs."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from pipeline.measure.accuracy import (
     compare,
     evaluate,
     evaluate_task,
-    examine_task,
     kl_divergence,
     mean_score,
 )
@@ -139,26 +137,6 @@ def test_targets_are_kept_where_they_are_class_numbers(targets: Tensor, kept: bo
         assert (found.targets is not None) == kept
         if found.targets is not None:
             assert torch.equal(found.targets, targets.long())
-
-
-def test_both_splits_are_read_and_only_the_test_split_is_reported(task: Task, tiny: Callable[..., TorchModel]) -> None:
-    model, steps = tiny(), list[int]()
-    found = examine_task(model, task, steps.append)
-    alone = [evaluate_task(model, task, part) for part in (task.test, task.validation)]
-    assert torch.equal(found.scores, alone[0].scores)
-    assert torch.equal(found.predictions, alone[0].predictions)
-    assert torch.equal(found.validation_scores, alone[1].scores)
-    assert sum(steps) == 2  # batches of each
-
-
-def test_a_score_that_fails_on_validation_alone_says_so(task: Task, tiny: Callable[..., TorchModel]) -> None:
-    def score(predictions: Tensor, targets: Tensor) -> Tensor:
-        if len(targets) == len(task.validation):
-            raise ValueError("too few")
-        return correct(predictions, targets)
-
-    with pytest.raises(StageError, match="validation: the task's decode or score: ValueError: too few"):
-        examine_task(tiny(), replace(task, score=score))
 
 
 @pytest.mark.parametrize("shape", [(50, 7), (10, 5, 7)])
