@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pipeline.base.formatting import bytes_text, interval_text
-from pipeline.measure.pairwise import sentences
+from pipeline.measure.strategies.pairwise import sentences
 from pipeline.records.comparison import ComparisonRecord, PairTest, StrategyRecord
 from pipeline.report import commands
 from pipeline.report.columns import STRATEGIES, strategy_cells

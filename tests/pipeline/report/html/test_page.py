@@ -12,7 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from pipeline.measure.pairwise import sentences
+from pipeline.measure.strategies.pairwise import sentences
 from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.record import Failure, GateRecord, Record
 from pipeline.report.html.page import write_comparison, write_report

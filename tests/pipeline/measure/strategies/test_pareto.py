@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.base.estimate import Estimate
 from pipeline.build.config import Axis
-from pipeline.measure.pareto import AXES, Sense, choose, front, front_of
+from pipeline.measure.strategies.pareto import AXES, Sense, choose, front, front_of
 from pipeline.records.comparison import StrategyRecord, Timing
 from pipeline.records.record import Spread
 

@@ -8,7 +8,8 @@ from scipy import stats
 
 from pipeline.base.estimate import Estimate
 from pipeline.measure.gain import lead
-from pipeline.measure.pairwise import (
+from pipeline.measure.statistics import Scores, mcnemar_p, pairs, retention
+from pipeline.measure.strategies.pairwise import (
     RESAMPLES,
     holm,
     indistinguishable,
@@ -17,7 +18,6 @@ from pipeline.measure.pairwise import (
     retention_over_seeds,
     sentences,
 )
-from pipeline.measure.statistics import Scores, mcnemar_p, pairs, retention
 from pipeline.records.comparison import PairTest
 
 
