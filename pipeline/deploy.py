@@ -2,8 +2,11 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from dataclasses import replace
 from functools import partial, wraps
+from inspect import Parameter, Signature, signature
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,15 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from pipeline.base.batches import Axes, Inputs, Outputs
+from pipeline.base.batches import Axes, Inputs
 from pipeline.base.quiet import muted
 from pipeline.errors import StageError, blame
 from pipeline.forms.graph import OPSET, rename, save, strip
 from pipeline.forms.text.remapped import split
-from pipeline.forms.tracing import forget_captures, slow_path
+from pipeline.forms.tracing import forget_captures, slow_path, untraceable
 from pipeline.model import OnnxModel, TorchModel, call, named
 
-EXPORTERS = ("torch.onnx", "onnxscript", "torch.export")  # loggers
+EXPORTERS = ("torch.onnx", "onnxscript", "torch.export", "torch.fx", "torch._dynamo")  # loggers
 BATCH = "batch"  # name of the first axis
 
 
@@ -28,7 +31,7 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
     """Write the model as an fp32 ONNX file with a dynamic batch and without the exporter's metadata.
 
     The model's `axes` take any length too. Of outputs by name the tensors are written; what is nested in others, such
-    as the hidden states of transformers, is not.
+    as the hidden states of transformers, is not. An output with the name of an input gets `_out` behind it.
 
     Args:
         model: what to export; its inputs' first axis is the batch.
@@ -44,16 +47,32 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
     model = replace(model, module=split(model.module)[0], example=deployed.feed(model.example))
     traceable = blame(StageError, "ONNX export", fix="The forward must be traceable by torch.export")
     forget_captures()
-    with traceable, muted(EXPORTERS), slow_path():
-        proto = _export(model, opset)
+    try:
+        # A capture that fails prints the graph that it had.
+        with traceable, muted(EXPORTERS), slow_path(), redirect_stderr(StringIO()):
+            proto = _export(model, opset)
+    except StageError as error:
+        if isinstance(error.__cause__, torch.onnx.OnnxExporterError):
+            error.found, error.fix = untraceable(error.__cause__)
+        raise
     strip(proto)
     rename(proto.graph, "input", list(model.example))
-    rename(proto.graph, "output", list(call(model.module, _traced(model))))
+    rename(proto.graph, "output", _output_names(model))
     _check_axes(proto.graph, model.axes)
     with traceable:
         _free_outputs(proto.graph, model)
     save(proto, path)
     return deployed
+
+
+def _output_names(model: TorchModel) -> list[str]:
+    """The names of the outputs; one that an input has too, which ONNX does not allow, ends with `_out`."""
+    names = list(call(model.module, _traced(model)))
+    renamed = {name: f"{name}_out" for name in names if name in model.example}
+    if clash := set(renamed.values()) & {*names, *model.example}:
+        problem = f"the output `{min(clash).removesuffix('_out')}` has the name of an input"
+        raise StageError(problem, where="ONNX export", expected="names of their own", fix="Give the output another key")
+    return [renamed.get(name, name) for name in names]
 
 
 def located(model: TorchModel, path: Path) -> OnnxModel:
@@ -125,6 +144,14 @@ def _export(model: TorchModel, opset: int) -> onnx.ModelProto:
     return program.model_proto
 
 
+def _takes_any(module: nn.Module, example: Inputs) -> bool:
+    """Whether `*inputs` or `**inputs` of the forward take the example."""
+    parameters = signature(module.forward)
+    bound = parameters.bind(*example.values()) if len(example) == 1 else parameters.bind(**example)
+    kinds = {parameters.parameters[name].kind for name in bound.arguments}
+    return bool(kinds & {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD})
+
+
 def _traced(model: TorchModel) -> Inputs:
     """What to trace with: two examples, of two steps at least on an axis of any length; one would be a constant."""
     example = {name: torch.cat([value, value])[:2] for name, value in model.example.items()}
@@ -140,18 +167,26 @@ def _names(axes: Axes) -> list[str]:
 
 
 def _flat(module: nn.Module, example: Inputs) -> nn.Module:
-    """The module; where its outputs by name have more than tensors, one that shares all with it and gives these."""
+    """The module, or one that shares all with it, where the exporter would not see its inputs or outputs.
+
+    It does not where outputs by name have more than tensors, and where the forward takes `*inputs` or `**inputs`.
+    """
     with torch.no_grad():
         outputs = module(*example.values()) if len(example) == 1 else module(**example)
     leaves = [value for value in tree_leaves(outputs) if value is not None]
-    if not isinstance(outputs, Mapping) or len(leaves) == len(named(outputs)):
+    nested = isinstance(outputs, Mapping) and len(leaves) > len(named(outputs))
+    variable = _takes_any(module, example)
+    if not nested and not variable:
         return module
     lean = copy.copy(module)
     forward = partial(type(module).forward, lean)
 
     @wraps(module.forward)
-    def alone(*inputs: Any, **by_name: Any) -> Outputs:
-        return named(forward(*inputs, **by_name))
+    def alone(*inputs: Any, **by_name: Any) -> Any:
+        outputs = forward(*inputs, **by_name)
+        return named(outputs) if nested else outputs
 
+    if variable:
+        alone.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in example])  # type: ignore[attr-defined]
     lean.forward = alone
     return lean

@@ -1,7 +1,9 @@
-"""How PyTorch is set while its tracers, exporters and counters look through a module."""
+"""How PyTorch is set while its tracers, exporters and counters look through a module, and why they stop at one."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -38,3 +40,20 @@ def forget_captures() -> None:
     torch.compiler.reset()
     for operator in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
         operator._dispatch_cache.clear()
+
+
+def untraceable(error: Exception) -> tuple[str, str]:
+    """Why the exporter stopped, in a clause with the line of the forward where it is told, and what to do."""
+    cause: BaseException = error
+    while cause.__cause__:
+        cause = cause.__cause__
+    reason = str(cause).strip().partition("\n")[0].rstrip(". ") or type(cause).__name__
+    calls = re.findall(r'File "([^"]+)", line (\d+), in \w+\n +(.+)', str(error))
+    lines = [f" in {Path(file).name}:{line}, `{code}`" for file, line, code in calls if "/torch/" not in file]
+    place = lines[-1] if lines else ""
+    if type(cause).__name__ == "GuardOnDataDependentSymNode":
+        fix = "Put a check under `if not torch.compiler.is_exporting():`, and write a choice as torch.where"
+        return f"the path of the forward depends on the values of a tensor{place}", fix
+    if node := re.search(r"translating node %(\w+?)(?:_\d+)? ", str(error)):
+        return f"the exporter has no form of `{node[1]}` here: {reason}", "Write it by other operators of torch"
+    return f"{reason}{place}", "The forward must be traceable by torch.export"

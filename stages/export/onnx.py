@@ -66,7 +66,8 @@ def compare(model: TorchModel, exported: OnnxModel, ctx: Context, examples: int)
     largest, same = 0.0, 0
     for batch in chosen.loader(BATCH_SIZE):
         onnx_outputs, torch_outputs = exported.predict(batch.inputs), model.predict(batch.inputs)
-        largest = max([largest, *(difference(onnx_outputs[name], value) for name, value in torch_outputs.items())])
+        pairs = zip(onnx_outputs.values(), torch_outputs.values(), strict=True)  # by place: see `deploy` for names
+        largest = max([largest, *(difference(ours, theirs) for ours, theirs in pairs)])
         decisions = [ctx.decode(form.predict, batch.inputs) for form in (exported, model)]
         comparable = ctx.logits or not decisions[0].is_floating_point()
         same += _agreeing(decisions[0], decisions[1], ctx.logits)

@@ -65,6 +65,28 @@ class Nested(nn.Module):
         return x * 2, (x + 1, x + 2)
 
 
+class OneHead(nn.Module):
+    """Attention on tensors of three axes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x[:, :, None]
+        return nn.functional.scaled_dot_product_attention(rows, rows, rows).squeeze(2)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *inputs: Tensor, **options: Tensor) -> Tensor:
+        return self.inner(*inputs, **options)
+
+
+class Denoiser(nn.Module):
+    def forward(self, input: Tensor) -> dict[str, Tensor]:
+        return {"input": input * 2}
+
+
 class Raises(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         raise ValueError("not today")
@@ -142,15 +164,32 @@ def test_an_example_of_one_row_still_gives_any_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("module", "message"), [
-    (Branch(), r"ONNX export: .*The forward must be traceable by torch\.export"),
-    (Raises(), r"ONNX export: .*The forward must be traceable by torch\.export"),
+    (Branch(), r"forward depends on the values of a tensor in test_deploy\.py:\d+, `return x if .*is_exporting"),
+    (Raises(), r"ONNX export: ValueError: not today\. The forward must be traceable by torch\.export"),
+    (OneHead(), r"the exporter has no form of `scaled_dot_product_attention` here: only 4D .*Write it by"),
     (Nested(), "output"),
     (Fixed(), "batch"),
-], ids=["branch", "raises", "nested", "fixed"])  # fmt: skip
+], ids=["branch", "raises", "one head", "nested", "fixed"])  # fmt: skip
 @pytest.mark.filterwarnings("ignore")
-def test_a_forward_that_cannot_be_deployed_is_an_error(tmp_path: Path, module: nn.Module, message: str) -> None:
-    with pytest.raises(StageError, match=rf"(?s){message}"):
+def test_a_forward_that_cannot_be_deployed_is_an_error_in_a_sentence(
+    tmp_path: Path, module: nn.Module, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(StageError, match=rf"{message}") as caught:
         deploy(torch_model(module, X), tmp_path / "model.onnx")
+    assert "\n" not in str(caught.value)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", [Wrapped(nn.Linear(6, 2)), nn.DataParallel(nn.Linear(6, 2))])
+def test_a_wrapper_that_hands_its_inputs_on_is_deployed(tmp_path: Path, module: nn.Module) -> None:
+    model = torch_model(module, X)
+    assert close(model, deploy(model, tmp_path / "model.onnx"), {"input": torch.rand(3, 6)})
+
+
+def test_an_output_with_the_name_of_an_input_has_another_in_the_file(tmp_path: Path) -> None:
+    model, inputs = torch_model(Denoiser(), X), {"input": torch.rand(3, 6)}
+    exported = deploy(model, tmp_path / "model.onnx").predict(inputs)
+    torch.testing.assert_close(exported, {"input_out": 2 * inputs["input"]})
 
 
 def test_an_output_may_be_named_as_a_value_inside_the_graph(tmp_path: Path) -> None:
