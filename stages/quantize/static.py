@@ -103,11 +103,11 @@ def batches(
         StageError: the graph takes an input that the data lacks.
     """
     for batch in loader:
+        advance(len(batch.index))
         for inputs in calls(batch.inputs):
             if missing := set(names) - set(inputs):
                 raise StageError(f"the calibration data lacks {sorted(missing)}", expected=f"inputs {names}")
             yield {name: inputs[name].numpy() for name in names}
-        advance(len(batch.index))
 
 
 def quantizable() -> list[str]:
