@@ -282,6 +282,19 @@ def named(raw: Any) -> Outputs:
     raise ConfigError(f"the model returned {type(raw).__name__}", expected="a tensor or a dictionary of tensors")
 
 
+def same(one: Tensor, other: Tensor, tolerance: float = 1e-3) -> bool:
+    """Whether two outputs are equal up to rounding.
+
+    Args:
+        tolerance: of the largest finite value of the first; at half precision it is as much as rounding takes.
+    """
+    if one.shape != other.shape or not one.is_floating_point():
+        return torch.equal(one, other)
+    largest = float(one.abs().nan_to_num(0, 0).max()) if one.numel() else 0.0
+    relative = max(tolerance, 30 * torch.finfo(one.dtype).eps)
+    return torch.allclose(one, other, rtol=0, atol=relative * largest, equal_nan=True)
+
+
 def _as_module(module: Any, reference: Reference) -> nn.Module:
     if not isinstance(module, nn.Module):
         expected = "a torch nn.Module"

@@ -132,6 +132,9 @@ class Stage(BaseModel, ABC):
     host_bound: ClassVar[bool] = False
     """Whether what it finds holds on this machine alone, as a latency does."""
 
+    keeps_structure: ClassVar[bool] = False
+    """Whether what it gives has the layers and shapes of what comes in, so that these are known before it runs."""
+
     def check(self, before: Sequence["Stage"], preview: Preview) -> Iterable[str]:
         """What the types cannot say: raise ConfigError for what cannot work, give warnings for what is suspicious.
 
@@ -146,6 +149,10 @@ class Stage(BaseModel, ABC):
     def taught_by_baseline(self, incoming: bool) -> bool:
         """Whether the baseline is its teacher, as reports then call it; `incoming` where that is what comes in."""
         return incoming
+
+    def builds_on_incoming(self) -> bool:
+        """Whether anything of the model that comes in is in what it gives; else all stages before it are in vain."""
+        return True
 
     def timeable(self) -> bool:
         """Whether what it gives can be timed."""

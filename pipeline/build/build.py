@@ -84,6 +84,7 @@ def build(
         *loading_messages,
         *doubtful,
         *check_stages(baseline, stages, preview),
+        *in_vain(stages),
     ]
     notes = [text for text in messages if isinstance(text, Note)]
     with _at(source, "budget"):
@@ -131,6 +132,15 @@ def check_stages(baseline: Chain, stages: Chain, preview: Preview) -> list[str]:
             warnings += [type(text)(f"{place}: {text}") for text in stage.check(tuple(before), stage_outlook)]
         before.append(stage)
     return warnings
+
+
+def in_vain(stages: Chain) -> Iterator[str]:
+    """A warning of each stage that takes nothing of the model that comes in, for those before it have no effect."""
+    for i, (place, stage) in enumerate(stages):
+        places = [earlier for earlier, other in stages[:i] if not other.host_bound]
+        if places and not stage.builds_on_incoming():
+            fix = "Let the model that comes in teach (`teacher: incoming`), or leave them out"
+            yield f"{place}: it takes nothing of what comes in; no effect on the end have {', '.join(places)}. {fix}"
 
 
 def check_budget(config: PipelineConfig, task: Task, stages: Chain) -> list[str]:

@@ -73,6 +73,10 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
         """Where the settings name no other, it teaches."""
         return not self.teachers and (incoming or self.teacher == "baseline")
 
+    def builds_on_incoming(self) -> bool:
+        """As the student or as a teacher; not where the baseline teaches a student that is built or made of it."""
+        return "incoming" in {self.student.use, *(config.use for config in self.teacher_configs())}
+
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuses teachers, layers and logits that do not fit; warns of students that are far smaller."""
         pairs = ((config, self._expected(config, before, preview)) for config in self.teacher_configs())

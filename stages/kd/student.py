@@ -11,8 +11,9 @@ from pipeline.base.batches import Axes, Inputs
 from pipeline.base.use import Reference, nearest
 from pipeline.errors import ConfigError, blame
 from pipeline.forms.layers import layer_lists
-from pipeline.model import TorchModel
+from pipeline.model import TorchModel, same
 from stages.kd.inspection.layers import USE, kept_layers, spread
+from stages.kd.inspection.skipped import predicted_without
 
 GIVEN = ("teacher", "incoming")
 FUSED = ("in_proj_", "c_attn", "qkv")
@@ -134,15 +135,19 @@ def _rebuilt(teacher: TorchModel, arguments: dict[str, JsonValue]) -> TorchModel
 
 
 def _shorter(model: TorchModel, layers: Any) -> TorchModel:
-    """The model with fewer layers, tried out on its example."""
+    """The model with fewer layers, proven on its example to give what the whole one gives where it skips the others."""
     lists: dict[str, Any] = kept_layers(model, layers)
     student = model.edited(USE, lists=lists)
     names = ", ".join(f"`{name}`" for name in lists)
     with blame(ConfigError, f"the teacher with fewer layers in {names}", fix="Name other lists: `layers: {name: N}`"):
-        predictions = (each.predict(each.example) for each in (student, model))
-        shapes, expected = ({name: tuple(value.shape) for name, value in p.items()} for p in predictions)
+        outputs, teachers = student.predict(student.example), predicted_without(model, lists)
+        shapes, expected = ({name: tuple(value.shape) for name, value in each.items()} for each in (outputs, teachers))
         if shapes != expected:
             raise ConfigError(f"it gives outputs {shapes}", expected=f"{expected}, as the teacher gives")
+        for name, values in teachers.items():
+            if not same(outputs[name], values):
+                problem = f"its output `{name}` has other values"
+                raise ConfigError(problem, expected="those of the teacher where it skips the others")
     return student
 
 

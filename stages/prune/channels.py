@@ -18,6 +18,8 @@ from stages.kd.checks import misfits
 from stages.kd.objective import Distillation
 from stages.kd.teacher import Teacher, open_teachers
 from stages.prune import engine
+from stages.prune.coupling.flow import Flow
+from stages.prune.engine import Coupled
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
 from stages.prune.search import Counts, Scope, removed, solve
@@ -77,8 +79,10 @@ class ChannelPruning(Stage):
         """Refuse unknown layers where the incoming model is known; warn of steps that train nothing in between."""
         if self.recovery and self.recovery.teacher != "labels":
             yield from self._check_teachers(self.recovery, preview, known=not before)
-        if not before and isinstance(preview.model, TorchModel):
+        if isinstance(preview.model, TorchModel) and all(stage.keeps_structure for stage in before):
             self._require_layers(preview.model.module, ConfigError)
+            if unproven := Flow(preview.model.module, preview.model.example).unproven():
+                yield f"not run in evaluation mode, where what is cut is proven: {_listed(unproven)}"
         if self.steps > 1 and not self.recovery and self.importance == "magnitude":
             yield "`steps` without `recovery` changes little: magnitudes stay what they are between steps"
 
@@ -103,16 +107,15 @@ class ChannelPruning(Stage):
         """
         self._require_layers(model.module, StageError)
         teachers = open_teachers(self.recovery.teacher_configs(), self.recovery, model, ctx) if self.recovery else []
-        groups = engine.coupled(copy.deepcopy(model.module), model.example, self.ignore, "magnitude")
-        if not groups:
-            expected = "a convolution or linear layer that is not the last one and not in `ignore`"
-            raise StageError("no layer can lose channels", expected=expected)
+        groups = self._groups(model, ctx)
         prunable = {layer for group in groups for layer in group.layers}
         full = self._cost(model.module, model.example, prunable)
         current, steps = model, list[JsonValue]()
         for step in range(1, self.steps + 1):
             budget = full * self._target[1] ** (step / self.steps)
-            module, ratio = self._pruned(current, budget, prunable, ctx)
+            if step > 1:
+                groups = engine.couplings(current.module, current.example, self.ignore).groups
+            module, ratio = self._pruned(current, groups, budget, prunable, ctx)
             current = model.edited(USE, layers=difference(model.module, module))
             current.module.load_state_dict(module.state_dict())
             cost = self._cost(module, model.example, prunable)
@@ -133,6 +136,19 @@ class ChannelPruning(Stage):
             if name not in names:
                 raise error(f"`ignore` names `{name}`, which the model does not have{nearest(name, names)}")
 
+    def _groups(self, model: TorchModel, ctx: Context) -> list[Coupled]:
+        """What can be removed; what cannot be told apart or does not stay the same without is named in a warning."""
+        couplings = engine.couplings(model.module, model.example, self.ignore)
+        names = _listed(couplings.whole)
+        if not couplings.groups:
+            problem = f"no layer can lose channels{f'; those of {names} cannot be told apart' if names else ''}"
+            expected = "a convolution or linear layer that is not the last one and not in `ignore`"
+            raise StageError(problem, expected=expected)
+        if names:
+            reason = "what reads them cannot be told apart, or gives other values without them"
+            ctx.warn(f"all channels stay of {names}: {reason}")
+        return couplings.groups
+
     def _recovered(
         self, recovery: Recovery, teachers: Sequence[Teacher], current: TorchModel, ctx: Context, step: int
     ) -> TorchModel:
@@ -149,26 +165,25 @@ class ChannelPruning(Stage):
             return sum(width for layer, width in engine.widths(module).items() if layer in prunable)
         return torch_macs(module, example) if name == "macs" else torch_params(module)
 
-    def _pruned(self, model: TorchModel, budget: float, prunable: set[str], ctx: Context) -> tuple[nn.Module, float]:
+    def _pruned(
+        self, model: TorchModel, groups: list[Coupled], budget: float, prunable: set[str], ctx: Context
+    ) -> tuple[nn.Module, float]:
         """The largest module found within the budget and the pruning ratio; the same one if it is within already."""
         if self._cost(model.module, model.example, prunable) <= budget:
             return model.module, 0.0
-        module = copy.deepcopy(model.module)
         if self.importance == "taylor":
-            module = differentiated(module, ctx)
-        groups = engine.coupled(module, model.example, self.ignore, self.importance)
+            groups = engine.scored(groups, differentiated(copy.deepcopy(model.module), ctx), "taylor")
 
-        def without(counts: Counts) -> nn.Module:
+        def lost(counts: Counts) -> dict[str, list[int]]:
             pairs = zip(groups, counts, strict=True)
-            lost = {group.root: removed(group, count) for group, count in pairs if count < len(group.scores)}
-            return engine.cut(model.module, model.example, lost)
+            return {group.root: removed(group, count) for group, count in pairs if count < len(group.scores)}
 
         def cost(counts: Counts) -> int:
-            return self._cost(without(counts), model.example, prunable)
+            return self._cost(engine.trimmed(model.module, lost(counts), groups), model.example, prunable)
 
         with blame(StageError, f"target {self._target[0]}: {self._target[1]}"):
             ratio, counts = solve(groups, cost, budget, self.scope, self.round_to)
-        return without(counts), ratio
+        return engine.cut(model.module, model.example, lost(counts), groups), ratio
 
     def _report(
         self, before: TorchModel, after: TorchModel, prunable: set[str], steps: list[JsonValue], ctx: Context
@@ -190,6 +205,10 @@ class ChannelPruning(Stage):
         if rest / full < FAR_BELOW * requested:
             outcome = f"`{name}: {requested:g}` was asked for and {rest / full:.3f} remains"
             ctx.warn(f"{outcome}; widths are multiples of round_to = {self.round_to}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def differentiated(module: nn.Module, ctx: Context) -> nn.Module:

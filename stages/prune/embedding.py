@@ -3,13 +3,14 @@
 from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import nn
 
 from pipeline.base.use import nearest
-from pipeline.errors import ShrinkError
+from pipeline.errors import ShrinkError, StageError
 from pipeline.forms.text.remapped import tied_to
 from pipeline.forms.text.vocabulary import Vocabulary
-from pipeline.model import TorchModel
+from pipeline.model import TorchModel, same
 
 
 def size_of(tokenizer: Any) -> int:
@@ -72,6 +73,28 @@ def check_positions(module: nn.Module, vocabulary: Vocabulary, error: type[Shrin
                 continue
             problem = f"`{name}` counts positions from the padding's id, which would change from {old} to {new}"
             raise error(problem, expected="a tokenizer whose padding stands before all tokens that leave")
+
+
+def check_values(model: TorchModel, pruned: TorchModel, vocabulary: Vocabulary) -> None:
+    """Refuse where a text whose tokens all stay gives something else with fewer tokens, as a model's own ids would.
+
+    Args:
+        model: whose example is predicted once, its words replaced by tokens that stay.
+        pruned: the same without the tokens that leave.
+        vocabulary: what stays.
+    """
+    inputs, fixed = dict(model.example), {vocabulary.pad, *vocabulary.frame}
+    words = torch.tensor([i for i in vocabulary.ids.tolist() if i not in fixed] or [vocabulary.pad])
+    for text in vocabulary.texts:
+        ids = inputs[text.ids]
+        others = words[torch.arange(ids.numel()) * 7919 % len(words)].view(ids.shape).to(ids)  # from all over
+        inputs[text.ids] = torch.where(torch.isin(ids, torch.tensor(sorted(fixed))), ids, others)
+    before, after = (each.predict(inputs) for each in (model, pruned))
+    for name, values in before.items():
+        if not same(values, after[name]):
+            problem = f"with fewer tokens `{name}` has other values for texts whose tokens all stay"
+            fix = "The model goes by ids of its own, such as `ids == 102`: let it read them from its configuration"
+            raise StageError(problem, expected="the same", fix=fix)
 
 
 def _input_embedding(part: nn.Module) -> nn.Module | None:

@@ -1,197 +1,265 @@
-"""Which channels can only be removed together, and removing them: a thin layer over torch-pruning's dependency graph.
+"""Which channels can only be removed together, found and proven by values, and removing them.
 
-Its graph and its importances are used, its pruner is not: that one rounds wrongly where channels come in groups, and
-knows ratios, not costs.
+torch-pruning cuts the single layers and scores their channels. Which of them belong together is not read from its
+dependency graph, which goes by shapes and is wrong wherever channels change their places.
 """
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from itertools import chain
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from pipeline.base.batches import Inputs
 from pipeline.errors import StageError, blame
-from pipeline.forms.tracing import slow_path
-from pipeline.model import call
+from stages.prune.coupling.clusters import Cluster, Labels, clusters, separated
+from stages.prune.coupling.flow import Flow
+from stages.prune.coupling.parts import LAYERS, Place, cutter, is_depthwise, remove, runs, width
+from stages.prune.coupling.proof import same_without, shaken
 
-LAYERS = (_ConvNd, nn.Linear)  # what has channels to remove
-# Attention would lose its split into heads; torch-pruning cuts the wrong rows of a recurrent layer's gates.
-FIXED = (nn.MultiheadAttention, nn.RNNBase)
+PARTS = (2, 3, 4, 8)
+"""In how many parts that lose the same channels each is tried where single channels cannot go: halves, shuffles."""
+
+Gone = dict[Place, list[int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Coupled:
     """Output channels that can only be removed together from several layers, because their outputs are added.
 
     Args:
-        root: the name of the layer whose channels are counted.
+        root: the name of the layer whose channels are counted, the widest.
         layers: names of all convolutions and linear layers that lose output channels.
         groups: equal parts that lose the same channels each (grouped convolution, group normalization); else 1.
         scores: (channels / groups,) importance of each, mean 1.
+        places: all that loses channels with them -> (channels there,) which of the scores each goes by, NONE for none.
     """
 
     root: str
     layers: tuple[str, ...]
     groups: int
     scores: Tensor
+    places: Mapping[Place, Tensor] = field(default_factory=dict)
+
+    def joined(self, other: Self) -> Self:
+        """The two as one, which loses the same channels of both."""
+        both = {place: torch.maximum(own, other.places.get(place, own)) for place, own in self.places.items()}
+        return replace(self, layers=(*self.layers, *other.layers), places={**other.places, **both})
+
+    def without(self, numbers: Collection[int]) -> Gone:
+        """The channels that leave each place with some of the scores' channels."""
+        leaving = torch.tensor(sorted(numbers))
+        gone = {place: torch.isin(labels, leaving).nonzero().flatten() for place, labels in self.places.items()}
+        return {place: channels.tolist() for place, channels in gone.items() if len(channels)}
+
+
+@dataclass(frozen=True)
+class Couplings:
+    """All that can be removed of a module.
+
+    Args:
+        groups: proven ones.
+        whole: layers whose channels all stay, as what they reach cannot be told apart or is not the same without them.
+    """
+
+    groups: list[Coupled]
+    whole: tuple[str, ...]
 
 
 def coupled(module: nn.Module, example: Inputs, ignore: tuple[str, ...], importance: str) -> list[Coupled]:
-    """All channels of a module that can be removed without changing the shape of its outputs.
+    """All channels of a module that can be removed without changing the shape of its outputs; see `couplings`.
 
     Args:
-        module: in evaluation mode; with gradients where the importance is "taylor".
+        module: with gradients where the importance is "taylor".
+        importance: "magnitude" or "taylor".
+    """
+    return scored(couplings(module, example, ignore).groups, module, importance)
+
+
+def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = ()) -> Couplings:
+    """All channels of a module that can be removed without changing the shape of its outputs.
+
+    Each group is proven: where half of its channels are dead, the module without them gives the same, whatever the
+    weights.
+
+    Args:
+        module: in evaluation mode; it is not changed.
         example: a batch of its inputs.
         ignore: names of layers, or of parts with layers in them, whose output channels stay.
+
+    Raises:
+        StageError: the module does not run on the example, or an importance is not finite.
+    """
+    flow, shaken_module = Flow(module, example), shaken(module)
+    pending, dense = clusters(flow)
+    pending = [cluster for cluster in pending if _is_prunable(flow, cluster, ignore)]
+    groups: list[Coupled] = []
+    for parts in (1, *sorted({*PARTS, *map(runs, flow.parts.values())} - {1})):
+        trial = [cluster for cluster in pending if cluster.width % parts == 0 and cluster.width > parts]
+        candidates = [_coupled(flow, labels, parts) for _, labels in separated(flow, trial, parts)]
+        groups += _proven(shaken_module, example, candidates)
+        done = {layer for group in groups for layer in group.layers}
+        pending = [cluster for cluster in pending if done.isdisjoint(cluster.widths)]
+    order = list(flow.parts)
+    layers = [name for cluster in pending for name in cluster.widths if isinstance(flow.parts[name], LAYERS)]
+    left = [name for name in dense if not _is_in(name, ignore)]
+    whole = tuple(sorted({*layers, *left}, key=order.index))
+    groups = scored(sorted(groups, key=lambda group: order.index(group.root)), module, "magnitude")
+    return Couplings(groups, whole)
+
+
+def widths(module: nn.Module) -> dict[str, int]:
+    """Output channels of every convolution and linear layer, by name."""
+    return {name: width(layer) for name, layer in module.named_modules() if isinstance(layer, LAYERS)}
+
+
+def scored(groups: Iterable[Coupled], module: nn.Module, importance: str) -> list[Coupled]:
+    """The groups with the importance of their channels in a module of the same structure.
+
+    Args:
+        module: with gradients where the importance is "taylor".
         importance: "magnitude" or "taylor".
 
     Raises:
-        StageError: torch-pruning cannot trace the module, or an importance is not finite.
+        StageError: an importance is not finite.
     """
     import torch_pruning as tp
 
     named = {"magnitude": tp.importance.GroupMagnitudeImportance, "taylor": tp.importance.GroupTaylorImportance}
     score = named[importance](normalizer=None)
-    parts = [part for name in ignore for part in module.get_submodule(name).modules()]
-    graph, ignored_layers = _trace(module, example)
-    ignored_layers += [*parts, *(part for part in module.modules() if isinstance(part, FIXED))]
-    coupled_groups = []
-    with blame(StageError, "torch-pruning"):
-        for group in graph.get_all_groups(ignored_layers=ignored_layers, root_module_types=LAYERS):
-            groups, scores = _channel_groups(graph, group), score(group)
-            if groups and scores is not None:
-                coupled_groups.append(_coupled(graph, group, groups, scores.cpu()))
-    return coupled_groups
+    scored_groups = []
+    for group in groups:
+        scores = score(_as_tp_group(group, module)).cpu()[: len(group.scores)]
+        if not torch.isfinite(scores).all():
+            problem, fix = f"the importance of `{group.root}` is not finite", "Look for NaN in the weights or the loss"
+            raise StageError(problem, fix=fix)
+        scored_groups.append(replace(group, scores=scores / scores.mean().clamp_min(1e-30)))
+    return scored_groups
 
 
-def cut(module: nn.Module, example: Inputs, channels: Mapping[str, list[int]]) -> nn.Module:
-    """A copy of the module without some channels; tied parameters stay tied.
+def cut(
+    module: nn.Module, example: Inputs, channels: Mapping[str, list[int]], groups: Sequence[Coupled] | None = None
+) -> nn.Module:
+    """A copy of the module without some channels, proven to be the same where they are dead; tied parameters stay tied.
 
     Args:
         module: not changed.
         example: a batch of its inputs.
         channels: root layer -> the output channels to remove from it and from all that is coupled to it.
+        groups: what `coupled` gave; found anew where it is None.
 
     Raises:
-        StageError: the module does not run without them, gives other shapes, or tied parameters came apart.
+        StageError: the channels cannot be removed, or not without others, or what is left does not give the same.
     """
+    groups = coupled(module, example, (), "magnitude") if groups is None else groups
+    shaken_module = shaken(module)
+    gone = {root: _gone(groups, root, indices) for root, indices in channels.items()}
+    if not _is_proven(shaken_module, example, _merged(gone.values())):
+        wrong = [root for root in channels if not _is_proven(shaken_module, example, gone[root])] or list(channels)
+        problem = f"without dead channels of {', '.join(f'`{root}`' for root in wrong)} the model gives other values"
+        fix = f"Leave out what cannot be cut: `ignore: [{', '.join(wrong)}]`"
+        raise StageError(problem, expected="the same, or another share to keep", fix=fix)
+    return trimmed(module, channels, groups)
+
+
+def trimmed(module: nn.Module, channels: Mapping[str, list[int]], groups: Sequence[Coupled]) -> nn.Module:
+    """A copy of the module without some channels, as it comes; see `cut`."""
+    smaller = copy.deepcopy(module)
+    remove(smaller, _merged(_gone(groups, root, indices) for root, indices in channels.items()))
+    return smaller
+
+
+def _merged(gone: Iterable[Gone]) -> Gone:
+    """What several groups lose, each place once."""
+    merged: dict[Place, set[int]] = {}
+    for place, channels in chain.from_iterable(one.items() for one in gone):
+        merged.setdefault(place, set()).update(channels)
+    return {place: sorted(channels) for place, channels in merged.items()}
+
+
+def _gone(groups: Sequence[Coupled], root: str, indices: list[int]) -> Gone:
+    """What leaves with channels of a root layer. Raises StageError where they cannot, or not without others."""
+    group = next((group for group in groups if group.root == root), None)
+    if group is None:
+        expected = f"one of {', '.join(f'`{group.root}`' for group in groups) or 'none'}"
+        raise StageError(f"the channels of `{root}` cannot be removed", expected=expected)
+    labels = group.places[Place(root, "out")]
+    gone = group.without(labels[indices].tolist())
+    if gone and gone[Place(root, "out")] != sorted(set(indices)):
+        raise StageError(f"channels {sorted(set(indices))} of `{root}`", expected=f"{gone[Place(root, 'out')]} at once")
+    return gone
+
+
+def _is_in(name: str, ignore: tuple[str, ...]) -> bool:
+    return any(name == ignored or name.startswith(f"{ignored}.") for ignored in ignore)
+
+
+def _is_prunable(flow: Flow, cluster: Cluster, ignore: tuple[str, ...]) -> bool:
+    """Whether it has a layer with channels to spare, and none of it is to be left alone."""
+    layers = [name for name in cluster.widths if isinstance(flow.parts[name], LAYERS)]
+    depthwise = [name for name in cluster.columns if is_depthwise(flow.parts[name])]
+    return bool(layers) and cluster.width > 1 and not any(_is_in(n, ignore) for n in (*cluster.widths, *depthwise))
+
+
+def _coupled(flow: Flow, labels: Labels, parts: int) -> Coupled:
+    outs = [place.name for place in labels if place.side == "out"]
+    layers = sorted((name for name in outs if isinstance(flow.parts[name], LAYERS)), key=list(flow.parts).index)
+    roots = [name for name in layers if not is_depthwise(flow.parts[name])]
+    root = max(roots, key=lambda name: len(labels[Place(name, "out")]))  # the first of equal ones
+    return Coupled(root, tuple(layers), parts, torch.ones(len(labels[Place(root, "out")]) // parts), labels)
+
+
+def _proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled]) -> list[Coupled]:
+    """Those that stay the same with dead channels and without: tried at once, then one by one, the rest by width.
+
+    Of the rest some may only be cut together though no column reads them both, as those that are stacked.
+    """
+    if len(groups) > 1 and _are_proven(shaken_module, example, groups):
+        return groups
+    proven_groups = [group for group in groups if _are_proven(shaken_module, example, [group])]
+    rest = [group for group in groups if group not in proven_groups]
+    for size in {len(group.scores) for group in rest}:
+        joint = reduce(Coupled.joined, (group for group in rest if len(group.scores) == size))
+        if joint not in rest and _are_proven(shaken_module, example, [joint]):
+            proven_groups.append(joint)
+    return proven_groups
+
+
+def _are_proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled]) -> bool:
+    """Whether one half of their channels can leave, and the other half; they are drawn, for each group anew."""
+    halves: tuple[list[Gone], list[Gone]] = [], []
+    generator = torch.Generator().manual_seed(0)
+    for group in groups:
+        size = len(group.scores)
+        order = torch.randperm(size, generator=generator).tolist()
+        for half, numbers in zip(halves, (order[: size // 2], order[size // 2 :]), strict=True):
+            half.append(group.without(numbers))
+    return all(_is_proven(shaken_module, example, _merged(half)) for half in halves)
+
+
+def _is_proven(shaken_module: nn.Module, example: Inputs, gone: Gone) -> bool:
     try:
-        return _cut(module, example, channels)
-    except StageError as error:
-        several = len(channels) > 1
-        alone = [root for root in channels if not (several and _survives(module, example, root, channels[root]))]
-        error.fix = error.fix or f"Leave out what cannot be cut: `ignore: [{', '.join(alone or channels)}]`"
-        raise
-
-
-def widths(module: nn.Module) -> dict[str, int]:
-    """Output channels of every convolution and linear layer, by name."""
-    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, LAYERS)]
-    return {name: layer.out_channels if isinstance(layer, _ConvNd) else layer.out_features for name, layer in layers}
-
-
-def _cut(module: nn.Module, example: Inputs, channels: Mapping[str, list[int]]) -> nn.Module:
-    ties, shapes = _ties(module), _shapes(module, example)
-    pruned = copy.deepcopy(module)
-    graph, _ = _trace(pruned, example)
-    with blame(StageError, "torch-pruning"):
-        for root, indices in channels.items():
-            layer = pruned.get_submodule(root)
-            remove = graph.get_pruner_of_module(layer).prune_out_channels
-            graph.get_pruning_group(layer, remove, indices).prune(record_history=False)
-    for names in ties:
-        _tie(pruned, names)
-    with blame(StageError, "the pruned model"):
-        now = _shapes(pruned, example)
-    if now != shapes:
-        raise StageError(f"the pruned model gives {now}", expected=f"{shapes}")
-    return pruned
-
-
-def _survives(module: nn.Module, example: Inputs, root: str, indices: list[int]) -> bool:
-    try:
-        _cut(module, example, {root: indices})
+        with blame(StageError, "the model without some channels"):
+            return same_without(shaken_module, example, gone)
     except StageError:
         return False
-    return True
 
 
-def _trace(module: nn.Module, example: Inputs) -> tuple[Any, list[nn.Module]]:
-    """The dependency graph, and the layers from which an output is reached without passing another one."""
-    import torch_pruning as tp
+def _as_tp_group(group: Coupled, module: nn.Module) -> Any:
+    """A group of torch-pruning's, the root first, for its importances."""
+    from torch_pruning.dependency import Dependency, Group, Node
 
-    outputs: list[Tensor] = []
-
-    def forward(traced: nn.Module, inputs: Inputs) -> list[Tensor]:
-        outputs.extend(value for value in call(traced, inputs).values() if value.grad_fn is not None)
-        return outputs
-
-    module.requires_grad_(True)  # the graph is read from autograd
-    blaming = blame(StageError, "torch-pruning", fix="The forward must run under autograd")
-    with blaming, torch.enable_grad(), slow_path():
-        graph = tp.DependencyGraph().build_dependency(module, example, forward_fn=forward, verbose=False)
-    ends = {value.grad_fn for value in outputs}
-    waiting = [node for node in graph.module2node.values() if not node.outputs or node.grad_fn in ends]
-    last: list[nn.Module] = []
-    seen = set()
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
+    tp_group = Group()
+    places = sorted(group.places, key=lambda place: place != Place(group.root, "out"))
+    for place in (place for place in places if not isinstance(place.side, int)):
+        labels, layer = group.places[place], module.get_submodule(place.name)
+        if isinstance(layer, nn.RNNBase):
             continue
-        seen.add(node)
-        if isinstance(node.module, (*LAYERS, *FIXED, nn.Embedding)):
-            last.append(node.module)
-        else:
-            waiting.extend(node.inputs)
-    return graph, last
-
-
-def _coupled(graph: Any, group: Any, groups: int, scores: Tensor) -> Coupled:
-    names = graph._module2name  # the names in the traced module; there is no public way to them
-    root = names[group[0].dep.target.module]
-    if not torch.isfinite(scores).all():
-        raise StageError(f"the importance of `{root}` is not finite", fix="Look for NaN in the weights or the loss")
-    scores = scores.view(groups, -1).mean(0)
-    parts = [dep for dep, _ in group if isinstance(dep.target.module, LAYERS)]
-    layers = tuple(names[dep.target.module] for dep in parts if graph.is_out_channel_pruning_fn(dep.handler))
-    return Coupled(root, layers, groups, scores / scores.mean().clamp_min(1e-30))
-
-
-def _channel_groups(graph: Any, group: Any) -> int:
-    """Parts that must stay equal, or 0 where they do not divide the channels and none can be removed."""
-    channels, groups = len(group[0].idxs), 1
-    for dep, indices in group:
-        layer = dep.target.module
-        is_depthwise = isinstance(layer, _ConvNd) and layer.groups == layer.in_channels == layer.out_channels
-        parts = layer.groups if isinstance(layer, _ConvNd) else getattr(layer, "num_groups", 1)
-        if parts == 1 or is_depthwise:
-            continue
-        if len(indices) != channels or channels % parts or max(groups, parts) % min(groups, parts):
-            return 0
-        groups = max(groups, parts)
-    return groups
-
-
-def _shapes(module: nn.Module, example: Inputs) -> dict[str, list[int]]:
-    with torch.no_grad(), slow_path():
-        return {name: list(value.shape) for name, value in call(module, example).items()}
-
-
-def _ties(module: nn.Module) -> list[list[str]]:
-    names: dict[int, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return [tied for tied in names.values() if len(tied) > 1]
-
-
-def _tie(module: nn.Module, names: list[str]) -> None:
-    first = module.get_parameter(names[0])
-    for name in names[1:]:
-        if not torch.equal(module.get_parameter(name), first):
-            raise StageError(f"the tied parameters {names} would lose different channels")
-        owner, _, key = name.rpartition(".")
-        setattr(module.get_submodule(owner), key, first)
+        node, function = Node(layer, None, place.name), cutter(layer, place)
+        tp_group.add_dep(Dependency(function, function, node, node), (labels >= 0).nonzero().flatten().tolist())
+        tp_group[-1].root_idxs = labels[labels >= 0].tolist()
+    return tp_group

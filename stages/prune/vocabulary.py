@@ -14,7 +14,7 @@ from pipeline.forms.text.remapped import USE, split
 from pipeline.forms.text.vocabulary import Vocabulary, ranges
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Preview, Stage
-from stages.prune.embedding import check_outputs, check_positions, find_embedding, size_of
+from stages.prune.embedding import check_outputs, check_positions, check_values, find_embedding, size_of
 from stages.prune.tokens import Counts, always_kept, changed_share, counted, most_frequent, unknown_share
 
 TWICE: dict[str, Any] = {"found": "the vocabulary was pruned already", "fix": "Prune it once"}
@@ -77,7 +77,9 @@ class VocabularyPruning(Stage):
             raise StageError(problem, expected=expected, fix="Raise `min_count`, set `keep`, or leave the stage out")
         check_positions(model.module, vocabulary, StageError)
         self._report(model.module.get_submodule(name), whole, vocabulary, ctx)
-        return model.edited(USE, embedding=name, vocabulary=vocabulary.model_dump(mode="json"))
+        pruned = model.edited(USE, embedding=name, vocabulary=vocabulary.model_dump(mode="json"))
+        check_values(model, pruned, vocabulary)
+        return pruned
 
     def _kept(self, counts: Counts, whole: Vocabulary) -> set[int]:
         """The ids that stay: what must, and of the others those that occur often enough, the most frequent first."""

@@ -1,5 +1,7 @@
 """Supervised training."""
 
+from typing import ClassVar
+
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Stage
 from stages.trainer.loop import train
@@ -19,6 +21,8 @@ class SupervisedTraining(TrainingSettings, Stage):
         Loshchilov and Hutter: Decoupled Weight Decay Regularization, 2019, 1711.05101 (the default optimizer), and
         SGDR, 2017, 1608.03983, equation 5 (the cosine schedule).
     """
+
+    keeps_structure: ClassVar[bool] = True
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The trained model."""

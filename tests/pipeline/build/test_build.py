@@ -299,3 +299,16 @@ def test_a_model_with_another_number_of_classes_than_the_data(project: Make) -> 
     assert not any("logits" in warning for warning in made(path).warnings)
     path.write_text(chain % 3)
     refused(path, r"yaml:1: task, train examples .*: a label is 3, and the model gives 3 logits; expected .* 0 to 2")
+
+
+@pytest.mark.parametrize(("student", "in_vain"), [
+    ("student: {shrink_of: teacher, width: 2}, teacher: baseline", True),
+    ("student: {use: models.py:TinyNet, width: 12}, teacher: baseline", True),
+    ("student: {use: models.py:TinyNet, width: 12}", False),
+    ("student: {use: incoming}, teacher: baseline", False),
+])  # fmt: skip
+def test_stages_without_an_effect_on_the_end_are_named(project: Make, student: str, in_vain: bool) -> None:
+    before = "baseline: [{use: train.supervised, epochs: 1}]\nstages:\n  - {use: prune.channels, macs: 0.5}"
+    chain = re.sub(r"student: \{[^}]*\}", student, distilling(width=12).replace("stages:", before, 1))
+    text = r"stages\[1\] \(distill.logits\): it takes nothing of what comes in; .* have stages\[0\] \(prune"
+    assert any(re.search(text, warning) for warning in made(project(chain)).warnings) == in_vain

@@ -111,6 +111,30 @@ class FixedView(nn.Module):
         return self.head(torch.relu(self.up(x)))
 
 
+class Flat(nn.Module):
+    """A head that reads the channels of 8x8 pixels, the channels first or last."""
+
+    def __init__(self, last: bool = False) -> None:
+        super().__init__()
+        self.last, self.conv, self.head = last, nn.Conv2d(1, 16, 3, padding=1), nn.Linear(16 * 64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x))
+        return self.head((x.permute(0, 2, 3, 1) if self.last else x).flatten(1))
+
+
+class Auxiliary(nn.Module):
+    """A second head that adds to the first in training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head, self.aux = nn.Conv2d(1, 16, 3, padding=1), nn.Linear(16, 4), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x)).amax((2, 3))
+        return self.head(x) + self.aux(x) if self.training else self.head(x)
+
+
 def images(count: int, seed: int) -> Split:
     return Split(quadrants(count, seed, brighter=0.3))  # type: ignore[arg-type]
 

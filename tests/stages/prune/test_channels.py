@@ -16,6 +16,7 @@ from pipeline.run.roundtrip import save_exactly
 from pipeline.stage import stage_class
 from stages.prune import channels
 from stages.prune.channels import ChannelPruning, differentiated
+from stages.train.supervised import SupervisedTraining
 from stages.trainer.loop import TrainingSettings, train
 from stages.trainer.objective import Supervised
 from tests.contexts import preview_of, refused
@@ -228,16 +229,41 @@ def test_a_layer_narrower_than_round_to_stays(tmp_path):
     assert (report["channels"]["one"]["after"], report["channels"]["two"]["after"]) == (6, 16)
 
 
+def test_channels_last_are_pruned_as_channels_first(tmp_path):
+    """The same function in the other order of its head's columns loses the same channels."""
+    first, last = built("prune_nets.py:Flat"), built("prune_nets.py:Flat", last=True)
+    columns = first.module.head.weight.detach().view(4, 16, 64).transpose(1, 2).flatten(1)
+    last.module.load_state_dict({**first.module.state_dict(), "head.weight": columns})
+    images = torch.rand(16, 1, 8, 8)
+    one, other = (pruned(model, tmp_path, channels=0.5)[0].module(images) for model in (first, last))
+    assert torch.allclose(one, other, atol=1e-5)
+    assert not torch.allclose(one, first.module(images), atol=1e-2)
+
+
+def test_a_head_in_training_alone_is_named_and_follows(tmp_path):
+    model = built("prune_nets.py:Auxiliary")
+    stage = ChannelPruning(channels=0.6, recovery={"epochs": 1})
+    (warning,) = stage.check([SupervisedTraining()], preview_of(model))
+    assert warning.endswith("where what is cut is proven: `aux`")
+    small = stage.run(model, context(tmp_path, {}))
+    assert small.module.aux.in_features == small.module.conv.out_channels < 16
+
+
 def test_out_of_reach_and_nothing_to_prune_are_errors(tmp_path):
     model = built("prune_nets.py:PlainNet", a=6, b=8)
     with pytest.raises(StageError, match=r"target macs: 0.5: the cost is still .* lower round_to"):
         pruned(model, tmp_path, macs=0.5)
     with pytest.raises(StageError, match="no layer can lose channels"):
         pruned(model, tmp_path, macs=0.5, ignore=["one", "two"])
-    with pytest.raises(StageError, match=r"ignore: \[qkv\]"):
-        pruned(built("prune_nets.py:FixedView"), tmp_path, macs=0.5)
-    fixed, _ = pruned(built("prune_nets.py:FixedView"), tmp_path, macs=0.7, ignore=["qkv"])
+
+
+def test_a_layer_that_stays_whole_is_named(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        fixed, _ = pruned(built("prune_nets.py:FixedView"), tmp_path, macs=0.7)
     assert fixed.module.qkv.out_features == 32
+    assert "all channels stay of `qkv`: what reads them" in caplog.text
+    with pytest.raises(StageError, match="no layer can lose channels; those of `qkv` cannot be told apart"):
+        pruned(built("prune_nets.py:FixedView"), tmp_path, macs=0.7, ignore=["up"])
 
 
 def test_unknown_layers_are_found_early_where_the_model_is_known(tmp_path):

@@ -1,4 +1,4 @@
-"""What torch-pruning finds and cuts, on networks of each kind."""
+"""What is found and cut, on networks of each kind."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 
 from pipeline.errors import StageError
 from pipeline.model import call
-from stages.prune.engine import coupled, cut, widths
+from stages.prune.engine import coupled, couplings, cut, widths
 from tests.stages.prune.prune_nets import DIGITS, built, silence
 
 
@@ -98,9 +98,11 @@ def test_ignored_layers_keep_their_channels_with_all_that_is_coupled_to_them():
     assert set(by_root(model, ("blocks",))) == set()
 
 
-def test_a_forward_with_sizes_of_its_own_names_the_layer():
+def test_a_layer_before_sizes_that_the_forward_has_of_its_own_stays_whole():
     model = built("prune_nets.py:FixedView")
-    with pytest.raises(StageError, match=r"the pruned model: .*`ignore: \[qkv\]`"):
+    found = couplings(model.module, model.example)
+    assert ([group.root for group in found.groups], found.whole) == (["up"], ("qkv",))
+    with pytest.raises(StageError, match="channels of `qkv` cannot be removed; expected one of `up`"):
         cut(model.module, model.example, {"qkv": [0], "up": [0]})
 
 

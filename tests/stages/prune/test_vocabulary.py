@@ -292,3 +292,17 @@ def test_a_chain_counts_the_tokenizer_beside_the_model_and_packages_it(project: 
         assert told_so in (Path(record.folder) / page).read_text().replace("&#39;", "'")
     assert len((Path(record.folder) / "tokenizer.json").read_bytes()) == first.tokenizer_bytes
     assert json.loads((Path(record.folder) / quantized.folder / "model.json").read_text())["vocabulary"]
+
+
+class Marked(texts.Bag):
+    """Knows tokens by their numbers."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return super().forward(input_ids, attention_mask) + (input_ids > 200).sum(1, keepdim=True)
+
+
+def test_numbers_of_tokens_that_a_forward_has_of_its_own_are_noticed(context: Any) -> None:
+    task = texts.task()
+    model = TorchModel(Marked(), example_inputs(task.train), Reference(use="none"))
+    with pytest.raises(StageError, match=r"with fewer tokens `output` has other values .* `ids == 102`"):
+        VocabularyPruning(max_unknown=1).run(model, context(task=task))

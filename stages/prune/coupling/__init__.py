@@ -1,0 +1,1 @@
+"""Which channels of a module belong together, found and proven by values."""

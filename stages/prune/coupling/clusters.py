@@ -1,0 +1,145 @@
+"""Layers that belong together because their outputs reach the same columns, and which of their channels do."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from stages.prune.coupling.flow import END, NONE, Columns, Flow
+from stages.prune.coupling.parts import LAYERS, Place, is_depthwise, is_norm, is_source, runs, width
+
+Labels = dict[Place, Tensor]
+"""Place -> (channels there,) the number of the set of channels that each belongs to, NONE for no set."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Sources of channels that reach a column in common.
+
+    Args:
+        widths: layer or embedding -> its output channels.
+        columns: reader -> (columns,) bool, those that any of the sources reaches.
+    """
+
+    widths: Mapping[str, int]
+    columns: Columns
+
+    @property
+    def width(self) -> int:
+        """Channels of the widest source."""
+        return max(self.widths.values())
+
+    def meets(self, columns: Columns) -> bool:
+        """Whether any of these columns is one of its own."""
+        return any((self.columns[name] & columns[name]).any() for name in self.columns.keys() & columns.keys())
+
+    def joined(self, other: Self) -> "Cluster":
+        """The two as one."""
+        either = {name: seen for cluster in (self, other) for name, seen in cluster.columns.items()}
+        both = {name: self.columns[name] | other.columns[name] for name in self.columns.keys() & other.columns.keys()}
+        return Cluster({**self.widths, **other.widths}, either | both)
+
+
+def clusters(flow: Flow) -> tuple[list[Cluster], list[str]]:
+    """All layers that do not reach an output, by what they reach; and those whose single channels reach as much as all.
+
+    Of the latter nothing can be removed by itself: queries and keys, gates of whole maps. They have no cluster.
+    """
+    joint_clusters: list[Cluster] = []
+    dense = []
+    for name in flow.ran():
+        part = flow.parts[name]
+        if not is_source(part) or not isinstance(part, (*LAYERS, nn.Embedding)):
+            continue
+        columns = flow.reached({Place(name, "out"): torch.ones(width(part), dtype=torch.bool)})
+        first = flow.reached({Place(name, "out"): torch.arange(width(part)) == 0})
+        if END not in columns and columns and _same(columns, first):
+            dense.append(name)
+            continue
+        cluster = Cluster({name: width(part)}, columns)
+        for other in [other for other in joint_clusters if other.meets(columns)]:
+            joint_clusters.remove(other)
+            cluster = other.joined(cluster)
+        joint_clusters.append(cluster)
+    free_clusters = [cluster for cluster in joint_clusters if END not in cluster.columns]
+    return free_clusters, [name for name in dense if width(flow.parts[name]) > 1]
+
+
+def separated(flow: Flow, trial: list[Cluster], parts: int) -> Iterator[tuple[Cluster, Labels]]:
+    """The clusters whose columns read one set of channels each, with all that belongs to the sets.
+
+    Args:
+        trial: those to look at.
+        parts: equal parts of the channels; a set has one channel of each.
+    """
+    if not trial:
+        return
+    sources = [(Place(name, "out"), size, cluster.width) for cluster in trial for name, size in cluster.widths.items()]
+    index = {place: torch.arange(size) % (size // parts) for place, size, widest in sources if size == widest}
+    read = flow.read(index)
+    others = {place: torch.arange(size) for place, size, widest in sources if size != widest}
+    others |= _loose_axes(flow, {cluster.width for cluster in trial})
+    rest = [(place, flow.read({place: channels})) for place, channels in others.items()]
+    for cluster in trial:
+        columns = {name: torch.where(mask, read.get(name, NONE), NONE) for name, mask in cluster.columns.items()}
+        if any((columns[name][mask] < 0).any() for name, mask in cluster.columns.items()):
+            continue
+        own = {place: channels for place, channels in index.items() if place.name in cluster.widths}
+        followed = {place: _followed(seen, columns, len(others[place])) for place, seen in rest}
+        own |= {place: labels for place, labels in followed.items() if labels is not None}
+        own |= {Place(n, "out" if _keeps(flow.parts[n]) else "in"): labels for n, labels in columns.items()}
+        whole = all(Place(name, "out") in own for name in cluster.widths)
+        if whole and all(_is_even(flow.parts.get(place.name), labels) for place, labels in own.items()):
+            yield cluster, own
+
+
+def _same(one: Columns, other: Columns) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _keeps(part: nn.Module) -> bool:
+    """Whether the channels that it reads are those that it gives."""
+    return is_norm(part) or is_depthwise(part)
+
+
+def _is_even(part: nn.Module | None, labels: Tensor) -> bool:
+    """Whether each run of a part's channels has the same sets in the same places."""
+    in_runs = labels.view(runs(part), -1) if part is not None else labels[None]
+    return bool((in_runs == in_runs[0]).all())
+
+
+def _loose_axes(flow: Flow, sizes: set[int]) -> dict[Place, Tensor]:
+    """Axes of tensors that belong to no layer, as wide as a cluster is."""
+    return {
+        Place(name, axis): torch.arange(size)
+        for name, tensor in flow.loose.items()
+        for axis, size in enumerate(tensor.shape)
+        if size in sizes
+    }
+
+
+def _followed(seen: Columns, labels: Columns, size: int) -> Tensor | None:
+    """(size,) the sets of channels, told from the columns that read them; None where they are of no set, or of several.
+
+    Args:
+        seen: reader -> (columns,) the channel that each reads.
+        labels: reader -> (columns,) the set that each belongs to.
+    """
+    own = torch.full((size,), NONE)
+    for name in seen.keys() & labels.keys():
+        mine = (seen[name] != NONE) & (labels[name] >= 0)
+        if (seen[name][mine] < 0).any():
+            return None
+        own[seen[name][mine]] = labels[name][mine]
+    return own if bool((own >= 0).all()) and _agree(seen, labels, own) else None
+
+
+def _agree(seen: Columns, labels: Columns, own: Tensor) -> bool:
+    """Whether no channel is of two sets."""
+    for name in seen.keys() & labels.keys():
+        mine = (seen[name] >= 0) & (labels[name] >= 0)
+        if not torch.equal(own[seen[name][mine]], labels[name][mine]):
+            return False
+    return True

@@ -1,0 +1,131 @@
+"""What has channels in a module, where they lie, and taking some of them out; torch-pruning cuts the single layers."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from pipeline.errors import StageError
+
+LAYERS = (_ConvNd, nn.Linear)  # what has channels to remove
+SOURCES = (*LAYERS, nn.Embedding, nn.RNNBase, nn.MultiheadAttention)  # what gives new values, whatever comes in
+NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.PReLU)  # what has a parameter for each channel
+
+
+class Place(NamedTuple):
+    """One side of a layer, or an axis of a tensor that belongs to no layer; `name` is the submodule's or tensor's."""
+
+    name: str
+    side: Literal["out", "in"] | int
+
+
+def is_source(part: nn.Module) -> bool:
+    """Whether its output is made anew, other than that of a depthwise convolution, which keeps channels apart."""
+    return isinstance(part, SOURCES) and not is_depthwise(part)
+
+
+def is_norm(part: nn.Module) -> bool:
+    """Whether it keeps channels apart as far as its parameters go; its statistics may be of several."""
+    return isinstance(part, NORMS) and len(getattr(part, "normalized_shape", [1])) == 1
+
+
+def is_depthwise(part: nn.Module) -> bool:
+    """Whether each channel that goes in is one that comes out."""
+    return isinstance(part, _ConvNd) and 1 < part.groups == part.in_channels == part.out_channels
+
+
+def axis_of(part: nn.Module) -> int:
+    """The axis of the channels, in what goes in as in what comes out."""
+    if isinstance(part, _ConvNd):
+        return -1 - len(part.kernel_size)
+    return -1 if isinstance(part, nn.LayerNorm | nn.Linear | nn.Embedding | nn.RNNBase) else 1
+
+
+def width(part: nn.Module) -> int:
+    """Channels that come out of a convolution, linear layer or embedding."""
+    sizes: tuple[tuple[type, str], ...] = ((_ConvNd, "out_channels"), (nn.Linear, "out_features"))
+    return int(getattr(part, next((name for kind, name in sizes if isinstance(part, kind)), "embedding_dim")))
+
+
+def known(module: nn.Module) -> dict[str, nn.Module]:
+    """The submodules that have channels, by name; none of them is in another one."""
+    parts: dict[str, nn.Module] = {}
+    for name, part in module.named_modules():
+        is_part = isinstance(part, SOURCES) or is_norm(part)
+        if is_part and not any(name.startswith(f"{outer}.") for outer in parts):
+            parts[name] = part
+    return parts
+
+
+def loose(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a module's state that belong to none of its known parts: gains, positions, weights of its own."""
+    inside = tuple(f"{name}." for name in known(module))
+    state = dict(module.state_dict(keep_vars=True)).items()
+    return {key: value for key, value in state if value.is_floating_point() and not key.startswith(inside)}
+
+
+def runs(part: nn.Module) -> int:
+    """In how many equal runs its channels lie, each of which must lose as many."""
+    if isinstance(part, _ConvNd) and not is_depthwise(part):
+        return part.groups
+    return part.num_groups if isinstance(part, nn.GroupNorm) else 1
+
+
+def remove(module: nn.Module, gone: Mapping[Place, list[int]]) -> None:
+    """Take channels out of a module in place; tied parameters stay tied.
+
+    Raises:
+        StageError: parameters that are tied would lose different channels.
+    """
+    ties = _ties(module)
+    for place, channels in gone.items():
+        if isinstance(place.side, int):
+            owner, _, key = place.name.rpartition(".")
+            _shorten(module.get_submodule(owner), key, place.side, channels)
+            continue
+        layer = module.get_submodule(place.name)
+        if isinstance(layer, nn.RNNBase):
+            for key in [key for key, _ in layer.named_parameters() if key.startswith("weight_ih_l0")]:
+                _shorten(layer, key, 1, channels)
+            layer.input_size -= len(channels)
+        else:
+            cutter(layer, place)(layer, channels)
+    for names in ties:
+        _tie(module, names)
+
+
+def cutter(layer: nn.Module, place: Place) -> Callable[[nn.Module, list[int]], Any]:
+    """The function of torch-pruning that cuts this side of a layer; its importances go by it."""
+    import torch_pruning as tp
+
+    pruner = tp.function.PrunerBox[tp.ops.module2type(layer)]
+    function: Callable[[nn.Module, list[int]], Any]
+    function = pruner.prune_out_channels if place.side == "out" else pruner.prune_in_channels
+    return function
+
+
+def _shorten(owner: nn.Module, key: str, axis: int, channels: list[int]) -> None:
+    old = getattr(owner, key)
+    rest = torch.tensor(sorted(set(range(old.shape[axis])) - set(channels)), device=old.device)
+    new = old.detach().index_select(axis, rest)
+    setattr(owner, key, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+
+
+def _ties(module: nn.Module) -> list[list[str]]:
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [tied for tied in names.values() if len(tied) > 1]
+
+
+def _tie(module: nn.Module, names: list[str]) -> None:
+    first = module.get_parameter(names[0])
+    for name in names[1:]:
+        if not torch.equal(module.get_parameter(name), first):
+            raise StageError(f"the tied parameters {names} would lose different channels")
+        owner, _, key = name.rpartition(".")
+        setattr(module.get_submodule(owner), key, first)

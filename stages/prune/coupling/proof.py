@@ -1,0 +1,113 @@
+"""Whether channels can leave a module, by values: where they are dead, the module without them gives the same."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.base.batches import Inputs
+from pipeline.forms.tracing import slow_path
+from pipeline.model import call, same
+from stages.prune.coupling.parts import LAYERS, Place, axis_of, is_norm, loose, remove
+
+Values = dict[str, list[Tensor]]
+
+
+def shaken(module: nn.Module) -> nn.Module:
+    """A copy with other weights of the same size, none of them zero: zeros and symmetries would hide a wrong cut."""
+    generator = torch.Generator().manual_seed(0)
+    shaken_module = copy.deepcopy(module).requires_grad_(False)
+    for weight in shaken_module.parameters():
+        if weight.is_floating_point():
+            one, other = (torch.randn(weight.shape, generator=generator).to(weight) for _ in range(2))
+            fan_in = weight[0].numel() if weight.ndim > 1 else 1
+            weight.mul_(1 + 0.3 * one).add_(0.1 * fan_in**-0.5 * other)
+    return shaken_module
+
+
+def same_without(module: nn.Module, example: Inputs, gone: Mapping[Place, list[int]]) -> bool:
+    """Whether a module gives the same where some channels are dead and where they are gone.
+
+    What is compared is the module with the channels set to zero wherever they come out, and norms that take statistics
+    of several channels taking them of the others alone; and the smaller one. Every convolution and linear layer is
+    compared at the channels that stay, as it runs, so that nothing after it can level a difference.
+
+    Args:
+        module: one of `shaken`; as it was, afterwards.
+        example: a batch of its inputs.
+        gone: place -> the channels that leave.
+
+    Raises:
+        Exception: what the smaller module raises where it does not run.
+    """
+    smaller = copy.deepcopy(module)
+    remove(smaller, gone)
+    with _watched(smaller) as values:
+        after = {"": [*_outputs(smaller, example).values()], **values}
+    with _silenced(module, smaller, gone), _watched(module) as values:
+        before = {"": [*_outputs(module, example).values()], **values}
+    for name in before:
+        axis, channels = axis_of(module.get_submodule(name)) if name else 0, gone.get(Place(name, "out"), [])
+        outputs = [_without(output, axis, channels) for output in before[name]]
+        if len(outputs) != len(after.get(name, [])) or not all(map(same, outputs, after[name])):
+            return False
+    return True
+
+
+def _outputs(module: nn.Module, example: Inputs) -> dict[str, Tensor]:
+    with torch.no_grad(), slow_path():
+        return call(module, example)
+
+
+@contextmanager
+def _watched(module: nn.Module) -> Iterator[Values]:
+    """What each convolution and linear layer gives, at each call."""
+    values: Values = {}
+
+    def keep(name: str, part: nn.Module, args: Any, output: Tensor) -> None:
+        values.setdefault(name, []).append(output.clone())  # as it is: what follows may write into it
+
+    with ExitStack() as hooks:
+        for name, part in module.named_modules():
+            if isinstance(part, LAYERS):
+                hooks.enter_context(part.register_forward_hook(partial(keep, name)))
+        yield values
+
+
+@contextmanager
+def _silenced(module: nn.Module, smaller: nn.Module, gone: Mapping[Place, list[int]]) -> Iterator[None]:
+    """The channels are zero wherever they come out, for as long as the block lasts."""
+    tensors = loose(module)
+    with ExitStack() as undo:
+        for (name, side), channels in gone.items():
+            if isinstance(side, int):
+                undo.callback(tensors[name].copy_, tensors[name].clone())
+                tensors[name].index_fill_(side, torch.tensor(channels), 0)
+                continue
+            part = module.get_submodule(name)
+            if is_norm(part):
+                hook: Any = partial(_of_the_others, smaller.get_submodule(name), channels)
+                undo.enter_context(part.register_forward_hook(hook))
+            elif side == "out":
+                undo.enter_context(part.register_forward_hook(partial(_zero, channels)))
+        yield
+
+
+def _zero(channels: list[int], part: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return output.index_fill(axis_of(part), torch.tensor(channels), 0)
+
+
+def _of_the_others(norm: nn.Module, channels: list[int], part: nn.Module, args: Any, output: Tensor) -> Tensor:
+    """What a norm gives for the other channels alone, with zeros in between."""
+    axis = axis_of(part)
+    rest = torch.tensor(sorted(set(range(output.shape[axis])) - set(channels)))
+    return torch.zeros_like(output).index_copy_(axis, rest, norm(args[0].index_select(axis, rest)))
+
+
+def _without(values: Tensor, axis: int, channels: list[int]) -> Tensor:
+    rest = sorted(set(range(values.shape[axis])) - set(channels)) if channels else []
+    return values.index_select(axis, torch.tensor(rest)) if channels else values
