@@ -18,6 +18,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from pipeline.base.batches import Axes, Inputs, Outputs
+from pipeline.base.code.recorder import recorder
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, ShrinkError, blame
 from pipeline.forms.description import load_rest, read_rest, save_rest
@@ -29,6 +30,7 @@ from pipeline.forms.sandbox.session import Child, Outside
 from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.forms.text.vocabulary import FILE as VOCABULARY
 from pipeline.forms.text.vocabulary import Vocabulary
+from pipeline.forms.weights import state_digest
 
 
 class Edit(Reference):
@@ -60,7 +62,9 @@ class TorchModel:
     @classmethod
     def build(cls, builder: Reference, example: Inputs, axes: Axes | None = None) -> Self:
         """A fresh, untrained model from its builder."""
-        return cls(_as_module(builder.call(), builder), example, builder, axes=axes or {})
+        module = _as_module(builder.call(), builder)
+        recorder().note_weights(builder.model_dump_json(), lambda: state_digest(module))
+        return cls(module, example, builder, axes=axes or {})
 
     def predict(self, inputs: Inputs) -> Outputs:
         """Named outputs for a batch of named inputs, without gradients, on the CPU."""

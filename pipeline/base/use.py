@@ -22,8 +22,7 @@ import pkgutil
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +30,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
 
+from pipeline.base.code.recorder import Seen, recorder
 from pipeline.base.files import folder_digest
 from pipeline.errors import ConfigError, blame
 
@@ -80,6 +80,11 @@ class Reference(BaseModel):
         present = {"use": MOVED.get(use, use)} if isinstance(use, str) else {}
         return fields | present | context_fields | {"arguments": arguments | rest}
 
+    @property
+    def label(self) -> str:
+        """Tells the code and all its arguments apart from others in this process."""
+        return f"{self.folder.resolve()} {self.model_dump_json()}"
+
     def files(self) -> list[Path]:
         """Files below `folder` whose content counts beside the code, such as weights."""
         return []
@@ -91,12 +96,19 @@ class Reference(BaseModel):
 
     def call(self, *args: Any) -> Any:
         """Call what is named with `args` and the arguments; a failure says which `use:` it was."""
-        with blame(ConfigError, f"use: {self.use}"):
+        with blame(ConfigError, f"use: {self.use}"), recorder().watch(self.label):
             target = self.resolve()
             if not callable(target):
                 expected = f"a function or a class, such as {self.use}:net" if ":" not in self.use else "one to call"
                 raise ConfigError(f"it names a {type(target).__name__}", expected=expected)
             return target(*args, **self.arguments)
+
+
+def reading(builder: Reference) -> Seen:
+    """What a builder reads; it is called where it has not been yet."""
+    if builder.label not in recorder().remembered:
+        builder.call()
+    return recorder().remembered[builder.label]
 
 
 def find(use: str, folder: Path, package: str = "", attribute: str = "") -> Any:
@@ -156,14 +168,20 @@ def import_file(path: Path) -> ModuleType:
         raise ConfigError(f"there is no file {path}{nearest(path.name, beside)}")
     digest = hashlib.sha256(f"{path.parent} {folder_digest(path.parent, '*.py')}".encode())
     name = f"user_{digest.hexdigest()[:16]}"
-    link = _links(os.getpid()) / name
+    links = _links(os.getpid())
+    if str(links) not in sys.path:  # whoever puts a path of theirs back takes it away
+        sys.path.append(str(links))
+    link = links / name
     if not link.is_symlink():
         with suppress(FileExistsError):  # another thread was faster
             link.symlink_to(path.parent, target_is_directory=True)
         importlib.invalidate_caches()
     if "." in path.stem:
         raise ConfigError(f"a module cannot be called `{path.stem}`", fix="Leave out the dots in the file's name")
-    with blame(ConfigError, f"use: {path.name}", fix="The file must import without errors"), _no_bytecode():
+    with (
+        blame(ConfigError, f"use: {path.name}", fix="The file must import without errors"),
+        recorder().watch(f"import {path} as {name}"),
+    ):
         try:
             return importlib.import_module(f"{name}.{path.stem}")
         except ModuleNotFoundError as error:
@@ -199,20 +217,9 @@ def nearest(word: str, known: list[str]) -> str:
     return f"; there are {', '.join(f'`{k}`' for k in sorted(known)[:12])}" if known else ""
 
 
-@contextmanager
-def _no_bytecode() -> Iterator[None]:
-    """Compiled files go by second and size: an edit within a second would find the old one through the new link."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
-
-
 @cache
 def _links(_: int) -> Path:
     """One folder a process: a forked one must not remove its parent's."""
     directory = Path(tempfile.mkdtemp(prefix="shrinkline-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    sys.path.append(str(directory))
     return directory

@@ -3,10 +3,11 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.code.recorder import Seen, recorder
 from pipeline.base.devices import set_seed
 from pipeline.base.use import find
 from pipeline.build.config import PipelineConfig, StageConfig
@@ -40,6 +41,12 @@ class Built:
     notes: tuple[str, ...] = ()
     loading: tuple[str, ...] = ()
     """Those of the notes that say how the model was loaded; the record of a run repeats them."""
+    seen: dict[str, Seen] = field(default_factory=dict)
+    """What users' code was seen to read, by the place of the stage that it is of; "task" and "model" aside."""
+
+    def seen_by(self, stage: Stage) -> Seen:
+        """What the code of a stage of these was seen to read."""
+        return next(self.seen[place] for place, own in (*self.baseline, *self.stages) if own is stage)
 
 
 def build(
@@ -58,22 +65,26 @@ def build(
         ConfigError: anything that cannot work.
         ForeignError: an ONNX file from outside crashed the process that ran it.
     """
+    if recorder().refresh():
+        like = None
     set_seed(config.seed)  # the task may draw a split and the model its first weights
-    baseline = build_chain(config.baseline, "baseline", config.folder, source)
-    stages = build_chain(config.stages, "stages", config.folder, source)
+    seen = dict[str, Seen]()
+    baseline = build_chain(config.baseline, "baseline", config.folder, source, seen)
+    stages = build_chain(config.stages, "stages", config.folder, source, seen)
     if config.model.onnx:
         check_stages_take_onnx((*baseline, *stages), config.model.onnx.file)
     check_chain(stages, check_chain(baseline, OnnxModel if config.model.onnx else TorchModel))
     if like and all(getattr(like.config, key) == getattr(config, key) for key in ("task", "seed", "limit")):
-        task, data = like.task, like.data
+        task, data, seen["task"] = like.task, like.data, like.seen["task"]
     else:
-        with _at(source, "task"):
+        with _at(source, "task"), recorder().watch(f"{config.task.label} {config.limit}") as seen["task"]:
             task = build_task(config.task, config.limit)
             data = probe(task)
     with _at(source, "model"):
         model, loading_messages, trained = start_model(config.model, task, allow_unsafe_load=allow_unsafe_load)
-    with _at(source, "task"):
+    with _at(source, "task"), recorder().watch(f"{config.task.label} tried") as tried_seen:
         tried = try_out(task, model, data)
+    seen["task"].add(tried_seen)
     if isinstance(model, OnnxModel):
         model.close()  # until it is needed again; where strategies are compared there are many of them
     preview = Preview(model, task)
@@ -83,7 +94,8 @@ def build(
         *map(Note, getattr(task, "notes", ())),
         *loading_messages,
         *doubtful,
-        *check_stages(baseline, stages, preview),
+        *check_stages(baseline, stages, preview, seen, config.seed),
+        *unseen(seen),
         *in_vain(stages),
     ]
     notes = [text for text in messages if isinstance(text, Note)]
@@ -93,7 +105,9 @@ def build(
     if not trained and not baseline:
         warnings.append("the model is untrained: there is no `weights:` and no `baseline:`, so retention says nothing")
     loading = tuple(text for text in loading_messages if isinstance(text, Note))
-    return Built(config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)), tuple(notes), loading)
+    return Built(
+        config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)), tuple(notes), loading, seen
+    )
 
 
 @contextmanager
@@ -107,29 +121,42 @@ def _at(source: Source | None, key: str) -> Iterator[None]:
         raise
 
 
-def build_chain(entries: list[StageConfig], key: str, folder: Path, source: Source | None) -> Chain:
-    """The stages of one list of the config, each validated against its own settings."""
-    chain = []
+def build_chain(
+    entries: list[StageConfig], key: str, folder: Path, source: Source | None, seen: dict[str, Seen] | None = None
+) -> Chain:
+    """The stages of one list of the config, each validated against its own settings; `seen` gets what they read."""
+    chain, seen = [], {} if seen is None else seen
     for i, entry in enumerate(entries):
         at = (key, i)
-        with blame(ConfigError, source.place((*at, "use")) if source else f"{key}[{i}]"):
+        place, label = f"{key}[{i}] ({entry.use})", f"{folder.resolve()} {entry.model_dump_json()}"
+        where = source.place((*at, "use")) if source else f"{key}[{i}]"
+        with blame(ConfigError, where), recorder().watch(label) as seen[place]:
             named = find(entry.use, folder, package="stages")
             chosen = named if isinstance(named, type) and issubclass(named, Stage) else stage_class(named)
             if inspect.isabstract(chosen):
                 raise ConfigError(f"`{chosen.__name__}` has no `run`", expected="a method run(self, model, ctx)")
         stage = validate(chosen, entry.settings, source, at, folder)
-        chain.append((f"{key}[{i}] ({entry.use})", stage))
+        chain.append((place, stage))
     return tuple(chain)
 
 
-def check_stages(baseline: Chain, stages: Chain, preview: Preview) -> list[str]:
-    """Each stage's own check against what stands before it; gives the warnings and notes with their places."""
+def check_stages(
+    baseline: Chain, stages: Chain, preview: Preview, seen: dict[str, Seen] | None = None, seed: int = 0
+) -> list[str]:
+    """Each stage's own check against what stands before it; gives the warnings and notes with their places.
+
+    What is built in a check, such as a teacher, has the weights that the seed gives it, and `seen` gets their digests.
+    """
     warnings: list[str] = []
     before: list[Stage] = []
+    seen = {} if seen is None else seen
     for i, (place, stage) in enumerate((*baseline, *stages)):
         stage_outlook = replace(preview, in_baseline=i < len(baseline))
-        with blame(ConfigError, place):
+        set_seed(seed)
+        label = f"{place} {stage.model_dump_json()} after {[type(other).__name__ for other in before]}"
+        with blame(ConfigError, place), recorder().watch(label, weighs=True) as checked:
             warnings += [type(text)(f"{place}: {text}") for text in stage.check(tuple(before), stage_outlook)]
+        seen.setdefault(place, Seen()).add(checked)
         before.append(stage)
     return warnings
 
@@ -141,6 +168,16 @@ def in_vain(stages: Chain) -> Iterator[str]:
         if places and not stage.builds_on_incoming():
             fix = "Let the model that comes in teach (`teacher: incoming`), or leave them out"
             yield f"{place}: it takes nothing of what comes in; no effect on the end have {', '.join(places)}. {fix}"
+
+
+def unseen(seen: dict[str, Seen]) -> list[str]:
+    """A warning for each piece of users' code that reads where it cannot be seen."""
+    return [
+        f"{place}: it starts {', '.join(sorted(pieces.children))}, and what another process reads is in no key: when "
+        "that changes, have results made anew with another folder for --runs"
+        for place, pieces in seen.items()
+        if pieces.children
+    ]
 
 
 def check_budget(config: PipelineConfig, task: Task, stages: Chain) -> list[str]:

@@ -65,6 +65,17 @@ def load_weights(
     return [type(text)(f"{where}: {text}") for text in messages]
 
 
+def state_digest(module: nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and values of a module's state dict, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        if isinstance(value, Tensor):  # beside tensors a module may keep what it likes
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            content: Any = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+            digest.update(content)
+    return digest.hexdigest()
+
+
 def check_weights(path: Path, *, sha256: str | None = None) -> None:
     """Check that `load_weights` would find a state dict; whether that fits a module is not looked at.
 

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from pipeline import model as models
+from pipeline.base.code.recorder import recorder
 from pipeline.base.devices import pick_device, set_seed
 from pipeline.base.files import folder_digest, link
 from pipeline.base.progress import progress
@@ -28,7 +29,7 @@ from pipeline.run.measuring import DEPLOYED, PREDICTIONS, DeployedFiles, evaluat
 from pipeline.run.result import Result, StageRun
 from pipeline.run.roundtrip import differing, save_exactly
 from pipeline.run.store.key import Keys, Parts
-from pipeline.run.store.store import RESULT, Claim, Store, claimed
+from pipeline.run.store.store import READ, RESULT, Claim, Store, claimed
 from pipeline.stage import Context, Stage
 
 LOG = logging.getLogger("shrinkline")
@@ -73,7 +74,7 @@ class Executor:
         self.interrupts.check()
         baseline = self._identity(self.baseline) if self.baseline else None
         parts = self.keys.stage(stage, use, self._identity(incoming), baseline)
-        with claimed(self.store, self.journal, place, parts) as claim:
+        with claimed(self.store, self.journal, place, parts, self.keys.read_now) as claim:
             if not claim.cached:
                 with claim.filling() as to:
                     self._run(stage, StageRun(place, incoming, claim.work), to)
@@ -100,12 +101,14 @@ class Executor:
         incoming = run.incoming.model
         before = incoming.predict(incoming.example)
         ctx = self._context(stage, run)
-        with self._together(stage, run):
+        with self._together(stage, run), recorder().watch(f"{run.place} runs with {stage.model_dump_json()}") as seen:
             model = stage.run(incoming, ctx)
         if differing(before, incoming.predict(incoming.example)):
             fix = "Work on copy.deepcopy(model.module) and return dataclasses.replace(model, module=...)"
             raise StageError("run changed the model that it was given", expected="a new model", fix=fix)
         run.save(run.promised(stage, model), to, self.built.config.folder)
+        if late := self.keys.read_late(seen, self.store.root, self.journal.path.parent):
+            (to / READ).write_text(json.dumps(late))
 
     def _result(self, claim: Claim, incoming: Result, folder: Path) -> Result:
         """What lies in a stage's entry, linked into `folder`."""

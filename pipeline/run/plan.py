@@ -67,10 +67,11 @@ def _states(built: Built, store: Store, keys: Keys, start: Parts) -> list[dict[s
             continue
         parts = keys.stage(stage, use, model, baseline)
         entry = store.peek(key.digest(parts))
-        if entry is None:
+        late = key.changed(entry.read, keys.read_now(entry.read)) if entry else []
+        if entry is None or late:
             near = store.nearest(parts)
             why = key.changed(near.parts, parts) if near else ["there is no result of this stage yet"]
-            stage_states.append({"state": "would run", "why": why or ["its stored result is damaged"]})
+            stage_states.append({"state": "would run", "why": late or why or ["its stored result is damaged"]})
             model = None
         else:
             model_digest = json.loads((entry.path / RESULT).read_text())["digest"]

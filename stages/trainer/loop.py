@@ -19,6 +19,7 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from pipeline.errors import Interruption, StageError
+from pipeline.forms.weights import state_digest
 from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context
@@ -230,8 +231,4 @@ class _Loop:
 
 def _digest(settings: TrainingSettings, seed: int, module: nn.Module) -> str:
     """Tells trainings apart by their settings, their seed and the weights that they begin with."""
-    whole = hashlib.sha256(f"{settings.model_dump_json()} {seed}".encode())
-    for name, value in module.state_dict().items():
-        whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        whole.update(value.detach().cpu().flatten().view(torch.uint8).numpy())
-    return whole.hexdigest()
+    return hashlib.sha256(f"{settings.model_dump_json()} {seed} {state_digest(module)}".encode()).hexdigest()

@@ -4,13 +4,10 @@ A key is the SHA-256 of its parts as canonical JSON. The parts are kept beside t
 --explain` can say why a stage would run again.
 """
 
-import ast
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterable
-from functools import cache
 from inspect import getfile
 from pathlib import Path
 from typing import Any
@@ -19,18 +16,18 @@ import torch
 from pydantic import BaseModel, JsonValue
 
 from pipeline import deploy
+from pipeline.base.code import places
+from pipeline.base.code.recorder import Seen, content_digest, variable_digest
+from pipeline.base.code.sources import Sources
 from pipeline.base.files import file_digest
 from pipeline.base.hardware import LIBRARIES, host, version
-from pipeline.base.use import Reference
+from pipeline.base.use import Reference, reading
 from pipeline.build.build import Built
 from pipeline.forms.text.tokenizer import canonical
 from pipeline.forms.weights import files_at
 from pipeline.stage import Stage
 
 Parts = dict[str, JsonValue]
-
-OURS = Path(__file__).parents[3]
-PACKAGES = ("stages", "pipeline")
 
 
 def digest(parts: Parts) -> str:
@@ -50,11 +47,17 @@ class Keys:
 
     def __init__(self, built: Built, device: torch.device, processes: int = 1, run: str = "a new run") -> None:
         self.built, self.device, self.processes, self.run = built, device, processes, run
-        self.sources = Sources()
+        modules = [module for seen in built.seen.values() for module in seen.modules.items()]
+        self.sources = Sources({file: digest for _, (file, digest) in modules})
         self.versions: Parts = {name: version(name) for name in LIBRARIES}
         for _, stage in (*built.baseline, *built.stages):
             self._code(stage)
         self._task()
+        self.sources.code(_user_files([built.config.model.use], built.config.model.folder))
+        # What no import statement names was imported by its name in a string: by whom is not known.
+        self.imported: Parts = {
+            _place(file, built.config.folder): digest for _, (file, digest) in modules if file not in self.sources.read
+        }
         self.tokenizer = hashlib.sha256((canonical(built.task.tokenizer) or "").encode()).hexdigest()
 
     def stage(self, stage: Stage, use: str, model: Parts, baseline: Parts | None) -> Parts:
@@ -70,6 +73,7 @@ class Keys:
             "settings": stage.model_dump(mode="json"),
             "code": self._code(stage),
             "files": _digests(stage),
+            **self._read(self.built.seen_by(stage)),
             **self._common(model, ("train", "calibration", "validation")),
             "baseline": baseline,
             "seed": self.built.config.seed,
@@ -115,7 +119,40 @@ class Keys:
         description = json.loads((saved / "model.json").read_text())
         named = [entry["use"] for entry in [description.get("builder"), *description.get("edits", [])] if entry]
         files = _user_files(named, self.built.config.folder) + _our_files(named)
-        return {"digest": digest, "code": self.sources.code(files)}
+        builder = description.get("builder")
+        seen = reading(Reference(**builder, folder=self.built.config.folder)) if builder else Seen()
+        return {"digest": digest, "code": self.sources.code(files), **self._read(seen)}
+
+    def read_late(self, seen: Seen, *outputs: Path) -> Parts:
+        """What users' code read while a stage ran and not before, when the key was made.
+
+        Args:
+            seen: while it ran.
+            outputs: folders of results, which are no sources.
+        """
+        before = Seen()
+        for piece in self.built.seen.values():
+            before.add(piece)
+        files = seen.files | dict(file for file in seen.modules.values() if file[0] not in self.sources.read)
+        late_files = {
+            file
+            for file in files.keys() - before.files.keys()
+            if not any(file.is_relative_to(at.resolve()) for at in outputs)
+        }
+        late = Seen(files={file: files[file] for file in late_files - {file for file, _ in before.modules.values()}})
+        late.variables = {name: seen.variables[name] for name in seen.variables.keys() - before.variables.keys()}
+        return self._read(late)
+
+    def read_now(self, read: Parts) -> Parts:
+        """The same as it is today."""
+        folder = self.built.config.folder.resolve()
+        files, names = read.get("read"), read.get("environment")
+        seen = Seen()
+        if isinstance(files, dict):
+            seen.files = {folder / file: content_digest(folder / file) for file in files}
+        if isinstance(names, dict):
+            seen.variables = {name: variable_digest(name) for name in names}
+        return self._read(seen)
 
     def _code(self, stage: Stage) -> Parts:
         return self.sources.code([Path(getfile(type(stage))), *references(stage, self.built.config.folder)])
@@ -124,7 +161,17 @@ class Keys:
         task = self.built.config.task
         use = task.use.partition(":")[0]
         files = _user_files([use], task.folder) or _our_files([f"pipeline.tasks.{use}"])
-        return {"use": task.use, "arguments": task.arguments, "code": self.sources.code(files)}
+        parts: Parts = {"use": task.use, "arguments": task.arguments, "code": self.sources.code(files)}
+        return parts | self._read(self.built.seen["task"])
+
+    def _read(self, seen: Seen) -> Parts:
+        """What users' code was seen to read beside its modules, as far as there is something."""
+        parts: Parts = {
+            "read": {_place(file, self.built.config.folder): digest for file, digest in sorted(seen.files.items())},
+            "environment": {**seen.variables},
+            "weights": {**seen.weights},
+        }
+        return {name: part for name, part in parts.items() if part}
 
     def _common(self, model: Parts, splits: tuple[str, ...]) -> Parts:
         return {
@@ -132,35 +179,10 @@ class Keys:
             "task": self._task(),
             "data": {name: self.built.data[name].digest for name in splits},
             "tokenizer": self.tokenizer,
+            **({"imported": self.imported} if self.imported else {}),
             "versions": self.versions,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type,
         }
-
-
-class Sources:
-    """Source files, each read once."""
-
-    def __init__(self) -> None:
-        self.read: dict[Path, tuple[str, tuple[Path, ...]]] = {}
-
-    def code(self, files: Iterable[Path]) -> Parts:
-        """Digests by name of source files and of all that they import from their own folder, stages/ and pipeline/.
-
-        A user's files are named relative to the folder that holds all of them: they can be moved together.
-        """
-        waiting, seen = [file.resolve() for file in files], set[Path]()
-        while waiting:
-            file = waiting.pop()
-            if file not in seen:
-                seen.add(file)
-                if file not in self.read:
-                    content = file.read_bytes()
-                    self.read[file] = hashlib.sha256(content).hexdigest(), _imports(file, content)
-                waiting += self.read[file][1]
-        names = {file: _our_name(file) for file in sorted(seen)}
-        user_files = [file for file, name in names.items() if name is None]
-        above = Path(os.path.commonpath([file.parent for file in user_files])) if user_files else OURS
-        return {name or file.relative_to(above).as_posix(): self.read[file][0] for file, name in names.items()}
 
 
 def changed(old: Parts, new: Parts, prefix: str = "") -> list[str]:
@@ -199,6 +221,12 @@ def _digests(stage: BaseModel) -> Parts:
     return {name.as_posix(): file_digest(file) for name, file in files}
 
 
+def _place(file: Path, folder: Path) -> str:
+    """A file by its place in the pipeline file's folder, so that this can be moved; elsewhere by its whole path."""
+    folder = folder.resolve()
+    return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
+
+
 def _user_files(uses: Iterable[str], folder: Path) -> list[Path]:
     names = [use.partition(":")[0] for use in uses]
     return [folder / name for name in names if name.endswith(".py")]
@@ -206,44 +234,11 @@ def _user_files(uses: Iterable[str], folder: Path) -> list[Path]:
 
 def _our_files(uses: Iterable[str]) -> list[Path]:
     """The modules and packages of ours among these names."""
-    places = [OURS.joinpath(*use.partition(":")[0].split(".")) for use in uses if use.split(".")[0] in PACKAGES]
-    files = [file for at in places for file in (at.with_suffix(".py"), at / "__init__.py", at / f"{at.name}.py")]
+    modules = [
+        places.OURS.joinpath(*use.partition(":")[0].split(".")) for use in uses if use.split(".")[0] in places.PACKAGES
+    ]
+    files = [file for at in modules for file in (at.with_suffix(".py"), at / "__init__.py", at / f"{at.name}.py")]
     return [file for file in files if file.is_file()]
-
-
-@cache
-def _our_name(file: Path) -> str | None:
-    """The name of a file of ours below the folder that holds our packages; None of a user's file."""
-    ours = any(file.is_relative_to(OURS / package) for package in PACKAGES)
-    return file.relative_to(OURS).as_posix() if ours else None
-
-
-@cache
-def _imports(file: Path, content: bytes) -> tuple[Path, ...]:
-    """The files that a file imports, anywhere in it, by a relative import or from our packages."""
-    imported_files = set[Path]()
-    for node in _import_statements(ast.parse(content)):
-        if isinstance(node, ast.Import):
-            names = [(OURS, alias.name) for alias in node.names]
-        else:
-            base = file.parents[node.level - 1] if node.level else OURS
-            inner = [f"{node.module}.{alias.name}" if node.module else alias.name for alias in node.names]
-            names = [(base, name) for name in ([node.module] if node.module else []) + inner]
-        relative = isinstance(node, ast.ImportFrom) and node.level > 0
-        for base, name in names:
-            if relative or name.split(".")[0] in PACKAGES:
-                path = base.joinpath(*name.split("."))
-                imported_files |= {p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()}
-    return tuple(sorted(imported_files))
-
-
-def _import_statements(tree: ast.AST) -> Iterable[ast.Import | ast.ImportFrom]:
-    """Every import, found by walking statements alone: most nodes of a tree lie in expressions."""
-    if isinstance(tree, ast.Import | ast.ImportFrom):
-        yield tree
-    for block in ("body", "orelse", "finalbody", "handlers", "cases"):
-        for inner in getattr(tree, block, ()):
-            yield from _import_statements(inner)
 
 
 def _values(holder: Any) -> Iterable[Any]:

@@ -1,6 +1,7 @@
 """Content-addressed results: nothing is computed twice, and what is there is whole.
 
-    store/entries/KEY/   a result: its files, parts.json (what the key was made of), manifest.json (a digest a file)
+    store/entries/KEY/   a result: its files, parts.json (what the key was made of), manifest.json (a digest a file),
+                         read.json (what users' code read while it was made, and had not read before)
     store/locks/KEY      the kernel's lock: whoever dies lets go of it
     store/work/KEY/      the folder of a stage that runs, or ran until it was killed: its checkpoints are found again
     store/corrupt/       entries whose files no longer match their manifest
@@ -26,11 +27,11 @@ from typing import Any
 from pipeline.base.files import file_digest, files_below, locked, whole_folder
 from pipeline.errors import LockTimeoutError, StageError, blame
 from pipeline.records.journal import Journal
-from pipeline.run.store.key import Parts, digest
+from pipeline.run.store.key import Parts, changed, digest
 
 LOG = logging.getLogger("shrinkline")
 
-MANIFEST, PARTS, RESULT = "manifest.json", "parts.json", "result.json"
+MANIFEST, PARTS, RESULT, READ = "manifest.json", "parts.json", "result.json", "read.json"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ class Entry:
     def key(self) -> str:
         """The key it is kept under."""
         return self.path.name
+
+    @property
+    def read(self) -> Parts:
+        """What users' code read only while it was made; see `Keys.read_late`."""
+        file = self.path / READ
+        return dict(json.loads(file.read_text())) if file.is_file() else {}
 
     def size_bytes(self) -> int:
         """Bytes of its files."""
@@ -126,6 +133,15 @@ class Store:
         """Remove the work folder of a key, once its result is kept."""
         shutil.rmtree(self.root / "work" / key, ignore_errors=True)
 
+    def drop(self, key: str) -> None:
+        """Remove the entry of a key, whole or not at all. The key must be claimed."""
+        path = self.path(key)
+        aside = path.with_name(f".{key}")
+        shutil.rmtree(aside, ignore_errors=True)
+        if path.exists():
+            path.rename(aside)
+            shutil.rmtree(aside)
+
     def entries(self) -> list[Entry]:
         """All entries, not verified, the latest used first."""
         entries = [Entry(path, _parts(path)) for path in (self.root / "entries").glob("[!.]*")]
@@ -139,11 +155,7 @@ class Store:
     def remove(self, entry: Entry) -> None:
         """Remove an entry, whole or not at all; under its lock, so that nothing disappears while it is read."""
         with self.claim(entry.key, f"removing {entry.key[:12]}"):
-            aside = entry.path.with_name(f".{entry.key}")
-            shutil.rmtree(aside, ignore_errors=True)
-            if entry.path.exists():
-                entry.path.rename(aside)
-                shutil.rmtree(aside)
+            self.drop(entry.key)
             self.done(entry.key)
 
 
@@ -176,11 +188,24 @@ class Claim:
 
 
 @contextmanager
-def claimed(store: Store, journal: Journal, place: str, parts: Parts) -> Iterator[Claim]:
-    """Hold the key of these parts; its work folder is kept where an error ends the block."""
+def claimed(
+    store: Store, journal: Journal, place: str, parts: Parts, now: Callable[[Parts], Parts] = lambda read: read
+) -> Iterator[Claim]:
+    """Hold the key of these parts; its work folder is kept where an error ends the block.
+
+    Args:
+        store, journal, place: where it is kept, told, and made.
+        parts: of the key.
+        now: what was read only while an entry was made -> the same as it is today; where that differs it is stale.
+    """
     key = digest(parts)
     with store.claim(key, place) as work:
-        if cached := (store.find(key) is not None):
+        entry = store.find(key)
+        if entry and (why := changed(entry.read, now(entry.read))):
+            LOG.info("%s: what it read while it ran has changed: %s", place, "; ".join(why))
+            store.drop(key)
+            entry = None
+        if cached := entry is not None:
             journal.write("reused", place=place, key=key)
             LOG.info("%s: as computed before", place)
         yield Claim(store, journal, place, parts, key, work, cached)
@@ -188,7 +213,7 @@ def claimed(store: Store, journal: Journal, place: str, parts: Parts) -> Iterato
 
 
 def verify(entry: Path) -> list[str]:
-    """What is wrong with an entry's files: changed, missing or unexpected ones."""
+    """What is wrong with an entry's files: changed, missing or unexpected ones, or another key's."""
     try:
         expected: dict[str, Any] = json.loads((entry / MANIFEST).read_text())
         files = [file for file in files_below(entry) if file != entry / MANIFEST]
@@ -198,7 +223,10 @@ def verify(entry: Path) -> list[str]:
     if not isinstance(expected, dict):
         return [f"{MANIFEST} is not a mapping"]
     names = sorted(digests.keys() | expected.keys())
-    return [f"{name} is not what was written" for name in names if digests.get(name) != expected.get(name)]
+    problems = [f"{name} is not what was written" for name in names if digests.get(name) != expected.get(name)]
+    if not problems and digest(_parts(entry)) != entry.name:
+        return [f"{PARTS} is of another key"]
+    return problems
 
 
 def _holder(lock: Path) -> str:

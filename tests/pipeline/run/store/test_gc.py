@@ -18,8 +18,9 @@ from tests.aliases import Make
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    """Three entries of 1, 2 and 3 kB, used 1, 2 and 3 days ago; no run."""
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three entries of 1, 2 and 3 kB, used 1, 2 and 3 days ago, under short keys; no run."""
+    monkeypatch.setattr("pipeline.run.store.store.digest", lambda parts: f"{parts['stage'][1:]}a")
     store = Store(tmp_path / "store")
     for days in (1, 2, 3):
         with store.claim(f"{days}a", "x"), store.commit(f"{days}a", {"stage": f"s{days}"}) as folder:

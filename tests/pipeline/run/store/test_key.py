@@ -10,13 +10,15 @@ import pytest
 import torch
 from rich.console import Console
 
+from pipeline.base.code import places
+from pipeline.base.code.sources import Sources
 from pipeline.base.devices import set_seed
 from pipeline.build.build import Built, build
 from pipeline.build.source import load_config
 from pipeline.cli import app
 from pipeline.run import plan
 from pipeline.run.store import key
-from pipeline.run.store.key import Keys, Parts, Sources, changed, digest
+from pipeline.run.store.key import Keys, Parts, changed, digest
 from pipeline.run.store.store import Store
 from pipeline.runner import run
 from tests.aliases import Capture, Make, Patch
@@ -125,8 +127,9 @@ def test_settings_and_seed_are_part_of_the_key(chain: Path, override: str, line:
 def test_each_sample_read_is_in_the_key(chain: Path, split: str, of_stage: list[str], of_measuring: list[str]) -> None:
     before = [parts(chain, position=position) for position in (0, -1)]
     (chain.parent / split).write_text("0.001")
-    assert changed(before[0], parts(chain)) == of_stage
-    assert changed(before[1], parts(chain, position=-1)) == of_measuring
+    read = f"task.read.{split}: changed"  # that the task was made of it, for who knows what
+    assert changed(before[0], parts(chain)) == [*of_stage, read]
+    assert changed(before[1], parts(chain, position=-1)) == [*of_measuring, read]
 
 
 def test_libraries_threads_device_model_and_baseline_are_in_the_key(chain: Path, monkeypatch: Patch) -> None:
@@ -200,9 +203,9 @@ def test_a_model_whose_weights_stayed_and_whose_code_changed_is_looked_at_anew(q
 @pytest.fixture
 def ours(tmp_path: Path, monkeypatch: Patch) -> Path:
     """A copy of our packages that may be changed."""
-    for package in key.PACKAGES:
+    for package in places.PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / "ours" / package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(key, "OURS", tmp_path / "ours")
+    monkeypatch.setattr(places, "OURS", tmp_path / "ours")
     return tmp_path / "ours"
 
 

@@ -16,6 +16,7 @@ from pipeline.base.files import files_below, link
 from pipeline.errors import LockTimeoutError, StageError
 from pipeline.records import journal
 from pipeline.records.record import Record
+from pipeline.run.store.key import digest
 from pipeline.run.store.store import Store, verify
 from pipeline.runner import run
 from tests.aliases import Logs, Make
@@ -24,6 +25,7 @@ from tests.pipeline.conftest import quick_run
 from tests.users import stage_file
 
 PARTS: dict[str, Any] = {"stage": "mine", "seed": 0}
+K = digest(PARTS)
 
 
 def write(folder: Path) -> None:
@@ -36,7 +38,7 @@ def write(folder: Path) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "store")
-    with made.claim("k", "x"), made.commit("k", PARTS) as folder:
+    with made.claim(K, "x"), made.commit(K, PARTS) as folder:
         write(folder)
     return made
 
@@ -51,8 +53,8 @@ FILES = ["manifest.json", "model/manifest.json", "model/weights", "parts.json", 
 
 
 def test_a_committed_entry_is_found_with_its_parts_and_files(store: Store) -> None:
-    found = store.find("k")
-    assert (found.key, found.parts) == ("k", PARTS)
+    found = store.find(K)
+    assert (found.key, found.parts) == (K, PARTS)
     assert [str(file.relative_to(found.path)) for file in files_below(found.path)] == FILES
     assert (found.path / "model" / "weights").read_bytes() == bytes(range(256))
     assert store.find("other") is None
@@ -60,12 +62,12 @@ def test_a_committed_entry_is_found_with_its_parts_and_files(store: Store) -> No
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_bit_that_flipped_in_any_file_is_always_found(store: Store, name: str) -> None:
-    path = store.root / "entries" / "k" / name
+    path = store.root / "entries" / K / name
     for bit in range(0, 8 * path.stat().st_size, 29):
         flipped(path, bit)
         assert verify(path.parents[name.count("/")]) != [], bit
         flipped(path, bit)
-    assert store.find("k") is not None
+    assert store.find(K) is not None
 
 
 DAMAGE: dict[str, Callable[[Path], Any]] = {
@@ -80,17 +82,17 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_entry_is_put_aside_with_a_warning(store: Store, caplog: Logs, name: str, damage: str) -> None:
-    DAMAGE[damage](store.root / "entries" / "k" / name)
-    assert store.peek("k") is None
-    assert [entry.key for entry in store.entries()] == ["k"]  # can still be listed
-    assert store.find("k") is None
+    DAMAGE[damage](store.root / "entries" / K / name)
+    assert store.peek(K) is None
+    assert [entry.key for entry in store.entries()] == [K]  # can still be listed
+    assert store.find(K) is None
     (aside,) = (store.root / "corrupt").iterdir()
-    assert aside.name.startswith("k-")
+    assert aside.name.startswith(f"{K}-")
     assert "is damaged" in caplog.text
     assert store.entries() == []
-    with store.claim("k", "x"), store.commit("k", PARTS) as folder:
+    with store.claim(K, "x"), store.commit(K, PARTS) as folder:
         write(folder)
-    assert store.find("k") is not None
+    assert store.find(K) is not None
 
 
 def test_a_commit_whose_writing_fails_leaves_nothing(store: Store) -> None:
@@ -98,16 +100,22 @@ def test_a_commit_whose_writing_fails_leaves_nothing(store: Store) -> None:
         write(folder)
         raise StageError("no")
     assert store.find("j") is None
-    assert [path.name for path in (store.root / "entries").iterdir()] == ["k"]
+    assert [path.name for path in (store.root / "entries").iterdir()] == [K]
 
 
 def test_linked_files_live_on_when_their_entry_is_removed(store: Store, tmp_path: Path) -> None:
-    found = store.find("k")
+    found = store.find(K)
     link(found.path / "model", tmp_path / "mine")
     store.remove(found)
     store.remove(found)  # another process may have been first
-    assert store.find("k") is None
+    assert store.find(K) is None
     assert (tmp_path / "mine" / "weights").read_bytes() == bytes(range(256))
+
+
+def test_an_entry_that_lies_under_the_key_of_another_is_damaged(store: Store) -> None:
+    (store.root / "entries" / K).rename(store.root / "entries" / "0")
+    assert verify(store.root / "entries" / "0") == ["parts.json is of another key"]
+    assert store.find("0") is None
 
 
 def test_the_nearest_entry_is_of_the_same_stage_and_shares_the_most(store: Store) -> None:
@@ -120,14 +128,14 @@ def test_the_nearest_entry_is_of_the_same_stage_and_shares_the_most(store: Store
 
 
 def hold(root: Path, held: Any) -> None:
-    with Store(root).claim("k", "theirs"):
+    with Store(root).claim(K, "theirs"):
         held.set()
         signal.pause()
 
 
 @pytest.fixture
 def holder(store: Store) -> Iterator[Any]:
-    """A process that holds the lock of "k"."""
+    """A process that holds the lock of K."""
     held = SERVER.Event()
     process = start(hold, store.root, held)
     assert held.wait(PATIENCE)
@@ -140,7 +148,7 @@ def holder(store: Store) -> Iterator[Any]:
 def test_a_lock_held_too_long_is_exit_75_and_says_who_holds_it(store: Store, holder: Any, seconds: float) -> None:
     patient = Store(store.root, lock_timeout=seconds)
     told = rf"process {holder.pid} on \S+ still makes the same"
-    with pytest.raises(LockTimeoutError, match=told) as caught, patient.claim("k", "stages[0] (mine.py)"):
+    with pytest.raises(LockTimeoutError, match=told) as caught, patient.claim(K, "stages[0] (mine.py)"):
         pass
     assert (caught.value.exit_code, caught.value.where) == (75, "stages[0] (mine.py)")
 
@@ -153,16 +161,16 @@ def test_the_lock_of_another_key_is_free(store: Store, holder: Any) -> None:
 def test_the_lock_of_a_killed_process_is_free_at_once(store: Store, holder: Any) -> None:
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
-    with Store(store.root, lock_timeout=0).claim("k", "x"):
+    with Store(store.root, lock_timeout=0).claim(K, "x"):
         pass
 
 
 def test_nothing_is_removed_while_another_process_reads_it(store: Store, holder: Any) -> None:
-    found = store.find("k")
+    found = store.find(K)
     assert found is not None
     with pytest.raises(LockTimeoutError, match="still makes"):
         Store(store.root, lock_timeout=0).remove(found)
-    assert store.find("k") is not None
+    assert store.find(K) is not None
 
 
 COUNTS = stage_file(

@@ -1,0 +1,1 @@
+"""What users' code consists of: the files that are really imported, and what they read while they run."""
