@@ -17,6 +17,8 @@ Path_ = tuple[str | int, ...]
 
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 STRATEGY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ +-]*")
+ANCHORS = "x-"
+"""What keys begin with, at the top of a file, that are a place for anchors and nothing else."""
 EXPECTED = {
     "dict_type": "a mapping, such as {min: 0.95}",
     "model_type": "a mapping, such as {use: export.onnx} or {min: 0.95}",
@@ -44,7 +46,7 @@ class Source:
         text = _read(path)
         try:
             self._walk(yaml.compose(text, Loader=_Loader), ())
-            self.data: Any = _parse(text)
+            self.data: Any = _unshared(_parse(text))
         except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2020-13-45
             mark = getattr(error, "problem_mark", None)
             where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -100,6 +102,9 @@ class Source:
         """Apply one `a.b.0.c=value`; the value is YAML."""
         keys, equals, text = assignment.partition("=")
         where = f"--set {assignment}"
+        if keys.startswith(ANCHORS):
+            problem = f"`{keys.partition('.')[0]}` holds anchors, and what refers to them would stay as it is"
+            raise ConfigError(problem, where=where, fix="Name each place where it is used")
         if not equals or not keys:
             raise ConfigError("there is no value", where=where, expected="path=value, such as stages.1.temperature=2")
         path: Path_ = tuple(int(k) if k.isascii() and k.isdigit() else k for k in keys.split("."))
@@ -116,7 +121,7 @@ class Source:
             raise ConfigError(f"`{keys.rpartition('.')[0]}` is not a mapping", where=where, fix=fix)
         try:
             self._walk(yaml.compose(text, Loader=_Loader), ())
-            target[last] = _parse(text)
+            target[last] = _unshared(_parse(text))
         except (yaml.YAMLError, ValueError):
             raise ConfigError(f"`{text}` is not YAML", where=where, fix="Quote it") from None
         self.lines = {key: line for key, line in self.lines.items() if key[: len(path)] != path} | {path: where}
@@ -157,7 +162,8 @@ def load_config(
     if "folder" in source.data:
         raise ConfigError("there is no key `folder`", where=source.place(("folder",)))
     folder = path.resolve().parent
-    data = {**source.data, "name": source.data.get("name") or path.stem, "folder": folder}
+    data = {key: value for key, value in source.data.items() if not str(key).startswith(ANCHORS)}
+    data |= {"name": source.data.get("name") or path.stem, "folder": folder}
     if strategy is not None:
         data["name"] = f"{data['name']}-{slug(strategy)}"
     return validate(PipelineConfig, data, source, (), folder), source
@@ -226,6 +232,13 @@ def _parse(text: str) -> Any:
         return loader.get_single_data()
     finally:
         loader.dispose()
+
+
+def _unshared(value: Any) -> Any:
+    """The same with a copy for each alias, so that what is changed in one place stays as it is in the others."""
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _child(target: Any, key: str | int, above: str, where: str) -> Any:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from pipeline.base.use import built_in, classes_in, find
 from pipeline.build.config import PipelineConfig
+from pipeline.build.source import ANCHORS
 from pipeline.stage import Stage
 
 
@@ -72,6 +73,7 @@ def pipeline_schema() -> dict[str, Any]:
         "additionalProperties": {key: lists[key] for key in ("type", "items", "minItems")},
         "description": "in place of stages: a name to each list of stages, for `shrink compare`",
     }
+    schema["patternProperties"] = {f"^{ANCHORS}": {"description": "a place for anchors"}}
     schema["required"] = [key for key in schema["required"] if key != "stages"]
     schema["oneOf"] = [{"required": [key]} for key in ("stages", "strategies")]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -138,6 +138,56 @@ def test_an_override_replaces_or_adds_a_value(tmp_path: Path, override: str, of:
     assert of(read(tmp_path, GOOD, override)) == value
 
 
+ALIASED = """\
+x-training: &training {epochs: 3, nested: &inner {width: 8}}
+task: {use: digits}
+model: {use: models.py:Net, width: &width [1, 2]}
+baseline:
+  - {use: train.supervised, <<: *training}
+  - {use: train.supervised, <<: *training, epochs: 4}
+stages:
+  - {use: distill.logits, student: *inner, widths: *width}
+  - {use: distill.logits, student: *inner, widths: *width}
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("baseline.0.epochs=9", ("baseline", 0, "epochs")),
+        ("baseline.0.nested.width=9", ("baseline", 0, "nested", "width")),
+        ("stages.1.student.width=9", ("stages", 1, "student", "width")),
+        ("stages.0.widths.1=9", ("stages", 0, "widths", 1)),
+        ("model.width.1=9", ("model", "arguments", "width", 1)),
+    ],
+)
+@pytest.mark.parametrize("strategies", [False, True])
+def test_an_override_of_an_anchored_value_changes_that_place_alone(
+    tmp_path: Path, override: str, path: tuple[Any, ...], strategies: bool
+) -> None:
+    text, strategy = ALIASED, None
+    if strategies:
+        text, strategy = ALIASED.replace("stages:", "strategies:\n  b: &b [*inner]\n  a:"), "a"
+    before, after = (
+        load_config(write(tmp_path, text), overrides, strategy)[0].model_dump(mode="json")
+        for overrides in ([], [override])
+    )
+    *above, last = path
+    place: Any = before
+    for key in above:
+        place = place[key]
+    place[last] = 9
+    assert before == after
+
+
+def test_keys_with_x_are_a_place_for_anchors_and_nowhere_else(tmp_path: Path) -> None:
+    assert "x-training" not in read(tmp_path, ALIASED).model_dump_json()
+    with pytest.raises(ConfigError, match=r"--set x-training\.epochs=1: `x-training` holds anchors"):
+        read(tmp_path, ALIASED, "x-training.epochs=1")
+    with pytest.raises(ConfigError, match="there is no key `x-y`"):
+        read(tmp_path, GOOD.replace("{min: 0.95}", "{min: 0.95, x-y: 1}"))
+
+
 def test_the_last_override_wins(tmp_path: Path) -> None:
     assert read(tmp_path, GOOD, "seed=1", "seed=2").seed == 2
 
