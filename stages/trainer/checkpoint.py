@@ -1,27 +1,35 @@
-"""Checkpoints of a training that can go on as if nothing had happened: safetensors and JSON, nothing pickled."""
+"""Checkpoints of a training that can go on as if nothing had happened: safetensors and JSON, nothing pickled.
 
+Each has the digests of its files, and the one before the newest stays. A damaged one is left out, with a warning, and
+the training goes on from the one before it or from its start, to the same weights.
+"""
+
+import hashlib
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
-from pipeline.base.files import whole, whole_folder
+from pipeline.base.files import file_digest, files_below, whole, whole_folder
+from pipeline.errors import StageError
 
-STATE = "state.json"
+STATE, DIGESTS, BEST = "state.json", "digests.json", "best.safetensors"
 
 
 def save(folder: Path, origin: str, module: nn.Module, optimizer: Any, schedule: Any, progress: dict[str, Any]) -> None:
-    """Write a checkpoint beside the earlier one, and then remove that.
+    """Write a checkpoint beside the earlier one, and remove those before that.
 
     Args:
         folder: holds numbered checkpoints.
-        origin: says which training this is; `restore` wants the same.
+        origin: says which training this is; `newest` wants the same.
         module, optimizer, schedule: whose state is kept, with that of all random generators.
         progress: JSON; where the training is.
     """
@@ -46,19 +54,39 @@ def save(folder: Path, origin: str, module: nn.Module, optimizer: Any, schedule:
             "progress": progress,
         }
         (temporary / STATE).write_text(json.dumps(state))
-    for old in numbers:
-        shutil.rmtree(folder / f"checkpoint-{old}")
+        digests = {file.name: file_digest(file) for file in files_below(temporary)}
+        (temporary / DIGESTS).write_text(json.dumps(digests))
+    for old in numbers[:-1]:
+        _remove(folder / f"checkpoint-{old}")
 
 
-def restore(folder: Path, origin: str, module: nn.Module, optimizer: Any, schedule: Any) -> dict[str, Any] | None:
-    """Put everything back to where the newest checkpoint was; gives its progress, None where this training has none."""
-    numbers = _numbers(folder)
-    if not numbers:
-        return None
-    place = folder / f"checkpoint-{max(numbers)}"
+def newest(folder: Path, origin: str, warn: Callable[[str], None]) -> int | None:
+    """The number of the newest checkpoint that is whole; None where there is none, or it is of another training.
+
+    Those that are damaged are removed, and each is told to `warn`.
+    """
+    best = damage_of_best(folder / BEST, origin)
+    for number in reversed(_numbers(folder)):
+        place = folder / f"checkpoint-{number}"
+        problem = _damage(place)
+        if not problem:
+            state = json.loads((place / STATE).read_text())
+            if state["origin"] != origin:
+                return None
+            if state["progress"].get("best_epoch", -1) < 0 or not best:
+                return number
+            problem = best
+        _remove(place)
+        warn(
+            f"{folder.name}: {place.name} is left out, {problem}; it goes on from the one before it, or from its start"
+        )
+    return None
+
+
+def restore(folder: Path, number: int, module: nn.Module, optimizer: Any, schedule: Any) -> dict[str, Any]:
+    """Put everything back to where a checkpoint was, which is whole; gives its progress."""
+    place = folder / f"checkpoint-{number}"
     state = json.loads((place / STATE).read_text())
-    if state["origin"] != origin:
-        return None
     tensors = load_file(place / "tensors.safetensors")
     load_model(module, str(place / "model.safetensors"))
     optimizer.load_state_dict(_join(tensors, state["optimizer"]))
@@ -73,14 +101,60 @@ def restore(folder: Path, origin: str, module: nn.Module, optimizer: Any, schedu
     return dict(state["progress"])
 
 
-def keep(module: nn.Module, path: Path) -> None:
-    """Write the weights of a module to a file, whole or not at all."""
-    with whole(path) as temporary:
-        save_model(module, str(temporary))
+def keep(module: nn.Module, folder: Path, origin: str) -> None:
+    """Write the best weights of a training, whole or not at all, with their digest and the training's origin inside."""
+    with whole(folder / BEST) as temporary:
+        save_model(module, str(temporary))  # tied ones once
+        tensors = load_file(temporary)
+        save_file(tensors, temporary, metadata={"digest": _digest(tensors), "origin": origin})
+
+
+def load_best(module: nn.Module, folder: Path, origin: str) -> None:
+    """Give a module the best weights of a training. Raises StageError where they are damaged."""
+    if problem := damage_of_best(folder / BEST, origin):
+        fix = "`shrink resume` goes on, or trains again"
+        raise StageError(problem, where=str(folder), fix=fix)
+    load_model(module, str(folder / BEST))
+
+
+def damage_of_best(file: Path, origin: str) -> str:
+    """What is wrong with the best weights, as a clause; empty where they are what was written."""
+    try:
+        with safe_open(file, framework="pt") as content:
+            metadata = content.metadata() or {}
+        whole_file = metadata == {"digest": _digest(load_file(file)), "origin": origin}
+    except (OSError, ValueError, SafetensorError) as error:
+        return f"since {BEST} cannot be read ({error})"
+    return "" if whole_file else f"since {BEST} is not what was written"
+
+
+def _damage(place: Path) -> str:
+    try:
+        expected = json.loads((place / DIGESTS).read_text())
+        digests = {file.name: file_digest(file) for file in files_below(place) if file.name != DIGESTS}
+    except (OSError, ValueError) as error:
+        return f"since it cannot be read ({error})"
+    return "" if digests == expected else "since its files are not what was written"
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        content: Any = value.contiguous().flatten().view(torch.uint8).numpy()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def _numbers(folder: Path) -> list[int]:
-    return [int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*")]
+    names = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _remove(place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    if place.is_file():
+        place.unlink()
 
 
 def _split(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from pipeline.errors import Interruption, StageError
@@ -64,6 +63,7 @@ class Place:
     step: int = 0
     total: float = 0.0
     rising_epoch: int = 0  # the last one in which the best score rose
+    best_epoch: int = -1  # the last one whose weights were kept as the best
     best_score: float = -math.inf
     history: list[Any] = field(default_factory=list)
     scaler: dict[str, Any] | None = None
@@ -103,8 +103,12 @@ class _Loop:
         self.learner, self.stepper = self.accelerator.prepare(self.whole, self.optimizer)
         self.origin = _digest(settings, ctx.seed, self.whole)
         folder.mkdir(parents=True, exist_ok=True)
-        saved_place = checkpoint.restore(folder, self.origin, self.whole, self.optimizer, self.schedule)
-        self.place = Place(**saved_place) if saved_place else Place()
+        number = checkpoint.newest(folder, self.origin, self._left_out) if ctx.world.main else None
+        number = ctx.world.broadcast(number)
+        saved_place = {}
+        if number is not None:
+            saved_place = checkpoint.restore(folder, number, self.whole, self.optimizer, self.schedule)
+        self.place = Place(**saved_place)
         if self.accelerator.scaler and self.place.scaler:
             self.accelerator.scaler.load_state_dict(self.place.scaler)
         ctx.world.wait()  # all have read before one writes
@@ -128,7 +132,7 @@ class _Loop:
         """The module with the weights of the best epoch, on the CPU."""
         self.ctx.world.wait()
         self.whole.objective.unwatch()
-        load_model(self.trained.module, str(self.folder / "best.safetensors"))
+        checkpoint.load_best(self.trained.module, self.folder, self.origin)
         self.ctx.world.wait()  # rank 0 may clear the folder away
         if self.accelerator.device.type == "cuda":  # elsewhere it would only collect garbage, for a fifth of a second
             self.accelerator.free_memory()
@@ -209,8 +213,10 @@ class _Loop:
         if score > place.best_score:
             place.rising_epoch, place.best_score = place.epoch, score
         # Where the score is at its ceiling, training goes on to make the weights better.
-        if score >= place.best_score and ctx.world.main:
-            checkpoint.keep(self.trained.module, self.folder / "best.safetensors")
+        if score >= place.best_score:
+            place.best_epoch = place.epoch
+            if ctx.world.main:
+                checkpoint.keep(self.trained.module, self.folder, self.origin)
         ctx.log.debug("epoch %d: loss %.4f, validation score %.4f", place.epoch, row["loss"], score)
         place.epoch, place.step, place.total = place.epoch + 1, 0, 0.0
         if place.epoch % self.settings.checkpoint_epochs == 0:
@@ -222,6 +228,11 @@ class _Loop:
             fix = f"Lower learning_rate or gradient_clip; the last finite weights are in {self.folder}"
             raise StageError(problem, expected="a finite loss", fix=fix)
         return float(total)
+
+    def _left_out(self, text: str) -> None:
+        """Say that a checkpoint is damaged, now and in the record."""
+        self.ctx.log.warning(text)
+        self.ctx.warn(text)
 
     def _checkpoint(self) -> None:
         if self.ctx.world.main:

@@ -246,8 +246,12 @@ def test_another_process_goes_on_from_the_last_checkpoint(go: Make, tmp_path: Pa
     assert go(stage).same(go(stage, "whole"))
 
 
+def newest_in(folder: Path) -> Path:
+    return max(folder.glob("checkpoint-*"), key=lambda place: int(place.name.partition("-")[2]))
+
+
 def progress(folder: Path) -> dict[str, Any]:
-    (place,) = folder.glob("checkpoint-*")
+    place = newest_in(folder)
     return json.loads((place / "state.json").read_text())["progress"]  # type: ignore[no-any-return]
 
 
@@ -313,8 +317,8 @@ def saved(number: int, folder: Path, **changes: Any) -> tuple[nn.Module, Any, An
 
 
 def restored(folder: Path, origin: str = "me", **changes: Any) -> tuple[dict[str, Any] | None, nn.Module, Any, Any]:
-    parts = parts_of(**changes)
-    return checkpoint.restore(folder, origin, *parts), *parts
+    parts, number = parts_of(**changes), checkpoint.newest(folder, origin, pytest.fail)
+    return None if number is None else checkpoint.restore(folder, number, *parts), *parts
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -353,11 +357,11 @@ def test_all_generators_go_on_where_they_were(tmp_path: Path) -> None:
     assert draws() == expected
 
 
-def test_only_the_newest_checkpoint_is_left(tmp_path: Path) -> None:
+def test_only_the_newest_checkpoint_and_the_one_before_are_left(tmp_path: Path) -> None:
     assert restored(tmp_path)[0] is None
     for number in range(4):
         saved(number, tmp_path)
-        assert len(list(tmp_path.iterdir())) == 1
+        assert len(list(tmp_path.iterdir())) == min(number + 1, 2)
     assert restored(tmp_path)[0] == {"step": 3}
 
 
@@ -380,7 +384,7 @@ def test_killed_anywhere_in_saving_one_checkpoint_is_whole(tmp_path: Path) -> No
         found.append(state["step"])
         assert equal(module.state_dict(), two_states[state["step"] - 1].state_dict())
         saved(3, folder)  # and the next one clears up
-        assert [path.name.partition("-")[0] for path in folder.iterdir()] == ["checkpoint"]
+        assert [path.name.partition("-")[0] for path in folder.iterdir()] == ["checkpoint"] * 2
         points += 1
     assert found == sorted(found)
     assert set(found) == {1, 2}
@@ -414,6 +418,74 @@ def test_a_checkpoint_of_another_training_is_not_used(tiny: Make, context: Make,
     with suppress(Interruption):
         go(tmp_path / "one", interrupted=after(6))
     assert go(tmp_path / "one", change).same(go(tmp_path / "two", change))
+
+
+def flip(file: Path, draw: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    file.write_bytes(content)
+
+
+def cut(file: Path, draw: random.Random) -> None:
+    file.write_bytes(file.read_bytes()[: draw.randrange(file.stat().st_size)])
+
+
+def lose(file: Path, draw: random.Random) -> None:
+    file.unlink()
+
+
+def lose_folder(file: Path, draw: random.Random) -> None:
+    shutil.rmtree(file.parent)
+
+
+def damage(folder: Path, draw: random.Random) -> None:
+    """Damage files of a training: of the newest checkpoint, of any, of all, or the best weights."""
+    checkpoints = list(newest_in(folder).iterdir())
+    every = [*folder.rglob("*.*")]
+    for file in draw.choice([[draw.choice(checkpoints)], [draw.choice(every)], every, [*folder.glob("best.*")]]):
+        if file.exists():
+            draw.choice([flip, cut, lose])(file, draw)
+
+
+def ended_with_damage(go: Make, tmp_path: Path, seed: int) -> tuple[Ended, list[str]]:
+    """A training that is killed in a drawn step, whose files are then damaged, and that goes on; and its warnings."""
+    draw, warnings = random.Random(seed), list[str]()
+    every = draw.choice([1, 2])
+    assert exit_code(train_until, draw.randrange(2, 3 * STEPS + 1), every, tmp_path) == -signal.SIGKILL
+    damage(tmp_path / "work" / "training", draw)
+    return go(SupervisedTraining(**{**QUICK, "checkpoint_epochs": every}), warn=warnings.append), warnings
+
+
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 40))])
+def test_with_damaged_checkpoints_it_ends_the_same_and_says_so(go: Make, tmp_path: Path, seed: int) -> None:
+    folder = tmp_path / "work" / "training"
+    ended, warnings = ended_with_damage(go, tmp_path, seed)
+    assert ended.same(go(folder="whole"))
+    assert all("is left out" in text for text in warnings)
+    assert go(SupervisedTraining(**QUICK)).same(ended), folder  # and no later run ends by it
+
+
+@pytest.mark.parametrize("harm", [flip, cut, lose, lose_folder])
+def test_a_damaged_newest_checkpoint_is_left_out_for_the_one_before(tmp_path: Path, harm: Any) -> None:
+    saved(1, tmp_path)
+    saved(2, tmp_path)
+    harm(newest_in(tmp_path) / "tensors.safetensors", random.Random(0))
+    (tmp_path / "checkpoint-x").touch()
+    told: list[str] = []
+    assert checkpoint.newest(tmp_path, "me", told.append) == 1
+    assert len(told) == (harm is not lose_folder)  # of what is gone without a trace nothing can be told
+    assert restored(tmp_path)[0] == {"step": 1}
+
+
+def test_damaged_best_weights_are_never_given(go: Make, tmp_path: Path) -> None:
+    told: list[str] = []
+    whole = go(folder="whole")
+    with pytest.raises(Interruption):
+        go(interrupted=after(2 * STEPS + 1))
+    flip(tmp_path / "work" / "training" / "best.safetensors", random.Random(1))
+    assert go(warn=told.append).same(whole)
+    assert "since best.safetensors" in told[0]
+    assert "since best.safetensors" in told[-1]
 
 
 def test_two_trainings_of_one_name_in_a_stage_are_two(tiny: Make, context: Make) -> None:

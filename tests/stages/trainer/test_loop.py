@@ -102,9 +102,12 @@ def test_kept_weights_are_safetensors_that_load(tiny: Make, context: Make) -> No
     trained = fit(tiny(), ctx)
     folder = ctx.directory / "training"
     files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
-    (newest,) = folder.glob("checkpoint-*")  # one at the start, one an epoch, one at the end; the earlier ones are gone
-    parts = ("model.safetensors", "tensors.safetensors", "state.json")
-    assert files == {"best.safetensors", *(f"{newest.name}/{part}" for part in parts)}
+    # One at the start, one an epoch, one at the end; all but the last two are gone.
+    before, newest = sorted(int(place.name.partition("-")[2]) for place in folder.glob("checkpoint-*"))
+    assert newest == before + 1
+    parts = ("model.safetensors", "tensors.safetensors", "state.json", "digests.json")
+    numbered = {f"checkpoint-{number}/{part}" for number in (before, newest) for part in parts}
+    assert files == {"best.safetensors", *numbered}
     best = load_file(ctx.directory / "training" / "best.safetensors")
     assert all(torch.equal(best[name], value) for name, value in trained.module.state_dict().items())
 
