@@ -18,6 +18,7 @@ import yaml
 from pydantic import JsonValue
 from rich.console import Console
 
+from pipeline.base.code.recorder import recorder
 from pipeline.base.devices import pick_device
 from pipeline.base.hardware import describe
 from pipeline.base.signals import Interrupts
@@ -99,11 +100,12 @@ def run(
         origin = Origin(file=str(path), folder=folder, overrides=[*overrides], strategy=strategy)
         config, source = load_config(path, overrides, strategy)
     size = how_many(options.get("processes"))
-    built = build(config, source, allow_unsafe_load=options.get("allow_unsafe_load", False))
-    _check(built, size)
-    record = start(built, Path(runs), register)
-    record.origin, record.comparison = origin, comparison
-    return _go(built, record, size, options)
+    with recorder().holding():
+        built = build(config, source, allow_unsafe_load=options.get("allow_unsafe_load", False))
+        _check(built, size)
+        record = start(built, Path(runs), register)
+        record.origin, record.comparison = origin, comparison
+        return _go(built, record, size, options)
 
 
 def resume(folder: str | Path, **options: Unpack[RunOptions]) -> Record:
@@ -117,15 +119,16 @@ def resume(folder: str | Path, **options: Unpack[RunOptions]) -> Record:
     starts = [event for event in events if event["event"] == "start"]
     size, code = how_many(options.get("processes"), starts[-1].get("processes", 1)), Path(starts[0]["folder"])
     config = PipelineConfig.model_validate({**earlier.config, "folder": code}, context={"folder": code})
-    built = build(config, allow_unsafe_load=options.get("allow_unsafe_load", False))
-    _check(built, size)
-    if unfinished_place := journal.unfinished(events):
-        LOG.warning("%s was killed in %s; if memory ran out, lower its batch_size", earlier.run, unfinished_place)
-    times = {(event["place"], event["key"]): event["finished"] for event in events if event["event"] == "measured"}
-    anew: dict[str, Any] = {"baseline": None, "stages": [], "gates": [], "verdict": None, "failure": None}
-    anew |= {"notes": [], "interface": None, "flipped": None, "test_uses": None}
-    record = earlier.model_copy(update={**anew, "warnings": [*built.warnings]})
-    return _go(built, record, size, options, times)
+    with recorder().holding():
+        built = build(config, allow_unsafe_load=options.get("allow_unsafe_load", False))
+        _check(built, size)
+        if unfinished_place := journal.unfinished(events):
+            LOG.warning("%s was killed in %s; if memory ran out, lower its batch_size", earlier.run, unfinished_place)
+        times = {(event["place"], event["key"]): event["finished"] for event in events if event["event"] == "measured"}
+        anew: dict[str, Any] = {"baseline": None, "stages": [], "gates": [], "verdict": None, "failure": None}
+        anew |= {"notes": [], "interface": None, "flipped": None, "test_uses": None}
+        record = earlier.model_copy(update={**anew, "warnings": [*built.warnings]})
+        return _go(built, record, size, options, times)
 
 
 def sync_run(folder: str | Path) -> bool:

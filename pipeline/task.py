@@ -44,12 +44,15 @@ class Split:
         fingerprint: a version of the content, such as a dataset's own; it enters keys beside the samples' hashes.
         lengths: of each example, such as its tokens, where `collate` pads: training then takes examples of about one
             length together, which saves most of the padding.
+        varies: whether an example, or its batch, is another one when it is read again, as random transforms in the
+            dataset make it; found out before a run unless given. Nothing is kept by example of such a split.
     """
 
     dataset: Examples
     collate: Callable[[list[Any]], tuple[Any, Any]] | None = None
     fingerprint: str | None = None
     lengths: Sequence[int] | None = None
+    varies: bool | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)

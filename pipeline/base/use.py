@@ -166,8 +166,7 @@ def import_file(path: Path) -> ModuleType:
     if not path.is_file():
         beside = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise ConfigError(f"there is no file {path}{nearest(path.name, beside)}")
-    digest = hashlib.sha256(f"{path.parent} {folder_digest(path.parent, '*.py')}".encode())
-    name = f"user_{digest.hexdigest()[:16]}"
+    name = recorder().held_as(path.parent, lambda: _package(path.parent))
     links = _links(os.getpid())
     if str(links) not in sys.path:  # whoever puts a path of theirs back takes it away
         sys.path.append(str(links))
@@ -189,6 +188,11 @@ def import_file(path: Path) -> ModuleType:
                 fix = f"Write `from .{error.name} import ...` for a file beside it"
                 raise ConfigError(f"there is no module `{error.name}`", fix=fix) from None
             raise
+
+
+def _package(folder: Path) -> str:
+    digest = hashlib.sha256(f"{folder} {folder_digest(folder, '*.py')}".encode())
+    return f"user_{digest.hexdigest()[:16]}"
 
 
 def built_in(package: str) -> list[str]:

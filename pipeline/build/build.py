@@ -12,9 +12,10 @@ from pipeline.base.devices import set_seed
 from pipeline.base.use import find
 from pipeline.build.config import PipelineConfig, StageConfig
 from pipeline.build.onnx_input import check_stages_take_onnx
-from pipeline.build.probe import SplitSummary, probe
+from pipeline.build.probe import SplitSummary, probe, varies, varying
 from pipeline.build.source import Source, validate
 from pipeline.build.start import build_task, start_model
+from pipeline.build.tensors import tensor_digests
 from pipeline.build.trial import try_out
 from pipeline.errors import ConfigError, Note, blame
 from pipeline.gate.expected import load_expected
@@ -80,10 +81,12 @@ def build(
         with _at(source, "task"), recorder().watch(f"{config.task.label} {config.limit}") as seen["task"]:
             task = build_task(config.task, config.limit)
             data = probe(task)
+            seen["task"].weights |= tensor_digests(task)
     with _at(source, "model"):
         model, loading_messages, trained = start_model(config.model, task, allow_unsafe_load=allow_unsafe_load)
-    with _at(source, "task"), recorder().watch(f"{config.task.label} tried") as tried_seen:
+    with _at(source, "task"), recorder().watch(f"{config.task.label} {config.limit} tried") as tried_seen:
         tried = try_out(task, model, data)
+        task = replace(task, **_marked(task, data))
     seen["task"].add(tried_seen)
     if isinstance(model, OnnxModel):
         model.close()  # until it is needed again; where strategies are compared there are many of them
@@ -94,7 +97,8 @@ def build(
         *map(Note, getattr(task, "notes", ())),
         *loading_messages,
         *doubtful,
-        *check_stages(baseline, stages, preview, seen, config.seed),
+        *varying(task),
+        *check_stages(baseline, stages, preview, seen, config),
         *unseen(seen),
         *in_vain(stages),
     ]
@@ -121,6 +125,12 @@ def _at(source: Source | None, key: str) -> Iterator[None]:
         raise
 
 
+def _marked(task: Task, data: dict[str, SplitSummary]) -> dict[str, Any]:
+    """The splits of a task that do not say yet whether they vary, saying it."""
+    silent = {name: split for name, split in task.splits.items() if split.varies is None}
+    return {name: replace(split, varies=varies(name, split, data[name])) for name, split in silent.items()}
+
+
 def build_chain(
     entries: list[StageConfig], key: str, folder: Path, source: Source | None, seen: dict[str, Seen] | None = None
 ) -> Chain:
@@ -141,19 +151,24 @@ def build_chain(
 
 
 def check_stages(
-    baseline: Chain, stages: Chain, preview: Preview, seen: dict[str, Seen] | None = None, seed: int = 0
+    baseline: Chain,
+    stages: Chain,
+    preview: Preview,
+    seen: dict[str, Seen] | None = None,
+    config: PipelineConfig | None = None,
 ) -> list[str]:
     """Each stage's own check against what stands before it; gives the warnings and notes with their places.
 
-    What is built in a check, such as a teacher, has the weights that the seed gives it, and `seen` gets their digests.
+    What is built in a check, such as a teacher, has the weights that the config's seed gives it, and `seen` gets their
+    digests.
     """
     warnings: list[str] = []
     before: list[Stage] = []
     seen = {} if seen is None else seen
     for i, (place, stage) in enumerate((*baseline, *stages)):
         stage_outlook = replace(preview, in_baseline=i < len(baseline))
-        set_seed(seed)
-        label = f"{place} {stage.model_dump_json()} after {[type(other).__name__ for other in before]}"
+        set_seed(config.seed if config else 0)
+        label = f"{config.folder.resolve() if config else ''} {place} {stage.model_dump_json()}"
         with blame(ConfigError, place), recorder().watch(label, weighs=True) as checked:
             warnings += [type(text)(f"{place}: {text}") for text in stage.check(tuple(before), stage_outlook)]
         seen.setdefault(place, Seen()).add(checked)

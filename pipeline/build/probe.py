@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.base.batches import Inputs
+from pipeline.base.batches import Inputs, as_inputs
 from pipeline.build.lengths import batch_of
-from pipeline.errors import ConfigError, blame
+from pipeline.errors import ConfigError, Note, blame
 from pipeline.task import Split, Task
 
 EXAMPLES = 2
+READ_AGAIN, IN_A_BATCH = 32, 8  # examples that are read again, and that a collate is tried on
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,61 @@ def see(name: str, split: Split) -> SplitSummary:
     return SplitSummary(hashes, whole.hexdigest(), sorted(extremes), (shortest[2], -longest[2]))
 
 
+def varies(name: str, split: Split, summary: SplitSummary) -> bool:
+    """Whether an example, or a batch of its collate, is another one when it is read again; looks at a few of them."""
+    count = min(READ_AGAIN, len(split))
+    positions = [i * len(split) // count for i in range(count)]
+    with blame(ConfigError, f"task, {name} examples read again"):
+        readings = [[_content(*split[i]) for i in positions] for _ in range(2)]
+        if readings[0] != readings[1] or [digest for digest, _ in readings[0]] != [
+            summary.hashes[i] for i in positions
+        ]:
+            return True
+        if split.collate is None:
+            return False
+        batches = [split.collate([split[i] for i in positions[:IN_A_BATCH]]) for _ in range(3)]
+        return len({_content(as_inputs(inputs), targets) for inputs, targets in batches}) > 1
+
+
+def _content(inputs: Inputs, target: Any) -> tuple[bytes, bytes]:
+    return _digest(inputs), _target_bytes(target)
+
+
+def varying(task: Task) -> list[str]:
+    """What is to be said of splits that vary: a note, or a warning where models are compared on them."""
+    names = [name for name, split in task.splits.items() if split.varies]
+    if not names:
+        return []
+    text = (
+        f"task: examples of {', '.join(names)} are other ones when they are read again: no teacher's logits are kept "
+        "for them, and the digest of the data is of one reading"
+    )
+    if not {"validation", "test"} & {*names}:
+        return [Note(text)]
+    doubt = (
+        "; models are compared in pairs on inputs that differ. Draw at random in `augment`, which is for train alone"
+    )
+    return [text + doubt]
+
+
 def example_inputs(split: Split) -> Inputs:
     """A batch of the first examples' inputs: what models are traced with, and what is counted and timed of them."""
     return batch_of(split, [i % len(split) for i in range(EXAMPLES)])
 
 
 def _hash(inputs: Inputs, where: str) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
+    """A digest of an example's inputs. Raises ConfigError where one is no tensor, or not finite."""
     for name, value in inputs.items():
         if not isinstance(value, Tensor):
             raise ConfigError(f"input `{name}` is a {type(value).__name__}", where=where, expected="a tensor")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ConfigError(f"input `{name}` holds NaN or infinity", where=where, expected="finite inputs")
+    return _digest(inputs)
+
+
+def _digest(inputs: Inputs) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in inputs.items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.digest()

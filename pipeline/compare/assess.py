@@ -16,6 +16,7 @@ from pipeline.measure.gain import are_shares, lead, spread
 from pipeline.measure.statistics import Scores
 from pipeline.measure.strategies import pairwise, pareto
 from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord, Timing
+from pipeline.records.folder import verified
 from pipeline.records.record import Failure, ModelRecord, Record, Spread
 
 RETENTION = 0.95  # of the chosen strategy, where neither `compare:` nor the budget says
@@ -127,7 +128,7 @@ def _scores(run: Record, model: ModelRecord | None) -> dict[str, Scores]:
     """Scores of a model of a run, (N,) each: `scores` on the test split, `validation_scores` where they are kept."""
     if model is None:
         return {}
-    arrays = load_file(Path(run.folder) / model.predictions)
+    arrays = load_file(verified(run, model, "predictions"))
     return {name: arrays[name].astype(np.float64) for name in ("scores", "validation_scores") if name in arrays}
 
 

@@ -17,6 +17,7 @@ from pipeline.build.build import Built
 from pipeline.compare.children import Ending, Order
 from pipeline.errors import ResourceError, StageError, blame
 from pipeline.model import Model
+from pipeline.records.folder import verified
 from pipeline.records.record import Failure, ModelRecord, Record
 from pipeline.run.measuring import DeployedFiles
 from pipeline.run.recorded import latency_record
@@ -149,7 +150,6 @@ def _model(files: DeployedFiles, record: Record, model_record: ModelRecord | Non
     """A run's model, with the file that it is deployed as."""
     if model_record is None:
         raise StageError("the run has no model", where=record.folder)
-    folder = Path(record.folder)
-    model = models.load(folder / model_record.folder, code)
-    files.add(model, folder / model_record.file)
+    model = models.load(verified(record, model_record, "folder"), code)
+    files.add(model, verified(record, model_record, "file"))
     return model

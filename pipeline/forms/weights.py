@@ -6,7 +6,7 @@ import io
 import json
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -66,13 +66,18 @@ def load_weights(
 
 
 def state_digest(module: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and values of a module's state dict, in hexadecimal."""
+    """SHA-256 over a module's state dict; see `values_digest`."""
+    return values_digest((name, value) for name, value in module.state_dict().items() if isinstance(value, Tensor))
+
+
+def values_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over the names, types, shapes and values of tensors in turn, in hexadecimal."""
     digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        if isinstance(value, Tensor):  # beside tensors a module may keep what it likes
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            content: Any = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-            digest.update(content)
+    for name, value in tensors:
+        dense = value.detach().cpu() if value.layout is torch.strided else value.detach().cpu().to_dense()
+        content: Any = dense.contiguous().flatten().view(torch.uint8).numpy()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(content)
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from pipeline.base.hardware import host
 from pipeline.errors import ConfigError
 from pipeline.gate.budget import Budget, Strict
 from pipeline.measure.statistics import Scores, is_right_or_wrong
-from pipeline.records.folder import final_of
+from pipeline.records.folder import final_of, verified
 from pipeline.records.record import ModelRecord, Record
 
 SCHEMA_VERSION = 1
@@ -141,14 +141,12 @@ def of_run(record: Record) -> Expected:
     """What is expected of later models: the last model of a run.
 
     Raises:
-        ConfigError: the run did not come to its end, or the file of the model is gone.
+        ConfigError: the run did not come to its end, or the file of the model is gone or another than was measured.
     """
     from pipeline.forms.external_data import digest_of
 
     final = final_of(record)
-    file = Path(record.folder) / final.file
-    if not file.exists():
-        raise ConfigError(f"the model {final.file} is gone", where=record.folder, fix="Run it again")
+    file = verified(record, final, "file")
     scores = scores_of(record, final)
     figures = final.model_dump(include=set(Expected.model_fields) - {"digests", "scores"})
     versions: Any = record.environment.get("versions", {})
@@ -178,9 +176,9 @@ def scores_of(record: Record, model: ModelRecord) -> Scores | None:
     """A model's scores (N,) on the test split, from the run folder; None where they are not there any more."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(record.folder) / model.predictions
-    if not path.is_file():
+    if not (Path(record.folder) / model.predictions).is_file():
         return None
+    path = verified(record, model, "predictions")
     try:
         with safe_open(path, framework="np") as file:
             return np.asarray(file.get_tensor("scores"), np.float64)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.base.batches import Inputs
+from pipeline.base.files import file_digest
 from pipeline.errors import StageError, blame
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.classes import class_name, tells_classes
@@ -138,8 +139,9 @@ class _Drawing:
         """The first of the inputs that is an image, else the first that is a curve, else all of them as text."""
         for value in inputs.values():
             if is_image(value):
-                write_png(value, self.folder / f"{index}.png")
-                return {"kind": "image", "file": f"{self.folder.name}/{index}.png"}
+                file = self.folder / f"{index}.png"
+                write_png(value, file)
+                return {"kind": "image", "file": f"{self.folder.name}/{file.name}", "digest": file_digest(file)}
         for value in inputs.values():
             if is_curve(value):
                 return {"kind": "numbers", "numbers": curve(value)}

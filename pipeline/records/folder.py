@@ -1,10 +1,12 @@
-"""A run folder read back: its record, where it has ended its last model."""
+"""A run folder read back: its record, where it has ended its last model, and files that are what was written."""
 
 from pathlib import Path
+from typing import Literal
 
+from pipeline.base.files import file_digest, folder_digest
 from pipeline.errors import ConfigError, blame
 from pipeline.records import journal
-from pipeline.records.record import ModelRecord, Record
+from pipeline.records.record import Comparison, ModelRecord, Record
 
 
 def load_run(folder: Path, ended: bool = True, expected: str = "a folder with a record.json") -> Record:
@@ -38,3 +40,30 @@ def final_of(record: Record) -> ModelRecord:
     if record.final is None:
         raise ConfigError("it has not come to its end, so it has no last model", where=record.folder, fix=fix)
     return record.final
+
+
+def verified(record: Record, model: ModelRecord | Comparison, what: Literal["folder", "file", "predictions"]) -> Path:
+    """What a record names of a model, compared with its digests; records of earlier versions have fewer of them.
+
+    Args:
+        record: found again where its folder is now.
+        model: of it.
+        what: its `folder`; its `file` to deploy, with what belongs to that; or its `predictions`.
+
+    Raises:
+        ConfigError: it is gone, cannot be read, or is not what was written.
+    """
+    name, run = str(getattr(model, what)), Path(record.folder)
+    fix = f"`shrink resume {record.folder}` puts it back, or makes it again"
+    if not (run / name).exists():
+        raise ConfigError("it is gone", where=str(run / name), fix=fix)
+    of_predictions = what == "predictions"
+    names = [file for file in model.digests if (file == model.predictions) == of_predictions and what != "folder"]
+    in_folder = what == "folder" or (not of_predictions and Path(name).is_relative_to(model.folder))
+    with blame(ConfigError, str(run / name), fix=fix):
+        changed = [file for file in names if file_digest(run / file) != model.digests[file]]
+        if in_folder and not changed and folder_digest(run / model.folder) != model.digest:
+            changed = [model.folder]
+    if changed:
+        raise ConfigError("it is not what was written", where=str(run / changed[0]), fix=fix)
+    return run / name

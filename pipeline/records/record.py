@@ -77,7 +77,8 @@ class Measure(BaseModel):
 class ModelRecord(Measure):
     """A measured model and where it lies, relative to the run folder: `folder` to load it, `file` to deploy it.
 
-    `key` is that of its stage's result in the store, `uses` has all keys that it rests on.
+    `key` is that of its stage's result in the store, `uses` has all keys that it rests on. `digest` is of all files of
+    `folder` together; `digests` has the SHA-256 of each file to deploy and of the predictions, by its path.
     """
 
     seconds: float
@@ -90,6 +91,7 @@ class ModelRecord(Measure):
     file: str
     digest: str
     predictions: str
+    digests: dict[str, str] = {}
     reports: dict[str, JsonValue] = {}
 
 
@@ -97,7 +99,7 @@ class Comparison(BaseModel):
     """A model that a stage made to compare its own with; the paths are relative to the run folder.
 
     `control` is the same student trained on labels alone, `student_1`, `control_1` and so on are of further seeds.
-    `key` is that of its measurement in the store.
+    `key` is that of its measurement in the store, digests are as those of a `ModelRecord`.
     """
 
     score: float
@@ -105,6 +107,7 @@ class Comparison(BaseModel):
     file: str
     predictions: str
     digest: str
+    digests: dict[str, str] = {}
     key: str
 
 
@@ -202,7 +205,8 @@ class Confusion(BaseModel):
 class Example(BaseModel):
     """A test example that the baseline had right and the last model has wrong.
 
-    `kind` says how it is shown: `file`, a PNG in the run folder, for an image; `text`; or `numbers`, a curve.
+    `kind` says how it is shown: `file`, a PNG in the run folder, for an image, and its SHA-256 as `digest`; `text`; or
+    `numbers`, a curve.
     """
 
     index: int
@@ -213,6 +217,7 @@ class Example(BaseModel):
     score: float
     kind: Literal["image", "text", "numbers"]
     file: str | None = None
+    digest: str | None = None
     text: str | None = None
     numbers: list[float] = []
 

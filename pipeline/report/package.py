@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from pipeline.base.files import file_digest, files_below, folder_digest, whole_folder
+from pipeline.base.files import file_digest, files_below, whole_folder
 from pipeline.base.formatting import interval_text
 from pipeline.errors import ConfigError, blame
 from pipeline.forms.external_data import digest_of
@@ -19,7 +19,7 @@ from pipeline.measure.classes import class_name
 from pipeline.measure.interface import Range, port, ports
 from pipeline.measure.size import size_bytes
 from pipeline.model import Deployed, OnnxModel
-from pipeline.records.folder import final_of, load_run
+from pipeline.records.folder import final_of, load_run, verified
 from pipeline.records.record import Interface, ModelRecord, Record
 
 SCHEMA_VERSION = 1
@@ -125,11 +125,7 @@ def interface_of(graph: Path) -> Interface:
 def _final(record: Record, run: Path) -> ModelRecord:
     """The last model of a chain that came to its end, its file as it was measured."""
     final, again = final_of(record), f"Go on with it: shrink resume {run}"
-    file, folder = run / final.file, run / final.folder
-    if not file.exists():
-        raise ConfigError("the model's file is gone", where=str(file), fix=again)
-    if final.form != "torch" and folder_digest(folder) != final.digest:
-        raise ConfigError("the model is not the one that was measured", where=str(folder), fix=again)
+    file = verified(record, final, "file")
     with blame(ConfigError, str(file), fix=again):
         size = size_bytes(_at(file))
     if size != final.size_bytes:

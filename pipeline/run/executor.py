@@ -101,7 +101,8 @@ class Executor:
         incoming = run.incoming.model
         before = incoming.predict(incoming.example)
         ctx = self._context(stage, run)
-        with self._together(stage, run), recorder().watch(f"{run.place} runs with {stage.model_dump_json()}") as seen:
+        label = f"{self.built.config.folder.resolve()} {run.place} runs with {stage.model_dump_json()}"
+        with self._together(stage, run), recorder().watch(label) as seen:
             model = stage.run(incoming, ctx)
         if differing(before, incoming.predict(incoming.example)):
             fix = "Work on copy.deepcopy(model.module) and return dataclasses.replace(model, module=...)"

@@ -7,11 +7,13 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from pipeline.base.files import file_digest
 from pipeline.errors import StageError, blame
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.measurement import MeasuredModel
 from pipeline.measure.statistics import retention
 from pipeline.model import Deployed
+from pipeline.records.folder import verified
 from pipeline.records.record import Comparison, ModelRecord, Record, StageRecord
 from pipeline.run.measuring import PREDICTIONS
 from pipeline.run.result import Result
@@ -37,19 +39,26 @@ def located(run: Path, model: MeasuredModel, result: Result, keys: Sequence[str 
         "file": str(model.deployed.path.relative_to(run)),
         "digest": model.digest,
         "predictions": str((model.measured / PREDICTIONS).relative_to(run)),
+        "digests": _digests(run, model.deployed, model.measured / PREDICTIONS),
     }
 
 
 def comparison(run: Path, result: Result, deployed: Deployed, evaluation: Evaluation, key: str) -> Comparison:
     """A model that was measured beside a stage's own."""
+    predictions = result.folder.parent / PREDICTIONS
     return Comparison(
         score=float(evaluation.scores.mean()),
         folder=str(result.folder.relative_to(run)),
         file=str(deployed.path.relative_to(run)),
-        predictions=str((result.folder.parent / PREDICTIONS).relative_to(run)),
+        predictions=str(predictions.relative_to(run)),
         digest=result.digest,
+        digests=_digests(run, deployed, predictions),
         key=key,
     )
+
+
+def _digests(run: Path, deployed: Deployed, predictions: Path) -> dict[str, str]:
+    return {str(file.relative_to(run)): file_digest(file) for file in (*deployed.files(), predictions)}
 
 
 def remarks(stage: Stage, result: Result, model: MeasuredModel, before: ModelRecord | None) -> Iterator[str]:
@@ -82,7 +91,7 @@ def latency_record(
     if not before:
         raise StageError("the run has no measured model", where=place)
     fields = {field: getattr(before[-1], field) for field in ModelRecord.model_fields}
-    scores = Evaluation.load(Path(record.folder) / before[-1].predictions).scores.numpy()
+    scores = Evaluation.load(verified(record, before[-1], "predictions")).scores.numpy()
     fields |= {"reports": {}, "key": None, "cached": False, "seconds": round(seconds, 3), "finished": now()}
     fields |= {"retention_before": retention(scores, scores, record.seed), "latency": rows, "changed": False}
     with blame(StageError, place, fix=LATENCY):

@@ -127,6 +127,8 @@ class SequenceDistillation(Distilling):
         self._pad(module)
         examples = len(preview.train)
         yield Note(f"the teacher generates once for each of {examples:,} examples, with beams of width {self.beams}")
+        if preview.train.varies:
+            yield "the teacher's sequences are of one reading of the examples, which are other ones when they train"
         if self.word_weight:
             yield from super().foresee(student, teachers, preview)
 

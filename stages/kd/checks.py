@@ -58,7 +58,7 @@ def caching(
     inside = [any(term.watch(student.module, teacher.look())[1] for teacher in teachers) for term in terms]
     views = settings.views if preview.augment else None
     needed = sum(logits_bytes(teacher(student.example), len(preview.train), views) for teacher in teachers)
-    if why := why_not_cached(settings, needs_of(terms, inside), bool(preview.augment), needed, Path()):
+    if why := why_not_cached(settings, needs_of(terms, inside), preview, needed, Path()):
         return Note(f"the teacher runs in every step: {why}")
     views_text = f" in {views} views" if views else ""
     until = max((term.end for term, looks in zip(terms, inside, strict=True) if looks), default=0.0)

@@ -60,7 +60,7 @@ class Distillation(Objective):
         views = settings.views if ctx.augment else None
         needed = sum(logits_bytes(teacher(student.example), len(ctx.train), views) for teacher in teachers)
         # Rank 0 decides for all: the free disk may change between two looks.
-        if why := ctx.world.broadcast(why_not_cached(settings, needs, ctx.augment is not None, needed, ctx.directory)):
+        if why := ctx.world.broadcast(why_not_cached(settings, needs, ctx, needed, ctx.directory)):
             ctx.log.info("the teacher runs in every step: %s", why)
         for teacher in teachers if not why else ():
             teacher.cache(ctx, needs, views)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.base.batches import Inputs, Outputs
 from pipeline.errors import StageError, blame
 from pipeline.model import Model, TorchModel, call
-from pipeline.stage import Context
+from pipeline.stage import Context, HasTask
 from pipeline.task import Batch
 from stages.kd.cache import CachedValues, fill, fitted
 from stages.kd.inspection.hooks import Hook, Hooks
@@ -139,13 +139,13 @@ def open_teachers(
     return [Teacher(config, model, ctx, precision=precision) for config, model in zip(configs, models, strict=True)]
 
 
-def why_not_cached(settings: TeacherSettings, needs: TeacherNeeds, augmented: bool, needed: int, folder: Path) -> str:
+def why_not_cached(settings: TeacherSettings, needs: TeacherNeeds, task: HasTask, needed: int, folder: Path) -> str:
     """Why the teachers' logits are not cached; empty where they are.
 
     Args:
         settings: how the teachers are used.
         needs: what the terms need of them.
-        augmented: whether the task augments.
+        task: the context or preview with the task: whether it augments, and reads other examples each time.
         needed: bytes that the logits would take.
         folder: on the disk that they would lie on.
     """
@@ -153,7 +153,11 @@ def why_not_cached(settings: TeacherSettings, needs: TeacherNeeds, augmented: bo
         return "cache_teacher is false"
     if needs.layers:
         return "no term looks at its logits alone"
-    if augmented and settings.views is None:
+    if task.train.varies:
+        return (
+            "the task reads its training examples differently each time; drawn in `augment` instead, `views` keeps them"
+        )
+    if task.augment and settings.views is None:
         return "each epoch shows a new augmentation; `views: 10` would keep ten"
     free = shutil.disk_usage(folder).free
     if needs.mass is None and needed > SHARE_OF_DISK * free:  # how much the largest take is known later

@@ -4,7 +4,6 @@ Each has the digests of its files, and the one before the newest stays. A damage
 the training goes on from the one before it or from its start, to the same weights.
 """
 
-import hashlib
 import json
 import random
 import shutil
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.base.files import file_digest, files_below, whole, whole_folder
 from pipeline.errors import StageError
+from pipeline.forms.weights import values_digest
 
 STATE, DIGESTS, BEST = "state.json", "digests.json", "best.safetensors"
 
@@ -106,7 +106,7 @@ def keep(module: nn.Module, folder: Path, origin: str) -> None:
     with whole(folder / BEST) as temporary:
         save_model(module, str(temporary))  # tied ones once
         tensors = load_file(temporary)
-        save_file(tensors, temporary, metadata={"digest": _digest(tensors), "origin": origin})
+        save_file(tensors, temporary, metadata={"digest": values_digest(sorted(tensors.items())), "origin": origin})
 
 
 def load_best(module: nn.Module, folder: Path, origin: str) -> None:
@@ -122,7 +122,7 @@ def damage_of_best(file: Path, origin: str) -> str:
     try:
         with safe_open(file, framework="pt") as content:
             metadata = content.metadata() or {}
-        whole_file = metadata == {"digest": _digest(load_file(file)), "origin": origin}
+        whole_file = metadata == {"digest": values_digest(sorted(load_file(file).items())), "origin": origin}
     except (OSError, ValueError, SafetensorError) as error:
         return f"since {BEST} cannot be read ({error})"
     return "" if whole_file else f"since {BEST} is not what was written"
@@ -135,15 +135,6 @@ def _damage(place: Path) -> str:
     except (OSError, ValueError) as error:
         return f"since it cannot be read ({error})"
     return "" if digests == expected else "since its files are not what was written"
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        content: Any = value.contiguous().flatten().view(torch.uint8).numpy()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(content)
-    return digest.hexdigest()
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -39,7 +39,8 @@ class Seen:
         modules: name -> file and SHA-256 of the source that runs.
         files: path -> digest of the content; None for a file that was asked for and is not there.
         variables: name -> SHA-256 of the value; None for one that is not set. Values may be secret.
-        weights: what built it -> SHA-256 of the weights as they were built, where these were asked for.
+        weights: what built it -> SHA-256 of the weights as they were built, where these were asked for; of a task the
+            tensors that its functions hold.
         children: programs that were started, whose reading is not seen.
     """
 
@@ -86,6 +87,7 @@ class Recorder:
         self.watches: list[Watch] = []
         self.remembered: dict[str, Seen] = {}
         self.written: set[Path] = set()
+        self.held: dict[Path, str] | None = None
         self.iterating: tuple[int, int] | None = None
         sys.addaudithook(self._heard)
 
@@ -114,6 +116,26 @@ class Recorder:
         """Keep the digest of what a builder gave, where weights count, the first time that it is called."""
         if self.watches and self.watches[-1].weighs and builder not in self.watches[-1].seen.weights:
             self.watches[-1].seen.weights[builder] = digest()
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Let each folder of users' files be, while the block lasts, the package that it was at its first import.
+
+        What is edited while a run lasts is not what runs.
+        """
+        before, self.held = self.held, {} if self.held is None else self.held
+        try:
+            yield
+        finally:
+            self.held = before
+
+    def held_as(self, folder: Path, package: Callable[[], str]) -> str:
+        """The name of a folder's package: the one that it has had in the block of `holding`, else a new one."""
+        if self.held is None:
+            return package()
+        if folder not in self.held:
+            self.held[folder] = package()
+        return self.held[folder]
 
     def refresh(self) -> bool:
         """Have users' modules imported afresh where anything that they were made of has changed; gives whether."""

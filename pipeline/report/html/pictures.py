@@ -1,6 +1,7 @@
 """The pictures that are our own: the chain, a square and an interval for each step, and the worst examples."""
 
 import base64
+import hashlib
 import re
 import struct
 from collections.abc import Sequence
@@ -160,21 +161,23 @@ def example_view(example: Example, folder: Path) -> ExampleView:
     scores = f"score {example.baseline_score:.3g} before, {example.score:.3g} now"
     says = "; ".join(text for text in (truth, baseline_text, now, scores) if text)
     if example.kind == "image":
-        picture = image(folder, example.file, f"{title}: {says}")
-        return ExampleView(title, says, picture, None if picture else "The image is not in the run folder.")
+        picture = image(folder, example.file, f"{title}: {says}", example.digest)
+        missing = "The image is not in the run folder, or not what was written."
+        return ExampleView(title, says, picture, None if picture else missing)
     if example.kind == "numbers":
         values = numbers(list(example.numbers))
         return ExampleView(title, says, curve(values, f"{title}: {says}") if values else None, None if values else "-")
     return ExampleView(title, says, text=example.text or "-")
 
 
-def image(folder: Path, file: str | None, alt: str) -> Markup | None:
-    """A PNG of the run folder as an <img> that carries it; None where it is not there, not in there, or no PNG."""
+def image(folder: Path, file: str | None, alt: str, digest: str | None = None) -> Markup | None:
+    """A PNG of the run folder as an <img> that carries it; None where it is not there, not in there, or another."""
     path = (folder / (file or "")).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file() or path.stat().st_size > LARGEST_IMAGE:
         return None
     content = path.read_bytes()
-    if not content.startswith(PNG) or len(content) < 24:
+    is_written = digest is None or hashlib.sha256(content).hexdigest() == digest
+    if not is_written or not content.startswith(PNG) or len(content) < 24:
         return None
     width, height = struct.unpack(">II", content[16:24])
     kind = "pixels" if max(width, height) < SMALL else "photo"

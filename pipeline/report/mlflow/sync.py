@@ -8,6 +8,7 @@ from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.forms.text.remapped import saved_vocabulary
 from pipeline.model import Deployed, OnnxModel
 from pipeline.records import journal
+from pipeline.records.folder import verified
 from pipeline.records.record import ModelRecord, Record
 from pipeline.report.mlflow.logged_model import Graph
 from pipeline.report.mlflow.run import LOCK, Tracking, is_synced, status_of
@@ -27,6 +28,9 @@ def sync(folder: Path) -> bool:
         if not is_ours or is_synced(folder):
             return False
         record, events = Record.load(folder), journal.read(folder / "journal.jsonl")
+        for _, model in record.models:
+            for what in ("folder", "file"):
+                verified(record, model, what)
         done = bool(events) and events[-1]["event"] == "end"
         tracking = Tracking(record, folder.parent, require=True)
         tracking.update(record)

@@ -27,6 +27,7 @@ from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from pipeline import model as models
+from pipeline.base.code.recorder import recorder
 from pipeline.base.devices import pick_device, set_seed
 from pipeline.base.signals import Interrupts
 from pipeline.base.world import FOR_EVER, World, is_lost, join
@@ -47,7 +48,7 @@ def main() -> int:
     LOG.propagate = False
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with Interrupts() as interrupts, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+    with recorder().holding(), Interrupts() as interrupts, open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         store, _, _ = next(rendezvous("env://", timeout=FOR_EVER))
         try:
             store.set(f"here/{rank()}", "")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import TensorDataset, default_collate
 
 from pipeline.base.batches import Outputs
-from pipeline.build.probe import example_inputs, probe, see
+from pipeline.build.probe import example_inputs, probe, see, varies, varying
 from pipeline.build.trial import try_out
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Note
 from pipeline.model import TorchModel
 from pipeline.task import Split, Task, cross_entropy
 from tests.aliases import Make
@@ -194,3 +194,46 @@ def test_messages_do_not_run_on(task: Task, tiny: Make) -> None:
         probe(replace(task, train=task.test))
     assert len(re.findall("test \\d+ = train", str(caught.value))) == 1
     assert len(str(caught.value)) < 300
+
+
+class Shifting(TensorDataset):
+    """Images that come with other noise each time, one in `every` of them."""
+
+    every = 1
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = super().__getitem__(index)
+        return image + (torch.rand(()) if index % self.every == 0 else 0), label
+
+
+class SeldomShifting(Shifting):
+    every = 4
+
+
+def drawing(rows: list[Any]) -> Any:
+    inputs, labels = default_collate(rows)
+    return {"input": inputs["input"] * torch.rand(())}, labels
+
+
+def masking(rows: list[Any]) -> Any:
+    inputs, labels = default_collate(rows)
+    return {"input": inputs["input"], "mask": torch.full((len(rows), 3), -torch.inf)}, labels
+
+
+@pytest.mark.parametrize(("kind", "collate", "expected"), [
+    (TensorDataset, None, False), (TensorDataset, default_collate, False), (TensorDataset, masking, False),
+    (Shifting, None, True), (SeldomShifting, None, True), (TensorDataset, drawing, True),
+])  # fmt: skip
+def test_examples_and_batches_that_differ_when_read_again_are_found(
+    task: Task, kind: Any, collate: Any, expected: bool
+) -> None:
+    images, labels = split(task, "train")
+    made = Split(kind(images, labels), collate)
+    assert varies("train", made, see("train", made)) is expected
+
+
+@pytest.mark.parametrize(("names", "kind"), [((), None), (("train",), Note), (("train", "test"), str)])
+def test_what_varies_is_said_once(task: Task, names: tuple[str, ...], kind: Any) -> None:
+    told = varying(replace(task, **{name: replace(getattr(task, name), varies=True) for name in names}))
+    assert [type(text) for text in told] == ([kind] if kind else [])
+    assert all(f"examples of {', '.join(names)} are other ones" in text for text in told)

@@ -91,7 +91,7 @@ def test_only_a_run_that_came_to_its_end_is_expected(record: Record) -> None:
     with pytest.raises(ConfigError, match="it ended in x, so it has no last model"):
         of_run(failed)
     (Path(record.folder) / "model.onnx").unlink()
-    with pytest.raises(ConfigError, match=r"the model model\.onnx is gone"):
+    with pytest.raises(ConfigError, match=r"model\.onnx: it is gone"):
         of_run(record)
 
 

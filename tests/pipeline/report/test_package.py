@@ -220,11 +220,11 @@ def test_a_model_that_is_not_the_measured_one_is_refused(finished: Make, tmp_pat
     content = bytearray(file.read_bytes())
     content[-20] ^= 1
     file.write_bytes(content)
-    with pytest.raises(ConfigError, match="not the one that was measured"):
+    with pytest.raises(ConfigError, match="it is not what was written"):
         package(folder, tmp_path / "out")
 
 
-def test_a_deployed_file_of_another_size_than_measured_is_refused(quick: Make, tmp_path: Path) -> None:
+def test_a_deployed_file_that_is_another_than_was_measured_is_refused(quick: Make, tmp_path: Path) -> None:
     chain = quick().read_text().replace("  - {use: export.onnx}\n", "")
     record = runner.run(quick(chain), runs=tmp_path / "runs", track=False)
     assert record.final.form == "torch"
@@ -233,10 +233,7 @@ def test_a_deployed_file_of_another_size_than_measured_is_refused(quick: Make, t
     proto = onnx.load(file)
     proto.doc_string = "something else"
     onnx.save(proto, file)
-    with pytest.raises(ConfigError, match=r"expected the [\d,]+ bytes that were measured"):
-        package(Path(record.folder), tmp_path / "again")
-    file.write_bytes(b"no graph")
-    with pytest.raises(ConfigError, match=r"deployed\.onnx: DamagedError"):
+    with pytest.raises(ConfigError, match=r"deployed\.onnx: it is not what was written"):
         package(Path(record.folder), tmp_path / "again")
 
 

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
+from pipeline.build.build import build
+from pipeline.build.source import load_config
 from pipeline.errors import Interruption, StageError
 from pipeline.model import TorchModel
 from pipeline.records import journal
@@ -283,6 +285,20 @@ def places(record: Any) -> dict[str, str]:
 
 def weights(record: Any) -> bytes:
     return (Path(record.folder) / "stages" / "0-distill.logits" / "model" / "weights.safetensors").read_bytes()
+
+
+def test_logits_of_data_that_are_other_ones_each_time_are_not_kept(project: Make, tmp_path: Path) -> None:
+    chain = project()
+    data = chain.with_name("data.py")
+    noise = "class Noisy(TensorDataset):\n    def __getitem__(self, i):\n        x, y = super().__getitem__(i)\n"
+    noise += "        return x + torch.rand(()), y\n\ndef task("
+    text = data.read_text().replace("Split(quadrants(train, 0))", "Split(Noisy(*quadrants(train, 0).tensors))")
+    data.write_text(text.replace("def task(", noise))
+    config, source = load_config(chain)
+    notes = build(config, source).notes
+    assert sum("examples of train, calibration are other ones" in note for note in notes) == 1
+    assert any("runs in every step: the task reads its training examples differently" in note for note in notes)
+    assert places(run(chain, runs=tmp_path / "runs", track=False)) == {}
 
 
 RECOVERING = chain_of(

@@ -140,7 +140,7 @@ def test_a_run_whose_files_are_gone_or_damaged_still_has_its_figures(record: Rec
         image.write_bytes(b"no image")
     found = outline(write_report(record, tmp_path / "r.html"))
     assert "bytes" not in found.sections
-    assert "The image is not in the run folder." in found.words("lost")
+    assert "The image is not in the run folder, or not what was written." in found.words("lost")
 
 
 def test_an_image_outside_the_run_folder_is_not_shown(record: Record, enriched: Make, tmp_path: Path) -> None:

@@ -236,6 +236,64 @@ def safe():
 """
 
 
+HOLDING = """
+import torch
+from functools import partial
+from pathlib import Path
+from safetensors.torch import load_file
+from torch.utils.data import TensorDataset
+from pipeline.task import Split, classification, cross_entropy
+
+WEIGHT = load_file(Path(__file__).resolve().parent / "own.safetensors")["1.bias"]
+
+def weighted(outputs, targets):
+    return torch.nn.functional.cross_entropy(outputs["output"], targets, weight=WEIGHT)
+
+class Weighted:
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, outputs, targets):
+        return torch.nn.functional.cross_entropy(outputs["output"], targets, weight=self.weight)
+
+OWN = partial(lambda o, t, by: cross_entropy(o, t), by=WEIGHT)
+KINDS = {"global": weighted, "partial": OWN, "object": Weighted(WEIGHT)}
+
+def task(kind):
+    images, labels = torch.rand(120, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(120) % 4
+    parts = [Split(TensorDataset(images[a:b], labels[a:b])) for a, b in ((0, 60), (60, 80), (80, 120))]
+    made = classification(*parts)
+    return type(made)(*parts, loss=KINDS[kind], score=made.score, logits=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["global", "partial", "object"])
+def test_tensors_that_the_loss_holds_are_part_of_the_key_whoever_has_read_them(quick: Make, kind: str) -> None:
+    chain = quick(chain_of("look.py", task=f"data.py, kind: {kind}"), **{"data.py": HOLDING})
+    lines = []
+    for value in (1.0, 2.0):
+        save_file({"1.bias": torch.full((4,), value)}, chain.parent / "own.safetensors")
+        data = chain.with_name("data.py")
+        data.write_text(f"{data.read_text()}# imported anew: that C code reads a file again nobody sees\n")
+        config, source = load_config(chain)
+        lines.append(Keys(build(config, source), torch.device("cpu")).measure({}))
+    assert changed(*lines) == ["task.code.data.py: changed", "task.weights.loss: changed"]
+
+
+def test_what_is_edited_while_a_run_lasts_does_not_run(quick: Make, tmp_path: Path) -> None:
+    text = FILES["noise.py"].replace(
+        "module = copy", "(FOLDER / 'models.py').write_text(EDITED)\n        module = copy"
+    )
+    text += "\nEDITED = (FOLDER / 'models.py').read_text().replace('Flatten(),', 'Flatten(), nn.Sigmoid(),')\n"
+    chain = quick(chain_of("noise.py", "look.py"), **{"noise.py": text})
+    models = (chain.parent / "models.py").read_text()
+    first = run(chain, runs=tmp_path / "runs", track=False)
+    assert "Sigmoid" in (chain.parent / "models.py").read_text()
+    (chain.parent / "models.py").write_text(models)
+    other = run(chain, runs=tmp_path / "other", track=False)
+    assert [stage.score for stage in first.stages] == [stage.score for stage in other.stages]
+
+
 @pytest.mark.parametrize("role", ["teacher", "student"])
 @pytest.mark.parametrize("builder", ["pickled", "safe"])
 def test_the_checkpoint_that_a_builder_loads_is_part_of_the_key(project: Make, role: str, builder: str) -> None:
