@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from torch import Tensor
 
 from pipeline.base.batches import Inputs, Outputs
+from pipeline.base.targets.labelling import Labelling
 from pipeline.base.use import classes_in
 from pipeline.base.world import ALONE, World
 from pipeline.errors import ConfigError, blame
@@ -46,6 +47,7 @@ class HasTask:
     score: Callable[[Any, Any], Tensor] = _of_task("score")
     augment: Augment | None = _of_task("augment")
     logits: bool = _of_task("logits")
+    labelling: Labelling = _of_task("labelling")
     output: str | None = _of_task("output")
     as_target: AsTarget | None = _of_task("as_target")
     tokenizer: Any = _of_task("tokenizer")

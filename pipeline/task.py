@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 from pipeline.base.batches import Augment as Augment
@@ -25,6 +24,13 @@ from pipeline.base.batches import (
     in_turn,
 )
 from pipeline.base.batches import Batch as Batch
+from pipeline.base.batches import scored as scored
+from pipeline.base.targets.labelling import IGNORED, Kind, Labelling
+from pipeline.base.targets.losses import binary_cross_entropy as binary_cross_entropy
+from pipeline.base.targets.losses import correct as correct
+from pipeline.base.targets.losses import cross_entropy as cross_entropy
+from pipeline.base.targets.losses import jaccard as jaccard
+from pipeline.base.targets.metric import Metric as Metric
 from pipeline.errors import ConfigError, StageError
 
 Forward = Callable[[Inputs], Outputs]
@@ -117,35 +123,6 @@ class Split:
         )
 
 
-def scored(outputs: Outputs, name: str | None = None) -> Tensor:
-    """The output of that name, or the first one. Raises ConfigError where the model gives none of that name."""
-    if name is None:
-        return next(iter(outputs.values()))
-    if name not in outputs:
-        expected = f"`output` to be one of those that it gives: {', '.join(outputs)}"
-        raise ConfigError(f"the model gives no output `{name}`", expected=expected)
-    return outputs[name]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric over a whole set that looks at each example once, so that an interval by resampling costs little.
-
-    Any function (predictions, targets) -> float is a metric too; it is then called anew for each resample.
-
-    Args:
-        rows: (predictions, targets) -> (N, ...), what each example contributes, such as counts.
-        figure: (any rows of these) -> the metric over their examples.
-    """
-
-    rows: Callable[[Any, Any], Any]
-    figure: Callable[[Any], float]
-
-    def __call__(self, predictions: Any, targets: Any) -> float:
-        """The metric over all examples."""
-        return self.figure(self.rows(predictions, targets))
-
-
 @dataclass(frozen=True)
 class Output:
     """The default way to decode: the output of that name, or the first one."""
@@ -158,6 +135,20 @@ class Output:
 
 
 first_output = Output()
+
+
+OURS: tuple[tuple[Callable[..., Tensor], tuple[str, ...]], ...] = (
+    (cross_entropy, ("output", "axis", "ignore_index")),
+    (binary_cross_entropy, ("output", "ignore_index")),
+    (correct, ("axis", "ignore_index")),
+    (jaccard, ("ignore_index",)),
+)
+"""Our losses and scores, and what each is told of what a task says of its targets."""
+
+
+def taken_by(function: Any) -> tuple[str, ...]:
+    """What a loss or score of ours is told by the task; nothing for one of the user's."""
+    return next((names for ours, names in OURS if ours is getattr(function, "func", function)), ())
 
 
 @dataclass(frozen=True)
@@ -189,8 +180,8 @@ class Task:
             memory for them: where these are logits over many tokens, let `decode` give what the metric needs.
         augment: (inputs of one example, seed, view) -> inputs; used on train only. The view is the epoch, or one of a
             few that come round again where a teacher's logits on them are kept.
-        logits: predictions are unnormalized scores over classes on the last axis, so that agreement is of the best
-            class and KL divergence means something.
+        logits: predictions are unnormalized scores over classes, or of labels, so that agreement is of the best class
+            and KL divergence means something.
         as_target: (inputs of one example, tokens (T,)) -> the training example (inputs, target) that has these tokens
             as its target; distillation of sequences needs it.
         labels: names of the classes, in the order of their numbers.
@@ -204,6 +195,11 @@ class Task:
             file takes any length there. `collate` may then pad each batch to its own longest example.
         fill: what pads predictions and targets of batches of other lengths before they are joined for metrics.
         tokenizer: the fast tokenizer of transformers that made the inputs, where there is one.
+        target_kind: single_label, multi_label, dense, regression or other; told by the targets and by what the model
+            gives, unless said. It decides what a distillation compares, and what agreement and KL divergence are of.
+        class_axis: of the logits, where the classes are; told by the shape of the targets unless said.
+        ignore_index: the target that does not count, in our losses and scores, in agreement, KL divergence and
+            distillation; examples of test and validation of which nothing counts are left out.
     """
 
     train: Split
@@ -224,6 +220,9 @@ class Task:
     axes: Axes = field(default_factory=dict)
     fill: int = -100
     tokenizer: Any = None
+    target_kind: Kind | None = None
+    class_axis: int | None = None
+    ignore_index: int = IGNORED
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
@@ -236,11 +235,23 @@ class Task:
                 raise ConfigError(f"`axes` has the name `{name}`", where="task", expected=expected)
         if self.output and isinstance(self.decode, Output):
             object.__setattr__(self, "decode", Output(self.output))
-        loss: Any = getattr(self.loss, "func", self.loss)
-        if self.output and loss is cross_entropy:
-            object.__setattr__(self, "loss", partial(cross_entropy, output=self.output))
+        for name in ("loss", "score"):
+            object.__setattr__(self, name, self._informed(getattr(self, name)))
         if self.calibration is None:
             object.__setattr__(self, "calibration", sample(self.train, CALIBRATION_EXAMPLES))
+
+    def _informed(self, function: Any) -> Any:
+        """A loss or score, told what the task says of its targets where it is one of ours."""
+        said = {"output": self.output, "axis": self.class_axis, "ignore_index": self.ignore_index}
+        inner = getattr(function, "func", function)
+        options = {name: said[name] for name in taken_by(inner) if said[name] not in (None, IGNORED)}
+        return partial(inner, **{**getattr(function, "keywords", {}), **options}) if options else function
+
+    @property
+    def labelling(self) -> Labelling:
+        """What follows from the kind of the task."""
+        axis = -1 if self.class_axis is None else self.class_axis
+        return Labelling(self.target_kind or ("single_label" if self.logits else "other"), axis, self.ignore_index)
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -253,18 +264,20 @@ class Task:
 
 
 def classification(train: Split, validation: Split, test: Split, **rest: Any) -> Task:
-    """A task of single-label classification: cross-entropy on the output (N, classes), right or wrong."""
+    """A task of one class an example, or at each position: cross-entropy on logits, right or wrong.
+
+    Of positions, as pixels (N, classes, H, W) or tokens (N, T, classes), the score is the share that is right.
+    """
     return Task(train, validation, test, loss=cross_entropy, score=correct, **{"logits": True, **rest})
 
 
-def cross_entropy(outputs: Outputs, targets: Tensor, output: str | None = None) -> Tensor:
-    """Mean cross-entropy of an output, logits (N, classes), the first unless named, against class numbers (N,)."""
-    return F.cross_entropy(scored(outputs, output), targets)
+def multi_label(train: Split, validation: Split, test: Split, **rest: Any) -> Task:
+    """A task of any number of labels an example: binary cross-entropy on logits (N, labels), the Jaccard index.
 
-
-def correct(predictions: Tensor, targets: Tensor) -> Tensor:
-    """1.0 where the best class of logits (N, classes) is the target (N,), else 0.0."""
-    return (predictions.argmax(-1) == targets).float()
+    Targets are 0 and 1, (N, labels); (N,) or (N, 1) of a single label, on an output (N,) or (N, 1).
+    """
+    kind: dict[str, Any] = {"target_kind": "multi_label", "logits": True}
+    return Task(train, validation, test, loss=binary_cross_entropy, score=jaccard, **{**kind, **rest})
 
 
 def sample(split: Split, size: int, seed: int = 0) -> Split:

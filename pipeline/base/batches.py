@@ -47,6 +47,16 @@ def as_inputs(inputs: Tensor | Mapping[str, Tensor]) -> Inputs:
     raise ConfigError(problem, where="task", expected="a tensor or a dictionary of tensors")
 
 
+def scored(outputs: Outputs, name: str | None = None) -> Tensor:
+    """The output of that name, or the first one. Raises ConfigError where the model gives none of that name."""
+    if name is None:
+        return next(iter(outputs.values()))
+    if name not in outputs:
+        expected = f"`output` to be one of those that it gives: {', '.join(outputs)}"
+        raise ConfigError(f"the model gives no output `{name}`", expected=expected)
+    return outputs[name]
+
+
 class Indexed(Dataset[Any]):
     """Adds each example's position and its augmentation."""
 

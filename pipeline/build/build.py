@@ -44,6 +44,8 @@ class Built:
     """Those of the notes that say how the model was loaded; the record of a run repeats them."""
     seen: dict[str, Seen] = field(default_factory=dict)
     """What users' code was seen to read, by the place of the stage that it is of; "task" and "model" aside."""
+    whole: Task | None = None
+    """The task before its kind was told, with the examples that cannot be scored."""
 
     def seen_by(self, stage: Stage) -> Seen:
         """What the code of a stage of these was seen to read."""
@@ -75,26 +77,27 @@ def build(
     if config.model.onnx:
         check_stages_take_onnx((*baseline, *stages), config.model.onnx.file)
     check_chain(stages, check_chain(baseline, OnnxModel if config.model.onnx else TorchModel))
-    if like and all(getattr(like.config, key) == getattr(config, key) for key in ("task", "seed", "limit")):
-        task, data, seen["task"] = like.task, like.data, like.seen["task"]
+    same = like and all(getattr(like.config, key) == getattr(config, key) for key in ("task", "seed", "limit"))
+    if like and like.whole and same:
+        whole, data, seen["task"] = like.whole, like.data, like.seen["task"]
     else:
         with _at(source, "task"), recorder().watch(f"{config.task.label} {config.limit}") as seen["task"]:
-            task = build_task(config.task, config.limit)
-            data = probe(task)
-            seen["task"].weights |= tensor_digests(task)
+            whole = build_task(config.task, config.limit)
+            data = probe(whole)
+            seen["task"].weights |= tensor_digests(whole)
     with _at(source, "model"):
-        model, loading_messages, trained = start_model(config.model, task, allow_unsafe_load=allow_unsafe_load)
+        model, loading_messages, trained = start_model(config.model, whole, allow_unsafe_load=allow_unsafe_load)
     with _at(source, "task"), recorder().watch(f"{config.task.label} {config.limit} tried") as tried_seen:
-        tried = try_out(task, model, data)
-        task = replace(task, **_marked(task, data))
+        whole = replace(whole, **_marked(whole, data))
+        task, tried = try_out(whole, model, data)
     seen["task"].add(tried_seen)
     if isinstance(model, OnnxModel):
         model.close()  # until it is needed again; where strategies are compared there are many of them
     preview = Preview(model, task)
     # Of a few examples the highest label says little of how many classes there are.
-    doubtful = [] if config.limit else tried
+    doubtful = [text for text in tried if isinstance(text, Note)] if config.limit else tried
     messages = [
-        *map(Note, getattr(task, "notes", ())),
+        *map(Note, getattr(whole, "notes", ())),
         *loading_messages,
         *doubtful,
         *varying(task),
@@ -109,9 +112,8 @@ def build(
     if not trained and not baseline:
         warnings.append("the model is untrained: there is no `weights:` and no `baseline:`, so retention says nothing")
     loading = tuple(text for text in loading_messages if isinstance(text, Note))
-    return Built(
-        config, task, data, model, baseline, stages, tuple(dict.fromkeys(warnings)), tuple(notes), loading, seen
-    )
+    warned = tuple(dict.fromkeys(warnings))
+    return Built(config, task, data, model, baseline, stages, warned, tuple(notes), loading, seen, whole)
 
 
 @contextmanager

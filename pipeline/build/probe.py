@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from pipeline.base.batches import Inputs, as_inputs
+from pipeline.base.targets.labelling import IGNORED
+from pipeline.base.targets.summary import TargetSummary
 from pipeline.build.lengths import batch_of
 from pipeline.errors import ConfigError, Note, blame
-from pipeline.task import Split, Task
+from pipeline.task import Split, Task, taken_by
 
 EXAMPLES = 2
 READ_AGAIN, IN_A_BATCH = 32, 8  # examples that are read again, and that a collate is tried on
@@ -22,7 +24,7 @@ READ_AGAIN, IN_A_BATCH = 32, 8  # examples that are read again, and that a colla
 class SplitSummary:
     """One pass over a split: a digest of each example's inputs, one of the whole, and telling positions.
 
-    `extremes` holds the first example and those with the smallest and the largest integer label: where labels are
+    `extremes` holds the first example and those with the smallest and the largest whole target: where labels are
     out of range, they are. `ends` holds the shortest and the longest example.
     """
 
@@ -30,15 +32,19 @@ class SplitSummary:
     digest: str
     extremes: list[int]
     ends: tuple[int, int] = (0, 0)
+    targets: TargetSummary = field(default_factory=TargetSummary)
 
 
 def probe(task: Task) -> dict[str, SplitSummary]:
     """See every split once.
 
     Raises:
-        ConfigError: a split is empty, an input is not finite, or test examples occur in another split.
+        ConfigError: a split is empty, an input is not finite, a target is None or, for a loss of ours, no number, or
+            test examples occur in another split.
     """
-    summaries = {name: see(name, split) for name, split in task.splits.items()}
+    summaries = {name: see(name, split, task.ignore_index) for name, split in task.splits.items()}
+    for name, split in task.splits.items():
+        _expect_numbers(name, split, summaries[name].targets, ours=bool(taken_by(task.loss)))
     test = {digest: i for i, digest in enumerate(summaries["test"].hashes)}
     for name in ("train", "calibration", "validation"):
         shared = [(test[digest], i) for i, digest in enumerate(summaries[name].hashes) if digest in test]
@@ -50,11 +56,11 @@ def probe(task: Task) -> dict[str, SplitSummary]:
     return summaries
 
 
-def see(name: str, split: Split) -> SplitSummary:
+def see(name: str, split: Split, ignore_index: int = IGNORED) -> SplitSummary:
     """One pass over a split; see `SplitSummary`."""
     if len(split) == 0:
         raise ConfigError(f"the {name} split is empty", where="task", expected="at least one example")
-    hashes, whole, labels = [], hashlib.sha256(), {}
+    hashes, whole, targets = [], hashlib.sha256(), TargetSummary(ignore_index)
     shortest, longest = (inf, 0, 0), (-inf, 0, 0)
     if split.fingerprint:
         whole.update(split.fingerprint.encode())
@@ -67,11 +73,9 @@ def see(name: str, split: Split) -> SplitSummary:
         shortest, longest = min(shortest, (*length, i)), max(longest, (*length, -i))
         hashes.append(digest)
         whole.update(digest + _target_bytes(target))
-        label = label_of(target)
-        if label is not None:
-            labels[i] = label
-    extremes = {0} | ({min(labels, key=labels.__getitem__), max(labels, key=labels.__getitem__)} if labels else set())
-    return SplitSummary(hashes, whole.hexdigest(), sorted(extremes), (shortest[2], -longest[2]))
+        targets.add(i, target)
+    extremes = {0} | ({targets.low_at, targets.high_at} if targets.whole and not targets.real else set())
+    return SplitSummary(hashes, whole.hexdigest(), sorted(extremes), (shortest[2], -longest[2]), targets)
 
 
 def varies(name: str, split: Split, summary: SplitSummary) -> bool:
@@ -140,11 +144,16 @@ def _length(inputs: Inputs, *, padded: bool) -> tuple[int, int]:
     return sum(value.numel() for value in inputs.values()), sum(int(value.count_nonzero()) for value in whole)
 
 
-def label_of(target: Any) -> int | None:
-    """The class that a target is the number of; None where it is something else."""
-    if isinstance(target, Tensor):
-        return int(target) if target.ndim == 0 and not target.is_floating_point() else None
-    return int(target) if hasattr(target, "__index__") else None
+def _expect_numbers(name: str, split: Split, targets: TargetSummary, ours: bool) -> None:
+    """Raise ConfigError where a target cannot be collated, or is no number where a loss of ours wants one."""
+    for kind, position in targets.misfits.items():
+        where = f"task, {name} example {position}"
+        if kind == "None" and split.collate is None:
+            fix = f"Leave such examples out, or give them {targets.ignore_index}, which is ignored (`ignore_index`)"
+            raise ConfigError("the target is None", where=where, expected="a number or a tensor", fix=fix)
+        if ours and split.collate is None:
+            fix = "Give numbers of classes, or the Task a loss and a score of its own"
+            raise ConfigError(f"the target is a {kind}", where=where, expected="a number or a tensor", fix=fix)
 
 
 def _target_bytes(target: Any) -> bytes:

@@ -1,56 +1,73 @@
 """A model tried on a task's telling examples: that outputs, loss, decode, score and metrics fit each other."""
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from math import isfinite
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from pipeline.base.batches import Outputs, as_inputs
+from pipeline.base.batches import Inputs, Outputs, as_inputs
+from pipeline.base.targets.labelling import IGNORED
+from pipeline.base.targets.summary import TargetSummary
+from pipeline.build.labelling import settled, unknown_classes
 from pipeline.build.lengths import check_lengths
-from pipeline.build.probe import SplitSummary, label_of
+from pipeline.build.probe import SplitSummary
 from pipeline.errors import ConfigError, blame
 from pipeline.model import Model
-from pipeline.task import Output, Task, cross_entropy, first_output, kind, scored
-
-IGNORED = -100  # what torch's cross-entropy leaves out
+from pipeline.task import Output, Task, first_output, kind, scored, taken_by
 
 
-def try_out(task: Task, model: Model, summaries: dict[str, SplitSummary]) -> list[str]:
+class _Trial(NamedTuple):
+    """A model on the telling examples of a split."""
+
+    where: str
+    inputs: Inputs
+    targets: Any
+    outputs: Outputs
+    scored: Tensor
+
+
+def try_out(task: Task, model: Model, summaries: dict[str, SplitSummary]) -> tuple[Task, list[str]]:
     """Run model, loss, decode and score on the telling examples of each split, and the model on the longest too.
 
     Returns:
-        Warnings.
+        The task with its kind, and without examples that cannot be scored; warnings and notes.
 
     Raises:
         ConfigError: one of them raises, or gives another shape than it should, or the loss is not finite; batches are
             of other lengths, on an axis that the task's `axes` do not name.
     """
-    class_count, highest = 0, -1
-    for name, split in task.splits.items():
-        extremes, ends = summaries[name].extremes, summaries[name].ends
-        check_lengths(task, split, model, ends, f"task, {name} examples {list(ends)}")
-        positions = extremes if split.collate else sorted({*extremes, *ends})
-        where = f"task, {name} examples {positions}"
-        with blame(ConfigError, where, fix="Look at the shapes and the range of the targets"):
-            rows = [split[i] for i in positions]
-            batch, targets = (split.collate or default_collate)(rows)
-            inputs = as_inputs(batch)
-            outputs = model.predict(inputs)
-            class_count = _class_count(task, scored(outputs, task.output))
-            labels = [label for _, target in rows if (label := label_of(target)) is not None]
-            _check_range(task, class_count, labels)
-            highest = max([highest, *labels])
-            _check_repeats(outputs, model.predict(inputs), where)
-            _check_loss(task.loss(outputs, targets), where)
-            predictions = task.decode(model.predict, inputs)
-            _check_predictions(predictions, task.logits, where)
+    trials = {name: _trial(task, name, model, summaries[name]) for name in task.splits}
+    facts = {name: summary.targets for name, summary in summaries.items()}
+    pairs = [(trial.scored, trial.targets) for trial in trials.values()]
+    task, messages = settled(task, facts, pairs)
+    class_count = _class_count(task, pairs[0][0])
+    for name, trial in trials.items():
+        _check_range(task, class_count, name, facts[name])
+        with blame(ConfigError, trial.where, fix="Look at the shapes and the range of the targets"):
+            _check_loss(task.loss(trial.outputs, trial.targets), trial.where)
+            predictions = task.decode(model.predict, trial.inputs)
+            _check_predictions(predictions, task, trial.where)
             _check_labels(task, predictions)
-            _check_scores(task.score(predictions, targets), len(rows), where)
-            _try_metrics(task, predictions, targets, where)
-    return [*_chosen_silently(task, outputs), *_never_occurring(task, class_count, highest)]
+            _check_scores(task.score(predictions, trial.targets), len(next(iter(trial.inputs.values()))), trial.where)
+            _try_metrics(task, predictions, trial.targets, trial.where)
+    warnings = (*_chosen_silently(task, trial.outputs), *_never_occurring(task, class_count, facts))
+    return task, [*messages, *warnings, *unknown_classes(task, facts)]
+
+
+def _trial(task: Task, name: str, model: Model, summary: SplitSummary) -> _Trial:
+    split, ends = task.splits[name], summary.ends
+    check_lengths(task, split, model, ends, f"task, {name} examples {list(ends)}")
+    positions = summary.extremes if split.collate else sorted({*summary.extremes, *ends})
+    where = f"task, {name} examples {positions}"
+    with blame(ConfigError, where, fix="Look at the shapes and the range of the targets"):
+        batch, targets = (split.collate or default_collate)([split[i] for i in positions])
+        inputs = as_inputs(batch)
+        outputs = model.predict(inputs)
+        _check_repeats(outputs, model.predict(inputs), where)
+        return _Trial(where, inputs, targets, outputs, scored(outputs, task.output))
 
 
 def _chosen_silently(task: Task, outputs: Outputs) -> list[str]:
@@ -70,8 +87,11 @@ def _check_repeats(once: Outputs, again: Outputs, where: str) -> None:
         raise ConfigError(f"the model gives other values for {differing} when asked again", where=where, fix=fix)
 
 
-def _check_predictions(predictions: Any, logits: bool, where: str) -> None:
-    if logits and (not isinstance(predictions, Tensor) or predictions.ndim < 2 or predictions.shape[-1] < 2):
+def _check_predictions(predictions: Any, task: Task, where: str) -> None:
+    if not task.logits or (isinstance(predictions, Tensor) and task.target_kind == "multi_label"):
+        return
+    axis = task.labelling.axis
+    if not isinstance(predictions, Tensor) or predictions.ndim < max(2, axis + 1) or predictions.shape[axis] < 2:
         expected = "logits (N, ..., classes) of at least two classes"
         fix = "Set logits=False in the Task"
         raise ConfigError(f"decode gave {kind(predictions)}", where=where, expected=expected, fix=fix)
@@ -79,8 +99,8 @@ def _check_predictions(predictions: Any, logits: bool, where: str) -> None:
 
 def _check_labels(task: Task, predictions: Any) -> None:
     """Names that are not one a class would be put beside the wrong ones."""
-    if task.labels and task.logits and len(task.labels) != predictions.shape[-1]:
-        expected = f"a name for each of the {predictions.shape[-1]} classes of the logits"
+    if task.labels and task.logits and len(task.labels) != (count := predictions.shape[task.labelling.axis]):
+        expected = f"a name for each of the {count} classes of the logits"
         raise ConfigError(f"`labels` has {len(task.labels)} names", where="task", expected=expected)
 
 
@@ -108,26 +128,31 @@ def _check_scores(scores: Any, size: int, where: str) -> None:
 
 
 def _class_count(task: Task, output: Tensor) -> int:
-    """How many classes a model tells apart by its output (N, classes); 0 where that holds something else."""
-    return output.shape[1] if task.logits and isinstance(task.decode, Output) and output.ndim == 2 else 0
+    """How many classes a model tells apart by its output; 0 where that holds something else."""
+    has_classes = task.target_kind in ("single_label", "dense", "other") and output.ndim > 1
+    return output.shape[task.labelling.axis] if has_classes and task.logits and isinstance(task.decode, Output) else 0
 
 
-def _check_range(task: Task, class_count: int, labels: Sequence[int]) -> None:
+def _check_range(task: Task, class_count: int, name: str, targets: TargetSummary) -> None:
     """Raise ConfigError where our loss would be asked for a class that the model has no logit for.
 
     A user's loss may count otherwise; what it raises passes.
     """
-    is_our_loss = getattr(task.loss, "func", task.loss) is cross_entropy
-    wrong = [label for label in labels if not 0 <= label < class_count and label != IGNORED]
-    if is_our_loss and class_count and wrong:
-        problem = f"a label is {wrong[0]}, and the model gives {class_count} logits"
-        fix = "Give the model an output for each class, or correct the labels"
-        raise ConfigError(problem, expected=f"labels from 0 to {class_count - 1}", fix=fix)
+    if not class_count or not taken_by(task.loss) or targets.shares:
+        return
+    for position, label in ((targets.low_at, targets.low), (targets.high_at, targets.high)):
+        if isfinite(label) and not 0 <= label < class_count and label != IGNORED:
+            problem = f"a label is {label:.12g}, and the model gives {class_count} logits"
+            fix = "Give the model an output for each class, or correct the labels"
+            expected = f"labels from 0 to {class_count - 1}"
+            raise ConfigError(problem, where=f"task, {name} example {position}", expected=expected, fix=fix)
 
 
-def _never_occurring(task: Task, class_count: int, highest: int) -> list[str]:
+def _never_occurring(task: Task, class_count: int, facts: dict[str, TargetSummary]) -> list[str]:
     """A warning where the model tells more classes apart than the data have, unless the task names them all."""
-    if task.labels or highest < 0 or highest + 1 >= class_count:
+    highest = max(targets.high for targets in facts.values())
+    counted = task.target_kind == "single_label" and not task.labels and not facts["train"].shares
+    if not counted or not 0 <= highest < class_count - 1:
         return []
-    surplus = f"{class_count - highest - 1} classes never occur, or its head was made for other data"
-    return [f"task: the model gives {class_count} logits, and no label is above {highest}: {surplus}"]
+    surplus = f"{class_count - highest - 1:g} classes never occur, or its head was made for other data"
+    return [f"task: the model gives {class_count} logits, and no label is above {highest:g}: {surplus}"]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.base.estimate import Estimate
+from pipeline.base.targets.labelling import IGNORED, Labelling
 from pipeline.errors import StageError, blame
 from pipeline.measure.statistics import (
     Scores,
@@ -32,6 +33,7 @@ from pipeline.task import Forward, Metric, Split, Task, kind
 BATCH_SIZE = 256
 FILL = Task.fill
 RESAMPLES, RESAMPLES_OF_ROWS = 200, 1000  # of a function, which may take long; of a `Metric`
+LARGE = 500_000  # numbers in the rows of a `Metric`, above which it takes long too
 PREFIX = "metric."  # of the metrics' names in a file
 
 
@@ -39,7 +41,8 @@ PREFIX = "metric."  # of the metrics' names in a file
 class Evaluation:
     """A model's predictions (N, ...) and scores (N,) on a split, and metrics over the whole of it.
 
-    `targets` (N,) are there where they are class numbers, `validation_scores` (M,) where validation was looked at too.
+    `targets` (N, ...) are the classes of logits, -100 where none counts, and `validation_scores` (M,) are there where
+    validation was looked at too.
     `batch` examples were predicted at a time; `other_scores` (M,) are of validation with `other_batch`, for a model
     whose answers depend on it.
     `resampled` has of each metric its value and those of resamples of the examples, the same for all models.
@@ -87,6 +90,7 @@ def evaluate(
     score: Callable[[Any, Any], Tensor],
     metrics: dict[str, Callable[[Any, Any], float]] | None = None,
     fill: int = FILL,
+    labelling: Labelling | None = None,
     advance: Callable[..., None] = lambda steps: None,
     batch: int = BATCH_SIZE,
 ) -> Evaluation:
@@ -98,20 +102,23 @@ def evaluate(
         model: either form.
         split: where batches are of different lengths, predictions and targets are joined with `fill` at their ends.
         decode, score, metrics, fill: the task's.
+        labelling: the task's, where predictions are logits.
         advance: told of each batch.
         batch: examples at a time.
 
     Raises:
         StageError: predictions hold NaN, or the scores are not one finite number an example.
     """
-    predictions, scores, targets = [], [], []
+    predictions, scores, targets, classes = [], [], [], list[Tensor | None]()
     for predicted, scored, target in _scored(model, split, decode, score, advance, batch):
         predictions.append(predicted.cpu())
         scores.append(scored)
-        if metrics or _are_classes(target):  # others are not needed all at once
+        classes.append(labelling.numbers(predicted.cpu(), target) if labelling else None)
+        if metrics:  # else they are not needed all at once
             targets.append(target)
-    classes = torch.cat(targets).cpu().long() if targets and all(map(_are_classes, targets)) else None
-    evaluation = Evaluation(joined(predictions, fill), torch.cat(scores), targets=classes)
+    known = [numbers for numbers in classes if numbers is not None]
+    numbers = joined(known, IGNORED) if len(known) == len(classes) else None
+    evaluation = Evaluation(joined(predictions, fill), torch.cat(scores), targets=numbers)
     values, whole = {}, joined(targets, fill).cpu() if metrics else evaluation.scores
     for name, function in (metrics or {}).items():
         with blame(StageError, f"the task's metric `{name}`"):
@@ -133,8 +140,10 @@ def _scored(
     for batch in split.loader(size):
         with blame(StageError, "the task's decode or score"):
             predicted = decode(model.predict, batch.inputs)
+        _check_predictions(predicted, len(batch.index))
+        with blame(StageError, "the task's decode or score"):
             scored = score(predicted, batch.targets)
-        _check(predicted, scored, len(batch.index))
+        _check_scores(scored, len(batch.index))
         yield predicted, scored.cpu().double(), batch.targets
         advance(1)
 
@@ -164,6 +173,7 @@ def evaluate_task(
 ) -> Evaluation:
     """`evaluate` with everything that the task says."""
     arguments: dict[str, Any] = {"decode": task.decode, "score": task.score, "fill": task.fill}
+    arguments |= {"labelling": task.labelling if task.logits else None}
     return evaluate(model, split, **arguments, metrics=dict(task.metrics), advance=advance, batch=batch)
 
 
@@ -179,12 +189,12 @@ def mean_score(model: Model, split: Split, *, decode: Callable[..., Tensor], sco
     return float(torch.cat([scored for _, scored, _ in _scored(model, split, decode, score)]).mean())
 
 
-def compare(model: Evaluation, baseline: Evaluation, *, logits: bool, seed: int = 0) -> dict[str, Any]:
+def compare(model: Evaluation, baseline: Evaluation, *, labelling: Labelling | None, seed: int = 0) -> dict[str, Any]:
     """What became of the accuracy, in pairs, as fields of a record's MEASURE.
 
     Args:
         model, baseline: evaluated on the same examples in the same order.
-        logits: whether predictions are logits; else agreement is equality and there is no KL divergence.
+        labelling: the task's where predictions are logits; else agreement is equality and there is no KL divergence.
         seed: of the bootstrap.
     """
     scores, baseline_scores = model.scores.numpy(), baseline.scores.numpy()
@@ -195,59 +205,91 @@ def compare(model: Evaluation, baseline: Evaluation, *, logits: bool, seed: int 
         if retention_estimate
         else "scores are not on a ratio scale: not all, or too few, are above zero; see the drop",
         "drop": drop(scores, baseline_scores, seed),
-        "agreement": agreement(model.predictions, baseline.predictions, logits),
+        "agreement": agreement(model.predictions, baseline.predictions, labelling, model.targets),
         **_on_metrics(model.resampled, baseline.resampled),
     }
     if is_right_or_wrong(scores, baseline_scores):
         table = pairs(scores, baseline_scores)
         fields |= {"flips": {"lost": table.lost, "gained": table.gained}, "mcnemar_p": mcnemar_p(table)}
-    if logits:
-        divergence = kl_divergence(baseline.predictions, model.predictions)
+    if labelling:
+        divergence = kl_divergence(baseline.predictions, model.predictions, labelling, model.targets)
+    if labelling and len(divergence):
         fields |= {"kl_mean": float(divergence.mean()), "kl_p99": float(np.quantile(divergence.numpy(), 0.99))}
     return fields
 
 
-def agreement(model: Tensor, baseline: Tensor, logits: bool) -> float | None:
-    """Share of examples on which both decide the same: the best class of logits (N, ..., classes), else the value.
+def agreement(
+    model: Tensor, baseline: Tensor, labelling: Labelling | None, targets: Tensor | None = None
+) -> float | None:
+    """Mean over examples of the share of positions that count on which both decide the same; see `agreeing`.
 
-    None for real numbers that are no logits: equality means nothing there. Sequences of which one is longer are the
-    same where it has only -100 more, the usual `fill` of a task.
+    None for real numbers that are no logits: equality means nothing there. None where nothing counts.
     """
-    if not logits and model.is_floating_point():
+    if labelling is None and model.is_floating_point():
         return None
-    decisions, references = (model.argmax(-1), baseline.argmax(-1)) if logits else (model, baseline)
-    if decisions.shape != references.shape:
-        decisions, references = joined([decisions, references]).chunk(2)
-    same = decisions == references
-    return float(same.reshape(len(same), -1).all(1).double().mean())
+    shares = agreeing(model, baseline, labelling, targets)
+    return float(shares.mean()) if len(shares) else None
 
 
-def kl_divergence(baseline: Tensor, model: Tensor) -> Tensor:
-    """KL(softmax(baseline) || softmax(model)) in nats, (N,); inputs are logits (N, ..., classes)."""
-    log_p, log_q = (F.log_softmax(x.double(), -1) for x in (baseline, model))
-    return (log_p.exp() * (log_p - log_q)).sum(-1).reshape(len(log_p), -1).mean(1)
+def agreeing(model: Tensor, baseline: Tensor, labelling: Labelling | None, targets: Tensor | None = None) -> Tensor:
+    """Of each example the share of its positions on which both decide the same, (N,), of those where something counts.
+
+    Logits decide by the best class of a position, pixel or token, and for or against each label. Other predictions are
+    the same as a whole, or not; sequences of which one is longer are so where it has only -100 more, the usual `fill`.
+
+    Args:
+        model, baseline: predictions (N, ...) on the same examples.
+        labelling: of logits; None where predictions are something else.
+        targets: class numbers (N, ...), as an `Evaluation` has them: below zero a position does not count.
+    """
+    if labelling is None:
+        if model.shape != baseline.shape:
+            model, baseline = joined([model, baseline]).chunk(2)
+        return (model == baseline).reshape(len(model), -1).all(1).double()
+    same = labelling.logits(model).argmax(-1) == labelling.logits(baseline).argmax(-1)
+    return _means(same.double(), targets)
 
 
-def _check(predicted: Any, scored: Any, size: int) -> None:
+def kl_divergence(baseline: Tensor, model: Tensor, labelling: Labelling, targets: Tensor | None = None) -> Tensor:
+    """KL(softmax(baseline) || softmax(model)) in nats, the mean over an example's positions that count: (N,).
+
+    Args:
+        baseline, model: logits.
+        labelling: where their classes are; each of several labels is a distribution of its own.
+        targets: as in `agreeing`; examples of which nothing counts are left out.
+    """
+    log_p, log_q = (F.log_softmax(labelling.logits(x).double(), -1) for x in (baseline, model))
+    return _means((log_p.exp() * (log_p - log_q)).sum(-1), targets)
+
+
+def _means(values: Tensor, targets: Tensor | None) -> Tensor:
+    """The mean (N,) of each example's values (N, ...) where targets are no less than zero; none without such."""
+    flat = values.reshape(len(values), -1)
+    if targets is None or targets.shape != values.shape:
+        return flat.mean(1)
+    counted = targets.reshape(flat.shape) >= 0
+    sizes = counted.sum(1)
+    return (flat * counted).sum(1)[sizes > 0] / sizes[sizes > 0]
+
+
+def _check_predictions(predicted: Any, size: int) -> None:
     if not isinstance(predicted, Tensor) or predicted.shape[:1] != (size,):
         raise StageError(f"decode gave {kind(predicted)}", expected=f"a tensor ({size}, ...), one an example")
     if predicted.is_floating_point() and not torch.isfinite(predicted).all():
         raise StageError("the model's predictions are not finite", expected="no NaN and no infinity")
+
+
+def _check_scores(scored: Any, size: int) -> None:
     if not isinstance(scored, Tensor) or scored.shape != (size,) or not torch.isfinite(scored).all():
         raise StageError(f"score gave {kind(scored)}", expected=f"finite numbers of shape ({size},), one an example")
-
-
-def _are_classes(targets: Any) -> bool:
-    """Whether targets are class numbers (N,)."""
-    whole = isinstance(targets, Tensor) and not (targets.is_floating_point() or targets.is_complex())
-    return whole and targets.ndim == 1 and targets.dtype is not torch.bool
 
 
 def _resampled(function: Callable[[Any, Any], float], predictions: Tensor, targets: Tensor) -> Scores:
     """A metric's value, and those of resamples."""
     if isinstance(function, Metric):
         metric, rows = function, function.rows(predictions, targets)
-        return resampled(lambda at: float(metric.figure(rows[at])), len(targets), count=RESAMPLES_OF_ROWS)
+        count = RESAMPLES if rows.size > LARGE else RESAMPLES_OF_ROWS
+        return resampled(lambda at: float(metric.figure(rows[at])), len(targets), count=count)
 
     def of(positions: NDArray[np.intp]) -> float:
         chosen = torch.from_numpy(positions)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.targets.labelling import Labelling
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.statistics import Scores, is_right_or_wrong, pairs, retention
 from pipeline.records.record import ClassMeasure, Flips
@@ -36,7 +37,7 @@ def by_class(
 
 def tells_classes(model: Evaluation, logits: bool) -> bool:
     """Whether predictions are logits (N, classes), targets are numbers of these classes, scores are right or wrong."""
-    if not logits or model.targets is None or model.predictions.ndim != 2:
+    if not logits or model.targets is None or model.predictions.ndim != 2 or model.targets.ndim != 1:
         return False
     inside = (model.targets >= 0) & (model.targets < model.predictions.shape[1])
     return bool(inside.all()) and is_right_or_wrong(model.scores.numpy())
@@ -48,6 +49,28 @@ def absent(model: Evaluation, labels: Sequence[str], logits: bool) -> list[str]:
         return []
     present = set(model.targets.tolist())
     return [class_name(number, labels) for number in range(model.predictions.shape[1]) if number not in present]
+
+
+def doubt(last: Evaluation, baseline: Evaluation, labelling: Labelling | None, labels: Sequence[str]) -> str:
+    """Why a model that keeps its budget is hardly one to deploy: no score at all, or one answer to all; else empty.
+
+    Args:
+        last, baseline: evaluated on the same examples.
+        labelling: the task's where predictions are logits.
+        labels: names of the classes by number.
+    """
+    # A score that is never above zero, such as a squared error's negative, is best at 0.
+    if not last.scores.any() and (labelling or bool((baseline.scores > 0).any())):
+        return "its score is 0 on every test example"
+    if labelling is None or last.targets is None:
+        return ""
+    counted = last.targets >= 0
+    answers, targets = labelling.logits(last.predictions).argmax(-1)[counted], last.targets[counted]
+    if not len(answers) or bool((answers != answers[0]).any()) or bool((targets == targets[0]).all()):
+        return ""
+    if labelling.kind == "multi_label":
+        return f"it predicts {'every' if answers[0] else 'no'} label of every test example"
+    return f"it predicts the class {class_name(int(answers[0]), labels)} for every test example"
 
 
 def class_name(number: int, labels: Sequence[str]) -> str:

@@ -77,7 +77,7 @@ def measure(
             reference_scores = reference.validation_scores.numpy()
             fields["validation_retention"] = retention(on_validation.numpy(), reference_scores, seed)
     if baseline:
-        fields |= compare(evaluation, baseline.evaluation, logits=task.logits, seed=seed)
+        fields |= compare(evaluation, baseline.evaluation, labelling=task.labelling if task.logits else None, seed=seed)
         fields["compression_ratio"] = baseline.measure.size_bytes / fields["size_bytes"]
     if before:
         fields["retention_before"] = retention(evaluation.scores.numpy(), before.evaluation.scores.numpy(), seed)

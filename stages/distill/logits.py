@@ -18,6 +18,7 @@ class LogitDistillation(LogitMethod, SingleMethod):
 
     Reference:
         kl: Hinton, Vinyals and Dean: Distilling the Knowledge in a Neural Network, 2015, 1503.02531, section 2.
+            For each of several labels a binary one: Yang et al.: Multi-Label Knowledge Distillation, 2023, 2308.06453.
         dkd: Zhao, Cui, Song, Qiu and Liang: Decoupled Knowledge Distillation, 2022, 2203.08679, equation 7.
         dist: Huang, You, Wang, Qian and Xu: Knowledge Distillation from A Stronger Teacher, 2022, 2205.10536.
     """

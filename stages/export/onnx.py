@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.deploy import deploy
 from pipeline.errors import StageError
 from pipeline.forms.graph import OPSET
+from pipeline.measure.accuracy import agreeing
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Context, Stage
 
@@ -63,15 +64,16 @@ def compare(model: TorchModel, exported: OnnxModel, ctx: Context, examples: int)
         examples: how many examples at most.
     """
     chosen = ctx.validation.select(list(range(min(examples, len(ctx.validation)))))
-    largest, same = 0.0, 0
+    labelling, largest, same = ctx.labelling if ctx.logits else None, 0.0, list[Tensor]()
     for batch in chosen.loader(BATCH_SIZE):
         onnx_outputs, torch_outputs = exported.predict(batch.inputs), model.predict(batch.inputs)
         pairs = zip(onnx_outputs.values(), torch_outputs.values(), strict=True)  # by place: see `deploy` for names
         largest = max([largest, *(difference(ours, theirs) for ours, theirs in pairs)])
-        decisions = [ctx.decode(form.predict, batch.inputs) for form in (exported, model)]
-        comparable = ctx.logits or not decisions[0].is_floating_point()
-        same += _agreeing(decisions[0], decisions[1], ctx.logits)
-    agreement = same / len(chosen) if comparable else None
+        ours, theirs = (ctx.decode(form.predict, batch.inputs) for form in (exported, model))
+        if labelling or not ours.is_floating_point():
+            targets = labelling.numbers(ours, batch.targets) if labelling else None
+            same.append(agreeing(ours, theirs, labelling, targets))
+    agreement = float(torch.cat(same).mean()) if sum(map(len, same)) else None
     return {"largest_difference": largest, "agreement": agreement, "examples": len(chosen)}
 
 
@@ -88,10 +90,3 @@ def difference(ours: Tensor, theirs: Tensor, mask: Tensor | None = None) -> floa
     if mask is not None:
         error = error[mask.bool()]
     return float(torch.nan_to_num(error, nan=float("inf")).max()) if error.numel() else 0.0
-
-
-def _agreeing(ours: Tensor, theirs: Tensor, logits: bool) -> int:
-    """How many examples of a batch are decided alike: by the best class of logits, else by value."""
-    if logits:
-        ours, theirs = ours.argmax(-1), theirs.argmax(-1)
-    return int((ours == theirs).reshape(len(ours), -1).all(1).sum())

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.base.batches import Inputs
+from pipeline.base.targets.labelling import Labelling
 from pipeline.errors import ConfigError, Note
 from pipeline.measure.cost import torch_params
 from pipeline.model import TorchModel
@@ -33,7 +34,8 @@ def misfits(terms: Sequence[Term], student: TorchModel, teachers: Sequence[Teach
     on_logits = [term for term in terms if isinstance(term, LogitMethod)]
     if not preview.logits:
         for method in on_logits:
-            _expect_logits(_logits(student, preview), method.axis)
+            _expect_logits(_logits(student, preview), method.labelling_of(preview.labelling))
+    expect_kind(terms, preview)
     for term in terms:
         yield from term.check_models(student.module, modules, preview)
     if on_logits:
@@ -58,13 +60,20 @@ def caching(
     inside = [any(term.watch(student.module, teacher.look())[1] for teacher in teachers) for term in terms]
     views = settings.views if preview.augment else None
     needed = sum(logits_bytes(teacher(student.example), len(preview.train), views) for teacher in teachers)
-    if why := why_not_cached(settings, needs_of(terms, inside), preview, needed, Path()):
+    if why := why_not_cached(settings, needs_of(terms, inside, preview.labelling), preview, needed, Path()):
         return Note(f"the teacher runs in every step: {why}")
     views_text = f" in {views} views" if views else ""
     until = max((term.end for term, looks in zip(terms, inside, strict=True) if looks), default=0.0)
     steps = f", and in every step of the first {until:.0%}, where its layers are looked at" if until else ""
     most = "at most " if any(isinstance(term, LogitMethod) and term.mass for term in terms) else ""
     return Note(f"the teacher runs once an example{views_text}; its logits take {most}{needed:,} bytes on disk{steps}")
+
+
+def expect_kind(terms: Sequence[Term], preview: Preview) -> None:
+    """Raise ConfigError where a term does not take tasks of this kind."""
+    kind = preview.labelling.kind
+    for problem, fix in filter(None, (term.refusal(kind) for term in terms)):
+        raise ConfigError(f"{problem}, and the task is {kind} by its targets", fix=fix)
 
 
 def _expect_no_gap(terms: Sequence[Term]) -> None:
@@ -90,12 +99,15 @@ def _expect_same_logits(logits: Tensor, example: Inputs, teachers: Sequence[Teac
             raise ConfigError(problem, expected=f"{teacher_shape}, as {which} gives")
 
 
-def _expect_logits(output: Tensor, axis: int) -> None:
+def _expect_logits(output: Tensor, labelling: Labelling) -> None:
     """Raise ConfigError where a first output that is not what is predicted can be no logits either.
 
     Sequences and maps are decoded from scores over classes at each position; a row of numbers an example may be
-    anything, such as a regression's.
+    anything, such as a regression's. What is for and against labels is logits where some are no probabilities.
     """
+    if labelling.kind == "multi_label" and bool(output.min() < 0 or output.max() > 1):
+        return
+    axis = labelling.axis
     there = output.is_floating_point() and output.ndim > 2 and -output.ndim <= axis < output.ndim
     if not there or output.shape[axis] < 2:
         expected = "Task(logits=True), or a first output of logits (N, positions, classes) that predictions come from"

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from pipeline.base.batches import Inputs, Outputs
+from pipeline.base.targets.labelling import Labelling
 from pipeline.errors import Interruption
 from pipeline.measure.statistics import LEVEL, drop
 from pipeline.stage import Context
@@ -146,9 +147,10 @@ def answers_of(
             forward = partial(_recalled, remembered, order[batch.index], ctx.output) if remembered else teacher
             predicted = ctx.decode(forward, batch.inputs).cpu()
             scores.append(ctx.score(predicted, batch.targets).double().cpu())
-            parts.append(_sure(predicted, batch, temperature) if ctx.logits else None)
+            parts.append(_sure(predicted, batch, temperature, ctx.labelling) if ctx.logits else None)
             advance(len(batch.index))
-    return Answers(torch.cat(scores).numpy(), joined(parts))
+    whole = torch.cat(scores)
+    return Answers(whole[~whole.isnan()].numpy(), joined(parts))  # NaN: nothing of an example counts
 
 
 def _tells_all(cache: CachedValues | None, ctx: Context) -> bool:
@@ -163,20 +165,19 @@ def _recalled(cache: CachedValues, index: Tensor, output: str | None, _: Inputs)
     return {output or "logits": cache(index, 0)["logits"]}
 
 
-def _sure(predicted: Tensor, batch: Batch, temperature: float | None) -> Sureness | None:
-    """Of the positions of logits (N, ..., C) that have a class as their target; None where targets are no classes."""
-    targets = batch.targets.cpu() if isinstance(batch.targets, Tensor) else None
-    if targets is None or targets.is_floating_point() or targets.shape != predicted.shape[:-1]:
+def _sure(predicted: Tensor, batch: Batch, temperature: float | None, labelling: Labelling) -> Sureness | None:
+    """Of the positions of logits that have a class as their target; None where targets are no classes."""
+    logits, numbers = labelling.logits(predicted), labelling.numbers(predicted, batch.targets)
+    if numbers is None or logits.shape[-1] < 2:
         return None
-    if predicted.shape[-1] < 2:
-        return None
-    counted = (targets >= 0) & (targets < predicted.shape[-1])  # others are padding
-    return sureness(predicted[counted], targets[counted].long(), temperature or 1.0)
+    counted = ((numbers >= 0) & (numbers < logits.shape[-1])).cpu()
+    return sureness(logits[counted], numbers.cpu()[counted], temperature or 1.0)
 
 
 def _described(answers: Answers) -> dict[str, JsonValue]:
     """The figures of a split, as they stand in the record."""
-    figures: dict[str, JsonValue] = {"examples": len(answers.scores), "score": float(answers.scores.mean())}
+    score = float(answers.scores.mean()) if len(answers.scores) else None
+    figures: dict[str, JsonValue] = {"examples": len(answers.scores), "score": score}
     if sure := answers.sure:
         spread = float(sure.entropy.mean())
         figures |= {

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base.batches import Outputs
+from pipeline.base.targets.labelling import Labelling
 from pipeline.errors import StageError
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context
@@ -45,7 +46,7 @@ class Distillation(Objective):
     ) -> None:
         super().__init__()
         self.terms, self.teachers, self.average, self.hard_loss = terms, teachers, settings.average, ctx.loss
-        self.output = ctx.output
+        self.output, self.labelling = ctx.output, ctx.labelling
         total = sum(teacher.config.share for teacher in teachers)
         self.shares = tuple(teacher.config.share / total for teacher in teachers)
         self.watched = [[term.watch(student.module, teacher.look()) for teacher in teachers] for term in terms]
@@ -56,7 +57,7 @@ class Distillation(Objective):
         adapter_rows = adapters(terms, teachers, student, ctx.output)
         self.adapters = nn.ModuleList(nn.ModuleList(row) for row in adapter_rows)
         self.views = settings.views if ctx.augment else 1  # without augmentation there is one
-        needs = needs_of(terms, [any(hooks for _, hooks in row) for row in self.watched])
+        needs = needs_of(terms, [any(hooks for _, hooks in row) for row in self.watched], ctx.labelling)
         views = settings.views if ctx.augment else None
         needed = sum(logits_bytes(teacher(student.example), len(ctx.train), views) for teacher in teachers)
         # Rank 0 decides for all: the free disk may change between two looks.
@@ -90,7 +91,8 @@ class Distillation(Objective):
             students = tuple(ModelOutputs(outputs, layers) for layers in student_layers[i])
             pairs = zip(answers, self.teacher_hooks[i], strict=False)
             teachers = tuple(ModelOutputs(answer.outputs, hooks.take(), answer.sparse) for answer, hooks in pairs)
-            inputs = TermInputs(batch, outputs, students, teachers, self.shares, self.average, self.hard_loss)
+            of_task = (self.shares, self.average, self.hard_loss, self.labelling)
+            inputs = TermInputs(batch, outputs, students, teachers, *of_task)
             total = total + weights[i] * self.terms[i].loss(inputs, list(self.adapters[i].children()))
         return total
 
@@ -129,8 +131,8 @@ def adapters(
     return adapter_rows
 
 
-def needs_of(terms: Sequence[Term], inside: Sequence[bool]) -> TeacherNeeds:
-    """What terms need of the teachers, given whether each looks inside them."""
+def needs_of(terms: Sequence[Term], inside: Sequence[bool], labelling: Labelling) -> TeacherNeeds:
+    """What terms need of the teachers, given whether each looks inside them, and the labelling of the task."""
     logits = [term for term, looks in zip(terms, inside, strict=True) if term.needs_teacher and not looks]
     layers = [term for term, looks in zip(terms, inside, strict=True) if looks]
     times = [term.start for term in terms] + [term.end for term in terms]
@@ -139,9 +141,11 @@ def needs_of(terms: Sequence[Term], inside: Sequence[bool]) -> TeacherNeeds:
     if sparse and len(logits) > 1:
         fix = "Leave `mass` out, or use one such term"
         raise StageError("`mass` keeps too little for several terms on logits", fix=fix)
-    axis = next((term.axis for term in logits if isinstance(term, LogitMethod)), -1)
+    axis = next((term.labelling_of(labelling).axis for term in logits if isinstance(term, LogitMethod)), -1)
     if sparse:
-        return TeacherNeeds(layers=not alone, mass=sparse[0].mass, temperature=sparse[0].temperature, axis=axis)
+        return TeacherNeeds(
+            layers=not alone, mass=sparse[0].mass, temperature=sparse[0].softening(labelling.kind), axis=axis
+        )
     return TeacherNeeds(layers=not alone, axis=axis)
 
 

@@ -112,7 +112,7 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
             if students:
                 ctx.compare(f"student{suffix}", trained_student)
             students.append(trained_student)
-        softened = [term.temperature for term in self.terms_of() if isinstance(term, LogitMethod)]
+        softened = [term.softening(ctx.labelling.kind) for term in self.terms_of() if isinstance(term, LogitMethod)]
         diagnose(teachers, ctx, max(softened, default=None))
         return students[0]
 

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, ShrinkError, StageError, blame
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context, Preview, Stage
-from stages.kd.checks import misfits
+from stages.kd.checks import expect_kind, misfits
 from stages.kd.objective import Distillation
 from stages.kd.teacher import Teacher, open_teachers
 from stages.prune import engine
@@ -93,6 +93,7 @@ class ChannelPruning(Stage):
             raise ConfigError(problem, fix="Set `recovery: {teacher: labels}`")
         if recovery.teacher == "baseline" and preview.in_baseline:
             raise ConfigError("there is no baseline yet", fix="Use `teacher: incoming` or `teacher: labels`")
+        expect_kind(recovery.terms_of(), preview)
         if known and isinstance(preview.model, TorchModel):
             model, example = preview.model, preview.model.example
             pairs = ((config, config.open(model, model, example)) for config in recovery.teacher_configs())

@@ -150,7 +150,7 @@ def test_the_resolved_config_in_the_run_folder_spells_out_every_setting(finished
     again, source = load_config(Path(finished.folder) / "config.yaml")
     assert source.data == finished.config
     assert [entry.settings for entry in again.stages] == [stage.settings for stage in finished.stages]
-    assert again.stages[0].settings["temperature"] == 4.0  # a default
+    assert again.stages[0].settings["rest_weight"] == 8.0  # a default
 
 
 def test_reports_of_the_stages_are_in_the_record(finished: Record) -> None:

@@ -98,7 +98,8 @@ def look(source: ModelSource, reference: Reference, *, allow_unsafe_load: bool =
     model, _, trained = start_model(source, task, allow_unsafe_load=allow_unsafe_load)
     if not isinstance(model, TorchModel | OnnxModel):
         raise ConfigError(f"the model is {type(model).__name__}", expected="a torch module or one ONNX file")
-    try_out(first, model, summaries)
+    first, _ = try_out(first, model, summaries)
+    task = replace(task, target_kind=first.target_kind, class_axis=first.class_axis, logits=first.logits)
     examples = {name: len(split) for name, split in task.splits.items()}
     preview = Preview(model, task)
     facts = _facts(model, trained, task, _is_ratio(first, model), examples)

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from pipeline.base.targets.labelling import Kind
 from pipeline.errors import ConfigError
 from stages.kd.inspection.attention import Attention, attention_at, input_of, stacks
 from stages.kd.inspection.hooks import Hook, require_layer
@@ -47,6 +48,12 @@ class RelationMethod(LayerMethod):
         if self.kind == "examples" and self.distance_weight + self.angle_weight == 0:
             raise ValueError("nothing is left to compare: both weights are 0")
         return self
+
+    def refusal(self, kind: Kind) -> tuple[str, str] | None:
+        """Between examples one vector of each is compared, which the last linear layer of a dense task has not."""
+        if self.kind == "self_attention" or self.layer or kind != "dense":
+            return None
+        return "`kind: examples` compares one vector an example", "Name a `layer` of both models that gives one"
 
     def watch(self, student: nn.Module, teacher: nn.Module) -> tuple[list[Hook], list[Hook]]:
         """One layer, or the queries, keys and values of one block of self-attention, in that order."""

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.base.batches import Outputs
+from pipeline.base.targets.labelling import Kind, Labelling
 from pipeline.errors import StageError
 from pipeline.stage import Preview
 from pipeline.task import Batch
@@ -47,6 +48,7 @@ class TermInputs:
         shares: the teachers' weights, 1 together.
         average: how several teachers' logits become one.
         hard_loss: the task's loss of outputs against targets.
+        labelling: the task's: where the classes of its logits are, and which targets count.
     """
 
     batch: Batch
@@ -56,6 +58,7 @@ class TermInputs:
     shares: tuple[float, ...]
     average: Literal["logits", "probabilities"]
     hard_loss: Callable[[Outputs, Any], Tensor]
+    labelling: Labelling = field(default_factory=Labelling)
 
     @property
     def logits(self) -> Tensor:
@@ -96,6 +99,10 @@ class Method(Settings, ABC):
     """How a student is compared with its teachers: a loss, and what it needs to see. Shared by terms and stages."""
 
     needs_teacher: ClassVar[bool] = True
+
+    def refusal(self, kind: Kind) -> tuple[str, str] | None:
+        """What cannot work in a task of that kind, and what to do instead; None where it can."""
+        return None
 
     def check_models(self, student: nn.Module, teachers: Sequence[nn.Module], preview: Preview) -> Iterable[str]:
         """Refuse what cannot work with ConfigError, warn of what is suspicious. Modules may be untrained."""

@@ -65,7 +65,7 @@ def test_build_makes_everything_that_a_config_names(project: Make) -> None:
         "train": 256, "calibration": 256, "validation": 64, "test": 128,
     }  # fmt: skip
     settings = dict(outline(built))["stages[0] (distill.logits)"]
-    assert (settings["epochs"], settings["temperature"]) == (2, 4.0)
+    assert (settings["epochs"], settings["temperature"]) == (2, None)
 
 
 def test_a_limit_leaves_so_many_examples_of_each_split_the_same_ones_each_time(project: Make) -> None:
@@ -298,7 +298,7 @@ def test_a_model_with_another_number_of_classes_than_the_data(project: Make) -> 
     path.write_text(chain % 4)
     assert not any("logits" in warning for warning in made(path).warnings)
     path.write_text(chain % 3)
-    refused(path, r"yaml:1: task, train examples .*: a label is 3, and the model gives 3 logits; expected .* 0 to 2")
+    refused(path, r"yaml:1: task, train example 1: a label is 3, and the model gives 3 logits; expected .* 0 to 2")
 
 
 @pytest.mark.parametrize(("student", "in_vain"), [

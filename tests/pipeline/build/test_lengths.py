@@ -186,7 +186,7 @@ def test_parts_of_other_numbers_of_axes_are_refused() -> None:
 
 def test_sequences_agree_where_the_longer_one_has_only_fill_more() -> None:
     ours = torch.tensor([[1, 2, -100], [1, 2, 3], [4, 5, -100]])
-    assert agreement(ours, torch.tensor([[1, 2], [1, 2], [4, 6]]), logits=False) == pytest.approx(1 / 3)
+    assert agreement(ours, torch.tensor([[1, 2], [1, 2], [4, 6]]), None) == pytest.approx(1 / 3)
 
 
 def test_an_output_that_is_named_is_decoded_and_trained_on() -> None:

@@ -58,7 +58,7 @@ def test_inputs_that_are_not_finite_are_named_with_their_example(task: Task, tin
 def test_labels_out_of_range_are_named_with_their_example(task: Task, tiny: Make, name: str, label: int) -> None:
     images, labels = split(task, name)
     labels[11] = label
-    message = rf"task, {name} examples \[.*\b11\b.*a label is {label}, and the model gives 4 logits; expected .* 0 to 3"
+    message = f"task, {name} example 11: a label is {label}, and the model gives 4 logits; expected labels from 0 to 3"
     refused(with_split(task, name, images, labels), tiny(), message)
 
 
@@ -67,7 +67,7 @@ def test_a_loss_of_the_users_may_count_classes_in_another_way(task: Task, tiny: 
         return cross_entropy(outputs, targets - 1)
 
     ones = {name: with_labels(split, 1) for name, split in task.splits.items()}
-    assert try_out(replace(task, **ones, loss=from_one), tiny(), probe(task)) == []  # type: ignore[arg-type]
+    assert try_out(replace(task, **ones, loss=from_one), tiny(), probe(task))[1] == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("labels", "told"), [
@@ -78,7 +78,7 @@ def test_a_loss_of_the_users_may_count_classes_in_another_way(task: Task, tiny: 
 def test_too_many_classes_of_a_head_are_noted(task: Task, tiny: Make, labels: tuple[str, ...], told: list[str]) -> None:
     two = {name: with_labels(split, 0, 2) for name, split in task.splits.items()}
     halved = replace(task, **two, labels=labels)  # type: ignore[arg-type]
-    assert try_out(halved, tiny(), probe(halved)) == told
+    assert try_out(halved, tiny(), probe(halved))[1] == told
 
 
 def with_labels(split: Split, first: int, modulus: int = 10) -> Split:

@@ -159,7 +159,7 @@ def test_plan_as_json_is_one_document(shrink: Make, project: Make) -> None:
     assert [entry["place"] for entry in planned["chain"]] == [
         "baseline[0] (train.supervised)", "stages[0] (distill.logits)", "stages[1] (export.onnx)",
     ]  # fmt: skip
-    assert planned["chain"][1]["settings"]["temperature"] == 4.0
+    assert planned["chain"][1]["settings"]["rest_weight"] == 8.0
 
 
 def test_a_limit_cuts_every_split_and_an_override_comes_after_it(shrink: Make, project: Make) -> None:
@@ -176,7 +176,7 @@ def test_stages_lists_every_method_with_its_settings(shrink: Make) -> None:
     listed = {entry["name"]: entry for entry in json.loads(shrink("stages", "--json").out)}
     assert {"train.supervised", "distill.logits", "export.onnx"} <= set(listed)
     settings = {setting["name"]: setting for setting in listed["distill.logits"]["settings"]}
-    assert settings["temperature"]["default"] == 4.0
+    assert settings["rest_weight"]["default"] == 8.0
     assert all(setting["help"] for entry in listed.values() for setting in entry["settings"])
     ended = shrink("stages")
     assert ended.code == 0

@@ -13,6 +13,7 @@ from torch.distributions import Categorical
 from torch.distributions import kl_divergence as reference_kl
 from torch.utils.data import TensorDataset
 
+from pipeline.base.targets.labelling import Labelling
 from pipeline.deploy import deploy
 from pipeline.errors import StageError
 from pipeline.measure.accuracy import (
@@ -47,7 +48,7 @@ def test_both_forms_give_the_same_evaluation(task: Task, tiny: Callable[..., Tor
     assert torch.equal(ours.scores, theirs.scores)
     assert torch.allclose(ours.predictions, theirs.predictions, atol=1e-5)
     assert mean_score(model, task.test, decode=task.decode, score=task.score) == ours.scores.mean().item()
-    found = compare(ours, theirs, logits=True)
+    found = compare(ours, theirs, labelling=Labelling())
     assert (found["agreement"], found["retention"].value) == (1.0, 1.0)
     assert (found["flips"], found["mcnemar_p"]) == ({"lost": 0, "gained": 0}, 1.0)
     assert found["kl_mean"] == pytest.approx(0, abs=1e-9)
@@ -123,7 +124,7 @@ def test_a_file_of_an_earlier_version_has_predictions_and_scores_alone(tmp_path:
     ((torch.arange(SIZE) % 3).to(torch.int32), True),
     (torch.rand(SIZE), False),
     (torch.zeros(SIZE, 2, dtype=torch.int64), False),
-    (torch.zeros(SIZE, dtype=torch.bool), False),
+    (torch.zeros(SIZE, dtype=torch.bool), True),
 ], ids=["class numbers", "short ones", "real numbers", "tokens", "flags"])  # fmt: skip
 def test_targets_are_kept_where_they_are_class_numbers(targets: Tensor, kept: bool) -> None:
     def score(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -133,7 +134,8 @@ def test_targets_are_kept_where_they_are_class_numbers(targets: Tensor, kept: bo
         return float(targets.double().mean())
 
     for metrics in ({}, {"mean": metric}):
-        found = evaluate(Table(draw(SIZE, 3)), split(targets), decode=first_output, score=score, metrics=metrics)
+        how: Any = {"decode": first_output, "score": score, "metrics": metrics, "labelling": Labelling()}
+        found = evaluate(Table(draw(SIZE, 3)), split(targets), **how)
         assert (found.targets is not None) == kept
         if found.targets is not None:
             assert torch.equal(found.targets, targets.long())
@@ -143,20 +145,20 @@ def test_targets_are_kept_where_they_are_class_numbers(targets: Tensor, kept: bo
 def test_kl_divergence_agrees_with_torch_distributions(shape: tuple[int, ...]) -> None:
     p, q = draw(*shape) * 3, draw(*shape, seed=1) * 3
     expected = reference_kl(Categorical(logits=p.double()), Categorical(logits=q.double())).reshape(len(p), -1).mean(1)
-    found = kl_divergence(p, q)
+    found = kl_divergence(p, q, Labelling())
     assert torch.allclose(found, expected)
-    assert not torch.allclose(found, kl_divergence(q, p))
-    assert torch.allclose(kl_divergence(p, p + 5), torch.zeros(len(p), dtype=torch.float64), atol=1e-6)
+    assert not torch.allclose(found, kl_divergence(q, p, Labelling()))
+    assert torch.allclose(kl_divergence(p, p + 5, Labelling()), torch.zeros(len(p), dtype=torch.float64), atol=1e-6)
 
 
-def test_agreement_is_of_the_best_class_in_all_decisions_or_of_the_value() -> None:
+def test_agreement_is_of_the_best_class_of_each_position_or_of_the_value() -> None:
     ours, theirs = torch.tensor([[1.0, 2], [2, 1], [0, 3], [5, 4]]), torch.tensor([[0.0, 1], [0, 1], [1, 2], [9, 0]])
-    assert agreement(ours, theirs, logits=True) == 0.75
-    assert agreement(ours, theirs, logits=False) is None
-    assert agreement(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 0]), logits=False) == 0.5
+    assert agreement(ours, theirs, Labelling()) == 0.75
+    assert agreement(ours, theirs, None) is None
+    assert agreement(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 0]), None) == 0.5
     ours = torch.nn.functional.one_hot(torch.tensor([[0, 1], [1, 1]]), 2).float()
     theirs = torch.nn.functional.one_hot(torch.tensor([[0, 1], [1, 0]]), 2).float()
-    assert agreement(ours, theirs, logits=True) == 0.5
+    assert agreement(ours, theirs, Labelling()) == 0.75
 
 
 def graded(scores: list[float]) -> Evaluation:
@@ -164,14 +166,14 @@ def graded(scores: list[float]) -> Evaluation:
 
 
 def test_compare_counts_flips_against_the_baseline() -> None:
-    found = compare(graded([1, 0, 0, 1, 1.0]), graded([1, 1, 1, 0, 1.0]), logits=True)
+    found = compare(graded([1, 0, 0, 1, 1.0]), graded([1, 1, 1, 0, 1.0]), labelling=Labelling())
     assert (found["flips"], found["retention"].value) == ({"lost": 2, "gained": 1}, pytest.approx(3 / 4))
     assert found["drop"].value == pytest.approx(0.2)
     assert 0 <= found["kl_mean"] <= found["kl_p99"]
 
 
 def test_compare_leaves_out_what_means_nothing() -> None:
-    found = compare(graded([-1.5, -2, -3]), graded([-1, -2, -2.5]), logits=False)
+    found = compare(graded([-1.5, -2, -3]), graded([-1, -2, -2.5]), labelling=None)
     assert found["retention"] is None
     assert (
         found["retention_reason"]
@@ -182,8 +184,8 @@ def test_compare_leaves_out_what_means_nothing() -> None:
 
 def test_kl_p99_is_the_99th_percentile() -> None:
     ours, theirs = Evaluation(draw(500, 4), torch.ones(500)), Evaluation(draw(500, 4, seed=1), torch.ones(500))
-    found = compare(ours, theirs, logits=True)
-    each = kl_divergence(theirs.predictions, ours.predictions).numpy()
+    found = compare(ours, theirs, labelling=Labelling())
+    each = kl_divergence(theirs.predictions, ours.predictions, Labelling()).numpy()
     assert found["kl_p99"] == pytest.approx(np.quantile(each, 0.99))
     assert found["kl_mean"] == pytest.approx(each.mean())
 

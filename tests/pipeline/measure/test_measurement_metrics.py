@@ -57,7 +57,7 @@ def test_metrics_of_two_models_are_compared_on_the_same_resamples(tmp_path: Path
     for i, model in enumerate(models):
         model.save(tmp_path / f"{i}.safetensors")
     ours, baseline = (Evaluation.load(tmp_path / f"{i}.safetensors") for i in range(2))
-    found = compare(ours, baseline, logits=False)
+    found = compare(ours, baseline, labelling=None)
     # What an own bootstrap of the examples' differences gives.
     errors = [(values - targets).abs().numpy() for values in (theirs + 0.1 * noise, theirs)]
     places = np.random.default_rng(5).integers(0, SIZE, (4000, SIZE))

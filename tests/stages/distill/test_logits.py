@@ -8,6 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from pipeline.base.targets.labelling import Labelling
 from pipeline.base.use import Reference
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, Note, StageError
@@ -44,7 +45,7 @@ def stage(student: Reference, **settings: Any) -> LogitDistillation:
 
 def alike(student: TorchModel, teacher: Any, ctx: Context) -> float:
     inputs = {"input": torch.stack([ctx.validation[i][0]["input"] for i in range(len(ctx.validation))])}
-    return agreement(*(m.predict(inputs)["output"] for m in (student, teacher)), logits=True)
+    return agreement(*(m.predict(inputs)["output"] for m in (student, teacher)), Labelling())
 
 
 def test_a_student_follows_its_teacher_without_labels(tiny: Make, context: Make, net: Make) -> None:

@@ -264,8 +264,9 @@ def test_padding_by_targets_and_by_mask_does_not_count(context: Make, tiny: Make
     torch.testing.assert_close(loss(Logits(temperature=2, ignore=-100)), by_hand(targets != -100))
     counted = by_hand((targets != -100) & (mask != 0))
     torch.testing.assert_close(loss(Logits(temperature=2, ignore=-100, mask="mask")), counted)
-    torch.testing.assert_close(loss(Logits(temperature=2)), by_hand(torch.ones(5, 3, dtype=torch.bool)))
-    with pytest.raises(StageError, match=r"the mask has the shape \(5, 7\)"):
+    torch.testing.assert_close(loss(Logits(temperature=2)), by_hand(targets != -100))
+    torch.testing.assert_close(loss(Logits(temperature=2, ignore=0)), by_hand(targets > 0))
+    with pytest.raises(StageError, match=r"the targets are a tensor of shape \(5, 7\); expected a tensor \(5, 3\)"):
         loss(Logits(ignore=-100), targets=torch.zeros(5, 7))
     with pytest.raises(StageError, match="the targets are a list; expected a tensor"):
         loss(Logits(ignore=-100), targets=[0])

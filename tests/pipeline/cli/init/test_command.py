@@ -211,7 +211,7 @@ def test_a_trained_model_needs_no_baseline_and_its_weights_are_tried(home: Path)
     ("models.py:TinyNett", "data.py", "did you mean `TinyNet`"),
     ("model.py:TinyNet", "data.py", "did you mean `models.py`"),
     ("models.py:needy", "data.py", "width"),
-    ("models.py:three", "data.py", "train examples"),  # labels from 0 to 3 beside three outputs
+    ("models.py:three", "data.py", "train example 1"),  # labels from 0 to 3 beside three outputs
     ("models.py:TinyNet", "data.py:tusk", "did you mean `task`"),
     ("models.py:TinyNet", "models.py:dense", "expected a pipeline.task.Task"),
 ])  # fmt: skip

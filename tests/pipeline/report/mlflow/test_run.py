@@ -80,12 +80,12 @@ def test_a_chain_is_a_parent_with_children_for_baseline_and_stages(parent: Run, 
 def test_settings_are_params(record: Record, parent: Run, children: dict[str, Run]) -> None:
     logged = children["0-distill.logits"].data.params
     assert logged == {key: str(value) for key, value in flatten(record.stages[0].settings).items()}
-    assert (logged["temperature"], logged["student.use"], logged["student.arguments.width"]) == (
-        "4.0",
+    assert (logged["rest_weight"], logged["student.use"], logged["student.arguments.width"]) == (
+        "8.0",
         "models.py:TinyNet",
         "8",
     )
-    assert parent.data.params["stages.0.temperature"] == "4.0"
+    assert parent.data.params["stages.0.rest_weight"] == "8.0"
     assert parent.data.params["baseline.0.epochs"] == "2"
 
 
