@@ -41,7 +41,7 @@ def save_together(graphs: Mapping[str, onnx.ModelProto], folder: Path) -> list[P
     (folder / DATA).write_bytes(bytes(weights.content))
     for path, proto in zip(paths, protos, strict=True):
         path.write_bytes(proto.SerializeToString(deterministic=True))
-        with blame(StageError, str(path)):
+        with blame(StageError, path.name):
             onnx.checker.check_model(path)
     return paths
 

@@ -29,6 +29,21 @@ def graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield from graphs_in(graph)
 
 
+def reads(graph: onnx.GraphProto) -> set[str]:
+    """Names that a graph's nodes read, or that it gives as its outputs."""
+    return {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+
+
+def read_by(node: onnx.NodeProto) -> list[str]:
+    """Names that a node reads, in the graphs inside it too."""
+    return [*node.input, *(name for graph in graphs_inside(node) for name in sorted(reads(graph)))]
+
+
+def opset(proto: onnx.ModelProto) -> int:
+    """The version of the standard operators."""
+    return next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
+
+
 def inputs_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     """The inputs that have to be given: some files list their weights among them."""
     weights = {tensor.name for tensor in graph.initializer}
@@ -40,14 +55,14 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
     external = proto.ByteSize() > EXTERNAL_DATA_BYTES
     path.with_name(path.name + ".data").unlink(missing_ok=True)
     onnx.save(proto, path, save_as_external_data=external, location=path.name + ".data")
-    with blame(StageError, str(path)):
+    with blame(StageError, path.name):
         onnx.checker.check_model(path)
 
 
 def strip(proto: onnx.ModelProto) -> None:
     """Remove what no runtime needs: stack traces, doc strings, shapes inside the graph, attributes at their default."""
     proto.ClearField("metadata_props")
-    standard = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
+    standard = opset(proto)
     for graph in graphs_in(proto.graph):
         # Some entries name initializers with another shape than theirs and make ONNX Runtime's quantizer fail.
         graph.ClearField("value_info")

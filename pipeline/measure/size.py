@@ -1,7 +1,6 @@
 """Bytes: of the file that would be deployed, and of the weights in it, layer by layer."""
 
 from collections import Counter
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import onnx
 
 from pipeline.forms.external_data import graphs_at, stored
-from pipeline.forms.graph import graphs_inside
+from pipeline.forms.graph import read_by
 from pipeline.forms.text.tokenizer import canonical
 
 if TYPE_CHECKING:  # a report reads files alone, and torch would cost it two seconds
@@ -99,17 +98,9 @@ def _readers(graph: onnx.GraphProto) -> dict[str, _Reader]:
     for position, node in enumerate(graph.node):
         counts[node.op_type] += 1
         handed_on = node.output[0] if node.op_type in CARRIERS else ""
-        for name in filter(None, _read_by(node)):  # an input that is left out has no name
+        for name in filter(None, read_by(node)):  # an input that is left out has no name
             first.setdefault(name, _Reader(f"{node.op_type} {counts[node.op_type]}", position, handed_on))
     return first
-
-
-def _read_by(node: onnx.NodeProto) -> Iterator[str]:
-    """What a node reads, in the graphs inside it too."""
-    yield from node.input
-    for graph in graphs_inside(node):
-        for inner in graph.node:
-            yield from inner.input
 
 
 def _reader(name: str, readers: dict[str, _Reader]) -> _Reader:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.forms.sandbox.frames import Arrays
 from pipeline.forms.sandbox.parent import Parent
 from stages.quantize import steps
+from stages.quantize.calibration_data import CalibrationData
 
 
 def main(memory: int) -> None:
@@ -25,9 +26,9 @@ def main(memory: int) -> None:
         message, _ = parent.asks()
         source, target = Path(message["source"]), Path(message["target"])
         tempfile.tempdir = str(target.parent)  # what it leaves when it is killed goes with that folder
-        data = steps.CalibrationData(_batches(parent), message["batches"])
-        steps.do(message["step"], source, target, message["external"], message["settings"], data)
-        parent.answer({"done": True}, {})
+        data = CalibrationData(_batches(parent), message["batches"])
+        left = steps.do(message["step"], source, target, message["external"], message["settings"], data)
+        parent.answer({"done": True, "left": left}, {})
 
 
 def _batches(parent: Parent) -> Iterator[Arrays]:

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-import onnx
 from pydantic import Field
 
 from pipeline.base.hardware import cpu_flags, saturates
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
-from stages.quantize.quantizer import SATURATION, check_settings, quantize
-from stages.quantize.rewrite import split_gemm
+from stages.quantize.quantizer import SATURATION, Prepared, check_settings, quantize
 from stages.quantize.work import Work
 
 
@@ -27,7 +25,9 @@ class DynamicQuantization(Stage):
     """
 
     operators: tuple[str, ...] = Field(
-        ("MatMul", "Gemm"), min_length=1, description="ONNX operators to quantize, of those with constant weights"
+        ("MatMul", "Gemm", "Gather"),
+        min_length=1,
+        description="ONNX operators to quantize, of those with constant weights; Gather is an embedding's",
     )
     exclude: tuple[str, ...] = Field((), description="names of nodes to leave in fp32")
     per_channel: bool = Field(True, description="a scale for each output channel instead of one for each weight")
@@ -47,13 +47,10 @@ class DynamicQuantization(Stage):
         """The quantized file. Raises StageError when no node was quantized or a node's name is unknown."""
         return quantize(model, ctx, self.operators, self.exclude, self._work)
 
-    def _work(self, graph: onnx.GraphProto) -> Work:
-        # Named one by one: ONNX Runtime makes MatMuls of Gemms first, so neither `Gemm` nor an excluded Gemm's name
-        # would be heard.
-        nodes = [split_gemm(n) for n in graph.node if n.op_type in self.operators and n.name not in self.exclude]
+    def _work(self, prepared: Prepared) -> Work:
         settings = self.model_dump(include={"per_channel", "reduce_range"})
-        settings["op_types_to_quantize"] = sorted({"MatMul" if name == "Gemm" else name for name in self.operators})
-        settings["nodes_to_quantize"] = nodes or [""]  # an empty list would mean all
+        settings["operators"] = [*self.operators]
+        settings["exclude"] = [name for name, old in prepared.names.nodes.items() if old in self.exclude]
         return Work("dynamic", settings)
 
 

@@ -16,8 +16,8 @@ from pipeline.forms.seq2seq import DECODER, ENCODER, WITH_PAST, Seq2SeqOnnx
 from pipeline.model import Deployed, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.dynamic import quantizable
-from stages.quantize.quantizer import check_settings, quantize, quantized_graph
-from stages.quantize.tied_embeddings import Tied
+from stages.quantize.graphs.tied_embeddings import Tied
+from stages.quantize.quantizer import Prepared, check_settings, quantize, quantized_graph
 from stages.quantize.work import Work
 
 Target = Literal["arm64", "avx2", "avx512", "avx512_vnni", "ppc64le"]
@@ -82,8 +82,8 @@ class OptimumQuantization(Stage):
         for name in ORDER:
             part = OnnxModel(model.path / f"{name}.onnx", {})
             with blame(StageError, part.path.name):
-                protos[name], done, unquantized = quantized_graph(part, ctx, self.operators, (), quantizer)
-            counts[name] = {"quantized": {**done}, "fp32": {**unquantized}}
+                quantized = quantized_graph(part, ctx, self.operators, (), quantizer)
+            protos[name], counts[name] = quantized.proto, quantized.counts
         quantized_model = Seq2SeqOnnx(ctx.directory / "quantized", model.example)
         save_together({name: protos[name] for name in GRAPHS}, quantized_model.path)
         for name in CONFIGS:
@@ -91,12 +91,12 @@ class OptimumQuantization(Stage):
         ctx.report("quantization", {"target": self.target, "graphs": counts, "bytes": _bytes(model, quantized_model)})
         return quantized_model
 
-    def _work(self, graph: onnx.GraphProto, **tied: Tied) -> Work:
+    def _work(self, prepared: Prepared, **tied: Tied) -> Work:
         settings: dict[str, Any] = {
             "preset": self.target,
             "per_channel": self.per_channel,
             "operators_to_quantize": sorted({"MatMul" if name == "Gemm" else name for name in self.operators}),
-            "nodes_to_exclude": products_of_activations(graph),
+            "nodes_to_exclude": products_of_activations(prepared.graph),
         }
         reduced = {"reduce_range": self.reduce_range} if self.target in REDUCIBLE else {}
         return Work("optimum", settings | reduced | tied)

@@ -3,25 +3,70 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import onnx
+import torch
+from pydantic import JsonValue
 
+from pipeline.base.formatting import bytes_text, few
 from pipeline.base.use import nearest
-from pipeline.errors import ConfigError, StageError, blame
+from pipeline.errors import ConfigError, StageError
 from pipeline.forms.external_data import load_whole
-from pipeline.forms.graph import EXTERNAL_DATA_BYTES, QUANTIZED, save, strip
+from pipeline.forms.graph import EXTERNAL_DATA_BYTES, QUANTIZED, graphs_in, opset, save, strip
+from pipeline.measure.operators.quantized import scales_and_zero_points
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Stage
-from stages.quantize.rewrite import compact_names, share_initializers, split_gemm
-from stages.quantize.work import Work, worker
+from stages.quantize.graphs.masks import FLOATS
+from stages.quantize.graphs.names import Names, blame_plainly, compact_names, distinct_names, merge_copies
+from stages.quantize.graphs.order import name_captures, sort
+from stages.quantize.graphs.rewrite import exact_comparisons, share_initializers, split_gemm
+from stages.quantize.graphs.scales import check_scales
+from stages.quantize.steps import DEEP, MASK, RANGE, WEIGHT, WHOLE
+from stages.quantize.work import Do, Work, worker
 
 EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
-Quantizer = Callable[[onnx.GraphProto], Work]
+
+class Prepared(NamedTuple):
+    """A graph that is ready to be quantized, and what its values and nodes were called."""
+
+    graph: onnx.GraphProto
+    names: Names
+
+
+Quantizer = Callable[[Prepared], Work]
 """What is to be done to the prepared graph."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What became of a graph.
+
+    Args:
+        proto: the small graph.
+        nodes: how many nodes of each operator were quantized.
+        fp32: how many of each were not.
+        left: names of the nodes that were left by themselves, or quantized otherwise than asked, by the reason.
+        weights: bytes of each weight that stays in fp32, the largest first.
+    """
+
+    proto: onnx.ModelProto
+    nodes: dict[str, int]
+    fp32: dict[str, int]
+    left: dict[str, list[str]]
+    weights: dict[str, int]
+
+    @property
+    def counts(self) -> dict[str, JsonValue]:
+        """What the record says of it."""
+        left: dict[str, JsonValue] = {why: [*names] for why, names in self.left.items()}
+        return {
+            "quantized": {**self.nodes}, "fp32": {**self.fp32}, "fp32_bytes": sum(self.weights.values()), **left,
+        }  # fmt: skip
 
 
 def quantize(
@@ -38,52 +83,90 @@ def quantize(
         noted: figures added to the report.
 
     Raises:
-        StageError: the graph is quantized already, no node has a name of `exclude`, the quantizer failed, or
-            no node was quantized.
+        StageError: the graph is quantized already, no node has a name of `exclude`, the quantizer failed, no node was
+            quantized, or a scale cannot be right.
         ForeignError: a file from outside crashed the process that quantizes it.
     """
-    proto, quantized, unquantized = quantized_graph(model, ctx, operators, exclude, quantizer)
+    quantized = quantized_graph(model, ctx, operators, exclude, quantizer)
     path = ctx.directory / "quantized.onnx"
-    save(proto, path)
-    ctx.log.info("quantized %d nodes, left %d in fp32", sum(quantized.values()), sum(unquantized.values()))
-    ctx.report("quantization", {"quantized": {**quantized}, "fp32": {**unquantized}, **noted})
+    save(quantized.proto, path)
+    ctx.report("quantization", {**quantized.counts, **noted})
     return replace(model, path=path)
 
 
 def quantized_graph(
     model: OnnxModel, ctx: Context, operators: Sequence[str], exclude: Sequence[str], quantizer: Quantizer
-) -> tuple[onnx.ModelProto, dict[str, int], dict[str, int]]:
-    """The small graph that `quantizer` makes, and its nodes by operator: those quantized, those left in fp32.
+) -> Quantized:
+    """The small graph that `quantizer` makes, and what became of its nodes; says in the log what stays in fp32.
 
     Arguments and errors are those of `quantize`.
     """
     ctx.directory.mkdir(parents=True, exist_ok=True)
     # ONNX Runtime's tools leave files beside what they read; in a folder of their own these go with it.
     with TemporaryDirectory(dir=ctx.directory, prefix="quantize-") as folder, worker(model) as do:
-        named, source, target = (Path(folder) / f"{name}.onnx" for name in ("named", "prepared", "quantized"))
         external = sum(file.stat().st_size for file in model.files()) > EXTERNAL_DATA_BYTES
-        name_nodes(model, named, external)
-        with blame(StageError, "ONNX Runtime's pre-processing"):
-            do(Work("prepare"), named, source, external)
-        before = onnx.load(source, load_external_data=False).graph
-        check_names(exclude, before)
-        with blame(StageError, "ONNX Runtime's quantizer"):
-            do(quantizer(before), source, target, external)
+        prepared = prepare(model, Path(folder), do, external)
+        graph, names = prepared
+        check_names(exclude, list(names.nodes.values()))
+        source, target = (Path(folder) / f"{name}.onnx" for name in ("prepared", "quantized"))
+        with names.blame("ONNX Runtime's quantizer"):
+            left = do(quantizer(prepared), source, target, external)
         proto = onnx.load(target)
-    selected_names = {node.name for node in before.node if node.op_type in operators and node.name not in exclude}
-    quantized, unquantized = tally(before, proto.graph, selected_names)
-    if not quantized:
+    asked = {name for name, old in names.nodes.items() if old not in exclude}
+    selected = {node.name for node in graph.node if node.op_type in operators and node.name in asked}
+    nodes, unquantized = tally([node for node in graph.node if node.name in names.nodes], proto.graph, selected)
+    if not nodes:
         expected = "at least one quantized node"
         fix = "Name more operators or exclude fewer nodes"
         raise StageError(f"no node was quantized; left in fp32: {json.dumps(unquantized)}", expected=expected, fix=fix)
+    merge_copies(proto.graph)
+    sort(proto.graph)
+    exact_comparisons(proto.graph)
+    with names.blame("the quantized graph"):
+        check_scales(proto.graph)
+        onnx.checker.check_model(proto)
+    weights = {names.plain(name): size for name, size in fp32_weights(proto.graph).items()}
     strip(proto)
     share_initializers(proto.graph)
-    compact_names(proto.graph)
-    return proto, quantized, unquantized
+    compact_names(proto.graph, names.values)
+    by_reason = {why: [names.nodes.get(name, name) for name in some] for why, some in left.items() if some}
+    quantized = Quantized(proto, nodes, unquantized, by_reason, weights)
+    tell(quantized, ctx)
+    return quantized
+
+
+def prepare(model: OnnxModel, folder: Path, do: Do, external: bool) -> Prepared:
+    """The graph that the quantizers are given, which is written to `prepared.onnx`."""
+    named, path = folder / "named.onnx", folder / "prepared.onnx"
+    name_nodes(model, named, external)
+    # Its errors are of the user's file, not of a copy of it that is gone.
+    with blame_plainly("ONNX Runtime's pre-processing", lambda text: text.replace(str(named), model.path.name)):
+        do(Work("prepare"), named, path, external)
+    proto = onnx.load(path, load_external_data=False)
+    if opset(proto) != opset(onnx.load(model.path, load_external_data=False)):
+        check_same(model, path)
+    names = distinct_names(proto.graph)
+    name_captures(proto.graph)
+    onnx.save(proto, path)
+    return Prepared(proto.graph, names)
+
+
+def check_same(model: OnnxModel, path: Path) -> None:
+    """Raise StageError where a graph whose opset was raised does not compute what it did."""
+    if not model.example:
+        return
+    newer = replace(model, path=path)
+    before, after = model.predict(model.example), newer.predict(model.example)
+    newer.close()
+    for name, value in before.items():
+        close = 1e-3 * float(value.abs().max()) if value.is_floating_point() and value.numel() else 0.0
+        if not torch.allclose(value, after[name], rtol=1e-3, atol=close, equal_nan=True):
+            problem = f"its output `{name}` is another one in a newer opset, by onnx's own converter"
+            raise StageError(problem, fix="Export the model again, with opset 13 or newer")
 
 
 def name_nodes(model: OnnxModel, path: Path, external: bool = False) -> None:
-    """Write the graph with a name for every node.
+    """Write the graph with a name of its own for every node.
 
     Args:
         model: an fp32 ONNX file.
@@ -94,13 +177,16 @@ def name_nodes(model: OnnxModel, path: Path, external: bool = False) -> None:
         StageError: the graph is quantized already.
     """
     proto = load_whole(model.path)
-    if operators := sorted({node.op_type for node in proto.graph.node} & QUANTIZED):
+    if operators := sorted({node.op_type for part in graphs_in(proto.graph) for node in part.node} & QUANTIZED):
         fix = "Quantize once, from fp32"
         raise StageError(f"the graph is quantized already: it has {', '.join(operators)}", fix=fix)
     # Some exporters name initializers in `value_info` with another shape than theirs; the quantizers then stop.
     proto.graph.ClearField("value_info")
+    taken: set[str] = set()
     for i, node in enumerate(proto.graph.node):
-        node.name = node.name or f"{node.op_type}_{i}"
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}_{i}"
+        taken.add(node.name)
     onnx.save(proto, path, save_as_external_data=external, location=f"{path.name}.data")
 
 
@@ -121,16 +207,17 @@ def check_settings(before: Sequence[Stage], operators: Sequence[str], quantizabl
             raise ConfigError(f"`operators` has `{operator}`{nearest(operator, list(quantizable))}", expected=expected)
 
 
-def check_names(exclude: Sequence[str], graph: onnx.GraphProto) -> None:
+def check_names(exclude: Sequence[str], names: Sequence[str]) -> None:
     """Raise StageError for a name that no node of the prepared graph has."""
-    names = [node.name for node in graph.node]
     for name in exclude:
         if name not in names:
-            problem = f"`exclude` has `{name}`, and no node has that name{nearest(name, names)}"
+            problem = f"`exclude` has `{name}`, and no node has that name{nearest(name, [*names])}"
             raise StageError(problem, expected="names of nodes after constants and BatchNorm are folded")
 
 
-def tally(before: onnx.GraphProto, after: onnx.GraphProto, selected: set[str]) -> tuple[dict[str, int], dict[str, int]]:
+def tally(
+    before: Sequence[onnx.NodeProto], after: onnx.GraphProto, selected: set[str]
+) -> tuple[dict[str, int], dict[str, int]]:
     """Nodes of the graph before, by operator: those that are quantized after, and those left in fp32.
 
     A node that went into a quantized neighbour, such as a Relu into its convolution, counts as quantized. One that was
@@ -141,6 +228,38 @@ def tally(before: onnx.GraphProto, after: onnx.GraphProto, selected: set[str]) -
     fused = {node.name for node in after.node if integers & set(node.input)} & selected
     same = {node.name for node in after.node if node.op_type not in QUANTIZED} - fused
     # The dynamic quantizer first splits every Gemm, also one that it then leaves alone.
-    unquantized = Counter(n.op_type for n in before.node if n.name in same or split_gemm(n) in same)
-    every = Counter(n.op_type for n in before.node)
+    unquantized = Counter(n.op_type for n in before if n.name in same or split_gemm(n) in same)
+    every = Counter(n.op_type for n in before)
     return dict(sorted((every - unquantized).items())), dict(sorted(unquantized.items()))
+
+
+def fp32_weights(graph: onnx.GraphProto) -> dict[str, int]:
+    """Bytes of the weights that are no integers, by name, the largest first."""
+    aside = scales_and_zero_points(graph)
+    floats = [t for part in graphs_in(graph) for t in part.initializer if t.data_type in FLOATS and t.name not in aside]
+    sizes = {t.name: onnx.numpy_helper.to_array(t).nbytes for t in floats}
+    return dict(sorted(sizes.items(), key=lambda item: -item[1]))
+
+
+REASONS = {
+    MASK: "in fp32 for a mask among their values",
+    WEIGHT: "in fp32 for a constant that 8 bits would lose beside its largest values",
+    RANGE: "in fp32 for values that 8 bits would lose beside the largest ones of the calibration data",
+    DEEP: "in fp32 for a weight of more than two axes",
+    WHOLE: "with one scale for a weight of more than two axes, or one that other nodes read along another axis",
+}
+
+
+def tell(quantized: Quantized, ctx: Context) -> None:
+    """Say in the log what was quantized and what was not; values that the data alone show are worth a warning."""
+    ctx.log.info("quantized %d nodes, left %d in fp32", sum(quantized.nodes.values()), sum(quantized.fp32.values()))
+    if quantized.weights:
+        parts = [f"{name} {bytes_text(size)}" for name, size in quantized.weights.items()]
+        total = bytes_text(sum(quantized.weights.values()))
+        ctx.log.info("weights that stay in fp32: %s (%s)", total, few(parts))
+    for why, names in quantized.left.items():
+        text = f"{REASONS[why]}: {few(names)}"
+        if why in (RANGE, WEIGHT):
+            ctx.warn(text)
+        else:
+            ctx.log.info(text)

@@ -1,9 +1,8 @@
 """Static quantization: 8-bit weights and activations, with ranges measured on calibration data."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-import onnx
 from pydantic import Field
 
 from pipeline.base.batches import Inputs
@@ -14,7 +13,7 @@ from pipeline.forms.sandbox.frames import Arrays
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from pipeline.task import Batch
-from stages.quantize.quantizer import SATURATION, check_settings, quantize
+from stages.quantize.quantizer import SATURATION, Prepared, check_settings, quantize
 from stages.quantize.work import Work
 
 FEW = 100
@@ -78,24 +77,30 @@ class StaticQuantization(Stage):
         operators = self.operators or quantizable()
         with ctx.progress("calibration", used) as advance:
 
-            def work(graph: onnx.GraphProto) -> Work:
-                data = batches(loader, [value.name for value in inputs_of(graph)], advance, model.calls)
+            def work(prepared: Prepared) -> Work:
+                names = prepared.names.values
+                inputs = {value.name: names[value.name] for value in inputs_of(prepared.graph)}
+                data = batches(loader, inputs, advance, model.calls)
                 own = {"calibration", "percentile", "activations", "per_channel", "reduce_range"}
-                names = {"op_types_to_quantize": sorted(operators), "nodes_to_exclude": [*self.exclude]}
+                nodes = [name for name, old in prepared.names.nodes.items() if old in self.exclude]
+                lists = {"op_types_to_quantize": sorted(operators), "nodes_to_exclude": nodes}
                 count = sum(model.count(batch.inputs) for batch in loader) if model.in_calls else len(loader)
-                return Work("static", self.model_dump(include=own) | names, data, count)
+                return Work("static", self.model_dump(include=own) | lists, data, count)
 
             return quantize(model, ctx, operators, self.exclude, work, calibration_examples=used)
 
 
 def batches(
-    loader: Iterable[Batch], names: list[str], advance: Callable[..., None], calls: Callable[[Inputs], Iterable[Inputs]]
+    loader: Iterable[Batch],
+    names: Mapping[str, str],
+    advance: Callable[..., None],
+    calls: Callable[[Inputs], Iterable[Inputs]],
 ) -> Iterator[Arrays]:
     """The calibration data as name -> array (B, ...), one batch in memory at a time.
 
     Args:
         loader: batches of examples.
-        names: inputs that the graph takes.
+        names: of the graph's inputs, and what the data call them.
         advance: told the number of examples of each batch that is read.
         calls: the task's inputs -> what the graph takes, call by call.
 
@@ -105,9 +110,10 @@ def batches(
     for batch in loader:
         advance(len(batch.index))
         for inputs in calls(batch.inputs):
-            if missing := set(names) - set(inputs):
-                raise StageError(f"the calibration data lacks {sorted(missing)}", expected=f"inputs {names}")
-            yield {name: inputs[name].numpy() for name in names}
+            if missing := {*names.values()} - set(inputs):
+                expected = f"inputs {[*names.values()]}"
+                raise StageError(f"the calibration data lacks {sorted(missing)}", expected=expected)
+            yield {name: inputs[given].numpy() for name, given in names.items()}
 
 
 def quantizable() -> list[str]:

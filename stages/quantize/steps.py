@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,41 +10,28 @@ from unittest.mock import patch
 
 import onnx
 
-from pipeline.forms.sandbox.frames import Arrays
-from stages.quantize.rewrite import transpose_gemms
-from stages.quantize.tied_embeddings import Tied
+from stages.quantize.calibration_data import CalibrationData
+from stages.quantize.graphs.masks import hidden_weights, masked, touching
+from stages.quantize.graphs.rewrite import (
+    chosen,
+    deep_products,
+    own_inputs,
+    plain_gemms,
+    split_gemm,
+    torn_weights,
+    transpose_gemms,
+)
+from stages.quantize.graphs.tied_embeddings import Tied
+from stages.quantize.graphs.versions import raised
+
+Left = dict[str, list[str]]
+"""Names of the nodes that a step leaves in fp32, by the reason."""
+MASK, WEIGHT, RANGE, DEEP, WHOLE = "mask", "weight", "range", "axes", "whole"
+METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 
 
-class CalibrationData:
-    """Batches of inputs as ONNX Runtime's calibrators ask for them: in order, once, one in memory at a time.
-
-    Args:
-        batches: name -> array (B, ...), by the graph's names.
-        count: how many.
-    """
-
-    def __init__(self, batches: Iterator[Arrays], count: int) -> None:
-        self.batches, self.count = batches, count
-        self.allowed = 0
-
-    def __len__(self) -> int:
-        """Number of batches."""
-        return self.count
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Allow the next batches; ONNX Runtime asks for adjoining ranges in order."""
-        self.allowed = end_index - start_index
-
-    def get_next(self) -> Arrays | None:
-        """The next batch, None at the end of the range."""
-        if not self.allowed:
-            return None
-        self.allowed -= 1
-        return next(self.batches)
-
-
-def do(step: str, source: Path, target: Path, external: bool, settings: dict[str, Any], data: CalibrationData) -> None:
-    """Write what a step makes of a graph.
+def do(step: str, source: Path, target: Path, external: bool, settings: dict[str, Any], data: CalibrationData) -> Left:
+    """Write what a step makes of a graph; the nodes that it leaves in fp32 by itself.
 
     Args:
         step: name of a function below.
@@ -55,18 +42,22 @@ def do(step: str, source: Path, target: Path, external: bool, settings: dict[str
         data: read where there are batches.
     """
     arguments = {**settings, "data": data} if len(data) else settings
-    {function.__name__: function for function in (prepare, static, dynamic, optimum)}[step](
-        source, target, external, **arguments
-    )
+    function = {function.__name__: function for function in (prepare, static, dynamic, optimum)}[step]
+    return function(source, target, external, **arguments)
 
 
-def prepare(source: Path, target: Path, external: bool) -> None:
-    """The graph as the quantizers want it: constants and BatchNorm folded, shapes inferred."""
+def prepare(source: Path, target: Path, external: bool) -> Left:
+    """The graph as the quantizers want it: not too old, constants and norms folded, shapes inferred, biases flat."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    _save(raised(onnx.load(source)), source, external)
     with _no_fallback():
         # ONNX's own shape inference suffices; the symbolic one stops at transformers from the torch exporter.
         quant_pre_process(source, target, skip_symbolic_shape=True, save_as_external_data=external)
+    proto = onnx.load(target)
+    plain_gemms(proto.graph)
+    _save(proto, target, external)
+    return {}
 
 
 def static(
@@ -78,43 +69,91 @@ def static(
     calibration: str,
     percentile: float,
     activations: str,
+    op_types_to_quantize: list[str],
+    nodes_to_exclude: list[str],
     **settings: Any,
-) -> None:
+) -> Left:
     """The graph with 8-bit weights and activations; the arguments are those of `quantize.static` and of its library."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import save_tensors_data
 
-    methods = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
-    # One batch at a time: otherwise the histogram methods keep all activations of all examples in memory.
-    options: dict[str, Any] = {"CalibStridedMinMax": 1}
-    # ONNX Runtime makes the same integers of biases in fp32 when it loads the file, without scales and a node for each.
-    options["QuantizeBias"] = False
-    if calibration == "percentile":
-        options["CalibPercentile"] = percentile
+    from stages.quantize.calibration import ranges_of
+
+    graph = onnx.load(source).graph
+    asked = chosen(graph, op_types_to_quantize, nodes_to_exclude)
+    masks = masked(graph)
+    values = {MASK: masks, WEIGHT: hidden_weights(graph, op_types_to_quantize) - masks}
+    free = chosen(graph, op_types_to_quantize, [*nodes_to_exclude, *touching(graph, values[MASK] | values[WEIGHT])])
+    ends = {name for node in free.values() for name in (*node.input, *node.output)}
+    ranges, values[RANGE] = ranges_of(source, target.parent, ends, data, calibration, percentile)
+    save_tensors_data(ranges, target.parent / "ranges.json")
+    left = {why: [name for name in touching(graph, names) if name in asked] for why, names in values.items()}
+    whole = {*deep_products(graph).values(), *torn_weights(graph)} if settings["per_channel"] else set()
     quantize_static(
         source,
         target,
-        data,
+        None,
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8 if activations == "uint8" else QuantType.QInt8,
         weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod[methods[calibration]],
+        calibrate_method=CalibrationMethod[METHODS[calibration]],
+        calibration_cache_path=target.parent / "ranges.json",
         use_external_data_format=external,
-        extra_options=options,
+        op_types_to_quantize=op_types_to_quantize,
+        nodes_to_exclude=[*nodes_to_exclude, *(name for names in left.values() for name in names)],
+        # ONNX Runtime makes the same integers of biases in fp32 when it loads the file, without scales and a node for
+        # each. A list of one entry means one scale for the whole weight.
+        extra_options={
+            "QuantizeBias": False,
+            "TensorQuantOverrides": {name: [{"quant_type": QuantType.QInt8}] for name in whole},
+        },
         **settings,
     )
+    return left | {WHOLE: [node.name for node in free.values() if whole.intersection(node.input)]}
 
 
-def dynamic(source: Path, target: Path, external: bool, **settings: Any) -> None:
-    """The graph with 8-bit weights; the settings are arguments of ONNX Runtime's `quantize_dynamic`."""
+def dynamic(
+    source: Path,
+    target: Path,
+    external: bool,
+    *,
+    operators: list[str],
+    exclude: list[str],
+    per_channel: bool,
+    reduce_range: bool,
+) -> Left:
+    """The graph with 8-bit weights by ONNX Runtime; the arguments are those of `quantize.dynamic`."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(
-        transpose_gemms(onnx.load(source)),
-        target,
-        weight_type=QuantType.QInt8,
-        use_external_data_format=external,
-        **settings,
-    )
+    proto = transpose_gemms(onnx.load(source))
+    graph = proto.graph
+    left = touching(graph, hidden_weights(graph, operators))
+    tied = Tied()
+    apart = [] if exclude or left or not {"Gather", "MatMul"} <= {*operators} else tied.nodes(graph)
+    nodes = chosen(graph, operators, [*exclude, *left, *apart])
+    deep = [name for name in deep_products(graph) if per_channel and name in nodes]
+    before = onnx.GraphProto.FromString(graph.SerializeToString()) if apart else graph
+    # Named one by one: ONNX Runtime makes MatMuls of Gemms first, so neither `Gemm` nor an excluded Gemm's name would
+    # be heard; and an empty list would mean all.
+    flat = [split_gemm(node) for name, node in nodes.items() if name not in deep]
+    for names, by_channel in ((deep, False), (flat or [""], per_channel)):
+        if names:
+            own_inputs(proto.graph, names if names is deep else [])
+            quantize_dynamic(
+                proto,
+                target,
+                op_types_to_quantize=sorted({"MatMul" if name == "Gemm" else name for name in operators}),
+                nodes_to_quantize=names,
+                per_channel=by_channel,
+                reduce_range=reduce_range,
+                weight_type=QuantType.QInt8,
+                use_external_data_format=external,
+            )
+            proto = onnx.load(target)
+    if apart:
+        tied.share(before, proto.graph)
+        _save(proto, target, external)
+    return {WEIGHT: left, WHOLE: deep}
 
 
 def optimum(
@@ -123,10 +162,10 @@ def optimum(
     external: bool,
     *,
     preset: str,
-    nodes_to_exclude: Sequence[str],
+    nodes_to_exclude: list[str],
     tied: Tied | None = None,
     **settings: Any,
-) -> None:
+) -> Left:
     """The graph with 8-bit weights by Optimum; `source` is changed.
 
     Args:
@@ -146,10 +185,13 @@ def optimum(
 
         proto = transpose_gemms(onnx.load(source))
         onnx.save(proto, source, save_as_external_data=external)
-        apart = tied.nodes(proto.graph) if "Gather" in settings["operators_to_quantize"] else []
-        config = getattr(AutoQuantizationConfig, preset)(
-            is_static=False, nodes_to_exclude=[*nodes_to_exclude, *apart], **settings
-        )
+        operators = settings["operators_to_quantize"]
+        left = {WEIGHT: touching(proto.graph, hidden_weights(proto.graph, operators)), DEEP: []}
+        if settings["per_channel"]:
+            left[DEEP] = [*deep_products(proto.graph)]
+        apart = tied.nodes(proto.graph) if "Gather" in operators else []
+        exclude = [*nodes_to_exclude, *left[WEIGHT], *left[DEEP], *apart]
+        config = getattr(AutoQuantizationConfig, preset)(is_static=False, nodes_to_exclude=exclude, **settings)
         # With a configuration of its own it looks for none.
         quantizer = ORTQuantizer(source, config=PretrainedConfig())
         quantizer.quantize(config, target.parent, file_suffix="optimum", use_external_data_format=external)
@@ -157,6 +199,12 @@ def optimum(
     if apart:
         tied.share(proto.graph, after.graph)
     onnx.save(after, target, save_as_external_data=external)
+    return left
+
+
+def _save(proto: onnx.ModelProto, path: Path, external: bool) -> None:
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)  # a file that is there would be added to
+    onnx.save(proto, path, save_as_external_data=external, location=f"{path.name}.data")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pipeline.forms.sandbox.frames import Arrays
 from pipeline.forms.sandbox.process import Process
 from pipeline.model import OnnxModel
 from stages.quantize import steps
+from stages.quantize.calibration_data import CalibrationData
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Work:
     count: int = 0
 
 
-Do = Callable[[Work, Path, Path, bool], None]
-"""(work, the graph's file, the file to write, whether weights go to files beside it)."""
+Do = Callable[[Work, Path, Path, bool], steps.Left]
+"""(work, the graph's file, the file to write, whether weights go to files beside it) -> what it left, by the reason."""
 
 
 @contextmanager
@@ -55,28 +56,30 @@ def worker(model: OnnxModel) -> Iterator[Do]:
         yield partial(_there, process)
 
 
-def _here(work: Work, source: Path, target: Path, external: bool) -> None:
-    data = steps.CalibrationData(work.batches, work.count)
+def _here(work: Work, source: Path, target: Path, external: bool) -> steps.Left:
+    data = CalibrationData(work.batches, work.count)
     with _quiet():
-        steps.do(work.step, source, target, external, work.settings, data)
+        return steps.do(work.step, source, target, external, work.settings, data)
 
 
-def _there(process: Process, work: Work, source: Path, target: Path, external: bool) -> None:
+def _there(process: Process, work: Work, source: Path, target: Path, external: bool) -> steps.Left:
     paths = {"source": str(source.absolute()), "target": str(target.absolute()), "external": external}
-    is_done = _ask(process, {**paths, "step": work.step, "settings": work.settings, "batches": work.count}, {})
+    answer = _ask(process, {**paths, "step": work.step, "settings": work.settings, "batches": work.count}, {})
     for batch in work.batches:
-        if is_done:
+        if answer.get("done"):
             break
-        is_done = _ask(process, {}, batch)
-    if not is_done:
+        answer = _ask(process, {}, batch)
+    if not answer.get("done"):
         raise ForeignError(f"it asks for more than {work.count} batches", where=f"model {process.path}")
     check(target)
+    left = answer.get("left", {})
+    return {str(why): [str(name) for name in names] for why, names in left.items()}
 
 
-def _ask(process: Process, head: dict[str, Any], arrays: Arrays) -> bool:
-    """Whether the work is done; otherwise the next batch is wanted."""
+def _ask(process: Process, head: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+    """What it says: that the work is done, or that the next batch is wanted."""
     try:
-        return bool(process.ask(head, arrays)[0].get("done"))
+        return process.ask(head, arrays)[0]
     except RuntimeError as error:  # what a library said there
         raise StageError(str(error).rstrip(".")) from error
 

@@ -120,6 +120,7 @@ def test_static_keeps_the_ends_and_the_dynamic_batch(cnn: OnnxModel, tmp_path: P
     assert reports["quantization"] == {
         "quantized": {"AveragePool": 1, "Conv": 2, "Gemm": 1, "Relu": 2, "Reshape": 1},
         "fp32": {},
+        "fp32_bytes": 4 * (8 + 16 + 4),
         "calibration_examples": 100,
     }
     assert reports["progress"][1:] == (100, 100, 4)

@@ -1,8 +1,10 @@
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 
-from stages.quantize.rewrite import compact_names, share_initializers, transpose_gemms
+from pipeline.errors import StageError
+from stages.quantize.graphs.names import compact_names, distinct_names, merge_copies
 from tests import graphs
 from tests.graphs import node
 
@@ -56,43 +58,40 @@ def test_compact_names_avoids_the_names_of_the_ends() -> None:
     assert [t.name for t in proto.graph.initializer] == ["c"]
 
 
-def qdq(*, zero_is_weight: bool = False) -> onnx.ModelProto:
-    """Two quantizations with equal parameters, and one with another scale."""
-    nodes, last = [], "input"
-    for i, scale in enumerate(("s0", "s1", "s2")):
-        nodes.append(node("QuantizeLinear", [last, scale, f"z{i}"], [f"q{i}"]))
-        nodes.append(node("DequantizeLinear", [f"q{i}", scale, f"z{i}"], [f"d{i}"]))
-        last = f"d{i}"
-    nodes.append(node("Mul", [last, "s1" if zero_is_weight else "one"], ["output"]))
-    scales = {"s0": np.float32(0.1), "s1": np.float32(0.1), "s2": np.float32(0.2), "one": np.float32(0.1)}
-    zeros = {f"z{i}": np.uint8(3) for i in range(3)}
-    return made(nodes, {**scales, **zeros}, ["n"])  # type: ignore[dict-item]
+def test_distinct_names_begin_no_other_and_are_told_as_the_user_knows_them() -> None:
+    proto, other = with_branches(), with_branches()
+    names = distinct_names(other.graph)
+    x = np.array([1, 2], np.float32)
+    (name,) = (value.name for value in other.graph.input)
+    session = onnxruntime.InferenceSession(other.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert np.array_equal(session.run(None, {name: x})[0], run(proto, x))
+    every = [*names.values, *names.nodes]
+    assert not [(a, b) for a in every for b in every if a != b and b.startswith(a)]
+    assert sorted(names.values.values()) == sorted({
+        "input", "output", "a_long_name_from_outside", "total", "positive", "two", "zero", "bias", "a_long_then",
+        "a_long_else",
+    })  # fmt: skip
+    assert {"first", "multiply", "add"} <= set(names.nodes.values())
+    new = {old: name for name, old in (names.values | names.nodes).items()}
+    assert names.plain(f"node '{new['multiply']}' reads {new['two']}_scale, x{new['two']}, v99x") == (
+        f"node 'multiply' reads two_scale, x{new['two']}, v99x"
+    )
+    with pytest.raises(StageError, match="the quantizer: ValueError: no range of `bias`"), names.blame("the quantizer"):
+        raise ValueError(f"no range of `{new['bias']}`")
+    compact_names(other.graph, names.values)
+    assert [v.name for v in (*other.graph.input, *other.graph.output)] == ["input", "output"]
+    assert np.array_equal(run(other, x), run(proto, x))
 
 
-def test_equal_scales_and_zero_points_become_one_and_weights_stay() -> None:
-    proto, x = qdq(), RNG.normal(size=50).astype(np.float32)
-    small = qdq()
-    share_initializers(small.graph)
-    assert sorted(t.name for t in small.graph.initializer) == ["one", "s0", "s2", "z0"]
-    assert len(proto.graph.initializer) == 7
-    assert np.array_equal(run(proto, x), run(small, x))
-
-
-def test_a_scale_that_is_read_elsewhere_is_left_alone() -> None:
-    small = qdq(zero_is_weight=True)
-    share_initializers(small.graph)
-    assert {"s0", "s1", "s2"} <= {t.name for t in small.graph.initializer}
-
-
-def test_a_weight_that_two_gemms_share_is_transposed_once() -> None:
-    weight = RNG.normal(size=(4, 4)).astype(np.float32)
+def test_copies_of_a_bias_are_one_again() -> None:
+    values = {"v1x": np.float32([3]), "v1x1": np.float32([3]), "v1x_quantized": np.float32([4])}
     nodes = [
-        node("Gemm", ["input", "w"], ["h"], transB=1),
-        node("Gemm", ["h", "w"], ["k"], transB=1),
-        node("Gemm", ["k", "w"], ["output"]),
+        node("Add", ["input", "v1x"], ["h"]),
+        node("Add", ["h", "v1x1"], ["k"]),
+        node("Mul", ["k", "v1x_quantized"], ["output"]),
     ]
-    proto, x = made(nodes, {"w": weight}, ["n", 4]), RNG.normal(size=(3, 4)).astype(np.float32)
-    expected = x @ weight.T @ weight.T @ weight
-    assert np.allclose(run(transpose_gemms(proto), x), expected, atol=1e-5)
-    assert sorted(t.name for t in proto.graph.initializer) == ["w", "w_transposed"]
-    assert not any(attribute.name == "transB" for node in proto.graph.node for attribute in node.attribute)
+    proto = made(nodes, values, [1])  # type: ignore[arg-type]
+    expected = run(proto, np.float32([1]))
+    merge_copies(proto.graph)
+    assert [t.name for t in proto.graph.initializer] == ["v1x", "v1x_quantized"]
+    assert np.array_equal(run(proto, np.float32([1])), expected)

@@ -1,0 +1,1 @@
+"""What is done to a graph before it is quantized and after: versions, names, order, masks, scales, size."""
