@@ -72,12 +72,13 @@ def _trial(task: Task, name: str, model: Model, summary: SplitSummary) -> _Trial
 
 def _chosen_silently(task: Task, outputs: Outputs) -> list[str]:
     """A warning where the first of several outputs is scored because nobody said which."""
-    first, *others = outputs
+    first = next(iter(outputs))
+    # A file's output that the task calls otherwise has both names, and is one.
+    others = [name for name, value in outputs.items() if value is not outputs[first]]
     if task.decode is not first_output or not others or first == "logits":
         return []
-    return [
-        f"task: of the outputs {', '.join(outputs)} the first one, `{first}`, is trained on and scored; set `output`"
-    ]
+    names = ", ".join([first, *others])
+    return [f"task: of the outputs {names} the first one, `{first}`, is trained on and scored; set `output`"]
 
 
 def _check_repeats(once: Outputs, again: Outputs, where: str) -> None:

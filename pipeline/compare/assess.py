@@ -115,9 +115,10 @@ def _first(runs: Iterable[Record]) -> list[Timing]:
     return next((ratios for ratios in map(timings, runs) if ratios), [])
 
 
-def _means(models: Sequence[ModelRecord]) -> dict[str, float]:
+def _means(models: Sequence[ModelRecord]) -> dict[str, float | None]:
     names = ("size_bytes", "payload_bytes", "params", "macs", "compression_ratio")
-    return {name: fmean(getattr(model, name) for model in models) for name in names}
+    figures = {name: [getattr(model, name) for model in models] for name in names}
+    return {name: None if None in values else fmean(values) for name, values in figures.items()}
 
 
 def _spread(scores: Sequence[Mapping[str, Scores]], name: str) -> Spread | None:

@@ -69,7 +69,7 @@ class Expected(Strict):
     size_bytes: int
     payload_bytes: int
     params: int
-    macs: int
+    macs: int | None
     score: float
     retention: Estimate | None = None
     drop: Estimate | None = None

@@ -24,7 +24,10 @@ ANEW = "Run it again with `latency` in the budget, which has it measured in the 
 
 def exact(name: str, limit: MostBytes | Most, record: Record, expected: Expected | None) -> GateRecord:
     """Whether a count of the last model is at most the limit, or at most a factor of another model's count."""
-    value = int(getattr(record.final, name))
+    value = getattr(record.final, name)
+    if value is None:  # of these, MACs alone
+        reason = str(record.final and record.final.macs_reason)
+        return Gate(name, float(limit.max), limit.of).skipped(reason, "Limit `params` or `latency` in its place")
     other = {"baseline": record.baseline, "expected": expected, None: None}[limit.of]
     if limit.of and other is None:
         fix = "Write the file: shrink expect RUN" if limit.of == "expected" else "Run it again"
@@ -32,7 +35,10 @@ def exact(name: str, limit: MostBytes | Most, record: Record, expected: Expected
     most = float(limit.max)
     text = f"{name} is {value:,}, the limit {limit.max:,}"
     if other is not None:
-        count = int(getattr(other, name))
+        count = getattr(other, name)
+        if count is None:
+            fix = "Limit `params` or `latency` in its place"
+            return Gate(name, float(limit.max), limit.of).skipped(f"the {limit.of} model's MACs are not known", fix)
         most = int(Decimal(str(limit.max)) * count)  # as floats, 0.29 of 100 is less than 29
         whose = "the baseline's" if limit.of == "baseline" else "the committed model's"
         text = f"{name} is {value:,}, the limit {most:,}, which is {limit.max:g} of {whose} {count:,}"
@@ -82,7 +88,7 @@ def _too_slow(gate: Gate, rows: Sequence[tuple[dict[str, Any], Estimate]], recor
     row, ratio = max(rows, key=lambda one: one[1].low)
     text = f"latency is {interval(ratio)} of the baseline's ({_cell(row)}), the limit {limit:g}"
     fix = f"The model takes {ratio.value / limit:.2f} times what the limit allows"
-    if record.baseline and record.final and record.baseline.macs:
+    if record.baseline and record.final and record.baseline.macs and record.final.macs:
         fix += f", with {record.final.macs / record.baseline.macs:.2f} of the baseline's MACs"
     return gate.decided("fail", ratio, text, f"{fix}: {KNOBS['macs']}, or quantize to int8")
 
@@ -131,7 +137,7 @@ def _shrink_more(name: str, value: int, limit: float, record: Record) -> str:
     over = f"The {WORDS[name]} is {value / limit:.2f} times the limit" if limit else "Nothing keeps a limit of 0"
     steps = zip([record.baseline, *record.stages], record.stages, strict=False)
     counts = [(getattr(before, name), getattr(stage, name), stage) for before, stage in steps if before]
-    shrunk = [(old / new, stage) for old, new, stage in counts if 0 < new < old]
+    shrunk = [(old / new, stage) for old, new, stage in counts if old and new and new < old]
     if not shrunk:
         return f"{over}, and no stage makes it smaller: {KNOBS[name]}"
     factor, least = min(shrunk, key=lambda pair: pair[0])

@@ -6,14 +6,13 @@ activations, normalization, pooling or embeddings. They are counted on the ONNX 
 """
 
 import warnings
-from collections.abc import Callable
 from inspect import unwrap
-from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import onnx
 import torch
+from onnx.inliner import inline_local_functions
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
@@ -25,13 +24,12 @@ from pipeline.forms.graph import EXTERNAL_DATA_BYTES
 from pipeline.forms.sandbox.session import Outside
 from pipeline.forms.seq2seq import DECODER, ENCODER, WITH_PAST
 from pipeline.forms.tracing import slow_path
+from pipeline.measure.operators.macs import Shapes, counter, uncounted
+from pipeline.measure.operators.quantized import packed_elements, scales_and_zero_points
 from pipeline.measure.size import elements
 from pipeline.model import Deployed, OnnxModel, call
 
-Shapes = dict[str, list[int]]
-
 WEIGHT_TYPES = {"FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "UINT8", "INT4", "UINT4", "INT16", "UINT16", "INT32"}
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
 class _Operators(_FlopCounterMode):  # type: ignore[no-untyped-call]  # of torch, which is typed in part
@@ -70,18 +68,26 @@ def onnx_params(model: Deployed) -> int:
     Weights that several graphs of an encoder-decoder share count once, as they lie on disk.
     """
     paths = graphs_at(model.path)
-    aside = {path: _aside(onnx.load(path, load_external_data=False).graph) for path in paths}
+    graphs = {path: onnx.load(path, load_external_data=False).graph for path in paths}
+    aside = {path: scales_and_zero_points(graph) for path, graph in graphs.items()}
+    packed = {path: packed_elements(graph) for path, graph in graphs.items()}
     return sum(
-        elements(t)
+        packed[path].get(t.name, elements(t))
         for path, t in stored(paths)
         if t.name not in aside[path] and onnx.TensorProto.DataType.Name(t.data_type) in WEIGHT_TYPES
     )
 
 
-def _aside(graph: onnx.GraphProto) -> set[str]:
-    """Names of scales and zero points."""
-    measured = {node.output[1] for node in graph.node if node.op_type == "DynamicQuantizeLinear"}
-    return {name for node in graph.node for name in _quantization(node, measured)}
+def counted_macs(model: Deployed) -> tuple[int | None, str | None]:
+    """MACs of one example, or None and the reason why they cannot be counted."""
+    try:
+        return deployed_macs(model), None
+    except UncountedError as error:
+        return None, str(error)
+
+
+class UncountedError(StageError):
+    """A graph has operators of which nobody knows how many products they sum."""
 
 
 def deployed_macs(model: Deployed) -> int:
@@ -101,9 +107,15 @@ def deployed_macs(model: Deployed) -> int:
 
 
 def onnx_macs(model: OnnxModel) -> int:
-    """MACs of one example through the graph, in as many calls as it takes."""
+    """MACs of one example through the graph, in as many calls as it takes.
+
+    Raises:
+        UncountedError: operators are not known.
+    """
     calls = list(model.calls({name: value[:1] for name, value in model.example.items()}))
-    proto, fed = load_whole(model.path), calls[0]
+    proto, fed = inline_local_functions(load_whole(model.path)), calls[0]
+    if names := uncounted(proto.graph):
+        raise UncountedError(f"the MACs of {', '.join(names)} are not known")
     for value in proto.graph.input:
         if value.name in fed:
             kind, one = value.type.tensor_type.elem_type, [*fed[value.name].shape]
@@ -112,12 +124,12 @@ def onnx_macs(model: OnnxModel) -> int:
     values = (*graph.input, *graph.output, *graph.value_info)
     shapes = {v.name: _dims(v) for v in values if v.type.tensor_type.HasField("shape")}
     shapes |= {t.name: list(t.dims) for t in graph.initializer}
-    counted = [node for node in graph.node if node.op_type in COUNTERS]
-    ends = {name for node in counted for name in (*node.input, *node.output) if name}
+    counted = [(node, count) for node in graph.node if (count := counter(node))]
+    ends = {name for node, _ in counted for name in (*node.input, *node.output) if name}
     unknown = sorted(name for name in ends if name not in shapes or 0 in shapes[name])
     if unknown:
         shapes |= _seen_shapes(proto, model, fed, unknown)
-    in_a_call = sum(COUNTERS[node.op_type](node, shapes) for node in counted)
+    in_a_call = sum(count(node, shapes) for node, count in counted)
     return in_a_call * len(calls) // (model.batch or 1)
 
 
@@ -133,71 +145,6 @@ def _seen_shapes(proto: onnx.ModelProto, model: OnnxModel, fed: Inputs, names: l
         values = inner.predict(fed)
         inner.close()
     return {name: list(values[name].shape) for name in names}
-
-
-def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
-    weight = shapes[node.input[3 if node.op_type == "QLinearConv" else 1]]
-    return prod(shapes[node.output[0]]) * prod(weight[1:])
-
-
-def _gemm(node: onnx.NodeProto, shapes: Shapes) -> int:
-    transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else 1]
-
-
-def _matmul(node: onnx.NodeProto, shapes: Shapes) -> int:
-    return prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-
-
-def _recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
-    steps, batch, _ = shapes[node.input[0]]
-    directions, rows, inputs = shapes[node.input[1]]
-    hidden = rows // GATES[node.op_type]
-    return steps * batch * directions * rows * (inputs + hidden)
-
-
-def _quantized_recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
-    steps, batch, _ = shapes[node.input[0]]
-    return steps * batch * (prod(shapes[node.input[1]]) + prod(shapes[node.input[2]]))
-
-
-def _attention(node: onnx.NodeProto, shapes: Shapes) -> int:
-    queries, keys, _ = (shapes[name] for name in node.input[:3])
-    return (prod(queries) + prod(shapes[node.output[0]])) * keys[-2]
-
-
-def _einsum(node: onnx.NodeProto, shapes: Shapes) -> int:
-    """Of two factors: the product of all that is summed or kept; "..." stands for the leading axes."""
-    terms = node.attribute[0].s.decode().replace(" ", "").split("->")[0].split(",")
-    sizes: dict[str, int] = {}
-    for term, name in zip(terms, node.input, strict=True):
-        leading_axes = len(shapes[name]) - len(term.replace("...", ""))
-        letters = term.replace("...", "0123456789"[10 - leading_axes :])
-        sizes |= dict(zip(letters, shapes[name], strict=True))
-    return prod(sizes.values()) * (len(terms) - 1)
-
-
-COUNTERS: dict[str, Callable[[onnx.NodeProto, Shapes], int]] = {
-    **dict.fromkeys(("Conv", "ConvInteger", "QLinearConv"), _convolution),
-    "ConvTranspose": lambda node, shapes: prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:]),
-    "Gemm": _gemm,
-    **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul"), _matmul),
-    **dict.fromkeys(GATES, _recurrent),
-    "DynamicQuantizeLSTM": _quantized_recurrent,
-    "Attention": _attention,
-    "Einsum": _einsum,
-}
-
-
-def _quantization(node: onnx.NodeProto, measured: set[str]) -> list[str]:
-    """Names of the scales and zero points that a node reads, given those scales that are measured at run time."""
-    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-        return list(node.input[1:])
-    if node.op_type in ("MatMulInteger", "ConvInteger"):
-        return list(node.input[2:])
-    if node.op_type == "Mul" and measured & set(node.input):  # the activation's scale times the weight's
-        return list(node.input)
-    return []
 
 
 def _dims(value: onnx.ValueInfoProto) -> list[int]:

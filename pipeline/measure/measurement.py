@@ -57,12 +57,14 @@ def measure(
         before: the model of the stage before.
         seed: of the bootstrap.
     """
+    macs, macs_reason = cost.counted_macs(deployed)
     fields: dict[str, Any] = {
         "size_bytes": size.size_bytes(deployed),
         "payload_bytes": size.payload_bytes(deployed),
         "tokenizer_bytes": size.tokenizer_bytes(deployed, task.tokenizer),
         "params": cost.onnx_params(deployed),
-        "macs": cost.deployed_macs(deployed),
+        "macs": macs,
+        "macs_reason": macs_reason,
         "score": float(evaluation.scores.mean()),
         "metrics": evaluation.metrics,
         "test_samples": len(evaluation.scores),

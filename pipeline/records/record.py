@@ -39,6 +39,7 @@ class Measure(BaseModel):
     """What is measured of a model in the form in which it would be deployed.
 
     `retention` is null where the baseline's score is not above zero, with the reason; `drop` always stands beside it.
+    `macs` is null, with the reason, where an operator is not known.
     `retention_before` is against the model of the stage before. KL divergence is in nats, KL(baseline || model).
     The validation figures are what a choice among models is made on; those without the word are of the test split.
     `metrics_drop` and `metrics_retention` compare each of `metrics` with the baseline's on the same resamples: its
@@ -52,7 +53,8 @@ class Measure(BaseModel):
     payload_bytes: int
     tokenizer_bytes: int | None = None
     params: int
-    macs: int
+    macs: int | None
+    macs_reason: str | None = None
     score: float
     metrics: dict[str, Estimate] = {}
     metrics_drop: dict[str, Estimate] = {}

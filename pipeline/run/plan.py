@@ -12,7 +12,7 @@ from pipeline.base.devices import pick_device
 from pipeline.base.files import folder_digest
 from pipeline.build.build import Built, outline
 from pipeline.gate.judge import has_limits
-from pipeline.measure.cost import onnx_macs, onnx_params, torch_macs, torch_params
+from pipeline.measure.cost import counted_macs, onnx_params, torch_macs, torch_params
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.run.disk import estimate_bytes
 from pipeline.run.roundtrip import save_exactly
@@ -41,7 +41,9 @@ def as_json(built: Built, store: Store) -> dict[str, Any]:
         module = built.model.module
         plan["model"] |= {"params": torch_params(module), "macs": torch_macs(module, built.model.example)}
     elif isinstance(built.model, OnnxModel):
-        plan["model"] |= {"params": onnx_params(built.model), "macs": onnx_macs(built.model)}
+        macs, reason = counted_macs(built.model)
+        plan["model"] |= {"params": onnx_params(built.model), "macs": macs}
+        plan["warnings"] += [f"model: {reason}"] if reason else []
     return plan
 
 
@@ -86,7 +88,9 @@ def show(built: Built, store: Store, console: Console, *, explain: bool = False)
     splits = ", ".join(f"{size:,} {name}" for name, size in plan["data"].items())
     console.print(f"[bold]{plan['name']}[/]: {splits} examples, seed {plan['seed']}", highlight=False)
     if "params" in plan["model"]:
-        console.print("model: {params:,} parameters, {macs:,} MACs".format(**plan["model"]), highlight=False)
+        macs = plan["model"]["macs"]
+        counts = f"{plan['model']['params']:,} parameters, {'-' if macs is None else f'{macs:,}'} MACs"
+        console.print(f"model: {counts}", highlight=False)
     table = Table("stage", "state", "settings")
     for entry in plan["chain"]:
         settings = "\n".join(f"{name}: {value}" for name, value in entry["settings"].items() if value is not None)

@@ -66,6 +66,8 @@ def remarks(stage: Stage, result: Result, model: MeasuredModel, before: ModelRec
     if before and model.measure.size_bytes > before.size_bytes:
         grown = f"from {before.size_bytes:,} to {model.measure.size_bytes:,} bytes"
         yield f"it made the file to deploy larger, {grown}"
+    if model.measure.macs_reason and not (before and before.macs_reason == model.measure.macs_reason):
+        yield model.measure.macs_reason
     if result.cached and stage.host_bound:
         yield "its figures are those of an earlier run on this machine"
 

@@ -48,6 +48,8 @@ def tiles(record: Record) -> list[Tile]:
 
     def change(name: str, key: str, text: Callable[[float], str]) -> Tile:
         before, now = getattr(first, key), getattr(last, key)
+        if before is None or now is None:
+            return Tile(name, "-", note=last.macs_reason or first.macs_reason or "")
         if last is first:
             return Tile(name, text(now), note="of the baseline")
         return Tile(name, text(now), text(before), times_text(before / now) if now else "")

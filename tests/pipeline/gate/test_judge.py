@@ -56,6 +56,16 @@ def test_a_limit_may_be_a_factor_of_the_baseline() -> None:
     assert one({"size": {"max": 0.28, "of": "baseline"}}, record).verdict == "fail"
 
 
+@pytest.mark.parametrize("limit", [{"max": 5000}, {"max": 0.5, "of": "baseline"}])
+def test_macs_that_are_not_known_are_skipped_with_their_reason(limit: dict[str, Any]) -> None:
+    unknown = {"macs": None, "macs_reason": "the MACs of `MoE` are not known"}
+    gate = one({"macs": limit}, run(stage(**unknown)))
+    assert (gate.verdict, gate.value) == ("skipped", None)
+    assert "the MACs of `MoE` are not known" in gate.message
+    if "of" in limit:
+        assert one({"macs": limit}, run(stage(), baseline=model(**unknown))).verdict == "skipped"
+
+
 def test_a_limit_may_be_a_factor_of_the_committed_model(committed: Make) -> None:
     gate = one({"params": {"max": 0.5, "of": "expected"}}, run(stage(params=300)), committed(params=500))
     assert (gate.verdict, gate.limit, gate.of) == ("fail", 250, "expected")
