@@ -184,7 +184,9 @@ def in_vain(stages: Chain) -> Iterator[str]:
         places = [earlier for earlier, other in stages[:i] if not other.host_bound]
         if places and not stage.builds_on_incoming():
             fix = "Let the model that comes in teach (`teacher: incoming`), or leave them out"
-            yield f"{place}: it takes nothing of what comes in; no effect on the end have {', '.join(places)}. {fix}"
+            have = "have" if len(places) > 1 else "has"
+            reason = f"{place} takes nothing of the model that comes in"
+            yield f"{', '.join(places)} {have} no effect on the end: {reason}. {fix}"
 
 
 def unseen(seen: dict[str, Seen]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from stages.prune.coupling.flow import END, NONE, Columns, Flow
+from stages.prune.coupling.flow import END, NONE, SEVERAL, Columns, Flow
 from stages.prune.coupling.parts import LAYERS, Place, is_depthwise, is_norm, is_source, runs, width
 
 Labels = dict[Place, Tensor]
@@ -81,13 +81,13 @@ def separated(flow: Flow, trial: list[Cluster], parts: int) -> Iterator[tuple[Cl
     read = flow.read(index)
     others = {place: torch.arange(size) for place, size, widest in sources if size != widest}
     others |= _loose_axes(flow, {cluster.width for cluster in trial})
-    rest = [(place, flow.read({place: channels})) for place, channels in others.items()]
+    rest = _read_apart(flow, others)
     for cluster in trial:
         columns = {name: torch.where(mask, read.get(name, NONE), NONE) for name, mask in cluster.columns.items()}
         if any((columns[name][mask] < 0).any() for name, mask in cluster.columns.items()):
             continue
         own = {place: channels for place, channels in index.items() if place.name in cluster.widths}
-        followed = {place: _followed(seen, columns, len(others[place])) for place, seen in rest}
+        followed = {place: _followed(seen, columns, len(others[place])) for place, seen in rest.items()}
         own |= {place: labels for place, labels in followed.items() if labels is not None}
         own |= {Place(n, "out" if _keeps(flow.parts[n]) else "in"): labels for n, labels in columns.items()}
         whole = all(Place(name, "out") in own for name in cluster.widths)
@@ -118,6 +118,18 @@ def _loose_axes(flow: Flow, sizes: set[int]) -> dict[Place, Tensor]:
         for axis, size in enumerate(tensor.shape)
         if size in sizes
     }
+
+
+def _read_apart(flow: Flow, index: Mapping[Place, Tensor]) -> dict[Place, Columns]:
+    """Place -> what its own channels give to read; all are read at once, those that meet there again by themselves."""
+    joint = flow.read(index) if index else {}
+    apart: dict[Place, Columns] = {}
+    for place, channels in index.items():
+        reached = flow.reached({place: torch.ones(len(channels), dtype=torch.bool)})
+        columns = {name: torch.where(mask, joint[name], NONE) for name, mask in reached.items()}
+        is_mixed = any((numbers == SEVERAL).any() for numbers in columns.values())
+        apart[place] = flow.read({place: channels}) if is_mixed else columns
+    return apart
 
 
 def _followed(seen: Columns, labels: Columns, size: int) -> Tensor | None:

@@ -144,7 +144,7 @@ class Flow:
         if values and isinstance(part, nn.MultiheadAttention):
             self._see(END, torch.stack([value.isnan().any() for value in values]).any()[None])
         elif values and not isinstance(part, nn.Embedding):
-            self._see(name, values[0].isnan().movedim(axis_of(part), 0).flatten(1).any(1))
+            self._see(name, values[0].isnan().movedim(axis_of(part, values[0]), 0).flatten(1).any(1))
         if is_depthwise(part):
             next(self._turns[name])
             return forward(*args, **kwargs)
@@ -152,7 +152,7 @@ class Flow:
         if is_norm(part):
             return output.masked_fill(values[0].isnan(), torch.nan)
         if (mark := self._marks.get(Place(name, "out"))) is not None:
-            _mark(output, axis_of(part), mark)
+            _mark(output, axis_of(part, output), mark)
         return output
 
     def _see(self, name: str, columns: Tensor) -> None:

@@ -38,11 +38,14 @@ def is_depthwise(part: nn.Module) -> bool:
     return isinstance(part, _ConvNd) and 1 < part.groups == part.in_channels == part.out_channels
 
 
-def axis_of(part: nn.Module) -> int:
-    """The axis of the channels, in what goes in as in what comes out."""
+def axis_of(part: nn.Module, values: Tensor) -> int:
+    """The axis of the channels in what goes into a part or comes out of it."""
     if isinstance(part, _ConvNd):
         return -1 - len(part.kernel_size)
-    return -1 if isinstance(part, nn.LayerNorm | nn.Linear | nn.Embedding | nn.RNNBase) else 1
+    if isinstance(part, nn.LayerNorm):  # some of ConvNeXt's take channels first
+        is_first = getattr(part, "data_format", "") == "channels_first"
+        return 1 if is_first or values.shape[-1] != part.normalized_shape[0] else -1
+    return -1 if isinstance(part, nn.Linear | nn.Embedding | nn.RNNBase) else 1
 
 
 def width(part: nn.Module) -> int:

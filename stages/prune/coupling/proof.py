@@ -51,8 +51,8 @@ def same_without(module: nn.Module, example: Inputs, gone: Mapping[Place, list[i
     with _silenced(module, smaller, gone), _watched(module) as values:
         before = {"": [*_outputs(module, example).values()], **values}
     for name in before:
-        axis, channels = axis_of(module.get_submodule(name)) if name else 0, gone.get(Place(name, "out"), [])
-        outputs = [_without(output, axis, channels) for output in before[name]]
+        channels = gone.get(Place(name, "out"), [])
+        outputs = [_without(output, module.get_submodule(name), channels) for output in before[name]]
         if len(outputs) != len(after.get(name, [])) or not all(map(same, outputs, after[name])):
             return False
     return True
@@ -98,16 +98,18 @@ def _silenced(module: nn.Module, smaller: nn.Module, gone: Mapping[Place, list[i
 
 
 def _zero(channels: list[int], part: nn.Module, args: Any, output: Tensor) -> Tensor:
-    return output.index_fill(axis_of(part), torch.tensor(channels), 0)
+    return output.index_fill(axis_of(part, output), torch.tensor(channels), 0)
 
 
 def _of_the_others(norm: nn.Module, channels: list[int], part: nn.Module, args: Any, output: Tensor) -> Tensor:
     """What a norm gives for the other channels alone, with zeros in between."""
-    axis = axis_of(part)
+    axis = axis_of(part, output)
     rest = torch.tensor(sorted(set(range(output.shape[axis])) - set(channels)))
     return torch.zeros_like(output).index_copy_(axis, rest, norm(args[0].index_select(axis, rest)))
 
 
-def _without(values: Tensor, axis: int, channels: list[int]) -> Tensor:
-    rest = sorted(set(range(values.shape[axis])) - set(channels)) if channels else []
-    return values.index_select(axis, torch.tensor(rest)) if channels else values
+def _without(output: Tensor, part: nn.Module, channels: list[int]) -> Tensor:
+    if not channels:
+        return output
+    axis = axis_of(part, output)
+    return output.index_select(axis, torch.tensor(sorted(set(range(output.shape[axis])) - set(channels))))

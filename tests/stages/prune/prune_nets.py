@@ -111,6 +111,20 @@ class FixedView(nn.Module):
         return self.head(torch.relu(self.up(x)))
 
 
+class Recurrent(nn.Module):
+    """A convolution with a gain and an offset of its own before a GRU over the rows of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gain = nn.Conv1d(8, 16, 3, padding=1), nn.Parameter(torch.randn(16, 1))
+        self.register_buffer("offset", torch.randn(16, 1))
+        self.gru, self.head = nn.GRU(16, 8, batch_first=True, bidirectional=True), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x.squeeze(1))) * self.gain + self.offset
+        return self.head(self.gru(x.mT)[0].mean(1))
+
+
 class Flat(nn.Module):
     """A head that reads the channels of 8x8 pixels, the channels first or last."""
 
