@@ -64,7 +64,8 @@ def clusters(flow: Flow) -> tuple[list[Cluster], list[str]]:
             cluster = other.joined(cluster)
         joint_clusters.append(cluster)
     free_clusters = [cluster for cluster in joint_clusters if END not in cluster.columns]
-    return free_clusters, [name for name in dense if width(flow.parts[name]) > 1]
+    layers = [name for name in dense if isinstance(flow.parts[name], LAYERS)]
+    return free_clusters, [name for name in layers if width(flow.parts[name]) > 1]
 
 
 def separated(flow: Flow, trial: list[Cluster], parts: int) -> Iterator[tuple[Cluster, Labels]]:
