@@ -230,15 +230,19 @@ def _proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled]) ->
 
 
 def _are_proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled]) -> bool:
-    """Whether one half of their channels can leave, and the other half; they are drawn, for each group anew."""
-    halves: tuple[list[Gone], list[Gone]] = [], []
+    """Whether one half of their channels can leave, and the other half; they are drawn, for each group anew.
+
+    Of groups of several parts, which shapes alone may have found, one of a set and all others can leave too.
+    """
+    trials: tuple[list[Gone], ...] = [], [], [], []
     generator = torch.Generator().manual_seed(0)
     for group in groups:
-        size = len(group.scores)
-        order = torch.randperm(size, generator=generator).tolist()
-        for half, numbers in zip(halves, (order[: size // 2], order[size // 2 :]), strict=True):
-            half.append(group.without(numbers))
-    return all(_is_proven(shaken_module, example, _merged(half)) for half in halves)
+        order = torch.randperm(len(group.scores), generator=generator).tolist()
+        half = len(order) // 2
+        for trial, numbers in zip(trials, (order[:half], order[half:], order[:1], order[1:]), strict=True):
+            trial.append(group.without(numbers))
+    tried = trials if any(group.groups > 1 for group in groups) else trials[:2]
+    return all(_is_proven(shaken_module, example, _merged(trial)) for trial in tried)
 
 
 def _is_proven(shaken_module: nn.Module, example: Inputs, gone: Gone) -> bool:

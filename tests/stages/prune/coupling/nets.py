@@ -93,6 +93,15 @@ RIGHT = {
 
 WHOLE = {
     "maxout of neighbours": (row(lambda s, x: s.o(s.a(x).view(len(x), -1, 2).amax(-1))), ROW, {"a"}),
+    "every other": (
+        Net(
+            lambda s, x: s.o(s.a(x)[:, ::2]) + s.b(s.a(x)[:, 1::2]),
+            a=nn.Linear(4, 16),
+            **{name: nn.Linear(8, 2) for name in "ob"},
+        ),
+        ROW,
+        {"a"},
+    ),
     "rolled": (sequence(lambda s, x: s.o(F.relu(s.a(x)).roll(1, 1))), SEQUENCE, {"a"}),
     "summed up": (sequence(lambda s, x: s.o(s.a(x).cumsum(1))), SEQUENCE, {"a"}),
     "position of the largest": (
