@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import StageError
 from stages.prune.coupling.flow import END, NONE, SEVERAL, Columns, Flow
 from stages.prune.coupling.parts import LAYERS, Place, is_depthwise, is_norm, is_source, runs, width
 
@@ -43,9 +44,10 @@ class Cluster:
 
 
 def clusters(flow: Flow) -> tuple[list[Cluster], list[str]]:
-    """All layers that do not reach an output, by what they reach; and those whose single channels reach as much as all.
+    """All layers that do not reach an output, by what they reach; and those of whose channels nothing can be told.
 
-    Of the latter nothing can be removed by itself: queries and keys, gates of whole maps. They have no cluster.
+    A single channel of the latter reaches as much as all do, as those of queries, keys and gates of whole maps; or the
+    forward does not run with values that are not finite.
     """
     joint_clusters: list[Cluster] = []
     dense = []
@@ -53,8 +55,12 @@ def clusters(flow: Flow) -> tuple[list[Cluster], list[str]]:
         part = flow.parts[name]
         if not is_source(part) or not isinstance(part, (*LAYERS, nn.Embedding)):
             continue
-        columns = flow.reached({Place(name, "out"): torch.ones(width(part), dtype=torch.bool)})
-        first = flow.reached({Place(name, "out"): torch.arange(width(part)) == 0})
+        channels = torch.arange(width(part))
+        try:
+            columns, first = (flow.reached({Place(name, "out"): mask}) for mask in (channels >= 0, channels == 0))
+        except StageError:
+            dense.append(name)
+            continue
         if END not in columns and columns and _same(columns, first):
             dense.append(name)
             continue

@@ -55,6 +55,12 @@ def positions(y: Tensor) -> Tensor:
     return torch.cat([steps, steps.mT, y], 1)
 
 
+def finite(y: Tensor) -> Tensor:
+    if not y.isfinite().all():
+        raise ValueError("not finite")
+    return y
+
+
 def halved(net: Any, x: Tensor) -> Tensor:
     one, other = net.a(x).chunk(2, 1)
     return net.o(torch.maximum(one, other))
@@ -102,6 +108,7 @@ WHOLE = {
         ROW,
         {"a"},
     ),
+    "refused by the forward": (sequence(lambda s, x: s.o(finite(F.relu(s.a(x))))), SEQUENCE, {"a"}),
     "rolled": (sequence(lambda s, x: s.o(F.relu(s.a(x)).roll(1, 1))), SEQUENCE, {"a"}),
     "summed up": (sequence(lambda s, x: s.o(s.a(x).cumsum(1))), SEQUENCE, {"a"}),
     "position of the largest": (
