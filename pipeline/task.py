@@ -268,7 +268,7 @@ def classification(train: Split, validation: Split, test: Split, **rest: Any) ->
 
     Of positions, as pixels (N, classes, H, W) or tokens (N, T, classes), the score is the share that is right.
     """
-    return Task(train, validation, test, loss=cross_entropy, score=correct, **{"logits": True, **rest})
+    return Task(train, validation, test, **{"loss": cross_entropy, "score": correct, "logits": True, **rest})
 
 
 def multi_label(train: Split, validation: Split, test: Split, **rest: Any) -> Task:
@@ -276,8 +276,8 @@ def multi_label(train: Split, validation: Split, test: Split, **rest: Any) -> Ta
 
     Targets are 0 and 1, (N, labels); (N,) or (N, 1) of a single label, on an output (N,) or (N, 1).
     """
-    kind: dict[str, Any] = {"target_kind": "multi_label", "logits": True}
-    return Task(train, validation, test, loss=binary_cross_entropy, score=jaccard, **{**kind, **rest})
+    own = {"loss": binary_cross_entropy, "score": jaccard, "target_kind": "multi_label", "logits": True}
+    return Task(train, validation, test, **{**own, **rest})
 
 
 def sample(split: Split, size: int, seed: int = 0) -> Split:

@@ -19,7 +19,7 @@ class Recovery(TrainingSettings, TeacherSettings):
         "incoming", description="distill from the model that came in or the baseline, or train on labels alone"
     )
     temperature: float | None = Field(
-        None, gt=0, description="softens the logits of teacher and student; null: 4, or 1 for multi-label tasks"
+        None, gt=0, description="softens the logits of teacher and student; null: 4, multi-label tasks 0.5"
     )
     hard_weight: float = Field(0.3, ge=0, le=1, description="weight of the loss against the labels")
     terms: Terms | None = Field(None, description="what to minimize instead, as in distill.combine")
