@@ -124,10 +124,10 @@ def _hiding(source: Path, ranges: TensorsData, hidden: set[str], first: Arrays) 
     if not large:
         return set()
     proto = onnx.load(source, load_external_data=False)
-    ports = {value.name: value for value in (*proto.graph.input, *proto.graph.output)}
+    ports = {value.name for value in (*proto.graph.input, *proto.graph.output)}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in large if name not in ports)
     onnx.save(proto, source.with_name("seen.onnx"))  # beside its external data
     session = open_session(source.with_name("seen.onnx"), optimize=False)
-    outputs = [name for name in large if name not in first]
+    outputs = [value.name for value in session.get_outputs()]
     seen = {**first, **dict(zip(outputs, session.run(outputs, first), strict=True))}
     return {name for name in large if hides(np.append(seen[name].clip(*ends[name]), ends[name]))}

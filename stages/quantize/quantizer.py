@@ -112,8 +112,9 @@ def quantized_graph(
         with names.blame("ONNX Runtime's quantizer"):
             left = do(quantizer(prepared), source, target, external)
         proto = onnx.load(target)
-    asked = {name for name, old in names.nodes.items() if old not in exclude}
-    selected = {node.name for node in graph.node if node.op_type in operators and node.name in asked}
+    alone = {name for name, old in names.nodes.items() if old in exclude}
+    alone |= {name for why, some in left.items() if why != WHOLE for name in some}
+    selected = {node.name for node in graph.node if node.op_type in operators} - alone
     nodes, unquantized = tally([node for node in graph.node if node.name in names.nodes], proto.graph, selected)
     if not nodes:
         expected = "at least one quantized node"

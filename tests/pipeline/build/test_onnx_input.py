@@ -145,6 +145,7 @@ def test_one_input_and_one_output_are_bound_by_position(folder: Make) -> None:
     notes = " ".join(built.notes)
     assert "the task's `input` is `pixels` in the file" in notes
     assert "the file's `scores` is the task's `output`" in notes
+    assert not [text for text in built.warnings if "VNNI" not in text]  # of two names it has one output
 
 
 def test_a_file_with_weights_beside_it_is_opened(folder: Make) -> None:
