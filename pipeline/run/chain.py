@@ -148,6 +148,8 @@ class Run:
             if result.comparisons:
                 self._warn(f"{place}: what it compares with is not measured in `baseline:`. Compare in `stages:`")
         measured_model = self._examined(place, result, self.folder / "baseline", None)
+        if reason := measured_model.measure.macs_reason:
+            self._warn(f"{place}: {reason}")
         whole = replace(result, seconds=seconds, cached=cached)
         fields = {**measured_model.measure.model_dump(), **located(self.folder, measured_model, whole, keys)}
         finished = self._finished(place, result.key)

@@ -1,34 +1,28 @@
 """What static and dynamic quantization share: preparing a graph, telling what was quantized, making the file small."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import onnx
 import torch
-from pydantic import JsonValue
 
-from pipeline.base.formatting import bytes_text, few
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.external_data import load_whole
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES, QUANTIZED, graphs_in, opset, save, strip
-from pipeline.measure.operators.quantized import scales_and_zero_points
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Stage
-from stages.quantize.graphs.masks import FLOATS
 from stages.quantize.graphs.names import Names, blame_plainly, compact_names, distinct_names, merge_copies
 from stages.quantize.graphs.order import name_captures, sort
-from stages.quantize.graphs.rewrite import exact_comparisons, share_initializers, split_gemm
+from stages.quantize.graphs.rewrite import exact_comparisons, share_initializers
 from stages.quantize.graphs.scales import check_scales
-from stages.quantize.steps import DEEP, MASK, RANGE, WEIGHT, WHOLE
+from stages.quantize.outcome import Quantized, fp32_weights, tally, tell
+from stages.quantize.steps import WHOLE
 from stages.quantize.work import Do, Work, worker
-
-EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 
 class Prepared(NamedTuple):
@@ -40,33 +34,6 @@ class Prepared(NamedTuple):
 
 Quantizer = Callable[[Prepared], Work]
 """What is to be done to the prepared graph."""
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """What became of a graph.
-
-    Args:
-        proto: the small graph.
-        nodes: how many nodes of each operator were quantized.
-        fp32: how many of each were not.
-        left: names of the nodes that were left by themselves, or quantized otherwise than asked, by the reason.
-        weights: bytes of each weight that stays in fp32, the largest first.
-    """
-
-    proto: onnx.ModelProto
-    nodes: dict[str, int]
-    fp32: dict[str, int]
-    left: dict[str, list[str]]
-    weights: dict[str, int]
-
-    @property
-    def counts(self) -> dict[str, JsonValue]:
-        """What the record says of it."""
-        left: dict[str, JsonValue] = {why: [*names] for why, names in self.left.items()}
-        return {
-            "quantized": {**self.nodes}, "fp32": {**self.fp32}, "fp32_bytes": sum(self.weights.values()), **left,
-        }  # fmt: skip
 
 
 def quantize(
@@ -125,7 +92,8 @@ def quantized_graph(
     exact_comparisons(proto.graph)
     with names.blame("the quantized graph"):
         check_scales(proto.graph)
-        onnx.checker.check_model(proto)
+        if not external:  # what protobuf cannot hold is checked by its file alone, when that is saved
+            onnx.checker.check_model(proto)
     weights = {names.plain(name): size for name, size in fp32_weights(proto.graph).items()}
     strip(proto)
     share_initializers(proto.graph)
@@ -158,7 +126,8 @@ def check_same(model: OnnxModel, path: Path) -> None:
         return
     newer = replace(model, path=path)
     before, after = model.predict(model.example), newer.predict(model.example)
-    newer.close()
+    for opened in (model, newer):
+        opened.close()
     for name, value in before.items():
         close = 1e-3 * float(value.abs().max()) if value.is_floating_point() and value.numel() else 0.0
         if not torch.allclose(value, after[name], rtol=1e-3, atol=close, equal_nan=True):
@@ -214,53 +183,3 @@ def check_names(exclude: Sequence[str], names: Sequence[str]) -> None:
         if name not in names:
             problem = f"`exclude` has `{name}`, and no node has that name{nearest(name, [*names])}"
             raise StageError(problem, expected="names of nodes after constants and BatchNorm are folded")
-
-
-def tally(
-    before: Sequence[onnx.NodeProto], after: onnx.GraphProto, selected: set[str]
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Nodes of the graph before, by operator: those that are quantized after, and those left in fp32.
-
-    A node that went into a quantized neighbour, such as a Relu into its convolution, counts as quantized. One that was
-    not asked for and reads the dequantized output of a neighbour does not.
-    """
-    integers = {out for node in after.node if node.op_type == "DequantizeLinear" for out in node.output}
-    integers |= {t.name for t in after.initializer if t.data_type in EIGHT_BITS}  # a table that a Gather reads
-    fused = {node.name for node in after.node if integers & set(node.input)} & selected
-    same = {node.name for node in after.node if node.op_type not in QUANTIZED} - fused
-    # The dynamic quantizer first splits every Gemm, also one that it then leaves alone.
-    unquantized = Counter(n.op_type for n in before if n.name in same or split_gemm(n) in same)
-    every = Counter(n.op_type for n in before)
-    return dict(sorted((every - unquantized).items())), dict(sorted(unquantized.items()))
-
-
-def fp32_weights(graph: onnx.GraphProto) -> dict[str, int]:
-    """Bytes of the weights that are no integers, by name, the largest first."""
-    aside = scales_and_zero_points(graph)
-    floats = [t for part in graphs_in(graph) for t in part.initializer if t.data_type in FLOATS and t.name not in aside]
-    sizes = {t.name: onnx.numpy_helper.to_array(t).nbytes for t in floats}
-    return dict(sorted(sizes.items(), key=lambda item: -item[1]))
-
-
-REASONS = {
-    MASK: "in fp32 for a mask among their values",
-    WEIGHT: "in fp32 for a constant that 8 bits would lose beside its largest values",
-    RANGE: "in fp32 for values that 8 bits would lose beside the largest ones of the calibration data",
-    DEEP: "in fp32 for a weight of more than two axes",
-    WHOLE: "with one scale for a weight of more than two axes, or one that other nodes read along another axis",
-}
-
-
-def tell(quantized: Quantized, ctx: Context) -> None:
-    """Say in the log what was quantized and what was not; values that the data alone show are worth a warning."""
-    ctx.log.info("quantized %d nodes, left %d in fp32", sum(quantized.nodes.values()), sum(quantized.fp32.values()))
-    if quantized.weights:
-        parts = [f"{name} {bytes_text(size)}" for name, size in quantized.weights.items()]
-        total = bytes_text(sum(quantized.weights.values()))
-        ctx.log.info("weights that stay in fp32: %s (%s)", total, few(parts))
-    for why, names in quantized.left.items():
-        text = f"{REASONS[why]}: {few(names)}"
-        if why in (RANGE, WEIGHT):
-            ctx.warn(text)
-        else:
-            ctx.log.info(text)
