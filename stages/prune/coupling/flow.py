@@ -121,7 +121,7 @@ class Flow:
     def _run(self, training: bool) -> dict[str, Tensor]:
         self.module.train(training)
         with torch.random.fork_rng(devices=[]), torch.no_grad(), slow_path():
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # not torch.manual_seed: it would reset the GPU's
             return call(self.module, self.example)
 
     @contextmanager

@@ -111,6 +111,20 @@ class FixedView(nn.Module):
         return self.head(torch.relu(self.up(x)))
 
 
+class Tokens(nn.Module):
+    """Rows of the image behind a token of its own, with positions, as in a ViT without attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Linear(8, 16), nn.LayerNorm(16)
+        self.token, self.positions = nn.Parameter(torch.randn(1, 1, 16)), nn.Parameter(torch.randn(1, 9, 16))
+        self.up, self.down, self.head = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(len(x), -1, -1), self.embed(x.squeeze(1))], 1) + self.positions
+        return self.head((x + self.down(torch.relu(self.up(self.norm(x)))))[:, 0])
+
+
 class Recurrent(nn.Module):
     """A convolution with a gain and an offset of its own before a GRU over the rows of the image."""
 

@@ -72,6 +72,19 @@ def test_a_dead_channel_of_every_part_can_go():
     assert torch.allclose(pruned(x), model.module(x), atol=1e-5)
 
 
+def test_a_stream_of_tokens_loses_channels_with_its_norm_and_positions():
+    """No layer reads the rows beside the token after the sum: it is the sum that needs as many channels of both."""
+    model = built("prune_nets.py:Tokens")
+    groups = by_root(model)
+    assert {root: group.layers for root, group in groups.items()} == {"embed": ("embed", "down"), "up": ("up",)}
+    pruned = cut(model.module, model.example, {"embed": [0, 7, 9]})
+    rest = [i for i in range(16) if i not in (0, 7, 9)]
+    assert pruned.norm.normalized_shape == (13,)
+    assert torch.equal(pruned.positions, model.module.positions[..., rest])
+    assert torch.equal(pruned.token, model.module.token[..., rest])
+    assert torch.equal(pruned.head.weight, model.module.head.weight[:, rest])
+
+
 def test_only_the_feed_forward_part_of_an_encoder():
     assert set(by_root(built("prune_nets.py:Encoder"))) == {"encoder.layers.0.linear1", "encoder.layers.1.linear1"}
 
