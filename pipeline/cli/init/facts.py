@@ -54,6 +54,7 @@ class Facts:
         loops: share of the parameters in recurrent layers that are not quantized as they come: all but LSTMs.
         examples: by split.
         logits: whether predictions are scores over classes.
+        labels: whether they are of labels that are decided one by one.
         as_target: whether the task can make examples of generated tokens.
         ratio: whether no score that was seen is below zero, as a retention needs.
     """
@@ -72,6 +73,7 @@ class Facts:
     loops: float
     examples: Mapping[str, int]
     logits: bool
+    labels: bool
     as_target: bool
     ratio: bool
 
@@ -134,6 +136,7 @@ def _facts(model: TorchModel | OnnxModel, trained: bool, task: Task, ratio: bool
         loops=_loops(module, operators),
         examples=examples,
         logits=task.logits,
+        labels=task.target_kind == "multi_label",
         as_target=task.as_target is not None,
         ratio=ratio,
     )

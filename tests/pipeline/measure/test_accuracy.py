@@ -203,3 +203,28 @@ def test_an_onnx_file_that_gives_nan_is_an_error(task: Task, tiny: Callable[...,
     assert isinstance(broken, OnnxModel)
     with pytest.raises(StageError, match="predictions are not finite"):
         evaluate_task(broken, task, task.validation)
+
+
+@pytest.mark.parametrize(("labelling", "shape", "axis"), [
+    (Labelling("dense", 1), (4, 3, 5, 6), 1),
+    (Labelling("dense", 2), (4, 5, 3), 2),
+    (Labelling("multi_label"), (4, 5), None),
+])  # fmt: skip
+def test_positions_are_compared_by_their_classes_where_they_count(
+    labelling: Labelling, shape: tuple[int, ...], axis: int | None
+) -> None:
+    ours, theirs = draw(*shape), draw(*shape, seed=1)
+    rows = [torch.stack([-x / 2, x / 2], -1) if axis is None else x.movedim(axis, -1) for x in (ours, theirs)]
+    targets = torch.zeros(rows[0].shape[:-1], dtype=torch.int64)
+    targets[0] = targets[1, 0] = -100
+    counted = [targets[i] >= 0 for i in (1, 2, 3)]
+    decided = [(rows[0][i].argmax(-1) == rows[1][i].argmax(-1))[at] for i, at in zip((1, 2, 3), counted, strict=True)]
+    expected = [float(same.double().mean()) for same in decided]
+    assert agreement(ours, theirs, labelling, targets) == pytest.approx(sum(expected) / 3)
+    each = reference_kl(Categorical(logits=rows[0].double()), Categorical(logits=rows[1].double()))
+    means = torch.stack([each[i][at].mean() for i, at in zip((1, 2, 3), counted, strict=True)])
+    assert torch.allclose(kl_divergence(ours, theirs, labelling, targets), means)
+    nothing = torch.full_like(targets, -100)
+    assert agreement(ours, theirs, labelling, nothing) is None
+    evaluations = [Evaluation(x, torch.ones(4), targets=nothing) for x in (ours, theirs)]
+    assert not {"kl_mean", "kl_p99"} & set(compare(*evaluations, labelling=labelling))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.base.targets.labelling import Labelling
 from pipeline.measure.accuracy import Evaluation
-from pipeline.measure.classes import absent, by_class, class_name
+from pipeline.measure.classes import absent, by_class, class_name, doubt
 from pipeline.measure.statistics import retention
 
 TARGETS = torch.tensor([2, 0, 0, 2, 2, 0, 2, 0])
@@ -83,3 +84,29 @@ def test_classes_without_an_example_are_named() -> None:
 
 def test_a_class_without_a_name_is_its_number() -> None:
     assert [class_name(number, ["cat"]) for number in (0, 1)] == ["cat", "1"]
+
+
+LABELS = Labelling("multi_label")
+
+
+@pytest.mark.parametrize(("predictions", "targets", "scores", "labelling", "told"), [
+    ([[1.0, 0], [0, 1]], [0, 1], [0.0, 0], Labelling(), "its score is 0 on every test example"),
+    ([[1.0, 0], [0, 1]], [0, 1], [0.0, 0], None, "its score is 0 on every test example"),
+    ([[1.0, 0], [3, 1]], [0, 1], [1.0, 0], Labelling(), "it predicts the class cat for every test example"),
+    ([[1.0, 0], [3, 1]], [0, 0], [1.0, 1], Labelling(), ""),  # there is no other
+    ([[1.0, 0], [3, 1]], [0, -100], [1.0, 1], Labelling(), ""),
+    ([[1.0, 0], [0, 1]], [0, 1], [1.0, 1], Labelling(), ""),
+    ([[-1.0, -2], [-3, -1]], [[0, 1], [0, 0]], [0.5, 1], LABELS, "it predicts no label of every test example"),
+    ([[-1.0, 2], [-3, -1]], [[0, 1], [0, 0]], [1.0, 1], LABELS, ""),
+])  # fmt: skip
+def test_a_model_that_is_of_no_use_is_doubted(
+    predictions: Any, targets: Any, scores: Any, labelling: Labelling | None, told: str
+) -> None:
+    last = Evaluation(torch.tensor(predictions), torch.tensor(scores), targets=torch.tensor(targets))
+    baseline = Evaluation(last.predictions, torch.ones(len(scores)), targets=last.targets)
+    assert doubt(last, baseline, labelling, ("cat", "dog")) == told
+
+
+def test_a_score_that_is_best_at_0_is_not_doubted() -> None:
+    last = Evaluation(torch.ones(2), torch.zeros(2))
+    assert doubt(last, Evaluation(torch.zeros(2), torch.tensor([-1.0, 0])), None, ()) == ""
