@@ -60,12 +60,22 @@ class Split:
     lengths: Sequence[int] | None = None
     varies: bool | None = None
 
+    def __post_init__(self) -> None:
+        if not hasattr(self.dataset, "__len__") or not hasattr(self.dataset, "__getitem__"):
+            problem = f"a dataset is a {type(self.dataset).__name__}"
+            expected = "a map-style one, with dataset[i] and len(dataset)"
+            raise ConfigError(problem, where="task", expected=expected, fix="Write Split(list(dataset))")
+
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Inputs, Any]:
         """One example with its inputs named."""
-        inputs, target = self.dataset[index]
+        example = self.dataset[index]
+        if isinstance(example, Mapping) or len(example) != 2:
+            problem = f"an example is a {type(example).__name__} of {len(example)}"
+            raise ConfigError(problem, where="task", expected="a pair, (inputs, target)")
+        inputs, target = example
         return as_inputs(inputs), target
 
     def select(self, indices: list[int]) -> "Split":

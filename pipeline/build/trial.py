@@ -65,6 +65,7 @@ def _trial(task: Task, name: str, model: Model, summary: SplitSummary) -> _Trial
     with blame(ConfigError, where, fix="Look at the shapes and the range of the targets"):
         batch, targets = (split.collate or default_collate)([split[i] for i in positions])
         inputs = as_inputs(batch)
+    with blame(ConfigError, where, fix="Look at the shapes and the types of the inputs"):
         outputs = model.predict(inputs)
         _check_repeats(outputs, model.predict(inputs), where)
         return _Trial(where, inputs, targets, outputs, scored(outputs, task.output))

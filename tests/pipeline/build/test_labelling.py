@@ -152,3 +152,17 @@ def test_a_class_that_train_lacks_is_warned_of(train: Any, test: Any, kind: Any,
     task = task_of([0], target_kind=kind, labels=("zero", "one", "two"))
     expected = f"task: test has examples of classes that train has none of: {named}. No training can teach them"
     assert [*unknown_classes(task, facts)] == ([expected] if named else [])
+
+
+@pytest.mark.parametrize(("examples", "message"), [
+    ([(torch.ones(1), 0, 3)], "train example 0: task: an example is a tuple of 3; expected a pair"),
+    ([{"x": torch.ones(1), "label": 0}], "task, train example 0: task: an example is a dict of 2; expected a pair"),
+])  # fmt: skip
+def test_an_example_that_is_no_pair_is_named(examples: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        see("train", Split(examples))
+
+
+def test_a_dataset_without_positions_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a dataset is a list_iterator; expected a map-style.*list\(dataset"):
+        Split(iter([(torch.ones(1), 0)]))  # type: ignore[arg-type]
