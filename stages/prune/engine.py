@@ -162,7 +162,7 @@ def cut(
         wrong = [root for root in channels if not _is_proven(shaken_module, example, gone[root])] or list(channels)
         problem = f"without dead channels of {', '.join(f'`{root}`' for root in wrong)} the model gives other values"
         fix = f"Leave out what cannot be cut: `ignore: [{', '.join(wrong)}]`"
-        raise StageError(problem, expected="the same, or another share to keep", fix=fix)
+        raise StageError(problem, where="the pruned model", expected="the same, or another share to keep", fix=fix)
     return trimmed(module, channels, groups)
 
 
@@ -186,7 +186,8 @@ def _gone(groups: Sequence[Coupled], root: str, indices: list[int]) -> Gone:
     group = next((group for group in groups if group.root == root), None)
     if group is None:
         expected = f"one of {', '.join(f'`{group.root}`' for group in groups) or 'none'}"
-        raise StageError(f"the channels of `{root}` cannot be removed", expected=expected)
+        problem, fix = f"the channels of `{root}` cannot be removed", f"Leave it out: `ignore: [{root}]`"
+        raise StageError(problem, where="the pruned model", expected=expected, fix=fix)
     labels = group.places[Place(root, "out")]
     gone = group.without(labels[indices].tolist())
     if gone and gone[Place(root, "out")] != sorted(set(indices)):
