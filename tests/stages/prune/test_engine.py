@@ -116,7 +116,7 @@ def test_a_layer_before_sizes_that_the_forward_has_of_its_own_stays_whole():
     found = couplings(model.module, model.example)
     assert ([group.root for group in found.groups], found.whole) == (["up"], ("qkv",))
     with pytest.raises(
-        StageError, match=r"the pruned model: .* `qkv` cannot be removed; expected one of `up`.*`ignore: \[qkv\]`"
+        StageError, match=r"the pruned model: .* `qkv` cannot be removed; .*`ignore: \[qkv\]`"
     ):
         cut(model.module, model.example, {"qkv": [0], "up": [0]})
 
