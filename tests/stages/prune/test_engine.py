@@ -115,9 +115,7 @@ def test_a_layer_before_sizes_that_the_forward_has_of_its_own_stays_whole():
     model = built("prune_nets.py:FixedView")
     found = couplings(model.module, model.example)
     assert ([group.root for group in found.groups], found.whole) == (["up"], ("qkv",))
-    with pytest.raises(
-        StageError, match=r"the pruned model: .* `qkv` cannot be removed; .*`ignore: \[qkv\]`"
-    ):
+    with pytest.raises(StageError, match=r"the pruned model: .* `qkv` cannot be removed; .*`ignore: \[qkv\]`"):
         cut(model.module, model.example, {"qkv": [0], "up": [0]})
 
 
