@@ -10,6 +10,7 @@ class Note(str):
 
 
 _EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class ShrinkError(Exception):
@@ -111,6 +112,14 @@ class blame:
             if is_exhausted(raised):
                 raise ResourceError(text, where=where, fix="Free disk or memory, or lower batch_size") from raised
             raise self.error(text, where=where, fix=self.fix) from raised
+
+
+def refused(raised: Exception) -> ConfigError | None:
+    """The error where this user may not read or write what it takes; None for anything else."""
+    if not isinstance(raised, OSError) or raised.errno not in _REFUSED:
+        return None
+    fix = "Give this user the right to it, or choose another folder"
+    return ConfigError(raised.strerror or str(raised), where=str(raised.filename or ""), fix=fix)
 
 
 def is_exhausted(raised: Exception) -> bool:

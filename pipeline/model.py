@@ -6,7 +6,7 @@ are ONNX, the rest is JSON.
 
 import copy
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from pipeline.forms.description import load_rest, read_rest, save_rest
 from pipeline.forms.sandbox.calls import Calls
 from pipeline.forms.sandbox.check import check, external
 from pipeline.forms.sandbox.child import open_session
+from pipeline.forms.sandbox.code import check_code
 from pipeline.forms.sandbox.process import DEFAULT
 from pipeline.forms.sandbox.session import Child, Outside
 from pipeline.forms.seq2seq import Seq2SeqOnnx
@@ -88,19 +89,27 @@ class TorchModel:
         save_rest(directory, self.form, self.example, builder=self.builder.model_dump(mode="json"), edits=edits, **axes)
 
     @classmethod
-    def load(cls, directory: Path, folder: Path = Path()) -> Self:
+    def load(cls, directory: Path, folder: Path = Path(), allow: Collection[str] | None = ()) -> Self:
         """Rebuild from the builder and the edits, then load the weights.
 
         Args:
             directory: what `save` wrote.
             folder: where the user's files of the builder and edits are; the pipeline file's folder.
+            allow: other code that it may name; None for any, see `check_code`.
+
+        Raises:
+            ConfigError: it is damaged, or names code that is not trusted.
         """
         rest, example = load_rest(directory, cls.form)
-        builder = Reference(**rest["builder"], folder=folder)
-        axes = {name: {int(axis): called for axis, called in by.items()} for name, by in rest.get("axes", {}).items()}
+        with blame(ConfigError, str(directory / "model.json")):
+            builder = Reference(**rest["builder"], folder=folder)
+            edits = [Edit(**edit, folder=folder) for edit in rest["edits"]]
+            axes = {name: {int(axis): word for axis, word in by.items()} for name, by in rest.get("axes", {}).items()}
+        for reference in (builder, *edits):
+            check_code(reference, directory, allow)
         model = cls.build(builder, example, axes)
-        for edit in rest["edits"]:
-            model = model.edited(edit["use"], **edit["arguments"])
+        for edit in edits:
+            model = model.edited(edit.use, **edit.arguments)
         with blame(ConfigError, str(directory), fix="The builder must be what it was when the model was saved"):
             load_model(model.module, str(directory / "weights.safetensors"))
         return model
@@ -255,12 +264,15 @@ Deployed = OnnxModel | Seq2SeqOnnx
 Model = TorchModel | Deployed
 
 
-def load(directory: Path, folder: Path = Path()) -> Model:
-    """Load any form from what its `save` wrote."""
+def load(directory: Path, folder: Path = Path(), allow: Collection[str] | None = ()) -> Model:
+    """Load any form from what its `save` wrote; see `TorchModel.load`."""
     form = read_rest(directory)["form"]
-    kinds: dict[str, type[Model]] = {kind.form: kind for kind in (TorchModel, OnnxModel, Seq2SeqOnnx)}
+    if form == TorchModel.form:
+        return TorchModel.load(directory, folder, allow)
+    kinds: dict[str, type[Deployed]] = {kind.form: kind for kind in (OnnxModel, Seq2SeqOnnx)}
     if form not in kinds:
-        raise ConfigError(f"it holds the {form} form", where=str(directory), expected=f"one of {', '.join(kinds)}")
+        expected = f"one of {', '.join((TorchModel.form, *kinds))}"
+        raise ConfigError(f"it holds the {form} form", where=str(directory), expected=expected)
     return kinds[form].load(directory, folder)
 
 

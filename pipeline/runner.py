@@ -24,11 +24,11 @@ from pipeline.base.hardware import describe
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built, build
 from pipeline.build.config import PipelineConfig
-from pipeline.build.source import load_config
+from pipeline.build.source import load_config, validate
 from pipeline.errors import ConfigError, LockTimeoutError, ShrinkError, blame
 from pipeline.records import journal
-from pipeline.records.comparison import FILE, ComparisonRecord
-from pipeline.records.folder import load_run
+from pipeline.records.comparison import FILE
+from pipeline.records.folder import JOURNAL, RECORD, load_comparison, load_events, load_run
 from pipeline.records.journal import Journal, alone
 from pipeline.records.record import Origin, Record
 from pipeline.report.mlflow.comparison import track_comparison
@@ -109,16 +109,20 @@ def run(
 
 
 def resume(folder: str | Path, **options: Unpack[RunOptions]) -> Record:
-    """Go on with a run that was stopped or killed, in its folder, with as many processes unless told; see `run`."""
+    """Go on with a run that was stopped or killed, in its folder, with as many processes unless told; see `run`.
+
+    The code that the run's config names is run, from the folder that its journal has: treat both like code.
+    """
     folder = Path(folder).resolve()
-    events = journal.read(folder / "journal.jsonl")
-    expected = "a journal.jsonl and a record.json"
-    if not events:
-        raise ConfigError("this is no run folder", where=str(folder), expected=expected)
+    expected = f"a {JOURNAL} and a {RECORD}"
     earlier = load_run(folder, ended=False, expected=expected)
-    starts = [event for event in events if event["event"] == "start"]
+    events = load_events(folder)
+    starts = [event for event in events if event["event"] == "start" and event.get("folder")]
+    if not starts:
+        raise ConfigError("this is no run folder", where=str(folder), expected=expected)
     size, code = how_many(options.get("processes"), starts[-1].get("processes", 1)), Path(starts[0]["folder"])
-    config = PipelineConfig.model_validate({**earlier.config, "folder": code}, context={"folder": code})
+    with blame(ConfigError, str(folder / RECORD)):
+        config = validate(PipelineConfig, {**earlier.config, "folder": code}, None, (), code)
     with recorder().holding():
         built = build(config, allow_unsafe_load=options.get("allow_unsafe_load", False))
         _check(built, size)
@@ -135,25 +139,26 @@ def sync_run(folder: str | Path) -> bool:
     """Log to MLflow what a folder of a run or comparison has and MLflow has not; gives whether there was something.
 
     Raises:
+        ConfigError: it is no such folder, or is damaged.
         TrackingError: MLflow cannot be reached.
     """
     folder = Path(folder).resolve()
+    is_comparison = (folder / FILE).is_file()
+    above = None if is_comparison else load_run(folder, ended=False).comparison
     try:
         with alone(folder):  # one that still runs, untracked, would be told as killed
-            if (folder / FILE).is_file():
-                return track_comparison(ComparisonRecord.load(folder), require=True)
-            with _comparison_of(folder):  # which logs its runs itself, once they are timed
+            if is_comparison:
+                return track_comparison(load_comparison(folder), require=True)
+            with _alone_if_there(folder.parent / above if above else None):  # it logs its runs once they are timed
                 return sync(folder)
     except LockTimeoutError:
         LOG.warning("%s: another process runs or logs it", folder.name)
         return False
 
 
-def _comparison_of(folder: Path) -> AbstractContextManager[None]:
+def _alone_if_there(comparison: Path | None) -> AbstractContextManager[None]:
     """Keep out the comparison that a run is part of, where there is one."""
-    name = Record.load(folder).comparison if (folder / "record.json").is_file() else None
-    above = folder.parent / name if name else None
-    return alone(above) if above and above.is_dir() else nullcontext()
+    return alone(comparison) if comparison and comparison.is_dir() else nullcontext()
 
 
 def _check(built: Built, size: int) -> None:

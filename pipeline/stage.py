@@ -1,9 +1,7 @@
 """What a stage is, what it is given, and whether a chain of stages fits together."""
 
-import atexit
 import inspect
 import logging
-import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from torch import Tensor
 
 from pipeline.base.batches import Inputs, Outputs
+from pipeline.base.files import scratch
 from pipeline.base.targets.labelling import Labelling
 from pipeline.base.use import classes_in
 from pipeline.base.world import ALONE, World
@@ -75,8 +74,7 @@ class Preview(HasTask):
 
 def make_anew(what: str, model: Model, parts: dict[str, JsonValue], make: Callable[[Path], None]) -> Path:
     """The folder that make(folder) has filled, where there is no store: it goes when the process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="shrinkline-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=scratch()))
     make(folder)
     return folder
 

@@ -1,13 +1,23 @@
 """Files written whole or not at all, locks, links and digests."""
 
+import atexit
 import hashlib
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from math import isinf
 from pathlib import Path
+from typing import Any
 
 SECONDS_BETWEEN_TRIES = 0.1
+SCRATCH, OWNER = "shrinkline-", "owner"
+SECONDS_TO_LOCK = 60
+"""For a process to hold the lock of a folder that it has made."""
+LARGEST_INTEGER = 2**63 - 1
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -30,10 +40,14 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, temporary: Path) -> Iterator[Path]:
-    """The same of a folder: `temporary`, made where it is not there, beside `path`, which is not there or empty."""
+    """The same of a folder: `temporary`, made where it is not there, beside `path`, which is not there or empty.
+
+    Whoever the umask lets read new files may read all of it: libraries and temporary folders keep theirs to their user.
+    """
     temporary.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
+        open_to_others(temporary)
         for inner in (*temporary.rglob("*"), temporary):
             if inner.is_file() or inner.is_dir():
                 sync(inner)
@@ -41,6 +55,39 @@ def whole_folder(path: Path, temporary: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds; see `parse_json`. Raises ValueError, and OSError where it cannot be read."""
+    return parse_json(path.read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON of which every number fits 64 bits and is finite, and every text has an encoding. Raises ValueError."""
+    from pydantic_core import from_json
+
+    document = from_json(text, allow_inf_nan=False)
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif (isinstance(value, int) and abs(value) > LARGEST_INTEGER) or (isinstance(value, float) and isinf(value)):
+            raise ValueError("it holds a number that is too large")
+    return document
+
+
+def open_to_others(folder: Path) -> None:
+    """Give a folder and all below it the modes that new ones have by the umask."""
+    sample = folder / ".mode"
+    sample.mkdir()
+    mode = sample.stat().st_mode & 0o777
+    sample.rmdir()
+    for inner in (folder, *folder.rglob("*")):
+        if not inner.is_symlink():
+            inner.chmod(mode if inner.is_dir() else mode & 0o666)
 
 
 def sync(path: Path) -> None:
@@ -73,6 +120,35 @@ def locked(path: Path, timeout: float | None = None, check: Callable[[], object]
         yield lock.is_locked
     finally:
         lock.release()
+
+
+def scratch() -> Path:
+    """A folder for what this process needs while it lives; those of processes that were killed are removed."""
+    return _scratch(os.getpid())
+
+
+@cache
+def _scratch(_: int) -> Path:
+    """One a process: a forked one must not remove that of its parent. The kernel's lock tells whether it lives."""
+    from filelock import FileLock
+
+    _sweep(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH))
+    lock = FileLock(folder / OWNER, fallback_to_soft=False)
+    lock.acquire()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(lock.release)
+    return folder
+
+
+def _sweep(above: Path) -> None:
+    """Remove the folders that processes left which were killed, as far as they are this user's."""
+    for owner in above.glob(f"{SCRATCH}*/{OWNER}"):
+        with suppress(OSError):  # gone meanwhile, or another user's
+            if time.time() - owner.stat().st_mtime > SECONDS_TO_LOCK:
+                with locked(owner, timeout=0) as is_left:
+                    if is_left:
+                        shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 def files_below(folder: Path, pattern: str = "**/*") -> list[Path]:

@@ -53,7 +53,9 @@ class Interrupts:
                 os.kill(os.getpid(), number)
             return
         self.caught = number
-        self._restore()  # so that the second one stops at once
+        for again, before in self.before.items():  # the second one stops at once, whatever answered it before
+            at_once = signal.default_int_handler if again == signal.SIGINT else signal.SIG_DFL
+            signal.signal(again, signal.SIG_IGN if before == signal.SIG_IGN else at_once)
         LOG.warning("%s: the current step is finished first; once more stops at once", signal.Signals(number).name)
 
     def _restore(self) -> None:

@@ -12,16 +12,13 @@ Saved models hold such names of ours: `stages.prune.reshape:reshape`, `pipeline.
 of these functions moves, its old name goes into `MOVED`.
 """
 
-import atexit
 import difflib
 import hashlib
 import importlib
 import importlib.util
 import os
 import pkgutil
-import shutil
 import sys
-import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -31,7 +28,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
 
 from pipeline.base.code.recorder import Seen, recorder
-from pipeline.base.files import folder_digest
+from pipeline.base.files import folder_digest, scratch
 from pipeline.errors import ConfigError, blame
 
 MOVED = {
@@ -223,7 +220,7 @@ def nearest(word: str, known: list[str]) -> str:
 
 @cache
 def _links(_: int) -> Path:
-    """One folder a process: a forked one must not remove its parent's."""
-    directory = Path(tempfile.mkdtemp(prefix="shrinkline-"))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    """One folder a process."""
+    directory = scratch() / "code"
+    directory.mkdir()
     return directory

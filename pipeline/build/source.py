@@ -7,6 +7,8 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from pipeline.base.use import nearest
 from pipeline.build.config import PipelineConfig
@@ -16,6 +18,8 @@ from pipeline.records.comparison import BASELINE
 Path_ = tuple[str | int, ...]
 
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+MOST_NODES = 20_000
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 STRATEGY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ +-]*")
 ANCHORS = "x-"
 """What keys begin with, at the top of a file, that are a place for anchors and nothing else."""
@@ -31,7 +35,15 @@ EXPECTED = {
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats: to PyYAML, which reads 1.1, 1e-3 is a string."""
+    """YAML 1.2's floats: to PyYAML, which reads 1.1, 1e-3 is a string. A value that its tag does not fit has a line."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """What a node stands for."""
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # such as of a date 2020-13-45
+            problem = f"a value does not fit its tag {node.tag.rpartition(':')[2]}"
+            raise ConstructorError(None, None, problem, node.start_mark) from None
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, [*"-+0123456789"])
@@ -45,9 +57,9 @@ class Source:
         self.lines: dict[Path_, str] = {}
         text = _read(path)
         try:
-            self._walk(yaml.compose(text, Loader=_Loader), ())
-            self.data: Any = _unshared(_parse(text))
-        except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2020-13-45
+            self._walk(_compose(text), ())
+            self.data: Any = parse(text)
+        except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             where = f"{path}:{mark.line + 1}" if mark else str(path)
             problem = getattr(error, "problem", None) or str(error)
@@ -120,10 +132,11 @@ class Source:
             fix = "Name a key that has keys"
             raise ConfigError(f"`{keys.rpartition('.')[0]}` is not a mapping", where=where, fix=fix)
         try:
-            self._walk(yaml.compose(text, Loader=_Loader), ())
-            target[last] = _unshared(_parse(text))
-        except (yaml.YAMLError, ValueError):
-            raise ConfigError(f"`{text}` is not YAML", where=where, fix="Quote it") from None
+            self._walk(_compose(text), ())
+            target[last] = parse(text)
+        except (yaml.YAMLError, RecursionError) as error:
+            problem = f"`{text}` is not YAML: {getattr(error, 'problem', None) or 'it is nested too deep'}"
+            raise ConfigError(problem, where=where, fix="Quote it") from None
         self.lines = {key: line for key, line in self.lines.items() if key[: len(path)] != path} | {path: where}
 
     def _walk(self, node: yaml.Node | None, path: Path_) -> None:
@@ -226,10 +239,44 @@ def _fields(model: Any, path: Path_) -> list[str]:
     return [name for name, field in model.model_fields.items() if not field.exclude]
 
 
-def _parse(text: str) -> Any:
+def _compose(text: str) -> yaml.Node | None:
+    """The nodes of a text, of which there are not too many where each alias stands for a copy, and no text is cut.
+
+    Raises:
+        YAMLError: it is not YAML, or aliases of aliases make it too large.
+    """
+    node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
+    if node:
+        _count(node, {})
+    return node
+
+
+def _count(node: yaml.Node, counts: dict[yaml.Node, int]) -> int:
+    """Nodes below and with this one; of one that is counted already, or is just being, see `counts`."""
+    if node in counts:
+        if counts[node]:
+            return counts[node]
+        raise ComposerError(None, None, "an alias refers to what it stands in", node.start_mark)
+    counts[node] = 0
+    if isinstance(node, yaml.ScalarNode):
+        inner = []
+        if UNWRITABLE.search(node.value):
+            raise ComposerError(None, None, "a text has a character that no file has", node.start_mark)
+    else:
+        inner = [part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))]
+    counts[node] = 1 + sum(_count(part, counts) for part in inner)
+    if counts[node] > MOST_NODES:
+        problem = f"it has more than {MOST_NODES:,} values where aliases are what they stand for"
+        raise ComposerError(None, None, problem, node.start_mark)
+    return counts[node]
+
+
+def parse(text: str) -> Any:
+    """What a text of YAML holds. Raises YAMLError, and RecursionError where it is nested too deep."""
+    _compose(text)
     loader = _Loader(text)
     try:
-        return loader.get_single_data()
+        return _unshared(loader.get_single_data())
     finally:
         loader.dispose()
 

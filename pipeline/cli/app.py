@@ -1,5 +1,6 @@
 """The command line: every command registered, and every ending turned into its exit code."""
 
+import io
 import logging
 import os
 import sys
@@ -17,7 +18,8 @@ from pipeline.cli.options import UsageError
 from pipeline.cli.report import package, report
 from pipeline.cli.run import compare, plan, resume, run, schema, stages, sync
 from pipeline.cli.store import app as store_app
-from pipeline.errors import ResourceError, ShrinkError, is_exhausted
+from pipeline.errors import ResourceError, ShrinkError, is_exhausted, refused
+from pipeline.report.mlflow.address import without_secrets
 
 app = typer.Typer(
     name="shrink",
@@ -44,6 +46,7 @@ def main() -> None:
     if int(os.environ.get("RANK", "0")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.exit(_train_along())
     debug = "--debug" in sys.argv
+    sys.stdout, sys.stderr = _open_ended(sys.stdout), _open_ended(sys.stderr)
     _log(debug)
     try:
         code: Any = app(standalone_mode=False)
@@ -72,22 +75,44 @@ def _train_along() -> int:
 
 def _explain(error: Exception, debug: bool) -> int:
     """Say what went wrong; a traceback only when asked, or in a file where the fault is ours."""
+    trace = without_secrets("".join(traceback.format_exception(error)))
     if debug:
-        traceback.print_exception(error)
-    if isinstance(error, ShrinkError):
-        _say(str(error))
-        return error.exit_code
+        print(trace, file=sys.stderr)  # noqa: T201
+    if isinstance(known := refused(error) or error, ShrinkError):
+        _say(str(known))
+        return known.exit_code
     if is_exhausted(error):
         _say(f"disk or memory ran out: {error}")
         return ResourceError.exit_code
     with tempfile.NamedTemporaryFile("w", prefix="shrink-bug-", suffix=".log", delete=False) as file:
-        traceback.print_exception(error, file=file)
+        file.write(trace)
     _say(f"a bug of ours: {type(error).__name__}: {error}; the traceback is in {file.name}")
     return BUG
 
 
+class _Outlet(io.FileIO):
+    """A descriptor whose reader may go, as `head` does; how the work ends is told by the exit code all the same."""
+
+    def write(self, data: Any) -> int:
+        """The bytes written, or dropped where nobody reads them."""
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def _open_ended(stream: Any) -> Any:
+    """A stream of this process through an `_Outlet`; one that stands in for it, as in tests, stays."""
+    if stream not in (sys.__stdout__, sys.__stderr__) or stream is None:
+        return stream
+    stream.flush()
+    outlet = io.BufferedWriter(_Outlet(stream.fileno(), "w", closefd=False))
+    how = {"encoding": stream.encoding, "errors": stream.errors, "line_buffering": stream.line_buffering}
+    return io.TextIOWrapper(outlet, **how)
+
+
 def _say(text: str) -> None:
-    print(f"shrink: {text}", file=sys.stderr)  # noqa: T201
+    print(f"shrink: {without_secrets(text)}", file=sys.stderr)  # noqa: T201
 
 
 def _log(debug: bool) -> None:

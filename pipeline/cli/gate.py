@@ -1,5 +1,6 @@
 """`shrink gate` and `shrink expect`: judge a run again, or a pipeline file; write expected.json."""
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -14,6 +15,8 @@ from pipeline.errors import ConfigError, ShrinkError, blame
 if TYPE_CHECKING:
     from pipeline.gate.budget import Budget
     from pipeline.records.record import Record
+
+LOG = logging.getLogger("shrinkline")
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 5}
 NO_RUN = "a run folder with a record.json, or a pipeline file"
@@ -68,7 +71,7 @@ def expect(
 
     record = load_run(run, expected=NO_RUN)
     expected_figures = expected.of_run(record)
-    path = expected.write(expected_figures, output or code_folder(record) / own_budget(record).expected)
+    path = expected.write(expected_figures, output or _committed(record))
     print(expected.text(expected_figures).rstrip() if as_json else path)  # noqa: T201
     return 0
 
@@ -88,6 +91,8 @@ def data_even_of_a_failure(as_json: bool) -> Iterator[None]:
 
 def judge_run(folder: Path, budget_file: Path | None = None) -> "Record":
     """The record of a run with its gates judged again, as it is then in its folder, with the files made of it.
+
+    Where the folder cannot be written that is a warning, and it stays as it was.
 
     Raises:
         ConfigError: this is no run, it has not ended, or there is nothing to judge it by.
@@ -109,7 +114,11 @@ def judge_run(folder: Path, budget_file: Path | None = None) -> "Record":
         raise
     record = judged(record, judge(budget, record, expected))
     record.judged_by = budget.model_dump(mode="json", exclude_none=True) if budget_file else None
-    record.save()
+    try:
+        record.save()
+    except OSError as error:  # such as a folder that may only be read; the verdict is told all the same
+        LOG.warning("the verdict is not kept in %s: %s", folder, error.strerror)
+        return record
     with redirect_stdout(sys.stderr):
         write_files(record)
     return record
@@ -144,6 +153,23 @@ def load_budget(path: Path) -> "Budget":
 def code_folder(record: "Record") -> Path:
     """The folder of a run's pipeline file, where it is known, else the current one."""
     return Path(record.origin.folder) if record.origin else Path()
+
+
+def _committed(record: "Record") -> Path:
+    """Where the budget of a run looks for expected.json: below its pipeline file, which is there.
+
+    A record may come from anywhere, and is not to choose what is written on this machine.
+    """
+    folder = code_folder(record)
+    fix = "Say where to with --output"
+    with blame(ConfigError, record.folder, fix=fix):
+        path = folder / own_budget(record).expected
+        if record.origin and not (folder / Path(record.origin.file).name).is_file():
+            raise ConfigError(f"its pipeline file is not in {folder}", fix=fix)
+        if path.suffix != ".json" or not path.resolve().is_relative_to(folder.resolve()):
+            expected = "a .json below the folder of the pipeline file"
+            raise ConfigError(f"`expected` is {path}", expected=expected, fix=fix)
+    return path
 
 
 def _run(

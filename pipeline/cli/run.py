@@ -12,6 +12,7 @@ import typer
 from pipeline.base.quiet import uncollected
 from pipeline.cli import options
 from pipeline.cli.gate import EXIT_CODES, data_even_of_a_failure
+from pipeline.errors import ConfigError, ShrinkError, TrackingError
 
 
 @uncollected()
@@ -128,15 +129,28 @@ def sync(
     runs: Annotated[Path, typer.Option(help="Where run folders are.")] = Path("runs"),
     debug: options.Debug = False,
 ) -> int:
-    """Log to MLflow what it missed while it was down; what it has already is not logged again."""
+    """Log to MLflow what it missed while it was down; what it has already is not logged again.
+
+    Exit codes: 0 all is logged; else that of the first folder that is not, 2 or 7, once the others are.
+    """
+    from pipeline.report.mlflow.connection import UnreachableError
     from pipeline.runner import sync_run
 
-    kinds = ("record.json", "comparison.json")
-    for folder in run or sorted(file.parent for kind in kinds for file in runs.glob(f"*/{kind}")):
-        with redirect_stdout(sys.stderr):
-            done = sync_run(folder)
-        print(f"{folder.name}: {'logged' if done else 'nothing to do'}")  # noqa: T201
-    return 0
+    kinds, failures = ("record.json", "comparison.json"), list[ShrinkError]()
+    folders = run or sorted(file.parent for kind in kinds for file in runs.glob(f"*/{kind}"))
+    for folder in folders:
+        try:
+            with redirect_stdout(sys.stderr):
+                outcome = "logged" if sync_run(folder) else "nothing to do"
+        except UnreachableError:  # nor would it be for the others
+            raise
+        except (ConfigError, TrackingError) as error:
+            failures.append(error)
+            outcome = f"not logged: {error}"
+        print(f"{folder.name}: {outcome}")  # noqa: T201
+    if failures:
+        print(f"{len(failures)} of {len(folders)} are not logged", file=sys.stderr)  # noqa: T201
+    return failures[0].exit_code if failures else 0
 
 
 def _with_limit(overrides: list[str], limit: int | None) -> list[str]:

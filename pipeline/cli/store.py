@@ -87,6 +87,8 @@ def gc(
     for entry in chosen:
         print(f"{entry.key[:12]} {entry.parts['stage']} {bytes_text(entry.size_bytes())}")  # noqa: T201
     total = bytes_text(sum(entry.size_bytes() for entry in chosen))
+    if yes:
+        store.sweep()
     for entry in chosen if yes else ():
         store.remove(entry)
     print(f"{len(chosen)} results, {total}: {'removed' if yes else 'would be removed; --yes removes them'}")  # noqa: T201

@@ -17,6 +17,7 @@ from pipeline.base.hardware import describe
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built
 from pipeline.build.config import Comparing
+from pipeline.build.source import validate
 from pipeline.compare.assess import assess
 from pipeline.compare.children import Ending, Order, run_all
 from pipeline.compare.latency import contenders, time_all
@@ -117,7 +118,8 @@ def compare_runs(
     in_turns = len({run.comparison for run in records}) == 1 and records[0].comparison
     if not in_turns and any(stage.latency for run in records for stage in run.stages):
         record.warnings.append(OTHER_RUNS)
-    budget = Budget.model_validate(records[0].config.get("budget", {}))
+    with blame(ConfigError, records[0].folder):
+        budget: Budget = validate(Budget, records[0].config.get("budget", {}), None, ("budget",), Path())
     with alone(Path(record.folder)):
         _finish(record, members, settings, _limit(budget), track)
     return record

@@ -150,6 +150,6 @@ def _model(files: DeployedFiles, record: Record, model_record: ModelRecord | Non
     """A run's model, with the file that it is deployed as."""
     if model_record is None:
         raise StageError("the run has no model", where=record.folder)
-    model = models.load(verified(record, model_record, "folder"), code)
+    model = models.load(verified(record, model_record, "folder"), code, allow=None)
     files.add(model, verified(record, model_record, "file"))
     return model

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline.build.config import Comparing
-from pipeline.build.source import validate
+from pipeline.build.source import parse, validate
 from pipeline.compare.children import Ending
 from pipeline.compare.latency import Timed
 from pipeline.compare.strategies import Strategy
@@ -86,8 +86,8 @@ def comparing(settings_before: Any, overrides: Sequence[str]) -> Comparing:
         if not name.startswith("compare."):
             raise ConfigError(f"`{name}` is set, and with --runs nothing is run", expected="a key of `compare:`")
         try:
-            changes[name.removeprefix("compare.")] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            changes[name.removeprefix("compare.")] = parse(text)
+        except (yaml.YAMLError, RecursionError):
             raise ConfigError(f"`{assignment}` is no YAML", expected="such as compare.axes=[size, macs]") from None
     settings: Comparing = validate(Comparing, {**settings_before, **changes}, None, ("compare",), Path())
     return settings
@@ -116,8 +116,7 @@ def warnings_of_changes(runs: Iterable[Record]) -> list[str]:
 
 def digest(run: Record, split: str) -> str:
     """That of a split of a run's data."""
-    data: Any = run.data
-    return str(data[split]["digest"])
+    return run.split_digests.get(split, "")
 
 
 def _is_told_by_title(run: Record, runs: Sequence[Record]) -> bool:
@@ -128,4 +127,4 @@ def _is_told_by_title(run: Record, runs: Sequence[Record]) -> bool:
 
 
 def _title(run: Record) -> str:
-    return (run.origin and run.origin.strategy) or str(run.config["name"])
+    return (run.origin and run.origin.strategy) or str(run.config.get("name"))

@@ -7,7 +7,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from pipeline.base.batches import Inputs
-from pipeline.errors import ConfigError
+from pipeline.base.files import read_json
+from pipeline.errors import ConfigError, blame
 
 
 def save_rest(directory: Path, form: str, example: Inputs, **rest: Any) -> None:
@@ -23,14 +24,20 @@ def load_rest(directory: Path, form: str) -> tuple[dict[str, Any], Inputs]:
     rest = read_rest(directory)
     if rest["form"] != form:
         raise ConfigError(f"it holds the {rest['form']} form", where=str(directory), expected=f"the {form} form")
-    example = load_file(directory / "example.safetensors")
-    # What is read lies unaligned in memory, where some kernels sum in another order: a copy gives the same bits.
-    return rest, {name: example[name].clone() for name in rest["inputs"]}
+    with blame(ConfigError, str(directory / "example.safetensors")):
+        example = load_file(directory / "example.safetensors")
+        # What is read lies unaligned in memory, where some kernels sum in another order: a copy gives the same bits.
+        return rest, {name: example[name].clone() for name in rest["inputs"]}
 
 
 def read_rest(directory: Path) -> dict[str, Any]:
-    """model.json. Raises ConfigError where there is none."""
+    """model.json. Raises ConfigError where there is none, or it is damaged."""
     try:
-        return dict(json.loads((directory / "model.json").read_text()))
+        rest = read_json(directory / "model.json")
     except FileNotFoundError:
         raise ConfigError("there is no saved model", where=str(directory), expected="a model.json") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"its model.json cannot be read: {error}", where=str(directory)) from None
+    if not isinstance(rest, dict) or not isinstance(rest.get("form"), str) or not isinstance(rest.get("inputs"), list):
+        raise ConfigError("its model.json is damaged", where=str(directory), expected="a form and names of inputs")
+    return rest

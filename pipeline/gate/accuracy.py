@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.base.estimate import Estimate
 from pipeline.gate.budget import LeastKept, MostShare
-from pipeline.gate.expected import Expected, host_of, scores_of, split_digests
+from pipeline.gate.expected import Expected, host_of, scores_of
 from pipeline.gate.finding import (
     Gate,
     at_least,
@@ -106,7 +106,7 @@ def _paired(record: Record, expected: Expected | None) -> tuple[Scores, Scores] 
     """The test scores of the last model and of the committed one, or why they cannot be paired."""
     if expected is None:
         return "there is no committed model"
-    digest = split_digests(record).get("test")
+    digest = record.split_digests.get("test")
     if digest is None or expected.digests.get("test") != digest:
         return "the committed model was measured on other test examples"
     ours = scores_of(record, last(record))

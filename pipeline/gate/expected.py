@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from pipeline.base.estimate import Estimate
-from pipeline.base.files import write_whole
+from pipeline.base.files import read_json, write_whole
 from pipeline.base.hardware import host
 from pipeline.errors import ConfigError
 from pipeline.gate.budget import Budget, Strict
@@ -20,13 +20,14 @@ from pipeline.records.folder import final_of, verified
 from pipeline.records.record import ModelRecord, Record
 
 SCHEMA_VERSION = 1
+MOST_SCORES = 10_000_000
 WRITE = "Write it from a run that is as it should be: shrink expect RUN"
 
 
 class PackedScores(Strict):
     """Scores (N,) as text: base64 of eight right-or-wrong ones a byte, else of zlib's of float32, little end first."""
 
-    count: int = Field(ge=0)
+    count: int = Field(ge=0, le=MOST_SCORES)
     kind: Literal["bits", "float32"]
     data: str
 
@@ -47,7 +48,9 @@ class PackedScores(Strict):
                 packed = np.frombuffer(data, np.uint8)
                 values = np.unpackbits(packed, count=self.count) if len(packed) == -(-self.count // 8) else packed[:0]
             else:
-                values = np.frombuffer(zlib.decompress(data), "<f4")
+                size = np.dtype("<f4").itemsize * self.count
+                unpacked = zlib.decompressobj().decompress(data, size + 1)  # no more, whatever it would unfold to
+                values = np.frombuffer(unpacked if len(unpacked) == size else b"", "<f4")
         except (binascii.Error, zlib.error) as error:
             raise ValueError(f"the scores cannot be read: {error}") from None
         if len(values) != self.count or not np.isfinite(values).all():
@@ -102,7 +105,7 @@ def load_expected(budget: Budget, folder: Path) -> Expected | None:
 def load(path: Path) -> Expected:
     """What `write` wrote. Raises ConfigError where it is not there, is damaged or of a later version."""
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = read_json(path)
         version = data.get("schema_version") if isinstance(data, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             problem = f"it is of version {version}, and this program knows {SCHEMA_VERSION}"
@@ -113,7 +116,7 @@ def load(path: Path) -> Expected:
         return expected
     except FileNotFoundError:
         problem = "there is no such file"
-    except (OSError, UnicodeError, json.JSONDecodeError) as error:
+    except OSError as error:
         problem = f"it cannot be read: {error}"
     except ValidationError as error:
         first = error.errors()[0]
@@ -153,9 +156,9 @@ def of_run(record: Record) -> Expected:
     return Expected(
         config=str(record.config.get("name")),
         seed=record.seed,
-        digests={"model": digest_of(file), **split_digests(record)},
+        digests={"model": digest_of(file), **record.split_digests},
         host=host_of(record),
-        versions=versions,
+        versions={name: str(version) for name, version in versions.items()},
         scores=None if scores is None else PackedScores.of(scores),
         **figures,
     )
@@ -164,12 +167,6 @@ def of_run(record: Record) -> Expected:
 def host_of(record: Record) -> str:
     """The fingerprint of the machine of a run; of a record that does not tell it, this machine's."""
     return str(record.environment.get("host") or host())
-
-
-def split_digests(record: Record) -> dict[str, str]:
-    """The digest of each split that a record tells of."""
-    splits: dict[str, Any] = record.data
-    return {name: str(split["digest"]) for name, split in splits.items() if "digest" in split}
 
 
 def scores_of(record: Record, model: ModelRecord) -> Scores | None:

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 from pipeline.base.batches import Inputs
+from pipeline.base.files import scratch
 from pipeline.errors import StageError, blame
 from pipeline.forms.external_data import graphs_at, load_whole, stored
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES
@@ -137,7 +138,7 @@ def _seen_shapes(proto: onnx.ModelProto, model: OnnxModel, fed: Inputs, names: l
     """Shapes of inner values that inference cannot tell, from running the graph once."""
     outputs = {value.name for value in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
-    with TemporaryDirectory() as folder, blame(StageError, "counting MACs"):
+    with TemporaryDirectory(dir=scratch()) as folder, blame(StageError, "counting MACs"):
         place = Path(folder) / "model.onnx"
         onnx.save(proto, place, save_as_external_data=proto.ByteSize() > EXTERNAL_DATA_BYTES)
         outside = model.outside and Outside(limits=model.outside.limits)

@@ -1,17 +1,20 @@
 """The record of a comparison: what its table, its report and its MLflow run are made of."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, model_validator
 
 from pipeline.base.estimate import Estimate
-from pipeline.base.files import write_whole
+from pipeline.base.files import read_json, write_whole
+from pipeline.records.fields import Name, Time
 from pipeline.records.record import Failure, Spread, Verdict
 
 BASELINE = "baseline"
 
 SCHEMA_VERSION = 1
 FILE = "comparison.json"
+NAMES = TypeAdapter(list[Name])
 
 
 class Timing(BaseModel):
@@ -77,9 +80,9 @@ class ComparisonRecord(BaseModel):
     """
 
     schema_version: int = SCHEMA_VERSION
-    comparison: str
+    comparison: Name
     folder: str
-    started: str
+    started: Time
     origins: list[str]
     overrides: list[str] = []
     of_runs: bool = False
@@ -99,12 +102,20 @@ class ComparisonRecord(BaseModel):
     notes: list[str] = []
     ended: str | None = None
 
+    @model_validator(mode="after")
+    def _runs_lie_beside_it(self) -> Self:
+        """Of runs that were there before nothing is read, wherever they lie."""
+        names = [name for strategy in self.strategies for name in (*strategy.runs, *strategy.failed_runs)]
+        if not self.of_runs:
+            NAMES.validate_python(names)
+        return self
+
     def save(self) -> None:
         """Write comparison.json whole or not at all."""
         write_whole(Path(self.folder) / FILE, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "ComparisonRecord":
-        """What `save` wrote, found again where the folder is now."""
-        record = cls.model_validate_json((folder / FILE).read_text())
+        """What `save` wrote, found again where the folder is now. Raises ValueError, and OSError."""
+        record = cls.model_validate(read_json(folder / FILE))
         return record.model_copy(update={"folder": str(folder)})

@@ -1,15 +1,24 @@
-"""A run folder read back: its record, where it has ended its last model, and files that are what was written."""
+"""Folders of runs and of comparisons read back: what is in them fits, is what was written, and leads nowhere else."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
 
 from pipeline.base.files import file_digest, folder_digest
 from pipeline.errors import ConfigError, blame
 from pipeline.records import journal
+from pipeline.records.comparison import FILE, ComparisonRecord
 from pipeline.records.record import Comparison, ModelRecord, Record
 
+RECORD, JOURNAL = "record.json", "journal.jsonl"
 
-def load_run(folder: Path, ended: bool = True, expected: str = "a folder with a record.json") -> Record:
+Content = TypeVar("Content")
+
+
+def load_run(folder: Path, ended: bool = True, expected: str = f"a folder with a {RECORD}") -> Record:
     """The record of a run, found again where its folder is now.
 
     Args:
@@ -18,17 +27,28 @@ def load_run(folder: Path, ended: bool = True, expected: str = "a folder with a 
         expected: what a folder is told to be that is none of a run.
 
     Raises:
-        ConfigError: it is no run folder, it cannot be read, or its run has not ended.
+        ConfigError: it is no run folder, it cannot be read, it leads out of itself, or its run has not ended.
     """
-    if not (folder / "record.json").is_file():
+    if not (folder / RECORD).is_file():
         raise ConfigError("this is no run folder", where=str(folder), expected=expected)
-    with blame(ConfigError, str(folder), fix="Run it again"):
-        record = Record.load(folder.resolve())
-        events = journal.read(folder / "journal.jsonl") if ended else []
+    _refuse_ways_out(folder)
+    record = _read(folder / RECORD, lambda file: Record.load(file.parent.resolve()))
+    events = load_events(folder) if ended else []
     if events and not record.failure and events[-1]["event"] != "end":  # without a journal it is taken at its word
         fix = f"Wait for it, or go on with it: shrink resume {folder}"
         raise ConfigError("this run has not come to its end", where=str(folder), fix=fix)
     return record
+
+
+def load_events(folder: Path) -> list[dict[str, Any]]:
+    """The journal of a run; nothing where it is gone. Raises ConfigError where it cannot be read."""
+    return _read(folder / JOURNAL, journal.events)
+
+
+def load_comparison(folder: Path) -> ComparisonRecord:
+    """The record of a comparison, found again where its folder is now. Raises ConfigError as `load_run`."""
+    _refuse_ways_out(folder)
+    return _read(folder / FILE, lambda file: ComparisonRecord.load(file.parent.resolve()))
 
 
 def final_of(record: Record) -> ModelRecord:
@@ -67,3 +87,29 @@ def verified(record: Record, model: ModelRecord | Comparison, what: Literal["fol
     if changed:
         raise ConfigError("it is not what was written", where=str(run / changed[0]), fix=fix)
     return run / name
+
+
+def _read(file: Path, load: Callable[[Path], Content]) -> Content:
+    """What a file of a run holds; what cannot be read is told apart from what is damaged."""
+    fix = "Run it again"
+    try:
+        return load(file)
+    except OSError as error:
+        problem, fix = f"it cannot be read: {error.strerror}", "Let this user read it"
+    except ValidationError as error:
+        first = error.errors()[0]
+        place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        problem = f"it is damaged: {place} {message}".replace(":  ", ": ")
+    except ValueError as error:
+        problem = f"it is damaged: {error}"
+    raise ConfigError(problem, where=str(file), fix=fix)
+
+
+def _refuse_ways_out(folder: Path) -> None:
+    """Refuse a folder with a link that leads out of it: its files are written, shown and given on as the run's own."""
+    home = folder.resolve()
+    for above, folders, files in os.walk(home):
+        for path in (Path(above, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                fix = "Put what it leads to in its place, or remove it"
+                raise ConfigError("this is a link out of the run folder", where=str(path), fix=fix)

@@ -8,8 +8,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.files import locked
+from pydantic import BaseModel, PositiveInt, ValidationError
+
+from pipeline.base.files import locked, parse_json
 from pipeline.errors import LockTimeoutError
+from pipeline.records.fields import Time
+
+NEEDED = {"begin": {"place"}, "made": {"place"}, "measured": {"place", "key", "finished"}}
+"""What is read of an event beside its time and kind, by its kind."""
+
+
+class Event(BaseModel):
+    """What is read of the events of a run, where it is there; see `NEEDED`."""
+
+    time: Time | None = None
+    event: str
+    place: str = ""
+    key: str | None = None
+    folder: str = ""
+    processes: PositiveInt = 1
+    finished: Time | None = None
 
 
 @contextmanager
@@ -60,8 +78,27 @@ class Journal:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; a line that was being written when the process died is left out."""
-    return [json.loads(line) for line in _whole(path.read_bytes()).splitlines()] if path.exists() else []
+    """All whole lines; a line that was being written when the process died is left out.
+
+    Raises:
+        ValueError: a line is no mapping in JSON.
+        OSError: the file is there and cannot be read.
+    """
+    lines = _whole(path.read_bytes()).split(b"\n")[:-1] if path.exists() else []
+    return [_mapping(line, i) for i, line in enumerate(lines, 1)]
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    """The events of a run, each with what is read of its kind. Raises as `read`."""
+    lines = read(path)
+    for i, line in enumerate(lines, 1):
+        try:
+            missing = NEEDED.get(Event.model_validate(line).event, set()) - line.keys()
+        except ValidationError as error:
+            missing = {str(error.errors()[0]["loc"][0])}
+        if missing:
+            raise ValueError(f"line {i} has no `{min(missing)}` that fits")
+    return lines
 
 
 def unfinished(events: list[dict[str, Any]]) -> str:
@@ -75,6 +112,16 @@ def unfinished(events: list[dict[str, Any]]) -> str:
         elif event["event"] in ("start", "stopped", "failed", "end"):
             begun.clear()
     return list(begun.values())[-1] if begun else ""
+
+
+def _mapping(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        content = parse_json(line)
+    except ValueError as error:
+        raise ValueError(f"line {number} is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"line {number} is no mapping")
+    return content
 
 
 def _whole(content: bytes) -> bytes:

@@ -1,12 +1,13 @@
 """The record of a run: what everything else reads. Fields are added to it, none is taken away."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from pipeline.base.estimate import Estimate
-from pipeline.base.files import write_whole
+from pipeline.base.files import read_json, write_whole
+from pipeline.records.fields import Config, Environment, Inside, Name, Splits, Time
 
 SCHEMA_VERSION = 1
 STOPS = (130, 143)  # exit codes of what a signal ended
@@ -84,16 +85,16 @@ class ModelRecord(Measure):
     """
 
     seconds: float
-    finished: str
+    finished: Time
     cached: bool = False
     key: str | None = None
     uses: list[str] = []
     form: Literal["torch", "onnx", "seq2seq"]
-    folder: str
-    file: str
+    folder: Inside
+    file: Inside
     digest: str
-    predictions: str
-    digests: dict[str, str] = {}
+    predictions: Inside
+    digests: dict[Inside, str] = {}
     reports: dict[str, JsonValue] = {}
 
 
@@ -105,11 +106,11 @@ class Comparison(BaseModel):
     """
 
     score: float
-    folder: str
-    file: str
-    predictions: str
+    folder: Inside
+    file: Inside
+    predictions: Inside
     digest: str
-    digests: dict[str, str] = {}
+    digests: dict[Inside, str] = {}
     key: str
 
 
@@ -218,7 +219,7 @@ class Example(BaseModel):
     baseline_score: float
     score: float
     kind: Literal["image", "text", "numbers"]
-    file: str | None = None
+    file: Inside | None = None
     digest: str | None = None
     text: str | None = None
     numbers: list[float] = []
@@ -265,13 +266,13 @@ class Record(BaseModel):
     """
 
     schema_version: int = SCHEMA_VERSION
-    run: str
+    run: Name
     folder: str
-    started: str
-    config: dict[str, JsonValue]
+    started: Time
+    config: Config
     seed: int
-    data: dict[str, JsonValue]
-    environment: dict[str, JsonValue]
+    data: Splits
+    environment: Environment
     warnings: list[str] = []
     notes: list[str] = []
     baseline: ModelRecord | None = None
@@ -282,7 +283,7 @@ class Record(BaseModel):
     register_as: str | None = None
     failure: Failure | None = None
     origin: Origin | None = None
-    comparison: str | None = None
+    comparison: Name | None = None
     interface: Interface | None = None
     flipped: Flipped | None = None
     test_uses: int | None = None
@@ -299,6 +300,12 @@ class Record(BaseModel):
         return [*baseline, *((stage.name, stage) for stage in self.stages)]
 
     @property
+    def split_digests(self) -> dict[str, str]:
+        """The digest of each split that it tells of."""
+        splits: dict[str, Any] = self.data
+        return {name: str(split["digest"]) for name, split in splits.items() if "digest" in split}
+
+    @property
     def latency_stage(self) -> StageRecord | None:
         """The last stage that measured latencies."""
         return next((stage for stage in reversed(self.stages) if stage.latency), None)
@@ -309,6 +316,6 @@ class Record(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> "Record":
-        """What `save` wrote, found again where the run folder is now."""
-        record = cls.model_validate_json((folder / "record.json").read_text())
+        """What `save` wrote, found again where the run folder is now. Raises ValueError, and OSError."""
+        record = cls.model_validate(read_json(folder / "record.json"))
         return record.model_copy(update={"folder": str(folder)})

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.base.files import whole
-from pipeline.errors import ConfigError, blame
 from pipeline.records.comparison import FILE, ComparisonRecord
-from pipeline.records.folder import load_run
+from pipeline.records.folder import load_comparison, load_run
 from pipeline.records.record import Record
 from pipeline.report.junit import junit
 from pipeline.report.summary import comparison_summary, summary
@@ -61,8 +60,7 @@ def files_of(folder: Path) -> dict[str, Write]:
         ConfigError: it is neither, or its record is damaged.
     """
     if (folder / FILE).is_file():
-        with blame(ConfigError, str(folder)):
-            return writers(ComparisonRecord.load(folder.resolve()))
+        return writers(load_comparison(folder))
     return writers(load_run(folder, ended=False, expected=f"a record.json or a {FILE}"))
 
 

@@ -4,7 +4,6 @@ import json
 import shutil
 from importlib import metadata
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from pipeline.base.files import file_digest, files_below, whole_folder
@@ -59,9 +58,9 @@ def package(run: Path, output: Path) -> Path:
     final = _final(record, run)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError("it is there already", where=str(output), expected="a folder that is new or empty")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with whole_folder(output, Path(mkdtemp(prefix=f".{output.name}-", dir=output.parent))) as folder:
-        folder.chmod(0o755)
+    temporary = output.with_name(f".{output.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
+    with whole_folder(output, temporary) as folder:
         _copy(run / final.file, folder)
         _tokenizer(run, final, folder)
         content = describe(record, final, folder if final.form == Seq2SeqOnnx.form else folder / "model.onnx")

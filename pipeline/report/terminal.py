@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -12,6 +13,7 @@ from pipeline.base.formatting import interval_text, shown
 from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord
 from pipeline.records.record import GateRecord, Record
 from pipeline.report import columns
+from pipeline.report.mlflow.address import URI, address
 
 WIDE = 126  # characters of a table with one line a row and names such as benchmark.latency
 VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skipped": "yellow"}
@@ -157,8 +159,7 @@ def _warnings(warnings: Iterable[str]) -> list[Text]:
 
 def _mlflow(runs: Path) -> str:
     """How to look at it in MLflow."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri:
-        return uri
-    default = runs == Path.cwd() / "runs" and Path("Makefile").exists()
-    return "make ui" if default else f"mlflow ui --backend-store-uri sqlite:///{runs / 'mlflow.db'}"
+    if os.environ.get(URI):
+        return address(runs)
+    is_ours = runs == Path.cwd() / "runs" and Path("Makefile").exists()
+    return "make ui" if is_ours else f"mlflow ui --backend-store-uri {quote(address(runs))}"

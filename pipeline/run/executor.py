@@ -128,7 +128,7 @@ class Executor:
 
     def _load(self, folder: Path, digest: str | None = None) -> Result:
         """A saved model; a file from outside is run within the limits of the config."""
-        model, start = models.load(folder, self.built.config.folder), self.built.model
+        model, start = models.load(folder, self.built.config.folder, allow=None), self.built.model
         if isinstance(model, OnnxModel) and model.outside and isinstance(start, OnnxModel) and start.outside:
             model = replace(model, outside=model.outside._replace(limits=start.outside.limits))
         return Result(model, digest or folder_digest(folder), folder)

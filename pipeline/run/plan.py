@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.base.devices import pick_device
-from pipeline.base.files import folder_digest
+from pipeline.base.files import folder_digest, scratch
 from pipeline.build.build import Built, outline
 from pipeline.gate.judge import has_limits
 from pipeline.measure.cost import counted_macs, onnx_params, torch_macs, torch_params
@@ -50,7 +50,7 @@ def as_json(built: Built, store: Store) -> dict[str, Any]:
 def states(built: Built, store: Store) -> list[dict[str, Any]]:
     """For each stage {"state": "cached" or "would run", "why": what differs from the nearest stored result}."""
     keys = Keys(built, pick_device(built.config.device))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         start = Path(folder) / "model"
         save_exactly(built.model, start, built.config.folder)
         return _states(built, store, keys, keys.model(folder_digest(start), start))

@@ -27,7 +27,7 @@ def save_exactly(model: Model, directory: Path, folder: Path) -> None:
     """
     model.save(directory)
     try:
-        loaded = models.load(directory, folder)
+        loaded = models.load(directory, folder, allow=None)
     except ConfigError as error:
         raise StageError(f"what it made cannot be loaded again: {error.found}", fix=REBUILT) from error
     if isinstance(model, OnnxModel) and isinstance(loaded, OnnxModel) and model.outside and loaded.outside:

@@ -22,6 +22,7 @@ class TeacherConfig(Reference):
     Args:
         weights: a state dict in safetensors, or by torch.save, for a teacher that is built.
         saved: a folder in which a run has saved a model, such as runs/RUN/stages/0-distill.logits/model.
+        allow: code that a saved model may name, beside what is ours and what files beside the pipeline file define.
         share: its weight among several.
         inputs: names of the inputs that it takes, or a function(inputs) -> inputs: another size, another modality.
     """
@@ -29,6 +30,7 @@ class TeacherConfig(Reference):
     use: str = ""
     weights: str | None = None
     saved: str | None = None
+    allow: tuple[str, ...] = ()
     share: float = Field(default=1.0, gt=0)
     inputs: tuple[str, ...] | Reference | None = None
 
@@ -59,7 +61,7 @@ class TeacherConfig(Reference):
                 raise ConfigError("there is no baseline yet", fix=NO_BASELINE)
             return in_chain
         if self.saved:
-            return models.load(self.folder / self.saved, self.folder)
+            return models.load(self.folder / self.saved, self.folder, self.allow)
         builder = Reference(use=self.use, arguments=self.arguments, folder=self.folder)
         model = TorchModel.build(builder, self.adapted(example))
         if self.weights:

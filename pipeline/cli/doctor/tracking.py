@@ -6,9 +6,10 @@ import urllib.error
 import urllib.request
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from pipeline.cli.doctor.finding import Finding, State
+from pipeline.report.mlflow.address import FILE, URI, without_secrets
 
 CONCERN = "tracking"
 SECONDS = 3.0
@@ -22,20 +23,22 @@ def tracking(runs: Path, *, required: bool = False) -> Finding:
         runs: the folder of runs.
         required: whether runs are to end with 7 where it is down.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(runs / 'mlflow.db').resolve()}"
     down: State = "missing" if required else "warning"
-    scheme = urlsplit(uri).scheme
+    uri = os.environ.get(URI)
+    if not uri:
+        return database(runs.resolve() / FILE, down)
+    scheme = uri.partition(":")[0] if "://" in uri else ""
     if scheme in ("http", "https"):
         return server(uri, down)
     if uri.startswith("sqlite:///"):
-        return database(Path(uri.removeprefix("sqlite:///")), down)
+        return database(Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])), down)
     return Finding(CONCERN, "MLflow", "note", f"{scheme or 'a folder'}: not looked at, for it is no server and no file")
 
 
 def server(uri: str, down: State) -> Finding:
     """Whether an MLflow server says that it is well, within three seconds."""
-    parts = urlsplit(uri)
-    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")  # without a password
+    scheme, _, rest = uri.partition("://")
+    address = f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}".rstrip("/")  # without a password
     try:
         with urllib.request.urlopen(f"{address}/health", timeout=SECONDS) as answer:
             return Finding(CONCERN, "MLflow", "ok", f"{address} answers: {answer.read(100).decode(errors='replace')}")
@@ -43,7 +46,7 @@ def server(uri: str, down: State) -> Finding:
         fix = "Look at MLFLOW_TRACKING_URI and what stands before the server"
         return Finding(CONCERN, "MLflow", down, f"{address}/health answers {error.code} {error.reason}", fix)
     except (OSError, ValueError) as error:  # refused, no such name, too late; or no URL at all
-        reason = getattr(error, "reason", error)
+        reason = without_secrets(getattr(error, "reason", error))
         return Finding(CONCERN, "MLflow", down, f"{address} does not answer: {reason}", f"Start it. {LATER}")
 
 

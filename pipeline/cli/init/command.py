@@ -69,11 +69,13 @@ def named(text: str, folder: Path, weights: Path | None = None) -> dict[str, Any
     """
     import yaml
 
+    from pipeline.build.source import parse
+
     rest = {"weights": _from(folder, weights)} if weights else {}
     if text.lstrip().startswith("{"):
         try:
-            settings: dict[str, Any] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            settings: dict[str, Any] = parse(text)
+        except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError(f"`{text}` is not YAML: {getattr(error, 'problem', error)}", fix="Quote it") from None
         return settings | rest
     path, colon, attribute = text.partition(":")

@@ -3,15 +3,18 @@
 The runs of a strategy, one a seed, are nested below its child where they were made for the comparison.
 """
 
-import os
+import logging
 from pathlib import Path
 
+from pipeline.errors import ConfigError
 from pipeline.records.comparison import BASELINE, FILE, ComparisonRecord, StrategyRecord
 from pipeline.records.figures import numbers, points
-from pipeline.records.record import Record
+from pipeline.records.folder import load_run
 from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds, timed
 from pipeline.report.mlflow.run import is_synced, keep_state, log_files
 from pipeline.report.mlflow.sync import sync
+
+LOG = logging.getLogger("shrinkline")
 
 
 def track_comparison(record: ComparisonRecord, *, require: bool = False) -> bool:
@@ -68,8 +71,10 @@ def _strategy(to: Connection, record: ComparisonRecord, parent: str, strategy: S
     figures = timed(points(figures_of(strategy), 0), when)
     to.log(child, metrics=figures, params={"strategy": strategy.name}, tags=tags)
     runs = [] if strategy.name == BASELINE else [*strategy.runs, *strategy.failed_runs]  # its runs are a strategy's
-    for name in runs:
-        folder = Path(os.path.normpath(Path(record.folder).parent / name))
-        if (folder / "record.json").is_file() and Record.load(folder).comparison == record.comparison:
-            sync(folder)
+    for folder in () if record.of_runs else [Path(record.folder).parent / name for name in runs]:
+        try:
+            if (folder / "record.json").is_file() and load_run(folder, ended=False).comparison == record.comparison:
+                sync(folder)
+        except ConfigError as error:  # of that run alone; the others are logged
+            LOG.warning("%s", error)
     to.client.set_terminated(child, "FAILED" if strategy.failures else "FINISHED", milliseconds(when))

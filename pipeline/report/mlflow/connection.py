@@ -7,6 +7,7 @@ project a record once more changes nothing. So a projection that broke off, at w
 import logging
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import Any
 
 from pipeline.base.files import locked
 from pipeline.errors import TrackingError
+from pipeline.report.mlflow.address import URI, without_secrets
+from pipeline.report.mlflow.database import Database
 
 LOG = logging.getLogger("shrinkline")
 
@@ -54,11 +57,16 @@ class Connection:
 
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(self.runs / 'mlflow.db').resolve()}"
         self.runs.mkdir(parents=True, exist_ok=True)
         with locked(self.runs / "mlflow.lock"):  # making the database's tables twice at once fails
-            self.client = mlflow.MlflowClient(self.uri)  # makes the database where there is none
+            self.client = mlflow.MlflowClient(os.environ.get(URI) or self._default())
             self.experiment = self._experiment()
+
+    def _default(self) -> str:
+        """The URI of the default database, which is there then."""
+        self.database = Database(self.runs)
+        self.database.make()
+        return self.database.uri
 
     def insist(self) -> None:
         """Raise TrackingError where there was an outage."""
@@ -113,7 +121,8 @@ class Connection:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         if experiment := self.client.get_experiment_by_name(name):
             return str(experiment.experiment_id)
-        place = (self.runs / "mlartifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
+        is_local = (os.environ.get(URI) or "sqlite:").startswith("sqlite:")
+        place = (self.runs / "mlartifacts").resolve().as_uri() if is_local else None
         try:
             return str(self.client.create_experiment(name, artifact_location=place))
         except MlflowException as error:
@@ -122,9 +131,13 @@ class Connection:
             return str(self.client.get_experiment_by_name(name).experiment_id)
 
 
-def unreachable(problem: str) -> TrackingError:
+class UnreachableError(TrackingError):
+    """MLflow cannot be reached at all."""
+
+
+def unreachable(problem: str) -> UnreachableError:
     """The error where tracking is required and cannot begin."""
-    return TrackingError(f"MLflow cannot be reached: {problem}", fix="Look at MLFLOW_TRACKING_URI")
+    return UnreachableError(f"MLflow cannot be reached: {problem}", fix="Look at MLFLOW_TRACKING_URI")
 
 
 def went_away(problem: str, later: str) -> TrackingError:
@@ -142,8 +155,8 @@ def _problem_of(tries: int, action: Callable[..., None], *args: Any) -> str:
         try:
             action(*args)
             return ""
-        except (MlflowException, SQLAlchemyError, OSError, ImportError, TrackingError) as error:
-            problem = (str(error).splitlines() or [type(error).__name__])[0]
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError, TrackingError) as error:
+            problem = without_secrets((str(error).splitlines() or [type(error).__name__])[0])
         if i + 1 < tries:
             time.sleep(2**i)
     return problem

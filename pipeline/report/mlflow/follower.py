@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from safetensors.numpy import load
@@ -21,6 +22,7 @@ from safetensors.numpy import load
 from pipeline.base.files import locked
 from pipeline.base.quiet import leave_garbage, uncollected
 from pipeline.records.record import Record
+from pipeline.report.mlflow.address import without_secrets
 from pipeline.report.mlflow.connection import settings
 from pipeline.report.mlflow.logged_model import Graph
 from pipeline.report.mlflow.run import LOCK, Tracking, status_of
@@ -58,6 +60,7 @@ def main() -> None:
     """Import MLflow, then do what is asked until the end."""
     leave_garbage()
     answers = Answers(os.dup(1))
+    sys.excepthook = _in_one_line
     os.dup2(2, 1)  # whatever a library prints is no answer
     LOG.addHandler(answers)
     LOG.propagate = False
@@ -93,6 +96,11 @@ def _follow(folder: Path, requests: Iterator[dict[str, Any]], answers: Answers) 
 
 def _graph(final: dict[str, str] | None) -> Graph | None:
     return Graph(Path(final["path"]), load(b64decode(final["example"]))) if final else None
+
+
+def _in_one_line(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+    """What ends this process, without what lets one into a server."""
+    sys.stderr.write(without_secrets(f"MLflow: {kind.__name__}: {error}\n"))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+from pipeline.base.files import scratch
 from pipeline.records.record import Port, Record
 from pipeline.report.mlflow.connection import UID, Connection, tagged
 
@@ -31,7 +32,7 @@ def log_model(to: Connection, parent: str, record: Record, final: Graph) -> None
     if model.model_id not in [output.model_id for output in (outputs and outputs.model_outputs) or []]:
         to.client.log_outputs(parent, [LoggedModelOutput(model.model_id, len(record.stages))])
     if str(model.status) != "READY":
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=scratch()) as folder:
             _write(Path(folder) / "model", record, final, model, parent)
             to.client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
         to.client.finalize_logged_model(model.model_id, "READY")

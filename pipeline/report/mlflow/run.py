@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.base.files import locked, write_whole
+from pipeline.base.files import locked, read_json, write_whole
 from pipeline.records.figures import curves, flatten, metrics, points
 from pipeline.records.record import ModelRecord, Record, StageRecord
 from pipeline.report.mlflow.connection import PARENT, UID, Connection, milliseconds, timed, unreachable
@@ -72,9 +72,12 @@ class Tracking:
         self.done: set[str] = set()
         self.children: dict[str, Any] | None = None  # by uid; None where it must be asked which there are
         keep_state(self.folder, synced=False)
-        self.to.tolerant(self._open, record)
+        self.to.tolerant(self.to.open)
         if require and self.to.problem:
             raise unreachable(self.to.problem)
+        self.to.tolerant(self._open, record)
+        if require:
+            self.to.insist()
 
     def update(self, record: Record) -> None:
         """Log what is new in the record."""
@@ -98,9 +101,8 @@ class Tracking:
             keep_state(self.folder, synced=True)
 
     def _open(self, record: Record) -> None:
-        self.to.open()
-        tags = {"mlflow.source.name": "shrink run", "data.digest": str(record.data["test"]["digest"])}  # type: ignore[index, call-overload]
-        tags |= {f"git.{k}": str(record.environment[f"git_{k}"]) for k in ("commit", "dirty")}
+        tags = {"mlflow.source.name": "shrink run", "data.digest": record.split_digests.get("test", "")}
+        tags |= {f"git.{k}": str(record.environment.get(f"git_{k}")) for k in ("commit", "dirty")}
         above = self.to.find(member_uid(record)) if record.comparison else None
         tags |= {PARENT: str(above.info.run_id)} if above else {}
         parent = self.to.run(record.run, record.run, record.started, tags)
@@ -171,7 +173,7 @@ def _is_logged(run: Any, model: ModelRecord) -> bool:
 
 def member_uid(record: Record) -> str:
     """Of the strategy, in a comparison, that a run is of."""
-    return f"{record.comparison}/{(record.origin and record.origin.strategy) or record.config['name']}"
+    return f"{record.comparison}/{(record.origin and record.origin.strategy) or record.config.get('name')}"
 
 
 def log_files(to: Connection, run: str, folder: Path, names: tuple[str, ...]) -> None:
@@ -189,7 +191,7 @@ def keep_state(folder: Path, *, synced: bool) -> None:
 def is_synced(folder: Path) -> bool:
     """Whether MLflow has all of a folder."""
     try:
-        return bool(json.loads((folder / STATE).read_text())["synced"])
+        return bool(read_json(folder / STATE) == {"synced": True})
     except (FileNotFoundError, ValueError):  # nothing, or what a crash of the machine left of it
         return False
 

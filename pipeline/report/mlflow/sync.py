@@ -4,12 +4,12 @@ import logging
 from pathlib import Path
 
 from pipeline.base.files import locked
+from pipeline.errors import ConfigError, blame
 from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.forms.text.remapped import saved_vocabulary
 from pipeline.model import Deployed, OnnxModel
-from pipeline.records import journal
-from pipeline.records.folder import verified
-from pipeline.records.record import ModelRecord, Record
+from pipeline.records.folder import load_events, load_run, verified
+from pipeline.records.record import ModelRecord
 from pipeline.report.mlflow.logged_model import Graph
 from pipeline.report.mlflow.run import LOCK, Tracking, is_synced, status_of
 
@@ -20,6 +20,7 @@ def sync(folder: Path) -> bool:
     """Project a run folder that MLflow does not have whole; gives whether there was something to do.
 
     Raises:
+        ConfigError: its record or its files are damaged.
         TrackingError: MLflow cannot be reached.
     """
     with locked(folder / LOCK, timeout=0) as is_ours:
@@ -27,16 +28,18 @@ def sync(folder: Path) -> bool:
             LOG.warning("%s: another process runs or logs it", folder.name)
         if not is_ours or is_synced(folder):
             return False
-        record, events = Record.load(folder), journal.read(folder / "journal.jsonl")
+        record, events = load_run(folder, ended=False), load_events(folder)
         for _, model in record.models:
             for what in ("folder", "file"):
                 verified(record, model, what)
         done = bool(events) and events[-1]["event"] == "end"
-        tracking = Tracking(record, folder.parent, require=True)
-        tracking.update(record)
-        if done and record.final:
-            tracking.finish(record, graph_of(_deployed(Path(record.folder), record.final)))
-        tracking.end(record, status_of(record, done), when=events[-1]["time"] if events else record.started)
+        with blame(ConfigError, str(folder), fix="Run it again"):  # libraries read its files, which may be damaged
+            tracking = Tracking(record, folder.parent, require=True)
+            tracking.update(record)
+            if done and record.final:
+                tracking.finish(record, graph_of(_deployed(Path(record.folder), record.final)))
+            when = [event["time"] for event in events[-1:] if event.get("time")]
+            tracking.end(record, status_of(record, done), when=[record.started, *when][-1])
     tracking.to.insist()
     return True
 

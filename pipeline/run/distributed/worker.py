@@ -29,6 +29,7 @@ from torch.distributed.rendezvous import rendezvous
 from pipeline import model as models
 from pipeline.base.code.recorder import recorder
 from pipeline.base.devices import pick_device, set_seed
+from pipeline.base.files import scratch
 from pipeline.base.signals import Interrupts
 from pipeline.base.world import FOR_EVER, World, is_lost, join
 from pipeline.build.build import Built, build
@@ -79,9 +80,9 @@ def _work(world: World, interrupts: Interrupts) -> None:
         raise ConfigError(f"the task has other data here than in rank 0, in {different[0]}", fix=fix)
     stages = dict((*built.baseline, *built.stages))
     while order := world.broadcast():
-        with TemporaryDirectory() as scratch:
-            ctx = _context(order, built, world, interrupts, Path(scratch))
-            model = models.load(Path(order["incoming"]), folder)
+        with TemporaryDirectory(dir=scratch()) as own:
+            ctx = _context(order, built, world, interrupts, Path(own))
+            model = models.load(Path(order["incoming"]), folder, allow=None)
             set_seed(config.seed)
             try:
                 with blame(StageError, ""):
@@ -97,7 +98,8 @@ def _context(order: Any, built: Built, world: World, interrupts: Interrupts, scr
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    baseline = models.load(Path(order["baseline"]), built.config.folder) if order["baseline"] else None
+    saved = order["baseline"]
+    baseline = models.load(Path(saved), built.config.folder, allow=None) if saved else None
 
     def kept(what: str, model: Model, parts: dict[str, JsonValue], make: Callable[[Path], None]) -> Path:
         folder = world.broadcast()

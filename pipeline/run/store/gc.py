@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, blame
-from pipeline.records import journal
-from pipeline.records.record import Record
+from pipeline.records.folder import load_events, load_run
 from pipeline.run.store.store import Entry, Store, verify
 
 
@@ -19,8 +18,7 @@ def users(runs: Path) -> dict[str, list[str]]:
     runs_by_key: dict[str, list[str]] = {}
     for file in sorted(runs.glob("*/record.json")):
         with blame(ConfigError, str(file), fix="Remove the run folder, or repair it"):
-            record = Record.load(file.parent)
-            events = journal.read(file.with_name("journal.jsonl"))
+            record, events = load_run(file.parent, ended=False), load_events(file.parent)
         record_keys = [key for _, model in record.models for key in model.uses]
         for key in dict.fromkeys([*record_keys, *(event["key"] for event in events if event.get("key"))]):
             runs_by_key.setdefault(key, []).append(record.run)

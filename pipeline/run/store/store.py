@@ -18,14 +18,14 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.files import file_digest, files_below, locked, whole_folder
-from pipeline.errors import LockTimeoutError, StageError, blame
+from pipeline.base.files import file_digest, files_below, locked, read_json, whole_folder
+from pipeline.errors import ConfigError, LockTimeoutError, StageError, blame
 from pipeline.records.journal import Journal
 from pipeline.run.store.key import Parts, changed, digest
 
@@ -89,7 +89,8 @@ class Store:
             path.rename(aside)
             LOG.warning("a stored result is damaged (%s) and will be made again; it is kept in %s", problems[0], aside)
             return None
-        os.utime(path / MANIFEST)
+        with suppress(PermissionError):  # another user's, in a store that is shared
+            os.utime(path / MANIFEST)
         return Entry(path, json.loads((path / PARTS).read_text()))
 
     def peek(self, key: str) -> Entry | None:
@@ -152,6 +153,13 @@ class Store:
         same = [entry for entry in self.entries() if entry.parts["stage"] == parts["stage"]]
         return max(same, key=lambda entry: sum(entry.parts.get(k) == part for k, part in parts.items()), default=None)
 
+    def sweep(self) -> None:
+        """Remove what killed processes left while they filled or removed an entry; of one that lives it stays."""
+        for left in (self.root / "entries").glob(".*"):
+            with locked(self.root / "locks" / left.name.removeprefix("."), timeout=0) as is_left:
+                if is_left:
+                    shutil.rmtree(left)
+
     def remove(self, entry: Entry) -> None:
         """Remove an entry, whole or not at all; under its lock, so that nothing disappears while it is read."""
         with self.claim(entry.key, f"removing {entry.key[:12]}"):
@@ -213,15 +221,26 @@ def claimed(
 
 
 def verify(entry: Path) -> list[str]:
-    """What is wrong with an entry's files: changed, missing or unexpected ones, or another key's."""
+    """What is wrong with an entry's files: changed, missing or unexpected ones, or another key's.
+
+    Raises:
+        ConfigError: one cannot be read, which says nothing of what is in it.
+    """
     try:
-        expected: dict[str, Any] = json.loads((entry / MANIFEST).read_text())
+        expected: dict[str, Any] = read_json(entry / MANIFEST)
+        if not isinstance(expected, dict):
+            return [f"{MANIFEST} is not a mapping"]
         files = [file for file in files_below(entry) if file != entry / MANIFEST]
         digests = {str(file.relative_to(entry)): file_digest(file) for file in files}
-    except (OSError, ValueError) as error:
+        for name in set(expected) - digests.keys():  # what lies in a folder that cannot be read is not listed
+            with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+                (entry / name).stat()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError) as error:
         return [f"{MANIFEST}: {error}"]
-    if not isinstance(expected, dict):
-        return [f"{MANIFEST} is not a mapping"]
+    except OSError as error:
+        fix = "It may be whole: let this user read it, or keep results elsewhere with --runs"
+        problem = f"a stored result cannot be read: {error.strerror}"
+        raise ConfigError(problem, where=str(error.filename or entry), fix=fix) from None
     names = sorted(digests.keys() | expected.keys())
     problems = [f"{name} is not what was written" for name in names if digests.get(name) != expected.get(name)]
     if not problems and digest(_parts(entry)) != entry.name:
@@ -234,7 +253,9 @@ def _holder(lock: Path) -> str:
 
 
 def _parts(entry: Path) -> Parts:
-    try:
-        return dict(json.loads((entry / PARTS).read_text()))
-    except (OSError, ValueError, TypeError):
-        return {"stage": "damaged"}
+    """What its key was made of; a stage called "damaged" where that cannot be read."""
+    with suppress(OSError, ValueError):
+        parts = read_json(entry / PARTS)
+        if isinstance(parts, dict) and isinstance(parts.get("stage"), str):
+            return parts
+    return {"stage": "damaged"}

@@ -1,19 +1,33 @@
 """Files and folders are there whole or not at all; digests are those that `sha256sum` says."""
 
 import hashlib
+import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from pipeline.base import files
-from pipeline.base.files import file_digest, files_below, folder_digest, link, locked, whole, whole_folder, write_whole
+from pipeline.base.files import (
+    file_digest,
+    files_below,
+    folder_digest,
+    link,
+    locked,
+    parse_json,
+    whole,
+    whole_folder,
+    write_whole,
+)
 from pipeline.errors import Interruption
-from tests.forked import start
+from tests.forked import die, exit_code, start
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -121,3 +135,52 @@ def test_waiting_ends_where_the_check_raises(held: tuple[Path, Any]) -> None:
 
     with pytest.raises(Interruption, match="stop"), locked(held[0], check=stop):
         pass
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def test_a_folder_has_the_modes_of_the_umask_whatever_libraries_gave_its_files(tmp_path: Path, umask: None) -> None:
+    with whole_folder(tmp_path / "new", Path(tempfile.mkdtemp(dir=tmp_path))) as folder:
+        (folder / "inner").mkdir(0o700)
+        save_file({"x": np.zeros(3)}, folder / "inner" / "weights.safetensors")
+        os.close(os.open(folder / "private", os.O_CREAT, 0o600))
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "new", *(tmp_path / "new").rglob("*"))}
+    assert modes == {"new": "0o750", "inner": "0o750", "weights.safetensors": "0o640", "private": "0o640"}
+
+
+@pytest.mark.parametrize("text", ["", "NaN", "[1e999]", "[" * 5000, '"\\ud800"', "\xff", "9" * 30, "{'a': 1}"])
+def test_json_that_no_standard_has_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"line 1|too large"):
+        parse_json(text.encode("latin-1"))
+
+
+def test_json_comes_back_as_it_was_written() -> None:
+    value = {"a": [1, -2.5, None, True, "é", {"b": 2**63 - 1, "c": 3e38}]}
+    assert parse_json(json.dumps(value)) == value
+
+
+def use_scratch(above: Path) -> None:
+    tempfile.tempdir = str(above)
+    (files.scratch() / "left").write_text("something")
+    die()
+
+
+def test_what_killed_processes_left_is_swept_and_what_is_in_use_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mine = files._scratch(-1)
+    assert exit_code(use_scratch, tmp_path) == -signal.SIGKILL
+    (left,) = {path.parent for path in tmp_path.glob("*/left")}
+    (tmp_path / "shrinkline-without-owner").mkdir()
+    files._sweep(tmp_path)
+    assert left.exists()  # it might not hold its lock yet
+    for owner in tmp_path.glob("*/owner"):
+        os.utime(owner, (0, 0))
+    files._sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([mine, tmp_path / "shrinkline-without-owner"])

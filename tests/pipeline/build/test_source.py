@@ -258,3 +258,42 @@ def test_an_error_in_a_merged_mapping_points_at_where_it_was_merged(tmp_path: Pa
     text = GOOD.replace("retention: {min: 0.95}", "retention: {<<: {mni: 1}}")
     with pytest.raises(ConfigError, match=r"my\.yaml:10: there is no key `mni`; did you mean `min`"):
         read(tmp_path, text)
+
+
+BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "my.yaml:17: this is not YAML: it has more than 20,000 values where aliases are"),
+        ("stages: &a [*a]\n", "my.yaml:13: this is not YAML: an alias refers to what it stands in"),
+        ("stages: &a {<<: *a}\n", "my.yaml:13: this is not YAML: an alias refers to what it stands in"),
+        ('name: "a\\0b"\n', "my.yaml:13: this is not YAML: a text has a character that no file has"),
+        ('name: "\\ud800"\n', "my.yaml:13: this is not YAML: a text has a character that no file has"),
+        ("seed: !!int ''\n", "my.yaml:13: this is not YAML: a value does not fit its tag int"),
+        ("seed: !!bool 3\n", "my.yaml:13: this is not YAML: a value does not fit its tag bool"),
+        ("seed: !!timestamp 3\n", "my.yaml:13: this is not YAML: a value does not fit its tag timestamp"),
+        ("seed: 2020-13-45\n", "my.yaml:13: this is not YAML: a value does not fit its tag timestamp"),
+        ("seed: !!python/object:os.system 3\n", "my.yaml:13: this is not YAML: could not determine a constructor"),
+        ("[" * 1000, "my.yaml: this is not YAML: maximum recursion depth exceeded"),
+    ],
+    ids=lambda text: text[:30].strip(),
+)
+def test_what_is_hostile_or_fits_no_tag_is_an_error_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    good = "" if text.startswith("[") else GOOD.replace("seed: 3\n", "x: y\n")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        read(tmp_path, good + text)
+
+
+@pytest.mark.parametrize("value", ["&a [*a]", "!!int ''", "!!bool 3", '"a\\0b"', "[" * 1000, "*a", "{<<: 3}"])
+def test_an_override_of_the_same_kind_is_an_error_too(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--set seed=.* is not YAML: .*\. Quote it\.$"):
+        read(tmp_path, GOOD, f"seed={value}")
+
+
+def test_as_many_values_as_a_large_file_has_are_read(tmp_path: Path) -> None:
+    text = GOOD.replace("width: 16", f"width: [{'1, ' * 5_000}]")
+    assert len(read(tmp_path, text).model.arguments["width"]) == 5_000

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +269,7 @@ def test_resume_of_a_folder_that_is_no_run_exits_2(shrink: Make, tmp_path: Path,
         (folder / "journal.jsonl").write_text(json.dumps({"event": "start", "folder": str(folder)}) + "\n")
     ended = shrink("resume", folder)
     assert ended.code == 2
-    assert messages(ended.err)[0].startswith(f"shrink: {folder}: ")
+    assert messages(ended.err)[0].startswith(f"shrink: {folder}")
 
 
 @pytest.mark.parametrize(("budget", "code"), [("size: {max: 1 MB}", 0), ("size: {max: 1 kB}", 1)])
@@ -307,3 +309,28 @@ def test_required_tracking_down_exits_7_at_once(shrink: Make, chain: Make, tmp_p
     assert messages(ended.err)[0].startswith("shrink: MLflow cannot be reached")
     assert "begin" not in (only_run(tmp_path / "runs") / "journal.jsonl").read_text()
     assert not (tmp_path / "runs" / "store").exists()
+
+
+@pytest.mark.parametrize("budget", ["size: {max: 1 MB}", "size: {max: 1 kB}"])
+def test_a_reader_that_goes_away_changes_neither_the_exit_code_nor_the_log(
+    shrink: Make, chain: Make, tmp_path: Path, budget: str
+) -> None:
+    code = shrink("run", chain(budget=budget)).code
+    command = process("-m", "pipeline", "gate", str(only_run(tmp_path / "runs")))
+    assert command.stdout
+    command.stdout.close()
+    assert (command.wait(60), command.stderr and command.stderr.read()) == (code, "")
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.5, 1.0])
+def test_ctrl_c_while_it_is_imported_exits_130_in_one_line(seconds: float, tmp_path: Path) -> None:
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where the tests run in the background
+    command = process("-X", "importtime", "-m", "pipeline", "stages", preexec_fn=heeded)
+    assert command.stderr
+    while "pipeline.cli" not in command.stderr.readline():
+        assert command.poll() is None
+    time.sleep(seconds)
+    command.send_signal(signal.SIGINT)
+    _, err = command.communicate(timeout=60)
+    assert command.returncode == 130
+    assert [line for line in err.splitlines() if not line.startswith("import time:")] == ["shrink: interrupted"]

@@ -1,8 +1,11 @@
 """`shrink gate` and `shrink expect`: exit codes, what goes where, and that the user's code is not needed."""
 
+import errno
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -191,3 +194,44 @@ def test_each_gate_is_one_line(made: Make, tmp_path: Path) -> None:
     assert len(said) == 5
     assert not any("\n" in line for line in said)
     assert all(line.endswith(".") for line in said[:-1])
+
+
+def test_a_run_folder_that_may_only_be_read_is_judged_all_the_same(
+    quick: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shrink: Make
+) -> None:
+    folder = Path(run(quick(), runs=tmp_path / "runs", track=False).folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(folder))
+
+    monkeypatch.setattr("pipeline.records.record.write_whole", refuse)
+    ended = shrink("gate", folder)
+    assert (ended.code, ended.out.splitlines()[-1]) == (0, "verdict: pass")
+    assert "the verdict is not kept" in ended.err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected", "message"),
+    [
+        ("/none", "expected.json", "its pipeline file is not in /none"),
+        ("", "../expected.json", "`expected` is .*; expected a .json below the folder of the pipeline file"),
+        ("", "authorized_keys", "`expected` is .*; expected a .json below the folder of the pipeline file"),
+        ("", "a\\0.json", "embedded null"),
+    ],
+)
+def test_a_record_does_not_choose_what_expect_writes_on_this_machine(
+    quick: Make, tmp_path: Path, shrink: Make, origin: str, expected: str, message: str
+) -> None:
+    path = quick()
+    record = run(path, runs=tmp_path / "runs", track=False)
+    record.origin.folder = origin or str(path.parent)
+    record.config["budget"]["expected"] = expected.replace("\\0", "\0")
+    record.save()
+    before = sorted(tmp_path.rglob("*"))
+    ended = shrink("expect", record.folder)
+    assert ended.code == 2
+    assert re.search(message, ended.err.replace("\n", " "))
+    assert "--output" in ended.err
+    assert sorted(tmp_path.rglob("*")) == before

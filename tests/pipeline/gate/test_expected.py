@@ -1,7 +1,10 @@
 """expected.json: the same bytes from the same run, everything back, and a clear word where it cannot be read."""
 
+import base64
 import hashlib
 import json
+import resource
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +129,9 @@ def test_a_file_that_cannot_be_read_is_named_with_the_command_that_writes_it(rec
     data: dict[str, Any] = of_run(record).model_dump(mode="json")
     scores = data["scores"]
     for text, message in {
-        "": "it cannot be read",
+        "": "it is damaged",
         "[1]": "it is damaged",
-        damaged(data)[:-30]: "it cannot be read",
+        damaged(data)[:-30]: "it is damaged",
         damaged(data, score="much"): "it is damaged: score",
         damaged(data, more=1): "it is damaged: more",
         damaged(data, schema_version=2): "it is of version 2, and this program knows 1",
@@ -142,8 +145,22 @@ def test_a_file_that_cannot_be_read_is_named_with_the_command_that_writes_it(rec
         assert caught.value.where == str(path)
         assert "shrink expect RUN" in str(caught.value)
     path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="it is damaged"):
+        load(path)
+    path.unlink()
+    path.mkdir()
     with pytest.raises(ConfigError, match="it cannot be read"):
         load(path)
+
+
+def test_scores_that_would_unfold_to_more_than_they_say_are_not_unfolded() -> None:
+    bomb = base64.b64encode(zlib.compress(bytes(2**28), 9)).decode()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="the scores are not 10 finite numbers"):
+        PackedScores(count=10, kind="float32", data=bomb).scores()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # kilobytes
+    with pytest.raises(ValueError, match="less than or equal to 10000000"):
+        PackedScores(count=10**9, kind="float32", data=bomb)
 
 
 def test_a_place_that_cannot_be_written_is_named(record: Record, tmp_path: Path) -> None:

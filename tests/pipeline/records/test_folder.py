@@ -1,87 +1,143 @@
-"""What a record names is verified by whoever reads it; records of earlier versions are read with what they have."""
+"""A folder of a run is read by one loader: what is damaged, unreadable or leads out of it is one clear error."""
 
+import errno
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.compare.compare import compare_runs
 from pipeline.errors import ConfigError
-from pipeline.gate.expected import of_run
-from pipeline.records.folder import load_run, verified
-from pipeline.records.record import Record
-from pipeline.report.package import package
-from pipeline.runner import run, sync_run
-from tests.aliases import Make
-from tests.users import chain_of
+from pipeline.records.comparison import ComparisonRecord, StrategyRecord
+from pipeline.records.folder import load_comparison, load_events, load_run
+from tests.records import record, stage
 
-READERS: dict[str, Callable[[Path], Any]] = {
-    "compare": lambda folder: compare_runs([folder, folder.parent / "whole"], runs=folder.parent),
-    "expect": lambda folder: of_run(load_run(folder)),
-    "package": lambda folder: package(folder, folder.parent / "package"),
-    "sync": sync_run,
-}
-
-
-@pytest.fixture(scope="module")
-def runs(kept: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("runs")
+EVENTS: list[dict[str, Any]] = [
+    {"time": "2026-01-01T00:00:00.000+00:00", "event": "start", "folder": "/code", "processes": 1},
+    {"time": "2026-01-01T00:00:01.000+00:00", "event": "begin", "place": "stages[0]", "key": "k"},
+    {"time": "2026-01-01T00:00:02.000+00:00", "event": "end", "verdict": "pass"},
+]
 
 
 @pytest.fixture
-def folder(quick: Make, kept: dict[str, Any], runs: Path, tmp_path: Path) -> Path:
-    """A copy of a run of two torch forms beside another one, made once."""
-    if "run" not in kept:
-        kept["run"] = run(quick(chain_of("noise.py", baseline="noise.py")), runs=runs, track=False)
-    for name in ("run", "whole"):
-        shutil.copytree(kept["run"].folder, tmp_path / name)
-    return tmp_path / "run"
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs" / "r"
+    folder.mkdir(parents=True)
+    record(stage(), run="r", folder=str(folder)).save()
+    (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in EVENTS))
+    return folder
 
 
-def test_every_file_that_a_model_names_has_its_digest(folder: Path) -> None:
-    record = Record.load(folder)
-    for _, model in record.models:
-        assert {model.file, model.predictions} == model.digests.keys()
-        assert model.file.endswith("deployed.onnx")
-        for what in ("folder", "file", "predictions"):
-            assert verified(record, model, what) == folder / getattr(model, what)
+def changed(run: Path, change: Callable[[Any], Any]) -> Path:
+    content = json.loads((run / "record.json").read_text())
+    change(content)
+    (run / "record.json").write_text(json.dumps(content))
+    return run
 
 
-@pytest.mark.parametrize(("reader", "what"), [
-    ("compare", "predictions"), ("expect", "predictions"), ("expect", "file"), ("package", "file"), ("sync", "file"),
-    ("sync", "folder"),
-])  # fmt: skip
-@pytest.mark.parametrize("harm", ["flipped", "gone", "exchanged"])
-def test_a_damaged_file_is_refused_by_name(folder: Path, reader: str, what: str, harm: str) -> None:
-    record = Record.load(folder)
-    file, other = (folder / str(getattr(model, what)) for model in (record.final, record.baseline))
-    if what == "folder":
-        file, other = file / "weights.safetensors", other / "weights.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.unlink()
-    if harm != "gone":
-        file.write_bytes(content if harm == "flipped" else other.read_bytes())
-    if (reader, what, harm) == ("expect", "predictions", "gone"):  # then there are none to expect
-        assert of_run(record).scores is None
-        return
-    with pytest.raises(ConfigError) as caught:
-        READERS[reader](folder)
-    assert str(file.parent if what == "folder" else file) in str(caught.value)
-    assert f"`shrink resume {folder}` puts it back" in str(caught.value)
-    assert not (folder.parent / "mlflow.db").exists()
+def test_a_whole_folder_is_read(run: Path) -> None:
+    assert load_run(run).stages[0].file == "model.onnx"
+    assert load_events(run) == EVENTS
 
 
-def test_a_record_of_an_earlier_version_is_read_with_the_digests_that_it_has(folder: Path) -> None:
-    record = json.loads((folder / "record.json").read_text())
-    for model in (record["baseline"], *record["stages"]):
-        del model["digests"]
-    (folder / "record.json").write_text(json.dumps(record))
-    assert of_run(load_run(folder)).scores is not None
-    assert package(folder, folder.parent / "package").is_dir()
-    (folder / record["stages"][0]["folder"] / "weights.safetensors").write_bytes(b"")
-    with pytest.raises(ConfigError, match="it is not what was written"):
-        verified(Record.load(folder), Record.load(folder).stages[0], "folder")
+@pytest.mark.parametrize("key", ["folder", "file", "predictions"])
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd", "", "a\0b"])
+def test_a_path_that_leads_out_of_the_folder_is_refused(run: Path, key: str, path: str) -> None:
+    changed(run, lambda content: content["stages"][0].update({key: path}))
+    with pytest.raises(ConfigError, match=rf"record\.json: it is damaged: stages\.0\.{key} a relative path without"):
+        load_run(run)
+
+
+@pytest.mark.parametrize("key", ["run", "comparison"])
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "", "a\0b"])
+def test_a_name_that_is_a_path_is_refused(run: Path, key: str, name: str) -> None:
+    changed(run, lambda content: content.update({key: name}))
+    with pytest.raises(ConfigError, match=f"it is damaged: {key} the name of a folder is expected"):
+        load_run(run)
+
+
+@pytest.mark.parametrize("place", ["model.onnx", "journal.jsonl", "lock", "stages/model"])
+def test_a_link_out_of_the_folder_is_refused_and_one_inside_is_not(run: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (run / place).parent.mkdir(exist_ok=True)
+    (run / place).unlink(missing_ok=True)
+    (run / place).symlink_to(tmp_path / "outside")
+    with pytest.raises(ConfigError, match="this is a link out of the run folder"):
+        load_run(run)
+    (run / place).unlink()
+    (run / "linked").symlink_to("record.json")
+    assert load_run(run, ended=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it is damaged: EOF"),
+        ("[1]", "it is damaged"),
+        ("{}", "it is damaged: run Field required"),
+        ("[" * 10_000, "it is damaged: recursion limit"),
+        ('{"seed": NaN}', "it is damaged: expected value"),
+        ('{"seed": 1' + "0" * 400 + "}", "it is damaged: it holds a number that is too large"),
+        ('{"seed": 1e999}', "it is damaged: it holds a number that is too large"),
+        ('{"run": "\\ud800"}', "it is damaged"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_record_that_is_damaged_is_one_error(run: Path, text: str, message: str) -> None:
+    (run / "record.json").write_text(text)
+    with pytest.raises(ConfigError, match=rf"/r/record\.json: {message}"):
+        load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("started", "soon"), ("started", "2026-01-01T00:00:00"), ("started", "0001-01-01T00:00:00+00:00"),
+     ("data", {"test": 3}), ("environment", {"versions": 3}), ("config", {"compare": 3})],
+)  # fmt: skip
+def test_what_others_read_of_a_record_fits(run: Path, key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"it is damaged: {key} "):
+        load_run(changed(run, lambda content: content.update({key: value})))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("3", "line 4 is no mapping"),
+        ("{", "line 4 is no JSON"),
+        ("{}", "line 4 has no `event` that fits"),
+        ('{"event": "begin"}', "line 4 has no `place` that fits"),
+        ('{"event": "measured", "place": "x", "key": "k"}', "line 4 has no `finished` that fits"),
+        ('{"event": "x", "time": 3}', "line 4 has no `time` that fits"),
+        ('{"event": "start", "processes": -1}', "line 4 has no `processes` that fits"),
+    ],
+)
+def test_a_line_of_the_journal_that_is_damaged_is_named(run: Path, line: str, message: str) -> None:
+    with (run / "journal.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ConfigError, match=rf"journal\.jsonl: it is damaged: {message}"):
+        load_run(run)
+    assert load_run(run, ended=False)
+
+
+def test_what_may_not_be_read_is_not_called_damaged(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ConfigError, match=r"it cannot be read: Permission denied\. Let this user read it"):
+        load_run(run)
+
+
+@pytest.mark.parametrize(("of_runs", "names"), [(False, ["../x"]), (False, ["/etc"]), (True, ["../x"]), (False, ["x"])])
+def test_the_runs_of_a_comparison_lie_beside_it(tmp_path: Path, of_runs: bool, names: list[str]) -> None:
+    strategy = StrategyRecord.model_construct(name="one", runs=names)
+    when, folder = "2026-01-01T00:00:00+00:00", tmp_path / "c"
+    folder.mkdir()
+    made = ComparisonRecord(comparison="c", folder=str(folder), started=when, origins=[], of_runs=of_runs)
+    made.model_copy(update={"strategies": [strategy]}).save()
+    if of_runs or names == ["x"]:
+        assert load_comparison(folder).strategies[0].runs == names
+    else:
+        with pytest.raises(ConfigError, match=r"comparison\.json: it is damaged"):
+            load_comparison(folder)

@@ -209,7 +209,7 @@ def test_data_that_lies_elsewhere_is_refused(finished: Make, tmp_path: Path) -> 
     record = Record.load(folder)
     record.stages[0].digest = folder_digest(weights.parent)
     record.save()
-    with pytest.raises(ConfigError, match="data lies elsewhere"):
+    with pytest.raises(ConfigError, match="this is a link out of the run folder"):
         package(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

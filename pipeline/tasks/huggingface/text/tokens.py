@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,8 +92,9 @@ def trained(rows: "Dataset", columns: Sequence[str], size: int, algorithm: Algor
         fast: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=input_names, **names)  # type: ignore[no-untyped-call]
         making = Path(mkdtemp(dir=folder.parent))
         fast.save_pretrained(making)
-        if not folder.exists():
+        with suppress(OSError):  # another process was faster
             making.rename(folder)
+        rmtree(making, ignore_errors=True)
     return checked(PreTrainedTokenizerFast.from_pretrained(folder), str(folder))
 
 

@@ -1,5 +1,6 @@
 """The store: what it gives is what was put in, whole, by whoever came first."""
 
+import errno
 import logging
 import os
 import signal
@@ -12,15 +13,16 @@ from typing import Any
 
 import pytest
 
+from pipeline.base import files
 from pipeline.base.files import files_below, link
-from pipeline.errors import LockTimeoutError, StageError
+from pipeline.errors import ConfigError, LockTimeoutError, StageError
 from pipeline.records import journal
 from pipeline.records.record import Record
 from pipeline.run.store.key import digest
 from pipeline.run.store.store import Store, verify
 from pipeline.runner import run
 from tests.aliases import Logs, Make
-from tests.forked import PATIENCE, SERVER, start
+from tests.forked import PATIENCE, SERVER, exit_code, start
 from tests.pipeline.conftest import quick_run
 from tests.users import stage_file
 
@@ -300,3 +302,62 @@ def test_a_run_makes_each_result_with_a_damaged_file_again(quick: Make, tmp_path
     for entry in Store(tmp_path / "runs" / "store").entries():
         for file in files_below(entry.path):
             again(chain, tmp_path / "runs", whole, caplog, file, 8 * (file.stat().st_size // 2))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "weights"])
+def test_what_may_not_be_read_is_an_error_of_its_own_and_nothing_is_put_aside(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(path: Path) -> Any:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    read = files.read_json if name == "manifest.json" else files.file_digest
+    monkeypatch.setattr(f"pipeline.run.store.store.{read.__name__}", refuse)
+    for look in (store.find, store.peek):
+        with pytest.raises(ConfigError, match=f"{name}: a stored result cannot be read: Permission denied"):
+            look(K)
+    monkeypatch.undo()
+    assert store.find(K)
+    assert not (store.root / "corrupt").exists()
+
+
+def test_a_file_in_a_folder_that_may_not_be_listed_is_not_called_changed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: Any) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("pipeline.run.store.store.files_below", lambda _: [])
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        verify(store.root / "entries" / K)
+
+
+@pytest.mark.parametrize("text", ["", "3", "{}", '{"stage": 3}', "\0"])
+def test_an_entry_whose_parts_are_damaged_is_listed_as_such(store: Store, text: str) -> None:
+    (store.path(K) / "parts.json").write_text(text)
+    (entry,) = store.entries()
+    assert entry.parts == {"stage": "damaged"}
+    assert verify(entry.path) == ["parts.json is not what was written"]
+
+
+@pytest.mark.parametrize("text", ["3", "null", "[]", '{"parts.json": 3}', '{"a\\u0000b": "x"}'])
+def test_a_manifest_that_is_none_is_damage(store: Store, text: str) -> None:
+    (store.path(K) / "manifest.json").write_text(text)
+    assert verify(store.path(K))
+    assert store.find(K) is None
+
+
+def sweep(root: Path) -> None:
+    Store(root).sweep()
+
+
+def test_what_a_killed_process_left_is_swept_and_what_one_fills_is_not(store: Store) -> None:
+    entries = store.root / "entries"
+    (entries / ".left" / "model").mkdir(parents=True)
+    with store.claim("filled", "x"), store.commit("filled", PARTS) as folder:
+        assert exit_code(sweep, store.root) == 0
+        assert folder.is_dir()
+    assert sorted(path.name for path in entries.iterdir()) == sorted([K, "filled"])
