@@ -10,6 +10,7 @@ from pathlib import Path
 OURS = Path(__file__).parents[3]
 PACKAGES = ("stages", "pipeline")
 
+_STANDARD = os.path.dirname(os.__file__) + os.sep
 _KINDS = ("stdlib", "platstdlib", "purelib", "platlib")
 _CACHES = {"XDG_CACHE_HOME": "~/.cache", "HF_HOME": "~/.cache/huggingface", "TORCH_HOME": "~/.cache/torch"}
 _SYSTEM = ("/proc", "/sys", "/dev", "/etc")
@@ -17,13 +18,13 @@ _SYSTEM = ("/proc", "/sys", "/dev", "/etc")
 
 def is_ours(file: Path) -> bool:
     """Whether it is of our packages."""
-    return any(file.is_relative_to(OURS / package) for package in PACKAGES)
+    return str(file).startswith(tuple(f"{OURS}{os.sep}{package}{os.sep}" for package in PACKAGES))
 
 
 @cache
 def is_users(name: str) -> bool:
     """Whether a file, by its whole path, is neither of Python, a library or the system, nor in a cache, nor ours."""
-    if "site-packages" in name or not os.path.isabs(name):  # most are told without a look at the disk
+    if "site-packages" in name or name.startswith(_STANDARD) or not os.path.isabs(name):  # without a look at the disk
         return False
     file = Path(os.path.realpath(name))
     return not is_ours(file) and not any(file.is_relative_to(at) for at in _foreign())
