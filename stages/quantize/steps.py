@@ -16,7 +16,9 @@ from stages.quantize.graphs.rewrite import (
     chosen,
     deep_products,
     own_inputs,
+    own_weights,
     plain_gemms,
+    share_copies,
     split_gemm,
     torn_weights,
     transpose_gemms,
@@ -127,6 +129,7 @@ def dynamic(
 
     proto = transpose_gemms(onnx.load(source))
     graph = proto.graph
+    copies = own_weights(graph)
     left = touching(graph, hidden_weights(graph, operators))
     tied = Tied()
     apart = [] if exclude or left or not {"Gather", "MatMul"} <= {*operators} else tied.nodes(graph)
@@ -152,7 +155,8 @@ def dynamic(
             proto = onnx.load(target)
     if apart:
         tied.share(before, proto.graph)
-        _save(proto, target, external)
+    share_copies(proto.graph, copies)
+    _save(proto, target, external)
     return {WEIGHT: left, WHOLE: deep}
 
 
@@ -184,6 +188,7 @@ def optimum(
         from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
 
         proto = transpose_gemms(onnx.load(source))
+        copies = own_weights(proto.graph)
         onnx.save(proto, source, save_as_external_data=external)
         operators = settings["operators_to_quantize"]
         left = {WEIGHT: touching(proto.graph, hidden_weights(proto.graph, operators)), DEEP: []}
@@ -198,6 +203,7 @@ def optimum(
     after = onnx.load(source.with_name(f"{source.stem}_optimum.onnx"))
     if apart:
         tied.share(proto.graph, after.graph)
+    share_copies(after.graph, copies)
     onnx.save(after, target, save_as_external_data=external)
     return left
 

@@ -1,6 +1,6 @@
 """The same graph, written so that quantizers take it, or with fewer bytes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -132,6 +132,35 @@ def own_inputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
             node.input[0] = copy
         nodes.append(node)
     refill(graph.node, nodes)
+
+
+def own_weights(graph: onnx.GraphProto) -> dict[str, str]:
+    """Give each LSTM weights of its own, in place: what the copies were made of, by their names.
+
+    ONNX Runtime turns the weights of an LSTM in place: those that two of them share would be turned twice.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    taken: set[str] = set()
+    copies: dict[str, str] = {}
+    for node in (node for node in graph.node if node.op_type == "LSTM"):
+        for place, name in [*enumerate(node.input)][1:3]:
+            if name in tensors and name in taken:
+                node.input[place] = f"{name}_of_{node.name}_{place}"
+                copies[node.input[place]] = name
+                graph.initializer.append(tensors[name])
+                graph.initializer[-1].name = node.input[place]
+            taken.add(name)
+    return copies
+
+
+def share_copies(graph: onnx.GraphProto, copies: Mapping[str, str]) -> None:
+    """Have nodes read, in the place of copies and of what was made of these, what was made of the first."""
+    parts = ("", "_quantized", "_scale", "_zero_point")
+    same = {f"{copy}{part}": f"{first}{part}" for copy, first in copies.items() for part in parts}
+    there = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        node.input[:] = [same[name] if same.get(name) in there else name for name in node.input]
+    drop_unread(graph, same)
 
 
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual")

@@ -223,6 +223,29 @@ def test_constants_that_several_nodes_read_in_their_own_way(
     assert quantized(stage, proto, x=images(16)).error < 0.06
 
 
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("kind", ["dynamic", "optimum"])
+def test_two_lstms_with_the_same_weights(kind: str, per_channel: bool, quantized: Callable[..., Ran]) -> None:
+    settings: dict[str, Any] = {"operators": ("LSTM", "MatMul"), "per_channel": per_channel}
+    stage = DynamicQuantization(**settings) if kind == "dynamic" else OptimumQuantization(target="avx2", **settings)
+    nodes = [
+        node("LSTM", ["x", "w", "r", "b"], ["h"], hidden_size=8),
+        node("Squeeze", ["h", "one"], ["s"]),
+        node("LSTM", ["s", "w", "r", "b"], ["g"], hidden_size=8),
+        node("Squeeze", ["g", "one"], ["t"]),
+        node("MatMul", ["t", "v"], ["y"]),
+    ]
+    weights = {"w": draw(1, 32, 8), "r": draw(1, 32, 8), "b": draw(1, 64), "v": draw(8, 4), "one": np.array([1])}
+    ran = quantized(
+        stage,
+        old(nodes, {"x": [5, "n", 8]}, {"y": [5, "n", 4]}, weights=weights),
+        x=images(8)[:5, None].expand(5, 5, 8),
+    )
+    assert ran.report["quantized"]["LSTM"] == 2
+    assert ran.error < 0.05
+    assert onnx_params(ran.model) == onnx_params(ran.before) == 2 * 32 * 8 + 64 + 8 * 4
+
+
 def lookup(table: Any) -> onnx.ModelProto:
     nodes = [
         node("Gather", ["table", "ids"], ["e"]),
