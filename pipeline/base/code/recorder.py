@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import FrameType, FunctionType, ModuleType
 from typing import Any
@@ -284,8 +285,10 @@ def _is_machinery(file: str) -> bool:
 
 
 def _users_modules() -> dict[str, ModuleType]:
+    """Those that importing again makes anew; what has a loader of its own, such as a test of pytest's, stays."""
     named = {name: module for name, module in sys.modules.items() if name != "__main__" and module is not None}
-    return {name: module for name, module in named.items() if is_users(str(getattr(module, "__file__", None)))}
+    plain = {name: module for name, module in named.items() if isinstance(module.__loader__, SourceFileLoader)}
+    return {name: module for name, module in plain.items() if is_users(str(getattr(module, "__file__", None)))}
 
 
 def _changed_since_start(known: set[str]) -> set[str]:

@@ -84,7 +84,7 @@ def test_other_test_data_is_refused_before_anything_runs(project: Make) -> None:
 
 def test_data_are_read_once_for_all_strategies(project: Make) -> None:
     built = build_all(find_strategies([project(FILE)]))
-    assert len({id(one.task) for one in built}) == 1
+    assert len({id(one.data) for one in built}) == len({id(one.task.train.dataset) for one in built}) == 1
 
 
 def test_the_schema_takes_strategies_or_stages_and_not_both(project: Make) -> None:
