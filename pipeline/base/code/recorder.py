@@ -287,8 +287,8 @@ def _is_machinery(file: str) -> bool:
 def _users_modules() -> dict[str, ModuleType]:
     """Those that importing again makes anew; what has a loader of its own, such as a test of pytest's, stays."""
     named = {name: module for name, module in sys.modules.items() if name != "__main__" and module is not None}
-    plain = {name: module for name, module in named.items() if isinstance(module.__loader__, SourceFileLoader)}
-    return {name: module for name, module in plain.items() if is_users(str(getattr(module, "__file__", None)))}
+    users = {name: module for name, module in named.items() if is_users(str(getattr(module, "__file__", None)))}
+    return {name: module for name, module in users.items() if isinstance(module.__loader__, SourceFileLoader)}
 
 
 def _changed_since_start(known: set[str]) -> set[str]:
