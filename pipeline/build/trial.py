@@ -15,7 +15,7 @@ from pipeline.build.labelling import settled, unknown_classes
 from pipeline.build.lengths import check_lengths
 from pipeline.build.probe import SplitSummary
 from pipeline.errors import ConfigError, blame
-from pipeline.model import Model
+from pipeline.model import Model, TorchModel
 from pipeline.task import Output, Task, first_output, kind, scored, taken_by
 
 
@@ -65,10 +65,23 @@ def _trial(task: Task, name: str, model: Model, summary: SplitSummary) -> _Trial
     with blame(ConfigError, where, fix="Look at the shapes and the range of the targets"):
         batch, targets = (split.collate or default_collate)([split[i] for i in positions])
         inputs = as_inputs(batch)
-    with blame(ConfigError, where, fix="Look at the shapes and the types of the inputs"):
+    with blame(ConfigError, where, fix=_types(model, inputs) or "Look at the shapes and the types of the inputs"):
         outputs = model.predict(inputs)
         _check_repeats(outputs, model.predict(inputs), where)
         return _Trial(where, inputs, targets, outputs, scored(outputs, task.output))
+
+
+def _types(model: Model, inputs: Inputs) -> str:
+    """What to do where a module that fails on the inputs has weights of another type; empty where they are alike."""
+    if not isinstance(model, TorchModel):
+        return ""
+    weights = {weight.dtype for weight in model.module.parameters() if weight.is_floating_point()}
+    others = [name for name, value in inputs.items() if value.is_floating_point() and value.dtype not in weights]
+    if not weights or not others:
+        return ""
+    types = " and ".join(sorted(map(str, weights)))
+    text = f"The weights are {types} and `{others[0]}` is {inputs[others[0]].dtype}: end the builder with .float()"
+    return text.replace("torch.", "")
 
 
 def _chosen_silently(task: Task, outputs: Outputs) -> list[str]:

@@ -37,7 +37,7 @@ class DynamicQuantization(Stage):
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators; warn of convolutions."""
-        check_settings(before, self.operators, quantizable())
+        check_settings(before, preview.model, self.operators, quantizable())
         if "Conv" in self.operators:
             yield "dynamically quantized convolutions are several times slower on CPUs; quantize.static is for them"
         if not self.reduce_range and saturates(cpu_flags()):

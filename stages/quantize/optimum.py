@@ -63,7 +63,7 @@ class OptimumQuantization(Stage):
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators; warn of what a preset does not heed."""
-        check_settings(before, self.operators, quantizable())
+        check_settings(before, preview.model, self.operators, quantizable())
         if self.reduce_range and self.target not in REDUCIBLE:
             yield f"`reduce_range` does nothing for {self.target}, whose sums do not saturate"
         if self.target != "avx2" and not self.reduce_range and saturates(cpu_flags()):

@@ -14,7 +14,7 @@ from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.external_data import load_whole
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES, QUANTIZED, graphs_in, opset, save, strip
-from pipeline.model import OnnxModel
+from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context, Stage
 from stages.quantize.graphs.names import Names, blame_plainly, compact_names, distinct_names, merge_copies
 from stages.quantize.graphs.order import name_captures, sort
@@ -86,7 +86,11 @@ def quantized_graph(
     if not nodes:
         expected = "at least one quantized node"
         fix = "Name more operators or exclude fewer nodes"
-        raise StageError(f"no node was quantized; left in fp32: {json.dumps(unquantized)}", expected=expected, fix=fix)
+        is_double = any(tensor.data_type == onnx.TensorProto.DOUBLE for tensor in graph.initializer)
+        kind, fix = ("float64, which is not quantized", "Make it float32") if is_double else ("fp32", fix)
+        raise StageError(
+            f"no node was quantized; left in {kind}: {json.dumps(unquantized)}", expected=expected, fix=fix
+        )
     merge_copies(proto.graph)
     sort(proto.graph)
     exact_comparisons(proto.graph)
@@ -166,8 +170,12 @@ SATURATION = (
 )
 
 
-def check_settings(before: Sequence[Stage], operators: Sequence[str], quantizable: Sequence[str]) -> None:
-    """Raise ConfigError where an earlier stage quantizes already, or an operator cannot be quantized in this way."""
+def check_settings(before: Sequence[Stage], model: Model, operators: Sequence[str], quantizable: Sequence[str]) -> None:
+    """Raise ConfigError where an earlier stage quantizes already, or weights or an operator cannot be quantized."""
+    weights = dict(model.module.named_parameters()) if isinstance(model, TorchModel) else {}
+    if doubles := [name for name, weight in weights.items() if weight.dtype is torch.float64]:
+        fix = "End the builder with `.float()`, and give float32 inputs"
+        raise ConfigError(f"`{doubles[0]}` is float64", expected="float32, which can be quantized", fix=fix)
     family = __name__.rpartition(".")[0]
     if any(type(stage).__module__.startswith(family) for stage in before):
         raise ConfigError("an earlier stage quantizes already", fix="Quantize once, from fp32")

@@ -56,7 +56,7 @@ class StaticQuantization(Stage):
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators and a percentile without its method; warn of few calibration examples."""
         # Where none is named ONNX Runtime's list, which takes its time, is not asked for.
-        check_settings(before, self.operators or (), quantizable() if self.operators else ())
+        check_settings(before, preview.model, self.operators or (), quantizable() if self.operators else ())
         default = type(self).model_fields["percentile"].default
         if self.percentile != default and self.calibration != "percentile":
             fix = "Set calibration: percentile, or leave percentile out"

@@ -14,7 +14,7 @@ from pipeline.build.build import Built, build, outline
 from pipeline.build.source import load_config
 from pipeline.errors import ConfigError
 from tests.aliases import Make
-from tests.users import stage_file
+from tests.users import chain_of, stage_file
 
 TRAINED = """\
 task: {use: data.py}
@@ -126,6 +126,25 @@ def test_a_wrong_stage_is_refused_at_its_line(project: Make, stage: str, line: i
 def test_a_stage_that_does_not_fit_is_refused_before_work(project: Make, stages: str, message: str) -> None:
     files = {"mine.py": NOTHING_CHANGES, "bad.py": "1 / 0\n"}
     refused(project(TRAINED.replace("export.onnx", stages), **files), message)
+
+
+DOUBLE = """
+from torch import nn
+
+def flat():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).double()
+"""
+
+
+@pytest.mark.parametrize(("double_data", "message"), [
+    (False, r"The weights are float64 and `input` is float32: end the builder with \.float\(\)"),
+    (True, r"stages\[1\] \(quantize\.dynamic\): `1\.weight` is float64; expected float32, which can be quantized"),
+])  # fmt: skip
+def test_float64_is_called_float64(project: Make, double_data: bool, message: str) -> None:
+    data = project(TRAINED).with_name("data.py").read_text()
+    data = data.replace("TensorDataset(images", "TensorDataset(images.double()") if double_data else data
+    chain = chain_of("export.onnx", "quantize.dynamic", model="use: double.py:flat")
+    refused(project(chain, **{"data.py": data, "double.py": DOUBLE}), message)
 
 
 def test_a_chain_that_does_not_fit_is_refused_before_the_data_is_touched(project: Make) -> None:
