@@ -48,7 +48,7 @@ def test_saved_and_loaded_it_generates_the_same(pair: Pair, tmp_path: Path) -> N
 
 
 def test_an_unknown_form_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_text('{"form": "tensorflow"}')
+    (tmp_path / "model.json").write_text('{"form": "tensorflow", "inputs": []}')
     with pytest.raises(ConfigError, match="the tensorflow form; expected one of torch, onnx, seq2seq"):
         models.load(tmp_path)
 

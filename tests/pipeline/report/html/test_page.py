@@ -18,6 +18,8 @@ from pipeline.records.record import Failure, GateRecord, Record
 from pipeline.report.html.page import write_comparison, write_report
 from tests.aliases import Make
 
+STARTED = "2026-01-01T00:00:00+00:00"
+
 
 class Outline(HTMLParser):
     """Headings with their levels, text by section, links, and what a page asks for."""
@@ -128,7 +130,7 @@ def test_a_run_that_was_stopped_before_its_baseline(record: Record, tmp_path: Pa
 
 
 def test_a_record_with_the_least_gives_a_page(tmp_path: Path) -> None:
-    record = Record(run="r", folder=str(tmp_path / "gone"), started="", config={}, seed=0, data={}, environment={})
+    record = Record(run="r", folder=str(tmp_path / "gone"), started=STARTED, config={}, seed=0, data={}, environment={})
     assert "No verdict" in outline(write_report(record, tmp_path / "r.html")).words("verdict")
     assert "Plotly, Inc." not in (tmp_path / "r.html").read_text("utf-8")  # no figure, no library
 
@@ -289,7 +291,9 @@ def test_a_run_with_an_odd_name_is_no_way_out(comparison: Make, run: str) -> Non
 
 
 def test_a_comparison_of_nothing_gives_a_page(tmp_path: Path) -> None:
-    record = ComparisonRecord(comparison="c", folder=str(tmp_path), started="", origins=[], choice_reason="none kept")
+    record = ComparisonRecord(
+        comparison="c", folder=str(tmp_path), started=STARTED, origins=[], choice_reason="none kept"
+    )
     found = outline(write_comparison(record, tmp_path / "r.html"))
     assert "No strategy is chosen None kept." in found.words("verdict")
     assert "front" not in found.sections
