@@ -18,7 +18,9 @@ from tests.forked import start
 
 SECRET = "what lies outside of all folders that a command is given"
 CODES = {0, 1, 2, 3, 4, 5, 6, 7}
-PATIENCE = 600
+PATIENCE = 600 if os.environ.get("FUZZ") != "all" else 3600
+SHARE = 1.0 if os.environ.get("FUZZ") == "all" else 0.1
+"""Of the trials; all of them, some 3,000, take a quarter of an hour or more."""
 
 
 class Trial(NamedTuple):
@@ -35,9 +37,10 @@ def problems(place: Path, sample: Path, make: Callable[[Path, Random], Trial], c
         place: a folder for the copies and what lies outside of them; it is made.
         sample: the folder to copy, which hard links are taken of.
         make: the trial of a seed; a function that can be imported.
-        count: of trials.
+        count: of trials, where FUZZ=all is in the environment; a tenth otherwise.
         user: whose rights the child has, where it may change them.
     """
+    count = round(SHARE * count)
     (place / "outside").mkdir(parents=True)
     (place / "outside" / "secret").write_text(SECRET)
     (place / "temporary").mkdir()
