@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.measure.accuracy import BATCH_SIZE, Evaluation, evaluate_task, scores_on_validation
-from pipeline.model import Model
+from pipeline.model import Model, OnnxModel
 from pipeline.task import Split, Task
 
 TRIED = 32
@@ -44,6 +44,8 @@ def batches_for(model: Model, task: Task, asked: int | None = None) -> Batches:
         task: some examples of its validation split are tried.
         asked: examples at a time, as it will be deployed.
     """
+    if isinstance(model, OnnxModel) and model.batch:  # the file takes no other
+        return Batches(model.batch)
     if not depends_on_batch(model, task.validation, task.decode):
         return Batches(asked or BATCH_SIZE)
     batch = asked or 1

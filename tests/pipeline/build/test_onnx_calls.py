@@ -92,7 +92,7 @@ def test_a_file_for_one_example_is_measured_calibrated_and_timed(folder: Callabl
     (batch,) = built.task.test.loader(len(built.task.test))
     logits = np.concatenate([session.run(None, {"x": image[None].numpy()})[0] for image in batch.inputs["input"]])
     assert record.baseline.score == (logits.argmax(1) == batch.targets.numpy()).mean()
-    assert record.baseline.macs == 4 * 16
+    assert (record.baseline.macs, record.baseline.batch) == (4 * 16, 1)
     assert any("it takes 1 example at a time" in note for note in record.notes)
     assert record.stages[0].retention.value > 0.95
     assert record.stages[1].latency[0]["samples"] == 2
