@@ -56,7 +56,9 @@ class Interrupts:
         for again, before in self.before.items():  # the second one stops at once, whatever answered it before
             at_once = signal.default_int_handler if again == signal.SIGINT else signal.SIG_DFL
             signal.signal(again, signal.SIG_IGN if before == signal.SIG_IGN else at_once)
-        LOG.warning("%s: the current step is finished first; once more stops at once", signal.Signals(number).name)
+        notice = "%s: the current step is finished first; once more stops at once"
+        # From a thread: the main one may be in the middle of writing to the stream that this goes to.
+        threading.Thread(target=LOG.warning, args=(notice, signal.Signals(number).name)).start()
 
     def _restore(self) -> None:
         for number, handler in self.before.items():

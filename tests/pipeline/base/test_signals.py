@@ -1,5 +1,7 @@
 """Ctrl-C and SIGTERM: the first stops where the run can go on, the second at once; what was begun ends the same."""
 
+import io
+import logging
 import multiprocessing
 import os
 import re
@@ -238,6 +240,37 @@ def test_a_signal_is_caught_once_and_asks_to_stop(number: signal.Signals) -> Non
         assert handlers() == before
         with pytest.raises(Interruption, match=f"stopped by {number.name}"):
             interrupts.check()
+
+
+class Interrupted(io.RawIOBase):
+    """A terminal that Ctrl-C reaches in the middle of the first write."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        first, self.written = not self.written, self.written + bytes(data)
+        if first:
+            signal.raise_signal(signal.SIGINT)
+        return len(data)
+
+
+def test_a_signal_in_the_middle_of_a_line_is_told_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Interrupted()
+    handler = logging.StreamHandler(io.TextIOWrapper(io.BufferedWriter(terminal)))
+    monkeypatch.setattr(logging.getLogger("shrinkline"), "handlers", [handler])
+    with Interrupts() as interrupts:
+        logging.getLogger("shrinkline").warning("a line")
+        assert interrupts.requested()
+        for thread in set(threading.enumerate()) - {threading.main_thread()}:
+            thread.join(PATIENCE)
+    assert terminal.written.decode().splitlines() == [
+        "a line",
+        "SIGINT: the current step is finished first; once more stops at once",
+    ]
 
 
 def test_a_child_of_a_run_can_be_terminated_and_leaves_ctrl_c_to_its_parent() -> None:
