@@ -26,6 +26,25 @@ def record(*stages: StageRecord, **changes: Any) -> Record:
     return Record(**{**rest, "seed": 0, "data": {}, "environment": {}, "stages": list(stages), **changes})
 
 
+def packing(count: int = 12, **changes: Any) -> dict[str, Any]:
+    """The report of a stage that packed so many tensors in three ways, and the graph."""
+    ways = [("int4", 8), ("codebook", 7), ("float32", 1)]
+    tensors = [
+        {"name": f"layers.{i}.weight", "encoding": encoding, "elements": 9000 // (i + 1), "before": size,
+         "bytes": size // ratio}
+        for i in range(count) for encoding, ratio in [ways[i % 3]] for size in [4 * (9000 // (i + 1))]
+    ]  # fmt: skip
+    sizes = [sum(tensor[key] for tensor in tensors) + 3100 for key in ("before", "bytes")]
+    return {
+        "bytes": {"before": sizes[0], "after": sizes[1]},
+        "graph_bytes": 3100,
+        "tensors": tensors,
+        "load_ms": {"before": 3.21, "after": 9.14},
+        "peak_bytes": {"before": 80_000_000, "after": 92_000_000},
+        **changes,
+    }
+
+
 def gate(verdict: str = "pass", **changes: Any) -> GateRecord:
     limit: dict[str, Any] = {"name": "retention", "limit": 0.95, "value": 0.9, "message": "retention is 0.9"}
     return GateRecord(**{**limit, "verdict": verdict, **changes})

@@ -7,6 +7,7 @@ from pipeline.records.comparison import ComparisonRecord, StrategyRecord
 from pipeline.records.record import ClassMeasure, GateRecord, Record
 from pipeline.report import columns, commands
 from pipeline.report.markdown import block, capped, code, escaped, heading, items, paragraph, table
+from pipeline.report.packing import COLUMNS, by_encoding, packing, packing_cells
 
 WORST = 3
 MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "skipped": "⏭️"}
@@ -21,6 +22,7 @@ def summary(record: Record) -> str:
             *_gates(record.gates),
             *_stages(record),
             *(paragraph(f"{text}.") if (text := columns.tokenizer_text(record)) else []),
+            *_packing(record),
             *_lost(record.final.classes if record.final else []),
             *items("Warnings", record.warnings),
             *items("Notes", record.notes),
@@ -103,6 +105,13 @@ def _stages(record: Record) -> list[str]:
 def _broken(cells: list[str]) -> list[str]:
     """Cells of several lines, as a table takes them."""
     return [cell.replace("\n", "<br>") for cell in cells]
+
+
+def _packing(record: Record) -> list[str]:
+    """The bytes of a packed file by encoding."""
+    packed = packing(record)
+    rows = [[escaped(name), *cells] for name, *cells in map(packing_cells, by_encoding(packed))] if packed else []
+    return [*heading("Bytes by encoding"), *table(COLUMNS, rows)] if rows else []
 
 
 def _lost(classes: list[ClassMeasure]) -> list[str]:

@@ -14,6 +14,7 @@ from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyReco
 from pipeline.records.record import GateRecord, Record
 from pipeline.report import columns
 from pipeline.report.mlflow.address import URI, address
+from pipeline.report.packing import packing_text
 
 WIDE = 126  # characters of a table with one line a row and names such as benchmark.latency
 VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skipped": "yellow"}
@@ -24,7 +25,7 @@ def show(record: Record, console: Console) -> None:
     from pipeline.report.mlflow.run import STATE, is_synced  # `shrink gate`, which says less, does without torch
 
     console.print(*(part for part in (table(record, console.width), metrics_table(record, console.width)) if part))
-    notes = [Text(note) for note in (columns.tokenizer_text(record), *record.notes) if note]
+    notes = [Text(note) for note in (columns.tokenizer_text(record), packing_text(record), *record.notes) if note]
     notes += _warnings(record.warnings)
     notes += [Text(gate_text(gate), style=VERDICTS[gate.verdict]) for gate in record.gates]
     console.print(Group(*notes))

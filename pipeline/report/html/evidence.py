@@ -1,23 +1,19 @@
 """The figures of a run's page, each with its words and its table; None where the record has nothing to show."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from pipeline.base.formatting import bytes_text, interval_text
 from pipeline.records.figures import curves, number
 from pipeline.records.record import ClassMeasure, Flipped, ModelRecord, Record
 from pipeline.report.columns import STAGES, ratio_of, stage_cells
-from pipeline.report.html import panels
-from pipeline.report.html.charts import Axis, Point, scatter
 from pipeline.report.html.headline import setting_of, verdict_of
 from pipeline.report.html.pictures import accuracy_of
+from pipeline.report.html.plots import panels
+from pipeline.report.html.plots.charts import Axis, Point, scatter
 from pipeline.report.html.text import count_of, duration_text, milliseconds, numbers, sentence, times_text
 from pipeline.report.html.views import Cell, Figure, Plot, Table
-
-LOG = logging.getLogger("shrinkline")
 
 
 def stages_table(record: Record) -> Table:
@@ -105,20 +101,6 @@ def confusions(flipped: Flipped) -> tuple[Figure | None, Table | None]:
     return (Figure("flips", "Confusion of flips", words, [Plot("", plot)], table) if plot else None), table
 
 
-def bytes_by_layer(record: Record) -> list[Figure]:
-    """Where the bytes are, in the baseline's file and in the last model's."""
-    folder = Path(record.folder)
-    files = {"baseline": record.baseline, "final": record.final if record.stages else None}
-    parts_by_file: dict[str, tuple[ModelRecord, list[tuple[str, str, int]]]] = {}
-    for key, model in files.items():
-        if model and (parts := _layers(folder / model.file)):
-            rest = model.size_bytes - sum(size for _, _, size in parts)
-            parts += [("graph", "graph", rest)] if rest > 0 else []
-            parts_by_file[key] = model, sorted(parts, key=lambda part: -part[2])
-    types = [*sorted({kind for _, parts in parts_by_file.values() for _, kind, _ in parts if kind != "graph"}), "graph"]
-    return [_bytes_figure(key, model, parts, types) for key, (model, parts) in parts_by_file.items()]
-
-
 def trainings(record: Record) -> list[Figure]:
     """A figure a stage that trained, with a drawing for each of its curves; like figures share one."""
     places = [("baseline", record.baseline), *((f"{s.position + 1}. {s.name}", s) for s in record.stages)]
@@ -155,32 +137,6 @@ def _limit(record: Record, *names: str) -> float | None:
     """The limit of the budget on a figure of the last model as it stands on an axis."""
     gates = [g for g in record.gates if g.name in names and not (g.name == "retention" and g.of == "expected")]
     return gates[0].limit if gates else None
-
-
-def _layers(path: Path) -> list[tuple[str, str, int]]:
-    """Name, type and bytes of each layer of a file; empty where it is gone or no ONNX file any more."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    from pipeline.measure.size import layers
-
-    try:
-        return [(part.name, part.dtype, part.bytes) for part in layers(path)] if path.exists() else []
-    except (DecodeError, OSError):
-        LOG.warning("%s cannot be read, so the report does not show where its bytes are", path)
-        return []
-
-
-def _bytes_figure(key: str, model: ModelRecord, parts: list[tuple[str, str, int]], types: Sequence[str]) -> Figure:
-    name = "baseline" if key == "baseline" else "last model"
-    rows: list[Sequence[Cell]] = [
-        [part, kind, f"{size:,}", f"{size / model.size_bytes:.1%}"] for part, kind, size in parts[:500]
-    ]
-    by_type = {kind: sum(size for _, k, size in parts if k == kind) for kind in types}
-    breakdown = ", ".join(f"{kind} {bytes_text(size)}" for kind, size in by_type.items() if size)
-    words = f"The {name}: {bytes_text(model.size_bytes)} ({breakdown}). Colours are types, areas are bytes."
-    table = Table(f"Bytes of the {name}", ["layer", "type", "bytes", "share"], rows, frozenset({1}))
-    plot = panels.layer_bytes(parts, types)
-    return Figure(f"bytes-{key}", f"Bytes by layer of the {name}", words, [Plot("", plot)], table)
 
 
 def _latency_words(row: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from itertools import combinations
 from pipeline.base.formatting import bytes_text, count_text, interval_text
 from pipeline.measure.strategies.pareto import AXES
 from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord
-from pipeline.report.html.charts import Axis, Point, scatter
+from pipeline.report.html.plots.charts import Axis, Point, scatter
 from pipeline.report.html.text import duration_text, joined
 from pipeline.report.html.views import Cell, Figure, Plot, Table
 

@@ -10,9 +10,12 @@ from pipeline.records.record import ModelRecord, Record, StageRecord
 from pipeline.report import commands
 from pipeline.report.columns import spread_text, tokenizer_text
 from pipeline.report.html import evidence, pictures
+from pipeline.report.html.effects import effects
 from pipeline.report.html.headline import judgement, tiles
+from pipeline.report.html.parts import bytes_by_encoding, bytes_by_layer
 from pipeline.report.html.text import count_of, duration_text, joined, settings_table
 from pipeline.report.html.views import Cell, Details, Section, Short, Table
+from pipeline.report.packing import PACKING
 
 
 def sections(record: Record) -> list[Section]:
@@ -20,10 +23,11 @@ def sections(record: Record) -> list[Section]:
     all_sections = [
         Section("chain", "The chain", _chain(record)),
         Section("trajectory", "Size against retention", _figures([evidence.trajectory(record)])),
+        Section("effects", "What each stage took", _figures(effects(record), side_by_side=True)),
         Section("latency", "Latency", _latency(record)),
         Section("classes", "By class", _classes(record)),
         Section("lost", "What was lost", _lost(record)),
-        Section("bytes", "Where the bytes are", _figures(evidence.bytes_by_layer(record), side_by_side=True)),
+        Section("bytes", "Where the bytes are", _bytes(record)),
         Section("training", "Training", _figures(evidence.trainings(record))),
         Section("gain", "What distillation brought", _gains(record)),
         Section("said", "Warnings and notes", {"warnings": record.warnings, "notes": record.notes}),
@@ -78,6 +82,11 @@ def _chain(record: Record) -> dict[str, Any]:
 def _figures(optional_figures: Sequence[Any], side_by_side: bool = False) -> dict[str, Any]:
     figures = [figure for figure in optional_figures if figure]
     return {"figures": figures, "side_by_side": side_by_side and bool(figures)}
+
+
+def _bytes(record: Record) -> dict[str, Any]:
+    figure, table = bytes_by_encoding(record)
+    return {**_figures([*bytes_by_layer(record), figure], side_by_side=True), "table": table}
 
 
 def _latency(record: Record) -> dict[str, Any]:
@@ -141,7 +150,10 @@ def _tables(caption: str, settings: Mapping[str, Any]) -> list[Table]:
 def _reports(model: ModelRecord | None) -> list[Table]:
     """What stages reported, without the curves, which are drawn."""
     reports = model.reports if model else {}
-    return _tables("Reports", {key: value for key, value in reports.items() if not isinstance(value, list)})
+    shown = {key: value for key, value in reports.items() if not isinstance(value, list)}
+    if isinstance(packed := shown.get(PACKING), dict):
+        shown[PACKING] = {key: value for key, value in packed.items() if key != "tensors"}  # which have a figure
+    return _tables("Reports", shown)
 
 
 def _stage_note(stage: StageRecord) -> str:

@@ -10,7 +10,7 @@ from pipeline.records.record import Failure
 from pipeline.report.markdown import LONGEST
 from pipeline.report.summary import comparison_summary, summary
 from tests.aliases import Make, Patch
-from tests.records import gate
+from tests.records import gate, packing
 
 GITHUB = MarkdownIt("commonmark").enable("table")
 HOSTILE = "<script>alert(1)</script> a|b `c` [d](http://e)\n# f"
@@ -166,3 +166,14 @@ def test_text_of_a_comparison_stays_text(comparison: Make) -> None:
     assert "<script" not in html
     assert "href" not in html
     assert re.sub(r"<[^>]+>", "", html).count("a|b `c` [d](http://e) # f") == 5
+
+
+def test_a_packed_file_has_its_bytes_by_encoding(record: Make) -> None:
+    packed = record()
+    packed.stages[0].reports["packing"] = packing()
+    made = summary(packed)
+    assert headings(made)[3] == "Bytes by encoding"
+    table = tables(made)[2]
+    assert table[0] == ["encoding", "tensors", "elements", "bits per element", "before", "after"]
+    assert [row[0] for row in table[1:]] == ["float32", "int4", "codebook", "graph"]
+    assert "Bytes by encoding" not in headings(summary(record()))

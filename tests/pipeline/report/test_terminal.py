@@ -119,3 +119,10 @@ def test_on_a_terminal_progress_is_a_bar_with_its_note() -> None:
         advance(3, "loss 0.1234")
         advance(1)
     assert all(part in out.getvalue() for part in ("training", "4/4", "loss 0.1234"))
+
+
+def test_a_packed_file_has_a_line_of_its_bytes_by_encoding(tmp_path: Path) -> None:
+    record = full(tmp_path)
+    assert "Packed" not in text(record, 200)
+    record.stages[0].reports["packing"] = records.packing()
+    assert ", graph 3.1 kB\n" in text(record, 200)

@@ -139,6 +139,7 @@
       });
     }
     draw();
+    plot.on("plotly_treemapclick", () => false); // it would show a part alone, with no way back for a keyboard
     return draw;
   };
 

@@ -27,6 +27,8 @@ from pipeline.records.record import (
     Spread,
 )
 from pipeline.runner import run
+from tests.records import model, packing, stage
+from tests.records import record as hand_made
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;%{x}${y}"
 
@@ -116,6 +118,7 @@ def enriched() -> Callable[[Record], Record]:
         ]  # fmt: skip
         last.latency = [latency_row(), latency_row(2, 0.8)]
         last.cached = True
+        last.reports["packing"] = packing()
         last.gain = Gain(
             **estimate(0.012).model_dump(),
             by_seed=[estimate(0.012)],
@@ -147,6 +150,22 @@ def enriched() -> Callable[[Record], Record]:
         return record
 
     return make
+
+
+@pytest.fixture
+def chained() -> Record:
+    """A run made by hand: stages that take and add bytes and accuracy, one that packs, and one that only measures."""
+    shares = [
+        *(("distill.logits", 260_000, 0.991), ("prune.channels", 171_000, 0.984), ("quantize.aware", 171_000, 0.987)),
+        *(("export.onnx", 173_000, 0.987), ("quantize.pack", 61_000, 0.986), ("benchmark.latency", 61_000, 0.986)),
+    ]
+    stages = [
+        stage(i, name, size_bytes=size, compression_ratio=999_900 / size, score=0.95 * kept, retention=estimate(kept),
+              retention_before=estimate(kept), changed=name != "benchmark.latency")
+        for i, (name, size, kept) in enumerate(shares)
+    ]  # fmt: skip
+    stages[4].reports["packing"] = packing()
+    return hand_made(*stages, baseline=model(size_bytes=999_900, score=0.95))
 
 
 def timing(ratio: float) -> Timing:

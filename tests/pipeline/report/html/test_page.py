@@ -15,8 +15,9 @@ import pytest
 from pipeline.measure.strategies.pairwise import sentences
 from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.record import Failure, GateRecord, Record
-from pipeline.report.html.page import write_comparison, write_report
+from pipeline.report.html.page import HERE, write_comparison, write_report
 from tests.aliases import Make
+from tests.records import packing
 
 STARTED = "2026-01-01T00:00:00+00:00"
 
@@ -73,7 +74,7 @@ def test_sections_are_in_order_of_reading(record: Record, enriched: Make, tmp_pa
     page = write_report(enriched(record), tmp_path / "report.html")
     assert page == tmp_path / "report.html"
     assert [key for key in outline(page).sections if key] == [
-        *("verdict", "chain", "trajectory", "latency", "classes", "lost", "bytes", "training", "gain"),
+        *("verdict", "chain", "trajectory", "effects", "latency", "classes", "lost", "bytes", "training", "gain"),
         *("said", "settings", "data", "again"),
     ]
 
@@ -207,6 +208,8 @@ def poisoned(record: Record, text: str) -> Record:
     record.warnings, record.notes = [text], [text]
     record.stages[0].name = text
     record.stages[0].settings = {text: text}
+    tensor = {"name": text, "encoding": text, "elements": 8, "before": 32, "bytes": 8}
+    record.stages[-1].reports["packing"] = packing(tensors=[tensor], **{text: text})
     record.environment[text] = text
     record.data[text] = {"examples": text, "digest": text}
     record.gates.append(GateRecord(name=text, limit=1, value=1, verdict="fail", message=text, fix=text))
@@ -311,7 +314,7 @@ def test_plotly_takes_every_figure_as_it_is(record: Record, enriched: Make, comp
     pages = [write_report(enriched(record), tmp_path / "r.html"), write_comparison(comparison(), tmp_path / "c.html")]
     shown = [figure for page in pages for plots in figures(page).values() for figure in plots]
     kinds = {trace["type"] for figure in shown for trace in figure["data"]}  # type: ignore[attr-defined]
-    assert kinds == {"scatter", "heatmap", "treemap"}
+    assert kinds == {"scatter", "heatmap", "treemap", "bar"}
     for figure in shown:
         layout: dict[str, object] = figure["layout"]  # type: ignore[assignment]
         taken = json.loads(go.Figure(figure["data"], layout={**layout, "template": "none"}).to_json())
@@ -324,3 +327,7 @@ def test_neither_plotly_nor_torch_is_imported_with_the_package() -> None:
     code = f"import sys, pipeline.report.html; print([m for m in {heavy} if m in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
+
+
+def test_the_folder_of_templates_is_whole() -> None:
+    assert {path.suffix for path in HERE.iterdir() if path.is_file()} == {".j2", ".css", ".js"}

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,19 @@ REACHABLE = """() => [...document.querySelectorAll('a[href], button, select, sum
     !(e.closest('details:not([open])') && e.tagName !== 'SUMMARY')).length"""
 FITTED = """() => [...document.querySelectorAll('.plot')].every(plot =>
   Math.abs(plot.querySelector('.main-svg').getBoundingClientRect().width - plot.clientWidth) < 2)"""
+OVERLAPPING = """key => {
+  const texts = [...document.querySelectorAll(`[data-figure="${key}"] .plot .main-svg text`)]
+    .filter(e => e.textContent.trim() && e.checkVisibility());
+  const boxes = texts.map(e => e.getBoundingClientRect());
+  const plot = document.querySelector(`[data-figure="${key}"] .plot`).getBoundingClientRect();
+  const bad = texts.filter((e, i) => boxes[i].left < plot.left - 1 || boxes[i].right > plot.right + 1);
+  for (let i = 0; i < boxes.length; i++) for (let j = 0; j < i; j++) {
+    const [a, b] = [boxes[i], boxes[j]];
+    if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+        Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1) bad.push(texts[i]);
+  }
+  return [texts.length, bad.map(e => e.textContent)];
+}"""
 CONTRAST = """() => {
   const parse = c => { const m = c.match(/[\\d.]+/g).map(Number); return { rgb: m.slice(0, 3), a: m[3] ?? 1 }; };
   const light = rgb => rgb.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
@@ -310,6 +324,40 @@ def test_many_stages_and_long_names_fit(record: Record, tmp_path: Path, opened: 
         for width, height in SIZES:
             shown.set_viewport_size({"width": width, "height": height})
             assert shown.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+def test_no_text_of_a_waterfall_or_of_encodings_covers_another(
+    chained: Record, tmp_path: Path, opened: Make, width: int, scheme: str
+) -> None:
+    with opened(write_report(chained, tmp_path / "r.html"), width, 900, scheme) as shown:
+        for key, least in (("effects-bytes", 9), ("effects-accuracy", 9), ("bytes-encoding", 3)):
+            count, bad = shown.evaluate(OVERLAPPING, key)
+            assert bad == []
+            assert count >= least
+        assert shown.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_bars_of_a_waterfall_lie_where_their_values_do(chained: Record, tmp_path: Path, opened: Make) -> None:
+    bars = """() => [...document.querySelectorAll('[data-figure="effects-bytes"] .bars path')].map(e => {
+      const box = e.getBBox(); return [box.x, box.x + box.width]; })"""
+    scale = """values => { const axis = document.querySelector('[data-figure="effects-bytes"] .plot')._fullLayout.xaxis;
+      return values.map(value => axis.d2p(value)); }"""
+    sizes = [model.size_bytes for _, model in chained.models[:-1]]  # the last only measured
+    with opened(write_report(chained, tmp_path / "r.html")) as shown:
+        drawn, at = shown.evaluate(bars), shown.evaluate(scale, sizes)
+        ends = [sorted(pair) for pair in pairwise(at)]
+        assert [edge for bar in drawn for edge in bar] == pytest.approx([edge for bar in ends for edge in bar], abs=2)
+
+
+def test_a_click_leaves_all_encodings_in_sight(chained: Record, tmp_path: Path, opened: Make) -> None:
+    places = "all => all.map(e => e.getAttribute('d'))"
+    with opened(write_report(chained, tmp_path / "r.html")) as shown:
+        figure = shown.locator('[data-figure="bytes-encoding"]')
+        before = figure.locator("path.surface").evaluate_all(places)
+        figure.locator("text", has_text="float32").first.click(force=True)
+        shown.wait_for_timeout(300)  # in which a part that is shown alone has grown
+        assert figure.locator("path.surface").evaluate_all(places) == before
 
 
 def test_without_javascript_the_tables_are_there(run_page: Path, browser: Any) -> None:

@@ -1,15 +1,15 @@
-"""The other plotly figures: latencies, classes, flips, bytes by layer, and curves of a training."""
+"""Latencies, classes, flips, and curves of a training as plotly figures."""
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.base.formatting import bytes_text, interval_text
+from pipeline.base.formatting import interval_text
 from pipeline.records.figures import number
 from pipeline.records.record import ClassMeasure, Confusion
-from pipeline.report.html.charts import (
+from pipeline.report.html.plots.charts import (
     ACCENT,
     INK,
     MUTED,
-    SURFACE,
+    SERIES,
     axis_json,
     error_bars,
     figure_json,
@@ -20,10 +20,8 @@ from pipeline.report.html.charts import (
 from pipeline.report.html.text import label
 from pipeline.report.html.views import Json
 
-SERIES = [f"var(--series-{i})" for i in range(1, 7)]
 MOST_CLASSES = 40
 MOST_CELLS = 20
-MOST_LAYERS = 60
 
 
 def latencies(model: Sequence[float], baseline: Sequence[float]) -> Json:
@@ -108,51 +106,6 @@ def flips(confusions: Sequence[Confusion]) -> Json | None:
     up = axis_json("true class", tickvals=cells["y"], ticktext=[label(t, 16) for t in truths], showgrid=False)
     up |= {"range": [len(truths) - 0.5, -0.5]}
     return figure_json([cells], across, up, height=110 + 34 * len(truths))
-
-
-def layer_bytes(layers: Sequence[tuple[str, str, int]], types: Sequence[str]) -> Json:
-    """A rectangle a layer, as large as its bytes, with the colour of its type.
-
-    Args:
-        layers: name, type and bytes, the largest first.
-        types: all types, which choose the colours.
-    """
-    merged_layers = merged(layers)
-    colors = {name: SERIES[i % len(SERIES)] for i, name in enumerate(types)}
-    whole = sum(size for _, _, size in merged_layers) or 1
-    tiles = {
-        "type": "treemap",
-        "ids": [str(i) for i in range(len(merged_layers))],
-        "labels": [label(name, 24) for name, _, _ in merged_layers],
-        "parents": [""] * len(merged_layers),
-        "values": [size for _, _, size in merged_layers],
-        "text": ["<br>".join([label(k, 16)] * (k != name) + [bytes_text(size)]) for name, k, size in merged_layers],
-        "textinfo": "label+text",
-        "hoverinfo": "text",
-        "hovertext": [
-            f"<b>{label(name, 60)}</b><br>{label(kind)}<br>{bytes_text(size)}, {size / whole:.1%}"
-            for name, kind, size in merged_layers
-        ],
-        "marker": {
-            "colors": [colors[kind] for _, kind, _ in merged_layers],
-            "line": {"color": SURFACE, "width": 2},
-            "pad": {"t": 0, "l": 0, "r": 0, "b": 0},
-        },
-        "textfont": {"color": "var(--on-series)", "size": 13},
-        "tiling": {"pad": 2},
-        "pathbar": {"visible": False},
-        "root": {"color": "rgba(0,0,0,0)"},
-    }
-    uniform = {"minsize": 10, "mode": "hide"}
-    return figure_json([tiles], {}, {}, height=300, margin={"l": 0, "r": 0, "t": 4, "b": 4}, uniformtext=uniform)
-
-
-def merged(layers: Sequence[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
-    """The largest layers, and all others as one a type."""
-    largest_layers, rest = list(layers[:MOST_LAYERS]), dict[str, int]()
-    for _, kind, size in layers[MOST_LAYERS:]:
-        rest[kind] = rest.get(kind, 0) + size
-    return largest_layers + [(f"all others, {kind}", kind, size) for kind, size in rest.items()]
 
 
 def curves(kind: str, series: Mapping[str, Sequence[float]]) -> Json:

@@ -11,6 +11,7 @@ from pipeline.report.html.views import Json
 
 CLEAR = "rgba(0,0,0,0)"
 INK, MUTED, LINE, ACCENT, SURFACE = (f"var(--{name})" for name in ("ink", "muted", "line", "accent", "surface"))
+SERIES = [f"var(--series-{i})" for i in range(1, 7)]
 LOG_FROM = 4  # a ratio of largest to smallest from which sizes are told by their logarithm
 
 
@@ -111,7 +112,7 @@ def scatter(
         path: points of a line behind them.
         shape: of that line, as plotly calls it.
     """
-    logs = x.is_count and _is_wide([p.x[0] for p in points])
+    logs = x.is_count and is_wide([p.x[0] for p in points])
     traces: list[Json] = []
     if len(path) > 1:
         line = {"color": MUTED, "width": 1.5, "dash": "dot", "shape": shape}
@@ -119,8 +120,30 @@ def scatter(
         traces.append({"type": "scatter", "mode": "lines", "line": line, "hoverinfo": "skip", **along})
     for kind in dict.fromkeys(point.kind for point in points):
         traces.append(_points(kind, [point for point in points if point.kind == kind]))
-    across, up = _axis(x, [v for p in points for v in p.x], logs), _axis(y, [v for p in points for v in p.y], False)
+    across, up = (
+        fitted_axis(x, [v for p in points for v in p.x], logs),
+        fitted_axis(y, [v for p in points for v in p.y], False),
+    )
     return figure_json(traces, across, up, height=420, shapes=[*limit_lines(x.limit), *limit_lines(y.limit, "y")])
+
+
+def fitted_axis(axis: Axis, values: Sequence[float], logs: bool) -> Json:
+    """The axis with room for names at its ends."""
+    reached = [*values, *([] if axis.limit is None else [axis.limit])]
+    scale = log10 if logs else float
+    low, high = scale(min(reached)), scale(max(reached))
+    room = (high - low) * 0.14 or abs(high) * 0.05 or 0.05
+    settings: Json = {"range": [low - room, high + room], "tickformat": axis.format, "ticksuffix": axis.suffix}
+    if logs:
+        settings |= {"type": "log", "dtick": "D2" if high - low < 1.2 else 1, "tickformat": "~s"}
+    elif axis.is_count:
+        settings |= {"tickformat": "~s"}
+    return axis_json(axis.title, **settings, nticks=7)
+
+
+def is_wide(values: Sequence[float]) -> bool:
+    """Whether values lie so far apart that an axis shows their logarithm."""
+    return min(values) > 0 and max(values) / min(values) > LOG_FROM
 
 
 def _points(kind: str, points: Sequence[Point]) -> Json:
@@ -144,21 +167,3 @@ def _hover_text(point: Point) -> str:
     """What the pointer shows of a point."""
     name = label(" ".join(point.name.splitlines()), 60)
     return "<br>".join([f"<b>{name}</b>", *(label(text, 80) for text in point.says)])
-
-
-def _axis(axis: Axis, values: Sequence[float], logs: bool) -> Json:
-    """The axis with room for names at its ends."""
-    reached = [*values, *([] if axis.limit is None else [axis.limit])]
-    scale = log10 if logs else float
-    low, high = scale(min(reached)), scale(max(reached))
-    room = (high - low) * 0.14 or abs(high) * 0.05 or 0.05
-    settings: Json = {"range": [low - room, high + room], "tickformat": axis.format, "ticksuffix": axis.suffix}
-    if logs:
-        settings |= {"type": "log", "dtick": "D2" if high - low < 1.2 else 1, "tickformat": "~s"}
-    elif axis.is_count:
-        settings |= {"tickformat": "~s"}
-    return axis_json(axis.title, **settings, nticks=7)
-
-
-def _is_wide(values: Sequence[float]) -> bool:
-    return min(values) > 0 and max(values) / min(values) > LOG_FROM

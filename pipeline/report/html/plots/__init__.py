@@ -1,0 +1,1 @@
+"""What plotly draws: figures as JSON, from plain values."""
