@@ -80,7 +80,8 @@ def _types(model: Model, inputs: Inputs) -> str:
     if not weights or not others:
         return ""
     types = " and ".join(sorted(map(str, weights)))
-    text = f"The weights are {types} and `{others[0]}` is {inputs[others[0]].dtype}: end the builder with .float()"
+    remedy = "give the inputs as .float()" if weights == {torch.float32} else "end the builder with .float()"
+    text = f"The weights are {types} and `{others[0]}` is {inputs[others[0]].dtype}: {remedy}"
     return text.replace("torch.", "")
 
 

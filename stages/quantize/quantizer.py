@@ -16,9 +16,10 @@ from pipeline.forms.external_data import load_whole
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES, QUANTIZED, graphs_in, opset, save, strip
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context, Stage
+from stages.quantize.graphs.exact import read_exactly
 from stages.quantize.graphs.names import Names, blame_plainly, compact_names, distinct_names, merge_copies
 from stages.quantize.graphs.order import name_captures, sort
-from stages.quantize.graphs.rewrite import exact_comparisons, share_initializers
+from stages.quantize.graphs.rewrite import share_initializers
 from stages.quantize.graphs.scales import check_scales
 from stages.quantize.outcome import Quantized, fp32_weights, tally, tell
 from stages.quantize.steps import WHOLE
@@ -93,7 +94,7 @@ def quantized_graph(
         )
     merge_copies(proto.graph)
     sort(proto.graph)
-    exact_comparisons(proto.graph)
+    read_exactly(proto.graph)
     with names.blame("the quantized graph"):
         check_scales(proto.graph)
         if not external:  # what protobuf cannot hold is checked by its file alone, when that is saved

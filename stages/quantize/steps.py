@@ -11,6 +11,7 @@ from unittest.mock import patch
 import onnx
 
 from stages.quantize.calibration_data import CalibrationData
+from stages.quantize.graphs.exact import exact_names
 from stages.quantize.graphs.masks import hidden_weights, masked, touching
 from stages.quantize.graphs.rewrite import (
     chosen,
@@ -28,7 +29,7 @@ from stages.quantize.graphs.versions import raised
 
 Left = dict[str, list[str]]
 """Names of the nodes that a step leaves in fp32, by the reason."""
-MASK, WEIGHT, RANGE, DEEP, WHOLE = "mask", "weight", "range", "axes", "whole"
+MASK, WEIGHT, RANGE, EXACT, DEEP, WHOLE = "mask", "weight", "range", "exact", "axes", "whole"
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 
 
@@ -85,11 +86,14 @@ def static(
     asked = chosen(graph, op_types_to_quantize, nodes_to_exclude)
     masks = masked(graph)
     values = {MASK: masks, WEIGHT: hidden_weights(graph, op_types_to_quantize) - masks}
-    free = chosen(graph, op_types_to_quantize, [*nodes_to_exclude, *touching(graph, values[MASK] | values[WEIGHT])])
+    exact = exact_names(graph)
+    alone = [*nodes_to_exclude, *exact, *touching(graph, values[MASK] | values[WEIGHT])]
+    free = chosen(graph, op_types_to_quantize, alone)
     ends = {name for node in free.values() for name in (*node.input, *node.output)}
     ranges, values[RANGE] = ranges_of(source, target.parent, ends, data, calibration, percentile)
     save_tensors_data(ranges, target.parent / "ranges.json")
     left = {why: [name for name in touching(graph, names) if name in asked] for why, names in values.items()}
+    left[EXACT] = [name for name in exact if name in asked]
     whole = {*deep_products(graph).values(), *torn_weights(graph)} if settings["per_channel"] else set()
     quantize_static(
         source,

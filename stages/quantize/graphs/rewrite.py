@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from pipeline.forms.graph import QDQ, QUANTIZED, graphs_in, graphs_inside, reads, refill
+from pipeline.forms.graph import QDQ, graphs_in, refill
 
 
 def share_initializers(graph: onnx.GraphProto) -> None:
@@ -161,26 +161,3 @@ def share_copies(graph: onnx.GraphProto, copies: Mapping[str, str]) -> None:
     for node in graph.node:
         node.input[:] = [same[name] if same.get(name) in there else name for name in node.input]
     drop_unread(graph, same)
-
-
-COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual")
-DEQUANTIZED = "_DequantizeLinear_Output"
-"""What ONNX Runtime appends to the name of a value for what comes back from 8 bits."""
-
-
-def exact_comparisons(graph: onnx.GraphProto) -> None:
-    """Have comparisons, and what is computed for them alone, read values themselves and not what 8 bits leave of them.
-
-    So a padding of -999 is told from other values as before.
-    """
-    there = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
-    needed = {value.name for value in graph.output}
-    for node in reversed(graph.node):
-        inner = {name for part in graphs_inside(node) for name in reads(part)}
-        if node.op_type in QUANTIZED or (
-            node.op_type not in COMPARISONS and needed.intersection((*node.output, *inner))
-        ):
-            needed.update(node.input, inner)
-            continue
-        plain = [name.removesuffix(DEQUANTIZED) for name in node.input]
-        node.input[:] = [a if a in there else b for a, b in zip(plain, node.input, strict=True)]

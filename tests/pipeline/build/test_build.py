@@ -136,15 +136,17 @@ def flat():
 """
 
 
-@pytest.mark.parametrize(("double_data", "message"), [
-    (False, r"The weights are float64 and `input` is float32: end the builder with \.float\(\)"),
-    (True, r"stages\[1\] \(quantize\.dynamic\): `1\.weight` is float64; expected float32, which can be quantized"),
+@pytest.mark.parametrize(("double_data", "double_model", "message"), [
+    (False, True, r"The weights are float64 and `input` is float32: end the builder with \.float\(\)"),
+    (True, False, r"The weights are float32 and `input` is float64: give the inputs as \.float\(\)"),
+    (True, True, r"stages\[1\] \(quantize\.dynamic\): `1\.weight` is float64; expected float32, which can be"),
 ])  # fmt: skip
-def test_float64_is_called_float64(project: Make, double_data: bool, message: str) -> None:
+def test_float64_is_called_float64(project: Make, double_data: bool, double_model: bool, message: str) -> None:
     data = project(TRAINED).with_name("data.py").read_text()
     data = data.replace("TensorDataset(images", "TensorDataset(images.double()") if double_data else data
     chain = chain_of("export.onnx", "quantize.dynamic", model="use: double.py:flat")
-    refused(project(chain, **{"data.py": data, "double.py": DOUBLE}), message)
+    builder = DOUBLE if double_model else DOUBLE.replace(".double()", "")
+    refused(project(chain, **{"data.py": data, "double.py": builder}), message)
 
 
 def test_a_chain_that_does_not_fit_is_refused_before_the_data_is_touched(project: Make) -> None:

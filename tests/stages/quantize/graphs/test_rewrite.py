@@ -4,8 +4,6 @@ import onnxruntime
 import pytest
 
 from stages.quantize.graphs.rewrite import (
-    DEQUANTIZED,
-    exact_comparisons,
     plain_gemms,
     share_initializers,
     transpose_gemms,
@@ -83,19 +81,3 @@ def test_a_gemm_gets_one_number_a_channel_and_no_factors(shape: tuple[int, ...],
     (bias,) = (t for t in proto.graph.initializer if t.name == proto.graph.node[0].input[2])
     assert list(bias.dims) == [4]
     assert {a.name for a in proto.graph.node[0].attribute} <= {"transB"}
-
-
-def test_what_is_computed_for_a_comparison_alone_reads_values_and_the_rest_what_8_bits_leave() -> None:
-    nodes = [
-        node("QuantizeLinear", ["input", "s", "z"], ["q"]),
-        node("DequantizeLinear", ["q", "s", "z"], [f"input{DEQUANTIZED}"]),
-        node("Abs", [f"input{DEQUANTIZED}"], ["size"]),
-        node("Greater", ["size", "edge"], ["is_large"]),
-        node("Where", ["is_large", f"input{DEQUANTIZED}", "edge"], ["output"]),
-    ]
-    scalars = {"s": np.float32(1), "z": np.int8(0), "edge": np.float32(0.4)}
-    proto = made(nodes, scalars, ["n"])  # type: ignore[arg-type]
-    x = np.array([0.45, 0.3, -0.6], np.float32)
-    assert np.allclose(run(proto, x), [0.4, 0.4, -1])
-    exact_comparisons(proto.graph)
-    assert np.allclose(run(proto, x), [0, 0.4, -1])
