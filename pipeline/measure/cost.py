@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 import onnx
 import torch
-from onnx.inliner import inline_local_functions
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
@@ -20,8 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 from pipeline.base.batches import Inputs
 from pipeline.base.files import scratch
 from pipeline.errors import StageError, blame
-from pipeline.forms.external_data import graphs_at, load_whole, stored
+from pipeline.forms.external_data import graphs_at, stored
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES
+from pipeline.forms.packed import is_packed, unpacked
 from pipeline.forms.sandbox.session import Outside
 from pipeline.forms.seq2seq import DECODER, ENCODER, WITH_PAST
 from pipeline.forms.tracing import slow_path
@@ -64,17 +64,21 @@ def torch_macs(module: nn.Module, example: Inputs) -> int:
 
 
 def onnx_params(model: Deployed) -> int:
-    """Elements of the weights in the graph, without scales, zero points and shape constants.
+    """Elements of the weights in the graph, as they are computed with, without scales, zero points, shape constants.
 
     Weights that several graphs of an encoder-decoder share count once, as they lie on disk.
     """
     paths = graphs_at(model.path)
     graphs = {path: onnx.load(path, load_external_data=False).graph for path in paths}
+    tensors = stored(paths)
+    for path in (path for path, graph in graphs.items() if is_packed(graph)):
+        graphs[path] = unpacked(path).graph
+        tensors = [(at, t) for at, t in tensors if at != path] + [(path, t) for t in graphs[path].initializer]
     aside = {path: scales_and_zero_points(graph) for path, graph in graphs.items()}
     packed = {path: packed_elements(graph) for path, graph in graphs.items()}
     return sum(
         packed[path].get(t.name, elements(t))
-        for path, t in stored(paths)
+        for path, t in tensors
         if t.name not in aside[path] and onnx.TensorProto.DataType.Name(t.data_type) in WEIGHT_TYPES
     )
 
@@ -114,7 +118,7 @@ def onnx_macs(model: OnnxModel) -> int:
         UncountedError: operators are not known.
     """
     calls = list(model.calls({name: value[:1] for name, value in model.example.items()}))
-    proto, fed = inline_local_functions(load_whole(model.path)), calls[0]
+    proto, fed = unpacked(model.path), calls[0]
     if names := uncounted(proto.graph):
         raise UncountedError(f"the MACs of {', '.join(names)} are not known")
     for value in proto.graph.input:

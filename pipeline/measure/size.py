@@ -9,6 +9,7 @@ import onnx
 
 from pipeline.forms.external_data import graphs_at, stored
 from pipeline.forms.graph import read_by
+from pipeline.forms.packed import decoders, inlined, is_packed
 from pipeline.forms.text.tokenizer import canonical
 
 if TYPE_CHECKING:  # a report reads files alone, and torch would cost it two seconds
@@ -58,6 +59,7 @@ def layers(path: Path) -> list[LayerBytes]:
 
     A layer is named by its module, such as "blocks.0.conv1", with its scales and zero points. An initializer whose name
     does not tell, as in a file with compacted names, counts to the operator that reads it: "Conv 2", the second one.
+    What decodes to the weights of several layers is "packed weights".
     Of a folder with several graphs each layer is named with its graph; what they share counts to the first of them.
     """
     paths = graphs_at(path)
@@ -69,17 +71,24 @@ def layers(path: Path) -> list[LayerBytes]:
 
 
 def _layers(path: Path, tensors: list[onnx.TensorProto]) -> list[LayerBytes]:
-    readers = _readers(onnx.load(path, load_external_data=False).graph)
+    graph = inlined(path).graph
+    readers = _readers(graph)
+    packed = {name for node in decoders(graph) for name in node.input} if is_packed(graph) else set()
     byte_counts, order = Counter[tuple[str, str]](), dict[str, int]()
     for tensor in tensors:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).name
-        module, dot, _ = tensor.name.rpartition(".")
-        reader = _reader(tensor.name, readers)
-        layer = module if dot else reader.label
-        order[layer] = min(reader.position, order.get(layer, reader.position))
+        layer, position = _layer(tensor.name, readers)
+        layer = "packed weights" if tensor.name in packed else layer
+        order[layer] = min(position, order.get(layer, position))
         byte_counts[layer, dtype] += _tensor_bytes(tensor)
     rows = [LayerBytes(layer, dtype, count) for (layer, dtype), count in byte_counts.items()]
     return sorted(rows, key=lambda row: order[row.name])
+
+
+def layer_of(graph: onnx.GraphProto) -> dict[str, str]:
+    """For each initializer what `layers` calls its layer."""
+    readers = _readers(graph)
+    return {tensor.name: _layer(tensor.name, readers)[0] for tensor in graph.initializer}
 
 
 def elements(tensor: onnx.TensorProto) -> int:
@@ -101,6 +110,13 @@ def _readers(graph: onnx.GraphProto) -> dict[str, _Reader]:
         for name in filter(None, read_by(node)):  # an input that is left out has no name
             first.setdefault(name, _Reader(f"{node.op_type} {counts[node.op_type]}", position, handed_on))
     return first
+
+
+def _layer(name: str, readers: dict[str, _Reader]) -> tuple[str, int]:
+    """What an initializer's layer is called, and where it stands in the graph."""
+    module, dot, _ = name.rpartition(".")
+    reader = _reader(name, readers)
+    return module if dot else reader.label, reader.position
 
 
 def _reader(name: str, readers: dict[str, _Reader]) -> _Reader:

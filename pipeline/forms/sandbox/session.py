@@ -27,7 +27,7 @@ class Outside(NamedTuple):
 
 
 class Child(Process):
-    """A file from outside, loaded by a process of its own.
+    """A file from outside, loaded by a process of its own; how long that took and the most memory it held then.
 
     Args:
         path: an ONNX file; it is checked before the process opens it.
@@ -46,6 +46,8 @@ class Child(Process):
         head, _ = self.ask({"path": str(path.absolute()), "optimize": optimize}, {})
         self.inputs = [str(name) for name in head.get("inputs", [])]
         self.outputs = [str(name) for name in head.get("outputs", [])]
+        self.load_ms: float = head.get("load_ms", 0.0)
+        self.peak_bytes: int | None = head.get("peak_bytes")
 
     def run(self, feed: Arrays) -> dict[str, Array]:
         """The outputs by name for inputs by name. Raises as `ask` does."""

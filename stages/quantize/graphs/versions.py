@@ -9,19 +9,23 @@ OLDEST = 13
 """The first opset with QuantizeLinear and DequantizeLinear along an axis."""
 
 
-def raised(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph in an opset from 13 on and the IR version that goes with it, its weights no longer among its inputs.
+def raised(proto: onnx.ModelProto, oldest: int = OLDEST) -> onnx.ModelProto:
+    """The graph in an opset from `oldest` on and the IR version that goes with it, its weights none of its inputs.
+
+    Args:
+        proto: the graph, which may be changed.
+        oldest: 13 or a newer opset.
 
     Raises:
         ValueError: an operator of the old opset has no counterpart.
     """
     version = opset(proto)
-    if version < OLDEST:
+    if version < oldest:
         try:
-            proto = version_converter.convert_version(proto, OLDEST)
+            proto = version_converter.convert_version(proto, oldest)
         except RuntimeError as error:
-            problem = f"its opset {version} could not be raised to {OLDEST}: {error}"
-            raise ValueError(f"{problem}. Export it again with opset {OLDEST} or newer") from error
+            problem = f"its opset {version} could not be raised to {oldest}: {error}"
+            raise ValueError(f"{problem}. Export it again with opset {oldest} or newer") from error
     if version < 11:
         _keep_positions(proto.graph)
     refill(proto.graph.input, inputs_of(proto.graph))

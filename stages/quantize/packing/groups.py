@@ -1,0 +1,90 @@
+"""Which tensors are stored together: those whose values together take few bits, for each decoder costs bytes too."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+
+import numpy as np
+import onnx
+
+from stages.quantize.packing.codes.decoders import LARGE
+from stages.quantize.packing.codes.encodings import Integers, estimate
+
+DECODER_BYTES = 250
+"""What a decoder takes, about: nodes, their constants and what a tensor has beside its numbers."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor of integers.
+
+    Args:
+        name: in the graph.
+        dims: its shape.
+        integers: (N,), row by row.
+    """
+
+    name: str
+    dims: tuple[int, ...]
+    integers: Integers = field(repr=False)
+
+    @classmethod
+    def of(cls, tensor: onnx.TensorProto) -> "Weight":
+        """The weight that an initializer is."""
+        return cls(tensor.name, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).reshape(-1))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors of one type that are stored as one.
+
+    Args:
+        weights: them.
+        values: a bit for each value that they have.
+        filled: how many of their integers are not zero.
+    """
+
+    weights: tuple[Weight, ...]
+    values: int
+    filled: int
+
+    @classmethod
+    def of(cls, weight: Weight) -> "Group":
+        """The group of one weight."""
+        values = sum(1 << int(value) + 128 for value in np.unique(weight.integers))
+        return cls((weight,), values, int(np.count_nonzero(weight.integers)))
+
+    def __add__(self, other: "Group") -> "Group":
+        return Group(self.weights + other.weights, self.values | other.values, self.filled + other.filled)
+
+    @cached_property
+    def count(self) -> int:
+        """How many integers they have."""
+        return sum(prod(weight.dims) for weight in self.weights)
+
+    def joins(self, other: "Group") -> bool:
+        """Whether they may be stored together: of one type, and not large, which would take memory to cut apart."""
+        same = self.weights[0].integers.dtype == other.weights[0].integers.dtype
+        return same and max(self.count, other.count) < LARGE
+
+    def bytes(self, opset: int) -> float:
+        """What it takes, about, in a graph of an opset."""
+        return DECODER_BYTES + estimate(self.filled, self.count, self.values.bit_count(), opset)
+
+
+def grouped(weights: Iterable[Weight], opset: int) -> list[Group]:
+    """The weights in groups that take the fewest bytes, about; without those that take no fewer than they do now."""
+    groups: list[Group] = []
+    for group in sorted(map(Group.of, weights), key=lambda group: -group.values.bit_count()):
+        gains = [
+            (group.bytes(opset) + other.bytes(opset) - (group + other).bytes(opset), place)
+            for place, other in enumerate(groups)
+            if group.joins(other)
+        ]
+        gain, place = max(gains, default=(0.0, 0))
+        if gain > 0:
+            groups[place] += group
+        else:
+            groups.append(group)
+    return [group for group in groups if group.bytes(opset) < group.count]
