@@ -27,7 +27,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
 
-from pipeline.base.code.recorder import Seen, recorder
+from pipeline.base.code.recorder import recorder
+from pipeline.base.code.seen import Seen
 from pipeline.base.files import folder_digest, scratch
 from pipeline.errors import ConfigError, blame
 

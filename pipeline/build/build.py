@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.code.recorder import Seen, recorder
+from pipeline.base.code.recorder import recorder
+from pipeline.base.code.seen import Seen
 from pipeline.base.devices import set_seed
 from pipeline.base.use import find
 from pipeline.build.config import PipelineConfig, StageConfig

@@ -17,7 +17,7 @@ from pydantic import BaseModel, JsonValue
 
 from pipeline import deploy
 from pipeline.base.code import places
-from pipeline.base.code.recorder import Seen, content_digest, variable_digest
+from pipeline.base.code.seen import Seen, content_digest, variable_digest
 from pipeline.base.code.sources import Sources
 from pipeline.base.files import file_digest
 from pipeline.base.hardware import LIBRARIES, host, version

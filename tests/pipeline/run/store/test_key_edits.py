@@ -206,7 +206,7 @@ def test_a_file_and_a_variable_that_the_task_reads_are_named_by_plan(
 def test_a_module_that_was_imported_before_and_edited_since_is_imported_afresh(
     chain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.base.code.recorder.INACCURACY", -(10.0**9))  # every file counts as edited since
+    monkeypatch.setattr("pipeline.base.code.afresh.INACCURACY", -(10.0**9))  # every file counts as edited since
     from teamlib import base
 
     edit(chain.parent, "lib/teamlib/base.py", 2)
