@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,7 +17,6 @@ from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, ShrinkError
 from pipeline.model import Edit, OnnxModel, TorchModel, call, load, named
-from tests import graphs
 
 NETS = """
 from torch import nn
@@ -265,32 +263,3 @@ def test_several_inputs_go_in_by_name_and_one_by_position() -> None:
     one, two = torch.ones(2), torch.ones(2) * 2
     assert call(Difference(), {"a": two, "b": one})["output"].tolist() == [1, 1]
     assert torch.equal(call(nn.Identity(), {"anything": two})["output"], two)
-
-
-def external(path: Path) -> OnnxModel:
-    """y = x @ w, with w in a file beside the graph."""
-    product = [graphs.node("MatMul", ["x", "w"], ["y"])]
-    proto = graphs.graph(product, {"x": ["batch", 6]}, {"y": ["batch", 6]}, {"w": torch.eye(6).mul(3)})
-    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    return OnnxModel(path, {"x": X})
-
-
-def test_an_onnx_model_is_saved_with_its_external_data(tmp_path: Path) -> None:
-    model = external(tmp_path / "graph.onnx")
-    assert [p.name for p in model.files()] == ["graph.onnx", "weights.bin"]
-    model.save(tmp_path / "saved")
-    (tmp_path / "weights.bin").unlink()
-    assert sorted(p.name for p in (tmp_path / "saved").iterdir()) == [
-        "example.safetensors", "model.json", "model.onnx", "weights.bin",
-    ]  # fmt: skip
-    loaded = load(tmp_path / "saved")
-    assert isinstance(loaded, OnnxModel)
-    assert torch.equal(loaded.predict(loaded.example)["y"], 3 * X)
-
-
-def test_an_onnx_model_takes_what_it_needs_of_the_inputs_and_names_what_is_missing(tmp_path: Path) -> None:
-    model = external(tmp_path / "graph.onnx")
-    strided = torch.rand(6, 4).T
-    assert torch.equal(model.predict({"x": strided, "mask": X})["y"], 3 * strided)
-    with pytest.raises(ConfigError, match=r"graph\.onnx: inputs \['x'\] are missing; expected \['x'\]"):
-        model.predict({"input": X})
