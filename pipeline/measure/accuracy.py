@@ -1,6 +1,6 @@
-"""Score, retention and flips: one evaluation path for every form of a model, a score per example."""
+"""Predictions, scores and metrics: one evaluation path for every form of a model, a score per example."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,25 +10,19 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
 
 from pipeline.base.estimate import Estimate
 from pipeline.base.targets.labelling import IGNORED, Labelling
 from pipeline.errors import StageError, blame
 from pipeline.measure.statistics import (
     Scores,
-    drop,
-    is_right_or_wrong,
-    mcnemar_p,
-    metric_drop,
-    metric_retention,
-    pairs,
     percentile_interval,
     resampled,
-    retention,
 )
 from pipeline.model import Model
 from pipeline.task import Forward, Metric, Split, Task, kind
+
+Advance = Callable[..., None]
 
 BATCH_SIZE = 256
 FILL = Task.fill
@@ -82,17 +76,29 @@ class Evaluation:
         return cls(tensors["predictions"], tensors["scores"], metrics, *rest)
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How a task turns what a model gives into predictions, scores and metrics; see `Task`.
+
+    Args:
+        decode, score, metrics, fill: the task's.
+        labelling: the task's, where predictions are logits.
+    """
+
+    decode: Callable[[Forward, Any], Tensor]
+    score: Callable[[Any, Any], Tensor]
+    metrics: Mapping[str, Callable[[Any, Any], float]] = field(default_factory=dict)
+    fill: int = FILL
+    labelling: Labelling | None = None
+
+    @classmethod
+    def of(cls, task: Task) -> "Scoring":
+        """Everything that a task says."""
+        return cls(task.decode, task.score, task.metrics, task.fill, task.labelling if task.logits else None)
+
+
 def evaluate(
-    model: Model,
-    split: Split,
-    *,
-    decode: Callable[[Forward, Any], Tensor],
-    score: Callable[[Any, Any], Tensor],
-    metrics: dict[str, Callable[[Any, Any], float]] | None = None,
-    fill: int = FILL,
-    labelling: Labelling | None = None,
-    advance: Callable[..., None] = lambda steps: None,
-    batch: int = BATCH_SIZE,
+    model: Model, split: Split, scoring: Scoring, *, advance: Advance = lambda steps: None, batch: int = BATCH_SIZE
 ) -> Evaluation:
     """Run a model over a split in order.
 
@@ -101,8 +107,7 @@ def evaluate(
     Args:
         model: either form.
         split: where batches are of different lengths, predictions and targets are joined with `fill` at their ends.
-        decode, score, metrics, fill: the task's.
-        labelling: the task's, where predictions are logits.
+        scoring: what becomes of the model's outputs.
         advance: told of each batch.
         batch: examples at a time.
 
@@ -110,17 +115,17 @@ def evaluate(
         StageError: predictions hold NaN, or the scores are not one finite number an example.
     """
     predictions, scores, targets, classes = [], [], [], list[Tensor | None]()
-    for predicted, scored, target in _scored(model, split, decode, score, advance, batch):
+    for predicted, scored, target in _scored(model, split, scoring, advance, batch):
         predictions.append(predicted.cpu())
         scores.append(scored)
-        classes.append(labelling.numbers(predicted.cpu(), target) if labelling else None)
-        if metrics:  # else they are not needed all at once
+        classes.append(scoring.labelling.numbers(predicted.cpu(), target) if scoring.labelling else None)
+        if scoring.metrics:  # else they are not needed all at once
             targets.append(target)
     known = [numbers for numbers in classes if numbers is not None]
     numbers = joined(known, IGNORED) if len(known) == len(classes) else None
-    evaluation = Evaluation(joined(predictions, fill), torch.cat(scores), targets=numbers)
-    values, whole = {}, joined(targets, fill).cpu() if metrics else evaluation.scores
-    for name, function in (metrics or {}).items():
+    evaluation = Evaluation(joined(predictions, scoring.fill), torch.cat(scores), targets=numbers)
+    values, whole = {}, joined(targets, scoring.fill).cpu() if scoring.metrics else evaluation.scores
+    for name, function in scoring.metrics.items():
         with blame(StageError, f"the task's metric `{name}`"):
             values[name] = _resampled(function, evaluation.predictions, whole)
         if not np.isfinite(values[name][0]):
@@ -131,18 +136,17 @@ def evaluate(
 def _scored(
     model: Model,
     split: Split,
-    decode: Callable[[Forward, Any], Tensor],
-    score: Callable[[Any, Any], Tensor],
-    advance: Callable[..., None] = lambda steps: None,
+    scoring: Scoring,
+    advance: Advance = lambda steps: None,
     size: int = BATCH_SIZE,
 ) -> Iterator[tuple[Tensor, Tensor, Any]]:
     """Predictions, scores and targets of each batch, in order and checked."""
     for batch in split.loader(size):
         with blame(StageError, "the task's decode or score"):
-            predicted = decode(model.predict, batch.inputs)
+            predicted = scoring.decode(model.predict, batch.inputs)
         _check_predictions(predicted, len(batch.index))
         with blame(StageError, "the task's decode or score"):
-            scored = score(predicted, batch.targets)
+            scored = scoring.score(predicted, batch.targets)
         _check_scores(scored, len(batch.index))
         yield predicted, scored.cpu().double(), batch.targets
         advance(1)
@@ -169,107 +173,22 @@ def joined(parts: Sequence[Tensor], fill: int = FILL) -> Tensor:
 
 
 def evaluate_task(
-    model: Model, task: Task, split: Split, advance: Callable[..., None] = lambda steps: None, batch: int = BATCH_SIZE
+    model: Model, task: Task, split: Split, advance: Advance = lambda steps: None, batch: int = BATCH_SIZE
 ) -> Evaluation:
     """`evaluate` with everything that the task says."""
-    arguments: dict[str, Any] = {"decode": task.decode, "score": task.score, "fill": task.fill}
-    arguments |= {"labelling": task.labelling if task.logits else None}
-    return evaluate(model, split, **arguments, metrics=dict(task.metrics), advance=advance, batch=batch)
+    return evaluate(model, split, Scoring.of(task), advance=advance, batch=batch)
 
 
-def scores_on_validation(model: Model, task: Task, batch: int, advance: Callable[..., None]) -> Tensor:
+def scores_on_validation(model: Model, task: Task, batch: int, advance: Advance) -> Tensor:
     """The scores (M,) on validation, so many examples at a time."""
     with blame(StageError, "validation"):
-        scored = _scored(model, task.validation, task.decode, task.score, advance, batch)
+        scored = _scored(model, task.validation, Scoring.of(task), advance, batch)
         return torch.cat([scores for _, scores, _ in scored])
 
 
 def mean_score(model: Model, split: Split, *, decode: Callable[..., Tensor], score: Callable[..., Tensor]) -> float:
     """The mean score on a split."""
-    return float(torch.cat([scored for _, scored, _ in _scored(model, split, decode, score)]).mean())
-
-
-def compare(model: Evaluation, baseline: Evaluation, *, labelling: Labelling | None, seed: int = 0) -> dict[str, Any]:
-    """What became of the accuracy, in pairs, as fields of a record's MEASURE.
-
-    Args:
-        model, baseline: evaluated on the same examples in the same order.
-        labelling: the task's where predictions are logits; else agreement is equality and there is no KL divergence.
-        seed: of the bootstrap.
-    """
-    scores, baseline_scores = model.scores.numpy(), baseline.scores.numpy()
-    retention_estimate = retention(scores, baseline_scores, seed)
-    fields: dict[str, Any] = {
-        "retention": retention_estimate,
-        "retention_reason": None
-        if retention_estimate
-        else "scores are not on a ratio scale: not all, or too few, are above zero; see the drop",
-        "drop": drop(scores, baseline_scores, seed),
-        "agreement": agreement(model.predictions, baseline.predictions, labelling, model.targets),
-        **_on_metrics(model.resampled, baseline.resampled),
-    }
-    if is_right_or_wrong(scores, baseline_scores):
-        table = pairs(scores, baseline_scores)
-        fields |= {"flips": {"lost": table.lost, "gained": table.gained}, "mcnemar_p": mcnemar_p(table)}
-    if labelling:
-        divergence = kl_divergence(baseline.predictions, model.predictions, labelling, model.targets)
-    if labelling and len(divergence):
-        fields |= {"kl_mean": float(divergence.mean()), "kl_p99": float(np.quantile(divergence.numpy(), 0.99))}
-    return fields
-
-
-def agreement(
-    model: Tensor, baseline: Tensor, labelling: Labelling | None, targets: Tensor | None = None
-) -> float | None:
-    """Mean over examples of the share of positions that count on which both decide the same; see `agreeing`.
-
-    None for real numbers that are no logits: equality means nothing there. None where nothing counts.
-    """
-    if labelling is None and model.is_floating_point():
-        return None
-    shares = agreeing(model, baseline, labelling, targets)
-    return float(shares.mean()) if len(shares) else None
-
-
-def agreeing(model: Tensor, baseline: Tensor, labelling: Labelling | None, targets: Tensor | None = None) -> Tensor:
-    """Of each example the share of its positions on which both decide the same, (N,), of those where something counts.
-
-    Logits decide by the best class of a position, pixel or token, and for or against each label. Other predictions are
-    the same as a whole, or not; sequences of which one is longer are so where it has only -100 more, the usual `fill`.
-
-    Args:
-        model, baseline: predictions (N, ...) on the same examples.
-        labelling: of logits; None where predictions are something else.
-        targets: class numbers (N, ...), as an `Evaluation` has them: below zero a position does not count.
-    """
-    if labelling is None:
-        if model.shape != baseline.shape:
-            model, baseline = joined([model, baseline]).chunk(2)
-        return (model == baseline).reshape(len(model), -1).all(1).double()
-    same = labelling.logits(model).argmax(-1) == labelling.logits(baseline).argmax(-1)
-    return _means(same.double(), targets)
-
-
-def kl_divergence(baseline: Tensor, model: Tensor, labelling: Labelling, targets: Tensor | None = None) -> Tensor:
-    """KL(softmax(baseline) || softmax(model)) in nats, the mean over an example's positions that count: (N,).
-
-    Args:
-        baseline, model: logits.
-        labelling: where their classes are; each of several labels is a distribution of its own.
-        targets: as in `agreeing`; examples of which nothing counts are left out.
-    """
-    log_p, log_q = (F.log_softmax(labelling.logits(x).double(), -1) for x in (baseline, model))
-    return _means((log_p.exp() * (log_p - log_q)).sum(-1), targets)
-
-
-def _means(values: Tensor, targets: Tensor | None) -> Tensor:
-    """The mean (N,) of each example's values (N, ...) where targets are no less than zero; none without such."""
-    flat = values.reshape(len(values), -1)
-    if targets is None or targets.shape != values.shape:
-        return flat.mean(1)
-    counted = targets.reshape(flat.shape) >= 0
-    sizes = counted.sum(1)
-    return (flat * counted).sum(1)[sizes > 0] / sizes[sizes > 0]
+    return float(torch.cat([scored for _, scored, _ in _scored(model, split, Scoring(decode, score))]).mean())
 
 
 def _check_predictions(predicted: Any, size: int) -> None:
@@ -296,13 +215,3 @@ def _resampled(function: Callable[[Any, Any], float], predictions: Tensor, targe
         return float(function(predictions[chosen], targets[chosen]))
 
     return resampled(of, len(targets), count=RESAMPLES)
-
-
-def _on_metrics(metrics: dict[str, Scores], baseline: dict[str, Scores]) -> dict[str, dict[str, Estimate]]:
-    """What became of each metric, in pairs."""
-    pairs = {name: (metrics[name], baseline[name]) for name in metrics if name in baseline}
-    retentions = {name: metric_retention(*pair) for name, pair in pairs.items()}
-    return {
-        "metrics_drop": {name: metric_drop(*pair) for name, pair in pairs.items()},
-        "metrics_retention": {name: estimate for name, estimate in retentions.items() if estimate},
-    }

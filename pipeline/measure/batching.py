@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.measure.accuracy import BATCH_SIZE, Evaluation, evaluate_task, scores_on_validation
+from pipeline.measure.accuracy import BATCH_SIZE, Advance, Evaluation, evaluate_task, scores_on_validation
 from pipeline.model import Model, OnnxModel
 from pipeline.task import Split, Task
 
@@ -16,8 +16,6 @@ SIMILAR = 1e-3
 """Of the largest value: what sums in another order differ by at most."""
 FEW = 0.05
 """Share of examples that may differ by more, such as a tie that rounding decides."""
-
-Advance = Callable[..., None]
 
 
 class Batches(NamedTuple):
@@ -71,15 +69,21 @@ def examine(model: Model, task: Task, batches: Batches, advance: Advance = lambd
     return replace(evaluation, other_batch=batches.other, other_scores=other_scores)
 
 
-def batch_warning(evaluation: Evaluation) -> str:
-    """What there is to say of a model that decides otherwise in another batch; empty where it does not."""
+def batch_warning(evaluation: Evaluation, is_set: bool = False) -> str:
+    """What there is to say of a model that decides otherwise in another batch; empty where it does not.
+
+    Args:
+        evaluation: what `examine` gave.
+        is_set: whether the user said how many examples at a time.
+    """
     scores, others = evaluation.validation_scores, evaluation.other_scores
     if scores is None or others is None or not (count := int((abs(scores - others) > SIMILAR).sum())):
         return ""
+    fix = f"Deploy it with {evaluation.batch} at a time, as `batch` says" if is_set else "Set `batch` to what is deployed"
     return (
         f"its answers depend on the examples beside them: measured {evaluation.batch} at a time it scores "
         f"{float(scores.mean()):.4f} on validation, {evaluation.other_batch} at a time {float(others.mean()):.4f} "
-        f"({count} of {len(scores)} examples score otherwise). Set `batch` to what is deployed"
+        f"({count} of {len(scores)} examples score otherwise). {fix}"
     )
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.measure import cost, size
-from pipeline.measure.accuracy import Evaluation, compare
+from pipeline.measure.accuracy import Evaluation
+from pipeline.measure.agreement import compare
 from pipeline.measure.classes import by_class
 from pipeline.measure.statistics import retention
 from pipeline.model import Deployed, Model

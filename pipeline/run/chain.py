@@ -166,7 +166,7 @@ class Run:
         deployed, evaluation, key = self._measured(place, result, folder)
         with blame(StageError, place):
             figures = measure(deployed, evaluation, **arguments)
-        if text := batch_warning(evaluation):
+        if text := batch_warning(evaluation, is_set=self.built.config.batch is not None):
             self._warn(f"{place}: {text}")
         if before and result.digest == before.digest:
             self._warn(f"{place}: it changed nothing, the model is the same to the byte")

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.deploy import deploy
 from pipeline.errors import StageError
 from pipeline.forms.graph import OPSET
-from pipeline.measure.accuracy import agreeing
+from pipeline.measure.agreement import agreeing
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Context, Stage
 

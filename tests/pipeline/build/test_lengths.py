@@ -13,7 +13,8 @@ from pipeline.build.lengths import differing
 from pipeline.build.probe import example_inputs, probe, see
 from pipeline.build.trial import try_out
 from pipeline.errors import ConfigError, StageError
-from pipeline.measure.accuracy import agreement, evaluate_task, joined
+from pipeline.measure.accuracy import evaluate_task, joined
+from pipeline.measure.agreement import agreement
 from pipeline.model import TorchModel
 from pipeline.task import Split, Task, classification
 

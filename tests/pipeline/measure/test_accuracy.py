@@ -4,28 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributions import Categorical
-from torch.distributions import kl_divergence as reference_kl
 from torch.utils.data import TensorDataset
 
 from pipeline.base.targets.labelling import Labelling
 from pipeline.deploy import deploy
 from pipeline.errors import StageError
-from pipeline.measure.accuracy import (
-    BATCH_SIZE,
-    Evaluation,
-    agreement,
-    compare,
-    evaluate,
-    evaluate_task,
-    kl_divergence,
-    mean_score,
-)
+from pipeline.measure.accuracy import BATCH_SIZE, Evaluation, Scoring, evaluate, evaluate_task, mean_score
+from pipeline.measure.agreement import compare
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.task import Split, Task, correct, first_output
 from tests.contexts import Table
@@ -56,7 +45,7 @@ def test_both_forms_give_the_same_evaluation(task: Task, tiny: Callable[..., Tor
 
 def test_scores_are_those_of_the_examples_in_order_across_batches() -> None:
     rows, targets = draw(SIZE, 3), torch.arange(SIZE) % 3
-    found = evaluate(Table(rows), split(targets), decode=first_output, score=correct)
+    found = evaluate(Table(rows), split(targets), Scoring(first_output, correct))
     assert torch.equal(found.predictions, rows)
     assert torch.equal(found.scores, (rows.argmax(-1) == targets).double())
 
@@ -71,7 +60,7 @@ def test_a_metric_sees_the_whole_split_at_once() -> None:
     def score(predictions: Tensor, targets: Tensor) -> Tensor:
         return -((predictions - targets) ** 2)
 
-    found = evaluate(Table(rows), split(targets), decode=first_output, score=score, metrics={"spearman": spearman})
+    found = evaluate(Table(rows), split(targets), Scoring(first_output, score, {"spearman": spearman}))
     estimate = found.metrics["spearman"]
     assert estimate.value == pytest.approx(spearman(rows, targets))
     assert estimate.low < estimate.value < estimate.high
@@ -82,7 +71,7 @@ def test_predictions_that_are_not_finite_are_an_error(value: float) -> None:
     rows = draw(SIZE, 3)
     rows[-1, 1] = value
     with pytest.raises(StageError, match="the model's predictions are not finite; expected no NaN"):
-        evaluate(Table(rows), split(torch.zeros(SIZE, dtype=torch.int64)), decode=first_output, score=correct)
+        evaluate(Table(rows), split(torch.zeros(SIZE, dtype=torch.int64)), Scoring(first_output, correct))
 
 
 def failing(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -99,7 +88,7 @@ def failing(predictions: Tensor, targets: Tensor) -> Tensor:
 ])  # fmt: skip
 def test_a_decode_or_score_that_goes_wrong_is_an_error(decode: Any, score: Any, message: str) -> None:
     with pytest.raises(StageError, match=message):
-        evaluate(Table(draw(5, 3)), split(torch.arange(5) % 3), decode=decode, score=score)
+        evaluate(Table(draw(5, 3)), split(torch.arange(5) % 3), Scoring(decode, score))
 
 
 def test_an_evaluation_is_saved_and_loaded(tmp_path: Path) -> None:
@@ -134,66 +123,17 @@ def test_targets_are_kept_where_they_are_class_numbers(targets: Tensor, kept: bo
         return float(targets.double().mean())
 
     for metrics in ({}, {"mean": metric}):
-        how: Any = {"decode": first_output, "score": score, "metrics": metrics, "labelling": Labelling()}
-        found = evaluate(Table(draw(SIZE, 3)), split(targets), **how)
+        scoring = Scoring(first_output, score, metrics, labelling=Labelling())
+        found = evaluate(Table(draw(SIZE, 3)), split(targets), scoring)
         assert (found.targets is not None) == kept
         if found.targets is not None:
             assert torch.equal(found.targets, targets.long())
 
 
-@pytest.mark.parametrize("shape", [(50, 7), (10, 5, 7)])
-def test_kl_divergence_agrees_with_torch_distributions(shape: tuple[int, ...]) -> None:
-    p, q = draw(*shape) * 3, draw(*shape, seed=1) * 3
-    expected = reference_kl(Categorical(logits=p.double()), Categorical(logits=q.double())).reshape(len(p), -1).mean(1)
-    found = kl_divergence(p, q, Labelling())
-    assert torch.allclose(found, expected)
-    assert not torch.allclose(found, kl_divergence(q, p, Labelling()))
-    assert torch.allclose(kl_divergence(p, p + 5, Labelling()), torch.zeros(len(p), dtype=torch.float64), atol=1e-6)
-
-
-def test_agreement_is_of_the_best_class_of_each_position_or_of_the_value() -> None:
-    ours, theirs = torch.tensor([[1.0, 2], [2, 1], [0, 3], [5, 4]]), torch.tensor([[0.0, 1], [0, 1], [1, 2], [9, 0]])
-    assert agreement(ours, theirs, Labelling()) == 0.75
-    assert agreement(ours, theirs, None) is None
-    assert agreement(torch.tensor([1, 2, 3, 4]), torch.tensor([1, 2, 0, 0]), None) == 0.5
-    ours = torch.nn.functional.one_hot(torch.tensor([[0, 1], [1, 1]]), 2).float()
-    theirs = torch.nn.functional.one_hot(torch.tensor([[0, 1], [1, 0]]), 2).float()
-    assert agreement(ours, theirs, Labelling()) == 0.75
-
-
-def graded(scores: list[float]) -> Evaluation:
-    return Evaluation(draw(len(scores), 3), torch.tensor(scores, dtype=torch.float64))
-
-
-def test_compare_counts_flips_against_the_baseline() -> None:
-    found = compare(graded([1, 0, 0, 1, 1.0]), graded([1, 1, 1, 0, 1.0]), labelling=Labelling())
-    assert (found["flips"], found["retention"].value) == ({"lost": 2, "gained": 1}, pytest.approx(3 / 4))
-    assert found["drop"].value == pytest.approx(0.2)
-    assert 0 <= found["kl_mean"] <= found["kl_p99"]
-
-
-def test_compare_leaves_out_what_means_nothing() -> None:
-    found = compare(graded([-1.5, -2, -3]), graded([-1, -2, -2.5]), labelling=None)
-    assert found["retention"] is None
-    assert (
-        found["retention_reason"]
-        == "scores are not on a ratio scale: not all, or too few, are above zero; see the drop"
-    )
-    assert not {"flips", "mcnemar_p", "kl_mean", "kl_p99"} & set(found)
-
-
-def test_kl_p99_is_the_99th_percentile() -> None:
-    ours, theirs = Evaluation(draw(500, 4), torch.ones(500)), Evaluation(draw(500, 4, seed=1), torch.ones(500))
-    found = compare(ours, theirs, labelling=Labelling())
-    each = kl_divergence(theirs.predictions, ours.predictions, Labelling()).numpy()
-    assert found["kl_p99"] == pytest.approx(np.quantile(each, 0.99))
-    assert found["kl_mean"] == pytest.approx(each.mean())
-
-
 def test_a_metric_that_raises_is_blamed_on_the_task() -> None:
     metrics: Any = {"f1": failing}
     with pytest.raises(StageError, match=r"f1.*KeyError: 'logits'"):
-        evaluate(Table(draw(5, 3)), split(torch.arange(5) % 3), decode=first_output, score=correct, metrics=metrics)
+        evaluate(Table(draw(5, 3)), split(torch.arange(5) % 3), Scoring(first_output, correct, metrics))
 
 
 def test_an_onnx_file_that_gives_nan_is_an_error(task: Task, tiny: Callable[..., TorchModel], tmp_path: Path) -> None:
@@ -203,28 +143,3 @@ def test_an_onnx_file_that_gives_nan_is_an_error(task: Task, tiny: Callable[...,
     assert isinstance(broken, OnnxModel)
     with pytest.raises(StageError, match="predictions are not finite"):
         evaluate_task(broken, task, task.validation)
-
-
-@pytest.mark.parametrize(("labelling", "shape", "axis"), [
-    (Labelling("dense", 1), (4, 3, 5, 6), 1),
-    (Labelling("dense", 2), (4, 5, 3), 2),
-    (Labelling("multi_label"), (4, 5), None),
-])  # fmt: skip
-def test_positions_are_compared_by_their_classes_where_they_count(
-    labelling: Labelling, shape: tuple[int, ...], axis: int | None
-) -> None:
-    ours, theirs = draw(*shape), draw(*shape, seed=1)
-    rows = [torch.stack([-x / 2, x / 2], -1) if axis is None else x.movedim(axis, -1) for x in (ours, theirs)]
-    targets = torch.zeros(rows[0].shape[:-1], dtype=torch.int64)
-    targets[0] = targets[1, 0] = -100
-    counted = [targets[i] >= 0 for i in (1, 2, 3)]
-    decided = [(rows[0][i].argmax(-1) == rows[1][i].argmax(-1))[at] for i, at in zip((1, 2, 3), counted, strict=True)]
-    expected = [float(same.double().mean()) for same in decided]
-    assert agreement(ours, theirs, labelling, targets) == pytest.approx(sum(expected) / 3)
-    each = reference_kl(Categorical(logits=rows[0].double()), Categorical(logits=rows[1].double()))
-    means = torch.stack([each[i][at].mean() for i, at in zip((1, 2, 3), counted, strict=True)])
-    assert torch.allclose(kl_divergence(ours, theirs, labelling, targets), means)
-    nothing = torch.full_like(targets, -100)
-    assert agreement(ours, theirs, labelling, nothing) is None
-    evaluations = [Evaluation(x, torch.ones(4), targets=nothing) for x in (ours, theirs)]
-    assert not {"kl_mean", "kl_p99"} & set(compare(*evaluations, labelling=labelling))

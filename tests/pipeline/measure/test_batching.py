@@ -76,6 +76,8 @@ def test_dynamic_quantization_is_measured_as_it_answers_one_at_a_time(tmp_path: 
     assert (loaded.batch, loaded.other_batch) == (1, BATCH_SIZE)
     text = batch_warning(loaded)
     assert f"measured 1 at a time it scores {float(evaluation.scores.mean()):.4f} on validation, 256 at a time" in text
+    assert text.endswith("Set `batch` to what is deployed")
+    assert batch_warning(loaded, is_set=True).endswith("Deploy it with 1 at a time, as `batch` says")
     assert not batch_warning(examine(model, task, Batches(1)))
 
 

@@ -13,7 +13,8 @@ from torch.utils.data import TensorDataset
 
 from pipeline.base.estimate import Estimate
 from pipeline.errors import StageError
-from pipeline.measure.accuracy import RESAMPLES, RESAMPLES_OF_ROWS, Evaluation, compare, evaluate
+from pipeline.measure.accuracy import RESAMPLES, RESAMPLES_OF_ROWS, Evaluation, Scoring, evaluate
+from pipeline.measure.agreement import compare
 from pipeline.measure.gain import gain_of, gain_text, metric_lead
 from pipeline.measure.statistics import metric_drop, metric_retention, percentile_interval, resampled
 from pipeline.records import figures
@@ -47,7 +48,7 @@ def evaluated(predictions: Tensor, targets: Tensor, **metrics: Any) -> Evaluatio
 
     model: Any = Table(predictions)
     split = Split(TensorDataset(torch.arange(len(targets))[:, None], targets))
-    return evaluate(model, split, decode=first_output, score=score, metrics=metrics)
+    return evaluate(model, split, Scoring(first_output, score, metrics))
 
 
 def test_metrics_of_two_models_are_compared_on_the_same_resamples(tmp_path: Path) -> None:

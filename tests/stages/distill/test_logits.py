@@ -12,7 +12,7 @@ from pipeline.base.targets.labelling import Labelling
 from pipeline.base.use import Reference
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, Note, StageError
-from pipeline.measure.accuracy import agreement
+from pipeline.measure.agreement import agreement
 from pipeline.model import TorchModel
 from pipeline.stage import Context
 from stages.distill.logits import LogitDistillation
