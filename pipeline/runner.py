@@ -24,7 +24,8 @@ from pipeline.base.hardware import describe
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built, build
 from pipeline.build.config import PipelineConfig
-from pipeline.build.source import load_config, validate
+from pipeline.build.source import load_config
+from pipeline.build.syntax.validate import validate
 from pipeline.errors import ConfigError, LockTimeoutError, ShrinkError, blame
 from pipeline.records import journal
 from pipeline.records.comparison import FILE

@@ -14,8 +14,9 @@ from pipeline.base.use import find
 from pipeline.build.config import PipelineConfig, StageConfig
 from pipeline.build.onnx_input import check_stages_take_onnx
 from pipeline.build.probe import SplitSummary, probe, varies, varying
-from pipeline.build.source import Source, validate
+from pipeline.build.source import Source
 from pipeline.build.start import build_task, start_model
+from pipeline.build.syntax.validate import validate
 from pipeline.build.tensors import tensor_digests
 from pipeline.build.trial import try_out
 from pipeline.errors import ConfigError, Note, blame

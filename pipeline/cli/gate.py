@@ -142,7 +142,8 @@ def own_budget(record: "Record") -> "Budget":
 
 def load_budget(path: Path) -> "Budget":
     """The budget in a YAML of its own. Raises ConfigError with the line that does not fit."""
-    from pipeline.build.source import Source, validate
+    from pipeline.build.source import Source
+    from pipeline.build.syntax.validate import validate
     from pipeline.gate.budget import Budget
 
     source = Source(path)

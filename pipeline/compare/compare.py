@@ -17,7 +17,7 @@ from pipeline.base.hardware import describe
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built
 from pipeline.build.config import Comparing
-from pipeline.build.source import validate
+from pipeline.build.syntax.validate import validate
 from pipeline.compare.assess import assess
 from pipeline.compare.children import Ending, Order, run_all
 from pipeline.compare.latency import contenders, time_all

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from pipeline.build.config import Comparing
-from pipeline.build.source import parse, validate
+from pipeline.build.syntax.parse import parse
+from pipeline.build.syntax.validate import validate
 from pipeline.compare.children import Ending
 from pipeline.compare.latency import Timed
 from pipeline.compare.strategies import Strategy

@@ -79,7 +79,9 @@ def batch_warning(evaluation: Evaluation, is_set: bool = False) -> str:
     scores, others = evaluation.validation_scores, evaluation.other_scores
     if scores is None or others is None or not (count := int((abs(scores - others) > SIMILAR).sum())):
         return ""
-    fix = f"Deploy it with {evaluation.batch} at a time, as `batch` says" if is_set else "Set `batch` to what is deployed"
+    fix = (
+        f"Deploy it with {evaluation.batch} at a time, as `batch` says" if is_set else "Set `batch` to what is deployed"
+    )
     return (
         f"its answers depend on the examples beside them: measured {evaluation.batch} at a time it scores "
         f"{float(scores.mean()):.4f} on validation, {evaluation.other_batch} at a time {float(others.mean()):.4f} "

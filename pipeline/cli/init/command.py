@@ -69,7 +69,7 @@ def named(text: str, folder: Path, weights: Path | None = None) -> dict[str, Any
     """
     import yaml
 
-    from pipeline.build.source import parse
+    from pipeline.build.syntax.parse import parse
 
     rest = {"weights": _from(folder, weights)} if weights else {}
     if text.lstrip().startswith("{"):

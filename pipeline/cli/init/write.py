@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.base.use import Reference
 from pipeline.build.build import build_chain, check_budget, check_stages
 from pipeline.build.config import ModelSource, PipelineConfig
-from pipeline.build.source import validate
+from pipeline.build.syntax.validate import validate
 from pipeline.cli.init.architecture import Kind
 from pipeline.cli.init.facts import Facts, look
 from pipeline.cli.init.presets import Preset, preset

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.use import nearest
-from pipeline.build.source import validate
+from pipeline.build.syntax.validate import validate
 from pipeline.errors import ConfigError
 from pipeline.tasks.huggingface import audio, images
 from pipeline.tasks.huggingface.columns import Columns, find, guess, types_of, unfolded

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
-from pipeline.build.source import validate
+from pipeline.build.syntax.validate import validate
 from pipeline.errors import ConfigError
 from pipeline.forms.layers import layer_lists
 from pipeline.model import TorchModel
