@@ -1,7 +1,7 @@
 """Config -> objects, checked: all that can fail before any work fails here."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,43 +79,56 @@ def build(
     if config.model.onnx:
         check_stages_take_onnx((*baseline, *stages), config.model.onnx.file)
     check_chain(stages, check_chain(baseline, OnnxModel if config.model.onnx else TorchModel))
-    same = like and all(getattr(like.config, key) == getattr(config, key) for key in ("task", "seed", "limit"))
-    if like and like.whole and same:
-        whole, data, seen["task"] = like.whole, like.data, like.seen["task"]
-    else:
-        with _at(source, "task"), recorder().watch(f"{config.task.label} {config.limit}") as seen["task"]:
-            whole = build_task(config.task, config.limit)
-            data = probe(whole)
-            seen["task"].weights |= tensor_digests(whole)
+    whole, data, seen["task"] = _read_task(config, source, like)
     with _at(source, "model"):
-        model, loading_messages, trained = start_model(config.model, whole, allow_unsafe_load=allow_unsafe_load)
+        model, loading, trained = start_model(config.model, whole, allow_unsafe_load=allow_unsafe_load)
     with _at(source, "task"), recorder().watch(f"{config.task.label} {config.limit} tried") as tried_seen:
         whole = replace(whole, **_marked(whole, data))
         task, tried = try_out(whole, model, data)
     seen["task"].add(tried_seen)
     if isinstance(model, OnnxModel):
         model.close()  # until it is needed again; where strategies are compared there are many of them
-    preview = Preview(model, task)
-    # Of a few examples the highest label says little of how many classes there are.
-    doubtful = [text for text in tried if isinstance(text, Note)] if config.limit else tried
-    messages = [
-        *map(Note, getattr(whole, "notes", ())),
-        *loading_messages,
-        *doubtful,
-        *varying(task),
-        *check_stages(baseline, stages, preview, seen, config),
-        *unseen(seen),
-        *in_vain(stages),
-    ]
-    notes = [text for text in messages if isinstance(text, Note)]
+    built = Built(config, task, data, model, baseline, stages, (), seen=seen, whole=whole)
+    messages = _messages(built, loading, tried)
     with _at(source, "budget"):
-        doubts = check_budget(config, task, stages)
-    warnings = [*(text for text in messages if not isinstance(text, Note)), *doubts]
+        messages += check_budget(config, task, stages)
     if not trained and not baseline:
-        warnings.append("the model is untrained: there is no `weights:` and no `baseline:`, so retention says nothing")
-    loading = tuple(text for text in loading_messages if isinstance(text, Note))
-    warned = tuple(dict.fromkeys(warnings))
-    return Built(config, task, data, model, baseline, stages, warned, tuple(notes), loading, seen, whole)
+        messages.append("the model is untrained: there is no `weights:` and no `baseline:`, so retention says nothing")
+    warned = dict.fromkeys(text for text in messages if not isinstance(text, Note))
+    return replace(built, warnings=tuple(warned), notes=_notes(messages), loading=_notes(loading))
+
+
+def _read_task(
+    config: PipelineConfig, source: Source | None, like: Built | None
+) -> tuple[Task, dict[str, SplitSummary], Seen]:
+    """The task as it is written, what its splits hold, and what its code was seen to read."""
+    same = like and all(getattr(like.config, key) == getattr(config, key) for key in ("task", "seed", "limit"))
+    if like and like.whole and same:
+        return like.whole, like.data, like.seen["task"]
+    with _at(source, "task"), recorder().watch(f"{config.task.label} {config.limit}") as seen:
+        whole = build_task(config.task, config.limit)
+        data = probe(whole)
+        seen.weights |= tensor_digests(whole)
+    return whole, data, seen
+
+
+def _messages(built: Built, loading: Sequence[str], tried: Sequence[str]) -> list[str]:
+    """Warnings and notes of the task, the model and the stages; what these built is seen too."""
+    # Of a few examples the highest label says little of how many classes there are.
+    doubtful = _notes(tried) if built.config.limit else tried
+    return [
+        *map(Note, getattr(built.whole, "notes", ())),
+        *loading,
+        *doubtful,
+        *varying(built.task),
+        *check_stages(built.baseline, built.stages, Preview(built.model, built.task), built.seen, built.config),
+        *unseen(built.seen),
+        *in_vain(built.stages),
+    ]
+
+
+def _notes(messages: Sequence[str]) -> tuple[str, ...]:
+    return tuple(text for text in messages if isinstance(text, Note))
 
 
 @contextmanager
