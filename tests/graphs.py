@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
@@ -44,6 +45,18 @@ def graph(
         weights = tensors(**weights)
     opset = {"opset_imports": [helper.make_opsetid("", 20)], "ir_version": 10}
     return helper.make_model(helper.make_graph(nodes, "g", *ends, list(weights)), **{**opset, **rest})
+
+
+def mapping(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, Any], shape: list[int | str]) -> onnx.ModelProto:
+    """A model of nodes from "input" to an "output" of the same shape."""
+    return graph(nodes, {"input": shape}, {"output": shape}, weights)
+
+
+def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    """The first output of a checked model for its one input."""
+    onnx.checker.check_model(proto, full_check=True)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {proto.graph.input[0].name: x})[0])
 
 
 def products(path: Path, layers: int, width: int = 32) -> OnnxModel:

@@ -1,6 +1,5 @@
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from stages.quantize.graphs.rewrite import (
@@ -8,20 +7,9 @@ from stages.quantize.graphs.rewrite import (
     share_initializers,
     transpose_gemms,
 )
-from tests import graphs
-from tests.graphs import node
+from tests.graphs import mapping, node, run
 
 RNG = np.random.default_rng(0)
-
-
-def made(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], shape: list[int | str]) -> onnx.ModelProto:
-    return graphs.graph(nodes, {"input": shape}, {"output": shape}, weights)
-
-
-def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    onnx.checker.check_model(proto, full_check=True)
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(["output"], {"input": x})[0])
 
 
 def qdq(*, zero_is_weight: bool = False) -> onnx.ModelProto:
@@ -34,7 +22,7 @@ def qdq(*, zero_is_weight: bool = False) -> onnx.ModelProto:
     nodes.append(node("Mul", [last, "s1" if zero_is_weight else "one"], ["output"]))
     scales = {"s0": np.float32(0.1), "s1": np.float32(0.1), "s2": np.float32(0.2), "one": np.float32(0.1)}
     zeros = {f"z{i}": np.uint8(3) for i in range(3)}
-    return made(nodes, {**scales, **zeros}, ["n"])  # type: ignore[dict-item]
+    return mapping(nodes, {**scales, **zeros}, ["n"])
 
 
 def test_equal_scales_and_zero_points_become_one_and_weights_stay() -> None:
@@ -59,7 +47,7 @@ def test_a_weight_that_two_gemms_share_is_transposed_once() -> None:
         node("Gemm", ["h", "w"], ["k"], transB=1),
         node("Gemm", ["k", "w"], ["output"]),
     ]
-    proto, x = made(nodes, {"w": weight}, ["n", 4]), RNG.normal(size=(3, 4)).astype(np.float32)
+    proto, x = mapping(nodes, {"w": weight}, ["n", 4]), RNG.normal(size=(3, 4)).astype(np.float32)
     expected = x @ weight.T @ weight.T @ weight
     assert np.allclose(run(transpose_gemms(proto), x), expected, atol=1e-5)
     assert sorted(t.name for t in proto.graph.initializer) == ["w", "w_transposed"]
@@ -74,7 +62,7 @@ def test_a_gemm_gets_one_number_a_channel_and_no_factors(shape: tuple[int, ...],
         node("Gemm", ["input", "w", "b"], ["h"], transB=transposed, alpha=0.5, beta=2.0),
         node("Add", ["h", "b"], ["output"]),  # reads the bias as it was
     ]
-    proto, x = made(nodes, weights, ["n", 4]), RNG.normal(size=(3, 4)).astype(np.float32)
+    proto, x = mapping(nodes, weights, ["n", 4]), RNG.normal(size=(3, 4)).astype(np.float32)
     expected = run(proto, x)
     plain_gemms(proto.graph)
     assert np.allclose(run(proto, x), expected)
