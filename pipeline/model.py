@@ -19,10 +19,10 @@ from pipeline.base.batches import Axes, Inputs, Outputs
 from pipeline.base.code.recorder import recorder
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, blame
+from pipeline.forms.deployed.onnx_model import OnnxModel as OnnxModel
+from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx as Seq2SeqOnnx
 from pipeline.forms.description import load_rest, read_rest, save_rest
-from pipeline.forms.onnx_model import OnnxModel as OnnxModel
 from pipeline.forms.sandbox.code import check_code
-from pipeline.forms.seq2seq import Seq2SeqOnnx as Seq2SeqOnnx
 from pipeline.forms.weights import state_digest
 
 

@@ -21,7 +21,7 @@ from pipeline.base.targets.labelling import Labelling
 from pipeline.base.use import classes_in
 from pipeline.base.world import ALONE, World
 from pipeline.errors import ConfigError, blame
-from pipeline.forms.seq2seq import Seq2SeqOnnx
+from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.model import Deployed, Model, OnnxModel, TorchModel
 from pipeline.task import AsTarget, Augment, Forward, Split, Task
 

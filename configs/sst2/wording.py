@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError, blame
-from pipeline.forms.seq2seq import hush
+from pipeline.forms.deployed.seq2seq import hush
 
 NEAREST = 15
 AT_ONCE = 1024  # rows of the table that are compared with all of it

@@ -19,11 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 from pipeline.base.batches import Inputs
 from pipeline.base.files import scratch
 from pipeline.errors import StageError, blame
+from pipeline.forms.deployed.seq2seq import DECODER, ENCODER, WITH_PAST
 from pipeline.forms.external_data import graphs_at, stored
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES
 from pipeline.forms.packed import is_packed, unpacked
 from pipeline.forms.sandbox.session import Outside
-from pipeline.forms.seq2seq import DECODER, ENCODER, WITH_PAST
 from pipeline.forms.tracing import slow_path
 from pipeline.measure.operators.macs import Shapes, counter, uncounted
 from pipeline.measure.operators.quantized import packed_elements, scales_and_zero_points

@@ -9,9 +9,9 @@ from typing import Any
 from pipeline.base.files import file_digest, files_below, whole_folder
 from pipeline.base.formatting import interval_text
 from pipeline.errors import ConfigError, blame
+from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.forms.external_data import digest_of
 from pipeline.forms.generate import unheeded
-from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.forms.text import tokenizer
 from pipeline.forms.text.remapped import saved_vocabulary
 from pipeline.measure.classes import class_name

@@ -15,7 +15,7 @@ from pydantic import Field, JsonValue
 from pipeline.base.batches import Inputs
 from pipeline.base.hardware import cores
 from pipeline.errors import ConfigError, ResourceError, StageError
-from pipeline.forms.seq2seq import Seq2SeqOnnx
+from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.model import Deployed, Model, OnnxModel, TorchModel
 from pipeline.stage import AnyForm, Context, Preview, Stage, forms
 from stages.benchmark.ratios import FEWEST_ROUNDS

@@ -13,8 +13,8 @@ from torch import nn
 from pipeline.base.formatting import few
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, ShrinkError, StageError, blame
+from pipeline.forms.deployed.seq2seq import hush
 from pipeline.forms.layers import is_encoder_decoder, transformers_model
-from pipeline.forms.seq2seq import hush
 from pipeline.forms.tracing import slow_path
 from pipeline.model import TorchModel
 from pipeline.stage import Preview, Stage

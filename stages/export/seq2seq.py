@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.errors import StageError, blame
+from pipeline.forms.deployed.seq2seq import SEQUENCES, Seq2SeqOnnx, hush
 from pipeline.forms.external_data import save_together
 from pipeline.forms.generate import GRAPHS
 from pipeline.forms.graph import strip
-from pipeline.forms.seq2seq import SEQUENCES, Seq2SeqOnnx, hush
 from pipeline.model import TorchModel
 from pipeline.stage import Context, Preview, Stage
 from stages.export.hugging_face import expect, export, library_model, misfits, plain

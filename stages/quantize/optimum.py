@@ -10,9 +10,9 @@ from pydantic import Field, JsonValue
 
 from pipeline.base.hardware import VNNI, cpu_flags, saturates
 from pipeline.errors import StageError, blame
+from pipeline.forms.deployed.seq2seq import DECODER, ENCODER, WITH_PAST, Seq2SeqOnnx
 from pipeline.forms.external_data import CONFIGS, save_together
 from pipeline.forms.generate import GRAPHS
-from pipeline.forms.seq2seq import DECODER, ENCODER, WITH_PAST, Seq2SeqOnnx
 from pipeline.model import Deployed, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.dynamic import quantizable

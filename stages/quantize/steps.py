@@ -185,7 +185,7 @@ def optimum(
     """
     from transformers import PretrainedConfig
 
-    from pipeline.forms.seq2seq import hush
+    from pipeline.forms.deployed.seq2seq import hush
 
     tied = tied or Tied()
     with hush():

@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.base.use import import_file
 from pipeline.errors import ConfigError, StageError
-from pipeline.forms.seq2seq import Seq2SeqOnnx
+from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import AnyForm, Context, Preview, Stage, check_chain, forms, stage_class
 from pipeline.task import Task

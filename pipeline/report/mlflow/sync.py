@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.base.files import locked
 from pipeline.errors import ConfigError, blame
-from pipeline.forms.seq2seq import Seq2SeqOnnx
+from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.forms.text.remapped import saved_vocabulary
 from pipeline.model import Deployed, OnnxModel
 from pipeline.records.folder import load_events, load_run, verified

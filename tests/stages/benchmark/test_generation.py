@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pipeline.errors import StageError
+from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.forms.generate import open_graphs
-from pipeline.forms.seq2seq import Seq2SeqOnnx
 from stages.benchmark.generation import cached_step, uncached_step
 from stages.benchmark.latency import Latency, generation
 from stages.export.seq2seq import Seq2SeqExport

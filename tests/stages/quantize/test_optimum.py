@@ -16,9 +16,9 @@ from pipeline.base.hardware import cpu_flags, saturates
 from pipeline.base.use import Reference
 from pipeline.build.probe import example_inputs
 from pipeline.errors import StageError
+from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.forms.external_data import load_whole
 from pipeline.forms.generate import GRAPHS
-from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.measure import cost, size
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.task import Split, classification

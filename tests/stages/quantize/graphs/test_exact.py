@@ -3,21 +3,13 @@
 from collections.abc import Callable
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
 
 from stages.quantize.graphs.exact import DEQUANTIZED, read_exactly
-from tests.graphs import graph, node
+from tests.graphs import graph, node, run
 from tests.quantizing import STATIC, Ran, draw, old
-
-
-def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    onnx.checker.check_model(proto, full_check=True)
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(["output"], {"input": x})[0])
 
 
 def test_what_is_computed_for_a_comparison_alone_reads_values_and_the_rest_what_8_bits_leave() -> None:

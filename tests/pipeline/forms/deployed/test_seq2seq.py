@@ -13,8 +13,8 @@ import torch
 
 from pipeline import model as models
 from pipeline.errors import ConfigError
+from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.forms.generate import choose, greedy, open_graphs, unheeded
-from pipeline.forms.seq2seq import Seq2SeqOnnx
 from pipeline.measure import cost, size
 from pipeline.measure.interface import interface
 from pipeline.model import TorchModel

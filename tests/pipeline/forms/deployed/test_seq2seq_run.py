@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.forms.seq2seq import Seq2SeqOnnx
+from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.gate.expected import of_run
 from pipeline.model import load
 from pipeline.records.record import Record
@@ -22,7 +22,7 @@ from tests.forked import shrink
 from tests.translators import copies, inputs
 
 pytestmark = pytest.mark.slow
-TESTS = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[3]
 ALONE = """
 import runpy, sys
 sys.modules |= dict.fromkeys(["torch", "transformers", "optimum"])  # importing them fails
