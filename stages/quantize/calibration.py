@@ -18,6 +18,10 @@ from pipeline.forms.sandbox.child import open_session
 from pipeline.forms.sandbox.frames import Arrays
 from stages.quantize.calibration_data import CalibrationData
 from stages.quantize.graphs.masks import LARGE, hides
+from stages.quantize.rounding.scales import least_range
+
+BINS = 4096
+"""Of the histogram from whose values the range of least squared error is chosen, before it grows."""
 
 
 class Histograms(HistogramCollector):  # type: ignore[misc]  # of ONNX Runtime, which is not typed
@@ -25,12 +29,13 @@ class Histograms(HistogramCollector):  # type: ignore[misc]  # of ONNX Runtime, 
 
     Args:
         makers: the names of the nodes that give the values.
+        squared: whether ranges have the least squared error, whatever the collector's method.
         settings: of ONNX Runtime's collector.
     """
 
-    def __init__(self, makers: dict[str, str], **settings: Any) -> None:
+    def __init__(self, makers: dict[str, str], squared: bool, **settings: Any) -> None:
         super().__init__(**settings)
-        self.makers = makers
+        self.makers, self.squared = makers, squared
         self.histogram_dict: dict[str, Any] = {}
         self.infinite: set[str] = set()
 
@@ -49,9 +54,15 @@ class Histograms(HistogramCollector):  # type: ignore[misc]  # of ONNX Runtime, 
         ranges: dict[str, Any] = {}
         for name, histogram in histograms.items():
             self.histogram_dict = {name: histogram}
-            ranges |= self._named(name, super().compute_collection_result)
+            ranges |= self._named(name, self._least if self.squared else super().compute_collection_result)
         self.histogram_dict = histograms
         return ranges
+
+    def _least(self) -> dict[str, Any]:
+        return {
+            name: (*map(np.float32, least_range(counts, edges, float(low), float(high))), counts, edges)
+            for name, (counts, edges, low, high, _) in self.histogram_dict.items()
+        }
 
     def _named(self, name: str, do: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -73,7 +84,7 @@ def ranges_of(
         folder: for files on the way.
         values: names of those that a quantized node reads or writes.
         data: the calibration data.
-        method: minmax, entropy or percentile.
+        method: minmax, entropy, percentile or mse.
         percentile: share of values inside the range, in per cent.
 
     Raises:
@@ -105,15 +116,16 @@ def ranges_of(
 def _calibrator(source: Path, augmented: Path, method: str, percentile: float) -> Any:
     if method == "minmax":
         return MinMaxCalibrater(source, None, str(augmented), use_external_data_format=True)
-    if method == "entropy":
+    if method in ("entropy", "mse"):
         calibrator = EntropyCalibrater(source, None, str(augmented), use_external_data_format=True)
+        calibrator.num_bins = BINS if method == "mse" else calibrator.num_bins
     else:
         calibrator = PercentileCalibrater(
             source, None, str(augmented), use_external_data_format=True, symmetric=True, percentile=percentile
         )
     names = ("method", "symmetric", "num_bins", "num_quantized_bins", "percentile", "scenario")
     makers = {name: node.name for node in calibrator.model.graph.node for name in node.output}
-    calibrator.collector = Histograms(makers, **{name: getattr(calibrator, name) for name in names})
+    calibrator.collector = Histograms(makers, method == "mse", **{name: getattr(calibrator, name) for name in names})
     return calibrator
 
 

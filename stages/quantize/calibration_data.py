@@ -1,6 +1,6 @@
 """The calibration data as ONNX Runtime reads them; light, for the stages are imported where nothing is quantized."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pipeline.forms.sandbox.frames import Arrays
 
@@ -17,6 +17,8 @@ class CalibrationData:
         self.batches, self.count = batches, count
         self.first: Arrays = {}
         self.is_next = False
+        self.also: Callable[[Arrays], None] = lambda batch: None
+        """Is handed each batch that is read."""
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -26,6 +28,12 @@ class CalibrationData:
         """Allow one further batch."""
         self.is_next = True
 
+    def read(self) -> None:
+        """Read all batches, for who is handed them."""
+        for _ in range(len(self)):
+            self.allow()
+            self.get_next()
+
     def get_next(self) -> Arrays | None:
         """The next batch, None where none is allowed."""
         if not self.is_next:
@@ -33,4 +41,5 @@ class CalibrationData:
         self.is_next = False
         batch = next(self.batches)
         self.first = self.first or batch
+        self.also(batch)
         return batch

@@ -27,8 +27,8 @@ def main(memory: int) -> None:
         source, target = Path(message["source"]), Path(message["target"])
         tempfile.tempdir = str(target.parent)  # what it leaves when it is killed goes with that folder
         data = CalibrationData(_batches(parent), message["batches"])
-        left = steps.do(message["step"], source, target, message["external"], message["settings"], data)
-        parent.answer({"done": True, "left": left}, {})
+        done = steps.do(message["step"], source, target, message["external"], message["settings"], data)
+        parent.answer({"done": True, **done._asdict()}, {})
 
 
 def _batches(parent: Parent) -> Iterator[Arrays]:

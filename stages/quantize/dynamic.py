@@ -1,21 +1,27 @@
 """Dynamic quantization: 8-bit weights, and activations whose range is measured at each call."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from pydantic import Field
 
 from pipeline.base.hardware import cpu_flags, saturates
+from pipeline.errors import ConfigError
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
+from stages.quantize.graphs.rewrite import chosen
 from stages.quantize.quantizer import SATURATION, Prepared, check_settings, quantize
+from stages.quantize.rounding.data import calibration
+from stages.quantize.rounding.settings import RoundingSettings
 from stages.quantize.work import Work
 
 
-class DynamicQuantization(Stage):
-    """An ONNX file with 8-bit weights; activations are quantized at run time, so no calibration data is needed.
+class DynamicQuantization(RoundingSettings, Stage):
+    """An ONNX file with 8-bit weights, or fewer; activations are quantized at run time.
 
     Choose it for transformers, where weights are most of the work and activations vary much.
-    On CPUs it makes convolutions several times slower: use `quantize.static` for these.
+    It needs no calibration data, but for `rounding: adaptive`. On CPUs it makes convolutions several times slower: use
+    `quantize.static` for these.
 
     Example:
         - {use: quantize.dynamic, operators: [MatMul]}
@@ -38,6 +44,10 @@ class DynamicQuantization(Stage):
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators; warn of convolutions."""
         check_settings(before, preview.model, self.operators, quantizable())
+        self.check_rounding()
+        if self.examples is not None and self.rounding == "nearest":
+            fix = "Set rounding: adaptive, or leave examples out"
+            raise ConfigError("`examples` is given, and rounding: nearest reads no calibration data", fix=fix)
         if "Conv" in self.operators:
             yield "dynamically quantized convolutions are several times slower on CPUs; quantize.static is for them"
         if not self.reduce_range and saturates(cpu_flags()):
@@ -45,12 +55,21 @@ class DynamicQuantization(Stage):
 
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
         """The quantized file. Raises StageError when no node was quantized or a node's name is unknown."""
-        return quantize(model, ctx, self.operators, self.exclude, self._work)
+        if self.rounding == "nearest":
+            return quantize(model, ctx, self.operators, self.exclude, self._work)
+        with calibration(model, ctx, self.examples, self.batch_size) as data:
+
+            def work(prepared: Prepared) -> Work:
+                return replace(self._work(prepared), batches=data.batches(*prepared), count=data.count)
+
+            return quantize(model, ctx, self.operators, self.exclude, work, calibration_examples=data.examples)
 
     def _work(self, prepared: Prepared) -> Work:
+        exclude = [name for name, old in prepared.names.nodes.items() if old in self.exclude]
+        asked = chosen(prepared.graph, self.operators, exclude)
         settings = self.model_dump(include={"per_channel", "reduce_range"})
-        settings["operators"] = [*self.operators]
-        settings["exclude"] = [name for name, old in prepared.names.nodes.items() if old in self.exclude]
+        settings |= {"operators": [*self.operators], "exclude": exclude}
+        settings["weights"] = self.plan(*prepared, asked, bias_correction=False)
         return Work("dynamic", settings)
 
 

@@ -13,7 +13,8 @@ from pipeline.measure.operators.quantized import scales_and_zero_points
 from pipeline.stage import Context
 from stages.quantize.graphs.masks import FLOATS
 from stages.quantize.graphs.rewrite import split_gemm
-from stages.quantize.steps import DEEP, EXACT, MASK, RANGE, WEIGHT, WHOLE
+from stages.quantize.rounding.rounder import Entry
+from stages.quantize.steps import BIAS, DEEP, EXACT, MASK, NEAREST, RANGE, WEIGHT, WHOLE
 
 EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 REASONS = {
@@ -23,6 +24,8 @@ REASONS = {
     EXACT: "in fp32 for what is compared, rounded or an angle",
     DEEP: "in fp32 for a weight of more than two axes",
     WHOLE: "with one scale for a weight of more than two axes, or one that other nodes read along another axis",
+    NEAREST: "rounded to the nearest, as a lookup, a recurrent layer or a weight of other than two axes always is",
+    BIAS: "without a bias that a mean shift could be taken off",
 }
 
 
@@ -36,6 +39,7 @@ class Quantized:
         fp32: how many of each were not.
         left: names of the nodes that were left by themselves, or quantized otherwise than asked, by the reason.
         weights: bytes of each weight that stays in fp32, the largest first.
+        layers: the integers of each layer's weight, and the squared error of it and of its outputs, over their squares.
     """
 
     proto: onnx.ModelProto
@@ -43,6 +47,7 @@ class Quantized:
     fp32: dict[str, int]
     left: dict[str, list[str]]
     weights: dict[str, int]
+    layers: list[Entry]
 
     @property
     def counts(self) -> dict[str, JsonValue]:
@@ -50,6 +55,7 @@ class Quantized:
         left: dict[str, JsonValue] = {why: [*names] for why, names in self.left.items()}
         return {
             "quantized": {**self.nodes}, "fp32": {**self.fp32}, "fp32_bytes": sum(self.weights.values()), **left,
+            **({"layers": [*self.layers]} if self.layers else {}),
         }  # fmt: skip
 
 

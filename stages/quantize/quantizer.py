@@ -19,10 +19,10 @@ from pipeline.stage import Context, Stage
 from stages.quantize.graphs.exact import read_exactly
 from stages.quantize.graphs.names import Names, blame_plainly, compact_names, distinct_names, merge_copies
 from stages.quantize.graphs.order import name_captures, sort
-from stages.quantize.graphs.rewrite import share_initializers
+from stages.quantize.graphs.rewrite import original, share_initializers
 from stages.quantize.graphs.scales import check_scales
 from stages.quantize.outcome import Quantized, fp32_weights, tally, tell
-from stages.quantize.steps import WHOLE
+from stages.quantize.steps import NOTES
 from stages.quantize.work import Do, Work, worker
 
 
@@ -78,10 +78,10 @@ def quantized_graph(
         check_names(exclude, list(names.nodes.values()))
         source, target = (Path(folder) / f"{name}.onnx" for name in ("prepared", "quantized"))
         with names.blame("ONNX Runtime's quantizer"):
-            left = do(quantizer(prepared), source, target, external)
+            left, layers = do(quantizer(prepared), source, target, external)
         proto = onnx.load(target)
     alone = {name for name, old in names.nodes.items() if old in exclude}
-    alone |= {name for why, some in left.items() if why != WHOLE for name in some}
+    alone |= {name for why, some in left.items() if why not in NOTES for name in some}
     selected = {node.name for node in graph.node if node.op_type in operators} - alone
     nodes, unquantized = tally([node for node in graph.node if node.name in names.nodes], proto.graph, selected)
     if not nodes:
@@ -104,7 +104,8 @@ def quantized_graph(
     share_initializers(proto.graph)
     compact_names(proto.graph, names.values)
     by_reason = {why: [names.nodes.get(name, name) for name in some] for why, some in left.items() if some}
-    quantized = Quantized(proto, nodes, unquantized, by_reason, weights)
+    plain_layers = [entry | {key: original(names.plain(entry[key])) for key in ("node", "weight")} for entry in layers]
+    quantized = Quantized(proto, nodes, unquantized, by_reason, weights, plain_layers)
     tell(quantized, ctx)
     return quantized
 

@@ -1,25 +1,25 @@
 """Static quantization: 8-bit weights and activations, with ranges measured on calibration data."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from pydantic import Field
 
-from pipeline.base.batches import Inputs
 from pipeline.base.hardware import cpu_flags, saturates
-from pipeline.errors import ConfigError, StageError
-from pipeline.forms.graph import inputs_of
-from pipeline.forms.sandbox.frames import Arrays
+from pipeline.errors import ConfigError
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
-from pipeline.task import Batch
+from stages.quantize.graphs.rewrite import chosen
 from stages.quantize.quantizer import SATURATION, Prepared, check_settings, quantize
+from stages.quantize.rounding.data import calibration
+from stages.quantize.rounding.layout import LINEAR
+from stages.quantize.rounding.settings import RoundingSettings
 from stages.quantize.work import Work
 
 FEW = 100
 
 
-class StaticQuantization(Stage):
+class StaticQuantization(RoundingSettings, Stage):
     """An ONNX file with 8-bit weights and activations, the ranges of the activations fixed by calibration.
 
     Choose it for convolutional networks, and for whatever has typical inputs at hand: it is the fastest form on CPUs.
@@ -36,14 +36,17 @@ class StaticQuantization(Stage):
     activations: Literal["uint8", "int8"] = Field(
         "uint8", description="type of the activations; uint8 is the fast one on x86, int8 suits Arm and TensorRT"
     )
-    calibration: Literal["minmax", "entropy", "percentile"] = Field(
-        "minmax", description="how ranges are chosen: all values, least KL divergence, or without the rarest values"
+    calibration: Literal["minmax", "entropy", "percentile", "mse"] = Field(
+        "minmax",
+        description="how ranges are chosen: all values, least KL divergence, without the rarest values, or least "
+        "squared error",
     )
     percentile: float = Field(
         99.99, gt=50, le=100, description="share of values inside the range, in per cent, for calibration: percentile"
     )
-    examples: int | None = Field(None, ge=1, description="calibration examples at most; null takes the whole split")
-    batch_size: int = Field(64, ge=1, description="calibration examples a batch; the memory it takes grows with it")
+    bias_correction: bool = Field(
+        False, description="take what rounding shifts the mean of each output channel by off its bias"
+    )
     per_channel: bool = Field(True, description="a scale for each output channel instead of one for each weight")
     reduce_range: bool = Field(
         False, description="7-bit weights, against saturation on x86 CPUs without VNNI (before about 2019)"
@@ -57,6 +60,7 @@ class StaticQuantization(Stage):
         """Refuse unknown operators and a percentile without its method; warn of few calibration examples."""
         # Where none is named ONNX Runtime's list, which takes its time, is not asked for.
         check_settings(before, preview.model, self.operators or (), quantizable() if self.operators else ())
+        self.check_rounding()
         default = type(self).model_fields["percentile"].default
         if self.percentile != default and self.calibration != "percentile":
             fix = "Set calibration: percentile, or leave percentile out"
@@ -70,50 +74,19 @@ class StaticQuantization(Stage):
 
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
         """The quantized file. Raises StageError when no node was quantized or a node's name is unknown."""
-        used = min(len(ctx.calibration), self.examples or len(ctx.calibration))
-        if not used:
-            raise StageError("the calibration split is empty", expected="typical inputs, 100 or more")
-        loader = ctx.calibration.select(list(range(used))).loader(self.batch_size)
         operators = self.operators or quantizable()
-        with ctx.progress("calibration", used) as advance:
+        with calibration(model, ctx, self.examples, self.batch_size) as data:
 
             def work(prepared: Prepared) -> Work:
-                names = prepared.names.values
-                inputs = {value.name: names[value.name] for value in inputs_of(prepared.graph)}
-                data = batches(loader, inputs, advance, model.calls)
                 own = {"calibration", "percentile", "activations", "per_channel", "reduce_range"}
                 nodes = [name for name, old in prepared.names.nodes.items() if old in self.exclude]
                 lists = {"op_types_to_quantize": sorted(operators), "nodes_to_exclude": nodes}
-                count = sum(model.count(batch.inputs) for batch in loader) if model.in_calls else len(loader)
-                return Work("static", self.model_dump(include=own) | lists, data, count)
+                asked = chosen(prepared.graph, {*operators} & {*LINEAR}, nodes)
+                weights = self.plan(*prepared, asked, bias_correction=self.bias_correction)
+                settings = self.model_dump(include=own) | lists | {"weights": weights}
+                return Work("static", settings, data.batches(*prepared), data.count)
 
-            return quantize(model, ctx, operators, self.exclude, work, calibration_examples=used)
-
-
-def batches(
-    loader: Iterable[Batch],
-    names: Mapping[str, str],
-    advance: Callable[..., None],
-    calls: Callable[[Inputs], Iterable[Inputs]],
-) -> Iterator[Arrays]:
-    """The calibration data as name -> array (B, ...), one batch in memory at a time.
-
-    Args:
-        loader: batches of examples.
-        names: of the graph's inputs, and what the data call them.
-        advance: told the number of examples of each batch that is read.
-        calls: the task's inputs -> what the graph takes, call by call.
-
-    Raises:
-        StageError: the graph takes an input that the data lacks.
-    """
-    for batch in loader:
-        advance(len(batch.index))
-        for inputs in calls(batch.inputs):
-            if missing := {*names.values()} - set(inputs):
-                expected = f"inputs {[*names.values()]}"
-                raise StageError(f"the calibration data lacks {sorted(missing)}", expected=expected)
-            yield {name: inputs[given].numpy() for name, given in names.items()}
+            return quantize(model, ctx, operators, self.exclude, work, calibration_examples=data.examples)
 
 
 def quantizable() -> list[str]:

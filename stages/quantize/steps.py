@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import onnx
@@ -26,15 +26,31 @@ from stages.quantize.graphs.rewrite import (
 )
 from stages.quantize.graphs.tied_embeddings import Tied
 from stages.quantize.graphs.versions import raised
+from stages.quantize.rounding.rounder import Entry, Rounder
 
 Left = dict[str, list[str]]
 """Names of the nodes that a step leaves in fp32, by the reason."""
 MASK, WEIGHT, RANGE, EXACT, DEEP, WHOLE = "mask", "weight", "range", "exact", "axes", "whole"
-METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+NEAREST, BIAS = "nearest", "bias"
+NOTES = (WHOLE, NEAREST, BIAS)
+"""Reasons that do not leave a node in fp32."""
+METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile", "mse": "Entropy"}
 
 
-def do(step: str, source: Path, target: Path, external: bool, settings: dict[str, Any], data: CalibrationData) -> Left:
-    """Write what a step makes of a graph; the nodes that it leaves in fp32 by itself.
+class Done(NamedTuple):
+    """What a step says of its work.
+
+    Args:
+        left: the nodes that it leaves in fp32 by itself, or did otherwise than asked.
+        layers: what became of each layer's weight.
+    """
+
+    left: Left = {}
+    layers: list[Entry] = []
+
+
+def do(step: str, source: Path, target: Path, external: bool, settings: dict[str, Any], data: CalibrationData) -> Done:
+    """Write what a step makes of a graph; what it says of that.
 
     Args:
         step: name of a function below.
@@ -49,7 +65,7 @@ def do(step: str, source: Path, target: Path, external: bool, settings: dict[str
     return function(source, target, external, **arguments)
 
 
-def prepare(source: Path, target: Path, external: bool) -> Left:
+def prepare(source: Path, target: Path, external: bool) -> Done:
     """The graph as the quantizers want it: not too old, constants and norms folded, shapes inferred, biases flat."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -60,7 +76,7 @@ def prepare(source: Path, target: Path, external: bool) -> Left:
     proto = onnx.load(target)
     plain_gemms(proto.graph)
     _save(proto, target, external)
-    return {}
+    return Done()
 
 
 def static(
@@ -74,15 +90,17 @@ def static(
     activations: str,
     op_types_to_quantize: list[str],
     nodes_to_exclude: list[str],
+    weights: dict[str, Any],
     **settings: Any,
-) -> Left:
+) -> Done:
     """The graph with 8-bit weights and activations; the arguments are those of `quantize.static` and of its library."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import save_tensors_data
 
     from stages.quantize.calibration import ranges_of
 
-    graph = onnx.load(source).graph
+    proto = onnx.load(source)
+    graph = proto.graph
     asked = chosen(graph, op_types_to_quantize, nodes_to_exclude)
     masks = masked(graph)
     values = {MASK: masks, WEIGHT: hidden_weights(graph, op_types_to_quantize) - masks}
@@ -90,11 +108,17 @@ def static(
     alone = [*nodes_to_exclude, *exact, *touching(graph, values[MASK] | values[WEIGHT])]
     free = chosen(graph, op_types_to_quantize, alone)
     ends = {name for node in free.values() for name in (*node.input, *node.output)}
+    whole = {*deep_products(graph).values(), *torn_weights(graph)} if settings["per_channel"] else None
+    rounder = Rounder(graph, free, whole, settings["reduce_range"], **weights)
+    rounder.watch(source, data)
     ranges, values[RANGE] = ranges_of(source, target.parent, ends, data, calibration, percentile)
     save_tensors_data(ranges, target.parent / "ranges.json")
     left = {why: [name for name in touching(graph, names) if name in asked] for why, names in values.items()}
     left[EXACT] = [name for name in exact if name in asked]
-    whole = {*deep_products(graph).values(), *torn_weights(graph)} if settings["per_channel"] else set()
+    rounder.choose([*left[RANGE]])
+    left |= {NEAREST: rounder.unheeding, BIAS: rounder.correct(graph)}
+    if weights["bias_correction"]:
+        _save(proto, source, external)
     quantize_static(
         source,
         target,
@@ -106,16 +130,21 @@ def static(
         calibration_cache_path=target.parent / "ranges.json",
         use_external_data_format=external,
         op_types_to_quantize=op_types_to_quantize,
-        nodes_to_exclude=[*nodes_to_exclude, *(name for names in left.values() for name in names)],
+        nodes_to_exclude=[*nodes_to_exclude, *(n for why, names in left.items() if why not in NOTES for n in names)],
         # ONNX Runtime makes the same integers of biases in fp32 when it loads the file, without scales and a node for
         # each. A list of one entry means one scale for the whole weight.
         extra_options={
             "QuantizeBias": False,
-            "TensorQuantOverrides": {name: [{"quant_type": QuantType.QInt8}] for name in whole},
+            "TensorQuantOverrides": {name: [{"quant_type": QuantType.QInt8}] for name in whole or ()},
         },
         **settings,
     )
-    return left | {WHOLE: [node.name for node in free.values() if whole.intersection(node.input)]}
+    proto = onnx.load(target)
+    entries = rounder.put(proto.graph)
+    if rounder.choices:
+        _save(proto, target, external)
+    left[WHOLE] = [node.name for node in free.values() if (whole or set()).intersection(node.input)]
+    return Done(left, entries)
 
 
 def dynamic(
@@ -127,7 +156,9 @@ def dynamic(
     exclude: list[str],
     per_channel: bool,
     reduce_range: bool,
-) -> Left:
+    weights: dict[str, Any],
+    data: CalibrationData | None = None,
+) -> Done:
     """The graph with 8-bit weights by ONNX Runtime; the arguments are those of `quantize.dynamic`."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -137,15 +168,24 @@ def dynamic(
     left = touching(graph, hidden_weights(graph, operators))
     tied = Tied()
     apart = [] if exclude or left or not {"Gather", "MatMul"} <= {*operators} else tied.nodes(graph)
-    nodes = chosen(graph, operators, [*exclude, *left, *apart])
-    deep = [name for name in deep_products(graph) if per_channel and name in nodes]
-    before = onnx.GraphProto.FromString(graph.SerializeToString()) if apart else graph
+    nodes_to_exclude = [*exclude, *left, *apart]
+    nodes = chosen(graph, operators, nodes_to_exclude)
+    deep = {name: weight for name, weight in deep_products(graph).items() if per_channel and name in nodes}
+    before = onnx.GraphProto()
+    before.CopyFrom(graph)  # for ONNX Runtime changes what it is given
+    whole = {*deep.values(), *(node.input[1] for node in nodes.values() if node.op_type == "Conv")}
+    copied = chosen(before, operators, nodes_to_exclude)
+    rounder = Rounder(before, copied, whole if per_channel else None, reduce_range, **weights)
+    if data:
+        rounder.watch(source, data)
+        data.read()
+    rounder.choose([])
     # Named one by one: ONNX Runtime makes MatMuls of Gemms first, so neither `Gemm` nor an excluded Gemm's name would
     # be heard; and an empty list would mean all.
     flat = [split_gemm(node) for name, node in nodes.items() if name not in deep]
-    for names, by_channel in ((deep, False), (flat or [""], per_channel)):
+    for names, by_channel in (([*deep], False), (flat or [""], per_channel)):
         if names:
-            own_inputs(proto.graph, names if names is deep else [])
+            own_inputs(proto.graph, deep.keys() & names)
             quantize_dynamic(
                 proto,
                 target,
@@ -157,11 +197,12 @@ def dynamic(
                 use_external_data_format=external,
             )
             proto = onnx.load(target)
+    entries = rounder.put(proto.graph)
     if apart:
         tied.share(before, proto.graph)
     share_copies(proto.graph, copies)
     _save(proto, target, external)
-    return {WEIGHT: left, WHOLE: deep}
+    return Done({WEIGHT: left, WHOLE: [*deep], NEAREST: rounder.unheeding}, entries)
 
 
 def optimum(
@@ -173,7 +214,7 @@ def optimum(
     nodes_to_exclude: list[str],
     tied: Tied | None = None,
     **settings: Any,
-) -> Left:
+) -> Done:
     """The graph with 8-bit weights by Optimum; `source` is changed.
 
     Args:
@@ -209,10 +250,10 @@ def optimum(
         tied.share(proto.graph, after.graph)
     share_copies(after.graph, copies)
     onnx.save(after, target, save_as_external_data=external)
-    return left
+    return Done(left)
 
 
-def optimized(source: Path, target: Path, external: bool) -> Left:
+def optimized(source: Path, target: Path, external: bool) -> Done:
     """The graph as ONNX Runtime runs it, constants folded and operators fused, its weights in a file beside it."""
     import onnxruntime
 
@@ -224,7 +265,7 @@ def optimized(source: Path, target: Path, external: bool) -> Left:
     entry = "session.optimized_model_external_initializers_file_name"
     options.add_session_config_entry(entry, f"{target.name}.data")
     onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    return {}
+    return Done()
 
 
 def _save(proto: onnx.ModelProto, path: Path, external: bool) -> None:

@@ -36,8 +36,8 @@ class Work:
     count: int = 0
 
 
-Do = Callable[[Work, Path, Path, bool], steps.Left]
-"""(work, the graph's file, the file to write, whether weights go to files beside it) -> what it left, by the reason."""
+Do = Callable[[Work, Path, Path, bool], steps.Done]
+"""(work, the graph's file, the file to write, whether weights go to files beside it) -> what is said of it."""
 
 
 @contextmanager
@@ -56,13 +56,13 @@ def worker(model: OnnxModel) -> Iterator[Do]:
         yield partial(_there, process)
 
 
-def _here(work: Work, source: Path, target: Path, external: bool) -> steps.Left:
+def _here(work: Work, source: Path, target: Path, external: bool) -> steps.Done:
     data = CalibrationData(work.batches, work.count)
     with _quiet():
         return steps.do(work.step, source, target, external, work.settings, data)
 
 
-def _there(process: Process, work: Work, source: Path, target: Path, external: bool) -> steps.Left:
+def _there(process: Process, work: Work, source: Path, target: Path, external: bool) -> steps.Done:
     paths = {"source": str(source.absolute()), "target": str(target.absolute()), "external": external}
     answer = _ask(process, {**paths, "step": work.step, "settings": work.settings, "batches": work.count}, {})
     for batch in work.batches:
@@ -72,8 +72,8 @@ def _there(process: Process, work: Work, source: Path, target: Path, external: b
     if not answer.get("done"):
         raise ForeignError(f"it asks for more than {work.count} batches", where=f"model {process.path}")
     check(target)
-    left = answer.get("left", {})
-    return {str(why): [str(name) for name in names] for why, names in left.items()}
+    left = {str(why): [str(name) for name in names] for why, names in answer.get("left", {}).items()}
+    return steps.Done(left, [dict(entry) for entry in answer.get("layers", [])])
 
 
 def _ask(process: Process, head: dict[str, Any], arrays: Arrays) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The same graph, written so that quantizers take it, or with fewer bytes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -34,6 +34,14 @@ def split_gemm(node: onnx.NodeProto) -> str:
     return f"{node.name}_MatMul" if node.op_type == "Gemm" else str(node.name)
 
 
+TRANSPOSED = "_transposed"
+
+
+def original(name: str) -> str:
+    """The name of a weight before `transpose_gemms`."""
+    return name.removesuffix(TRANSPOSED)
+
+
 def transpose_gemms(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The graph, changed in place, with constant weights of `Gemm(transB=1)` stored transposed, shared ones once.
 
@@ -49,7 +57,7 @@ def transpose_gemms(proto: onnx.ModelProto) -> onnx.ModelProto:
             continue
         name = node.input[1]
         if name not in transposed_names:
-            transposed_names[name] = f"{name}_transposed"
+            transposed_names[name] = f"{name}{TRANSPOSED}"
             matrix = numpy_helper.to_array(weights[name]).T.copy()
             graph.initializer.append(numpy_helper.from_array(matrix, transposed_names[name]))
         node.input[1] = transposed_names[name]
@@ -122,7 +130,7 @@ def _channel_axis(node: onnx.NodeProto) -> int | None:
     return {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}.get(node.op_type)
 
 
-def own_inputs(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+def own_inputs(graph: onnx.GraphProto, names: Collection[str]) -> None:
     """Have each of some nodes read its first input through an Identity, with new names for the quantizer."""
     nodes = []
     for node in graph.node:

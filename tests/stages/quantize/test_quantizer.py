@@ -29,6 +29,7 @@ EXAMPLE = {"input": torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_se
 DATA = torch.rand(160, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 DATA *= torch.linspace(0, 1, 160).view(-1, 1, 1, 1)
 DATA = DATA[torch.randperm(160, generator=torch.Generator().manual_seed(2))]  # of all degrees of brightness
+LAYERS = "conv1", "conv2", "head"
 SAFE = {"reduce_range": True}  # no saturation on any x86 CPU
 
 
@@ -117,6 +118,9 @@ def test_static_keeps_the_ends_and_the_dynamic_batch(cnn: OnnxModel, tmp_path: P
     assert (list(before.input), list(before.output)) == (list(after.input), list(after.output))
     for batch in (1, 3, 50):
         assert quantized.predict({"input": DATA[:batch]})["output"].shape == (batch, 4)
+    layers = reports["quantization"].pop("layers")
+    assert [(layer["weight"], layer["bits"]) for layer in layers] == [(f"{n}.weight", 8) for n in LAYERS]
+    assert all(0 < layer["error"]["weights"] < 1e-4 for layer in layers)
     assert reports["quantization"] == {
         "quantized": {"AveragePool": 1, "Conv": 2, "Gemm": 1, "Relu": 2, "Reshape": 1},
         "fp32": {},

@@ -1,0 +1,83 @@
+"""What is known of the inputs of layers: the sums over the calibration data that rounding and biases are chosen by."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+
+from pipeline.forms.graph import inputs_of, refill
+from pipeline.forms.sandbox.child import open_session
+from pipeline.forms.sandbox.frames import Arrays
+from stages.quantize.rounding.codes import Floats
+from stages.quantize.rounding.layout import attributes, rows
+
+
+class Sums(NamedTuple):
+    """Of the rows x that a layer's weight meets: how many they are, their sum and the sum of x x^T.
+
+    Args:
+        number: how many rows.
+        total: (groups, width).
+        products: (groups, width, width).
+    """
+
+    number: int
+    total: Floats
+    products: Floats
+
+    def around(self, mean: bool) -> Floats:
+        """The sum of x x^T, or of (x - m)(x - m)^T where m is the mean: what is left when that is made good."""
+        products = self.products.astype(np.float64)
+        return products - np.einsum("gi,gj->gij", self.total, self.total) / max(self.number, 1) if mean else products
+
+    @property
+    def mean(self) -> Floats:
+        """The mean row: (groups, width)."""
+        return self.total / max(self.number, 1)
+
+
+class Moments:
+    """Sums over the inputs of layers, as the fp32 graph computes them, batch by batch.
+
+    They take 4 bytes times the square of the width for each input that layers read alike.
+
+    Args:
+        source: the graph's file; one with more outputs is written beside it.
+        nodes: of each layer, with the shape of its weight.
+    """
+
+    def __init__(self, source: Path, nodes: list[tuple[onnx.NodeProto, tuple[int, ...]]]) -> None:
+        self.nodes: dict[str, tuple[onnx.NodeProto, tuple[int, ...]]] = {}
+        for node, shape in nodes:
+            self.nodes.setdefault(self._key(node, shape), (node, shape))
+        self.sums: dict[str, Sums] = {}
+        proto = onnx.load(source, load_external_data=False)
+        fed = {value.name for value in inputs_of(proto.graph)}
+        self.names = sorted({node.input[0] for node, _ in nodes} - fed)
+        if self.names:
+            refill(proto.graph.output, [onnx.ValueInfoProto(name=name) for name in self.names])
+        path = source.with_name("layers.onnx")  # beside its external data
+        onnx.save(proto, path)
+        self.session = open_session(path, optimize=True)
+
+    def add(self, batch: Arrays) -> None:
+        """Count a batch too. Raises ValueError where a layer's inputs are not finite."""
+        outputs = self.session.run(self.names, dict(batch)) if self.names else []
+        values = {**batch, **dict(zip(self.names, outputs, strict=True))}
+        for key, (node, shape) in self.nodes.items():
+            if not np.isfinite(values[node.input[0]]).all():
+                raise ValueError(f"the calibration data give the node `{node.name}` inputs that are not finite")
+            for part in rows(node, shape, values[node.input[0]].astype(np.float32, copy=False)):
+                new = part.shape[1], part.sum(1, dtype=np.float64), part.swapaxes(1, 2) @ part
+                self.sums[key] = Sums(*(old + one for old, one in zip(self.sums.get(key, (0, 0, 0)), new, strict=True)))
+
+    def of(self, node: onnx.NodeProto, shape: tuple[int, ...]) -> Sums:
+        """The sums of a layer."""
+        return self.sums[self._key(node, shape)]
+
+    @staticmethod
+    def _key(node: onnx.NodeProto, shape: tuple[int, ...]) -> str:
+        """The same for nodes whose weights meet the same rows, such as the products that attention begins with."""
+        kernel = shape[2:] if node.op_type.startswith("Conv") else ()
+        return f"{node.input[0]} {node.op_type} {kernel} {sorted(attributes(node).items())}"

@@ -1,0 +1,69 @@
+"""How weights are rounded: the settings that quantizations after training have in common."""
+
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
+
+import onnx
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import ConfigError
+from stages.quantize.graphs.names import Names
+from stages.quantize.rounding.layers import Scheme
+from stages.quantize.rounding.plan import schemes
+
+Bits = Annotated[int, Field(ge=2, le=8)] | Literal["ternary"]
+Size = Annotated[int, Field(ge=2, le=256)]
+
+
+class Codebook(BaseModel):
+    """A codebook for a layer.
+
+    Args:
+        codebook: how many values its weights take.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    codebook: Size
+
+
+class RoundingSettings(BaseModel):
+    """Which integers weights become; the settings of every quantization after training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    bits: Bits = Field(8, description="of the weights: 2 to 8, or ternary for -1, 0 and 1; they stay int8 in the file")
+    codebook: Size | None = Field(
+        None, description="instead of bits: how many int8 values weights take, chosen for each layer by k-means"
+    )
+    layers: dict[str, Bits | Codebook] = Field(
+        {}, description="bits, or {codebook: 16}, of some layers, by the name of a node, a layer or what layers are in"
+    )
+    first_last: Bits = Field(8, description="bits of the first and of the last node with a weight, unless named")
+    rounding: Literal["nearest", "adaptive"] = Field(
+        "nearest", description="adaptive chooses integers so that outputs on the calibration data change least"
+    )
+    examples: int | None = Field(None, ge=1, description="calibration examples at most; null takes the whole split")
+    batch_size: int = Field(64, ge=1, description="calibration examples a batch; the memory it takes grows with it")
+
+    def check_rounding(self) -> None:
+        """Raise ConfigError where settings contradict each other."""
+        if self.codebook is not None and self.bits != 8:
+            problem = f"`bits` is {self.bits} and `codebook` is {self.codebook}"
+            raise ConfigError(problem, expected="one of them", fix="Leave one out; `layers` can mix them")
+
+    def plan(self, graph: onnx.GraphProto, names: Names, asked: Collection[str], **more: bool) -> dict[str, Any]:
+        """What a step is told: the integers that each node's weight may take, and how they are chosen.
+
+        Args:
+            graph, names: as prepared.
+            asked: names of the nodes that will be quantized.
+            more: further settings of the step.
+        """
+        default: Scheme = {"bits": self.bits} if self.codebook is None else {"codebook": self.codebook}
+        layers = {key: _scheme(value) for key, value in self.layers.items()}
+        chosen, named = schemes(graph, names, asked, default, _scheme(self.first_last), layers)
+        return {"schemes": chosen, "named": named, "rounding": self.rounding, **more}
+
+
+def _scheme(value: int | str | Codebook) -> Scheme:
+    return {"codebook": value.codebook} if isinstance(value, Codebook) else {"bits": value}
