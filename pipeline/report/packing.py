@@ -44,6 +44,7 @@ class Packing(BaseModel):
     tensors: list[PackedTensor]
     load_ms: Change | None = None
     peak_bytes: Change | None = None
+    peak_bytes_reason: str = ""
 
     @property
     def rest(self) -> int:
@@ -112,6 +113,8 @@ def cost_text(packed: Packing) -> str:
         texts.append(f"Loading takes {times.after:.3g} ms, before {times.before:.3g} ms.")
     if peak := packed.peak_bytes:
         texts.append(f"Memory at its peak is {bytes_text(peak.after)}, before {bytes_text(peak.before)}.")
+    elif packed.peak_bytes_reason:
+        texts.append(f"Memory at its peak is not known: {packed.peak_bytes_reason}.")
     return " ".join(texts)
 
 

@@ -51,6 +51,9 @@ def test_what_was_not_measured_is_not_told() -> None:
     report = packing(packed(load_ms=None, peak_bytes=None))
     assert report
     assert cost_text(report) == ""
+    unknown = packing(packed(load_ms=None, peak_bytes=None, peak_bytes_reason="the system does not tell"))
+    assert unknown
+    assert cost_text(unknown) == "Memory at its peak is not known: the system does not tell."
 
 
 @pytest.mark.parametrize(
