@@ -8,8 +8,9 @@ from pipeline.base.formatting import bytes_text, interval_text
 from pipeline.records.record import ModelRecord, Record, StageRecord
 from pipeline.report.html.plots.charts import Axis, is_wide
 from pipeline.report.html.plots.waterfall import Step, waterfall
-from pipeline.report.html.text import times_text
 from pipeline.report.html.views import Figure, Plot, Table
+
+SHOWN = 1.05  # a ratio of bytes from which it is worth a word
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _bytes_change(before: float, after: float) -> str:
     if before == after:
         return "the same"
     text = f"{'+' if after > before else '-'}{bytes_text(abs(after - before))}"
-    return text + (f", {times_text(before / after)}" if after else "")
+    return text + (f" ({before / after:.1f}x)" if after and before / after >= SHOWN else "")
 
 
 BYTES = Quantity(

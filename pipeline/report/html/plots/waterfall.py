@@ -37,7 +37,7 @@ def waterfall(steps: Sequence[Step], ends: tuple[str, str], axis: Axis, less_is_
     if axis.is_count and not logs:
         across |= {"range": [0, 1.06 * max(values)]}
     names = [("baseline", ends[0]), *((step.name, step.change) for step in steps), ("last model", ends[1])]
-    ticks = [f"<b>{label(name, 22)}</b><br>{label(text)}" for name, text in names]
+    ticks = [f"<b>{label(name, 22)}</b><br>{label(text, 32)}" for name, text in names]
     up = {"tickvals": list(range(len(names))), "ticktext": ticks, "range": [len(names) - 0.5, -0.5], "showgrid": False}
     whole = _from_zero(values) if axis.is_count and not logs else _marks(values, ends)
     traces = [_links(values), whole, _bars(steps, less_is_better)]

@@ -33,9 +33,11 @@ def test_a_gain_is_green_and_a_loss_is_red_for_bytes_and_accuracy_alike(chained:
 def test_each_step_has_its_change_and_the_doubt_of_it_in_the_table(chained: Record) -> None:
     size, accuracy = effects(chained)
     assert size.table.rows[0] == [
-        *("distill.logits", "999.9 kB", "260.0 kB", "-739.9 kB, 3.8 times smaller", "0.991 [0.981, 1.001]"),
+        *("distill.logits", "999.9 kB", "260.0 kB", "-739.9 kB (3.8x)", "0.991 [0.981, 1.001]"),
     ]
-    assert size.table.rows[2][3] == "the same"
+    assert [row[3] for row in size.table.rows[2:]] == [
+        *("the same", "+2.0 kB", "-112.0 kB (2.8x)", "-938.9 kB (16.4x)"),
+    ]
     assert accuracy.table.rows[2][1:4] == ["0.9840", "0.9870", "+0.30 points"]
     assert [row[0] for row in accuracy.table.rows][-2:] == ["quantize.pack", "together"]  # no stage that only measured
 
