@@ -20,7 +20,7 @@ from pipeline.base.quiet import muted
 from pipeline.errors import StageError, blame
 from pipeline.forms.graph import OPSET, rename, save, strip
 from pipeline.forms.text.remapped import split
-from pipeline.forms.tracing import forget_captures, slow_path, untraceable
+from pipeline.forms.tracing import for_export, forget_captures, slow_path, untraceable
 from pipeline.model import OnnxModel, TorchModel, call, named
 
 EXPORTERS = ("torch.onnx", "onnxscript", "torch.export", "torch.fx", "torch._dynamo")  # loggers
@@ -44,7 +44,7 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deployed = located(model, path)
-    model = replace(model, module=split(model.module)[0], example=deployed.feed(model.example))
+    model = replace(model, module=for_export(split(model.module)[0]), example=deployed.feed(model.example))
     traceable = blame(StageError, "ONNX export", fix="The forward must be traceable by torch.export")
     forget_captures()
     try:

@@ -56,6 +56,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "export.seq2seq": {},
     "quantize.static": {},
     "quantize.dynamic": {},
+    "quantize.aware": {"epochs": 1},
     "quantize.optimum": {},
     "quantize.pack": {},
     "benchmark.latency": {"rounds": 2, "iterations": 20},

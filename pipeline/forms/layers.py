@@ -26,6 +26,11 @@ def transformers_model(module: nn.Module) -> nn.Module | None:
     return next((part for part in module.modules() if any(map(_is_model_class, type(part).__mro__))), None)
 
 
+def aside(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters of parts that call themselves `is_aside`: steps and such, which say how others are stored."""
+    return [p for part in module.modules() if getattr(part, "is_aside", False) for p in part.parameters()]
+
+
 def is_encoder_decoder(part: nn.Module) -> bool:
     """Whether it is a model of transformers with a decoder of its own that generates."""
     return bool(getattr(getattr(part, "config", None), "is_encoder_decoder", False))

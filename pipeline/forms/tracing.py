@@ -1,13 +1,15 @@
 """How PyTorch is set while its tracers, exporters and counters look through a module, and why they stop at one."""
 
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+
+from pipeline.forms.text.remapped import split
 
 
 @contextmanager
@@ -28,6 +30,19 @@ def always_slow(module: nn.Module) -> list[RemovableHandle]:
     # Of several that watch a module the last to begin is the first to end.
     end = module.register_forward_hook(lambda *_: paths.close(), prepend=True, always_call=True)
     return [begin, end]
+
+
+def for_export(module: nn.Module) -> nn.Module:
+    """What is traced in the place of a module: what its own `for_export` gives, or else itself."""
+    make: Callable[[], nn.Module] = getattr(module, "for_export", lambda: module)
+    return make()
+
+
+def rounded_otherwise(module: nn.Module) -> Callable[[], AbstractContextManager[None]] | None:
+    """Makes a quantized module round its values at random, up or down, for a while; None where it rounds nothing."""
+    core = split(module)[0]
+    make: Callable[[], AbstractContextManager[None]] | None = getattr(core, "rounded_otherwise", None)
+    return make
 
 
 def forget_captures() -> None:

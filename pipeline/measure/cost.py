@@ -22,6 +22,7 @@ from pipeline.errors import StageError, blame
 from pipeline.forms.deployed.seq2seq import DECODER, ENCODER, WITH_PAST
 from pipeline.forms.external_data import graphs_at, stored
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES
+from pipeline.forms.layers import aside
 from pipeline.forms.packed import is_packed, unpacked
 from pipeline.forms.sandbox.session import Outside
 from pipeline.forms.tracing import slow_path
@@ -44,8 +45,8 @@ class _Operators(_FlopCounterMode):  # type: ignore[no-untyped-call]  # of torch
 
 
 def torch_params(module: nn.Module) -> int:
-    """Elements of all parameters, tied ones once."""
-    return sum(p.numel() for p in module.parameters())
+    """Elements of all parameters, tied ones once, without those that say how others are stored."""
+    return sum(p.numel() for p in module.parameters()) - sum(p.numel() for p in aside(module))
 
 
 def torch_macs(module: nn.Module, example: Inputs) -> int:

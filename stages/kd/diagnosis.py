@@ -19,7 +19,7 @@ from pipeline.measure.statistics import LEVEL, drop
 from pipeline.stage import Context
 from pipeline.task import Batch, Output, Split
 from stages.kd.cache import CachedValues
-from stages.kd.confidence import (
+from stages.kd.inspection.confidence import (
     Numbers,
     Shift,
     Sureness,

@@ -14,9 +14,7 @@ from pipeline.errors import ConfigError, ShrinkError, StageError, blame
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context, Preview, Stage
-from stages.kd.checks import expect_kind, misfits
-from stages.kd.objective import Distillation
-from stages.kd.teacher import Teacher, open_teachers
+from stages.kd.teacher import Teacher
 from stages.prune import engine
 from stages.prune.coupling.flow import Flow
 from stages.prune.engine import Coupled
@@ -24,7 +22,6 @@ from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
 from stages.prune.search import Counts, Scope, removed, solve
 from stages.trainer.loop import train
-from stages.trainer.objective import Objective, Supervised
 
 TAYLOR_BATCH = 32
 FAR_BELOW = 0.9  # of the target; below it the record carries a warning
@@ -77,28 +74,14 @@ class ChannelPruning(Stage):
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown layers where the incoming model is known; warn of steps that train nothing in between."""
-        if self.recovery and self.recovery.teacher != "labels":
-            yield from self._check_teachers(self.recovery, preview, known=not before)
+        if self.recovery:
+            yield from self.recovery.check_teachers(preview, known=not before, name="recovery")
         if isinstance(preview.model, TorchModel) and all(stage.keeps_structure for stage in before):
             self._require_layers(preview.model.module, ConfigError)
             if unproven := Flow(preview.model.module, preview.model.example).unproven():
                 yield f"not run in evaluation mode, where what is cut is proven: {_listed(unproven)}"
         if self.steps > 1 and not self.recovery and self.importance == "magnitude":
             yield "`steps` without `recovery` changes little: magnitudes stay what they are between steps"
-
-    def _check_teachers(self, recovery: Recovery, preview: Preview, known: bool) -> Iterable[str]:
-        """Refuse terms that do not fit, as far as the model to prune is known."""
-        if not preview.logits and recovery.terms is None:
-            problem = "the task's predictions are no logits to distill"
-            raise ConfigError(problem, fix="Set `recovery: {teacher: labels}`")
-        if recovery.teacher == "baseline" and preview.in_baseline:
-            raise ConfigError("there is no baseline yet", fix="Use `teacher: incoming` or `teacher: labels`")
-        expect_kind(recovery.terms_of(), preview)
-        if known and isinstance(preview.model, TorchModel):
-            model, example = preview.model, preview.model.example
-            pairs = ((config, config.open(model, model, example)) for config in recovery.teacher_configs())
-            teachers = [Teacher(config, own, output=preview.output) for config, own in pairs]
-            yield from misfits(recovery.terms_of(), preview.model, teachers, preview)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The pruned, and where asked trained, model.
@@ -107,7 +90,7 @@ class ChannelPruning(Stage):
             StageError: nothing can be removed, the target cannot be reached, or a layer in `ignore` does not exist.
         """
         self._require_layers(model.module, StageError)
-        teachers = open_teachers(self.recovery.teacher_configs(), self.recovery, model, ctx) if self.recovery else []
+        teachers = self.recovery.open(model, ctx) if self.recovery else []
         groups = self._groups(model, ctx)
         prunable = {layer for group in groups for layer in group.layers}
         full = self._cost(model.module, model.example, prunable)
@@ -155,9 +138,7 @@ class ChannelPruning(Stage):
     ) -> TorchModel:
         """The model after a step's share of the training; where the epochs do not divide, later steps get more."""
         epochs = recovery.epochs * step // self.steps - recovery.epochs * (step - 1) // self.steps
-        objective: Objective = Supervised(ctx)
-        if teachers:
-            objective = Distillation(recovery.terms_of(), teachers, current, recovery, ctx)
+        objective = recovery.objective(teachers, current, ctx)
         return train(current, objective, recovery.model_copy(update={"epochs": epochs}), ctx, f"recovery_{step}")
 
     def _cost(self, module: nn.Module, example: Inputs, prunable: set[str]) -> int:

@@ -19,9 +19,9 @@ from pipeline.stage import Context, Stage
 from stages.quantize.graphs.exact import read_exactly
 from stages.quantize.graphs.names import Names, blame_plainly, compact_names, distinct_names, merge_copies
 from stages.quantize.graphs.order import name_captures, sort
+from stages.quantize.graphs.outcome import Quantized, fp32_weights, tally, tell
 from stages.quantize.graphs.rewrite import original, share_initializers
 from stages.quantize.graphs.scales import check_scales
-from stages.quantize.outcome import Quantized, fp32_weights, tally, tell
 from stages.quantize.steps import NOTES
 from stages.quantize.work import Do, Work, worker
 

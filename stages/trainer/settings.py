@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from pipeline.errors import StageError
+from pipeline.forms.layers import aside
 from pipeline.stage import Context
 
 if TYPE_CHECKING:
@@ -54,8 +55,13 @@ class TrainingSettings(BaseModel):
 
 
 def make_optimizer(module: nn.Module, settings: TrainingSettings) -> Any:
-    """The optimizer that the settings name, over all parameters that want gradients."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    """The optimizer that the settings name, over all that want gradients; steps of quantizers do not decay."""
+    trained_parameters = [p for p in module.parameters() if p.requires_grad]
+    scales = {id(p) for p in aside(module)}
+    parameters: Any = trained_parameters
+    if scales:
+        parts = ([p for p in trained_parameters if (id(p) in scales) == is_scale] for is_scale in (False, True))
+        parameters = [{"params": next(parts)}, {"params": next(parts), "weight_decay": 0.0}]
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)

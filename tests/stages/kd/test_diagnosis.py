@@ -19,8 +19,15 @@ from pipeline.stage import Context
 from pipeline.task import Output, Split, Task, correct, first_output
 from stages.distill.logits import LogitDistillation
 from stages.kd import confidence as of_confidence
-from stages.kd.confidence import Sureness, calibration_error, confidence_shift, entropy, prediction_shift, sureness
 from stages.kd.diagnosis import EXAMPLES, Answers, answers_of, diagnose, findings
+from stages.kd.inspection.confidence import (
+    Sureness,
+    calibration_error,
+    confidence_shift,
+    entropy,
+    prediction_shift,
+    sureness,
+)
 from stages.trainer.loop import train
 from stages.trainer.objective import Supervised
 from stages.trainer.settings import TrainingSettings

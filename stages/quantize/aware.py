@@ -1,0 +1,173 @@
+"""Quantization-aware training: a network learns with what integers leave of its weights and activations."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from pipeline.base.use import nearest
+from pipeline.errors import ConfigError, ShrinkError, StageError
+from pipeline.forms.text.remapped import split
+from pipeline.model import TorchModel
+from pipeline.stage import Context, Preview, Stage
+from stages.kd.retraining import Retraining
+from stages.kd.teacher import Teacher
+from stages.quantize.quantizer import check_settings
+from stages.quantize.training import folding
+from stages.quantize.training import module as quantized
+from stages.quantize.training.folding import foldable
+from stages.quantize.training.forward.calls import layer_of
+from stages.quantize.training.forward.placement import Plan, plan_of
+from stages.quantize.training.module import part_of
+from stages.quantize.training.numbers.schemes import Bits, Scheme, codebook_size, is_above, rungs, scheme_of
+from stages.quantize.training.outcome import report_of
+from stages.quantize.training.ranges import Calibration, calibrate
+from stages.trainer.loop import train
+
+FEW = 100
+BATCH_SIZE = 64
+
+
+class AwareQuantization(Retraining, Stage):
+    """A network of the same structure trained with quantized weights and activations, for integer kernels.
+
+    Choose it where `quantize.static` loses accuracy, and for fewer than 8 bits. `export.onnx` behind it writes a file
+    whose integers are those of the training.
+
+    Example:
+        - {use: quantize.aware, bits: 4, epochs: 10}
+        - {use: export.onnx}
+
+    Reference:
+        S. Esser, J. McKinstry, D. Bablani, R. Appuswamy, D. Modha, "Learned Step Size Quantization", 2020,
+        arXiv:1902.08153. Powers of two (apot): Y. Li, X. Dong, W. Wang, "Additive Powers-of-Two Quantization", 2020,
+        arXiv:1909.13144. Batch norms folded and integers only: B. Jacob et al., "Quantization and Training of Neural
+        Networks for Efficient Integer-Arithmetic-Only Inference", 2018, arXiv:1712.05877.
+    """
+
+    epochs: int = Field(10, gt=0, description="passes over the training split, in all steps of a gradual one")
+    learning_rate: float = Field(3e-4, gt=0, description="its peak, after warm-up")
+    bits: Bits = Field(
+        8,
+        description="of the weights; ternary: -1, 0, 1; codebook: trained values; apot: sums of powers of two",
+    )
+    codebook: int = Field(16, ge=2, le=256, description="values of a codebook, one of which is 0")
+    layers: Mapping[str, Bits] = Field({}, description="bits of single layers, or of parts with layers, by name")
+    first_last: Bits = Field(8, description="bits of the first and of the last layer, unless `layers` names them")
+    activations: Literal["uint8", "int8"] = Field(
+        "uint8", description="type of the activations; uint8 is the fast one on x86, int8 suits Arm"
+    )
+    gradual: bool = Field(False, description="let the bits of the weights fall along the training, from 8 on")
+    calibration: Calibration = Field(
+        "mse", description="ranges to begin with: of least squared error, without the rarest values, or all"
+    )
+    percentile: Annotated[float, Field(gt=50, le=100)] = Field(
+        99.99, description="share of values inside the range, in per cent, for calibration: percentile"
+    )
+    examples: int = Field(512, gt=0, description="calibration examples at most")
+
+    @model_validator(mode="after")
+    def _enough_epochs(self) -> Self:
+        steps = len(rungs([scheme_of(bits, self.codebook) for bits in (self.bits, *self.layers.values())])) + 1
+        if self.gradual and self.epochs < steps:
+            raise ValueError(f"{self.epochs} epochs cannot be divided among the {steps} steps of `gradual`")
+        return self
+
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
+        """Refuse what is quantized already and layers that are unknown; warn of few calibration examples."""
+        check_settings(before, preview.model, (), ())
+        yield from self.check_teachers(preview, known=not before)
+        default = type(self).model_fields["percentile"].default
+        if self.percentile != default and self.calibration != "percentile":
+            fix = "Set calibration: percentile, or leave percentile out"
+            raise ConfigError(f"`percentile` is {self.percentile:g} and `calibration` is {self.calibration}", fix=fix)
+        used = min(len(preview.calibration), self.examples)
+        if used < FEW:
+            yield f"calibration uses {used} examples; ranges are steadier with {FEW} or more"
+        if isinstance(preview.model, TorchModel) and all(stage.keeps_structure for stage in before):
+            self._schemes(*prepared(preview.model), ConfigError)
+
+    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
+        """The trained model.
+
+        Raises:
+            StageError: nothing can be quantized, `layers` names none, or calibration data are not finite.
+        """
+        teachers = self.open(model, ctx)
+        folded, plan = prepared(model)
+        schemes = self._schemes(folded, plan, StageError)
+        falling: list[int | None] = [*rungs(schemes.values())] if self.gradual else []
+        current, steps = folded, [*falling, None]
+        for step, bits in enumerate(steps, 1):
+            of_step = {name: bits if bits and is_above(bits, own) else own for name, own in schemes.items()}
+            start = self._started(folded, plan, of_step, current, ctx)
+            current = self._trained(start, teachers, ctx, step, len(steps))
+        ctx.report("aware", report_of(current))
+        return current
+
+    def _schemes(self, folded: TorchModel, plan: Plan, error: type[ShrinkError]) -> dict[str, Scheme]:
+        """Which integers each weight may take. Raises `error` for layers that are not there, or are too small."""
+        core = split(folded.module)[0]
+        layers = list(dict.fromkeys(map(layer_of, plan.axes)))
+        for name in self.layers:
+            if not any(_is_in(layer, name) for layer in layers):
+                problem = f"`layers` names `{name}`, which has no weight to quantize{nearest(name, layers)}"
+                raise error(problem, expected="the name of a layer, or of a part with layers")
+        schemes = {}
+        for weight in plan.axes:
+            scheme = schemes[weight] = scheme_of(self._bits_of(layer_of(weight), layers), self.codebook)
+            if codebook_size(scheme) > (size := core.get_parameter(weight).numel()):
+                problem = f"`{weight}` has {size} numbers, fewer than the {codebook_size(scheme)} of its codebook"
+                raise error(problem, fix=f"Give `{layer_of(weight)}` other bits in `layers`, or lower `codebook`")
+        return schemes
+
+    def _bits_of(self, layer: str, layers: Sequence[str]) -> Bits:
+        """What the nearest name in `layers` says, else the general settings."""
+        names = [name for name in self.layers if _is_in(layer, name)]
+        if names:
+            return self.layers[max(names, key=len)]
+        return self.first_last if layer in (layers[0], layers[-1]) else self.bits
+
+    def _started(
+        self, folded: TorchModel, plan: Plan, schemes: dict[str, Scheme], current: TorchModel, ctx: Context
+    ) -> TorchModel:
+        """The quantized model before a training: with its ranges, or with the weights of the training before."""
+        arguments: dict[str, JsonValue] = {"schemes": {**schemes}, "activations": self.activations}
+        start = folded.edited(quantized.USE, plan=plan.to_json(), **arguments)
+        core, part = split(start.module)[0], part_of(start.module)
+        if current is folded:
+            count = min(self.examples, len(ctx.calibration))
+            batches = ctx.calibration.select(list(range(count))).loader(BATCH_SIZE)
+            calibrate(start.module, part, batches, self.calibration, self.percentile)
+        else:
+            own = f"{quantized.PART}.weights."
+            state = split(current.module)[0].state_dict()
+            core.load_state_dict({k: v for k, v in state.items() if not k.startswith(own)}, strict=False)
+        part.start({name: core.get_parameter(name) for name in plan.axes})
+        return start
+
+    def _trained(
+        self, start: TorchModel, teachers: Sequence[Teacher], ctx: Context, step: int, steps: int
+    ) -> TorchModel:
+        """The model after a step's share of the epochs; where they do not divide, later steps get more."""
+        epochs = self.epochs * step // steps - self.epochs * (step - 1) // steps
+        settings = self.model_copy(update={"epochs": epochs})
+        name = f"training_{step}" if steps > 1 else "training"
+        return train(start, self.objective(teachers, start, ctx), settings, ctx, name)
+
+
+def prepared(model: TorchModel) -> tuple[TorchModel, Plan]:
+    """The model with batch norms folded, and where it is quantized. Raises StageError where nothing can be."""
+    core, vocabulary = split(model.module)
+    inputs = vocabulary.translate(model.example) if vocabulary else model.example
+    pairs: list[JsonValue] = [[*pair] for pair in foldable(core, inputs)]
+    folded = model.edited(folding.USE, pairs=pairs) if pairs else model
+    plan = plan_of(split(folded.module)[0], inputs)
+    if not plan.axes:
+        expected = "convolutions, linear, recurrent or embedding layers of torch.nn"
+        raise StageError("the forward reads no weight that can be quantized", expected=expected)
+    return folded, plan
+
+
+def _is_in(layer: str, name: str) -> bool:
+    return layer == name or layer.startswith(f"{name}.")

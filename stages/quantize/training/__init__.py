@@ -1,0 +1,1 @@
+"""Quantization-aware training: what is quantized where, simulated while a network trains, and written as integers."""

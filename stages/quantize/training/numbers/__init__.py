@@ -1,0 +1,1 @@
+"""What is left of numbers: steps and integers, their gradients, and the parts of a network that hold them."""

@@ -1,0 +1,35 @@
+"""What became of a network that was trained with integers, as the record says it."""
+
+from pydantic import JsonValue
+
+from pipeline.forms.text.remapped import split
+from pipeline.model import TorchModel
+from stages.quantize.training.module import PART, part_of
+from stages.quantize.training.numbers.schemes import count
+
+
+def report_of(model: TorchModel) -> dict[str, JsonValue]:
+    """For each weight its scheme, what reads it and in which numbers, and how many zeros it has."""
+    part = part_of(model.module)
+    parameters = dict(split(model.module)[0].named_parameters())
+    readers = {name: call for call in part.plan.calls for name in call.weights}
+    weights: dict[str, JsonValue] = {}
+    for name in part.names:
+        weight, scheme = parameters[name], part.schemes[name]
+        weights[name] = {
+            "bits": scheme,
+            "values": count(scheme),
+            "read_by": readers[name].name,
+            "kernel": "integer" if readers[name].inputs else "fp32",
+            "zeros": int((weight == 0).sum()),
+        }
+    floats = {
+        n: p.numel()
+        for n, p in parameters.items()
+        if p.dim() > 1 and n not in part.names and not n.startswith(f"{PART}.")
+    }
+    return {
+        "weights": weights,
+        "activations": {"type": "int8" if part.signed else "uint8", "quantized": len(part.activations)},
+        "fp32": dict(floats),
+    }
