@@ -13,6 +13,7 @@ from pipeline.stage import Context, Preview, Stage
 from stages.kd.retraining import Retraining
 from stages.kd.teacher import Teacher
 from stages.quantize.quantizer import check_settings
+from stages.quantize.rounding.settings import Codebook, Size
 from stages.quantize.training import folding
 from stages.quantize.training import module as quantized
 from stages.quantize.training.folding import foldable
@@ -47,13 +48,12 @@ class AwareQuantization(Retraining, Stage):
 
     epochs: int = Field(10, gt=0, description="passes over the training split, in all steps of a gradual one")
     learning_rate: float = Field(3e-4, gt=0, description="its peak, after warm-up")
-    bits: Bits = Field(
-        8,
-        description="of the weights; ternary: -1, 0, 1; codebook: trained values; apot: sums of powers of two",
+    bits: Bits = Field(8, description="of the weights: 2 to 8, ternary for -1, 0, 1, or sums of powers of two (apot)")
+    codebook: Size | None = Field(None, description="instead of bits: how many values weights take, which are trained")
+    layers: Mapping[str, Bits | Codebook] = Field(
+        {}, description="bits, or {codebook: 16}, of some layers, by the name of a layer or of what layers are in"
     )
-    codebook: int = Field(16, ge=2, le=256, description="values of a codebook, one of which is 0")
-    layers: Mapping[str, Bits] = Field({}, description="bits of single layers, or of parts with layers, by name")
-    first_last: Bits = Field(8, description="bits of the first and of the last layer, unless `layers` names them")
+    first_last: Bits = Field(8, description="bits of the first and of the last layer with a weight, unless named")
     activations: Literal["uint8", "int8"] = Field(
         "uint8", description="type of the activations; uint8 is the fast one on x86, int8 suits Arm"
     )
@@ -67,8 +67,10 @@ class AwareQuantization(Retraining, Stage):
     examples: int = Field(512, gt=0, description="calibration examples at most")
 
     @model_validator(mode="after")
-    def _enough_epochs(self) -> Self:
-        steps = len(rungs([scheme_of(bits, self.codebook) for bits in (self.bits, *self.layers.values())])) + 1
+    def _consistent(self) -> Self:
+        if self.codebook is not None and self.bits != 8:
+            raise ValueError(f"`bits` is {self.bits} and `codebook` is {self.codebook}: leave one out")
+        steps = len(rungs([self._usual, *map(scheme_of, self.layers.values())])) + 1
         if self.gradual and self.epochs < steps:
             raise ValueError(f"{self.epochs} epochs cannot be divided among the {steps} steps of `gradual`")
         return self
@@ -115,18 +117,22 @@ class AwareQuantization(Retraining, Stage):
                 raise error(problem, expected="the name of a layer, or of a part with layers")
         schemes = {}
         for weight in plan.axes:
-            scheme = schemes[weight] = scheme_of(self._bits_of(layer_of(weight), layers), self.codebook)
+            scheme = schemes[weight] = self._scheme_of(layer_of(weight), layers)
             if codebook_size(scheme) > (size := core.get_parameter(weight).numel()):
                 problem = f"`{weight}` has {size} numbers, fewer than the {codebook_size(scheme)} of its codebook"
-                raise error(problem, fix=f"Give `{layer_of(weight)}` other bits in `layers`, or lower `codebook`")
+                raise error(problem, fix=f"Give `{layer_of(weight)}` bits in `layers`")
         return schemes
 
-    def _bits_of(self, layer: str, layers: Sequence[str]) -> Bits:
+    def _scheme_of(self, layer: str, layers: Sequence[str]) -> Scheme:
         """What the nearest name in `layers` says, else the general settings."""
         names = [name for name in self.layers if _is_in(layer, name)]
         if names:
-            return self.layers[max(names, key=len)]
-        return self.first_last if layer in (layers[0], layers[-1]) else self.bits
+            return scheme_of(self.layers[max(names, key=len)])
+        return scheme_of(self.first_last) if layer in (layers[0], layers[-1]) else self._usual
+
+    @property
+    def _usual(self) -> Scheme:
+        return f"codebook{self.codebook}" if self.codebook is not None else scheme_of(self.bits)
 
     def _started(
         self, folded: TorchModel, plan: Plan, schemes: dict[str, Scheme], current: TorchModel, ctx: Context

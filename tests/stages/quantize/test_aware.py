@@ -30,7 +30,7 @@ def ran(stage: AwareQuantization, model: TorchModel, folder: Path, **changes: An
 
 
 def test_it_trains_and_reports_every_weight(tmp_path: Path) -> None:
-    stage = AwareQuantization(epochs=1, bits=2, layers={"conv2": "ternary"}, codebook=8, first_last=8)
+    stage = AwareQuantization(epochs=1, bits=2, layers={"conv2": "ternary"}, first_last=8)
     result, reports = ran(stage, model_of("Residual"), tmp_path)
     bits = {name: row["bits"] for name, row in reports["aware"]["weights"].items()}
     assert bits == {
@@ -122,7 +122,7 @@ def test_a_layer_that_is_not_there_is_refused_with_the_nearest_name() -> None:
 
 
 def test_a_codebook_larger_than_its_tensor_is_refused() -> None:
-    stage = AwareQuantization(bits="codebook", codebook=256, layers={"conv1": "codebook"})
+    stage = AwareQuantization.model_validate({"layers": {"conv1": {"codebook": 256}}})
     refused(r"`conv1.weight` has 54 numbers, fewer than the 256", checks(stage))
 
 
@@ -137,6 +137,11 @@ def test_a_percentile_without_its_method_is_refused_and_few_examples_are_warned_
     refused("`percentile` is 99 and `calibration` is mse", checks(AwareQuantization(percentile=99)))
     stage = AwareQuantization(examples=20)
     assert any("uses 20 examples" in text for text in checks(stage))
+
+
+def test_bits_or_a_codebook_are_asked_for() -> None:
+    with pytest.raises(ValidationError, match="`bits` is 4 and `codebook` is 16: leave one out"):
+        AwareQuantization(bits=4, codebook=16)
 
 
 def test_epochs_are_enough_for_the_steps_of_a_gradual_one() -> None:

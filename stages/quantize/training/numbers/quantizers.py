@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import StageError
+from stages.quantize.rounding.codes import codebook
 from stages.quantize.training.numbers.fake import (
     LARGEST_STEP,
     SMALLEST_STEP,
     least_error,
     nearest,
-    places,
     rounded,
     step_of,
     uniform,
@@ -23,7 +23,7 @@ CLIPPED = torch.linspace(0.3, 1.0, 36)
 """Shares of the largest weight of a channel that its range may end at."""
 NEAR = torch.linspace(0.8, 1.2, 21)
 """Factors that a step is tried with once its codebook is there."""
-ROUNDS, ALTERNATIONS = 30, 3  # of k-means, and of it with the steps
+ALTERNATIONS = 3  # of k-means and the steps
 
 
 class Integers(NamedTuple):
@@ -75,7 +75,7 @@ class WeightQuantizer(nn.Module):
         if codebook_size(self.scheme):
             self._set(steps)
             for _ in range(ALTERNATIONS):
-                self.values.data = kmeans(rows / self.step.detach()[:, None], self.values.numel()) / LARGEST
+                self.values.data = _others(rows / self.step.detach()[:, None], self.values.numel()) / LARGEST
                 self._set(least_error(rows, NEAR[:, None] * self.step, lambda step: self._quantized(rows, step)))
         else:
             self._set(least_error(rows, CLIPPED[:, None] * steps, lambda step: self._quantized(rows, step)))
@@ -151,22 +151,12 @@ class ActivationQuantizer(nn.Module):
         return step_of(self.log_step.detach(), 1.0, self.most)
 
 
-def kmeans(values: Tensor, count: int) -> Tensor:
-    """Values (count,) that together with 0 have the least squared distance to the nearest of them: Lloyd's iterations.
-
-    Args:
-        values: of any shape.
-        count: how many beside 0.
-    """
-    flat = values.flatten().sort().values
-    centers = flat[torch.linspace(0, len(flat) - 1, count).long()]
-    for _ in range(ROUNDS):
-        every, order = torch.cat([centers.new_zeros(1), centers]).sort()
-        place = order[places(flat, every)]
-        sums = torch.zeros(count + 1).index_add_(0, place, flat)
-        sizes = torch.zeros(count + 1).index_add_(0, place, torch.ones_like(flat))
-        centers = torch.where(sizes[1:] > 0, sums[1:] / sizes[1:].clamp(min=1), centers)
-    return centers
+def _others(values: Tensor, count: int) -> Tensor:
+    """Integers (count,) that together with 0 have the least squared distance to the nearest of them."""
+    with_zero = torch.cat([values.flatten(), values.new_zeros(1)])
+    chosen = torch.from_numpy(codebook(with_zero.numpy(), count + 1)).float()
+    others = chosen[chosen != 0]
+    return torch.cat([others, others.new_zeros(count - len(others))])
 
 
 def _half_below(value: float) -> float:

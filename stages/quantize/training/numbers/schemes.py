@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Collection
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-Bits = Literal[8, 7, 6, 5, 4, 3, 2, "ternary", "codebook", "apot5", "apot4", "apot3"]
+from stages.quantize.rounding.settings import Codebook
+
+Bits = Annotated[int, Field(ge=2, le=8)] | Literal["ternary", "apot5", "apot4", "apot3"]
 Scheme = int | str
 """Bits of a uniform grid; `ternary`; `codebook16`, values that are trained; `apot4`, sums of powers of two."""
 
@@ -16,9 +19,9 @@ TERMS = {3: ((0, 4, 2, 1),), 4: ((0, 8, 4, 1), (0, 2)), 5: ((0, 32, 8, 2), (0, 1
 """By bits the integers of which one of each row is added: powers of two that double from row to row."""
 
 
-def scheme_of(bits: Bits, codebook: int) -> Scheme:
-    """What a setting means, with the number of values where it is a codebook."""
-    return f"codebook{codebook}" if bits == "codebook" else bits
+def scheme_of(setting: int | str | Codebook) -> Scheme:
+    """What bits or a codebook in the settings mean."""
+    return f"codebook{setting.codebook}" if isinstance(setting, Codebook) else setting
 
 
 def codebook_size(scheme: Scheme) -> int:

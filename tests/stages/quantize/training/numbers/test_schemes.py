@@ -1,6 +1,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from stages.quantize.rounding.settings import Codebook
 from stages.quantize.training.numbers.schemes import Bits, codebook_size, count, is_above, levels, rungs, scheme_of
 
 
@@ -29,9 +30,9 @@ def test_additive_powers_of_two_are_the_sums_of_equation_5(bits: int, terms: lis
 
 
 def test_a_codebook_is_called_by_its_size() -> None:
-    assert scheme_of("codebook", 12) == "codebook12"
+    assert scheme_of(Codebook(codebook=12)) == "codebook12"
     assert codebook_size("codebook12") == count("codebook12") == 12
-    assert scheme_of(4, 12) == 4
+    assert scheme_of(4) == 4
     with pytest.raises(ValueError, match="trained"):
         levels("codebook12")
 
