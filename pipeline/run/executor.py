@@ -102,7 +102,7 @@ class Executor:
         before = incoming.predict(incoming.example)
         ctx = self._context(stage, run)
         label = f"{self.built.config.folder.resolve()} {run.place} runs with {stage.model_dump_json()}"
-        with self._together(stage, run), recorder().watch(label) as seen:
+        with self._together(stage, run), recorder().watch(label, lists=True) as seen:
             model = stage.run(incoming, ctx)
         if differing(before, incoming.predict(incoming.example)):
             fix = "Work on copy.deepcopy(model.module) and return dataclasses.replace(model, module=...)"

@@ -1,8 +1,9 @@
 """What users' code imports, opens and asks the environment for, seen while it runs.
 
 A key holds what is seen here, so that nothing stale is called cached. Seen are modules, files that Python code opens,
-and variables that users' code itself reads. Not seen is what a library opens by C code, such as safetensors, and what
-another process reads: of the former the weights of what is built count, of the latter a warning tells.
+those of safetensors and sqlite, variables that users' code itself reads and, while a stage runs, the names in folders
+that it looks into. Not seen is what other libraries open by C code, and what another process reads: of the former the
+weights of what is built count, of the latter a warning tells.
 """
 
 import copy
@@ -19,8 +20,10 @@ from pipeline.base.code.afresh import changed_since_start, forget
 from pipeline.base.code.callers import first_outside_of_python, is_for_users_code
 from pipeline.base.code.fresh import FreshFinder
 from pipeline.base.code.places import is_users
+from pipeline.base.code.readers import listening
 from pipeline.base.code.seen import Seen, content_digest, variable_digest
 
+LISTINGS = ("os.listdir", "os.scandir")
 CHILDREN = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.fork")
 OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables that say which process of a training it is: the key has how many there are."""
@@ -28,10 +31,11 @@ OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_
 
 @dataclass(eq=False)
 class Watch:
-    """What is seen so far, the files that were opened, and whether the weights of what is built count."""
+    """What is seen so far, the files that were opened; whether weights that are built, and listed folders, count."""
 
     seen: Seen
     weighs: bool
+    lists: bool
     opened: set[Path] = field(default_factory=set)
 
 
@@ -51,14 +55,15 @@ class Recorder:
         sys.addaudithook(self._heard)
 
     @contextmanager
-    def watch(self, label: str, *, weighs: bool = False) -> Iterator[Seen]:
+    def watch(self, label: str, *, weighs: bool = False, lists: bool = False) -> Iterator[Seen]:
         """What users' code reads while the block lasts, and read before under the same label; filled at its end.
 
         Args:
             label: names the code and all arguments that it is called with.
             weighs: whether the weights of what is built in it count.
+            lists: whether the names in folders that it looks into count; of data these have digests of their own.
         """
-        watch = Watch(Seen(), weighs)
+        watch = Watch(Seen(), weighs, lists or any(outer.lists for outer in self.watches))
         self.watches.append(watch)
         try:
             with self._listening():
@@ -113,14 +118,11 @@ class Recorder:
             yield
             return
         finder: Any = FreshFinder(self._imported)
-        environment: Any = os.environ
-        usual = type(environment)
         sys.meta_path.insert(0, finder)
-        environment.__class__ = _listening_environment(usual)
         try:
-            yield
+            with listening(self):
+                yield
         finally:
-            environment.__class__ = usual
             sys.meta_path.remove(finder)
 
     def _imported(self, name: str, file: Path, digest: str) -> None:
@@ -133,6 +135,8 @@ class Recorder:
             path, mode, flags = arguments
             if isinstance(path, str | os.PathLike) and is_for_users_code():
                 self._opened(Path(os.path.realpath(path)), mode, flags)
+        elif event == "sqlite3.connect" or (event in LISTINGS and self.watches[-1].lists):
+            self.opened(arguments[0])
         elif event in CHILDREN and is_for_users_code():
             self.watches[-1].seen.children.add(_program(event, arguments))
 
@@ -142,6 +146,11 @@ class Recorder:
             self.written.add(file)
         elif file.suffix not in (".py", ".pyc") and is_users(str(file)):
             self.watches[-1].opened.add(file)
+
+    def opened(self, path: Any) -> None:
+        """Note a file that a library reads for users' code, or a folder that this looks into."""
+        if self.watches and isinstance(path, str | os.PathLike) and is_for_users_code():
+            self._opened(Path(os.path.realpath(path)), "r", 0)
 
     def asked(self, name: str) -> None:
         """Note a variable that users' code itself reads; not one of all that it goes through, as for a child."""
@@ -161,20 +170,6 @@ class Recorder:
 def recorder() -> Recorder:
     """The one of this process: what it sees, imported modules and the environment, are the process's too."""
     return Recorder()
-
-
-def _listening_environment(usual: type) -> type:
-    class Listening(usual):  # type: ignore[misc]
-        def __getitem__(self, name: str) -> str:
-            recorder().asked(name)
-            value: str = super().__getitem__(name)
-            return value
-
-        def __iter__(self) -> Iterator[str]:
-            recorder().asked_for_all()
-            return iter(super().__iter__())
-
-    return Listening
 
 
 def _program(event: str, arguments: tuple[Any, ...]) -> str:

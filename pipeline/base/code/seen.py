@@ -4,6 +4,7 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISDIR
 
 from pipeline.base.files import file_digest
 
@@ -16,7 +17,7 @@ class Seen:
 
     Args:
         modules: name -> file and SHA-256 of the source that runs.
-        files: path -> digest of the content; None for a file that was asked for and is not there.
+        files: path -> digest of the content, of a folder of its names; None for a file that is not there.
         variables: name -> SHA-256 of the value; None for one that is not set. Values may be secret.
         weights: what built it -> SHA-256 of the weights as they were built, where these were asked for; of a task the
             tensors that its functions hold.
@@ -47,9 +48,11 @@ class Seen:
 
 
 def content_digest(file: Path) -> str | None:
-    """SHA-256 of a file, of a large one its size and the time of its last change; None where there is none."""
+    """SHA-256 of a file, of a large one its size and time, of a folder of its names; None where there is none."""
     try:
         status = file.stat()
+        if S_ISDIR(status.st_mode):
+            return hashlib.sha256("\0".join(sorted(os.listdir(file))).encode(errors="surrogateescape")).hexdigest()
         if status.st_size > LARGE:
             return f"{status.st_size} bytes of {status.st_mtime_ns}"
         return file_digest(file)

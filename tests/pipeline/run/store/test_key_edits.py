@@ -273,11 +273,9 @@ def test_tensors_that_the_loss_holds_are_part_of_the_key_whoever_has_read_them(q
     lines = []
     for value in (1.0, 2.0):
         save_file({"1.bias": torch.full((4,), value)}, chain.parent / "own.safetensors")
-        data = chain.with_name("data.py")
-        data.write_text(f"{data.read_text()}# imported anew: that C code reads a file again nobody sees\n")
         config, source = load_config(chain)
         lines.append(Keys(build(config, source), torch.device("cpu")).measure({}))
-    assert changed(*lines) == ["task.code.data.py: changed", "task.weights.loss: changed"]
+    assert changed(*lines) == ["task.read.own.safetensors: changed", "task.weights.loss: changed"]
 
 
 def test_what_is_edited_while_a_run_lasts_does_not_run(quick: Make, tmp_path: Path) -> None:
@@ -313,7 +311,7 @@ def test_the_checkpoint_that_a_builder_loads_is_part_of_the_key(project: Make, r
         built = build(config, source)
         lines.append(Keys(built, torch.device("cpu")).stage(built.stages[0][1], "distill.logits", {}, None))
     weights_line = f'weights.{{"use":"models.py:{builder}","arguments":{{}}}}: changed'
-    assert changed(*lines) == [*(["read.own.pt: changed"] if builder == "pickled" else []), weights_line]
+    assert changed(*lines) == [f"read.own.{'pt' if builder == 'pickled' else 'safetensors'}: changed", weights_line]
 
 
 def test_what_another_process_reads_is_warned_of(quick: Make) -> None:
