@@ -9,6 +9,7 @@ from onnx import TensorProto, numpy_helper
 from pipeline.forms.graph import graphs_in, refill, strip
 from stages.quantize.graphs.names import compact_names
 from stages.quantize.graphs.rewrite import drop_unread, share_initializers
+from stages.quantize.packing.idle import drop_clips, drop_idle_attributes
 
 ZERO_POINTS = {"DequantizeLinear": 2, "QuantizeLinear": 2, "MatMulInteger": 3, "ConvInteger": 3}
 """Where an operator may be told a zero point; left out it is 0."""
@@ -22,6 +23,8 @@ def slim(proto: onnx.ModelProto) -> None:
     """Make a graph that is whole as small as it goes, in place: its inputs and outputs keep their names."""
     proto.producer_name = proto.producer_version = ""
     name_constants(proto.graph)
+    drop_clips(proto.graph)
+    drop_idle_attributes(proto.graph)
     drop_zero_points(proto.graph)
     strip(proto)
     share_initializers(proto.graph)
