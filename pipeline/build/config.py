@@ -147,9 +147,20 @@ class Comparing(Strict):
         return axes
 
 
+LONGEST = 200  # bytes of a name; that of the run's folder, which has a time too, may have 255
+
+
 def _folder_name(name: Any) -> Any:
-    if isinstance(name, str) and ("/" in name or name.startswith(".") or not name.strip()):
-        raise ValueError("a name must be fit for a folder")
+    if not isinstance(name, str):
+        return name
+    if (
+        "/" in name
+        or name.startswith(".")
+        or not name.strip()
+        or not name.isprintable()
+        or len(name.encode()) > LONGEST
+    ):
+        raise ValueError(f"a name must be fit for a folder, with at most {LONGEST} bytes")
     return name
 
 

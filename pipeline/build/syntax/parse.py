@@ -1,19 +1,35 @@
 """YAML as pipeline files have it: its floats, and no text that grows, is cut or refers to itself."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
-EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+SCALARS = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+}
+"""What the scalars of YAML 1.2's core schema are, and what they begin with."""
 MOST_NODES = 20_000
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats: to PyYAML, which reads 1.1, 1e-3 is a string. A value that its tag does not fit has a line."""
+    """YAML 1.2's scalars: to PyYAML, which reads 1.1, 1e-3 is a string, 010 is 8, 1:30 is 90, and yes is true, or 1.
+
+    A value that its tag does not fit has a line.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in SCALARS]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """What a node stands for."""
@@ -24,7 +40,15 @@ class _Loader(yaml.SafeLoader):
             raise ConstructorError(None, None, problem, node.start_mark) from None
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, [*"-+0123456789"])
+def _whole(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """A whole number; with zeros in front it is a decimal one."""
+    text = str(loader.construct_scalar(node))
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+for _tag, (_pattern, _first) in SCALARS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), [*_first])
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole)
 
 
 def parse(text: str) -> Any:

@@ -58,6 +58,9 @@ def test_a_good_file_is_read_whole(tmp_path: Path) -> None:
     ("seed: 3", "seed: -1", 12, "`seed` is -1; expected greater than or equal to 0"),
     ("seed: 3", "device: tpu", 12, "`device` is 'tpu'; expected 'auto', 'cpu' or 'cuda'"),
     ("seed: 3", "name: a/b", 12, "`name` is 'a/b'; expected a name must be fit for a folder"),
+    ("seed: 3", 'name: "a\\e[31m"', 12, "expected a name must be fit for a folder"),
+    ("seed: 3", f"name: {'x' * 201}", 12, "a name must be fit for a folder, with at most 200 bytes"),
+    ("seed: 3", "seed: yes", 12, "`seed` is 'yes'; expected a valid integer"),
     ("min: 0.95", "min: 0", 10, "`min` is 0; expected greater than 0"),
     ("min: 0.95", "min: .nan", 10, "`min` is nan"),
     ("40 kB", "40 kilos", 11, "`max` is '40 kilos'; expected a size, such as 40 kB or 1 MiB"),
@@ -225,8 +228,20 @@ def test_a_wrong_override_is_named_and_not_a_line_of_the_file(tmp_path: Path, ov
     ("1e", "1e"),
     ("e3", "e3"),
     ("'1e-3'", "1e-3"),
+    ("010", 10),
+    ("0o10", 8),
+    ("0x1F", 31),
+    ("-7", -7),
+    ("1:30", "1:30"),
+    ("1_0.5", "1_0.5"),
+    (".5", 0.5),
+    ("True", True),
+    ("yes", "yes"),
+    ("off", "off"),
+    ("y", "y"),
+    ("null", None),
 ])  # fmt: skip
-def test_numbers_with_an_exponent_are_numbers(tmp_path: Path, text: str, value: Any) -> None:
+def test_scalars_are_those_of_yaml_1_2(tmp_path: Path, text: str, value: Any) -> None:
     found = read(tmp_path, GOOD.replace("width: 16", f"width: {text}")).model.arguments["width"]
     assert (found, type(found)) == (value, type(value))
 
