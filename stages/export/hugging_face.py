@@ -14,7 +14,7 @@ from pipeline.base.formatting import few
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, ShrinkError, StageError, blame
 from pipeline.forms.deployed.seq2seq import hush
-from pipeline.forms.layers import is_encoder_decoder, transformers_model
+from pipeline.forms.layers import aside, is_encoder_decoder, transformers_model
 from pipeline.forms.tracing import slow_path
 from pipeline.model import TorchModel
 from pipeline.stage import Preview, Stage
@@ -42,9 +42,12 @@ def library_model(model: TorchModel, *, generates: bool) -> Any:
     A user's class that is derived from it may give other outputs; whoever exports compares them with the file's.
 
     Raises:
-        StageError: there is none, or it goes the other way.
+        StageError: there is none, it goes the other way, or it was trained with quantized weights.
     """
     inner_model = _inner_that(model.module, generates, StageError)
+    if aside(model.module):
+        fix = "Use export.onnx, or leave quantize.aware out"
+        raise StageError("the model computes with quantized weights, which Optimum would write as they were", fix=fix)
     model_copy = copy.deepcopy(inner_model)
     model_copy.__class__ = next(kind for kind in type(inner_model).__mro__ if _is_theirs(kind))
     if model_copy.__class__.__name__ == "PreTrainedModel":

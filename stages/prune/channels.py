@@ -11,6 +11,7 @@ from torch import nn
 from pipeline.base.batches import Inputs
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, ShrinkError, StageError, blame
+from pipeline.forms.layers import aside
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context, Preview, Stage
@@ -87,9 +88,13 @@ class ChannelPruning(Stage):
         """The pruned, and where asked trained, model.
 
         Raises:
-            StageError: nothing can be removed, the target cannot be reached, or a layer in `ignore` does not exist.
+            StageError: nothing can be removed, the target cannot be reached, a layer in `ignore` does not exist, or the
+                model is quantized.
         """
         self._require_layers(model.module, StageError)
+        if aside(model.module):
+            fix = "Put prune.channels before quantize.aware"
+            raise StageError("the weights are quantized, with steps for the channels that they have", fix=fix)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
         groups = self._groups(model, ctx)
         prunable = {layer for group in groups for layer in group.layers}

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from pipeline.base.formatting import few
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, ShrinkError, StageError
 from pipeline.forms.text.remapped import split
@@ -21,7 +22,7 @@ from stages.quantize.training.forward.calls import layer_of
 from stages.quantize.training.forward.placement import Plan, plan_of
 from stages.quantize.training.module import part_of
 from stages.quantize.training.numbers.schemes import Bits, Scheme, codebook_size, is_above, rungs, scheme_of
-from stages.quantize.training.outcome import report_of
+from stages.quantize.training.outcome import in_floats, report_of
 from stages.quantize.training.ranges import Calibration, calibrate
 from stages.trainer.loop import train
 
@@ -105,6 +106,8 @@ class AwareQuantization(Retraining, Stage):
             start = self._started(folded, plan, of_step, current, ctx)
             current = self._trained(start, teachers, ctx, step, len(steps))
         ctx.report("aware", report_of(current))
+        if floats := in_floats(current):
+            ctx.log.info("weights that stay in fp32: %s", few([*floats]))
         return current
 
     def _schemes(self, folded: TorchModel, plan: Plan, error: type[ShrinkError]) -> dict[str, Scheme]:

@@ -63,7 +63,7 @@ def fold(module: nn.Module, pairs: Sequence[Sequence[str]]) -> nn.Module:
         else:
             transposed = isinstance(layer, _ConvTransposeNd)
             weight, bias = fuse_conv_bn_weights(layer.weight, layer.bias, *statistics, transposed)  # type: ignore[arg-type]
-        layer.weight, layer.bias = weight, bias
+        layer.weight, layer.bias = weight, bias.requires_grad_(weight.requires_grad)  # a layer without one has it now
         core.set_submodule(norm_name, nn.Identity())
     return module
 

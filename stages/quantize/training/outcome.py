@@ -23,13 +23,15 @@ def report_of(model: TorchModel) -> dict[str, JsonValue]:
             "kernel": "integer" if readers[name].inputs else "fp32",
             "zeros": int((weight == 0).sum()),
         }
-    floats = {
-        n: p.numel()
-        for n, p in parameters.items()
-        if p.dim() > 1 and n not in part.names and not n.startswith(f"{PART}.")
-    }
     return {
         "weights": weights,
         "activations": {"type": "int8" if part.signed else "uint8", "quantized": len(part.activations)},
-        "fp32": dict(floats),
+        "fp32": {**in_floats(model)},
     }
+
+
+def in_floats(model: TorchModel) -> dict[str, int]:
+    """How many numbers each weight has that is not quantized, by name."""
+    part, parameters = part_of(model.module), split(model.module)[0].named_parameters()
+    others = {n: p for n, p in parameters if n not in part.names and not n.startswith(f"{PART}.")}
+    return {name: parameter.numel() for name, parameter in others.items() if parameter.dim() > 1}

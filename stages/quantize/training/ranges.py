@@ -13,7 +13,7 @@ from stages.quantize.training.module import FakeQuantization, observed
 from stages.quantize.training.numbers.quantizers import ActivationQuantizer
 
 Calibration = Literal["mse", "percentile", "minmax"]
-SAMPLES = 2**14  # values of a batch that are kept of each
+SAMPLES, BATCHES = 2**14, 64  # values of a batch that are kept of each, and of how many batches
 SHARES = torch.linspace(0.1, 1.0, 46)
 """Of the whole range, those that are tried for the least squared error."""
 
@@ -29,7 +29,8 @@ class Seen:
         """Take in a batch of values."""
         flat = value.detach().float().flatten()
         self.lowest, self.highest = min(self.lowest, float(flat.min())), max(self.highest, float(flat.max()))
-        self.samples.append(flat[:: max(len(flat) // SAMPLES, 1)].cpu())
+        if len(self.samples) < BATCHES:
+            self.samples.append(flat[:: max(len(flat) // SAMPLES, 1)].cpu())
 
     def range(self, calibration: Calibration, percentile: float, quantizer: ActivationQuantizer) -> tuple[float, float]:
         """The lowest and the highest value that 8 bits shall hold."""

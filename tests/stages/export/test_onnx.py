@@ -16,6 +16,7 @@ from pipeline.forms.graph import OPSET
 from pipeline.model import OnnxModel, TorchModel
 from stages.export.onnx import OnnxExport, compare
 from tests.aliases import Make, Patch
+from tests.stages.quantize.training.aware_nets import images, quantized
 
 pytestmark = pytest.mark.anew
 
@@ -103,3 +104,15 @@ def test_a_tolerance_below_float_rounding_refuses_a_good_file(exported: Any, con
     model, file, _ = exported
     with pytest.raises(StageError, match=r"by \d\.\d\de-\d\d; expected at most 1e-12"):
         OnnxExport(tolerance=1e-12).run(model, context(deployed=lambda _: file))
+
+
+def test_a_quantized_model_may_differ_by_what_rounding_otherwise_moves(context: Make, monkeypatch: Patch) -> None:
+    model = quantized("Residual", images())
+    file = OnnxExport().run(model, context())
+    parity = context.reports["parity"]
+    assert parity["agreement"] == 1.0
+    assert 1e-4 < parity["rounding"] < 0.5
+    predict = OnnxModel.predict
+    monkeypatch.setattr(OnnxModel, "predict", lambda s, i: {n: v * 2 for n, v in predict(s, i).items()})
+    with pytest.raises(StageError, match="ONNX Runtime's outputs differ from torch's"):
+        OnnxExport().run(model, context(deployed=lambda _: file))

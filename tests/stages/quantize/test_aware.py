@@ -7,17 +7,19 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from pipeline.base.use import Reference
 from pipeline.errors import StageError
 from pipeline.model import TorchModel
 from pipeline.stage import Context
 from pipeline.task import Split
+from stages.export.hugging_face import library_model
 from stages.kd.objective import Distillation
 from stages.kd.teacher import Teacher
 from stages.prune.channels import ChannelPruning
-from stages.quantize.aware import AwareQuantization
+from stages.quantize.aware import AwareQuantization, prepared
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.static import StaticQuantization
-from stages.quantize.training.module import part_of
+from stages.quantize.training.module import USE, part_of
 from tests.contexts import bare_context, preview_of, quadrants, refused, tiny_task
 from tests.stages.quantize.training.aware_nets import model_of
 
@@ -167,6 +169,17 @@ def test_pruning_before_it_works_and_the_weights_it_left_are_quantized(tmp_path:
     result, _ = ran(AwareQuantization(epochs=1), pruned, tmp_path)
     loaded = TorchModel.load(saved(result, tmp_path), Path(__file__).parent / "training")
     assert torch.equal(loaded.predict(result.example)["output"], result.predict(result.example)["output"])
+
+
+def test_pruning_and_optimum_refuse_what_is_quantized(tmp_path: Path) -> None:
+    result, _ = ran(AwareQuantization(epochs=1), model_of("Residual"), tmp_path)
+    with pytest.raises(StageError, match=r"Put prune\.channels before quantize\.aware"):
+        ChannelPruning(macs=0.5).run(result, pruning_context(tmp_path))
+    builder = Reference(use="encoders.py:vit", folder=Path(__file__).parents[2])
+    folded, plan = prepared(TorchModel.build(builder, result.example))
+    vit = folded.edited(USE, plan=plan.to_json(), schemes=dict.fromkeys(plan.axes, 8), activations="uint8")
+    with pytest.raises(StageError, match=r"Use export\.onnx, or leave quantize\.aware out"):
+        library_model(vit, generates=False)
 
 
 def pruning_context(folder: Path) -> Context:

@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
 from pipeline.model import TorchModel
+from pipeline.task import Split
+from stages.quantize.aware import prepared
+from stages.quantize.training.module import USE, part_of
+from stages.quantize.training.ranges import calibrate
 
 
 class Residual(nn.Module):
@@ -99,6 +103,17 @@ def model_of(name: str, example: Inputs | None = None, **arguments: int) -> Torc
             part.running_mean = torch.randn(part.num_features) * 0.2
             part.running_var = torch.rand(part.num_features) + 0.5
             part.weight.data = torch.rand(part.num_features) + 0.5
+    return model
+
+
+def quantized(name: str, data: Tensor, scheme: int | str = 4, activations: str = "uint8") -> TorchModel:
+    """A network with ranges from data, as it is before its training."""
+    folded, plan = prepared(model_of(name, {"input": data[:4]}))
+    schemes = dict.fromkeys(plan.axes, scheme)
+    model = folded.edited(USE, plan=plan.to_json(), schemes=schemes, activations=activations)
+    part = part_of(model.module)
+    calibrate(model.module, part, Split([(x, 0) for x in data]).loader(64), "mse", 99.9)
+    part.start(dict(model.module.named_parameters()))
     return model
 
 

@@ -10,27 +10,14 @@ from pipeline.deploy import deploy
 from pipeline.errors import StageError
 from pipeline.measure.cost import onnx_macs, onnx_params, torch_macs, torch_params
 from pipeline.model import OnnxModel, TorchModel, call
-from pipeline.task import Split
-from stages.quantize.aware import prepared
 from stages.quantize.training.forward.placement import plan_of
 from stages.quantize.training.module import USE, part_of, quantize
-from stages.quantize.training.ranges import calibrate
-from tests.stages.quantize.training.aware_nets import images, kernels, model_of
+from stages.trainer.settings import TrainingSettings, make_optimizer
+from tests.stages.quantize.training.aware_nets import images, kernels, quantized
 
 IDS = torch.randint(0, 20, (300, 6), generator=torch.Generator().manual_seed(0))
 INTEGER = {"QLinearConv", "QGemm", "MatMulIntegerToFloat"}
 PRODUCTS = INTEGER | {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
-
-
-def quantized(name: str, data: Tensor, scheme: int | str = 4, activations: str = "uint8") -> TorchModel:
-    """A network with ranges from data, as it is before its training."""
-    folded, plan = prepared(model_of(name, {"input": data[:4]}))
-    schemes = dict.fromkeys(plan.axes, scheme)
-    model = folded.edited(USE, plan=plan.to_json(), schemes=schemes, activations=activations)
-    part = part_of(model.module)
-    calibrate(model.module, part, Split([(x, 0) for x in data]).loader(64), "mse", 99.9)
-    part.start(dict(model.module.named_parameters()))
-    return model
 
 
 def exported(model: TorchModel, data: Tensor, folder: Path) -> tuple[OnnxModel, Tensor, Tensor]:
@@ -113,6 +100,22 @@ def test_a_saved_one_is_the_same_to_the_bit(tmp_path: Path) -> None:
     model.save(tmp_path)
     loaded = TorchModel.load(tmp_path, Path(__file__).parent)
     assert torch.equal(loaded.predict(model.example)["output"], model.predict(model.example)["output"])
+
+
+@pytest.mark.parametrize("scheme", [4, "codebook8"])
+def test_weights_steps_and_codebooks_are_all_trained(scheme: int | str) -> None:
+    model = quantized("Residual", images(), scheme)
+    parameters = dict(model.module.named_parameters())
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    optimizer = make_optimizer(model.module, TrainingSettings(weight_decay=0.5))
+    for _ in range(2):
+        optimizer.zero_grad()
+        call(model.module, {"input": images(32, seed=1)})["output"].square().sum().backward()
+        optimizer.step()
+    assert not [name for name, parameter in parameters.items() if torch.equal(parameter, before[name])]
+    steps = [name for name in parameters if name.endswith("log_step")]
+    assert len(steps) == 7 + 5
+    assert all((parameters[name] - before[name]).abs().max() < 2.1e-3 for name in steps)  # by the rate, without decay
 
 
 class Changing(nn.Module):
