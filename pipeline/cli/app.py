@@ -50,6 +50,7 @@ def main() -> None:
     _log(debug)
     try:
         code: Any = app(standalone_mode=False)
+        sys.stdout.flush()
     except UsageError as error:
         error.show()
         code = error.exit_code
@@ -93,12 +94,19 @@ def _explain(error: Exception, debug: bool) -> int:
 class _Outlet(io.FileIO):
     """A descriptor whose reader may go, as `head` does; how the work ends is told by the exit code all the same."""
 
+    full = False
+
     def write(self, data: Any) -> int:
-        """The bytes written, or dropped where nobody reads them."""
+        """The bytes written, or dropped where nobody reads them, and after an error, which is told once."""
+        if self.full:
+            return memoryview(data).nbytes
         try:
             return super().write(data) or 0
         except BrokenPipeError:
             return memoryview(data).nbytes
+        except OSError:
+            self.full = True
+            raise
 
 
 def _open_ended(stream: Any) -> Any:

@@ -334,3 +334,11 @@ def test_ctrl_c_while_it_is_imported_exits_130_in_one_line(seconds: float, tmp_p
     _, err = command.communicate(timeout=60)
     assert command.returncode == 130
     assert [line for line in err.splitlines() if not line.startswith("import time:")] == ["shrink: interrupted"]
+
+
+def test_a_full_disk_below_what_is_printed_is_told_once() -> None:
+    words = [sys.executable, "-m", "pipeline", "--help"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 4
+    assert done.stderr == "shrink: disk or memory ran out: [Errno 28] No space left on device\n"
