@@ -25,9 +25,10 @@ def report(run: Runs) -> int:
 def package(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
     output: Annotated[Path | None, typer.Option(help="Where to; RUN/package by default.", show_default=False)] = None,
+    unpacked: Annotated[bool, typer.Option("--unpacked", help="Add the file with its weights unpacked.")] = False,
 ) -> int:
     """Make a folder to deploy: the model, a predict.py for onnxruntime and numpy alone, what to feed it, digests."""
     from pipeline.report.package import package as make
 
-    print(make(run, output or run / "package"))  # noqa: T201
+    print(make(run, output or run / "package", unpacked))  # noqa: T201
     return 0

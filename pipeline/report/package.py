@@ -6,12 +6,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from pipeline.base.files import file_digest, files_below, whole_folder
 from pipeline.base.formatting import interval_text
 from pipeline.errors import ConfigError, blame
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.forms.external_data import digest_of
 from pipeline.forms.generate import unheeded
+from pipeline.forms.graph import save
+from pipeline.forms.packed import is_packed
+from pipeline.forms.packed import unpacked as unpacked_of
 from pipeline.forms.text import tokenizer
 from pipeline.forms.text.remapped import saved_vocabulary
 from pipeline.measure.classes import class_name
@@ -38,21 +43,28 @@ model.json has the inputs and outputs with shapes, dtypes and the values seen in
 what was measured, digests and versions.
 """
 
+UNPACKED = """
+unpacked.onnx gives the same outputs and has its weights as plain integers, for runtimes that would decode those of
+model.onnx at each call.
+"""
+
 TOKENIZER = """
 tokenizer.json makes the inputs of texts: `tokenizers.Tokenizer.from_file("tokenizer.json").encode(text).ids`. It is the
 model's own: with any other, also the one it was pruned from, the ids mean something else.
 """
 
 
-def package(run: Path, output: Path) -> Path:
+def package(run: Path, output: Path, unpacked: bool = False) -> Path:
     """Make the folder `output`, whole or not at all, and give it.
 
     Args:
         run: a run folder; its code and data are not needed.
         output: a folder that is not there yet, or is empty.
+        unpacked: whether a file with unpacked weights comes along, for runtimes that do not fold constants.
 
     Raises:
-        ConfigError: the run has no last model, its file is not the one that was measured, or the output is taken.
+        ConfigError: the run has no last model, its file is not the one that was measured, or the output is taken; its
+            weights are not packed, and unpacked ones are asked for.
     """
     record = load_run(run)
     final = _final(record, run)
@@ -62,6 +74,8 @@ def package(run: Path, output: Path) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
     with whole_folder(output, temporary) as folder:
         _copy(run / final.file, folder)
+        if unpacked:
+            _unpack(run / final.file, folder / "unpacked.onnx")
         _tokenizer(run, final, folder)
         content = describe(record, final, folder if final.form == Seq2SeqOnnx.form else folder / "model.onnx")
         content |= _generation(run, final)
@@ -69,6 +83,7 @@ def package(run: Path, output: Path) -> Path:
         shutil.copyfile(GENERATE if final.form == Seq2SeqOnnx.form else PREDICT, folder / "predict.py")
         (folder / "requirements.txt").write_text("".join(f"{name}=={_version(record, name)}\n" for name in RUNTIME))
         beside = TOKENIZER if (folder / tokenizer.FILE).is_file() else ""
+        beside += UNPACKED if unpacked else ""
         (folder / "README.md").write_text(_readme(record, final) + beside)
         (folder / "SHA256SUMS").write_text(_sums(folder))
     return output
@@ -166,6 +181,13 @@ def _copy(file: Path, folder: Path) -> None:
         shutil.copyfile(source, place)
         if file_digest(source) != file_digest(place):
             raise ConfigError("the copy differs from the file", where=str(source), fix="Look at the disk, then repeat")
+
+
+def _unpack(file: Path, place: Path) -> None:
+    """Write a packed file as it decodes."""
+    if file.is_dir() or not is_packed(onnx.load(file, load_external_data=False).graph):
+        raise ConfigError("its weights are not packed", where=str(file), fix="Leave --unpacked out")
+    save(unpacked_of(file), place)
 
 
 def _tokenizer(run: Path, final: ModelRecord, folder: Path) -> None:

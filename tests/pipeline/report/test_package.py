@@ -19,6 +19,7 @@ from pipeline import runner
 from pipeline.base.batches import Inputs
 from pipeline.base.files import folder_digest
 from pipeline.errors import ConfigError
+from pipeline.measure.cost import onnx_params
 from pipeline.measure.size import size_bytes
 from pipeline.model import OnnxModel
 from pipeline.records.record import ClassMeasure, Failure, Interface, Port, Record
@@ -27,6 +28,7 @@ from pipeline.report.package import package
 from tests import records
 from tests.aliases import Make
 from tests.graphs import graph, node
+from tests.packing import ternary
 
 Ended = subprocess.CompletedProcess[str]
 
@@ -73,7 +75,7 @@ CLASSES = [ClassMeasure(label="cat", support=3, score=1.0)]
 def finished(tmp_path: Path) -> Callable[..., Path]:
     """finished(**changes of the record): the folder of a run that came to its end, with the two-input model."""
 
-    def make(external: bool = False, **changes: Any) -> Path:
+    def make(external: bool = False, packed: bool = False, **changes: Any) -> Path:
         folder, made = tmp_path / "runs" / "one", tmp_path / "made"
         made.mkdir()
         proto = two_inputs()
@@ -81,6 +83,8 @@ def finished(tmp_path: Path) -> Callable[..., Path]:
             (made / "weights").mkdir()
             convert_model_to_external_data(proto, location="weights/all.bin", size_threshold=64)
         onnx.save(proto, made / "model.onnx")
+        if packed:
+            ternary(made / "model.onnx")
         place = folder / "stages" / "0-export.onnx" / "model"
         OnnxModel(made / "model.onnx", EXAMPLE).save(place)
         found: dict[str, Any] = {"size_bytes": size_bytes(OnnxModel(place / "model.onnx", EXAMPLE)), "params": 12}
@@ -199,6 +203,22 @@ def test_data_outside_of_the_graph_comes_along(finished: Make, tmp_path: Path) -
     assert "  weights/all.bin\n" in (made / "SHA256SUMS").read_text()
     done = alone(made, saved(EXAMPLE, tmp_path / "inputs.npz"))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_packed_file_has_the_unpacked_one_beside_it_where_that_is_asked_for(finished: Make, tmp_path: Path) -> None:
+    folder = package(finished(packed=True), tmp_path / "out", unpacked=True)
+    assert {file.name for file in folder.iterdir()} == FILES | {"unpacked.onnx"}
+    ids = {"ids": torch.arange(9)}
+    packed, plain = (OnnxModel(folder / name, ids) for name in ("model.onnx", "unpacked.onnx"))
+    assert torch.equal(plain.predict(ids)["y"], packed.predict(ids)["y"])
+    assert onnx_params(plain) == onnx_params(packed) == 64 * 64
+    assert "unpacked.onnx gives the same outputs" in (folder / "README.md").read_text()
+
+
+def test_a_file_that_is_not_packed_has_none_beside_it(finished: Make, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"its weights are not packed\. Leave --unpacked out"):
+        package(finished(), tmp_path / "out", unpacked=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_data_that_lies_elsewhere_is_refused(finished: Make, tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""Whether ONNX Runtime decodes packed weights at each call: `python -m stages.benchmark.decoding FILE`."""
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+
+from pipeline.forms.packed import is_packed
+
+WARNING = (
+    "ONNX Runtime decodes weights of this file at each call, for it does not fold their decoder: the latency has that "
+    "in it. Leave quantize.pack out for this runtime, or measure the file before it"
+)
+
+
+def decodes(path: Path, root: Path) -> bool:
+    """Whether a file is packed and stays so in ONNX Runtime, as a fresh process started in `root` tells."""
+    if path.is_dir() or not is_packed(onnx.load(path, load_external_data=False).graph):
+        return False
+    command = [sys.executable, "-m", "stages.benchmark.decoding", str(path.resolve())]
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return ended.stdout.strip() == "True"
+
+
+def stays_packed(path: Path) -> bool:
+    """Whether the graph that ONNX Runtime makes of a file still decodes weights."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / "optimized.onnx"
+        options.optimized_model_filepath = str(target)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.data")
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return is_packed(onnx.load(target, load_external_data=False).graph)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(str(stays_packed(Path(sys.argv[1]))))
