@@ -41,6 +41,7 @@ def _scattered(inputs: Sequence[Array], _: Attributes) -> Array:
 
 
 OPERATORS: dict[str, Callable[[Sequence[Array], Attributes], Array]] = {
+    "BitwiseOr": lambda inputs, _: inputs[0] | inputs[1],
     "Cast": _cast,
     "Concat": lambda inputs, attributes: np.concatenate(inputs, attributes["axis"]),
     "ConstantOfShape": _filled,

@@ -42,6 +42,10 @@ class WeightPacking(Stage):
     opset: int | None = Field(
         None, ge=13, description="newest opset that the runtime loads; null allows 21, whose 4-bit integers save bytes"
     )
+    functions: bool = Field(
+        False,
+        description="write what comes again and again once, as functions; ONNX Runtime reads it, OpenVINO does not",
+    )
     batch_size: int = Field(64, ge=1, description="calibration examples a batch, of which outputs are compared")
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
@@ -74,7 +78,7 @@ class WeightPacking(Stage):
             batches = calibration_inputs(ctx.calibration, self.batch_size)
             return difference(before, behaviour(replace(model, path=path), batches))
 
-        tries = candidates(proto, self.opset)
+        tries = candidates(proto, self.opset, self.functions)
         with ctx.progress("packing", 1) as advance, TemporaryDirectory(dir=ctx.directory) as folder:
             trial = Path(folder) / "packed.onnx"
             packed = first_right(tries, trial, wrong, ctx.log.info)

@@ -82,10 +82,10 @@ def compact_names(graph: onnx.GraphProto, ends: Mapping[str, str] | None = None)
     fixed |= {name: ends[name] for name in fixed if ends and name in ends}
     names = Counter(name for part in graphs_in(graph) for name in _names(part))
     taken = set(fixed.values())
-    short = (name for name in _words() if name not in taken)
-    words = _words()
+    short = (name for name in words() if name not in taken)
+    node_names = words()
     mapping = {name: fixed[name] if name in fixed else next(short) for name, _ in names.most_common()}
-    _rename(graph, mapping, lambda _: next(words))
+    _rename(graph, mapping, lambda _: next(node_names))
 
 
 def _rename(graph: onnx.GraphProto, values: Mapping[str, str], node_name: Callable[[int], str]) -> dict[str, str]:
@@ -115,7 +115,7 @@ def _names(graph: onnx.GraphProto) -> Iterator[str]:
         yield from (*node.input, *node.output)
 
 
-def _words() -> Iterator[str]:
+def words() -> Iterator[str]:
     """a, b, ... aa, ab, ...: letters alone, as ONNX asks for identifiers."""
     for length in itertools.count(1):
         yield from ("".join(word) for word in itertools.product(string.ascii_letters, repeat=length))

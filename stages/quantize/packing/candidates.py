@@ -21,18 +21,19 @@ class Candidate(NamedTuple):
     packed: Packed
 
 
-def candidates(proto: onnx.ModelProto, newest: int | None) -> list[Candidate]:
+def candidates(proto: onnx.ModelProto, newest: int | None, functions: bool = False) -> list[Candidate]:
     """The packed graphs that there are of a quantized one, the smallest first.
 
     Args:
         proto: all weights inside; it stays as it is.
         newest: opset that they may have; None for any.
+        functions: whether they may have functions of their own.
     """
     every = []
     for label, base in _bases(proto, newest):
-        every.append(Candidate(f"{label} with biases as they are", packed(base)))
+        every.append(Candidate(f"{label} with biases as they are", packed(base, functions=functions)))
         if biases := rounded_biases(base.graph):
-            every.append(Candidate(f"{label} with {len(biases)} biases in fp16", packed(base, biases)))
+            every.append(Candidate(f"{label} with {len(biases)} biases in fp16", packed(base, biases, functions)))
     return sorted(every, key=lambda candidate: candidate.packed.proto.ByteSize())
 
 

@@ -7,9 +7,11 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from pipeline.forms.graph import graphs_in, opset, refill
+from pipeline.forms.packed import decoders
 from pipeline.measure.operators.quantized import packed_elements, scales_and_zero_points
 from stages.quantize.packing.codes.writer import Writer
 from stages.quantize.packing.floats import Floats, pack_floats
+from stages.quantize.packing.functions import call_again
 from stages.quantize.packing.groups import Weight
 from stages.quantize.packing.slim import slim
 from stages.quantize.packing.weights import Stored, pack
@@ -34,12 +36,13 @@ class Packed:
     stored: dict[str, Stored]
 
 
-def packed(proto: onnx.ModelProto, halves: Set[str] = frozenset()) -> Packed:
+def packed(proto: onnx.ModelProto, halves: Set[str] = frozenset(), functions: bool = False) -> Packed:
     """The graph, which stays as it is, with its integers and floats in few bytes, and nothing else that takes some.
 
     Args:
         proto: a quantized graph, all weights inside.
         halves: names of floats that may be halves, though they are not equal: those of `rounded_biases`.
+        functions: whether what follows each other again and again becomes a function of the file.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -52,6 +55,8 @@ def packed(proto: onnx.ModelProto, halves: Set[str] = frozenset()) -> Packed:
     refill(graph.initializer, [*(t for t in graph.initializer if t.name not in decoded), *writer.tensors])
     refill(graph.node, [*writer.nodes, *graph.node])
     slim(copy)
+    if functions:
+        call_again(copy, decoders(graph))
     return Packed(copy, stored)
 
 

@@ -8,8 +8,8 @@ from math import prod
 import numpy as np
 import onnx
 
-from stages.quantize.packing.codes.decoders import LARGE
-from stages.quantize.packing.codes.encodings import Integers, estimate
+from stages.quantize.packing.codes.digits import LARGE
+from stages.quantize.packing.codes.encodings import Integers, estimate, values_of
 
 DECODER_BYTES = 250
 """What a decoder takes, about: nodes, their constants and what a tensor has beside its numbers."""
@@ -52,7 +52,7 @@ class Group:
     @classmethod
     def of(cls, weight: Weight) -> "Group":
         """The group of one weight."""
-        values = sum(1 << int(value) + 128 for value in np.unique(weight.integers))
+        values = sum(1 << int(value) + 128 for value in values_of(weight.integers))
         return cls((weight,), values, int(np.count_nonzero(weight.integers)))
 
     def __add__(self, other: "Group") -> "Group":

@@ -26,6 +26,7 @@ def slim(proto: onnx.ModelProto) -> None:
     drop_clips(proto.graph)
     drop_idle_attributes(proto.graph)
     drop_zero_points(proto.graph)
+    drop_kernel_shapes(proto.graph)
     strip(proto)
     share_initializers(proto.graph)
     compact_names(proto.graph)
@@ -64,6 +65,12 @@ def drop_zero_points(graph: onnx.GraphProto) -> None:
         if is_told and _takes_none(node, readers):
             node.input.pop()
     drop_unread(graph, zeros)
+
+
+def drop_kernel_shapes(graph: onnx.GraphProto) -> None:
+    """Have convolutions take their kernel's shape from their weights, in place, as the standard allows."""
+    for node in (node for node in graph.node if node.op_type in ("Conv", "ConvInteger")):
+        refill(node.attribute, [a for a in node.attribute if a.name != "kernel_shape"])
 
 
 def _takes_none(node: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]]) -> bool:

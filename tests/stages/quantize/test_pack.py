@@ -10,9 +10,11 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
+from onnxruntime.capi.onnxruntime_inference_collection import InferenceSession
 
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.packed import is_packed, unpacked
+from pipeline.forms.sandbox.session import Outside
 from pipeline.measure.cost import counted_macs, onnx_params
 from pipeline.measure.size import layers, payload_bytes, size_bytes
 from pipeline.model import OnnxModel, TorchModel
@@ -177,6 +179,28 @@ def test_it_makes_the_same_file_each_time(tmp_path: Path) -> None:
     model, split = quantized("static", tmp_path, "sparse")
     files = [pack(model, split, tmp_path / name)[0].path.read_bytes() for name in "ab"]
     assert files[0] == files[1]
+
+
+def test_functions_make_it_smaller(tmp_path: Path) -> None:
+    model, split = quantized("static", tmp_path, "ternary")
+    sizes = [pack(model, split, tmp_path / str(on), functions=on)[1]["bytes"]["after"] for on in (False, True)]
+    assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_a_file_from_outside_is_packed_without_a_session_here(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, split = quantized(kind, tmp_path, "ternary")
+    ours = pack(model, split, tmp_path / "ours")[0].path.read_bytes()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a session is made in this process")
+
+    monkeypatch.setattr(InferenceSession, "__init__", refuse)
+    packed, _ = pack(replace(model, outside=Outside()), split, tmp_path)
+    assert packed.path.read_bytes() == ours
+    assert packed.outside == Outside()
 
 
 def packs(model: OnnxModel, split: Split, folder: Path, message: str, **settings: Any) -> None:

@@ -1,27 +1,34 @@
 """Plain ONNX operators that decode what was packed; a runtime folds them when it loads the file."""
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from stages.quantize.packing.codes import digits
 from stages.quantize.packing.codes.digits import WHOLE, Bytes, Code, Digits, Nibbles
 from stages.quantize.packing.codes.writer import Writer
 
 Book = NDArray[Any]
 """The value of each number (levels,); integers of 8 bits, or of 32 for places."""
-LARGE = 2**18
-"""From so many numbers on each digit is looked up in a table of all bytes: some hundred bytes more, several times
-faster to load than a division of each."""
+BITWISE = 18
+"""The first opset with operators on bits."""
 
 
 def decode(writer: Writer, code: Code, packed: Bytes, count: int, book: Book) -> str:
     """The name of the values (at least count,) of packed numbers: those that `book` has of them."""
-    if isinstance(code, Digits) and code.planes == 1 and code != WHOLE and count >= LARGE:
-        return _tables(writer, code, packed, book)
-    numbers = _numbers(writer, code, packed, count)
+    numbers = ""
+    if isinstance(code, Digits) and code != WHOLE and count >= digits.LARGE:
+        if code.planes == 1:
+            return _look_up(
+                writer, packed[0], np.append(book, np.zeros(code.levels - len(book), book.dtype))[_rows(code)]
+            )
+        if writer.opset >= BITWISE:
+            numbers = _looked_up(writer, code, packed)
+    numbers = numbers or _divided(writer, code, packed, count)
     if book.dtype == np.int32 and np.array_equal(book, np.arange(len(book))):
         return numbers
     return writer.node("GatherElements", writer.constant(book), numbers)
@@ -41,8 +48,8 @@ def scatter(writer: Writer, gaps: str, values: str, count: int, kind: int) -> st
     return writer.node("ScatterElements", zeros, places, values)
 
 
-def _numbers(writer: Writer, code: Code, packed: Bytes, count: int) -> str:
-    """The name of the numbers (at least count,), int32."""
+def _divided(writer: Writer, code: Code, packed: Bytes, count: int) -> str:
+    """The name of the numbers (at least count,), int32, by arithmetic."""
     if isinstance(code, Nibbles):
         return writer.cast(writer.nibbles(packed, [count], TensorProto.UINT4), TensorProto.INT32)
     if code == WHOLE:
@@ -51,17 +58,30 @@ def _numbers(writer: Writer, code: Code, packed: Bytes, count: int) -> str:
     words = packed if code.planes == 1 else packed[:, None]
     powers = (code.base ** np.arange(code.in_byte)).astype(np.int32)[:, None]
     shifted = writer.node("Div", writer.cast(writer.tensor(words), TensorProto.INT32), writer.constant(powers))
-    digits = writer.node("Mod", shifted, writer.constant(np.array(code.base, np.int32)))
+    lowest = writer.node("Mod", shifted, writer.constant(np.array(code.base, np.int32)))
     if code.planes > 1:
         places = (code.base ** np.arange(code.planes)).astype(np.int32)[:, None, None]
-        weighted = writer.node("Mul", digits, writer.constant(places))
-        digits = writer.node("ReduceSum", weighted, writer.constant(np.array([0])), keepdims=0)
-    return writer.reshape(digits, [-1])
+        weighted = writer.node("Mul", lowest, writer.constant(places))
+        lowest = writer.node("ReduceSum", weighted, writer.constant(np.array([0])), keepdims=0)
+    return writer.reshape(lowest, [-1])
 
 
-def _tables(writer: Writer, code: Digits, packed: Bytes, book: Book) -> str:
-    words = writer.cast(writer.tensor(packed.reshape(-1)), TensorProto.INT32)
-    digits = np.arange(256) // code.base ** np.arange(code.in_byte)[:, None] % code.base
-    whole = np.append(book, np.zeros(code.base - len(book), book.dtype))
-    parts = [writer.node("GatherElements", writer.constant(whole[row]), words) for row in digits]
-    return writer.node("Concat", *parts, axis=0)
+def _looked_up(writer: Writer, code: Digits, packed: Bytes) -> str:
+    """The name of the numbers (at least count,), int32, of planes of bits."""
+    planes = [_look_up(writer, words, (_rows(code) << plane).astype(np.uint8)) for plane, words in enumerate(packed)]
+    whole = reduce(lambda one, other: writer.node("BitwiseOr", one, other), planes)
+    return writer.cast(whole, TensorProto.INT32)
+
+
+def _look_up(writer: Writer, words: Bytes, tables: Book) -> str:
+    """The name of what each table (256,) has for each of the words (width,): (tables * width,)."""
+    places = writer.cast(writer.tensor(words), TensorProto.INT32)
+    return writer.node(
+        "Concat", *(writer.node("GatherElements", writer.constant(row), places) for row in tables), axis=0
+    )
+
+
+def _rows(code: Digits) -> NDArray[np.int64]:
+    """Each digit (digits, 256) of each byte."""
+    rows: NDArray[np.int64] = np.arange(256) // code.base ** np.arange(code.in_byte)[:, None] % code.base
+    return rows

@@ -1,12 +1,13 @@
 """Whole numbers written in few bits: so many digits of a base in each byte, or in planes of bytes."""
 
-from typing import NamedTuple
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
-Indices = NDArray[np.int64]
+Indices = NDArray[np.integer[Any]]
 
 
 class Digits(NamedTuple):
@@ -43,11 +44,13 @@ class Digits(NamedTuple):
 
     def pack(self, numbers: Indices) -> Bytes:
         """The bytes (planes, width) of numbers (N,) from 0 to levels - 1; what is over is filled with 0."""
-        padded = np.zeros((self.in_byte, self.width(len(numbers))), np.int64)
+        padded = np.zeros((self.in_byte, self.width(len(numbers))), np.uint8)
         padded.reshape(-1)[: len(numbers)] = numbers
-        powers = self.base ** np.arange(self.in_byte)[:, None]
-        digits = [padded // self.base**plane % self.base for plane in range(self.planes)]
-        return np.stack([(digit * powers).sum(0) for digit in digits]).astype(np.uint8)
+        packed = np.zeros((self.planes, padded.shape[1]), np.uint8)
+        for plane, row in product(range(self.planes), range(self.in_byte)):
+            digits = padded[row] // self.base**plane % self.base if self.base < 256 else padded[row]
+            packed[plane] += digits * np.uint8(self.base**row)
+        return packed
 
     def unpack(self, packed: Bytes, count: int) -> Indices:
         """The numbers (count,) of what `pack` gave."""
@@ -70,8 +73,8 @@ class Nibbles(NamedTuple):
 
     def pack(self, numbers: Indices) -> Bytes:
         """The bytes of numbers (N,), modulo 16."""
-        halves = np.append(numbers, np.zeros(len(numbers) % 2, np.int64)) & 15
-        return (halves[0::2] | halves[1::2] << 4).astype(np.uint8)
+        halves = np.append(numbers, np.zeros(len(numbers) % 2, numbers.dtype)).astype(np.uint8) & 15
+        return halves[0::2] | halves[1::2] << 4
 
     def unpack(self, packed: Bytes, count: int) -> Indices:
         """The numbers (count,), from 0 to 15, of what `pack` gave."""
@@ -87,6 +90,11 @@ NARROW = tuple(
 )
 
 
+LARGE = 2**18
+"""From so many numbers on each digit is looked up in a table of all bytes: some hundred bytes more, several times
+faster to load than a division of each, and in less memory. Planes of another base than 2 are for fewer numbers."""
+
+
 def smallest(levels: int, count: int, opset: int) -> Code:
     """The code of the fewest bytes, and then planes, for so many numbers of so many levels, which an opset can decode.
 
@@ -95,6 +103,7 @@ def smallest(levels: int, count: int, opset: int) -> Code:
         count: of the numbers.
         opset: of the graph that decodes them.
     """
-    codes: tuple[Code, ...] = ((Nibbles(),) if opset >= FOUR_BITS else ()) + NARROW
+    narrow = [code for code in NARROW if code.planes == 1 or code.base == 2 or count < LARGE]
+    codes: list[Code] = [*([Nibbles()] if opset >= FOUR_BITS else []), *narrow]
     fitting = [code for code in codes if code.levels >= levels]
     return min(fitting, key=lambda code: (code.size(count), code.planes), default=WHOLE)

@@ -36,12 +36,25 @@ class Decoded:
 
 def write(writer: Writer, integers: Integers) -> Decoded:
     """The nodes, at the end of the writer's, that decode to integers of which the fewest bytes are stored."""
-    values = np.unique(integers)
+    values = values_of(integers)
     dense = dense_bytes(len(values), len(integers), writer.opset)
     sparse_bits = _sparse_bits(int(np.count_nonzero(integers)), len(integers), len(values))
     if 0 in values and len(values) > 1 and sparse_bits / 8 < dense:
         return _sparse(writer, integers, values)
     return _dense(writer, integers, values)
+
+
+def values_of(integers: Integers) -> Integers:
+    """The values that integers have, in order."""
+    counts = np.bincount(integers.view(np.uint8), minlength=256)
+    return np.sort(np.flatnonzero(counts).astype(np.uint8).view(integers.dtype))
+
+
+def _numbers(integers: Integers, book: Integers) -> NDArray[np.uint8]:
+    """The place of each integer in a book."""
+    places = np.zeros(256, np.uint8)
+    places[book.view(np.uint8)] = np.arange(len(book))
+    return places[integers.view(np.uint8)]
 
 
 def dense_bytes(levels: int, count: int, opset: int) -> int:
@@ -65,9 +78,9 @@ def _dense(writer: Writer, integers: Integers, values: Integers) -> Decoded:
     kind = onnx.helper.np_dtype_to_tensor_dtype(integers.dtype)
     low, high = (-8, 7) if integers.dtype == np.int8 else (0, 15)
     if isinstance(code, Nibbles) and low <= values[0] and values[-1] <= high:
-        packed = code.pack(integers.astype(np.int64))
+        packed = code.pack(integers)
         return Decoded(decode_nibbles(writer, packed, [count], kind), count, "int4", packed.size)
-    packed = code.pack(np.searchsorted(values, integers))
+    packed = code.pack(_numbers(integers, values))
     length = count if isinstance(code, Nibbles) else code.width(count) * code.in_byte
     name = decode(writer, code, packed, count, values)
     return Decoded(name, length, _called(code, values), packed.size + values.nbytes)
@@ -83,8 +96,7 @@ def _called(code: Code, values: Integers) -> str:
 
 def _sparse(writer: Writer, integers: Integers, values: Integers) -> Decoded:
     book = np.append(np.zeros(1, values.dtype), values[values != 0])
-    order = np.argsort(book, kind="stable")
-    numbers = order[np.searchsorted(book, integers, sorter=order)]
+    numbers = _numbers(integers, book)
     of_values = smallest(len(book), len(integers), writer.opset)
     tries = [(bits, smallest(2**bits, len(integers), writer.opset)) for bits in WIDTHS]
     sparse, of_gaps = min(

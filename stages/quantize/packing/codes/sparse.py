@@ -31,10 +31,10 @@ def gaps_of(numbers: Indices, bits: int, multiple: int = 1) -> Sparse:
     steps = np.maximum(distances - 1, 0) // longest
     ends = np.cumsum(steps + 1) - 1
     gaps = np.full(len(places) + int(steps.sum()), longest, np.int64)
-    values = np.zeros_like(gaps)
+    values = np.zeros(len(gaps), numbers.dtype)
     gaps[ends], values[ends] = distances - steps * longest, numbers[places]
     more = -len(gaps) % multiple
-    return Sparse(np.append(gaps, np.ones(more, np.int64)), np.append(values, np.zeros(more, np.int64)))
+    return Sparse(np.append(gaps, np.ones(more, np.int64)), np.append(values, np.zeros(more, numbers.dtype)))
 
 
 def numbers_of(sparse: Sparse, count: int) -> Indices:

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from stages.quantize.packing.codes import decoders
+from stages.quantize.packing.codes import digits
 from stages.quantize.packing.codes.encodings import Decoded, write
 from stages.quantize.packing.codes.writer import Writer
 from tests.aliases import Patch
@@ -63,7 +63,7 @@ def runs(writer: Writer, decoded: Decoded, folder: Path) -> tuple[Any, Counter[s
 def test_onnx_runtime_decodes_what_was_stored_and_folds_all_of_it(
     name: str, opset: int, large: bool, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(decoders, "LARGE", 1 if large else 2**18)
+    monkeypatch.setattr(digits, "LARGE", 1 if large else 2**18)
     integers = CASES[name]
     writer = Writer(opset)
     decoded = write(writer, integers)
