@@ -74,7 +74,7 @@ class Nibbles(NamedTuple):
     def pack(self, numbers: Indices) -> Bytes:
         """The bytes of numbers (N,), modulo 16."""
         halves = np.append(numbers, np.zeros(len(numbers) % 2, numbers.dtype)).astype(np.uint8) & 15
-        return halves[0::2] | halves[1::2] << 4
+        return (halves[0::2] | halves[1::2] << 4).astype(np.uint8)
 
     def unpack(self, packed: Bytes, count: int) -> Indices:
         """The numbers (count,), from 0 to 15, of what `pack` gave."""
