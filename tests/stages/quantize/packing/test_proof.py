@@ -44,7 +44,7 @@ def test_loading_is_measured_in_processes_of_its_own(tmp_path: Path, monkeypatch
     class Silent(session.Child):
         peak_bytes = property(lambda self: None, lambda self, value: None)  # type: ignore[assignment]
 
-    monkeypatch.setattr("pipeline.model.Child", Silent)
+    monkeypatch.setattr("pipeline.forms.deployed.onnx_model.Child", Silent)
     figures = loading(one, other)
     assert figures["peak_bytes"] is None
     assert "does not tell" in str(figures["peak_bytes_reason"])
