@@ -1,7 +1,7 @@
-"""YAML as pipeline files have it: its floats, and no text that grows, is cut or refers to itself."""
+"""YAML as pipeline files have it: the scalars of YAML 1.2, and no text that grows, is cut or refers to itself."""
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from yaml.composer import ComposerError
@@ -26,11 +26,6 @@ class _Loader(yaml.SafeLoader):
     A value that its tag does not fit has a line.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in SCALARS]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """What a node stands for."""
         try:
@@ -46,6 +41,10 @@ def _whole(loader: _Loader, node: yaml.ScalarNode) -> int:
     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in SCALARS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 for _tag, (_pattern, _first) in SCALARS.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), [*_first])
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole)
