@@ -26,7 +26,9 @@ def test_from_files_to_a_plan(tmp_path: Path) -> None:
     done = [follow(line, tmp_path) for line in COMMANDS if line.startswith(QUICK)]
     assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
     stages = yaml.safe_load((tmp_path / "my.yaml").read_text())["stages"]
-    assert [stage["use"] for stage in stages] == ["distill.logits", "export.onnx", "quantize.static"]
+    assert [stage["use"] for stage in stages] == [
+        *("distill.logits", "prune.channels", "quantize.aware", "export.onnx", "quantize.pack"),
+    ]
     assert stages[0]["student"] == {"shrink_of": "teacher", "width": 16}
     assert "warning" not in done[-1].stdout
 
@@ -40,4 +42,4 @@ def follow(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_what_it_overrides_is_in_the_config() -> None:
     (run,) = [line for line in COMMANDS if line.startswith("shrink run")]
-    assert re.findall(r"--set (\S+)=", run) == ["baseline.0.epochs", "stages.0.epochs"]
+    assert re.findall(r"--set (\S+)=", run) == ["baseline.0.epochs", "stages.0.epochs", "stages.2.epochs"]

@@ -54,6 +54,12 @@ def width_of(module: nn.Module) -> int:
     return int(median(widths)) if widths else 0
 
 
+def share_between(module: nn.Module) -> float:
+    """Share of the weights of its layers that are in neither the first nor the last of them, from 0 to 1."""
+    sizes = [part.weight.numel() for part in module.modules() if isinstance(part, _ConvNd | nn.Linear)]
+    return sum(sizes[1:-1]) / sum(sizes) if sizes else 0.0
+
+
 def depth_of(module: nn.Module) -> int:
     """Layers in its longest list of layers; 0 where there is no such list."""
     return max(map(len, layer_lists(module).values()), default=0)

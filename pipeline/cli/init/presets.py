@@ -10,6 +10,8 @@ Preset = tuple[str, ...]
 
 MOSTLY = 0.5  # of the parameters in what cannot be quantized: it is not worth a stage
 EXPORT, SEQUENCES = "export.onnx", "export.seq2seq"
+AWARE, PACK = "quantize.aware", "quantize.pack"
+TRAINED_IN_FEW_BITS = ("convolutional", "feed-forward", "transformer")
 
 
 def preset(facts: Facts, target: Target, *, student: bool) -> Preset:
@@ -23,7 +25,10 @@ def preset(facts: Facts, target: Target, *, student: bool) -> Preset:
     Raises:
         ConfigError: there is no stage that would do anything to it.
     """
-    named = [*_smaller(facts, target, student), *_exported(facts), *_quantized(facts, target)]
+    if target == "edge" and not facts.onnx and facts.kind in TRAINED_IN_FEW_BITS:
+        named = [*_smaller(facts, target, student), AWARE, EXPORT, PACK]  # there every byte counts
+    else:
+        named = [*_smaller(facts, target, student), *_exported(facts), *_quantized(facts, target)]
     if target == "cpu":
         named.append("benchmark.latency")  # of the host's processor, which is no GPU and no device
     if not named:
@@ -40,9 +45,9 @@ def _smaller(facts: Facts, target: Target, student: bool) -> list[str]:
     if facts.kind == "sequence":
         return ["distill.sequence"] if student and facts.as_target else []
     prunable = facts.kind in ("convolutional", "feed-forward")
-    if student and facts.logits and (facts.kind == "transformer" or target == "edge"):
-        return ["distill.logits"]
-    return ["prune.channels"] if prunable else []
+    distills = student and facts.logits and (facts.kind == "transformer" or target == "edge")
+    prunes = prunable and (target == "edge" or not distills)
+    return ["distill.logits"] * distills + ["prune.channels"] * prunes
 
 
 def _exported(facts: Facts) -> list[str]:

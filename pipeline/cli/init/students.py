@@ -30,6 +30,11 @@ class Student:
     arguments: Arguments
     share: float
 
+    @property
+    def narrows(self) -> bool:
+        """Whether its layers have fewer outputs, not only fewer layers."""
+        return set(self.arguments) != {"layers"}
+
 
 def students(model: TorchModel, facts: Facts) -> Iterator[Student]:
     """What a teacher can be made, the likeliest first; each but those with fewer layers was built and run.

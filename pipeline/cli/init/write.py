@@ -102,15 +102,18 @@ def _render(facts: Facts, target: Target, stages: Preset, student: Student | Non
         what=_what(facts, stages),
         stages=stages,
         student=flow({"shrink_of": "teacher", **(student.arguments if student else {})}),
-        values=values(facts, target, stages, student.share if student else 1.0),
+        values=values(facts, target, stages, student),
     )
 
 
 def _what(facts: Facts, stages: Preset) -> str:
     """What the stages do to the model, in a clause."""
-    done = next((WHAT[stage] for stage in stages if stage in WHAT), "{} keeps its structure")
-    ends = ", and becomes int8" if any(stage.startswith("quantize.") for stage in stages) else ""
-    return done.format("an ONNX file" if facts.onnx else NETWORK[facts.kind]) + ends
+    clauses = [WHAT[stage] for stage in stages if stage in WHAT] or ["{} keeps its structure"]
+    done = clauses[0].format("an ONNX file" if facts.onnx else NETWORK[facts.kind])
+    done += "".join(clause.format(",") for clause in clauses[1:])
+    if "quantize.aware" in stages:
+        return done + ", and its weights become integers of 4 bits"
+    return done + (", and becomes int8" if any(stage.startswith("quantize.") for stage in stages) else "")
 
 
 def flow(value: dict[str, Any]) -> str:

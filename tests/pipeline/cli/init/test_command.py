@@ -110,18 +110,27 @@ def names(text: str) -> list[str]:
 
 PRUNED = ["prune.channels", "export.onnx", "quantize.static", "benchmark.latency"]
 DISTILLED = ["distill.logits", "export.onnx"]
+FEW_BITS = ["quantize.aware", "export.onnx", "quantize.pack"]
 BY_KIND = [
     ("models.py:TinyNet", "data.py", "cpu", PRUNED),
     ("models.py:TinyNet", "data.py", "gpu", PRUNED[:2]),
-    ("models.py:TinyNet", "data.py", "edge", [*DISTILLED, "quantize.static"]),
-    ("models.py:fixed", "data.py", "edge", PRUNED[:3]),  # it takes no width, and has no list of layers
+    ("models.py:TinyNet", "data.py", "edge", ["distill.logits", "prune.channels", *FEW_BITS]),
+    (
+        "models.py:fixed",
+        "data.py",
+        "edge",
+        ["prune.channels", *FEW_BITS],
+    ),  # it takes no width, and has no list of layers
     ("models.py:dense", "data.py", "cpu", PRUNED),
     ("models.py:single", "data.py", "cpu", ["export.onnx", "benchmark.latency"]),
     ("models.py:Rows", "data.py", "cpu", ["export.onnx", "quantize.dynamic", "benchmark.latency"]),
     ("models.py:Rows", "data.py", "edge", [*DISTILLED, "quantize.dynamic"]),
     ("models.py:Patches", "data.py", "cpu", [*DISTILLED, "quantize.static", "benchmark.latency"]),
     ("models.py:Patches", "data.py", "gpu", DISTILLED),
+    ("models.py:Patches", "data.py", "edge", ["distill.logits", *FEW_BITS]),
+    ("models.py:single", "data.py", "edge", ["export.onnx"]),
     ("models.py:TinyNet", "regression.py", "cpu", PRUNED),
+    ("models.py:TinyNet", "regression.py", "edge", ["prune.channels", *FEW_BITS]),
     ("models.py:Patches", "regression.py", "gpu", ["export.onnx"]),
 ]
 
@@ -136,17 +145,24 @@ def test_each_model_has_chains_for_targets(home: Path, model: str, task: str, ta
     if task == "regression.py":
         assert "retention" not in config["budget"]  # scores are below zero
     if "prune.channels" in stages:
-        assert config["stages"][0]["recovery"].get("teacher") == ("labels" if task == "regression.py" else None)
+        pruning = config["stages"][stages.index("prune.channels")]
+        assert pruning["recovery"].get("teacher") == ("labels" if task == "regression.py" else None)
     if target == "gpu":
         assert "no stage for fp16 yet" in text
     assert ("latency" in config["budget"]) is ("benchmark.latency" in stages)
 
 
 def test_the_header_says_what_the_stages_do(home: Path) -> None:
-    int8 = ", and becomes int8"
+    int8, few = ", and becomes int8", ", and its weights become integers of 4 bits"
     for model, target, told in [
         ("models.py:dense", "gpu", "a network of dense layers loses channels"),
-        ("models.py:dense", "edge", "a smaller student learns what a network of dense layers predicts" + int8),
+        (
+            "models.py:dense",
+            "edge",
+            "a smaller student learns what a network of dense layers predicts, loses channels" + few,
+        ),
+        ("models.py:Patches", "edge", "a smaller student learns what a transformer predicts" + few),
+        ("models.py:fixed", "edge", "a convolutional network loses channels" + few),
         ("models.py:TinyNet", "gpu", "a convolutional network loses channels"),
         ("models.py:Patches", "gpu", "a smaller student learns what a transformer predicts"),
         ("models.py:Rows", "cpu", "a recurrent network keeps its structure" + int8),
@@ -193,7 +209,19 @@ def test_the_budget_can_be_missed(home: Path) -> None:
     assert 0 < budget["latency"]["max"] < 1
     assert budget["retention"] == {"min": 0.9}  # what 128 test examples can decide
     edge = yaml.safe_load(written(home, {"use": "models.py:TinyNet", "width": 256}, "edge"))["budget"]
-    assert edge["size"] == {"max": "360 kB"}  # of 2.4 MB: a quarter of the weights, int8, and room
+    assert edge["size"] == {"max": "360 kB"}  # of 2.4 MB: an eighth of the weights, in 4 bits, and room
+
+
+def test_most_weights_have_few_bits(home: Path) -> None:
+    for model, bits in (("models.py:TinyNet", 8), ("models.py:dense", 4)):  # all of the latter are in first and last
+        stages = {stage["use"]: stage for stage in yaml.safe_load(written(home, model, "edge"))["stages"]}
+        assert (stages["quantize.aware"]["bits"], stages["quantize.aware"]["first_last"]) == (4, bits)
+
+
+def test_channels_of_a_student_are_cut_to_multiples_that_it_has(home: Path) -> None:
+    wide = {"use": "models.py:TinyNet", "width": 32}
+    alone, after = (yaml.safe_load(written(home, wide, target))["stages"] for target in ("cpu", "edge"))
+    assert (alone[0]["round_to"], after[1]["round_to"]) == (8, 4)
 
 
 def test_a_trained_model_needs_no_baseline_and_its_weights_are_tried(home: Path) -> None:
