@@ -13,7 +13,7 @@ from stages.quantize.training.forward.running import Numbers
 from stages.quantize.training.numbers.quantizers import Integers
 
 
-class Constants(nn.Module):
+class Constants(nn.Identity):  # an nn.Sequential runs it, as the last of its parts
     """The integers and scales of a quantized module; its `Numbers` while it is traced for ONNX.
 
     Args:

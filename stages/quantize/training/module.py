@@ -22,7 +22,7 @@ USE = "stages.quantize.training.module:quantize"
 PART = "fake_quantization"
 
 
-class FakeQuantization(nn.Module):
+class FakeQuantization(nn.Identity):  # an nn.Sequential runs it, as the last of its parts
     """All quantizers of a module; its `Numbers` while it is trained.
 
     Args:
