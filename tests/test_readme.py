@@ -50,6 +50,16 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_chain_that_it_recommends_fits_its_model_and_data(folder: Path) -> None:
+    (stages,) = re.findall(r"```yaml\n(stages:\n  - {use: distill\.logits.*?)```", README, flags=re.DOTALL)
+    (folder / "recommended.yaml").write_text(FILES["my.yaml"].partition("stages:")[0] + stages)
+    done = forked.shrink("plan", "recommended.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    names = re.findall(r"use: ([a-z.]+)", stages)
+    assert names == ["distill.logits", "prune.channels", "quantize.aware", "export.onnx", "quantize.pack"]
+    assert all(name in done.stdout for name in names)
+
+
 @pytest.mark.parametrize("command", [c.split("#")[0].strip() for c in COMMANDS if "make " in c])
 def test_a_make_target_of_the_readme_exists(command: str) -> None:
     words = [word for word in command.split() if "=" not in word]
