@@ -64,7 +64,9 @@ def untraceable(error: Exception) -> tuple[str, str]:
         cause = cause.__cause__
     reason = str(cause).strip().partition("\n")[0].rstrip(". ") or type(cause).__name__
     calls = re.findall(r'File "([^"]+)", line (\d+), in \w+\n +(.+)', str(error))
-    lines = [f" in {Path(file).name}:{line}, `{code}`" for file, line, code in calls if "/torch/" not in file]
+    others = ("/torch/", str(Path(__file__).parents[2] / "stages"))
+    theirs = [one for one in calls if not any(part in one[0] for part in others)]
+    lines = [f" in {Path(file).name}:{line}, `{code}`" for file, line, code in theirs]
     place = lines[-1] if lines else ""
     if type(cause).__name__ == "GuardOnDataDependentSymNode":
         fix = "Put a check under `if not torch.compiler.is_exporting():`, and write a choice as torch.where"

@@ -87,18 +87,15 @@ class Constants(nn.Identity):  # an nn.Sequential runs it, as the last of its pa
 
     def _product(self, number: int, call: Call, args: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
         """Gemm, whose weight needs a zero point, or MatMul; a bias that stays in floats is added behind it."""
-        name = call.weights[0]
-        place = INPUT[call.name]
-        x = args[place]
+        x, name = args[INPUT[call.name]], call.weights[0]
+        is_flat = x.dim() == 2
+        weight = self.dequantized(name, zero_point=is_flat)
+        if (self.axes[name] == 0) != is_flat:  # another call reads it the other way
+            weight = weight.t()
         if call.bias is not None:
-            weight = self.dequantized(name, zero_point=True)
             return nn.functional.linear(x, weight, self._kept(call.bias, f"of_{number}"))
+        product = nn.functional.linear(x, weight) if is_flat else torch.matmul(x, weight)
         bias = args[0] if call.name == "addmm" else args[2] if len(args) > 2 else named.get("bias")
-        weight = self.dequantized(name, zero_point=x.dim() == 2)
-        if self.axes[name] == (0 if x.dim() == 2 else 1):
-            product = nn.functional.linear(x, weight) if x.dim() == 2 else torch.matmul(x, weight)
-        else:  # another call reads it the other way
-            product = torch.matmul(x, weight.t() if self.axes[name] == 0 else weight)
         return product if bias is None else product + bias
 
     def _rows(self, name: str, function: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:

@@ -9,7 +9,7 @@ from stages.quantize.training.numbers.schemes import count
 
 
 def report_of(model: TorchModel) -> dict[str, JsonValue]:
-    """For each weight its scheme, what reads it and in which numbers, and how many zeros it has."""
+    """For each weight its scheme, what reads it and how that computes, and how many zeros it has."""
     part = part_of(model.module)
     parameters = dict(split(model.module)[0].named_parameters())
     readers = {name: call for call in part.plan.calls for name in call.weights}
@@ -20,7 +20,7 @@ def report_of(model: TorchModel) -> dict[str, JsonValue]:
             "bits": scheme,
             "values": count(scheme),
             "read_by": readers[name].name,
-            "kernel": "integer" if readers[name].inputs else "fp32",
+            "kernel": "integer" if readers[name].inputs else "lookup" if readers[name].name == "embedding" else "fp32",
             "zeros": int((weight == 0).sum()),
         }
     return {

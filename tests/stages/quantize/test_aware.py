@@ -16,6 +16,7 @@ from stages.export.hugging_face import library_model
 from stages.kd.objective import Distillation
 from stages.kd.teacher import Teacher
 from stages.prune.channels import ChannelPruning
+from stages.quantize import aware
 from stages.quantize.aware import AwareQuantization, prepared
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.static import StaticQuantization
@@ -129,16 +130,22 @@ def test_a_codebook_larger_than_its_tensor_is_refused() -> None:
 
 
 def test_a_model_is_quantized_once() -> None:
-    aware = AwareQuantization()
-    refused("an earlier stage quantizes already", checks(aware, (AwareQuantization(),)))
+    first = AwareQuantization()
+    refused("an earlier stage quantizes already", checks(AwareQuantization(), (first,)))
     for later in (StaticQuantization(), DynamicQuantization()):
-        refused("an earlier stage quantizes already", later.check((aware,), preview_of(model_of("Residual"))))
+        refused("an earlier stage quantizes already", later.check((first,), preview_of(model_of("Residual"))))
 
 
 def test_a_percentile_without_its_method_is_refused_and_few_examples_are_warned_of() -> None:
     refused("`percentile` is 99 and `calibration` is mse", checks(AwareQuantization(percentile=99)))
     stage = AwareQuantization(examples=20)
     assert any("uses 20 examples" in text for text in checks(stage))
+
+
+def test_a_cpu_whose_sums_saturate_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aware, "cpu_flags", lambda: {"avx2"})
+    assert any("has no VNNI" in text for text in checks(AwareQuantization()))
+    assert not any("has no VNNI" in text for text in checks(AwareQuantization(activations="int8")))
 
 
 def test_bits_or_a_codebook_are_asked_for() -> None:

@@ -86,6 +86,18 @@ class Tied(nn.Module):
         return self.output(torch.tanh(self.table(ids)))
 
 
+class Shared(nn.Module):
+    """A convolution and a linear layer that are used twice, this one with two and with three axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.inner, self.head = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(torch.relu(self.conv(x))))[:, 0]
+        return self.head(torch.relu(self.inner(self.inner(x).mean(1))))
+
+
 def images(count: int = 64, seed: int = 0) -> Tensor:
     return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
 

@@ -75,6 +75,16 @@ def test_an_encoder_multiplies_with_weights_in_integers(tmp_path: Path) -> None:
     assert torch_params(model.module) == pytest.approx(onnx_params(file), rel=0.01)
 
 
+def test_layers_that_are_used_twice_are_written_as_each_use_reads_them(tmp_path: Path) -> None:
+    data = images(300)
+    file, ours, theirs = exported(quantized("Shared", data[:128]), data, tmp_path)
+    assert float(((ours - theirs).abs().amax(1) > 1e-4).float().mean()) < 0.05
+    counts = kernels(file.path)
+    assert {name: count for name, count in counts.items() if name in PRODUCTS} == {
+        "QLinearConv": 2, "QGemm": 2, "MatMulIntegerToFloat": 1,
+    }  # fmt: skip
+
+
 def test_an_lstm_has_its_weights_in_8_bits_and_computes_in_floats(tmp_path: Path) -> None:
     data = images(500)
     file, ours, theirs = exported(quantized("Recurrent", data[:128]), data, tmp_path)
