@@ -19,7 +19,7 @@ from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from pipeline.task import Split
 from stages.quantize.packing.candidates import candidates, first_right
-from stages.quantize.packing.graph import Packed, floats_of, weights_of
+from stages.quantize.packing.graph import Packed, floats_of, weight_names, weights_of
 from stages.quantize.packing.proof import behaviour, difference, loading
 
 FAMILY = __name__.rpartition(".")[0]
@@ -100,7 +100,7 @@ def check_graph(proto: onnx.ModelProto, newest: int | None, error: type[ConfigEr
     if is_packed(proto.graph):
         raise error("its weights are packed already", expected="a quantized file", fix="Leave quantize.pack out")
     operators = {node.op_type for part in graphs_in(proto.graph) for node in part.node}
-    if not weights_of(proto.graph) and not operators & QUANTIZED:
+    if not weight_names(proto.graph) and not operators & QUANTIZED:
         raise error("nothing in it is quantized", expected="weights in integers", fix=QUANTIZE)
     if newest is not None and opset(proto) > newest:
         fix = f"Export it with `opset: {newest}`, or raise `opset` here"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
+from math import prod
 
 import onnx
 from onnx import TensorProto, numpy_helper
@@ -62,9 +63,14 @@ def packed(proto: onnx.ModelProto, halves: Set[str] = frozenset(), functions: bo
 
 def weights_of(graph: onnx.GraphProto) -> list[Weight]:
     """The weights in integers of 8 bits, no scales and zero points among them."""
+    names = weight_names(graph)
+    return [Weight.of(tensor) for tensor in graph.initializer if tensor.name in names]
+
+
+def weight_names(graph: onnx.GraphProto) -> set[str]:
+    """Names of what `weights_of` gives, also where the data of a graph are not loaded."""
     aside = scales_and_zero_points(graph) | {*packed_elements(graph)}
-    tensors = _of_type(graph, INTEGERS)
-    return [Weight.of(t) for t in tensors if t.name not in aside and numpy_helper.to_array(t).size >= SMALLEST]
+    return {t.name for t in _of_type(graph, INTEGERS) if t.name not in aside and prod(t.dims) >= SMALLEST}
 
 
 def floats_of(graph: onnx.GraphProto) -> dict[str, Floats]:

@@ -145,6 +145,7 @@ def test_it_is_measured_as_the_file_before(kind: str, tmp_path: Path) -> None:
     assert size_bytes(packed) < size_bytes(model)
     assert payload_bytes(packed) < payload_bytes(model)
     assert sum(row.bytes for row in layers(packed.path)) == payload_bytes(packed)
+    assert "packed weights" in {row.name for row in layers(packed.path)}
     assert report["bytes"] == {"before": size_bytes(model), "after": size_bytes(packed)}
     assert report["graph_bytes"] + sum(row["bytes"] for row in report["tensors"]) == size_bytes(packed)
     assert {row["name"] for row in report["tensors"] if row["encoding"] == "ternary"}
@@ -243,6 +244,18 @@ def test_a_file_whose_outputs_differ_is_an_error(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(OnnxModel, "predict", predict)
     packs(model, split, tmp_path, "does not do what the file does: its output `y` differs for batch 0")
+
+
+def test_weights_beside_the_graph_are_packed(tmp_path: Path) -> None:
+    model, split = quantized("dynamic", tmp_path, "ternary")
+    place = {"save_as_external_data": True, "location": "all.data", "size_threshold": 0}
+    (tmp_path / "beside").mkdir()
+    onnx.save(onnx.load(model.path), tmp_path / "beside" / "net.onnx", **place)
+    beside = replace(model, path=tmp_path / "beside" / "net.onnx")
+    assert not [*WeightPacking().check([], preview_of(beside))]
+    packed, report = pack(beside, split, tmp_path)
+    assert report["bytes"]["before"] == size_bytes(beside) > size_bytes(packed)
+    assert packed.files() == [packed.path]
 
 
 def refuses(message: str, stage: Stage, before: list[Stage], preview: Preview) -> None:

@@ -90,7 +90,7 @@ NARROW = tuple(
 )
 
 
-LARGE = 2**18
+LARGE = 2**19
 """From so many numbers on each digit is looked up in a table of all bytes: some hundred bytes more, several times
 faster to load than a division of each, and in less memory. Planes of another base than 2 are for fewer numbers."""
 

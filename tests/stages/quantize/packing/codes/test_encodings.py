@@ -63,7 +63,7 @@ def runs(writer: Writer, decoded: Decoded, folder: Path) -> tuple[Any, Counter[s
 def test_onnx_runtime_decodes_what_was_stored_and_folds_all_of_it(
     name: str, opset: int, large: bool, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(digits, "LARGE", 1 if large else 2**18)
+    monkeypatch.setattr(digits, "LARGE", 1 if large else 2**19)
     integers = CASES[name]
     writer = Writer(opset)
     decoded = write(writer, integers)
