@@ -47,6 +47,7 @@ OPERATORS: dict[str, Callable[[Sequence[Array], Attributes], Array]] = {
     "ConstantOfShape": _filled,
     "CumSum": lambda inputs, _: np.cumsum(inputs[0], int(inputs[1]), inputs[0].dtype),
     "Div": lambda inputs, _: inputs[0] // inputs[1],
+    "Gather": lambda inputs, _: np.take(inputs[0], inputs[1], 0),
     "GatherElements": lambda inputs, _: np.take_along_axis(inputs[0], inputs[1].astype(np.int64), 0),
     "Identity": lambda inputs, _: inputs[0],
     "Mod": lambda inputs, _: inputs[0] % inputs[1],
@@ -56,7 +57,7 @@ OPERATORS: dict[str, Callable[[Sequence[Array], Attributes], Array]] = {
     "ScatterElements": _scattered,
 }
 """What decoders are made of, beside Split, as `quantize.pack` writes them: along the first axis, of numbers above 0."""
-TELLING = ("GatherElements", "ScatterElements", "Split")
+TELLING = ("Gather", "GatherElements", "ScatterElements", "Split")
 
 
 def decoders(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

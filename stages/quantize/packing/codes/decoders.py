@@ -31,7 +31,9 @@ def decode(writer: Writer, code: Code, packed: Bytes, count: int, book: Book) ->
     numbers = numbers or _divided(writer, code, packed, count)
     if book.dtype == np.int32 and np.array_equal(book, np.arange(len(book))):
         return numbers
-    return writer.node("GatherElements", writer.constant(book), numbers)
+    # Gather is what OpenVINO 2026.4 folds as well, whose kernels are integer ones then; GatherElements is faster.
+    operator = "GatherElements" if count >= digits.LARGE else "Gather"
+    return writer.node(operator, writer.constant(book), numbers)
 
 
 def decode_nibbles(writer: Writer, packed: Bytes, dims: Sequence[int], kind: int) -> str:
