@@ -48,6 +48,8 @@ class DynamicQuantization(RoundingSettings, Stage):
         if self.examples is not None and self.rounding == "nearest":
             fix = "Set rounding: adaptive, or leave examples out"
             raise ConfigError("`examples` is given, and rounding: nearest reads no calibration data", fix=fix)
+        if self.rounding == "adaptive":
+            yield from self.few_examples(preview)
         if "Conv" in self.operators:
             yield "dynamically quantized convolutions are several times slower on CPUs; quantize.static is for them"
         if not self.reduce_range and saturates(cpu_flags()):

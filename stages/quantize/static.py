@@ -16,8 +16,6 @@ from stages.quantize.rounding.layout import LINEAR
 from stages.quantize.rounding.settings import RoundingSettings
 from stages.quantize.work import Work
 
-FEW = 100
-
 
 class StaticQuantization(RoundingSettings, Stage):
     """An ONNX file with 8-bit weights and activations, the ranges of the activations fixed by calibration.
@@ -65,10 +63,7 @@ class StaticQuantization(RoundingSettings, Stage):
         if self.percentile != default and self.calibration != "percentile":
             fix = "Set calibration: percentile, or leave percentile out"
             raise ConfigError(f"`percentile` is {self.percentile:g} and `calibration` is {self.calibration}", fix=fix)
-        example_count = len(preview.calibration)
-        used = min(example_count, self.examples or example_count)
-        if used < FEW:
-            yield f"calibration uses {used} examples of {example_count}; ranges are steadier with {FEW} or more"
+        yield from self.few_examples(preview)
         if self.activations == "uint8" and not self.reduce_range and saturates(cpu_flags()):
             yield SATURATION
 

@@ -87,26 +87,20 @@ def static(
     data: CalibrationData,
     calibration: str,
     percentile: float,
-    activations: str,
-    op_types_to_quantize: list[str],
-    nodes_to_exclude: list[str],
     weights: dict[str, Any],
     **settings: Any,
 ) -> Done:
     """The graph with 8-bit weights and activations; the arguments are those of `quantize.static` and of its library."""
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import save_tensors_data
 
     from stages.quantize.calibration import ranges_of
 
     proto = onnx.load(source)
-    graph = proto.graph
-    asked = chosen(graph, op_types_to_quantize, nodes_to_exclude)
-    masks = masked(graph)
-    values = {MASK: masks, WEIGHT: hidden_weights(graph, op_types_to_quantize) - masks}
-    exact = exact_names(graph)
-    alone = [*nodes_to_exclude, *exact, *touching(graph, values[MASK] | values[WEIGHT])]
-    free = chosen(graph, op_types_to_quantize, alone)
+    graph, operators, exclude = proto.graph, settings["op_types_to_quantize"], settings.pop("nodes_to_exclude")
+    asked = chosen(graph, operators, exclude)
+    masks, exact = masked(graph), exact_names(graph)
+    values = {MASK: masks, WEIGHT: hidden_weights(graph, operators) - masks}
+    free = chosen(graph, operators, [*exclude, *exact, *touching(graph, values[MASK] | values[WEIGHT])])
     ends = {name for node in free.values() for name in (*node.input, *node.output)}
     whole = {*deep_products(graph).values(), *torn_weights(graph)} if settings["per_channel"] else None
     rounder = Rounder(graph, free, whole, settings["reduce_range"], **weights)
@@ -115,10 +109,26 @@ def static(
     save_tensors_data(ranges, target.parent / "ranges.json")
     left = {why: [name for name in touching(graph, names) if name in asked] for why, names in values.items()}
     left[EXACT] = [name for name in exact if name in asked]
-    rounder.choose([*left[RANGE]])
-    left |= {NEAREST: rounder.unheeding, BIAS: rounder.correct(graph)}
+    rounder.choose(left[RANGE])
+    uncorrected = rounder.correct(graph)
     if weights["bias_correction"]:
         _save(proto, source, external)
+    exclude = [*exclude, *(name for names in left.values() for name in names)]
+    _write_qdq(source, target, external, whole or set(), METHODS[calibration], nodes_to_exclude=exclude, **settings)
+    proto = onnx.load(target)
+    entries = rounder.put(proto.graph)
+    if rounder.choices:
+        _save(proto, target, external)
+    shared = [node.name for node in free.values() if (whole or set()).intersection(node.input)]
+    return Done(left | {WHOLE: shared, NEAREST: rounder.unheeding, BIAS: uncorrected}, entries)
+
+
+def _write_qdq(
+    source: Path, target: Path, external: bool, whole: set[str], method: str, activations: str, **settings: Any
+) -> None:
+    """Have ONNX Runtime quantize a graph, with the ranges that lie beside the target."""
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
     quantize_static(
         source,
         target,
@@ -126,25 +136,17 @@ def static(
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8 if activations == "uint8" else QuantType.QInt8,
         weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod[METHODS[calibration]],
+        calibrate_method=CalibrationMethod[method],
         calibration_cache_path=target.parent / "ranges.json",
         use_external_data_format=external,
-        op_types_to_quantize=op_types_to_quantize,
-        nodes_to_exclude=[*nodes_to_exclude, *(n for why, names in left.items() if why not in NOTES for n in names)],
         # ONNX Runtime makes the same integers of biases in fp32 when it loads the file, without scales and a node for
         # each. A list of one entry means one scale for the whole weight.
         extra_options={
             "QuantizeBias": False,
-            "TensorQuantOverrides": {name: [{"quant_type": QuantType.QInt8}] for name in whole or ()},
+            "TensorQuantOverrides": {name: [{"quant_type": QuantType.QInt8}] for name in whole},
         },
         **settings,
     )
-    proto = onnx.load(target)
-    entries = rounder.put(proto.graph)
-    if rounder.choices:
-        _save(proto, target, external)
-    left[WHOLE] = [node.name for node in free.values() if (whole or set()).intersection(node.input)]
-    return Done(left, entries)
 
 
 def dynamic(

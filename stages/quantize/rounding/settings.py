@@ -1,16 +1,18 @@
 """How weights are rounded: the settings that quantizations after training have in common."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
 import onnx
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import ConfigError
+from pipeline.stage import Preview
 from stages.quantize.graphs.names import Names
 from stages.quantize.rounding.layers import Scheme
 from stages.quantize.rounding.plan import schemes
 
+FEW = 100
 Bits = Annotated[int, Field(ge=2, le=8)] | Literal["ternary"]
 Size = Annotated[int, Field(ge=2, le=256)]
 
@@ -50,6 +52,13 @@ class RoundingSettings(BaseModel):
         if self.codebook is not None and self.bits != 8:
             problem = f"`bits` is {self.bits} and `codebook` is {self.codebook}"
             raise ConfigError(problem, expected="one of them", fix="Leave one out; `layers` can mix them")
+
+    def few_examples(self, preview: Preview) -> Iterator[str]:
+        """A warning where the calibration data are few."""
+        example_count = len(preview.calibration)
+        used = min(example_count, self.examples or example_count)
+        if used < FEW:
+            yield f"calibration uses {used} examples of {example_count}; what it chooses is steadier with {FEW} or more"
 
     def plan(self, graph: onnx.GraphProto, names: Names, asked: Collection[str], **more: bool) -> dict[str, Any]:
         """What a step is told: the integers that each node's weight may take, and how they are chosen.

@@ -247,7 +247,7 @@ def distilling(**settings: Any) -> str:
     (distilling(temperature=1), r"stages\[0\] \(distill\.logits\): temperature 1 shows the student little"),
     (distilling(width=2), r"the student has 94 parameters, 3\.4% of the teacher's .*below 20% it may be too small"),
     (TRAINED.replace("use: data.py", "use: data.py, train: 60") + "  - {use: quantize.static}\n",
-     r"stages\[1\] \(quantize\.static\): calibration uses 60 examples of 60; ranges are steadier with 100"),
+     r"stages\[1\] \(quantize\.static\): calibration uses 60 examples of 60; what it chooses is steadier with 100"),
     (TRAINED + "budget: {retention: {min: 0.99}}\n",
      r"budget: 128 test examples can hardly decide a retention of 0\.99; about [\d,]+ would"),
 ])  # fmt: skip

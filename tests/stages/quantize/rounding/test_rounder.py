@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.forms.sandbox.session import Outside
 from pipeline.model import OnnxModel
 from pipeline.task import Split
 from stages.quantize.dynamic import DynamicQuantization
+from stages.quantize.pack import WeightPacking
 from stages.quantize.static import StaticQuantization
 from tests.contexts import reporting_context
 from tests.graphs import graph, node
@@ -61,7 +63,7 @@ def linear() -> onnx.ModelProto:
         node("Gemm", ["u", "g", "c"], ["y"], "last", transB=1),
     ]
     shapes = {
-        "table": (30, 6),
+        "table": (300, 6),
         "w": (2, 32, 6),
         "r": (2, 32, 8),
         "b": (2, 64),
@@ -238,6 +240,20 @@ def test_a_file_from_outside_has_the_same_bytes(stage: Any, tmp_path: Path) -> N
         reports.append(report["quantization"])
     assert files[0] == files[1]
     assert reports[0] == reports[1]
+
+
+@pytest.mark.parametrize(("stage", "expected"), [
+    (StaticQuantization(bits=4), {576: "int4", 512: "int4", 864: "int4"}),
+    (DynamicQuantization(bits=4, first_last=4), {1800: "int4"}),
+], ids=["static", "dynamic"])  # fmt: skip
+def test_what_takes_fewer_bits_is_packed_in_fewer(stage: Any, expected: dict[int, str], tmp_path: Path) -> None:
+    is_static = isinstance(stage, StaticQuantization)
+    onnx.save(convolutional() if is_static else linear(), tmp_path / "net.onnx")
+    data = IMAGES if is_static else torch.randint(0, 30, (64, 5))
+    ctx, reports = reporting_context(tmp_path / "stage", Split([({"x": x}, 0) for x in data]))
+    WeightPacking().run(stage.run(OnnxModel(tmp_path / "net.onnx", {}), ctx), replace(ctx, directory=tmp_path / "pack"))
+    encodings = {tensor["elements"]: tensor["encoding"] for tensor in reports["packing"]["tensors"]}
+    assert {size: encodings[size] for size in expected} == expected
 
 
 def test_ranges_of_least_squared_error_are_narrower_and_better(quantized: Quantize) -> None:

@@ -30,3 +30,11 @@ def test_bits_that_there_are_not_are_refused(settings: Any) -> None:
     for stage in (StaticQuantization, DynamicQuantization):
         with pytest.raises(ValidationError):
             stage(**settings)
+
+
+def test_few_examples_are_worth_a_warning_where_they_are_read() -> None:
+    preview = preview_of(OnnxModel(Path("x.onnx"), {}), 512)
+    stages = [DynamicQuantization(rounding="adaptive", examples=50), DynamicQuantization(rounding="adaptive")]
+    warnings = [[text for text in stage.check([], preview) if "calibration" in text] for stage in stages]
+    assert ["uses 50 examples of 512" in text for text in warnings[0]] == [True]
+    assert warnings[1] == []
