@@ -18,8 +18,8 @@ from pipeline.model import TorchModel
 from pipeline.stage import Context
 from pipeline.task import Output, Split, Task, correct, first_output
 from stages.distill.logits import LogitDistillation
-from stages.kd import confidence as of_confidence
 from stages.kd.diagnosis import EXAMPLES, Answers, answers_of, diagnose, findings
+from stages.kd.inspection import confidence as of_confidence
 from stages.kd.inspection.confidence import (
     Sureness,
     calibration_error,
