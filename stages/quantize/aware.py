@@ -76,7 +76,7 @@ class AwareQuantization(Retraining, Stage):
     def _consistent(self) -> Self:
         if self.codebook is not None and self.bits != 8:
             raise ValueError(f"`bits` is {self.bits} and `codebook` is {self.codebook}: leave one out")
-        steps = len(rungs([self._usual, *map(scheme_of, self.layers.values())])) + 1
+        steps = len(rungs([self._usual, *map(scheme_of, (self.first_last, *self.layers.values()))])) + 1
         if self.gradual and self.epochs < steps:
             raise ValueError(f"{self.epochs} epochs cannot be divided among the {steps} steps of `gradual`")
         return self
@@ -131,6 +131,9 @@ class AwareQuantization(Retraining, Stage):
             if codebook_size(scheme) > (size := core.get_parameter(weight).numel()):
                 problem = f"`{weight}` has {size} numbers, fewer than the {codebook_size(scheme)} of its codebook"
                 raise error(problem, fix=f"Give `{layer_of(weight)}` bits in `layers`")
+        if self._usual != 8 and {*schemes.values()} == {8}:
+            problem = "all weights stay at 8 bits: the first and the last layer do unless they are named"
+            raise error(problem, fix="Name them in `layers`, or set `first_last`")
         return schemes
 
     def _scheme_of(self, layer: str, layers: Sequence[str]) -> Scheme:

@@ -124,6 +124,12 @@ def test_a_layer_that_is_not_there_is_refused_with_the_nearest_name() -> None:
     refused("`layers` names `relu`", checks(AwareQuantization(layers={"relu": 4})))
 
 
+def test_fewer_bits_that_no_layer_would_have_are_refused() -> None:
+    bag = model_of("Bag", {"input": torch.zeros(4, 3, dtype=torch.long)})
+    refused("all weights stay at 8 bits", AwareQuantization(bits=4).check((), preview_of(bag)))
+    list(AwareQuantization(bits=4, first_last=4).check((), preview_of(bag)))
+
+
 def test_a_codebook_larger_than_its_tensor_is_refused() -> None:
     stage = AwareQuantization.model_validate({"layers": {"conv1": {"codebook": 256}}})
     refused(r"`conv1.weight` has 54 numbers, fewer than the 256", checks(stage))
