@@ -107,17 +107,19 @@ class _Planner:
         weights = self._weights(one)
         if weights:
             return self._weighted(one, weights)
-        first = one.reads[0] if one.reads else None
-        if one.name in MOVES and first is not None:
+        first = next(iter(one.arguments), None)
+        if not isinstance(first, tuple):
+            return None
+        if one.name in MOVES:
             for value in one.gives:
                 self.roots[value] = self._root(first)
                 if first in self.tags and self.tags[first] != PENDING:
                     self.tags[value] = self.tags[first]
-        elif one.name in CLIPS and first is not None and self.tags.get(first) == PENDING:
+        elif one.name in CLIPS and self.tags.get(first) == PENDING:
             return Call(one.name, output=self._quantize(one.gives[0], one.bound))
-        elif one.name in ADDITIONS and len(one.reads) == 2:
-            numbers = [self.tags.get(value, PENDING) for value in one.reads]
-            if PENDING not in numbers and None not in one.arguments[:2]:
+        elif one.name in ADDITIONS and len(one.arguments) == 2:
+            numbers = [self.tags.get(value, PENDING) for value in one.arguments if isinstance(value, tuple)]
+            if PENDING not in numbers and len(numbers) == 2:
                 return Call(one.name, inputs=dict(enumerate(numbers)), output=self._result(one))
         return None
 

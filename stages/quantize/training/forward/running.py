@@ -11,6 +11,7 @@ from stages.quantize.training.forward.calls import ADDITIONS, CLIPS, MOVES, PARA
 from stages.quantize.training.forward.placement import PENDING, Call, Plan
 from stages.quantize.training.forward.records import Looking, Value, value_of
 
+FOLLOWED = {*MOVES, *CLIPS, *ADDITIONS}
 FIX = "Quantize a module whose forward makes the same calls for every input, in training too"
 
 
@@ -57,27 +58,30 @@ class Running(Looking):
             args, named = positional(name, args, named)
             names = tuple(dict.fromkeys(self.weights[id(t)] for t in tensors(args) if id(t) in self.weights))
             return self._planned(func, args, named, names) if names else func(*args, **named)
-        first = args[0] if args and isinstance(args[0], Tensor) else None
-        tag = _tag(first)
+        tag = _tag(args[0]) if args and name in FOLLOWED else None
         if tag is None:
             return func(*args, **named)
-        if name in MOVES and tag.number != PENDING:
-            result = func(*args, **named)
-            for tensor in tensors(result):
-                _note(tensor, tag.number, direct=False)
-            return result
-        if name in CLIPS and tag.number == PENDING:
+        is_pending = tag.number == PENDING
+        if name in MOVES and not is_pending:
+            return self._moved(func, args, named, tag.number)
+        others = [_tag(argument) for argument in args[1:]]
+        is_sum = name in ADDITIONS and len(others) == 1 and not is_pending
+        if (name in CLIPS and is_pending) or (is_sum and others[0] is not None and others[0].number != PENDING):
             return self._planned(func, args, named)
-        if name in ADDITIONS and len(args) == 2 and tag.number != PENDING:
-            other = _tag(args[1])
-            if other is not None and other.number != PENDING:
-                return self._planned(func, args, named)
         return func(*args, **named)
 
     def finish(self) -> None:
         """Raise StageError where calls of the plan are missing."""
         if self.position != len(self.calls):
             raise self._other("ended")
+
+    def _moved(self, func: Any, args: tuple[Any, ...], named: dict[str, Any], number: int) -> Any:
+        """The result of a call that gives values of its input."""
+        result = func(*args, **named)
+        for tensor in tensors(result):
+            if tensor is not args[0]:
+                _note(tensor, number, direct=False)
+        return result
 
     def _planned(self, func: Any, args: tuple[Any, ...], named: dict[str, Any], weights: tuple[str, ...] = ()) -> Any:
         name, number = name_of(func), self.position
