@@ -24,7 +24,7 @@ REASONS = {
     EXACT: "in fp32 for what is compared, rounded or an angle",
     DEEP: "in fp32 for a weight of more than two axes",
     WHOLE: "with one scale for a weight of more than two axes, or one that other nodes read along another axis",
-    NEAREST: "rounded to the nearest, as a lookup, a recurrent layer or a weight of other than two axes always is",
+    NEAREST: "rounded to the nearest, as a lookup, a recurrent layer, a weight of more axes or with other readers is",
     BIAS: "without a bias that a mean shift could be taken off",
 }
 

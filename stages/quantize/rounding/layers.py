@@ -29,6 +29,7 @@ class Layer:
         nodes: the nodes.
         scheme: the integers that it may take.
         is_whole: whether all of it has one scale; else each channel has its own.
+        is_shared: whether other nodes read it too.
     """
 
     weight: str
@@ -36,6 +37,7 @@ class Layer:
     nodes: tuple[onnx.NodeProto, ...]
     scheme: Scheme
     is_whole: bool
+    is_shared: bool = False
 
     @property
     def blocks(self) -> Floats:
@@ -54,11 +56,10 @@ class Layer:
 
     @property
     def has_rows(self) -> bool:
-        """Whether its inputs can be written as rows, and so its rounding can heed them."""
+        """Whether all that it meets can be written as rows, and so its rounding can heed it."""
         first, *others = (places(node, self.array.shape) for node in self.nodes)
-        return all(has_rows(node, self.array.shape) for node in self.nodes) and all(
-            np.array_equal(first, other) for other in others
-        )
+        are_alike = all(np.array_equal(first, other) for other in others)
+        return are_alike and not self.is_shared and all(has_rows(node, self.array.shape) for node in self.nodes)
 
     def stored(self, blocks: Integers) -> Integers:
         """Blocks (groups, channels, width) in the shape of the weight."""

@@ -1,5 +1,6 @@
 """Rounds the weights of a graph: before it is quantized the biases, after it the integers are put in their places."""
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from pipeline.forms.graph import read_by
 from stages.quantize.calibration_data import CalibrationData
 from stages.quantize.graphs.masks import FLOATS
 from stages.quantize.graphs.rewrite import drop_unread
@@ -156,6 +158,7 @@ def layers_of(
         for place in WEIGHTS[node.op_type]:
             if node.input[place] in tensors:
                 readers.setdefault(node.input[place], []).append(node)
+    reads = Counter(name for node in graph.node for name in {*read_by(node)})
     return [
         Layer(
             weight=name,
@@ -163,6 +166,7 @@ def layers_of(
             nodes=tuple(some),
             scheme=schemes[some[0].name],
             is_whole=whole is None or name in whole or some[0].op_type == "Gather",
+            is_shared=reads[name] > len(some),
         )
         for name, some in readers.items()
     ]

@@ -198,6 +198,20 @@ def test_dynamic_takes_tables_recurrent_layers_and_products(way: Any, per_channe
     assert ran.report.get("nearest", []) == (["lookup", "recurrent"] if way else [])
 
 
+def test_a_table_that_is_looked_up_too_is_rounded_to_the_nearest(quantized: Quantize) -> None:
+    nodes = [
+        node("Gather", ["t", "x"], ["e"], "look"), node("MatMul", ["e", "m"], ["h"], "middle"),
+        node("MatMul", ["h", "t"], ["y"], "out"),
+    ]  # fmt: skip
+    weights = {"t": draw(20, 8), "m": draw(8, 20)}
+    proto = graph(nodes, {"x": (onnx.TensorProto.INT64, ["n", 5])}, {"y": ["n", 5, 8]}, weights)
+    for stage in (StaticQuantization, DynamicQuantization):
+        ran = quantized(stage(layers={"out": 4}, rounding="adaptive"), proto, x=torch.randint(0, 20, (64, 5)))
+        assert "out" in ran.report["nearest"]
+        layer = next(layer for layer in ran.report["layers"] if layer["node"] == "out")
+        assert layer["error"]["weights"] < 0.02
+
+
 def test_adaptive_rounding_of_products_in_dynamic_files(quantized: Quantize) -> None:
     ids = torch.randint(0, 30, (128, 5), generator=torch.Generator().manual_seed(0))
     runs = [
