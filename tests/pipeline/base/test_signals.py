@@ -259,13 +259,13 @@ class Interrupted(io.RawIOBase):
 
 
 def test_a_signal_in_the_middle_of_a_line_is_told_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Interrupted()
+    terminal, threads = Interrupted(), set(threading.enumerate())
     handler = logging.StreamHandler(io.TextIOWrapper(io.BufferedWriter(terminal)))
     monkeypatch.setattr(logging.getLogger("shrinkline"), "handlers", [handler])
     with Interrupts() as interrupts:
         logging.getLogger("shrinkline").warning("a line")
         assert interrupts.requested()
-        for thread in set(threading.enumerate()) - {threading.main_thread()}:
+        for thread in set(threading.enumerate()) - threads:
             thread.join(PATIENCE)
     assert terminal.written.decode().splitlines() == [
         "a line",
