@@ -55,9 +55,10 @@ OPERATORS: dict[str, Callable[[Sequence[Array], Attributes], Array]] = {
     "ReduceSum": lambda inputs, _: inputs[0].sum(tuple(inputs[1].tolist()), inputs[0].dtype),
     "Reshape": lambda inputs, _: inputs[0].reshape(inputs[1].tolist()),
     "ScatterElements": _scattered,
+    "Sub": lambda inputs, _: inputs[0] - inputs[1],
 }
-"""What decoders are made of, beside Split, as `quantize.pack` writes them: along the first axis, of numbers above 0."""
-TELLING = ("Gather", "GatherElements", "ScatterElements", "Split")
+"""What decoders are made of, beside Split, as `quantize.pack` writes them: along the first axis, of numbers from 0."""
+TELLING = ("BitwiseOr", "Gather", "GatherElements", "Mod", "ScatterElements", "Split")
 
 
 def decoders(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

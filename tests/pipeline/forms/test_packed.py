@@ -53,6 +53,20 @@ def test_numpy_decodes_what_the_reference_does(name: str, tmp_path: Path) -> Non
     assert np.array_equal(numpy_helper.to_array(tensor), expected)
 
 
+@pytest.mark.parametrize("largest", [1, 2, 7, 15, 40, 63])
+def test_a_single_weight_is_known_as_packed_and_decodes(largest: int, tmp_path: Path) -> None:
+    ternary(tmp_path / "packed.onnx", largest)
+    before, packed = (onnx.load(tmp_path / f"{name}.onnx") for name in ("plain", "packed"))
+    assert packed.ByteSize() < before.ByteSize()
+    assert is_packed(packed.graph)
+    tables = [numpy_helper.to_array(before.graph.initializer[0])]
+    tables += [
+        numpy_helper.to_array(t) for t in unpacked(tmp_path / "packed.onnx").graph.initializer if len(t.dims) == 2
+    ]
+    assert len(tables) == 2
+    assert np.array_equal(*tables)
+
+
 def test_a_tensor_that_decodes_to_more_than_can_be_is_refused(tmp_path: Path) -> None:
     nodes = [node("ConstantOfShape", ["count"], ["z"]), node("Split", ["z", "sizes"], ["y"])]
     nodes[0].attribute.append(onnx.helper.make_attribute("value", numpy_helper.from_array(np.zeros(1, np.int8))))

@@ -14,6 +14,8 @@ from stages.quantize.packing.codes.writer import Writer
 
 Book = NDArray[Any]
 """The value of each number (levels,); integers of 8 bits, or of 32 for places."""
+LONG = 64
+"""Values in a row that take as many bytes as two operators that compute them."""
 BITWISE = 18
 """The first opset with operators on bits."""
 
@@ -29,11 +31,19 @@ def decode(writer: Writer, code: Code, packed: Bytes, count: int, book: Book) ->
         if writer.opset >= BITWISE:
             numbers = _looked_up(writer, code, packed)
     numbers = numbers or _divided(writer, code, packed, count)
-    if book.dtype == np.int32 and np.array_equal(book, np.arange(len(book))):
+    if book.dtype == np.int32:  # of places, which are their own numbers
         return numbers
+    if is_computed(book):
+        shifted = writer.node("Sub", numbers, writer.constant(np.array(-int(book[0]), np.int32)))
+        return writer.cast(shifted, helper.np_dtype_to_tensor_dtype(book.dtype))
     # Gather is what OpenVINO 2026.4 folds as well, whose kernels are integer ones then; GatherElements is faster.
     operator = "GatherElements" if count >= digits.LARGE else "Gather"
     return writer.node(operator, writer.constant(book), numbers)
+
+
+def is_computed(book: Book) -> bool:
+    """Whether the values of a book are computed and not stored: many in a row."""
+    return len(book) > LONG and len(book) == int(book[-1]) - int(book[0]) + 1
 
 
 def decode_nibbles(writer: Writer, packed: Bytes, dims: Sequence[int], kind: int) -> str:

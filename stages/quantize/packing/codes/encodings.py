@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from stages.quantize.packing.codes.decoders import decode, decode_nibbles, scatter
+from stages.quantize.packing.codes.decoders import decode, decode_nibbles, is_computed, scatter
 from stages.quantize.packing.codes.digits import WHOLE, Code, Digits, Nibbles, smallest
 from stages.quantize.packing.codes.sparse import WIDTHS, expected_bits, gaps_of
 from stages.quantize.packing.codes.writer import Writer
@@ -80,10 +80,12 @@ def _dense(writer: Writer, integers: Integers, values: Integers) -> Decoded:
     if isinstance(code, Nibbles) and low <= values[0] and values[-1] <= high:
         packed = code.pack(integers)
         return Decoded(decode_nibbles(writer, packed, [count], kind), count, "int4", packed.size)
-    packed = code.pack(_numbers(integers, values))
+    row = np.arange(int(values[0]), int(values[-1]) + 1).astype(values.dtype)
+    book = row if is_computed(row) and len(row) <= code.levels else values
+    packed = code.pack(_numbers(integers, book))
     length = count if isinstance(code, Nibbles) else code.width(count) * code.in_byte
-    name = decode(writer, code, packed, count, values)
-    return Decoded(name, length, _called(code, values), packed.size + values.nbytes)
+    name = decode(writer, code, packed, count, book)
+    return Decoded(name, length, _called(code, values), packed.size + (0 if is_computed(book) else book.nbytes))
 
 
 def _called(code: Code, values: Integers) -> str:

@@ -76,6 +76,16 @@ def test_onnx_runtime_decodes_what_was_stored_and_folds_all_of_it(
     assert decoded.encoding == expected.get(name, name)
 
 
+@pytest.mark.parametrize("low", [-63, -128, 0])
+def test_of_many_values_in_a_row_none_is_stored(low: int, tmp_path: Path) -> None:
+    writer, integers = Writer(20), RNG.integers(low, low + 127, 4000).astype(np.int8)
+    integers[integers == low + 5] = low  # one is missing
+    decoded = write(writer, integers)
+    stored, operators = runs(writer, decoded, tmp_path)
+    assert np.array_equal(stored[: len(integers)], integers)
+    assert (decoded.encoding, decoded.payload, operators) == ("codebook7", 7 * 500, {"Add": 1})
+
+
 @pytest.mark.parametrize("opset", [20, 21])
 def test_unsigned_integers_keep_their_type(opset: int, tmp_path: Path) -> None:
     for values in (range(16), [0, 120, 255], [3, 200]):
