@@ -1,6 +1,6 @@
 """Accuracy of the CIFAR-10 student with weights of few bits, without training: nearest and adaptive rounding.
 
-    python benchmarks/bits.py --data FOLDER [--examples 1024]
+    python benchmarks/bits.py --data FOLDER
 
 FOLDER has parquet files of CIFAR-10. For 8 to 2 bits, ternary and codebooks each way of rounding is measured on the
 5,000 validation images, in ONNX Runtime with activations of 8 bits; the first and the last layer keep 8 bits. The best
@@ -58,7 +58,6 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--examples", type=int, default=1024)
     parser.add_argument("--only", nargs="*", help="rows, such as `4 bits`")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -75,7 +74,7 @@ def main() -> None:
             scores: list[float] = []
             files, began = [], time.perf_counter()
             for i, way in enumerate(WAYS.values()):
-                stage = StaticQuantization(**scheme, **way, examples=given.examples)
+                stage = StaticQuantization(**scheme, **way)
                 files.append(stage.run(model, replace(context, directory=folder / f"{name} {i}")))
                 scores.append(accuracy(files[-1], task.validation))
             best = files[max(range(len(files)), key=scores.__getitem__)]
