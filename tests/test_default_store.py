@@ -14,7 +14,8 @@ from pipeline.run.store.store import Store, verify
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "digits" / "compress.yaml"
-SHORT = ["baseline.0.epochs=1", "stages.0.epochs=1", "stages.1.recovery.epochs=1", "stages.4.rounds=2"]
+SHORT = ["baseline.0.epochs=1", "stages.0.epochs=1", "stages.1.recovery.epochs=1"]
+SHORT += ["stages.2.epochs=1", "stages.5.rounds=2", "budget.size=null"]
 CODE = f"from pipeline.runner import run; run({str(CONFIG)!r}, overrides={SHORT!r}, runs=RUNS, track=False)"
 
 
@@ -37,10 +38,10 @@ def test_two_runs_at_once_compute_each_result_once_and_a_flipped_bit_is_never_us
         file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
         assert any(verify(entry.path) for entry in entries), file
         file.write_bytes(whole)
-    file = next(entry for entry in entries if entry.parts["stage"] == "quantize.static").path / "model" / "model.onnx"
+    file = next(entry for entry in entries if entry.parts["stage"] == "quantize.pack").path / "model" / "model.onnx"
     file.write_bytes(file.read_bytes()[:-1] + b"\0")
     third = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert third.returncode == 0, third.stderr
     again = Record.load(max(file.parent for file in tmp_path.glob("*/record.json")))
-    assert [stage.cached for stage in again.stages if stage.name == "quantize.static"] == [False]
+    assert [stage.cached for stage in again.stages if stage.name == "quantize.pack"] == [False]
     assert [stage.digest for stage in again.stages] == [stage.digest for stage in first.stages]
