@@ -218,6 +218,8 @@ def check_chain(chain: Sequence[tuple[str, Stage]], start: type) -> type:
 def _remedy(form: type, takes: frozenset[type], giver: str) -> str:
     if TorchModel in takes:
         return f"Move it before {giver}"
+    if form is Seq2SeqOnnx and "quantize." in giver:  # which is done; what follows would be another step
+        return "Leave it out, or use export.onnx in place of export.seq2seq"
     if form is Seq2SeqOnnx:
         return "Use quantize.optimum, which takes these files, or export.onnx in place of export.seq2seq"
     return "Put export.onnx before it"

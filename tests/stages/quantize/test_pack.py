@@ -13,16 +13,18 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime.capi.onnxruntime_inference_collection import InferenceSession
 
 from pipeline.errors import ConfigError, StageError
+from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.forms.packed import is_packed, unpacked
 from pipeline.forms.sandbox.session import Outside
 from pipeline.measure.cost import counted_macs, onnx_params
 from pipeline.measure.size import layers, payload_bytes, size_bytes
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Preview, Stage
+from pipeline.stage import Preview, Stage, check_chain
 from pipeline.task import Split
 from stages.export.onnx import OnnxExport
 from stages.quantize import pack as stage_file
 from stages.quantize.dynamic import DynamicQuantization
+from stages.quantize.optimum import OptimumQuantization
 from stages.quantize.pack import WeightPacking
 from stages.quantize.packing.graph import weights_of
 from stages.quantize.packing.proof import operators
@@ -261,6 +263,12 @@ def test_weights_beside_the_graph_are_packed(tmp_path: Path) -> None:
 def refuses(message: str, stage: Stage, before: list[Stage], preview: Preview) -> None:
     with pytest.raises(ConfigError, match=message):
         list(stage.check(before, preview))
+
+
+def test_the_files_of_an_encoder_decoder_are_not_packed() -> None:
+    chain = [("stages[0] (quantize.optimum)", OptimumQuantization(target="avx2")), ("stages[1]", WeightPacking())]
+    with pytest.raises(ConfigError, match=r"given an encoder-decoder.*Leave it out, or use export\.onnx in place"):
+        check_chain(chain, Seq2SeqOnnx)
 
 
 def test_a_chain_has_one_packing_behind_what_quantizes(tmp_path: Path) -> None:
