@@ -34,6 +34,11 @@ def _filled(inputs: Sequence[Array], attributes: Attributes) -> Array:
     return np.full(shape, value.reshape(-1)[0], value.dtype)
 
 
+def _quotient(inputs: Sequence[Array], _: Attributes) -> Array:
+    quotient: Array = inputs[0] / inputs[1] if inputs[0].dtype.kind == "f" else inputs[0] // inputs[1]
+    return quotient
+
+
 def _scattered(inputs: Sequence[Array], _: Attributes) -> Array:
     result = inputs[0].copy()
     np.put_along_axis(result, inputs[1].astype(np.int64), inputs[2], 0)
@@ -46,7 +51,7 @@ OPERATORS: dict[str, Callable[[Sequence[Array], Attributes], Array]] = {
     "Concat": lambda inputs, attributes: np.concatenate(inputs, attributes["axis"]),
     "ConstantOfShape": _filled,
     "CumSum": lambda inputs, _: np.cumsum(inputs[0], int(inputs[1]), inputs[0].dtype),
-    "Div": lambda inputs, _: inputs[0] // inputs[1],
+    "Div": _quotient,
     "Gather": lambda inputs, _: np.take(inputs[0], inputs[1], 0),
     "GatherElements": lambda inputs, _: np.take_along_axis(inputs[0], inputs[1].astype(np.int64), 0),
     "Identity": lambda inputs, _: inputs[0],
@@ -58,6 +63,10 @@ OPERATORS: dict[str, Callable[[Sequence[Array], Attributes], Array]] = {
     "Sub": lambda inputs, _: inputs[0] - inputs[1],
 }
 """What decoders are made of, beside Split, as `quantize.pack` writes them: along the first axis, of numbers from 0."""
+ATTRIBUTES = {"Cast": {"to"}, "Concat": {"axis"}, "ConstantOfShape": {"value"}, "ReduceSum": {"keepdims"}}
+"""Those that they have, all of them."""
+MARK = "p"
+"""The name of a graph that is packed."""
 TELLING = ("BitwiseOr", "Gather", "GatherElements", "Mod", "ScatterElements", "Split")
 
 
@@ -66,14 +75,24 @@ def decoders(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     known = {tensor.name for tensor in graph.initializer} - {value.name for value in graph.input}
     nodes = []
     for node in graph.node:
-        if node.op_type in (*OPERATORS, "Split") and not node.domain and known.issuperset(node.input):
+        if _is_decoder(node) and known.issuperset(node.input):
             known.update(node.output)
             nodes.append(node)
     return nodes
 
 
+def _is_decoder(node: onnx.NodeProto) -> bool:
+    """Whether it is a node as a decoder has it."""
+    attributes = {attribute.name for attribute in node.attribute}
+    if node.domain or attributes != ATTRIBUTES.get(node.op_type, set()):
+        return False
+    return node.op_type in OPERATORS or (node.op_type == "Split" and len(node.input) == 2)
+
+
 def is_packed(graph: onnx.GraphProto) -> bool:
-    """Whether weights of it are decoded when it is loaded."""
+    """Whether weights of it are decoded when it is loaded, as `quantize.pack` has it."""
+    if graph.name != MARK:
+        return False
     narrow = {tensor.name for tensor in graph.initializer if tensor.data_type in NARROW}
     return any(node.op_type in TELLING or narrow.intersection(node.input) for node in decoders(graph))
 

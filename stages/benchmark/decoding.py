@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import onnx
 
+from pipeline.forms.graph import QDQ
 from pipeline.forms.packed import is_packed
 
 WARNING = (
@@ -35,7 +36,10 @@ def stays_packed(path: Path) -> bool:
         options.optimized_model_filepath = str(target)
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.data")
         onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return is_packed(onnx.load(target, load_external_data=False).graph)
+        graph = onnx.load(target, load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    computing = [node for node in graph.node if node.input and constants.issuperset(node.input)]
+    return any(node.op_type not in QDQ for node in computing)
 
 
 if __name__ == "__main__":

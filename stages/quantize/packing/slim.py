@@ -7,6 +7,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from pipeline.forms.graph import graphs_in, refill, strip
+from pipeline.forms.packed import MARK
 from stages.quantize.graphs.names import compact_names
 from stages.quantize.graphs.rewrite import drop_unread, share_initializers
 from stages.quantize.packing.idle import drop_clips, drop_idle_attributes
@@ -30,7 +31,7 @@ def slim(proto: onnx.ModelProto) -> None:
     strip(proto)
     share_initializers(proto.graph)
     compact_names(proto.graph)
-    proto.graph.name = "g"
+    proto.graph.name = MARK
     for part in graphs_in(proto.graph):
         for node in part.node:
             node.ClearField("name")

@@ -9,7 +9,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from pipeline.errors import StageError
-from pipeline.forms.packed import decoders, is_packed, unpacked
+from pipeline.forms.packed import MARK, decoders, is_packed, unpacked
 from tests.graphs import graph, node
 from tests.packing import ternary
 
@@ -44,6 +44,7 @@ def test_numpy_decodes_what_the_reference_does(name: str, tmp_path: Path) -> Non
     kinds = {"same": TensorProto.UINT8, "at": TensorProto.INT32}
     kind = kinds.get(name, TensorProto.INT8)
     proto = graph(NODES, {}, {name: (kind, [None])}, WHOLE)
+    proto.graph.name = MARK
     onnx.save(proto, tmp_path / "packed.onnx")
     plain = unpacked(tmp_path / "packed.onnx").graph
     assert not plain.node
@@ -71,7 +72,9 @@ def test_a_tensor_that_decodes_to_more_than_can_be_is_refused(tmp_path: Path) ->
     nodes = [node("ConstantOfShape", ["count"], ["z"]), node("Split", ["z", "sizes"], ["y"])]
     nodes[0].attribute.append(onnx.helper.make_attribute("value", numpy_helper.from_array(np.zeros(1, np.int8))))
     weights = {"count": np.array([2**40]), "sizes": np.array([2**40])}
-    onnx.save(graph(nodes, {}, {"y": (TensorProto.INT8, [None])}, weights), tmp_path / "bomb.onnx")
+    proto = graph(nodes, {}, {"y": (TensorProto.INT8, [None])}, weights)
+    proto.graph.name = MARK
+    onnx.save(proto, tmp_path / "bomb.onnx")
     with pytest.raises(StageError, match="a weight decodes to 1,099,511,627,776 elements"):
         unpacked(tmp_path / "bomb.onnx")
 
@@ -88,5 +91,19 @@ def test_what_depends_on_an_input_is_no_decoder() -> None:
     nodes = [node("Reshape", ["w", "flat"], ["v"]), node("GatherElements", ["v", "x"], ["y"])]
     weights = {"w": np.arange(6, dtype=np.int8).reshape(2, 3), "flat": np.array([-1])}
     body = graph(nodes, {"x": (TensorProto.INT64, ["n"])}, {"y": (TensorProto.INT8, ["n"])}, weights).graph
+    body.name = MARK
     assert [one.op_type for one in decoders(body)] == ["Reshape"]
     assert not is_packed(body)
+
+
+def test_constants_of_other_files_are_left_alone(tmp_path: Path) -> None:
+    nodes = [
+        node("Split", ["w"], ["a", "b"], axis=1, num_outputs=2), node("Div", ["a", "half"], ["c"]),
+        node("MatMul", ["x", "c"], ["y"]), node("MatMul", ["x", "b"], ["z"]),
+    ]  # fmt: skip
+    weights = {"w": RNG.normal(size=(4, 6)), "half": np.float32(0.5)}
+    proto = graph(nodes, {"x": ["n", 4]}, {"y": ["n", 3], "z": ["n", 3]}, weights)
+    onnx.save(proto, tmp_path / "net.onnx")
+    assert unpacked(tmp_path / "net.onnx") == proto
+    proto.graph.name = MARK  # and of one that has that name by chance
+    assert not is_packed(proto.graph)
