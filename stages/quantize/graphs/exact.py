@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto
 
-from pipeline.forms.graph import QUANTIZED, graphs_inside, reads
+from pipeline.forms.graph import QUANTIZED, graphs_in, graphs_inside, reads
 from stages.quantize.graphs.masks import FLOATS
 
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual")
@@ -25,8 +25,10 @@ def needs_exact(node: onnx.NodeProto) -> bool:
 
 
 def exact_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes that need exact values, and those that nothing but them needs; the last of the graph first."""
-    needed = {value.name for value in graph.output}
+    """The nodes that need exact values, and those that only they read; the last of the graph first."""
+    read = {name for part in graphs_in(graph) for name in reads(part)}
+    unread = {name for node in graph.node for name in node.output} - read
+    needed = {value.name for value in graph.output} | unread
     for node in reversed(graph.node):
         inner = {name for part in graphs_inside(node) for name in reads(part)}
         if node.op_type in QUANTIZED or (not needs_exact(node) and needed.intersection((*node.output, *inner))):
