@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# onnxruntime 1.31.1: a Gemm between DequantizeLinear nodes becomes an integer kernel only where its weight has a zero point.
+# onnxruntime 1.31.1: a Gemm between DequantizeLinear nodes runs in integers only where its weight has a zero point.
 #
 # Behaviour: DequantizeLinear's zero point is optional, and 0 without one. A Conv or MatMul whose weight comes from a
 # DequantizeLinear of two inputs becomes QLinearConv or MatMulIntegerToFloat; a Gemm does not: it stays a float Gemm behind

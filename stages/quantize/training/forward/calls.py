@@ -22,9 +22,11 @@ INPUT = {**dict.fromkeys((*CONVOLUTIONS, "linear", "matmul", "mm"), 0), "addmm":
 AXIS = {**dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", *TABLES, "matmul", "mm"), 1),
         "addmm": 1}  # fmt: skip
 """The axis of a weight that has its channels, where it is not the first."""
+POOLS = ("max_pool1d", "max_pool2d", "max_pool3d")
+CARRIED = (*POOLS, "flatten", "permute", "reshape", "squeeze", "transpose", "unsqueeze", "view")
+"""Functions that ONNX Runtime computes on integers by itself, so that nothing is quantized again behind them."""
 ADDITIONS = ("add", "add_")
 CLIPS = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "clamp", "clamp_", "clip", "clip_")
-POOLS = ("max_pool1d", "max_pool2d", "max_pool3d")
 MOVES = (
     *POOLS, "chunk", "clone", "contiguous", "dropout", "dropout1d", "dropout2d", "dropout3d", "expand", "flatten",
     "narrow", "permute", "repeat", "reshape", "select", "split", "squeeze", "t", "tile", "transpose", "unflatten",

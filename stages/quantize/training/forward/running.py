@@ -7,7 +7,16 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from pipeline.errors import StageError
-from stages.quantize.training.forward.calls import ADDITIONS, CLIPS, MOVES, PARAMETERS, name_of, positional, tensors
+from stages.quantize.training.forward.calls import (
+    ADDITIONS,
+    CARRIED,
+    CLIPS,
+    MOVES,
+    PARAMETERS,
+    name_of,
+    positional,
+    tensors,
+)
 from stages.quantize.training.forward.placement import PENDING, Call, Plan
 from stages.quantize.training.forward.records import Looking, Value, value_of
 
@@ -63,7 +72,7 @@ class Running(Looking):
             return func(*args, **named)
         is_pending = tag.number == PENDING
         if name in MOVES and not is_pending:
-            return self._moved(func, args, named, tag.number)
+            return self._moved(func, args, named, tag)
         others = [_tag(argument) for argument in args[1:]]
         is_sum = name in ADDITIONS and len(others) == 1 and not is_pending
         if (name in CLIPS and is_pending) or (is_sum and others[0] is not None and others[0].number != PENDING):
@@ -75,12 +84,12 @@ class Running(Looking):
         if self.position != len(self.calls):
             raise self._other("ended")
 
-    def _moved(self, func: Any, args: tuple[Any, ...], named: dict[str, Any], number: int) -> Any:
+    def _moved(self, func: Any, args: tuple[Any, ...], named: dict[str, Any], tag: Tag) -> Any:
         """The result of a call that gives values of its input."""
         result = func(*args, **named)
         for tensor in tensors(result):
             if tensor is not args[0]:
-                _note(tensor, number, direct=False)
+                _note(tensor, tag.number, direct=tag.direct and name_of(func) in CARRIED)
         return result
 
     def _planned(self, func: Any, args: tuple[Any, ...], named: dict[str, Any], weights: tuple[str, ...] = ()) -> Any:

@@ -29,19 +29,20 @@ class _Uniform(Function):
 
 
 class _Step(Function):
-    """The step whose logarithm is trained, as half precision holds it."""
+    """The step whose logarithm is trained, as half precision holds it where asked."""
 
     @staticmethod
-    def forward(ctx: Any, log_step: Tensor, share: float, largest: float) -> Tensor:
-        step = log_step.exp().clamp(SMALLEST_STEP, largest).half().float()
+    def forward(ctx: Any, log_step: Tensor, share: float, largest: float, half: bool) -> Tensor:
+        step = log_step.exp().clamp(SMALLEST_STEP, largest)
+        step = step.half().float() if half else step
         ctx.save_for_backward(step)
         ctx.share = share
         return step
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (step,) = ctx.saved_tensors
-        return gradients[0] * ctx.share / step, None, None
+        return gradients[0] * ctx.share / step, None, None, None
 
 
 def uniform(x: Tensor, step: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -87,8 +88,8 @@ def rounded(x: Tensor) -> Tensor:
     return x.round().detach() + (x - x.detach())
 
 
-def step_of(log_step: Tensor, share: float, largest: float = LARGEST_STEP) -> Tensor:
-    """The step whose logarithm is trained, rounded to half precision, so that 16 bits hold it without loss.
+def step_of(log_step: Tensor, share: float, largest: float = LARGEST_STEP, *, half: bool = True) -> Tensor:
+    """The step whose logarithm is trained, rounded to half precision where asked, so that 16 bits hold it without loss.
 
     The logarithm's gradient is the step's, times `share`, divided by the step: so plain gradient descent moves the step
     as if it were the parameter, and Adam moves it by a share of itself and not by the learning rate.
@@ -97,11 +98,13 @@ def step_of(log_step: Tensor, share: float, largest: float = LARGEST_STEP) -> Te
         log_step: of any shape.
         share: the paper's scale of the gradient, 1 / sqrt(values * largest integer).
         largest: that the step may be.
+        half: whether to round it. Steps of values are not: with few digits in all steps, products and sums would often
+            lie exactly between two integers, where runtimes go different ways.
 
     Reference:
         Esser et al., arXiv:1902.08153, section 2.2.
     """
-    result: Tensor = _Step.apply(log_step, share, largest)  # type: ignore[no-untyped-call]
+    result: Tensor = _Step.apply(log_step, share, largest, half)  # type: ignore[no-untyped-call]
     return result
 
 

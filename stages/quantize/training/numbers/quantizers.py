@@ -136,7 +136,8 @@ class ActivationQuantizer(nn.Module):
         """What 8 bits leave of the values (N, ...)."""
         values = x[:1].numel() * float(self.high - self.low)
         low, high = self.low - self.zero_point, self.high - self.zero_point
-        return uniform(x.float(), step_of(self.log_step, max(values, 1.0) ** -0.5, self.most), low, high)
+        step = step_of(self.log_step, max(values, 1.0) ** -0.5, self.most, half=False)
+        return uniform(x.float(), step, low, high)
 
     def start(self, lowest: float, highest: float) -> None:
         """Begin with the range from the lowest to the highest value, zero among them."""
@@ -148,7 +149,7 @@ class ActivationQuantizer(nn.Module):
     @property
     def step(self) -> Tensor:
         """The step, a scalar without a gradient."""
-        return step_of(self.log_step.detach(), 1.0, self.most)
+        return step_of(self.log_step.detach(), 1.0, self.most, half=False)
 
 
 def _others(values: Tensor, count: int) -> Tensor:
