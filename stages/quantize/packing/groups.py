@@ -1,6 +1,6 @@
 """Which tensors are stored together: those whose values together take few bits, for each decoder costs bytes too."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -74,11 +74,26 @@ class Group:
 
 
 def grouped(weights: Iterable[Weight], opset: int) -> list[Group]:
-    """The weights in groups that take the fewest bytes, about; without those that take no fewer than they do now."""
+    """The weights in groups that take the fewest bytes, about; without those that take no fewer than they do now.
+
+    Many small tensors pay for a decoder together alone, and one that pays for none spoils a group whose decoder it
+    shares: the groups are made with and without decoders for what does not pay for one, and the better ones are taken.
+    """
+    singles = sorted(map(Group.of, weights), key=lambda group: -group.values.bit_count())
+    costs: list[Callable[[Group], float]] = [
+        lambda group: group.bytes(opset),
+        lambda group: min(group.bytes(opset), group.count),
+    ]
+    ways = [[group for group in _joined(singles, cost) if group.bytes(opset) < group.count] for cost in costs]
+    return max(ways, key=lambda groups: sum(group.count - group.bytes(opset) for group in groups))
+
+
+def _joined(singles: Iterable[Group], cost: Callable[[Group], float]) -> list[Group]:
+    """Each joined with the group where that saves the most."""
     groups: list[Group] = []
-    for group in sorted(map(Group.of, weights), key=lambda group: -group.values.bit_count()):
+    for group in singles:
         gains = [
-            (group.bytes(opset) + other.bytes(opset) - (group + other).bytes(opset), place)
+            (cost(group) + cost(other) - cost(group + other), place)
             for place, other in enumerate(groups)
             if group.joins(other)
         ]
@@ -87,4 +102,4 @@ def grouped(weights: Iterable[Weight], opset: int) -> list[Group]:
             groups[place] += group
         else:
             groups.append(group)
-    return [group for group in groups if group.bytes(opset) < group.count]
+    return groups

@@ -34,6 +34,7 @@ def foldable(module: nn.Module, inputs: Inputs) -> list[tuple[str, str]]:
         names = [layer_of(name) for name in (*layer.weights()[:1], *reader.weights()[:1])]
         if (
             len(names) == 2
+            and all(isinstance(argument, str | None) for argument in layer.arguments[1:3])  # computed by nothing
             and _fits(module, *names)
             and all(uses[w] == 1 for w in (*layer.weights(), *reader.weights()))
         ):

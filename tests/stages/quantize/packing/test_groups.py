@@ -25,6 +25,12 @@ def test_what_saves_less_than_its_decoder_costs_joins_another_or_stays() -> None
     assert names([weight("tiny", -1, 2, 60), weight("large", -7, 8, 9000)]) == [{"tiny", "large"}]
 
 
+def test_what_pays_for_no_decoder_spoils_no_group_and_many_such_pay_together() -> None:
+    head, ternary = weight("head", -127, 128, 32), weight("ternary", -1, 2, 576)
+    assert names([head, ternary, weight("small", -1, 2, 64)]) == [{"ternary", "small"}]
+    assert names([weight(f"{i}", -1, 2, 100) for i in range(10)]) == [{f"{i}" for i in range(10)}]
+
+
 def test_full_bytes_stay_as_they_are() -> None:
     assert names([weight("full", -128, 128, 9000), weight("sparse", -128, 128, 9000, share=0.05)]) == [{"sparse"}]
 

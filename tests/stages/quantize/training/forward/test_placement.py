@@ -1,7 +1,9 @@
 import json
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from pipeline.model import call
 from stages.quantize.training.folding import fold, foldable
@@ -81,3 +83,16 @@ def test_folding_leaves_the_outputs() -> None:
     after = call(fold(module, pairs), INPUTS)["output"]
     assert isinstance(module.norm2, nn.Identity)
     torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-5)
+
+
+class Standardized(nn.Conv2d):
+    """A convolution with a weight that is computed at each call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, centred / centred.std((1, 2, 3), keepdim=True), self.bias)
+
+
+@pytest.mark.parametrize("layer", [Standardized(1, 2, 3), weight_norm(nn.Conv2d(1, 2, 3))])
+def test_what_computes_its_weight_has_no_batch_norm_folded(layer: nn.Module) -> None:
+    assert foldable(nn.Sequential(layer, nn.BatchNorm2d(2)).eval(), INPUTS) == []
