@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from pipeline.forms.graph import QDQ
 from pipeline.forms.packed import is_packed
@@ -18,7 +19,13 @@ WARNING = (
 
 def decodes(path: Path, root: Path) -> bool:
     """Whether a file is packed and stays so in ONNX Runtime, as a fresh process started in `root` tells."""
-    if path.is_dir() or not is_packed(onnx.load(path, load_external_data=False).graph):
+    if path.is_dir():
+        return False
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except DecodeError:  # the process that times it says what is wrong with it
+        return False
+    if not is_packed(graph):
         return False
     command = [sys.executable, "-m", "stages.benchmark.decoding", str(path.resolve())]
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)

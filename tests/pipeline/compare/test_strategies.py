@@ -36,9 +36,9 @@ def test_overrides_reach_a_strategy_before_and_after_it_is_chosen(project: Make)
 
 
 def test_an_error_in_a_strategy_names_its_line(project: Make) -> None:
-    file = project(FILE.replace("{use: quantize.dynamic}", "{use: quantize.dynamic, bits: 8}"))
+    file = project(FILE.replace("{use: quantize.dynamic}", "{use: quantize.dynamic, width: 8}"))
     (strategy,) = [found for found in find_strategies([file]) if "+" in found.name]
-    with pytest.raises(ConfigError, match=rf"{file.name}:10: there is no key `bits`"):
+    with pytest.raises(ConfigError, match=rf"{file.name}:10: there is no key `width`"):
         build_all([strategy])
 
 
