@@ -21,6 +21,8 @@ from stages.quantize.training.forward.calls import (
 )
 from stages.quantize.training.forward.records import Record, Recording, Value, record
 
+GEMMS = ("linear", "matmul", "mm")
+"""With a ReLU behind it that stays in floats, ONNX Runtime makes one kernel of both, in floats."""
 PENDING = -1
 """In the place of a quantizer: the value is quantized behind the clip that reads it."""
 
@@ -128,7 +130,7 @@ class _Planner:
         value = one.arguments[place] if place is not None else None
         if place is not None and isinstance(value, tuple):
             inputs = {place: self._reading(value)}
-            if one.name in CONVOLUTIONS or (one.name == "linear" and one.rank == 2 and self._clip(one)):
+            if one.name in CONVOLUTIONS or (one.name in GEMMS and one.rank == 2 and self._clip(one)):
                 output = self._result(one)
             given_bias = one.arguments[2] if len(one.arguments) > 2 else None
             if output is not None and isinstance(given_bias, str):

@@ -96,3 +96,19 @@ class Standardized(nn.Conv2d):
 @pytest.mark.parametrize("layer", [Standardized(1, 2, 3), weight_norm(nn.Conv2d(1, 2, 3))])
 def test_what_computes_its_weight_has_no_batch_norm_folded(layer: nn.Module) -> None:
     assert foldable(nn.Sequential(layer, nn.BatchNorm2d(2)).eval(), INPUTS) == []
+
+
+class Product(nn.Module):
+    """A product with a weight of its own, and a ReLU whose result is read as floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(64, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x.flatten(1) @ self.weight).sin()
+
+
+def test_a_product_behind_which_a_relu_stands_is_quantized_with_it() -> None:
+    product, clip = plan_of(Product().eval(), INPUTS).calls
+    assert (product.name, product.output, clip.name, clip.output) == ("matmul", PENDING, "relu", 1)
