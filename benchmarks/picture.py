@@ -37,7 +37,7 @@ def table(run: Path, picture: Path) -> None:
     """Draw the table of `run` into `picture`, without the web font that rich would fetch."""
     with open("/dev/null", "w") as nowhere:
         console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True)
-        show(Record.load(run), console)
+        show(Record.load(run.resolve()), console)
     svg = console.export_svg(title="make compress")
     picture.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 
