@@ -15,17 +15,18 @@ class _Uniform(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        scaled = x / step
-        ctx.save_for_backward(scaled, step, low, high)
-        return scaled.round().clamp_(low, high).mul_(step)
+        result = (x / step).round_().clamp_(low, high).mul_(step)
+        ctx.save_for_backward(x, result, step, low, high)  # layers around keep x and result too
+        return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (gradient,) = gradients
-        scaled, step, low, high = ctx.saved_tensors
-        inside = (scaled > low) & (scaled < high)
-        of_step = torch.where(inside, scaled.round() - scaled, scaled.clamp(low, high)).mul_(gradient)
-        return gradient * inside, of_step.sum_to_size(step.shape), None, None
+        x, result, step, low, high = ctx.saved_tensors
+        inside = (x > low * step) & (x < high * step)
+        none = x.new_zeros(())
+        of_step = (result - torch.where(inside, x, none)).mul_(gradient).sum_to_size(step.shape) / step
+        return torch.where(inside, gradient, none), of_step, None, None
 
 
 class _Step(Function):
