@@ -11,8 +11,9 @@ from pathlib import Path
 
 from pipeline.forms.sandbox.frames import Arrays
 from pipeline.forms.sandbox.parent import Parent
-from stages.quantize import steps
 from stages.quantize.calibration_data import CalibrationData
+from stages.quantize.steps.do import do
+from stages.quantize.steps.files import Files
 
 
 def main(memory: int) -> None:
@@ -24,10 +25,10 @@ def main(memory: int) -> None:
     parent = Parent(memory, memory)
     while True:
         message, _ = parent.asks()
-        source, target = Path(message["source"]), Path(message["target"])
-        tempfile.tempdir = str(target.parent)  # what it leaves when it is killed goes with that folder
+        files = Files(Path(message["source"]), Path(message["target"]), message["external"])
+        tempfile.tempdir = str(files.target.parent)  # what it leaves when it is killed goes with that folder
         data = CalibrationData(_batches(parent), message["batches"])
-        done = steps.do(message["step"], source, target, message["external"], message["settings"], data)
+        done = do(message["step"], files, message["settings"], data)
         parent.answer({"done": True, **done._asdict()}, {})
 
 

@@ -20,9 +20,10 @@ from stages.quantize.graphs.exact import read_exactly
 from stages.quantize.graphs.names import Names, blame_plainly, compact_names, distinct_names, merge_copies
 from stages.quantize.graphs.order import name_captures, sort
 from stages.quantize.graphs.outcome import Quantized, fp32_weights, tally, tell
+from stages.quantize.graphs.reasons import NOTES
 from stages.quantize.graphs.rewrite import original, share_initializers
 from stages.quantize.graphs.scales import check_scales
-from stages.quantize.steps import NOTES
+from stages.quantize.steps.files import Files
 from stages.quantize.work import Do, Work, worker
 
 
@@ -78,7 +79,7 @@ def quantized_graph(
         check_names(exclude, list(names.nodes.values()))
         source, target = (Path(folder) / f"{name}.onnx" for name in ("prepared", "quantized"))
         with names.blame("ONNX Runtime's quantizer"):
-            left, layers = do(quantizer(prepared), source, target, external)
+            left, layers = do(quantizer(prepared), Files(source, target, external))
         proto = onnx.load(target)
     alone = {name for name, old in names.nodes.items() if old in exclude}
     alone |= {name for why, some in left.items() if why not in NOTES for name in some}
@@ -116,7 +117,7 @@ def prepare(model: OnnxModel, folder: Path, do: Do, external: bool) -> Prepared:
     name_nodes(model, named, external)
     # Its errors are of the user's file, not of a copy of it that is gone.
     with blame_plainly("ONNX Runtime's pre-processing", lambda text: text.replace(str(named), model.path.name)):
-        do(Work("prepare"), named, path, external)
+        do(Work("prepare"), Files(named, path, external))
     proto = onnx.load(path, load_external_data=False)
     if opset(proto) != opset(onnx.load(model.path, load_external_data=False)):
         check_same(model, path)

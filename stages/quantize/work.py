@@ -6,7 +6,6 @@ from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
 from io import StringIO
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,8 +14,9 @@ from pipeline.forms.sandbox.check import check
 from pipeline.forms.sandbox.frames import Arrays
 from pipeline.forms.sandbox.process import Process
 from pipeline.model import OnnxModel
-from stages.quantize import steps
 from stages.quantize.calibration_data import CalibrationData
+from stages.quantize.steps.do import do
+from stages.quantize.steps.files import Done, Files
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Work:
     """What to do to a graph.
 
     Args:
-        step: name of a function of `steps`.
+        step: name of a file of `steps` and of its function.
         settings: its arguments; JSON, for a file from outside.
         batches: calibration data, name -> array (B, ...); read one by one.
         count: how many there are.
@@ -36,8 +36,8 @@ class Work:
     count: int = 0
 
 
-Do = Callable[[Work, Path, Path, bool], steps.Done]
-"""(work, the graph's file, the file to write, whether weights go to files beside it) -> what is said of it."""
+Do = Callable[[Work, Files], Done]
+"""(work, the graph's file and the one to write) -> what is said of it."""
 
 
 @contextmanager
@@ -56,14 +56,14 @@ def worker(model: OnnxModel) -> Iterator[Do]:
         yield partial(_there, process)
 
 
-def _here(work: Work, source: Path, target: Path, external: bool) -> steps.Done:
+def _here(work: Work, files: Files) -> Done:
     data = CalibrationData(work.batches, work.count)
     with _quiet():
-        return steps.do(work.step, source, target, external, work.settings, data)
+        return do(work.step, files, work.settings, data)
 
 
-def _there(process: Process, work: Work, source: Path, target: Path, external: bool) -> steps.Done:
-    paths = {"source": str(source.absolute()), "target": str(target.absolute()), "external": external}
+def _there(process: Process, work: Work, files: Files) -> Done:
+    paths = {"source": str(files.source.absolute()), "target": str(files.target.absolute()), "external": files.external}
     answer = _ask(process, {**paths, "step": work.step, "settings": work.settings, "batches": work.count}, {})
     for batch in work.batches:
         if answer.get("done"):
@@ -71,9 +71,9 @@ def _there(process: Process, work: Work, source: Path, target: Path, external: b
         answer = _ask(process, {}, batch)
     if not answer.get("done"):
         raise ForeignError(f"it asks for more than {work.count} batches", where=f"model {process.path}")
-    check(target)
+    check(files.target)
     left = {str(why): [str(name) for name in names] for why, names in answer.get("left", {}).items()}
-    return steps.Done(left, [dict(entry) for entry in answer.get("layers", [])])
+    return Done(left, [dict(entry) for entry in answer.get("layers", [])])
 
 
 def _ask(process: Process, head: dict[str, Any], arrays: Arrays) -> dict[str, Any]:

@@ -12,21 +12,11 @@ from pipeline.forms.graph import QUANTIZED, graphs_in
 from pipeline.measure.operators.quantized import scales_and_zero_points
 from pipeline.stage import Context
 from stages.quantize.graphs.masks import FLOATS
+from stages.quantize.graphs.reasons import RANGE, REASONS, WEIGHT
 from stages.quantize.graphs.rewrite import split_gemm
 from stages.quantize.rounding.rounder import Entry
-from stages.quantize.steps import BIAS, DEEP, EXACT, MASK, NEAREST, RANGE, WEIGHT, WHOLE
 
 EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
-REASONS = {
-    MASK: "in fp32 for a mask among their values",
-    WEIGHT: "in fp32 for a constant that 8 bits would lose beside its largest values",
-    RANGE: "in fp32 for values that 8 bits would lose beside the largest ones of the calibration data",
-    EXACT: "in fp32 for what is compared, rounded or an angle",
-    DEEP: "in fp32 for a weight of more than two axes",
-    WHOLE: "with one scale for a weight of more than two axes, or one that other nodes read along another axis",
-    NEAREST: "rounded to the nearest, as a lookup, a recurrent layer, a weight of more axes or with other readers is",
-    BIAS: "without a bias that a mean shift could be taken off",
-}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.base.batches import Inputs
 from pipeline.model import OnnxModel
+from stages.quantize.steps.files import Files
 from stages.quantize.work import Work, worker
 
 ROUNDS = 2
@@ -43,7 +44,7 @@ def operators(model: OnnxModel) -> Counter[str]:
     """How many nodes of each operator ONNX Runtime runs, after its optimizations."""
     with TemporaryDirectory() as folder, worker(model) as do:
         target = Path(folder) / "optimized.onnx"
-        do(Work("optimized"), model.path.absolute(), target, False)
+        do(Work("optimized"), Files(model.path.absolute(), target, external=False))
         graph = onnx.load(target, load_external_data=False).graph
     return Counter(node.op_type for node in graph.node)
 

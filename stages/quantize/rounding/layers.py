@@ -1,15 +1,20 @@
 """A layer's weight, and the integers and scales that are chosen for it."""
 
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
+from pipeline.forms.graph import read_by
+from stages.quantize.graphs.masks import FLOATS
 from stages.quantize.rounding.adaptive import adapted
 from stages.quantize.rounding.codes import HIGHEST, Floats, Integers, nearest, uniform
-from stages.quantize.rounding.layout import has_rows, places
+from stages.quantize.rounding.layout import WEIGHTS, has_rows, places
 from stages.quantize.rounding.scales import fitted, largest, least_squares, total, with_codebook
 
 Scheme = dict[str, Any]
@@ -66,6 +71,30 @@ class Layer:
         flat = np.empty(self.array.size, blocks.dtype)
         flat[places(self.nodes[0], self.array.shape).ravel()] = blocks.ravel()
         return flat.reshape(self.array.shape)
+
+
+def layers_of(
+    graph: onnx.GraphProto, nodes: dict[str, onnx.NodeProto], schemes: dict[str, Scheme], whole: Collection[str] | None
+) -> list[Layer]:
+    """The constant weights that some nodes read, in the order of the first reader."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in FLOATS}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in nodes.values():
+        for place in WEIGHTS[node.op_type]:
+            if node.input[place] in tensors:
+                readers.setdefault(node.input[place], []).append(node)
+    reads = Counter(name for node in graph.node for name in {*read_by(node)})
+    return [
+        Layer(
+            weight=name,
+            array=numpy_helper.to_array(tensors[name]),
+            nodes=tuple(some),
+            scheme=schemes[some[0].name],
+            is_whole=whole is None or name in whole or some[0].op_type == "Gather",
+            is_shared=reads[name] > len(some),
+        )
+        for name, some in readers.items()
+    ]
 
 
 def choose(layer: Layer, is_reduced: bool, products: Floats | None = None) -> tuple[Integers, Floats]:

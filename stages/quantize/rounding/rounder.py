@@ -1,8 +1,7 @@
 """Rounds the weights of a graph: before it is quantized the biases, after it the integers are put in their places."""
 
-from collections import Counter
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,40 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from pipeline.forms.graph import read_by
 from stages.quantize.calibration_data import CalibrationData
-from stages.quantize.graphs.masks import FLOATS
 from stages.quantize.graphs.rewrite import drop_unread
 from stages.quantize.rounding.bias import take_off
 from stages.quantize.rounding.codes import Floats, Integers
-from stages.quantize.rounding.layers import PLAIN, Layer, Scheme, choose, squared
-from stages.quantize.rounding.layout import WEIGHTS, places
+from stages.quantize.rounding.layers import PLAIN, Layer, Scheme, choose, layers_of, squared
+from stages.quantize.rounding.layout import places
 from stages.quantize.rounding.moments import Moments
 
 Entry = dict[str, Any]
 """What the record says of a layer."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How the weights of a graph are rounded.
+
+    Args:
+        schemes: the integers that the weight of each node may take, by the node's name.
+        named: the nodes of these that the user names.
+        rounding: nearest or adaptive.
+        bias_correction: whether mean shifts are taken off biases.
+        reduce_range: whether 8 bits are 7.
+    """
+
+    schemes: dict[str, Scheme]
+    named: list[str]
+    rounding: str
+    bias_correction: bool
+    reduce_range: bool
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether it heeds inputs."""
+        return self.rounding == "adaptive"
 
 
 class Rounder:
@@ -31,21 +52,19 @@ class Rounder:
         graph: the fp32 graph.
         nodes: those that will be quantized, by name.
         whole: names of the weights that get one scale; None for all.
-        is_reduced: whether 8 bits are 7.
-        schemes: the integers that the weight of each node may take.
-        named: the nodes of these that the user names.
-        rounding: nearest or adaptive.
-        bias_correction: whether mean shifts are taken off biases.
+        rounding: how, and to which integers.
     """
 
     def __init__(
-        self, graph: onnx.GraphProto, nodes: dict[str, onnx.NodeProto], whole: Collection[str] | None, is_reduced: bool,
-        *, schemes: dict[str, Scheme], named: list[str], rounding: str, bias_correction: bool,
-    ) -> None:  # fmt: skip
-        self.is_reduced, self.named = is_reduced, named
-        self.is_adaptive, self.corrects = rounding == "adaptive", bias_correction
-        chosen = {name: node for name, node in nodes.items() if name in schemes}
-        self.layers = layers_of(graph, chosen, schemes, whole)
+        self,
+        graph: onnx.GraphProto,
+        nodes: dict[str, onnx.NodeProto],
+        whole: Collection[str] | None,
+        rounding: Rounding,
+    ) -> None:
+        self.rounding = rounding
+        chosen = {name: node for name, node in nodes.items() if name in rounding.schemes}
+        self.layers = layers_of(graph, chosen, rounding.schemes, whole)
         self.moments: Moments | None = None
         self.choices: dict[str, tuple[Integers, Floats]] = {}
 
@@ -55,7 +74,7 @@ class Rounder:
         Raises:
             ValueError: it would be of use, and no layer's inputs can be.
         """
-        if not (self.is_adaptive or self.corrects):
+        if not (self.rounding.is_adaptive or self.rounding.bias_correction):
             return
         nodes = [(node, layer.array.shape) for layer in self.layers if layer.has_rows for node in layer.nodes]
         if not nodes:
@@ -68,14 +87,14 @@ class Rounder:
         kept = [(layer, tuple(node for node in layer.nodes if node.name not in without)) for layer in self.layers]
         self.layers = [replace(layer, nodes=nodes) for layer, nodes in kept if nodes]
         for layer in self.layers:
-            if layer.scheme != PLAIN or self.is_adaptive or self.corrects:
-                products = self._products(layer) if self.is_adaptive else None
-                self.choices[layer.weight] = choose(layer, self.is_reduced, products)
+            if layer.scheme != PLAIN or self.rounding.is_adaptive or self.rounding.bias_correction:
+                products = self._products(layer) if self.rounding.is_adaptive else None
+                self.choices[layer.weight] = choose(layer, self.rounding.reduce_range, products)
 
     @property
     def unheeding(self) -> list[str]:
         """Names of the nodes whose rounding heeds no inputs, though it should."""
-        without = [layer for layer in self.layers if self.is_adaptive and not layer.has_rows]
+        without = [layer for layer in self.layers if self.rounding.is_adaptive and not layer.has_rows]
         return [*dict.fromkeys(node.name for layer in without for node in layer.nodes)]
 
     def correct(self, graph: onnx.GraphProto) -> list[str]:
@@ -84,7 +103,7 @@ class Rounder:
         Raises:
             ValueError: none has one.
         """
-        if not self.corrects:
+        if not self.rounding.bias_correction:
             return []
         before = {tensor.name for tensor in graph.initializer}
         nodes = {node.name: node for node in graph.node}
@@ -115,7 +134,7 @@ class Rounder:
                 _replace(layer, *self.choices[layer.weight], parts)
             entries += self._entries(layer, parts)
         quantized = {entry["node"] for entry in entries}
-        if lost := [name for name in self.named if name not in quantized]:
+        if lost := [name for name in self.rounding.named if name not in quantized]:
             raise ValueError(
                 f"the node `{lost[0]}` is named in `layers` and is not quantized by itself. Leave it out there"
             )
@@ -124,7 +143,7 @@ class Rounder:
     def _products(self, layer: Layer) -> Floats | None:
         if self.moments is None or not layer.has_rows:
             return None
-        sums = [self.moments.of(node, layer.array.shape).around(self.corrects) for node in layer.nodes]
+        sums = [self.moments.of(node, layer.array.shape).around(self.rounding.bias_correction) for node in layer.nodes]
         return np.asarray(sum(sums))
 
     def _shift(self, layer: Layer, node: onnx.NodeProto) -> Floats | None:
@@ -146,30 +165,6 @@ class Rounder:
             error["outputs"] = _share(squared(change, products).sum(), squared(blocks, products).sum())
         entry = {"weight": layer.weight, **layer.scheme, "values": len(np.unique(integers)), "error": error}
         return [{"node": node.name, **entry} for node in layer.nodes]
-
-
-def layers_of(
-    graph: onnx.GraphProto, nodes: dict[str, onnx.NodeProto], schemes: dict[str, Scheme], whole: Collection[str] | None
-) -> list[Layer]:
-    """The constant weights that some nodes read, in the order of the first reader."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in FLOATS}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in nodes.values():
-        for place in WEIGHTS[node.op_type]:
-            if node.input[place] in tensors:
-                readers.setdefault(node.input[place], []).append(node)
-    reads = Counter(name for node in graph.node for name in {*read_by(node)})
-    return [
-        Layer(
-            weight=name,
-            array=numpy_helper.to_array(tensors[name]),
-            nodes=tuple(some),
-            scheme=schemes[some[0].name],
-            is_whole=whole is None or name in whole or some[0].op_type == "Gather",
-            is_shared=reads[name] > len(some),
-        )
-        for name, some in readers.items()
-    ]
 
 
 def _replace(layer: Layer, integers: Integers, scale: Floats, parts: list[onnx.TensorProto]) -> None:

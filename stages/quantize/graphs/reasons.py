@@ -1,0 +1,16 @@
+"""Why a node stays in fp32, or is quantized otherwise than asked, and how the log says it."""
+
+MASK, WEIGHT, RANGE, EXACT, DEEP, WHOLE = "mask", "weight", "range", "exact", "axes", "whole"
+NEAREST, BIAS = "nearest", "bias"
+NOTES = (WHOLE, NEAREST, BIAS)
+"""Reasons that do not leave a node in fp32."""
+REASONS = {
+    MASK: "in fp32 for a mask among their values",
+    WEIGHT: "in fp32 for a constant that 8 bits would lose beside its largest values",
+    RANGE: "in fp32 for values that 8 bits would lose beside the largest ones of the calibration data",
+    EXACT: "in fp32 for what is compared, rounded or an angle",
+    DEEP: "in fp32 for a weight of more than two axes",
+    WHOLE: "with one scale for a weight of more than two axes, or one that other nodes read along another axis",
+    NEAREST: "rounded to the nearest, as a lookup, a recurrent layer, a weight of more axes or with other readers is",
+    BIAS: "without a bias that a mean shift could be taken off",
+}

@@ -1,0 +1,91 @@
+"""A graph with 8-bit weights and activations by ONNX Runtime."""
+
+from collections.abc import Collection
+from typing import Any
+
+import onnx
+
+from stages.quantize.calibration_data import CalibrationData
+from stages.quantize.graphs.exact import exact_names
+from stages.quantize.graphs.masks import hidden_weights, masked, touching
+from stages.quantize.graphs.reasons import BIAS, EXACT, MASK, NEAREST, RANGE, WEIGHT, WHOLE
+from stages.quantize.graphs.rewrite import chosen, deep_products, torn_weights
+from stages.quantize.rounding.rounder import Rounder, Rounding
+from stages.quantize.steps.files import Done, Files
+
+METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile", "mse": "Entropy"}
+RANGES = "ranges.json"
+
+
+def static(
+    files: Files,
+    *,
+    data: CalibrationData,
+    calibration: str,
+    percentile: float,
+    weights: dict[str, Any],
+    **settings: Any,
+) -> Done:
+    """The graph with 8-bit weights and activations; `source` is changed where biases are corrected.
+
+    Args:
+        files: as in `do`.
+        data: what ranges are measured on.
+        calibration, percentile: of `quantize.static`.
+        weights: of `Rounding`.
+        settings: further ones of `quantize.static`, and arguments of ONNX Runtime's quantizer.
+    """
+    from onnxruntime.quantization.calibrate import save_tensors_data
+
+    from stages.quantize.calibration import ranges_of
+
+    proto = onnx.load(files.source)
+    graph, operators, exclude = proto.graph, settings["op_types_to_quantize"], settings.pop("nodes_to_exclude")
+    asked = chosen(graph, operators, exclude)
+    masks, exact = masked(graph), exact_names(graph)
+    values = {MASK: masks, WEIGHT: hidden_weights(graph, operators) - masks}
+    free = chosen(graph, operators, [*exclude, *exact, *touching(graph, values[MASK] | values[WEIGHT])])
+    ends = {name for node in free.values() for name in (*node.input, *node.output)}
+    whole = {*deep_products(graph).values(), *torn_weights(graph)} if settings["per_channel"] else None
+    rounder = Rounder(graph, free, whole, Rounding(reduce_range=settings["reduce_range"], **weights))
+    rounder.watch(files.source, data)
+    ranges, values[RANGE] = ranges_of(files.source, files.target.parent, ends, data, calibration, percentile)
+    save_tensors_data(ranges, files.target.with_name(RANGES))
+    left = {why: [name for name in touching(graph, names) if name in asked] for why, names in values.items()}
+    left[EXACT] = [name for name in exact if name in asked]
+    rounder.choose(left[RANGE])
+    uncorrected = rounder.correct(graph)
+    if weights["bias_correction"]:
+        files.save(proto, files.source)
+    exclude = [*exclude, *(name for names in left.values() for name in names)]
+    _write_qdq(files, whole or set(), METHODS[calibration], nodes_to_exclude=exclude, **settings)
+    proto = onnx.load(files.target)
+    entries = rounder.put(proto.graph)
+    if rounder.choices:
+        files.save(proto, files.target)
+    shared = [node.name for node in free.values() if (whole or set()).intersection(node.input)]
+    return Done(left | {WHOLE: shared, NEAREST: rounder.unheeding, BIAS: uncorrected}, entries)
+
+
+def _write_qdq(files: Files, whole: Collection[str], method: str, activations: str, **settings: Any) -> None:
+    """Have ONNX Runtime quantize a graph, with the ranges that lie beside the target."""
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    quantize_static(
+        files.source,
+        files.target,
+        None,
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8 if activations == "uint8" else QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod[method],
+        calibration_cache_path=files.target.with_name(RANGES),
+        use_external_data_format=files.external,
+        # ONNX Runtime makes the same integers of biases in fp32 when it loads the file, without scales and a node for
+        # each. A list of one entry means one scale for the whole weight.
+        extra_options={
+            "QuantizeBias": False,
+            "TensorQuantOverrides": {name: [{"quant_type": QuantType.QInt8}] for name in whole},
+        },
+        **settings,
+    )
