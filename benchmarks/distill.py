@@ -40,7 +40,7 @@ from pipeline.build.build import Built
 from pipeline.build.config import PipelineConfig
 from pipeline.build.probe import SplitSummary, example_inputs, probe
 from pipeline.measure.cost import torch_macs
-from pipeline.measure.statistics import drop
+from pipeline.measure.statistics.means import drop
 from pipeline.model import TorchModel
 from pipeline.records.journal import Journal
 from pipeline.run.executor import Executor

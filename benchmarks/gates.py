@@ -16,17 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline.measure.statistics import (
-    Decided,
-    Scores,
-    difference_ends,
-    kept,
-    ratio_ends,
-    samples_to_decide,
-    share_ends,
-    undropped,
-    unlost,
-)
+from pipeline.measure.statistics.pairs import Scores
+from pipeline.measure.statistics.samples import Decided, kept, samples_to_decide, undropped, unlost
+from pipeline.measure.statistics.shares import difference_ends, ratio_ends, share_ends
 
 SIZES = (400, 1_000, 3_000, 10_000)
 FLIPS = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from pipeline.measure.statistics import Pairs, difference_interval, ratio_interval
+from pipeline.measure.statistics.pairs import Pairs
+from pipeline.measure.statistics.shares import difference_interval, ratio_interval
 from pipeline.records.record import Flips, GateRecord, ModelRecord, Record, StageRecord
 
 MODEL: dict[str, Any] = {

@@ -21,7 +21,7 @@ from pipeline.build.tensors import tensor_digests
 from pipeline.build.trial import try_out
 from pipeline.errors import ConfigError, Note, blame
 from pipeline.gate.expected import load_expected
-from pipeline.measure.statistics import samples_needed
+from pipeline.measure.statistics.samples import samples_needed
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Preview, Stage, check_chain, stage_class
 from pipeline.task import Task

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from pipeline.base.estimate import Estimate
 from pipeline.measure.gain import are_shares, lead, spread
-from pipeline.measure.statistics import Scores
+from pipeline.measure.statistics.pairs import Scores
 from pipeline.measure.strategies import pairwise, pareto
 from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord, Timing
 from pipeline.records.folder import verified

@@ -16,20 +16,10 @@ from pipeline.gate.finding import (
     samples_text,
     table_of,
 )
-from pipeline.measure.statistics import (
-    Decided,
-    Pairs,
-    Scores,
-    is_right_or_wrong,
-    kept,
-    pairs,
-    samples_by_reach,
-    samples_to_decide,
-    share_interval,
-    undropped,
-    unlost,
-)
-from pipeline.measure.statistics import retention as retention_of
+from pipeline.measure.statistics.means import retention as retention_of
+from pipeline.measure.statistics.pairs import Pairs, Scores, is_right_or_wrong, pairs
+from pipeline.measure.statistics.samples import Decided, kept, samples_by_reach, samples_to_decide, undropped, unlost
+from pipeline.measure.statistics.shares import share_interval
 from pipeline.records.record import GateRecord, Record
 
 ALONE = "there is nothing to compare the baseline with"

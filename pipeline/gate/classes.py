@@ -7,7 +7,9 @@ from typing import NamedTuple
 from pipeline.base.estimate import Estimate
 from pipeline.gate.budget import Least
 from pipeline.gate.finding import Gate, costliest, interval, last, samples_fix, samples_text, table_of
-from pipeline.measure.statistics import LEVEL, POWER, Pairs, kept, ratio_interval, samples_to_decide
+from pipeline.measure.statistics.pairs import Pairs
+from pipeline.measure.statistics.samples import POWER, kept, samples_to_decide
+from pipeline.measure.statistics.shares import LEVEL, ratio_interval
 from pipeline.records.record import ClassMeasure, GateRecord, Record
 
 NONE = "there are no figures by class"

@@ -15,7 +15,7 @@ from pipeline.base.files import read_json, write_whole
 from pipeline.base.hardware import host
 from pipeline.errors import ConfigError
 from pipeline.gate.budget import Budget, Strict
-from pipeline.measure.statistics import Scores, is_right_or_wrong
+from pipeline.measure.statistics.pairs import Scores, is_right_or_wrong
 from pipeline.records.folder import final_of, verified
 from pipeline.records.record import ModelRecord, Record
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.base.estimate import Estimate
-from pipeline.measure.statistics import POWER, Pairs
+from pipeline.measure.statistics.pairs import Pairs
+from pipeline.measure.statistics.samples import POWER
 from pipeline.records.record import Flips, GateRecord, GateVerdict, ModelRecord, Record, StageRecord, Verdict
 
 Of = Literal["baseline", "expected"]

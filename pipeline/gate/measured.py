@@ -9,7 +9,7 @@ from pipeline.base.estimate import Estimate
 from pipeline.gate.budget import Most, MostBytes, MostRatio
 from pipeline.gate.expected import Expected
 from pipeline.gate.finding import CASES, Gate, at_most, interval, place
-from pipeline.measure.statistics import POWER, reach_ratio
+from pipeline.measure.statistics.samples import POWER, reach_ratio
 from pipeline.records.record import GateRecord, Record, StageRecord
 
 WORDS = {"size_bytes": "file", "params": "number of parameters", "macs": "number of MACs"}

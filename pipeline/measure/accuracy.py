@@ -14,11 +14,8 @@ from torch import Tensor
 from pipeline.base.estimate import Estimate
 from pipeline.base.targets.labelling import IGNORED, Labelling
 from pipeline.errors import StageError, blame
-from pipeline.measure.statistics import (
-    Scores,
-    percentile_interval,
-    resampled,
-)
+from pipeline.measure.statistics.pairs import Scores
+from pipeline.measure.statistics.resamples import percentile_interval, resampled
 from pipeline.model import Model
 from pipeline.task import Forward, Metric, Split, Task, kind
 

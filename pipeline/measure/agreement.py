@@ -9,16 +9,9 @@ from torch.nn import functional as F
 from pipeline.base.estimate import Estimate
 from pipeline.base.targets.labelling import Labelling
 from pipeline.measure.accuracy import Evaluation, joined
-from pipeline.measure.statistics import (
-    Scores,
-    drop,
-    is_right_or_wrong,
-    mcnemar_p,
-    metric_drop,
-    metric_retention,
-    pairs,
-    retention,
-)
+from pipeline.measure.statistics.means import drop, retention
+from pipeline.measure.statistics.pairs import Scores, is_right_or_wrong, mcnemar_p, pairs
+from pipeline.measure.statistics.resamples import metric_drop, metric_retention
 
 
 def compare(model: Evaluation, baseline: Evaluation, *, labelling: Labelling | None, seed: int = 0) -> dict[str, Any]:

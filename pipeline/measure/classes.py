@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from pipeline.base.targets.labelling import Labelling
 from pipeline.measure.accuracy import Evaluation
-from pipeline.measure.statistics import Scores, is_right_or_wrong, pairs, retention
+from pipeline.measure.statistics.means import retention
+from pipeline.measure.statistics.pairs import Scores, is_right_or_wrong, pairs
 from pipeline.records.record import ClassMeasure, Flips
 
 

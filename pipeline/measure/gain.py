@@ -8,7 +8,10 @@ import scipy
 
 from pipeline.base.estimate import Estimate
 from pipeline.base.formatting import difference_text
-from pipeline.measure.statistics import LEVEL, Scores, drop, is_right_or_wrong, percentile_interval
+from pipeline.measure.statistics.means import drop
+from pipeline.measure.statistics.pairs import Scores, is_right_or_wrong
+from pipeline.measure.statistics.resamples import percentile_interval
+from pipeline.measure.statistics.shares import LEVEL
 from pipeline.records.record import Gain, Spread
 
 MARGIN = 0.01  # of score, within which labels alone are as good as the teacher
@@ -28,8 +31,8 @@ def gain_of(
         others: scores on the same examples by name: `control`; `student_1` and `control_1` of a further seed, etc.
         baseline: the baseline's.
         seed: of the bootstrap.
-        metrics: by the names in `others`, and "" for the student: each metric as `resampled` of
-            `pipeline.measure.statistics` gives.
+        metrics: by the names in `others`, and "" for the student: each metric as
+            `pipeline.measure.statistics.resamples.resampled` gives it.
     """
     students, controls = _by_seed(own, others)
     if not controls:
@@ -56,7 +59,7 @@ def metric_lead(firsts: Sequence[Scores], seconds: Sequence[Scores]) -> Estimate
     seeds, and each reach of the interval of that mean is joined with the reach of the seeds as in `lead`.
 
     Args:
-        firsts, seconds: as `pipeline.measure.statistics.resampled` gives them, on the same examples.
+        firsts, seconds: as `pipeline.measure.statistics.resamples.resampled` gives them, on the same examples.
     """
     differences = np.stack(firsts) - np.stack(seconds)
     estimate = percentile_interval(differences.mean(axis=0))
@@ -76,7 +79,7 @@ def seeds_of(own: Scores, others: Mapping[str, Scores]) -> Spread | None:
 def lead(firsts: Sequence[Scores], seconds: Sequence[Scores], seed: int = 0) -> Estimate:
     """Mean score of the first models minus that of the second, with a paired 95 % interval; a pair of models a seed.
 
-    For one seed it is the interval of `drop` in `pipeline.measure.statistics`. For several the doubt has two sources:
+    For one seed it is the interval of `pipeline.measure.statistics.means.drop`. For several the doubt has two sources:
     the examples, by the differences that are averaged over seeds, and the seeds, by their deviation; the squares of
     their reaches add up. What is counted in both makes the interval a little wide. Right-or-wrong scores get a
     pair more in each direction, half weighted, so that the interval has width even where nothing differs.

@@ -8,7 +8,7 @@ from pipeline.measure import cost, size
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.agreement import compare
 from pipeline.measure.classes import by_class
-from pipeline.measure.statistics import retention
+from pipeline.measure.statistics.means import retention
 from pipeline.model import Deployed, Model
 from pipeline.records.record import Measure
 from pipeline.task import Task

@@ -21,7 +21,7 @@ from pipeline.measure.flips import flipped
 from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, seeds_of
 from pipeline.measure.interface import interface
 from pipeline.measure.measurement import MeasuredModel, measure
-from pipeline.measure.statistics import Scores
+from pipeline.measure.statistics.pairs import Scores
 from pipeline.model import Deployed
 from pipeline.records import test_uses
 from pipeline.records.record import Comparison, Failure, Gain, ModelRecord, Record, StageRecord

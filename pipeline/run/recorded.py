@@ -11,7 +11,7 @@ from pipeline.base.files import file_digest
 from pipeline.errors import StageError, blame
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.measurement import MeasuredModel
-from pipeline.measure.statistics import retention
+from pipeline.measure.statistics.means import retention
 from pipeline.model import Deployed
 from pipeline.records.folder import verified
 from pipeline.records.record import Comparison, ModelRecord, Record, StageRecord

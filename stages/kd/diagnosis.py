@@ -15,7 +15,8 @@ from torch import Tensor
 from pipeline.base.batches import Inputs, Outputs
 from pipeline.base.targets.labelling import Labelling
 from pipeline.errors import Interruption
-from pipeline.measure.statistics import LEVEL, drop
+from pipeline.measure.statistics.means import drop
+from pipeline.measure.statistics.shares import LEVEL
 from pipeline.stage import Context
 from pipeline.task import Batch, Output, Split
 from stages.kd.cache import CachedValues

@@ -16,7 +16,7 @@ from pipeline import model as models
 from pipeline.build.source import load_config
 from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.measure.accuracy import Evaluation
-from pipeline.measure.statistics import retention
+from pipeline.measure.statistics.means import retention
 from pipeline.records.record import Record
 from pipeline.runner import run
 from tests.aliases import Make

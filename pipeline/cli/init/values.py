@@ -7,7 +7,7 @@ from typing import Literal
 
 from pipeline.cli.init.facts import Facts
 from pipeline.cli.init.students import Student
-from pipeline.measure.statistics import samples_needed
+from pipeline.measure.statistics.samples import samples_needed
 
 Target = Literal["cpu", "gpu", "edge"]
 

@@ -10,7 +10,9 @@ import scipy
 from pipeline.base.estimate import Estimate
 from pipeline.base.formatting import difference_text
 from pipeline.measure.gain import lead, student_t
-from pipeline.measure.statistics import LEVEL, Scores, is_right_or_wrong, mcnemar_p, pairs, retention
+from pipeline.measure.statistics.means import retention
+from pipeline.measure.statistics.pairs import Scores, is_right_or_wrong, mcnemar_p, pairs
+from pipeline.measure.statistics.shares import LEVEL
 from pipeline.records.comparison import PairTest
 
 ALPHA = 1 - LEVEL
@@ -158,7 +160,7 @@ def _p(p: float) -> str:
 def retention_over_seeds(models: Sequence[Scores], baselines: Sequence[Scores], seed: int = 0) -> Estimate | None:
     """Mean retention over seeds, with a paired 95 % interval; None where a retention means nothing.
 
-    For one seed it is `pipeline.measure.statistics.retention`. For several there are two sources of doubt, as in
+    For one seed it is `pipeline.measure.statistics.means.retention`. For several there are two sources of doubt, as in
     `pipeline.measure.gain.lead`: the seeds, by the deviation of their retentions; and the examples, by the delta
     method: an example's part in a retention r = mean(m) / mean(b) is (m - r b) / mean(b), averaged over seeds.
     Right-or-wrong scores get half an example more in each cell of their table, so that the interval has width even

@@ -15,7 +15,8 @@ from pipeline.base.estimate import Estimate
 from pipeline.gate.budget import Budget
 from pipeline.gate.expected import Expected, PackedScores, of_run
 from pipeline.gate.judge import has_limits, judge, judged, verdict, warnings_of
-from pipeline.measure.statistics import Pairs, ratio_ends, ratio_interval
+from pipeline.measure.statistics.pairs import Pairs
+from pipeline.measure.statistics.shares import ratio_ends, ratio_interval
 from pipeline.records.record import ClassMeasure, Failure, Flips, GateRecord, ModelRecord, Record, StageRecord
 from tests.aliases import Make
 from tests.records import MODEL, model, paired, record, stage

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.gate.budget import Budget
 from pipeline.gate.judge import judge
-from pipeline.measure.statistics import Pairs, difference_ends, ratio_ends, share_ends
+from pipeline.measure.statistics.pairs import Pairs
+from pipeline.measure.statistics.shares import difference_ends, ratio_ends, share_ends
 from pipeline.records.record import GateRecord
 from tests import records
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.base.targets.labelling import Labelling
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.classes import absent, by_class, class_name, doubt
-from pipeline.measure.statistics import retention
+from pipeline.measure.statistics.means import retention
 
 TARGETS = torch.tensor([2, 0, 0, 2, 2, 0, 2, 0])
 BASELINE = torch.tensor([2, 0, 0, 2, 2, 1, 1, 0])

@@ -16,7 +16,7 @@ from pipeline.errors import StageError
 from pipeline.measure.accuracy import RESAMPLES, RESAMPLES_OF_ROWS, Evaluation, Scoring, evaluate
 from pipeline.measure.agreement import compare
 from pipeline.measure.gain import gain_of, gain_text, metric_lead
-from pipeline.measure.statistics import metric_drop, metric_retention, percentile_interval, resampled
+from pipeline.measure.statistics.resamples import metric_drop, metric_retention, percentile_interval, resampled
 from pipeline.records import figures
 from pipeline.records.record import StageRecord
 from pipeline.report.terminal import WIDE, metrics_table

@@ -15,7 +15,8 @@ from pipeline.base.estimate import Estimate
 from pipeline.errors import StageError
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, lead, seeds_of
-from pipeline.measure.statistics import Scores, drop
+from pipeline.measure.statistics.means import drop
+from pipeline.measure.statistics.pairs import Scores
 from pipeline.records.figures import metrics
 from pipeline.records.record import Gain, Record, Spread
 from pipeline.report.terminal import show

@@ -8,7 +8,8 @@ from scipy import stats
 
 from pipeline.base.estimate import Estimate
 from pipeline.measure.gain import lead
-from pipeline.measure.statistics import Scores, mcnemar_p, pairs, retention
+from pipeline.measure.statistics.means import retention
+from pipeline.measure.statistics.pairs import Scores, mcnemar_p, pairs
 from pipeline.measure.strategies.pairwise import (
     RESAMPLES,
     holm,

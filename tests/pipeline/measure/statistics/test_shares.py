@@ -9,32 +9,17 @@ import pytest
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from pipeline.base.estimate import Estimate
-from pipeline.measure.statistics import (
-    Decided,
-    Pairs,
+from pipeline.measure.statistics.pairs import Pairs
+from pipeline.measure.statistics.shares import (
     difference_ends,
     difference_interval,
-    drop,
-    kept,
-    mcnemar_p,
-    pairs,
-    percentile_interval,
     ratio_ends,
     ratio_interval,
-    resampled,
-    retention,
-    samples_by_reach,
-    samples_needed,
-    samples_to_decide,
     share_ends,
     share_interval,
-    undropped,
-    unlost,
 )
 
 CAVO = Pairs(both=59, gained=6, lost=16, neither=80)
-
 Z = stats.norm.ppf(0.975)
 
 
@@ -50,13 +35,6 @@ def score_interval(table: Pairs) -> tuple[float, float]:
 
     ends = [optimize.brentq(lambda r: statistic(r) - z, 0.1, 10) for z in (Z, -Z)]  # noqa: B023
     return ends[0], ends[1]
-
-
-def test_a_baseline_that_is_nearly_all_zero_has_no_retention() -> None:
-    scores = np.zeros(50)
-    scores[0] = 0.3
-    assert retention(np.full(50, 0.1), scores) is None
-    assert retention(scores, np.full(50, 0.1)) is not None
 
 
 def test_the_reference_gives_its_published_interval() -> None:
@@ -91,17 +69,6 @@ def test_without_gains_the_lower_end_is_exact(lost: int) -> None:
     exact = stats.binomtest(lost, 50).proportion_ci(0.95, method="exact")
     assert ratio_interval(Pairs(50 - lost, 0, lost, 30)).low == pytest.approx(1 - exact.high)
     assert difference_interval(Pairs(20, 0, lost, 30)).high == pytest.approx(share_interval(lost, 50 + lost).high)
-
-
-def test_mcnemar_gives_the_published_exact_p() -> None:
-    assert mcnemar_p(CAVO) == pytest.approx(0.052479, abs=5e-7)
-    assert mcnemar_p(Pairs(10, 0, 0, 0)) == 1.0
-
-
-@pytest.mark.parametrize(("gained", "lost"), [(1, 0), (1, 1), (2, 3), (7, 0), (13, 29), (400, 350), (30, 31)])
-def test_mcnemar_is_the_exact_binomial_test_of_a_fair_coin(gained: int, lost: int) -> None:
-    expected = stats.binomtest(lost, gained + lost, 0.5).pvalue
-    assert mcnemar_p(Pairs(50, gained, lost, 3)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 20, 400])
@@ -197,34 +164,6 @@ def test_in_no_cell_an_end_passes_the_truth_more_often_than_it_may(size: int, li
         assert weights[high < at].sum() <= 0.025
 
 
-def test_pairs_counts_each_cell() -> None:
-    model, baseline = np.array([1, 1, 1, 0, 0, 0.0]), np.array([1, 1, 0, 1, 0, 0.0])
-    assert pairs(model, baseline) == Pairs(both=2, gained=1, lost=1, neither=2)
-
-
-def test_retention_of_graded_scores_is_a_paired_bootstrap() -> None:
-    draw = np.random.default_rng(1)
-    baseline = draw.uniform(0.5, 1.0, 500)
-    paired = retention(baseline * 0.9, baseline)
-    # A model at exactly 0.9 of each score has no doubt about its ratio; unpaired it would.
-    assert (paired.low, paired.value, paired.high) == pytest.approx((0.9, 0.9, 0.9))
-    noisy = retention(baseline * 0.9 + draw.normal(0, 0.1, 500), baseline)
-    assert noisy.low < noisy.value < noisy.high
-
-
-def test_retention_means_nothing_where_the_baseline_is_not_above_zero() -> None:
-    assert retention(np.array([-1.0, -2.0]), np.array([-1.0, -1.0])) is None
-    assert drop(np.array([-1.0, -2.0]), np.array([-1.0, -1.0])).value == pytest.approx(0.5)
-
-
-def test_the_interval_of_a_resampled_mean_agrees_with_the_normal_approximation() -> None:
-    values = np.random.default_rng(2).normal(5, 2, 400)
-    found = percentile_interval(resampled(lambda at: float(values[at].mean()), 400))
-    error = 1.96 * values.std() / 20
-    assert found.value == pytest.approx(values.mean())
-    assert found.high - found.low == pytest.approx(2 * error, rel=0.25)
-
-
 @pytest.mark.parametrize("size", [60, 200])
 def test_where_nearly_all_examples_flip_losses_and_gains_exclude_each_other(size: int) -> None:
     """The two counts are correlated then; taken for independent, ends would pass the truth twice as often."""
@@ -232,73 +171,3 @@ def test_where_nearly_all_examples_flip_losses_and_gains_exclude_each_other(size
     low, high = difference_ends(size, tables[:, 1], tables[:, 2])
     assert weights[low > 0.04].sum() <= 0.025
     assert weights[high < 0.04].sum() <= 0.025
-
-
-LIKE: list[tuple[Truth, float, Decided]] = [
-    ((0.90, 0.00, 0.00, 0.10), 0.98, kept),
-    ((0.899, 0.00, 0.001, 0.10), 0.98, kept),
-    ((0.88, 0.01, 0.02, 0.09), 0.97, kept),
-    ((0.88, 0.02, 0.02, 0.08), 0.99, kept),
-    ((0.88, 0.01, 0.05, 0.06), 0.98, kept),  # fails
-    ((0.895, 0.00, 0.005, 0.10), 0.9985, kept),  # fails
-    ((0.899, 0.00, 0.001, 0.10), -0.01, undropped),
-    ((0.88, 0.01, 0.02, 0.09), -0.03, undropped),
-    ((0.88, 0.01, 0.05, 0.06), -0.02, undropped),  # fails
-    ((0.88, 0.01, 0.01, 0.10), -0.03, unlost),
-    ((0.90, 0.00, 0.00, 0.10), -0.01, unlost),
-    ((0.85, 0.01, 0.05, 0.09), -0.03, unlost),  # fails
-]
-
-
-@pytest.mark.parametrize(("truth", "limit", "figure"), LIKE)
-def test_at_the_promised_number_of_samples_nine_of_ten_are_decided(truth: Truth, limit: float, figure: Decided) -> None:
-    size = samples_to_decide(truth, limit, figure)
-    assert size
-    draws, counts = np.unique(np.random.default_rng(0).multinomial(size, truth, size=4000), axis=0, return_counts=True)
-    found = [figure(row) for row in draws.astype(float)]
-    passes = figure(np.array(truth) * size).value > limit
-    decided = np.array([f.low >= limit if passes else f.high < limit for f in found])
-    assert counts[decided].sum() / 4000 >= 0.9 - 2 * sqrt(0.9 * 0.1 / 4000)
-
-
-@pytest.mark.parametrize(("truth", "limit", "figure"), LIKE)
-def test_no_more_samples_are_asked_for_than_it_takes(truth: Truth, limit: float, figure: Decided) -> None:
-    """With two fifths of the promised number no more than nine of ten are decided, but where nothing is ever lost."""
-    size = samples_to_decide(truth, limit, figure)
-    assert size
-    draws = np.random.default_rng(0).multinomial(size * 2 // 5, truth, size=1000).astype(float)
-    passes = figure(np.array(truth) * size).value > limit
-    decided = [f.low >= limit if passes else f.high < limit for f in map(figure, draws)]
-    assert np.mean(decided) < 0.9 or truth[2] == 0
-
-
-def test_samples_to_decide_follow_the_normal_approximation_where_counts_are_large() -> None:
-    """(z 0.975 + z 0.9)^2 times the variance of an example over the squared margin."""
-    _, gained, lost, _ = truth = (0.80, 0.04, 0.06, 0.10)
-    limit, ratio = 0.97, 0.84 / 0.86
-    variance = (gained + lost - (1 - ratio) ** 2 * 0.86) / 0.86**2  # of 1 - l + g, to first order
-    expected = (Z + stats.norm.ppf(0.9)) ** 2 * variance / (ratio - limit) ** 2
-    assert samples_to_decide(truth, limit, kept) == pytest.approx(expected, rel=0.05)
-
-
-def test_more_power_and_a_higher_level_take_more_samples() -> None:
-    like = (0.88, 0.01, 0.02, 0.09)
-    usual = samples_to_decide(like, 0.97, kept)
-    assert usual
-    assert (samples_to_decide(like, 0.97, kept, power=0.99) or 0) > usual
-    assert (samples_to_decide(like, 0.97, kept, level=0.999) or 0) > usual
-    assert samples_to_decide([1000 * share for share in like], 0.97, kept) == usual
-
-
-def test_no_number_of_samples_decides_a_figure_at_its_limit() -> None:
-    assert samples_to_decide((0.9, 0.0, 0.1, 0.0), 0.9, kept) is None
-    assert samples_by_reach(Estimate(value=0.9, low=0.8, high=1.0), 0.9, 100) is None
-
-
-def test_samples_needed_let_a_model_as_good_as_its_baseline_pass_in_nine_of_ten_cases() -> None:
-    for limit, accuracy, flips in ((0.95, 0.95, 0.05), (0.98, 0.95, 0.05), (0.99, 0.8, 0.02)):
-        size = samples_needed(limit, accuracy, flips)
-        truth = (accuracy - flips / 2, flips / 2, flips / 2, 1 - accuracy - flips / 2)
-        both, gained, lost, _ = np.random.default_rng(1).multinomial(size, truth, size=4000).T
-        assert (ratio_ends(both, gained, lost)[0] >= limit).mean() >= 0.9 - 2 * sqrt(0.9 * 0.1 / 4000)
-    assert samples_needed(0.98) > 3 * samples_needed(0.95)
