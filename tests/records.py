@@ -4,7 +4,10 @@ from typing import Any
 
 from pipeline.measure.statistics.pairs import Pairs
 from pipeline.measure.statistics.shares import difference_interval, ratio_interval
-from pipeline.records.record import Flips, GateRecord, ModelRecord, Record, StageRecord
+from pipeline.records.parts.gates import GateRecord
+from pipeline.records.parts.models import Flips, ModelRecord
+from pipeline.records.parts.stages import StageRecord
+from pipeline.records.record import Record
 
 MODEL: dict[str, Any] = {
     "size_bytes": 1000, "payload_bytes": 900, "params": 200, "macs": 3000, "score": 0.9, "test_samples": 400,

@@ -17,7 +17,9 @@ from pipeline.measure.statistics.pairs import Scores
 from pipeline.measure.strategies import pairwise, pareto
 from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord, Timing
 from pipeline.records.folder import verified
-from pipeline.records.record import Failure, ModelRecord, Record, Spread
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.parts.stages import Spread
+from pipeline.records.record import Failure, Record
 
 RETENTION = 0.95  # of the chosen strategy, where neither `compare:` nor the budget says
 

@@ -18,7 +18,8 @@ from pipeline.compare.children import Ending, Order
 from pipeline.errors import ResourceError, StageError, blame
 from pipeline.model import Model
 from pipeline.records.folder import verified
-from pipeline.records.record import Failure, ModelRecord, Record
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.record import Failure, Record
 from pipeline.run.measuring import DeployedFiles
 from pipeline.run.recorded import latency_record
 from pipeline.run.result import Result, StageRun

@@ -20,7 +20,8 @@ from pipeline.measure.statistics.means import retention as retention_of
 from pipeline.measure.statistics.pairs import Pairs, Scores, is_right_or_wrong, pairs
 from pipeline.measure.statistics.samples import Decided, kept, samples_by_reach, samples_to_decide, undropped, unlost
 from pipeline.measure.statistics.shares import share_interval
-from pipeline.records.record import GateRecord, Record
+from pipeline.records.parts.gates import GateRecord
+from pipeline.records.record import Record
 
 ALONE = "there is nothing to compare the baseline with"
 GRADED = "an example is lost where scores are right or wrong, and these are graded"

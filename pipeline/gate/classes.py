@@ -10,7 +10,9 @@ from pipeline.gate.finding import Gate, costliest, interval, last, samples_fix, 
 from pipeline.measure.statistics.pairs import Pairs
 from pipeline.measure.statistics.samples import POWER, kept, samples_to_decide
 from pipeline.measure.statistics.shares import LEVEL, ratio_interval
-from pipeline.records.record import ClassMeasure, GateRecord, Record
+from pipeline.records.parts.gates import GateRecord
+from pipeline.records.parts.models import ClassMeasure
+from pipeline.records.record import Record
 
 NONE = "there are no figures by class"
 FIX = "It takes integer class numbers as targets, logits, and scores that are right or wrong; else take it out"

@@ -17,7 +17,8 @@ from pipeline.errors import ConfigError
 from pipeline.gate.budget import Budget, Strict
 from pipeline.measure.statistics.pairs import Scores, is_right_or_wrong
 from pipeline.records.folder import final_of, verified
-from pipeline.records.record import ModelRecord, Record
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.record import Record
 
 SCHEMA_VERSION = 1
 MOST_SCORES = 10_000_000

@@ -6,7 +6,10 @@ from typing import Literal
 from pipeline.base.estimate import Estimate
 from pipeline.measure.statistics.pairs import Pairs
 from pipeline.measure.statistics.samples import POWER
-from pipeline.records.record import Flips, GateRecord, GateVerdict, ModelRecord, Record, StageRecord, Verdict
+from pipeline.records.parts.gates import GateRecord, GateVerdict, Verdict
+from pipeline.records.parts.models import Flips, ModelRecord
+from pipeline.records.parts.stages import StageRecord
+from pipeline.records.record import Record
 
 Of = Literal["baseline", "expected"]
 

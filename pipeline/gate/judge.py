@@ -9,7 +9,8 @@ from pipeline.gate.classes import worst_class
 from pipeline.gate.expected import Expected
 from pipeline.gate.finding import Gate
 from pipeline.gate.measured import exact, latency, parity
-from pipeline.records.record import GateRecord, Record, Verdict
+from pipeline.records.parts.gates import GateRecord, Verdict
+from pipeline.records.record import Record
 
 NAMES = {"size": "size_bytes"}
 """Of the gates that are not called like their limit."""

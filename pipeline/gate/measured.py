@@ -10,7 +10,9 @@ from pipeline.gate.budget import Most, MostBytes, MostRatio
 from pipeline.gate.expected import Expected
 from pipeline.gate.finding import CASES, Gate, at_most, interval, place
 from pipeline.measure.statistics.samples import POWER, reach_ratio
-from pipeline.records.record import GateRecord, Record, StageRecord
+from pipeline.records.parts.gates import GateRecord
+from pipeline.records.parts.stages import StageRecord
+from pipeline.records.record import Record
 
 WORDS = {"size_bytes": "file", "params": "number of parameters", "macs": "number of MACs"}
 KNOBS = {

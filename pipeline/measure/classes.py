@@ -9,7 +9,7 @@ from pipeline.base.targets.labelling import Labelling
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.statistics.means import retention
 from pipeline.measure.statistics.pairs import Scores, is_right_or_wrong, pairs
-from pipeline.records.record import ClassMeasure, Flips
+from pipeline.records.parts.models import ClassMeasure, Flips
 
 
 def by_class(

@@ -16,7 +16,7 @@ from pipeline.base.files import file_digest
 from pipeline.errors import StageError, blame
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.classes import class_name, tells_classes
-from pipeline.records.record import Confusion, Example, Flipped
+from pipeline.records.parts.flipped import Confusion, Example, Flipped
 from pipeline.task import Task, kind
 
 MOST_EXAMPLES = 12

@@ -12,7 +12,7 @@ from pipeline.measure.statistics.means import drop
 from pipeline.measure.statistics.pairs import Scores, is_right_or_wrong
 from pipeline.measure.statistics.resamples import percentile_interval
 from pipeline.measure.statistics.shares import LEVEL
-from pipeline.records.record import Gain, Spread
+from pipeline.records.parts.stages import Gain, Spread
 
 MARGIN = 0.01  # of score, within which labels alone are as good as the teacher
 

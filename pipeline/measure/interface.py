@@ -11,7 +11,7 @@ from pipeline.errors import StageError, blame
 from pipeline.forms.deployed.seq2seq import SEQUENCES, Seq2SeqOnnx
 from pipeline.forms.graph import inputs_of
 from pipeline.model import Deployed, OnnxModel
-from pipeline.records.record import Interface, Port
+from pipeline.records.parts.interface import Interface, Port
 from pipeline.task import CALIBRATION_EXAMPLES, Split, Task
 
 BATCH_SIZE = 128

@@ -10,7 +10,7 @@ from pipeline.measure.agreement import compare
 from pipeline.measure.classes import by_class
 from pipeline.measure.statistics.means import retention
 from pipeline.model import Deployed, Model
-from pipeline.records.record import Measure
+from pipeline.records.parts.models import Measure
 from pipeline.task import Task
 
 

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, model_valida
 from pipeline.base.estimate import Estimate
 from pipeline.base.files import read_json, write_whole
 from pipeline.records.fields import Name, Time
-from pipeline.records.record import Failure, Spread, Verdict
+from pipeline.records.parts.gates import Verdict
+from pipeline.records.parts.stages import Spread
+from pipeline.records.record import Failure
 
 BASELINE = "baseline"
 

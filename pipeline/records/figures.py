@@ -7,7 +7,8 @@ from typing import Any, TypeGuard
 
 from pydantic import BaseModel
 
-from pipeline.records.record import ModelRecord, StageRecord
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.parts.stages import StageRecord
 
 
 def number(value: object) -> float | None:

@@ -11,7 +11,9 @@ from pipeline.base.files import file_digest, folder_digest
 from pipeline.errors import ConfigError, blame
 from pipeline.records import journal
 from pipeline.records.comparison import FILE, ComparisonRecord
-from pipeline.records.record import Comparison, ModelRecord, Record
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.parts.stages import Comparison
+from pipeline.records.record import Record
 
 RECORD, JOURNAL = "record.json", "journal.jsonl"
 

@@ -10,7 +10,10 @@ from typing import Any
 from pipeline.base.formatting import bytes_text, count_text, interval_text
 from pipeline.records.comparison import StrategyRecord
 from pipeline.records.figures import number
-from pipeline.records.record import GateRecord, ModelRecord, Record, Spread, StageRecord
+from pipeline.records.parts.gates import GateRecord
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.parts.stages import Spread, StageRecord
+from pipeline.records.record import Record
 
 FIGURES = ("size", "ratio", "params", "MACs", "score")
 LATENCY = "latency ratio [95 %]"

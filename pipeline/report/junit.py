@@ -5,7 +5,8 @@ from io import BytesIO
 
 from junitparser import Error, Failure, Skipped, TestCase, TestSuite
 
-from pipeline.records.record import GateRecord, Record
+from pipeline.records.parts.gates import GateRecord
+from pipeline.records.record import Record
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

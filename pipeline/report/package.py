@@ -24,7 +24,9 @@ from pipeline.measure.interface import Range, port, ports
 from pipeline.measure.size import size_bytes
 from pipeline.model import Deployed, OnnxModel
 from pipeline.records.folder import final_of, load_run, verified
-from pipeline.records.record import Interface, ModelRecord, Record
+from pipeline.records.parts.interface import Interface
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.record import Record
 
 SCHEMA_VERSION = 1
 PREDICT = Path(__file__).parents[1] / "forms" / "predict.py"

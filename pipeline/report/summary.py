@@ -4,7 +4,9 @@ from pathlib import Path
 
 from pipeline.base.formatting import bytes_text, interval_text, shown
 from pipeline.records.comparison import ComparisonRecord, StrategyRecord
-from pipeline.records.record import ClassMeasure, GateRecord, Record
+from pipeline.records.parts.gates import GateRecord
+from pipeline.records.parts.models import ClassMeasure
+from pipeline.records.record import Record
 from pipeline.report import columns, commands
 from pipeline.report.markdown import block, capped, code, escaped, heading, items, paragraph, table
 from pipeline.report.packing import COLUMNS, by_encoding, packing, packing_cells

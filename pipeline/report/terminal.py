@@ -11,7 +11,8 @@ from rich.text import Text
 
 from pipeline.base.formatting import interval_text, shown
 from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord
-from pipeline.records.record import GateRecord, Record
+from pipeline.records.parts.gates import GateRecord
+from pipeline.records.record import Record
 from pipeline.report import columns
 from pipeline.report.mlflow.address import URI, address
 from pipeline.report.packing import packing_text

@@ -24,7 +24,9 @@ from pipeline.measure.measurement import MeasuredModel, measure
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.model import Deployed
 from pipeline.records import test_uses
-from pipeline.records.record import Comparison, Failure, Gain, ModelRecord, Record, StageRecord
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.parts.stages import Comparison, Gain, StageRecord
+from pipeline.records.record import Failure, Record
 from pipeline.report.files import write_files
 from pipeline.report.mlflow.run import Projection
 from pipeline.report.mlflow.sync import graph_of

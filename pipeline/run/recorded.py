@@ -14,7 +14,9 @@ from pipeline.measure.measurement import MeasuredModel
 from pipeline.measure.statistics.means import retention
 from pipeline.model import Deployed
 from pipeline.records.folder import verified
-from pipeline.records.record import Comparison, ModelRecord, Record, StageRecord
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.parts.stages import Comparison, StageRecord
+from pipeline.records.record import Record
 from pipeline.run.measuring import PREDICTIONS
 from pipeline.run.result import Result
 from pipeline.stage import Stage

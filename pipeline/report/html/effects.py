@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pipeline.base.formatting import bytes_text, interval_text
-from pipeline.records.record import ModelRecord, Record, StageRecord
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.parts.stages import StageRecord
+from pipeline.records.record import Record
 from pipeline.report.html.plots.charts import Axis, is_wide
 from pipeline.report.html.plots.waterfall import Step, waterfall
 from pipeline.report.html.views import Figure, Plot, Table

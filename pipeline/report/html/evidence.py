@@ -6,7 +6,9 @@ from typing import Any
 
 from pipeline.base.formatting import bytes_text, interval_text
 from pipeline.records.figures import curves, number
-from pipeline.records.record import ClassMeasure, Flipped, ModelRecord, Record
+from pipeline.records.parts.flipped import Flipped
+from pipeline.records.parts.models import ClassMeasure, ModelRecord
+from pipeline.records.record import Record
 from pipeline.report.columns import STAGES, ratio_of, stage_cells
 from pipeline.report.html.headline import setting_of, verdict_of
 from pipeline.report.html.pictures import accuracy_of

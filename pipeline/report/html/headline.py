@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.base.formatting import bytes_text, count_text, interval_text
-from pipeline.records.record import GateRecord, ModelRecord, Record
+from pipeline.records.parts.gates import GateRecord
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.record import Record
 from pipeline.report.columns import counts_text, latency_ratios
 from pipeline.report.html.text import count_of, joined, span_text, times_text
 from pipeline.report.html.views import GateView, Judgement, Tile

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.base.formatting import bytes_text
-from pipeline.records.record import ModelRecord, Record
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.record import Record
 from pipeline.report.html.plots.treemap import Part, treemap
 from pipeline.report.html.views import Cell, Figure, Plot, Table
 from pipeline.report.packing import COLUMNS, GRAPH, PackedTensor, by_encoding, cost_text, packing, packing_cells

@@ -13,7 +13,10 @@ from markupsafe import Markup
 
 from pipeline.base.estimate import Estimate
 from pipeline.base.formatting import bytes_text, interval_text
-from pipeline.records.record import Example, ModelRecord, Record, StageRecord
+from pipeline.records.parts.flipped import Example
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.parts.stages import StageRecord
+from pipeline.records.record import Record
 from pipeline.report.html.text import duration_text, numbers
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -6,7 +6,9 @@ from typing import Any
 
 from pipeline.base.formatting import interval_text
 from pipeline.measure.gain import gain_text
-from pipeline.records.record import ModelRecord, Record, StageRecord
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.parts.stages import StageRecord
+from pipeline.records.record import Record
 from pipeline.report import commands
 from pipeline.report.columns import spread_text, tokenizer_text
 from pipeline.report.html import evidence, pictures

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from pipeline.base.files import scratch
-from pipeline.records.record import Port, Record
+from pipeline.records.parts.interface import Port
+from pipeline.records.record import Record
 from pipeline.report.mlflow.connection import UID, Connection, tagged
 
 

@@ -14,7 +14,9 @@ from typing import Any, Protocol
 
 from pipeline.base.files import locked, read_json, write_whole
 from pipeline.records.figures import curves, flatten, metrics, points
-from pipeline.records.record import ModelRecord, Record, StageRecord
+from pipeline.records.parts.models import ModelRecord
+from pipeline.records.parts.stages import StageRecord
+from pipeline.records.record import Record
 from pipeline.report.mlflow.connection import PARENT, UID, Connection, milliseconds, timed, unreachable
 from pipeline.report.mlflow.logged_model import Graph, log_model
 

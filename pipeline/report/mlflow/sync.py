@@ -9,7 +9,7 @@ from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.forms.text.remapped import saved_vocabulary
 from pipeline.model import Deployed, OnnxModel
 from pipeline.records.folder import load_events, load_run, verified
-from pipeline.records.record import ModelRecord
+from pipeline.records.parts.models import ModelRecord
 from pipeline.report.mlflow.logged_model import Graph
 from pipeline.report.mlflow.run import LOCK, Tracking, is_synced, status_of
 

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.compare.members import comparing, warnings_of_changes
 from pipeline.errors import ConfigError
-from pipeline.records.record import Record, StageRecord
+from pipeline.records.parts.stages import StageRecord
+from pipeline.records.record import Record
 from tests import records
 
 

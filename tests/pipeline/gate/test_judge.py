@@ -17,7 +17,10 @@ from pipeline.gate.expected import Expected, PackedScores, of_run
 from pipeline.gate.judge import has_limits, judge, judged, verdict, warnings_of
 from pipeline.measure.statistics.pairs import Pairs
 from pipeline.measure.statistics.shares import ratio_ends, ratio_interval
-from pipeline.records.record import ClassMeasure, Failure, Flips, GateRecord, ModelRecord, Record, StageRecord
+from pipeline.records.parts.gates import GateRecord
+from pipeline.records.parts.models import ClassMeasure, Flips, ModelRecord
+from pipeline.records.parts.stages import StageRecord
+from pipeline.records.record import Failure, Record
 from tests.aliases import Make
 from tests.records import MODEL, model, paired, record, stage
 

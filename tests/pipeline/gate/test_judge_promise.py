@@ -10,7 +10,7 @@ from pipeline.gate.budget import Budget
 from pipeline.gate.judge import judge
 from pipeline.measure.statistics.pairs import Pairs
 from pipeline.measure.statistics.shares import difference_ends, ratio_ends, share_ends
-from pipeline.records.record import GateRecord
+from pipeline.records.parts.gates import GateRecord
 from tests import records
 
 DRAWS = 5000

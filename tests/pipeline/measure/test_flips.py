@@ -25,7 +25,8 @@ from pipeline.measure.flips import (
     worst_first,
     write_png,
 )
-from pipeline.records.record import Flipped, Record
+from pipeline.records.parts.flipped import Flipped
+from pipeline.records.record import Record
 from pipeline.runner import run
 from pipeline.task import Split, Task, classification
 from tests.users import chain_of

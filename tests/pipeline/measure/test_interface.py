@@ -13,7 +13,7 @@ from pipeline.deploy import deploy
 from pipeline.errors import StageError
 from pipeline.measure.interface import interface
 from pipeline.model import OnnxModel
-from pipeline.records.record import Port
+from pipeline.records.parts.interface import Port
 from pipeline.runner import run
 from pipeline.task import CALIBRATION_EXAMPLES, Split, Task
 from pipeline.tasks import digits

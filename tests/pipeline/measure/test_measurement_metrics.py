@@ -18,7 +18,7 @@ from pipeline.measure.agreement import compare
 from pipeline.measure.gain import gain_of, gain_text, metric_lead
 from pipeline.measure.statistics.resamples import metric_drop, metric_retention, percentile_interval, resampled
 from pipeline.records import figures
-from pipeline.records.record import StageRecord
+from pipeline.records.parts.stages import StageRecord
 from pipeline.report.terminal import WIDE, metrics_table
 from pipeline.task import Metric, Split, first_output
 from tests import records

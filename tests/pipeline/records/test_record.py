@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.base.estimate import Estimate
 from pipeline.records.comparison import ComparisonRecord
-from pipeline.records.record import SCHEMA_VERSION, Failure, Flips, Record
+from pipeline.records.parts.models import Flips
+from pipeline.records.record import SCHEMA_VERSION, Failure, Record
 from tests.records import model, record, stage
 
 

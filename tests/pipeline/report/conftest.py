@@ -8,7 +8,9 @@ import pytest
 
 from pipeline.base.estimate import Estimate
 from pipeline.records.comparison import ComparisonRecord, StrategyRecord, Timing
-from pipeline.records.record import ClassMeasure, Failure, Flips, Origin, Record, Spread
+from pipeline.records.parts.models import ClassMeasure, Flips
+from pipeline.records.parts.stages import Spread
+from pipeline.records.record import Failure, Origin, Record
 from tests import records
 
 KEPT = Estimate(value=0.98, low=0.97, high=0.99)

@@ -22,7 +22,9 @@ from pipeline.errors import ConfigError
 from pipeline.measure.cost import onnx_params
 from pipeline.measure.size import size_bytes
 from pipeline.model import OnnxModel
-from pipeline.records.record import ClassMeasure, Failure, Interface, Port, Record
+from pipeline.records.parts.interface import Interface, Port
+from pipeline.records.parts.models import ClassMeasure
+from pipeline.records.record import Failure, Record
 from pipeline.report import package as packaging
 from pipeline.report.package import package
 from tests import records

@@ -18,7 +18,8 @@ from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, lead
 from pipeline.measure.statistics.means import drop
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.records.figures import metrics
-from pipeline.records.record import Gain, Record, Spread
+from pipeline.records.parts.stages import Gain, Spread
+from pipeline.records.record import Record
 from pipeline.report.terminal import show
 from pipeline.run import executor
 from pipeline.run.executor import Executor

@@ -10,7 +10,8 @@ from pipeline.build.build import build
 from pipeline.build.source import load_config
 from pipeline.errors import ConfigError, StageError
 from pipeline.records.figures import metrics
-from pipeline.records.record import Record, StageRecord
+from pipeline.records.parts.stages import StageRecord
+from pipeline.records.record import Record
 from pipeline.run import plan
 from pipeline.run.executor import Executor
 from pipeline.run.recorded import latency_record

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.base.formatting import interval_text
 from pipeline.records.figures import number
-from pipeline.records.record import ClassMeasure, Confusion
+from pipeline.records.parts.flipped import Confusion
+from pipeline.records.parts.models import ClassMeasure
 from pipeline.report.html.plots.charts import (
     ACCENT,
     INK,

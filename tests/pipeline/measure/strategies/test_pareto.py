@@ -11,7 +11,7 @@ from pipeline.base.estimate import Estimate
 from pipeline.build.config import Axis
 from pipeline.measure.strategies.pareto import AXES, Sense, choose, front, front_of
 from pipeline.records.comparison import StrategyRecord, Timing
-from pipeline.records.record import Spread
+from pipeline.records.parts.stages import Spread
 
 OF_TEST = {"score", "retention", "drop", "verdicts", "claim"}
 

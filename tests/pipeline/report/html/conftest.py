@@ -13,19 +13,11 @@ from PIL import Image
 
 from pipeline.base.estimate import Estimate
 from pipeline.records.comparison import ComparisonRecord, PairTest, StrategyRecord, Timing
-from pipeline.records.record import (
-    ClassMeasure,
-    Confusion,
-    Example,
-    Failure,
-    Flipped,
-    Flips,
-    Gain,
-    GateRecord,
-    Origin,
-    Record,
-    Spread,
-)
+from pipeline.records.parts.flipped import Confusion, Example, Flipped
+from pipeline.records.parts.gates import GateRecord
+from pipeline.records.parts.models import ClassMeasure, Flips
+from pipeline.records.parts.stages import Gain, Spread
+from pipeline.records.record import Failure, Origin, Record
 from pipeline.runner import run
 from tests.records import model, packing, stage
 from tests.records import record as hand_made

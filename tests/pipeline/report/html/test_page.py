@@ -14,7 +14,8 @@ import pytest
 
 from pipeline.measure.strategies.pairwise import sentences
 from pipeline.records.comparison import ComparisonRecord
-from pipeline.records.record import Failure, GateRecord, Record
+from pipeline.records.parts.gates import GateRecord
+from pipeline.records.record import Failure, Record
 from pipeline.report.html.page import HERE, write_comparison, write_report
 from tests.aliases import Make
 from tests.records import packing

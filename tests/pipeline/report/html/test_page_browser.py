@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.records.comparison import ComparisonRecord
-from pipeline.records.record import Record, StageRecord
+from pipeline.records.parts.stages import StageRecord
+from pipeline.records.record import Record
 from pipeline.report.html.page import write_comparison, write_report
 
 Make = Callable[..., Any]

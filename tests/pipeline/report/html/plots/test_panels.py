@@ -3,7 +3,8 @@
 import json
 
 from pipeline.base.estimate import Estimate
-from pipeline.records.record import ClassMeasure, Confusion
+from pipeline.records.parts.flipped import Confusion
+from pipeline.records.parts.models import ClassMeasure
 from pipeline.report.html.plots import panels
 
 
