@@ -11,25 +11,34 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from pipeline.forms.graph import QDQ
 from pipeline.forms.packed import is_packed
 
-WARNING = (
+DECODES = (
     "ONNX Runtime decodes weights of this file at each call, for it does not fold their decoder: the latency has that "
     "in it. Leave quantize.pack out for this runtime, or measure the file before it"
 )
+UNKNOWN = (
+    "whether ONNX Runtime decodes weights of this file at each call, which the latency would have in it, is not known"
+)
 
 
-def decodes(path: Path, root: Path) -> bool:
-    """Whether a file is packed and stays so in ONNX Runtime, as a fresh process started in `root` tells."""
+def decoding_warning(path: Path, root: Path) -> str:
+    """What to warn of where a file is packed: that it stays so in ONNX Runtime, or why that is not known; else "".
+
+    A fresh process, which is started in `root`, tells.
+    """
     if path.is_dir():
-        return False
+        return ""
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except DecodeError:  # the process that times it says what is wrong with it
-        return False
+        return ""
     if not is_packed(graph):
-        return False
+        return ""
     command = [sys.executable, "-m", "stages.benchmark.decoding", str(path.resolve())]
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    return ended.stdout.strip() == "True"
+    if ended.returncode:
+        reason = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+        return f"{UNKNOWN}: the process that looks ended with {ended.returncode}: {reason}"
+    return DECODES if ended.stdout.strip() == "True" else ""
 
 
 def stays_packed(path: Path) -> bool:

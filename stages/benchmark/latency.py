@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.model import Deployed, Model, OnnxModel, TorchModel
 from pipeline.stage import AnyForm, Context, Preview, Stage, forms
-from stages.benchmark.decoding import WARNING, decodes
+from stages.benchmark.decoding import decoding_warning
 from stages.benchmark.ratios import FEWEST_ROUNDS
 from stages.benchmark.rounds import AGAIN, BASELINE, ROOT, Failures, Participant, Spec, in_turns
 from stages.benchmark.rows import Cell, rows_of
@@ -156,8 +156,8 @@ class Latency(Stage):
             feed: Callable[[Inputs], Inputs] = dict
         else:
             deployed = ctx.deployed(model)
-            if decodes(deployed.path, ROOT):
-                ctx.warn(WARNING)
+            if warning := decoding_warning(deployed.path, ROOT):
+                ctx.warn(warning)
             place = {"model": str(deployed.path.resolve())}
             feed = partial(first_call, deployed)
         files = {batch: folder.with_name(f"{folder.name}-{runtime}-{batch}.npz") for batch in self.batch}
