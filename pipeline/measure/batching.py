@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.measure.accuracy import BATCH_SIZE, Advance, Evaluation, evaluate_task, scores_on_validation
-from pipeline.model import Model, OnnxModel
+from pipeline.forms.tracing import rounded_otherwise
+from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.task import Split, Task
 
 TRIED = 32
@@ -51,10 +52,19 @@ def batches_for(model: Model, task: Task, asked: int | None = None) -> Batches:
 
 
 def depends_on_batch(model: Model, split: Split, decode: Callable[..., Tensor]) -> bool:
-    """Whether predictions of examples one by one differ from those of the same examples together."""
+    """Whether predictions of examples one by one differ from those of the same examples together.
+
+    Those of a torch model with quantized values may differ by what it makes when values between two integers go to the
+    other one: sums in another order do that.
+    """
     few = split.select(list(range(min(TRIED, len(split)))))
     alone, together = (_predictions(model, few, decode, size) for size in (1, TRIED))
-    differing = [not _similar(alone[index], together[index]) for index in alone]
+    otherwise, rounding = rounded_otherwise(model.module) if isinstance(model, TorchModel) else None, 0.0
+    if otherwise:
+        with otherwise():
+            rounded = _predictions(model, few, decode, TRIED)
+        rounding = max(float((rounded[index] - together[index]).abs().max()) for index in together)
+    differing = [not _similar(alone[index], together[index], rounding) for index in alone]
     return sum(differing) > FEW * len(differing)
 
 
@@ -97,8 +107,8 @@ def _predictions(model: Model, split: Split, decode: Callable[..., Tensor], size
     return predictions
 
 
-def _similar(alone: Tensor, together: Any) -> bool:
-    """Whether two predictions are the same; of one that padding made longer the front counts."""
+def _similar(alone: Tensor, together: Any, rounding: float) -> bool:
+    """Whether two predictions are the same, but for `rounding`; of one that padding made longer the front counts."""
     if alone.ndim != together.ndim:
         return False
     shared = tuple(slice(min(sizes)) for sizes in zip(alone.shape, together.shape, strict=True))
@@ -106,4 +116,4 @@ def _similar(alone: Tensor, together: Any) -> bool:
     if not one.is_floating_point():
         return torch.equal(one, other)
     largest = max(float(one.abs().max()), float(other.abs().max())) if one.numel() else 0.0
-    return bool((one - other).abs().max() <= SIMILAR * largest) if one.numel() else True
+    return bool((one - other).abs().max() <= max(SIMILAR * largest, rounding)) if one.numel() else True

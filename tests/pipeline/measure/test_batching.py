@@ -1,6 +1,7 @@
 """What a model is given at a time when it is measured, and what is said of one whose answers depend on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from pipeline.base.batches import Inputs, Outputs
@@ -101,3 +102,29 @@ def test_a_score_that_fails_on_validation_alone_says_so(task: Task, tiny: Callab
 
     with pytest.raises(StageError, match="validation: the task's decode or score: ValueError: too few"):
         examine(tiny(), replace(task, score=score), Batches(BATCH_SIZE))
+
+
+class Rounding(nn.Module):
+    """Its values change by `shift` where an example is alone, and by up to a hundredth where it rounds otherwise."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.shift, self.noise = shift, 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.noise * torch.ones(len(x), 1) + (self.shift if len(x) == 1 else 0)
+
+    @contextmanager
+    def rounded_otherwise(self) -> Iterator[None]:
+        self.noise = 0.01
+        yield
+        self.noise = 0.0
+
+
+@pytest.mark.parametrize(("shift", "depends"), [(0.009, False), (0.011, True)])
+def test_quantized_values_may_differ_by_what_rounding_them_otherwise_does(
+    shift: float, depends: bool, tiny: Callable[..., TorchModel]
+) -> None:
+    model = replace(tiny(), module=Rounding(shift))
+    split = Split(TensorDataset(VALUES / 10, VALUES.argmax(1)))  # so that a thousandth of the largest is less
+    assert depends_on_batch(model, split, first_output) is depends
