@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.measure.accuracy import BATCH_SIZE, Advance, Evaluation, evaluate_task, scores_on_validation
 from pipeline.forms.tracing import rounded_otherwise
+from pipeline.measure.accuracy import BATCH_SIZE, Advance, Evaluation, evaluate_task, scores_on_validation
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.task import Split, Task
 
