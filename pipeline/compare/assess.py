@@ -49,20 +49,24 @@ def assess(
     places = {run.run: os.path.relpath(run.folder, above) for group in runs.values() for run in group}
     for strategy in record.strategies:
         strategy.runs = [places[name] for name in strategy.runs]
-    usable = [strategy for strategy in record.strategies if strategy.size_bytes is not None]
-    on_front = pareto.front_of(usable, record.axes)
-    least_retention = RETENTION if retention is None else retention
-    candidates = [strategy for strategy in usable if strategy.name != BASELINE]
-    record.choice, record.choice_reason = pareto.choose(candidates, least, least_retention)
-    if usable and not on_front:
-        record.warnings.append(f"there is no front: no strategy has a figure of each of {', '.join(record.axes)}")
-    for strategy in usable:
-        strategy.on_front, strategy.chosen = strategy.name in on_front, strategy.name == record.choice
+    _choose(record, least, RETENTION if retention is None else retention)
     paired = _paired(runs, record.warnings)
     record.tests = pairwise.pair_tests(paired, record.seeds[0] if record.seeds else 0)
     record.indistinguishable = pairwise.indistinguishable(record.tests)
     shares = are_shares(*(scores for group in paired.values() for scores in group))
     record.notes += pairwise.sentences(record.tests, record.test_samples, shares=shares)
+
+
+def _choose(record: ComparisonRecord, least: str, retention: float) -> None:
+    """Say which strategies are on the front, and which one to take."""
+    usable = [strategy for strategy in record.strategies if strategy.size_bytes is not None]
+    on_front = pareto.front_of(usable, record.axes)
+    candidates = [strategy for strategy in usable if strategy.name != BASELINE]
+    record.choice, record.choice_reason = pareto.choose(candidates, least, retention)
+    if usable and not on_front:
+        record.warnings.append(f"there is no front: no strategy has a figure of each of {', '.join(record.axes)}")
+    for strategy in usable:
+        strategy.on_front, strategy.chosen = strategy.name in on_front, strategy.name == record.choice
 
 
 def strategy_record(

@@ -67,10 +67,8 @@ def compare(
     built = dict(zip((s.name for s in strategies), build_all(strategies), strict=True))
     config, first = strategies[0].config, built[strategies[0].name]
     record = _start(strategies[0].source.path.stem, [str(file) for file in files], Path(runs), config.compare)
-    record.data = {n: {"examples": len(first.task.splits[n]), "digest": s.digest} for n, s in first.data.items()}
-    record.environment = describe(config.folder)
     record.overrides = [*overrides]
-    record.seeds = list(range(config.seed, config.seed + config.compare.seeds))
+    _describe(record, first)
     folder = Path(record.folder)
     with alone(folder), Interrupts() as interrupts, _stopped(interrupts):
         orders = [Order(strategy, seed) for seed in record.seeds for strategy in strategies]
@@ -156,6 +154,14 @@ def _start(name: str, origins: list[str], runs: Path, settings: Comparing) -> Co
     record = ComparisonRecord(comparison=title, folder=str(folder), started=started, origins=origins, axes=axes)
     record.save()
     return record
+
+
+def _describe(record: ComparisonRecord, first: Built) -> None:
+    """Fill in on which data, where and with which seeds the strategies run, as the first one tells."""
+    config = first.config
+    record.data = {n: {"examples": len(first.task.splits[n]), "digest": s.digest} for n, s in first.data.items()}
+    record.environment = describe(config.folder)
+    record.seeds = list(range(config.seed, config.seed + config.compare.seeds))
 
 
 def _finish(

@@ -73,15 +73,21 @@ def measure(
     }
     reference = baseline.evaluation if baseline else None
     fields["classes"] = by_class(evaluation, reference, labels=task.labels, logits=task.logits, seed=seed)
-    on_validation = evaluation.validation_scores
-    if on_validation is not None:  # not only the test split was looked at
-        fields["validation_score"] = float(on_validation.mean())
-        if reference and reference.validation_scores is not None:
-            reference_scores = reference.validation_scores.numpy()
-            fields["validation_retention"] = retention(on_validation.numpy(), reference_scores, seed)
+    fields |= _on_validation(evaluation, reference, seed)
     if baseline:
         fields |= compare(evaluation, baseline.evaluation, labelling=task.labelling if task.logits else None, seed=seed)
         fields["compression_ratio"] = baseline.measure.size_bytes / fields["size_bytes"]
     if before:
         fields["retention_before"] = retention(evaluation.scores.numpy(), before.evaluation.scores.numpy(), seed)
     return Measure(**fields)
+
+
+def _on_validation(evaluation: Evaluation, reference: Evaluation | None, seed: int) -> dict[str, Any]:
+    """The figures that a choice among models is made on; none where the test split alone was looked at."""
+    scores = evaluation.validation_scores
+    if scores is None:
+        return {}
+    mean = {"validation_score": float(scores.mean())}
+    if reference is None or reference.validation_scores is None:
+        return mean
+    return mean | {"validation_retention": retention(scores.numpy(), reference.validation_scores.numpy(), seed)}

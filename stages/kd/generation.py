@@ -1,6 +1,7 @@
 """What a teacher generates on the training inputs: computed once, scored as the task scores, made into examples."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -173,21 +174,8 @@ def choose(folder: Path, ctx: Context, rule: Rule) -> Choice:
     Raises:
         StageError: the score takes no such ids, or no sequence scores enough.
     """
-    cache, digest = CachedValues(folder, len(ctx.train)), hashlib.sha256()
-    columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    with ctx.progress("scoring the teacher's sequences", len(ctx.train)) as advance:
-        for batch in ctx.train.loader(BATCH_SIZE):
-            if ctx.world.any(ctx.interrupted()):
-                raise Interruption("stopped while the teacher's sequences were scored")
-            tokens = read(cache, batch.index)
-            count = tokens.shape[1] if rule.select == "score" else 1
-            scores = torch.stack([_scores(tokens[:, i], batch.targets, ctx, rule.pad) for i in range(count)], dim=1)
-            best = scores.argmax(1)  # the first, hence the likeliest, of those that score alike
-            chosen = tokens[torch.arange(len(tokens)), best]
-            columns.append((best, scores.gather(1, best[:, None])[:, 0], scores[:, 0], (chosen != NOTHING).sum(1)))
-            digest.update(chosen.numpy().tobytes())
-            advance(len(batch.index))
-    best, score, top, length = (torch.cat(column) for column in zip(*columns, strict=True))
+    digest = hashlib.sha256()
+    best, score, top, length = _scored(CachedValues(folder, len(ctx.train)), ctx, rule, digest.update)
     enough = torch.ones_like(score, dtype=torch.bool) if rule.min_score is None else score >= rule.min_score
     if not enough.any():
         problem = f"there are no sequences of the teacher that score {rule.min_score}; their mean is {score.mean():.4f}"
@@ -203,6 +191,27 @@ def choose(folder: Path, ctx: Context, rule: Rule) -> Choice:
         "mean_tokens": float(length.double().mean()),
     }
     return Choice(positions, beams, report, digest.hexdigest())
+
+
+def _scored(cache: CachedValues, ctx: Context, rule: Rule, on_chosen: Callable[[bytes], None]) -> list[Tensor]:
+    """For each example (N,): which sequence is best, its score, that of the likeliest, and the best one's length.
+
+    The best sequences go to `on_chosen`, batch by batch.
+    """
+    columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    with ctx.progress("scoring the teacher's sequences", len(ctx.train)) as advance:
+        for batch in ctx.train.loader(BATCH_SIZE):
+            if ctx.world.any(ctx.interrupted()):
+                raise Interruption("stopped while the teacher's sequences were scored")
+            tokens = read(cache, batch.index)
+            count = tokens.shape[1] if rule.select == "score" else 1
+            scores = torch.stack([_scores(tokens[:, i], batch.targets, ctx, rule.pad) for i in range(count)], dim=1)
+            best = scores.argmax(1)  # the first, hence the likeliest, of those that score alike
+            chosen = tokens[torch.arange(len(tokens)), best]
+            columns.append((best, scores.gather(1, best[:, None])[:, 0], scores[:, 0], (chosen != NOTHING).sum(1)))
+            on_chosen(chosen.numpy().tobytes())
+            advance(len(batch.index))
+    return [torch.cat(column) for column in zip(*columns, strict=True)]
 
 
 def _in_parts(teacher: Teacher, beams: Beams, ctx: Context, inputs: Inputs) -> Tensor:

@@ -86,20 +86,8 @@ def quantized_graph(
     selected = {node.name for node in graph.node if node.op_type in operators} - alone
     nodes, unquantized = tally([node for node in graph.node if node.name in names.nodes], proto.graph, selected)
     if not nodes:
-        expected = "at least one quantized node"
-        fix = "Name more operators or exclude fewer nodes"
-        is_double = any(tensor.data_type == onnx.TensorProto.DOUBLE for tensor in graph.initializer)
-        kind, fix = ("float64, which is not quantized", "Make it float32") if is_double else ("fp32", fix)
-        raise StageError(
-            f"no node was quantized; left in {kind}: {json.dumps(unquantized)}", expected=expected, fix=fix
-        )
-    merge_copies(proto.graph)
-    sort(proto.graph)
-    read_exactly(proto.graph)
-    with names.blame("the quantized graph"):
-        check_scales(proto.graph)
-        if not external:  # what protobuf cannot hold is checked by its file alone, when that is saved
-            onnx.checker.check_model(proto)
+        raise _nothing_done(graph, unquantized)
+    repair(proto, names, external)
     weights = {names.plain(name): size for name, size in fp32_weights(proto.graph).items()}
     strip(proto)
     share_initializers(proto.graph)
@@ -125,6 +113,29 @@ def prepare(model: OnnxModel, folder: Path, do: Do, external: bool) -> Prepared:
     name_captures(proto.graph)
     onnx.save(proto, path)
     return Prepared(proto.graph, names)
+
+
+def _nothing_done(graph: onnx.GraphProto, unquantized: dict[str, int]) -> StageError:
+    is_double = any(tensor.data_type == onnx.TensorProto.DOUBLE for tensor in graph.initializer)
+    kind = "float64, which is not quantized" if is_double else "fp32"
+    fix = "Make it float32" if is_double else "Name more operators or exclude fewer nodes"
+    problem = f"no node was quantized; left in {kind}: {json.dumps(unquantized)}"
+    return StageError(problem, expected="at least one quantized node", fix=fix)
+
+
+def repair(proto: onnx.ModelProto, names: Names, external: bool) -> None:
+    """Put right, in place, what quantizers leave behind, and check the graph.
+
+    Raises:
+        StageError: a scale cannot be right, or it is no valid graph.
+    """
+    merge_copies(proto.graph)
+    sort(proto.graph)
+    read_exactly(proto.graph)
+    with names.blame("the quantized graph"):
+        check_scales(proto.graph)
+        if not external:  # what protobuf cannot hold is checked by its file alone, when that is saved
+            onnx.checker.check_model(proto)
 
 
 def check_same(model: OnnxModel, path: Path) -> None:

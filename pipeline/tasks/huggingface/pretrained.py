@@ -65,11 +65,7 @@ def model(
     Raises:
         ConfigError: there is no such model, its weights are missing, unsafe or do not fit, or task and model disagree.
     """
-    if (name is None) == (config is None):
-        problem = "there are both `name` and `config`" if name else "there is neither `name` nor `config`"
-        raise ConfigError(problem, expected="one")
-    if not isinstance(config, dict | None):
-        raise ConfigError(f"`config` is {config!r}", expected="a mapping such as {model_type: bert, hidden_size: 64}")
+    _check_origin(name, config)
     kind = kind or getattr(task, "kind", None)
     if kind is None:
         raise ConfigError("the task does not say what kind it is", fix="Add `kind`, such as text_classification")
@@ -88,6 +84,15 @@ def model(
     if "num_labels" in label_settings or "id2label" in label_settings:
         _check_order(configuration.id2label, task.labels, name)
     return Start(torch_model, not fresh, fresh_note(name, fresh))
+
+
+def _check_origin(name: str | None, config: Any) -> None:
+    """Raise ConfigError unless there is one of the two, as a user may write it."""
+    if (name is None) == (config is None):
+        problem = "there are both `name` and `config`" if name else "there is neither `name` nor `config`"
+        raise ConfigError(problem, expected="one")
+    if not isinstance(config, dict | None):
+        raise ConfigError(f"`config` is {config!r}", expected="a mapping such as {model_type: bert, hidden_size: 64}")
 
 
 def fresh_note(name: str, fresh: list[str]) -> tuple[str, ...]:

@@ -44,9 +44,7 @@ def schemes(
     named = _named(labels, layers)
     for name, (key, _) in named.items():
         if name not in asked:
-            node = f"the node `{names.nodes[name]}`, a {weighted[name].op_type},"
-            fix = "Leave it out there, or name its operator in `operators` and not the node in `exclude`"
-            raise StageError(f"`layers` has `{key}`, and the weight of {node} is not rounded here", fix=fix)
+            raise _not_rounded(key, names.nodes[name], weighted[name].op_type)
     first_and_last = [*weighted][:1] + [*weighted][-1:]
     usual = dict.fromkeys(weighted, default) | dict.fromkeys(first_and_last, ends)
     told = {name: scheme for name, (_, scheme) in named.items()}
@@ -59,6 +57,12 @@ def schemes(
         problem = "all weights stay at 8 bits: the first and the last node do unless they are named"
         raise StageError(problem, fix="Name them in `layers`, or set `first_last`")
     return chosen, [*named]
+
+
+def _not_rounded(key: str, name: str, operator: str) -> StageError:
+    problem = f"`layers` has `{key}`, and the weight of the node `{name}`, a {operator}, is not rounded here"
+    fix = "Leave it out there, or name its operator in `operators` and not the node in `exclude`"
+    return StageError(problem, fix=fix)
 
 
 def readers(graph: onnx.GraphProto) -> Readers:

@@ -23,31 +23,35 @@ def optimum(
         tied: what is known of the tables of other graphs of the model.
         settings: arguments of the preset.
     """
+    tied = tied or Tied()
+    proto = transpose_gemms(onnx.load(files.source))
+    graph, operators = proto.graph, settings["operators_to_quantize"]
+    copies = own_weights(graph)
+    onnx.save(proto, files.source, save_as_external_data=files.external)
+    deep = [*deep_products(graph)] if settings["per_channel"] else []
+    left = {WEIGHT: touching(graph, hidden_weights(graph, operators)), DEEP: deep}
+    apart = tied.nodes(graph) if "Gather" in operators else []
+    exclude = [*nodes_to_exclude, *left[WEIGHT], *left[DEEP], *apart]
+    after = _quantized(files, preset, nodes_to_exclude=exclude, **settings)
+    if apart:
+        tied.share(graph, after.graph)
+    share_copies(after.graph, copies)
+    onnx.save(after, files.target, save_as_external_data=files.external)
+    return Done(left)
+
+
+def _quantized(files: Files, preset: str, **settings: Any) -> onnx.ModelProto:
+    """What Optimum makes of the file."""
     from transformers import PretrainedConfig
 
     from pipeline.forms.deployed.seq2seq import hush
 
-    source, external = files.source, files.external
-    tied = tied or Tied()
     with hush():
         from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
 
-        proto = transpose_gemms(onnx.load(source))
-        copies = own_weights(proto.graph)
-        onnx.save(proto, source, save_as_external_data=external)
-        operators = settings["operators_to_quantize"]
-        left = {WEIGHT: touching(proto.graph, hidden_weights(proto.graph, operators)), DEEP: []}
-        if settings["per_channel"]:
-            left[DEEP] = [*deep_products(proto.graph)]
-        apart = tied.nodes(proto.graph) if "Gather" in operators else []
-        exclude = [*nodes_to_exclude, *left[WEIGHT], *left[DEEP], *apart]
-        config = getattr(AutoQuantizationConfig, preset)(is_static=False, nodes_to_exclude=exclude, **settings)
+        config = getattr(AutoQuantizationConfig, preset)(is_static=False, **settings)
         # With a configuration of its own it looks for none.
-        quantizer = ORTQuantizer(source, config=PretrainedConfig())
+        quantizer = ORTQuantizer(files.source, config=PretrainedConfig())
+        external = files.external
         quantizer.quantize(config, files.target.parent, file_suffix="optimum", use_external_data_format=external)
-    after = onnx.load(source.with_name(f"{source.stem}_optimum.onnx"))
-    if apart:
-        tied.share(proto.graph, after.graph)
-    share_copies(after.graph, copies)
-    onnx.save(after, files.target, save_as_external_data=external)
-    return Done(left)
+    return onnx.load(files.target.with_name(f"{files.source.stem}_optimum.onnx"))

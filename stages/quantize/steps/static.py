@@ -1,6 +1,6 @@
 """A graph with 8-bit weights and activations by ONNX Runtime."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import onnx
@@ -35,22 +35,16 @@ def static(
         weights: of `Rounding`.
         settings: further ones of `quantize.static`, and arguments of ONNX Runtime's quantizer.
     """
-    from onnxruntime.quantization.calibrate import save_tensors_data
-
-    from stages.quantize.calibration import ranges_of
-
     proto = onnx.load(files.source)
     graph, operators, exclude = proto.graph, settings["op_types_to_quantize"], settings.pop("nodes_to_exclude")
     asked = chosen(graph, operators, exclude)
     masks, exact = masked(graph), exact_names(graph)
     values = {MASK: masks, WEIGHT: hidden_weights(graph, operators) - masks}
     free = chosen(graph, operators, [*exclude, *exact, *touching(graph, values[MASK] | values[WEIGHT])])
-    ends = {name for node in free.values() for name in (*node.input, *node.output)}
     whole = {*deep_products(graph).values(), *torn_weights(graph)} if settings["per_channel"] else None
     rounder = Rounder(graph, free, whole, Rounding(reduce_range=settings["reduce_range"], **weights))
     rounder.watch(files.source, data)
-    ranges, values[RANGE] = ranges_of(files.source, files.target.parent, ends, data, calibration, percentile)
-    save_tensors_data(ranges, files.target.with_name(RANGES))
+    values[RANGE] = _write_ranges(files, free.values(), data, calibration, percentile)
     left = {why: [name for name in touching(graph, names) if name in asked] for why, names in values.items()}
     left[EXACT] = [name for name in exact if name in asked]
     rounder.choose(left[RANGE])
@@ -65,6 +59,20 @@ def static(
         files.save(proto, files.target)
     shared = [node.name for node in free.values() if (whole or set()).intersection(node.input)]
     return Done(left | {WHOLE: shared, NEAREST: rounder.unheeding, BIAS: uncorrected}, entries)
+
+
+def _write_ranges(
+    files: Files, nodes: Iterable[onnx.NodeProto], data: CalibrationData, calibration: str, percentile: float
+) -> set[str]:
+    """Measure the ranges of what nodes read and write, for `_write_qdq`; the names of those that 8 bits cannot hold."""
+    from onnxruntime.quantization.calibrate import save_tensors_data
+
+    from stages.quantize.calibration import ranges_of
+
+    values = {name for node in nodes for name in (*node.input, *node.output)}
+    ranges, hidden = ranges_of(files.source, files.target.parent, values, data, calibration, percentile)
+    save_tensors_data(ranges, files.target.with_name(RANGES))
+    return hidden
 
 
 def _write_qdq(files: Files, whole: Collection[str], method: str, activations: str, **settings: Any) -> None:

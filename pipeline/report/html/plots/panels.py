@@ -85,28 +85,33 @@ def flips(confusions: Sequence[Confusion]) -> Json | None:
         [f"<b>{label(t)}</b> taken for <b>{label(p)}</b>: {counts[i][j] or 0}" for j, p in enumerate(predictions)]
         for i, t in enumerate(truths)
     ]
-    cells = {
+    cells = _heat(counts, says, max(c.count for c in confusions))
+    across = axis_json("taken for", tickvals=cells["x"], ticktext=[label(p, 16) for p in predictions], showgrid=False)
+    across |= {"range": [-0.5, len(predictions) - 0.5]}
+    up = axis_json("true class", tickvals=cells["y"], ticktext=[label(t, 16) for t in truths], showgrid=False)
+    up |= {"range": [len(truths) - 0.5, -0.5]}
+    return figure_json([cells], across, up, height=110 + 34 * len(truths))
+
+
+def _heat(counts: list[list[int | None]], says: list[list[str]], most: int) -> Json:
+    """Cells by row and column, each with its count and what it says under the pointer."""
+    return {
         "type": "heatmap",
         "z": counts,
-        "x": list(range(len(predictions))),
-        "y": list(range(len(truths))),
+        "x": list(range(len(counts[0]))),
+        "y": list(range(len(counts))),
         "hovertext": says,
         "hoverinfo": "text",
         "hoverongaps": False,
         "xgap": 2,
         "ygap": 2,
         "zmin": 0,
-        "zmax": max(c.count for c in confusions),
+        "zmax": most,
         "colorscale": [[0, "var(--heat-low)"], [1, "var(--heat-high)"]],
         "showscale": False,
         "texttemplate": "%{z}",
         "textfont": {"color": INK, "size": 13},
     }
-    across = axis_json("taken for", tickvals=cells["x"], ticktext=[label(p, 16) for p in predictions], showgrid=False)
-    across |= {"range": [-0.5, len(predictions) - 0.5]}
-    up = axis_json("true class", tickvals=cells["y"], ticktext=[label(t, 16) for t in truths], showgrid=False)
-    up |= {"range": [len(truths) - 0.5, -0.5]}
-    return figure_json([cells], across, up, height=110 + 34 * len(truths))
 
 
 def curves(kind: str, series: Mapping[str, Sequence[float]]) -> Json:
