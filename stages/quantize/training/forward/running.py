@@ -88,7 +88,7 @@ class Running(Looking):
         """The result of a call that gives values of its input."""
         result = func(*args, **named)
         for tensor in tensors(result):
-            if tensor is not args[0]:
+            if tensor is not args[0] or _tag(tensor) is None:  # changed in place, as by a dropout
                 _note(tensor, tag.number, direct=tag.direct and name_of(func) in CARRIED)
         return result
 
@@ -98,6 +98,9 @@ class Running(Looking):
         if call is None or (call.name, call.weights) != (name, weights):
             raise self._other(f"called {_text(name, weights)}")
         self.position += 1
+        changed = args[0] if name.endswith("_") or named.get("inplace") else None
+        if changed is not None and call.inputs and not _is_quantized(changed):
+            args = (changed.clone(), *args[1:])  # else its integers would be changed in its place
         quantized = list(args)
         for place, key in call.inputs.items():
             quantized[place] = self._value(key, args[place])
@@ -105,6 +108,10 @@ class Running(Looking):
         result = self.numbers.call(number, call, func, tuple(quantized), named)
         if call.output is None:
             return result
+        if changed is not None:  # it may be read on by its own name
+            if result is not changed:
+                changed.copy_(result)
+            _note(changed, call.output, direct=False)
         if call.output != PENDING:
             result = self.numbers.activation(call.output, result)
         _note(result, call.output, direct=True)
@@ -157,6 +164,12 @@ class Plain:
 def _tag(tensor: Any) -> Tag | None:
     tag = getattr(tensor, "_quantizer", None) if isinstance(tensor, Tensor) else None
     return tag if tag is not None and tag.value == value_of(tensor) else None
+
+
+def _is_quantized(tensor: Any) -> bool:
+    """Whether a value is what its quantizer leaves."""
+    tag = _tag(tensor)
+    return tag is not None and tag.direct
 
 
 def _note(tensor: Tensor, number: int, *, direct: bool) -> None:

@@ -15,18 +15,18 @@ class _Uniform(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        result = (x / step).round_().clamp_(low, high).mul_(step)
-        ctx.save_for_backward(x, result, step, low, high)  # layers around keep x and result too
-        return result
+        ctx.save_for_backward(x, step, low, high)  # not the result: what reads it may change it in place
+        return (x / step).round_().clamp_(low, high).mul_(step)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (gradient,) = gradients
-        x, result, step, low, high = ctx.saved_tensors
-        inside = (x > low * step) & (x < high * step)
-        none = x.new_zeros(())
-        of_step = (result - torch.where(inside, x, none)).mul_(gradient).sum_to_size(step.shape) / step
-        return torch.where(inside, gradient, none), of_step, None, None
+        x, step, low, high = ctx.saved_tensors
+        scaled = x / step
+        inside = (scaled > low) & (scaled < high)
+        integers = scaled.round().clamp_(low, high)
+        of_step = integers.sub_(scaled.masked_fill_(~inside, 0)).mul_(gradient).sum_to_size(step.shape)
+        return torch.where(inside, gradient, gradient.new_zeros(())), of_step, None, None
 
 
 class _Step(Function):
