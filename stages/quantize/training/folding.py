@@ -72,4 +72,6 @@ def fold(module: nn.Module, pairs: Sequence[Sequence[str]]) -> nn.Module:
 def _fits(module: nn.Module, layer: str, norm: str) -> bool:
     parts = dict(module.named_modules())
     is_layer = isinstance(parts.get(layer), _ConvNd | nn.Linear)
+    if isinstance(parts.get(layer), _ConvTransposeNd) and parts[layer].groups != 1:  # torch's function mixes the groups
+        return False
     return is_layer and isinstance(parts.get(norm), _BatchNorm) and parts[norm].running_mean is not None

@@ -98,6 +98,11 @@ def test_what_computes_its_weight_has_no_batch_norm_folded(layer: nn.Module) -> 
     assert foldable(nn.Sequential(layer, nn.BatchNorm2d(2)).eval(), INPUTS) == []
 
 
+def test_a_transposed_convolution_of_groups_keeps_its_batch_norm() -> None:
+    layers = [nn.ConvTranspose2d(1, 4, 2), nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 4, 2, groups=4), nn.BatchNorm2d(4)]
+    assert foldable(nn.Sequential(*layers).eval(), INPUTS) == [("0", "1")]
+
+
 class Product(nn.Module):
     """A product with a weight of its own, and a ReLU whose result is read as floats."""
 
