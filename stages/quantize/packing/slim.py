@@ -57,13 +57,16 @@ def drop_zero_points(graph: onnx.GraphProto) -> None:
         for node in part.node:
             for name in node.input:
                 readers.setdefault(name, []).append(node)
+    makers = {name: node for node in graph.node for name in node.output}
     for node in graph.node:
         place = ZERO_POINTS.get(node.op_type)
         if place is None or len(node.input) != place + 1 or node.input[place] not in zeros:
             continue
         # Of a QuantizeLinear the zero point tells the type too, which is uint8 without one.
-        is_told = node.op_type != "QuantizeLinear" or zeros[node.input[place]] == TensorProto.UINT8
-        if is_told and _takes_none(node, readers):
+        is_needed = node.op_type == "QuantizeLinear" and (
+            zeros[node.input[place]] != TensorProto.UINT8 or _is_computed(node.input[0], makers)
+        )
+        if not is_needed and _takes_none(node, readers):
             node.input.pop()
     drop_unread(graph, zeros)
 
@@ -72,6 +75,11 @@ def drop_kernel_shapes(graph: onnx.GraphProto) -> None:
     """Have convolutions take their kernel's shape from their weights, in place, as the standard allows."""
     for node in (node for node in graph.node if node.op_type in ("Conv", "ConvInteger")):
         refill(node.attribute, [a for a in node.attribute if a.name != "kernel_shape"])
+
+
+def _is_computed(name: str, makers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether another operator than `WITHOUT` gives a value: ONNX Runtime moves what quantizes it by its zero point."""
+    return name in makers and makers[name].op_type not in WITHOUT
 
 
 def _takes_none(node: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]]) -> bool:

@@ -40,6 +40,16 @@ def test_zero_points_of_0_go_where_the_kernels_stay(changes: dict[str, object], 
     assert counts(proto) == inputs
 
 
+@pytest.mark.parametrize(("mover", "inputs"), [("Conv", [2, 2, 2]), ("Transpose", [3, 2, 2])])
+def test_what_quantizes_behind_an_operator_that_may_move_keeps_its_zero_point(mover: str, inputs: list[int]) -> None:
+    proto = layer()
+    first = node(mover, ["x", "k"] if mover == "Conv" else ["x"], ["m"])
+    proto.graph.node[0].input[0] = "m"
+    proto.graph.node.insert(0, first)
+    drop_zero_points(proto.graph)
+    assert counts(proto) == inputs
+
+
 def test_constants_become_initializers() -> None:
     held = node("Constant", [], ["k"], value=numpy_helper.from_array(np.arange(3)))
     proto = graph(
