@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal, Self
 
+import torch
 from pydantic import Field, JsonValue, model_validator
 
 from pipeline.base.formatting import few
@@ -127,6 +128,9 @@ class AwareQuantization(Retraining, Stage):
                 raise error(problem, expected="the name of a layer, or of a part with layers")
         schemes = {}
         for weight in plan.axes:
+            if (dtype := core.get_parameter(weight).dtype) != torch.float32:
+                problem = f"`{weight}` is of type {str(dtype).removeprefix('torch.')}"
+                raise error(problem, expected="weights of float32", fix="Have the builder give module.float()")
             scheme = schemes[weight] = self._scheme_of(layer_of(weight), layers)
             if codebook_size(scheme) > (size := core.get_parameter(weight).numel()):
                 problem = f"`{weight}` has {size} numbers, fewer than the {codebook_size(scheme)} of its codebook"
@@ -178,6 +182,9 @@ class AwareQuantization(Retraining, Stage):
 def prepared(model: TorchModel) -> tuple[TorchModel, Plan]:
     """The model with batch norms folded, and where it is quantized. Raises StageError where nothing can be."""
     core, vocabulary = split(model.module)
+    if "forward" in vars(core):
+        problem = "the module has a forward of its own, apart from its class"
+        raise StageError(problem, expected="one that its class defines", fix="Put another module around it")
     inputs = vocabulary.translate(model.example) if vocabulary else model.example
     pairs: list[JsonValue] = [[*pair] for pair in foldable(core, inputs)]
     folded = model.edited(folding.USE, pairs=pairs) if pairs else model

@@ -96,6 +96,8 @@ class Constants(nn.Identity):  # an nn.Sequential runs it, as the last of its pa
             return nn.functional.linear(x, weight, self._kept(call.bias, f"of_{number}"))
         product = nn.functional.linear(x, weight) if is_flat else torch.matmul(x, weight)
         bias = args[0] if call.name == "addmm" else args[2] if len(args) > 2 else named.get("bias")
+        if call.name == "addmm" and named:
+            product, bias = product * named.get("alpha", 1), args[0] * named.get("beta", 1)
         return product if bias is None else product + bias
 
     def _rows(self, name: str, function: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from pipeline.base.use import Reference
@@ -133,6 +134,19 @@ def test_fewer_bits_that_no_layer_would_have_are_refused() -> None:
 def test_a_codebook_larger_than_its_tensor_is_refused() -> None:
     stage = AwareQuantization.model_validate({"layers": {"conv1": {"codebook": 256}}})
     refused(r"`conv1.weight` has 54 numbers, fewer than the 256", checks(stage))
+
+
+def test_weights_of_another_type_are_refused() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 4)).bfloat16()
+    model = model_of("Residual")
+    halves = replace(model, module=module, example={"input": model.example["input"].bfloat16()})
+    refused("`0.weight` is of type bfloat16", AwareQuantization().check((), preview_of(halves)))
+
+
+def test_a_forward_apart_from_the_class_is_refused() -> None:
+    model = model_of("Residual")
+    model.module.forward = lambda x: x
+    refused("a forward of its own", AwareQuantization().check((), preview_of(model)), StageError)
 
 
 def test_a_model_is_quantized_once() -> None:

@@ -98,6 +98,17 @@ class Shared(nn.Module):
         return self.head(torch.relu(self.inner(self.inner(x).mean(1))))
 
 
+class Scaled(nn.Module):
+    """A product with a weight of its own, times 2, plus half a bias: (N, 1, 8, 8) -> (N, 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.rand(64, 4)), nn.Parameter(torch.rand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x.flatten(1), self.weight, beta=0.5, alpha=2)
+
+
 def images(count: int = 64, seed: int = 0) -> Tensor:
     return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
 

@@ -85,6 +85,12 @@ def test_layers_that_are_used_twice_are_written_as_each_use_reads_them(tmp_path:
     }  # fmt: skip
 
 
+def test_the_factors_of_addmm_are_written(tmp_path: Path) -> None:
+    file, ours, theirs = exported(quantized("Scaled", images()), images(), tmp_path)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    assert kernels(file.path)["QGemm"] == 1
+
+
 def test_an_lstm_has_its_weights_in_8_bits_and_computes_in_floats(tmp_path: Path) -> None:
     data = images(500)
     file, ours, theirs = exported(quantized("Recurrent", data[:128]), data, tmp_path)
