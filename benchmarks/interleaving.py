@@ -25,7 +25,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from scipy import stats
 
-from stages.benchmark.latency import save_inputs
+from stages.benchmark.conversion import save_inputs
 from stages.benchmark.ratios import Ratio, compare
 from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Spec, in_turns, time_process
 
@@ -102,8 +102,15 @@ def _spec(folder: Path, seconds: float) -> Spec:
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", WIDTH]) for n in ("input", "output")]
     graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), folder / "m.onnx")
-    inputs = save_inputs({"input": torch.rand(1, WIDTH)}, 1, folder / "inputs.npz")
-    how = {"runtime": "onnxruntime", "seconds": seconds, "iterations": None, "warmup": 20, "threads": 1}
+    inputs = save_inputs({"input": torch.rand(1, WIDTH)}, folder / "inputs.npz")
+    how = {
+        "runtime": "onnxruntime",
+        "runner": "onnxruntime",
+        "seconds": seconds,
+        "iterations": None,
+        "warmup": 20,
+        "threads": 1,
+    }
     return {**how, "model": str(folder / "m.onnx"), "inputs": inputs}
 
 

@@ -2,33 +2,25 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-import numpy as np
-import torch
 from pydantic import Field, JsonValue
 
-from pipeline.base.batches import Inputs
 from pipeline.base.hardware import cores
 from pipeline.errors import ConfigError, ResourceError, StageError
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
-from pipeline.model import Deployed, Model, OnnxModel, TorchModel
-from pipeline.stage import AnyForm, Context, Preview, Stage, forms
-from stages.benchmark.decoding import decoding_warning
+from pipeline.model import Model, OnnxModel
+from pipeline.stage import FORMS, AnyForm, Context, Preview, Stage, forms
+from stages.benchmark.conversion import Conversion
 from stages.benchmark.ratios import FEWEST_ROUNDS
-from stages.benchmark.rounds import AGAIN, BASELINE, ROOT, Failures, Participant, Spec, in_turns
+from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Spec, in_turns
 from stages.benchmark.rows import Cell, rows_of
+from stages.benchmark.runtime import Runtime, Runtimes
 
 Count = Annotated[int, Field(ge=1)]
-NO_TORCH: dict[str, Any] = {
-    "found": "`runtimes` has torch, and the model is an ONNX file here",
-    "expected": "runtimes: [onnxruntime]",
-    "fix": "Leave torch out, or measure before export.onnx",
-}
 
 
 class Latency(Stage):
@@ -46,8 +38,11 @@ class Latency(Stage):
 
     host_bound: ClassVar[bool] = True
 
-    runtimes: tuple[Literal["onnxruntime", "torch"], ...] = Field(
-        ("onnxruntime",), min_length=1, description="where to run: onnxruntime (the file that is deployed), torch"
+    runtimes: Runtimes = Field(
+        ("onnxruntime",),
+        min_length=1,
+        validate_default=True,
+        description="where to run: names, or {use: NAME, ...}, as `shrink runtimes` lists them",
     )
     threads: tuple[Count, ...] = Field((1,), min_length=1, description="threads of one inference, each is measured")
     batch: tuple[Count, ...] = Field((1,), min_length=1, description="examples of one inference, each is measured")
@@ -57,12 +52,16 @@ class Latency(Stage):
     warmup: int = Field(20, ge=0, description="inferences before the samples, in each process")
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
-        """Refuse torch for an ONNX file; warn of too many threads and of too few rounds."""
+        """Refuse a runtime that is not here or does not take the form; warn of too many threads, too few rounds."""
         form: type = type(preview.model)
         for stage in before:
             form = forms(type(stage))[1] or form
-        if "torch" in self.runtimes and form is not TorchModel:
-            raise ConfigError(**NO_TORCH)
+        for runtime in self.runtimes:
+            if form not in runtime.forms:
+                problem = f"`runtimes` has {runtime.name}, and the model is {FORMS[form]} here"
+                raise ConfigError(problem, expected="runtimes: [onnxruntime]", fix=runtime.remedy)
+            if missing := runtime.missing():
+                raise ConfigError(f"`runtimes` has {runtime.name}, which cannot run here: {missing}")
         size = preview.model.batch if isinstance(preview.model, OnnxModel) else None
         if size and {*self.batch} != {size}:
             raise ConfigError(f"`batch` is {[*self.batch]}, and the file takes {size} at a time", expected=f"[{size}]")
@@ -110,59 +109,40 @@ class Latency(Stage):
 
     def _cells(self, models: Mapping[str, Model], ctx: Context, folder: Path, failures: Failures) -> list[Cell]:
         """What to measure. Every model gets the inputs of the first, so that the work is equal."""
-        specs_by_runtime = {runtime: self._specs(models, ctx, folder, runtime, failures) for runtime in self.runtimes}
         cells = []
-        for (runtime, (specs, reason)), threads, batch in product(specs_by_runtime.items(), self.threads, self.batch):
-            cell_specs = {
-                member: {**spec, "threads": threads, "inputs": spec["inputs"][batch]} for member, spec in specs.items()
-            }
-            place: dict[str, JsonValue] = {"runtime": runtime, "threads": threads, "batch": batch}
-            generate = next(iter(specs.values()), {}).get("generate")
-            cells.append(Cell(place | ({"tokens": generate["tokens"]} if generate else {}), cell_specs, reason))
+        for i, runtime in enumerate(self.runtimes):
+            specs, reason = self._specs(models, ctx, folder / f"runtime-{i}", runtime, failures)
+            for threads, batch in product(self.threads, self.batch):
+                cell_specs = {member: {**spec[batch], "threads": threads} for member, spec in specs.items()}
+                place: dict[str, JsonValue] = {"runtime": runtime.name, "threads": threads, "batch": batch}
+                generate = next(iter(cell_specs.values()), {}).get("generate")
+                cells.append(Cell(place | ({"tokens": generate["tokens"]} if generate else {}), cell_specs, reason))
         return cells
 
     def _specs(
-        self, models: Mapping[str, Model], ctx: Context, folder: Path, runtime: str, failures: Failures
-    ) -> tuple[dict[Participant, Spec], str]:
-        """The spec of each process of a round, and why there is no baseline, if there is none."""
-        base: Spec = {"runtime": runtime, "seconds": self.seconds, "iterations": self.iterations, "warmup": self.warmup}
-        if runtime == "onnxruntime":
+        self, models: Mapping[str, Model], ctx: Context, folder: Path, runtime: Runtime, failures: Failures
+    ) -> tuple[dict[Participant, dict[int, Spec]], str]:
+        """By batch the spec of each process of a round, and why there is no baseline, if there is none."""
+        base: Spec = {"seconds": self.seconds, "iterations": self.iterations, "warmup": self.warmup}
+        if runtime.generates:
             base["generate"] = generation(models, ctx)
-        example = next(iter(models.values())).example
-        specs: dict[Participant, Spec] = {}
+        conversion = Conversion(runtime, ctx, self.batch, next(iter(models.values())).example, base)
+        specs: dict[Participant, dict[int, Spec]] = {}
         for i, (name, model) in enumerate(models.items()):
             member = Participant("model", name)
             try:
-                specs[member] = {**base, **self._located(model, ctx, folder / f"model-{i}", runtime, example)}
+                runtime.accepts(model, self.batch)
+                specs[member] = conversion.specs(model, folder / f"model-{i}")
             except (StageError, ResourceError) as error:
                 failures.take(member, error)
         if ctx.baseline is None:
             return specs, "there is no baseline yet"
-        if runtime == "torch" and not isinstance(ctx.baseline, TorchModel):
-            return specs, "the baseline is an ONNX file, which torch cannot run"
-        baseline = {**base, **self._located(ctx.baseline, ctx, folder / "baseline", runtime, example)}
+        try:
+            runtime.accepts(ctx.baseline, self.batch)
+        except StageError as error:
+            return specs, f"the baseline cannot be timed here: {error.found}"
+        baseline = conversion.specs(ctx.baseline, folder / "baseline")
         return {BASELINE: baseline, **specs, AGAIN: baseline}, ""
-
-    def _located(self, model: Model, ctx: Context, folder: Path, runtime: str, example: Inputs) -> Spec:
-        """Where a child finds the model, in the form that the runtime takes, and by batch its inputs.
-
-        Raises StageError where it has no such form.
-        """
-        if runtime == "torch" and not isinstance(model, TorchModel):
-            raise StageError(**NO_TORCH)
-        if runtime == "torch" and isinstance(model, TorchModel):
-            model.save(folder)
-            place = {"model": str(folder), "folder": str(model.builder.folder.resolve())}
-            feed: Callable[[Inputs], Inputs] = dict
-        else:
-            deployed = ctx.deployed(model)
-            if warning := decoding_warning(deployed.path, ROOT):
-                ctx.warn(warning)
-            place = {"model": str(deployed.path.resolve())}
-            feed = partial(first_call, deployed)
-        files = {batch: folder.with_name(f"{folder.name}-{runtime}-{batch}.npz") for batch in self.batch}
-        inputs = {batch: save_inputs(feed(repeated(example, batch)), file) for batch, file in files.items()}
-        return {**place, "inputs": inputs}
 
 
 def generation(models: Mapping[str, Model], ctx: Context) -> dict[str, Any] | None:
@@ -179,22 +159,6 @@ def generation(models: Mapping[str, Model], ctx: Context) -> dict[str, Any] | No
     if any(model.settings.get("num_beams", 1) > 1 for model in writers):
         raise StageError("a beam search is not timed", expected="`beams: 1` of export.seq2seq")
     return {"tokens": writers[0].tokens, "settings": writers[0].settings}
-
-
-def first_call(deployed: Deployed, inputs: Inputs) -> Inputs:
-    """What is timed: the file's first call for a batch, which is the only one unless it takes fewer or steps."""
-    return next(deployed.calls(inputs)) if isinstance(deployed, OnnxModel) else deployed.feed(inputs)
-
-
-def repeated(example: Inputs, batch: int) -> Inputs:
-    """So many examples, each as often as needed."""
-    return {name: value[torch.arange(batch) % len(value)] for name, value in example.items()}
-
-
-def save_inputs(inputs: Inputs, path: Path) -> str:
-    """Write what a process is fed with."""
-    np.savez(path, **{name: value.cpu().numpy() for name, value in inputs.items()})  # type: ignore[arg-type]
-    return str(path)
 
 
 def _warn_of_load(warn: Callable[[str], None]) -> None:

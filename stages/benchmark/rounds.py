@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 LESS = "Lower `batch`, or run where there is more memory"
 
 Spec = dict[str, Any]
-"""What `stages.benchmark.child` reads."""
+"""What `stages.benchmark.runners.child` reads."""
 
 
 class Participant(NamedTuple):
@@ -126,7 +126,7 @@ def time_process(spec: Spec, folder: Path) -> tuple[list[float], str]:
     """Time a model in a fresh process.
 
     Args:
-        spec: what `stages.benchmark.child` reads, without `result`; paths are absolute.
+        spec: what `stages.benchmark.runners.child` reads, without `result`; paths are absolute.
         folder: where the spec and the result are written.
 
     Returns:
@@ -139,7 +139,7 @@ def time_process(spec: Spec, folder: Path) -> tuple[list[float], str]:
     path, result = folder / "spec.json", folder / "result.json"
     result.unlink(missing_ok=True)
     path.write_text(json.dumps({**spec, "result": str(result)}))
-    command = [sys.executable, "-m", "stages.benchmark.child", str(path)]
+    command = [sys.executable, "-m", "stages.benchmark.runners.child", str(path)]
     # -m looks in the current folder first: ours, not one where the user may have an onnx.py.
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if ended.returncode == -signal.SIGKILL:
@@ -148,4 +148,4 @@ def time_process(spec: Spec, folder: Path) -> tuple[list[float], str]:
         last = " | ".join(ended.stderr.strip().splitlines()[-5:]) or "no message"
         raise StageError(f"the process that timed {spec['model']} ended with {ended.returncode}: {last}")
     content = json.loads(result.read_text())
-    return [ns / 1e6 for ns in content["samples_ns"]], str(content["execution_provider"])
+    return [ns / 1e6 for ns in content["samples_ns"]], str(content["description"]["execution_provider"])

@@ -6,10 +6,10 @@ import onnxruntime
 import pytest
 
 from pipeline.task import Split
-from stages.benchmark import latency
 from stages.benchmark.decoding import DECODES, decoding_warning, stays_packed
 from stages.benchmark.latency import Latency
 from stages.benchmark.rounds import ROOT
+from stages.benchmark.runtimes import onnxruntime as runtime
 from tests.contexts import reporting_context
 from tests.graphs import products
 from tests.packing import ternary
@@ -42,7 +42,7 @@ def test_a_runtime_that_folds_nothing_decodes_at_each_call(tmp_path: Path, monke
 @pytest.mark.parametrize("warning", [DECODES, ""])
 def test_of_that_latency_warns(warning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warnings: list[str] = []
-    monkeypatch.setattr(latency, "decoding_warning", lambda *_: warning)
+    monkeypatch.setattr(runtime, "decoding_warning", lambda *_: warning)
     model = products(tmp_path / "net.onnx", 1)
     ctx, _ = reporting_context(tmp_path, Split([]), warn=warnings.append)  # type: ignore[arg-type]
     Latency(rounds=1, iterations=1, warmup=0).run(model, ctx)

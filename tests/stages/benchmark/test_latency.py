@@ -14,10 +14,11 @@ from pipeline.errors import ResourceError, StageError
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context, Stage
 from pipeline.task import Split
-from stages.benchmark.child import FEWEST, sample
-from stages.benchmark.latency import Latency, repeated, save_inputs
+from stages.benchmark.conversion import repeated, save_inputs
+from stages.benchmark.latency import Latency
 from stages.benchmark.rounds import time_process
 from stages.benchmark.rows import row
+from stages.benchmark.runners.child import FEWEST, sample
 from tests.contexts import preview_of, refused, reporting_context
 from tests.graphs import products
 
@@ -97,10 +98,10 @@ def test_a_broken_model_fails_with_the_childs_last_lines(tmp_path: Path) -> None
 
 def test_fallback_of_the_execution_provider_is_an_error(tmp_path: Path) -> None:
     code = (
-        "import onnxruntime, sys; from stages.benchmark import child;"
+        "import onnxruntime, sys; from stages.benchmark.runners import onnxruntime as runner;"
         "onnxruntime.InferenceSession = type('S', (), {'__init__': lambda *a, **k: None,"
         " 'get_providers': lambda s: ['AzureExecutionProvider']});"
-        "child.onnx_step({'threads': 1, 'model': 'x'})"
+        "runner.load({'threads': 1, 'model': 'x'})"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
@@ -110,14 +111,14 @@ def test_fallback_of_the_execution_provider_is_an_error(tmp_path: Path) -> None:
 def spec_of(folder: Path, **rest: Any) -> dict[str, Any]:
     """What a child is told to time."""
     model, inputs = products(folder / "m.onnx", 2).path, save_inputs(repeated(EXAMPLE, 4), folder / "i.npz")
-    spec = {"runtime": "onnxruntime", "model": str(model), "inputs": inputs, "threads": 1, "warmup": 1, "seconds": 1}
+    spec = {"runner": "onnxruntime", "model": str(model), "inputs": inputs, "threads": 1, "warmup": 1, "seconds": 1}
     return {**spec, **rest}
 
 
 def test_the_onnxruntime_child_does_not_import_torch(tmp_path: Path) -> None:
     (tmp_path / "spec.json").write_text(json.dumps(spec_of(tmp_path, iterations=5, result=str(tmp_path / "r.json"))))
     code = (
-        "import sys; from pathlib import Path; from stages.benchmark.child import main;"
+        "import sys; from pathlib import Path; from stages.benchmark.runners.child import main;"
         "main(Path(sys.argv[1])); sys.exit(7 if 'torch' in sys.modules else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "spec.json")], check=False).returncode == 0

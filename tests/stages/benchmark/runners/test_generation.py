@@ -11,8 +11,8 @@ import torch
 from pipeline.errors import StageError
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.forms.generate import open_graphs
-from stages.benchmark.generation import cached_step, uncached_step
 from stages.benchmark.latency import Latency, generation
+from stages.benchmark.runners.generation import cached_step, uncached_step
 from stages.export.seq2seq import Seq2SeqExport
 from stages.quantize.optimum import OptimumQuantization
 from tests import translators

@@ -1,0 +1,62 @@
+"""From a model to what the process that times it is told, in a runtime's form and for each batch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.base.batches import Inputs
+from pipeline.model import Model
+from pipeline.stage import Context
+from stages.benchmark.rounds import Spec
+from stages.benchmark.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is equal for all models of a runtime.
+
+    Args:
+        runtime: where they are timed.
+        ctx: of the stage.
+        sizes: examples of one inference, each is timed.
+        example: of inputs, the same for all models, so that the work is equal.
+        base: what every process is told.
+    """
+
+    runtime: Runtime
+    ctx: Context
+    sizes: tuple[int, ...]
+    example: Inputs
+    base: Spec
+
+    def specs(self, model: Model, folder: Path) -> dict[int, Spec]:
+        """By batch what a process is told of a model that the runtime accepts; `folder` is for what is written.
+
+        Raises:
+            StageError: it cannot be converted.
+        """
+        described = {"runtime": self.runtime.name, "runner": self.runtime.runner_file, **self.base}
+        specs: dict[int, Spec] = {}
+        place: dict[str, Any] = {}
+        for size in sorted(self.sizes, reverse=True):
+            if self.runtime.fixed_batch or not place:
+                work = folder / f"batch-{size}"
+                work.mkdir(parents=True)
+                place = self.runtime.convert(model, self.ctx, work, size)
+            inputs = next(self.runtime.batches(model, self.ctx, repeated(self.example, size)))
+            specs[size] = {**described, **place, "inputs": save_inputs(inputs, folder / f"inputs-{size}.npz")}
+        return specs
+
+
+def repeated(example: Inputs, batch: int) -> Inputs:
+    """So many examples, each as often as needed."""
+    return {name: value[torch.arange(batch) % len(value)] for name, value in example.items()}
+
+
+def save_inputs(inputs: Inputs, path: Path) -> str:
+    """Write what a process is fed with."""
+    np.savez(path, **{name: value.cpu().numpy() for name, value in inputs.items()})  # type: ignore[arg-type]
+    return str(path)

@@ -1,0 +1,71 @@
+"""ONNX Runtime on the CPU: an ONNX file, or an encoder-decoder's folder that generates."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from stages.benchmark.runners.loaded import Arrays, Loaded, Spec, Step
+
+PROVIDER = "CPUExecutionProvider"
+SEQUENCES = "sequences"
+
+
+def load(spec: Spec) -> Loaded:
+    """The file, or the folder, that `model` of the spec names.
+
+    Where `generate` of the spec says how, an inference is a generation of so many tokens; see `generation`.
+    """
+    path = Path(spec["model"])
+    whole = path.is_dir()
+    sessions = [_session(file, spec["threads"]) for file in (_graphs(path) if whole else [path])]
+    description = {"version": onnxruntime.__version__, "execution_provider": PROVIDER, "threads": spec["threads"]}
+    if spec.get("generate"):
+        generator = _cached if whole else _uncached
+        return Loaded(lambda inputs: generator(sessions, inputs, spec["generate"]), _sequences, description)
+    (session,) = sessions
+    names = [node.name for node in session.get_outputs()]
+
+    def prepare(inputs: Arrays) -> Step:
+        feed = _taken(session, inputs)
+        return lambda: session.run(names, feed)
+
+    return Loaded(prepare, lambda raw: dict(zip(names, raw, strict=True)), description)
+
+
+def _graphs(folder: Path) -> list[Path]:
+    from pipeline.forms.generate import GRAPHS
+
+    return [folder / f"{name}.onnx" for name in GRAPHS]
+
+
+def _session(file: Path, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=[PROVIDER])
+    if session.get_providers() != [PROVIDER]:
+        sys.exit(f"ONNX Runtime fell back to {session.get_providers()}, expected {PROVIDER}")
+    return session
+
+
+def _taken(session: Any, inputs: Arrays) -> Arrays:
+    return {node.name: inputs[node.name] for node in session.get_inputs()}
+
+
+def _cached(sessions: list[Any], inputs: Arrays, how: dict[str, Any]) -> Step:
+    from stages.benchmark.runners.generation import cached_step
+
+    return cached_step(sessions, inputs, how)
+
+
+def _uncached(sessions: list[Any], inputs: Arrays, how: dict[str, Any]) -> Step:
+    from stages.benchmark.runners.generation import uncached_step
+
+    (session,) = sessions
+    return uncached_step(session, _taken(session, inputs), how)
+
+
+def _sequences(ids: Any) -> Arrays:
+    return {SEQUENCES: ids}

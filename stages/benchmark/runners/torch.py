@@ -1,0 +1,31 @@
+"""Eager PyTorch on the CPU: a saved TorchModel's folder."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.forms.text.remapped import split
+from pipeline.model import TorchModel, call
+from stages.benchmark.runners.loaded import Arrays, Loaded, Spec, Step
+
+
+def load(spec: Spec) -> Loaded:
+    """The model in the folder `model` of the spec, with the user's files in its `folder`."""
+    torch.set_num_threads(spec["threads"])
+    torch.set_num_interop_threads(1)
+    torch.inference_mode().__enter__()  # for the rest of this process
+    module, vocabulary = split(TorchModel.load(Path(spec["model"]), Path(spec["folder"]), allow=None).module)
+
+    def prepare(arrays: Arrays) -> Step:
+        inputs = {name: torch.from_numpy(value) for name, value in arrays.items()}
+        if vocabulary:  # whoever deploys the model has the pruned tokenizer
+            inputs = vocabulary.translate(inputs)
+        return lambda: call(module, inputs)
+
+    description = {"version": torch.__version__, "execution_provider": "cpu", "threads": torch.get_num_threads()}
+    return Loaded(prepare, _answers, description)
+
+
+def _answers(outputs: Any) -> Arrays:
+    return {name: value.numpy() for name, value in outputs.items()}

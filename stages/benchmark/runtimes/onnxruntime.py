@@ -1,0 +1,29 @@
+"""ONNX Runtime."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import JsonValue
+
+from pipeline.model import Model, OnnxModel, Seq2SeqOnnx, TorchModel
+from pipeline.stage import Context
+from stages.benchmark.decoding import decoding_warning
+from stages.benchmark.rounds import ROOT
+from stages.benchmark.runtime import Runtime
+
+
+class OnnxRuntime(Runtime):
+    """The deployed ONNX file on the CPU.
+
+    Choose it where nothing else is asked for: scores and predictions are those of this runtime, too.
+    """
+
+    forms: ClassVar[tuple[type, ...]] = (TorchModel, OnnxModel, Seq2SeqOnnx)
+    package: ClassVar[str] = "onnxruntime"
+
+    def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
+        """The file that is deployed; of packed weights that are decoded at each call there is a warning."""
+        path = ctx.deployed(model).path
+        if warning := decoding_warning(path, ROOT):
+            ctx.warn(warning)
+        return {"model": str(path.resolve())}

@@ -1,0 +1,32 @@
+"""Eager PyTorch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import JsonValue
+
+from pipeline.base.batches import Inputs
+from pipeline.model import Model, TorchModel
+from pipeline.stage import Context
+from stages.benchmark.runtime import Runtime
+
+
+class Torch(Runtime):
+    """The torch model as it is called in Python, on the CPU.
+
+    Choose it before the export, where the model is deployed in Python without one.
+    """
+
+    forms: ClassVar[tuple[type, ...]] = (TorchModel,)
+    package: ClassVar[str] = "torch"
+
+    def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
+        """The saved model, and the user's folder with the files that it needs."""
+        torch_model: Any = model
+        torch_model.save(folder)
+        return {"model": str(folder.resolve()), "folder": str(torch_model.builder.folder.resolve())}
+
+    def batches(self, model: Model, ctx: Context, inputs: Inputs) -> Iterator[Inputs]:
+        """The task's inputs as they are."""
+        yield dict(inputs)
