@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal, Self
 
-import torch
 from pydantic import Field, JsonValue, model_validator
 
 from pipeline.base.formatting import few
@@ -128,9 +127,6 @@ class AwareQuantization(Retraining, Stage):
                 raise error(problem, expected="the name of a layer, or of a part with layers")
         schemes = {}
         for weight in plan.axes:
-            if (dtype := core.get_parameter(weight).dtype) != torch.float32:
-                problem = f"`{weight}` is of type {str(dtype).removeprefix('torch.')}"
-                raise error(problem, expected="weights of float32", fix="Have the builder give module.float()")
             scheme = schemes[weight] = self._scheme_of(layer_of(weight), layers)
             if codebook_size(scheme) > (size := core.get_parameter(weight).numel()):
                 problem = f"`{weight}` has {size} numbers, fewer than the {codebook_size(scheme)} of its codebook"

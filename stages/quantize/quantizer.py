@@ -187,9 +187,11 @@ SATURATION = (
 def check_settings(before: Sequence[Stage], model: Model, operators: Sequence[str], quantizable: Sequence[str]) -> None:
     """Raise ConfigError where an earlier stage quantizes already, or weights or an operator cannot be quantized."""
     weights = dict(model.module.named_parameters()) if isinstance(model, TorchModel) else {}
-    if doubles := [name for name, weight in weights.items() if weight.dtype is torch.float64]:
+    floats = {name: weight.dtype for name, weight in weights.items() if weight.is_floating_point()}
+    if others := [name for name, kind in floats.items() if kind is not torch.float32]:
+        problem = f"`{others[0]}` is {str(floats[others[0]]).removeprefix('torch.')}"
         fix = "End the builder with `.float()`, and give float32 inputs"
-        raise ConfigError(f"`{doubles[0]}` is float64", expected="float32, which can be quantized", fix=fix)
+        raise ConfigError(problem, expected="float32, which can be quantized", fix=fix)
     family = __name__.rpartition(".")[0]
     if any(type(stage).__module__.startswith(family) for stage in before):
         raise ConfigError("an earlier stage quantizes already", fix="Quantize once, from fp32")

@@ -140,7 +140,7 @@ def test_weights_of_another_type_are_refused() -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 4)).bfloat16()
     model = model_of("Residual")
     halves = replace(model, module=module, example={"input": model.example["input"].bfloat16()})
-    refused("`0.weight` is of type bfloat16", AwareQuantization().check((), preview_of(halves)))
+    refused("`0.weight` is bfloat16; expected float32", AwareQuantization().check((), preview_of(halves)))
 
 
 def test_a_forward_apart_from_the_class_is_refused() -> None:

@@ -360,3 +360,15 @@ def test_errors_say_the_names_of_the_file_and_no_folder_of_ours(quantized: Calla
         quantized(DYNAMIC, proto, x=images(4))
     assert "named.onnx" not in str(caught.value)
     assert "/quantize-" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", [STATIC, DYNAMIC])
+def test_weights_of_half_precision_which_would_stay_are_refused(stage: Stage, quantized: Callable[..., Ran]) -> None:
+    nodes = [
+        node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
+        node("MatMul", ["h", "w"], ["p"]),
+        node("Cast", ["p"], ["y"], to=TensorProto.FLOAT),
+    ]
+    proto = old(nodes, {"x": ["n", 8]}, {"y": ["n", 4]}, weights={"w": draw(8, 4).astype(np.float16)})
+    with pytest.raises(StageError, match="its weights are of half precision, which would stay"):
+        quantized(stage, proto, x=draw(64, 8))
