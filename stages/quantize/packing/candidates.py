@@ -27,13 +27,16 @@ def candidates(proto: onnx.ModelProto, newest: int | None, functions: bool = Fal
     Args:
         proto: all weights inside; it stays as it is.
         newest: opset that they may have; None for any.
-        functions: whether they may have functions of their own.
+        functions: whether they may have functions of their own; those without follow, for files where these do not do.
     """
     every = []
     for label, base in _bases(proto, newest):
-        every.append(Candidate(f"{label} with biases as they are", packed(base, functions=functions)))
-        if biases := rounded_biases(base.graph):
-            every.append(Candidate(f"{label} with {len(biases)} biases in fp16", packed(base, biases, functions)))
+        biases = rounded_biases(base.graph)
+        for again in {False, functions}:
+            name = f"{label} with functions" if again else label
+            every.append(Candidate(f"{name} and biases as they are", packed(base, functions=again)))
+            if biases:
+                every.append(Candidate(f"{name} and {len(biases)} biases in fp16", packed(base, biases, again)))
     return sorted(every, key=lambda candidate: candidate.packed.proto.ByteSize())
 
 

@@ -8,6 +8,7 @@ import torch
 from pipeline.forms.packed import inlined
 from pipeline.measure.cost import counted_macs, onnx_params
 from pipeline.model import OnnxModel
+from stages.quantize.packing.candidates import candidates
 from stages.quantize.packing.functions import call_again
 from stages.quantize.packing.graph import packed
 from stages.quantize.packing.proof import operators
@@ -73,3 +74,8 @@ def test_a_value_that_two_read_or_that_is_an_output_stays() -> None:
     proto = graph(nodes, {"x": [4]}, ends)
     call_again(proto)
     assert not proto.functions
+
+
+def test_a_file_without_functions_follows_for_graphs_where_they_do_not_do() -> None:
+    called = [bool(one.packed.proto.functions) for one in candidates(chain(6), None, functions=True)]
+    assert called == [True, True, False, False]
