@@ -26,8 +26,9 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy import stats
 
 from stages.benchmark.conversion import save_inputs
+from stages.benchmark.process import Spec, time_process
 from stages.benchmark.ratios import Ratio, compare
-from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Spec, in_turns, time_process
+from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, in_turns
 
 MODEL = Participant("model", "the same")
 NEIGHBOUR = """
@@ -69,7 +70,7 @@ def _trial(spec: Spec, rounds: int, folder: Path) -> tuple[Ratio, Ratio]:
 
 def _interleaved(spec: Spec, rounds: int, folder: Path) -> Ratio:
     specs = {BASELINE: spec, MODEL: spec, AGAIN: spec}
-    timed = in_turns(specs, rounds, folder, Failures(alone=True), lambda steps, note: None, lambda: False)
+    timed = in_turns(specs, rounds, folder, Failures(), lambda steps, note: None, lambda: False)
     medians = {who: [median(process) for process in found.processes] for who, found in timed.items()}
     return compare(medians[MODEL], medians[BASELINE], medians[AGAIN])[0]
 

@@ -16,7 +16,7 @@ from pipeline.cli.gate import expect, gate
 from pipeline.cli.init.command import init
 from pipeline.cli.options import UsageError
 from pipeline.cli.report import package, report
-from pipeline.cli.run import compare, plan, resume, run, schema, stages, sync
+from pipeline.cli.run import compare, plan, resume, run, runtimes, schema, stages, sync
 from pipeline.cli.store import app as store_app
 from pipeline.errors import ResourceError, ShrinkError, is_exhausted, refused
 from pipeline.report.mlflow.address import without_secrets
@@ -32,7 +32,22 @@ app = typer.Typer(
 BUG, INTERRUPTED = 70, 130
 
 
-for command in (run, compare, resume, sync, plan, stages, schema, gate, expect, report, package, init, doctor):
+for command in (
+    run,
+    compare,
+    resume,
+    sync,
+    plan,
+    stages,
+    runtimes,
+    schema,
+    gate,
+    expect,
+    report,
+    package,
+    init,
+    doctor,
+):
     app.command()(command)
 app.add_typer(store_app)
 

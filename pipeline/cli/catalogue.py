@@ -1,8 +1,10 @@
 """The built-in stages, for people (`shrink stages`) and for editors (`shrink schema`)."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +12,9 @@ from rich.table import Table
 from pipeline.base.use import built_in, classes_in, find
 from pipeline.build.config import PipelineConfig
 from pipeline.build.source import ANCHORS
-from pipeline.stage import Stage
+from pipeline.stage import FORMS, Stage
+
+RUNTIMES = "stages.benchmark.runtimes"
 
 
 def built_in_stages() -> dict[str, type[Stage]]:
@@ -24,20 +28,51 @@ def describe() -> list[dict[str, Any]]:
     """Name, one line of help, and each setting with its type, default and help."""
     result = []
     for name, stage in built_in_stages().items():
-        properties = stage.model_json_schema()["properties"]
-        settings = [
-            {
-                "name": key,
-                "default": "required"
-                if field.is_required()
-                else to_jsonable_python(field.get_default(call_default_factory=True)),
-                "type": _type(properties[key]),
-                "help": field.description or "",
-            }
-            for key, field in stage.model_fields.items()
-        ]
-        result.append({"name": name, "help": (stage.__doc__ or "").strip().splitlines()[0], "settings": settings})
+        result.append({"name": name, "help": _help(stage), "settings": _settings(stage, stage.model_fields)})
     return result
+
+
+def _help(model: type[BaseModel]) -> str:
+    return (model.__doc__ or "").strip().splitlines()[0]
+
+
+def _settings(model: type[BaseModel], names: Iterable[str]) -> list[dict[str, Any]]:
+    properties = model.model_json_schema()["properties"]
+    fields = {name: model.model_fields[name] for name in names}
+    return [
+        {
+            "name": key,
+            "default": "required"
+            if field.is_required()
+            else to_jsonable_python(field.get_default(call_default_factory=True)),
+            "type": _type(properties[key]),
+            "help": field.description or "",
+        }
+        for key, field in fields.items()
+    ]
+
+
+def describe_runtimes() -> list[dict[str, Any]]:
+    """Each runtime of benchmark.latency: name, help, version, why it cannot run here, the forms it takes, settings."""
+    result = []
+    for name in built_in(RUNTIMES):
+        (chosen,) = classes_in(find(name, Path(), package=RUNTIMES), BaseModel)
+        runtime = chosen(use=name)
+        facts = {"version": runtime.version(), "missing": runtime.missing()}
+        takes = [text for form, text in FORMS.items() if form in runtime.forms]
+        settings = _settings(chosen, runtime.settings)
+        result.append({"name": name, "help": _help(chosen), **facts, "takes": takes, "settings": settings})
+    return result
+
+
+def show_runtimes(console: Console) -> None:
+    """Print a row a runtime."""
+    table = Table("runtime", "here", "takes", "settings", "what it times")
+    for entry in describe_runtimes():
+        settings = [f"{setting['name']}: {setting['type']}" for setting in entry["settings"]]
+        here = entry["missing"] or entry["version"]
+        table.add_row(entry["name"], here, ", ".join(entry["takes"]), "\n".join(settings) or "-", entry["help"])
+    console.print(table, highlight=False, markup=False)
 
 
 def show(console: Console) -> None:

@@ -10,6 +10,7 @@ from pipeline.gate.budget import Most, MostBytes, MostRatio
 from pipeline.gate.expected import Expected
 from pipeline.gate.finding import CASES, Gate, at_most, interval, place
 from pipeline.measure.statistics.samples import POWER, reach_ratio
+from pipeline.records.figures import runtime_of
 from pipeline.records.parts.gates import GateRecord
 from pipeline.records.parts.stages import StageRecord
 from pipeline.records.record import Record
@@ -131,7 +132,7 @@ def _why_no_ratio(row: dict[str, Any], stage: StageRecord) -> str:
 
 def _cell(row: dict[str, Any]) -> str:
     """onnxruntime, threads 1, batch 1."""
-    return f"{row.get('runtime')}, threads {row.get('threads')}, batch {row.get('batch')}"
+    return f"{runtime_of(row)}, threads {row.get('threads')}, batch {row.get('batch')}"
 
 
 def _shrink_more(name: str, value: int, limit: float, record: Record) -> str:

@@ -23,6 +23,7 @@ class Timing(BaseModel):
     """A latency as a ratio to the baseline's, interleaved with it; the interval is null for fewer than three rounds."""
 
     runtime: str
+    settings: dict[str, JsonValue] = {}
     threads: int
     batch: int
     value: float

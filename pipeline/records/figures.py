@@ -1,7 +1,7 @@
 """A record as flat names and numbers, for whoever draws or logs it."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any, TypeGuard
 
@@ -25,9 +25,16 @@ def metrics(model: ModelRecord) -> dict[str, float]:
     if not isinstance(model, StageRecord):
         return figures
     for entry in model.latency:
-        kind = f"latency.{entry.get('runtime')}.threads{entry.get('threads')}.batch{entry.get('batch')}"
+        kind = f"latency.{runtime_of(entry, '.')}.threads{entry.get('threads')}.batch{entry.get('batch')}"
         figures |= {f"{kind}.{key}": float(value) for key, value in flatten(entry).items() if _is_number(value)}
     return figures | _gained(model)
+
+
+def runtime_of(row: Mapping[str, Any], between: str = " ") -> str:
+    """Where a latency was measured, with the runtime's settings where it has some: openvino f32."""
+    settings = row.get("settings")
+    words = [str(value) for value in settings.values()] if isinstance(settings, dict) else []
+    return between.join([str(row.get("runtime", "runtime")), *words])
 
 
 def numbers(record: BaseModel, names: Iterable[str]) -> dict[str, float]:

@@ -4,12 +4,12 @@ A cell with several lines has a line for each latency. The terminal, Markdown an
 each tells time in its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.base.formatting import bytes_text, count_text, interval_text
 from pipeline.records.comparison import StrategyRecord
-from pipeline.records.figures import number
+from pipeline.records.figures import number, runtime_of
 from pipeline.records.parts.gates import GateRecord
 from pipeline.records.parts.models import ModelRecord
 from pipeline.records.parts.stages import Spread, StageRecord
@@ -27,15 +27,26 @@ STRATEGIES = (
 def stage_cells(model: ModelRecord) -> list[str]:
     """The cells of `STAGES` from size to latency, which is empty where none was measured."""
     rows = model.latency if isinstance(model, StageRecord) else []
-    ratios = [interval_text(ratio, 2) for row in rows if (ratio := ratio_of(row))]
+    ratios = _by_runtime([(runtime_of(row), _ratio_text(row)) for row in rows if ratio_of(row) or row.get("skipped")])
     return [*_sizes(model), f"{model.score:.4f}", interval_text(model.retention), "\n".join(ratios)]
 
 
 def strategy_cells(strategy: StrategyRecord) -> list[str]:
     """The cells of `STRATEGIES` from size to latency."""
-    ratios = [interval_text(timing, 2) for timing in strategy.latency]
+    ratios = _by_runtime([(runtime_of(t.model_dump()), interval_text(t, 2)) for t in strategy.latency])
     retentions = [interval_text(strategy.validation_retention), interval_text(strategy.retention)]
     return [*_sizes(strategy), spread_text(strategy.score), *retentions, "\n".join(ratios) or "-"]
+
+
+def _by_runtime(lines: Sequence[tuple[str, str]]) -> list[str]:
+    """The lines of a cell, which name the runtime where there are several."""
+    several = len({runtime for runtime, _ in lines}) > 1
+    return [f"{runtime} {text}" if several else text for runtime, text in lines]
+
+
+def _ratio_text(row: Mapping[str, Any]) -> str:
+    ratio = ratio_of(row)
+    return interval_text(ratio, 2) if ratio else "skipped"
 
 
 def spread_text(spread: Spread | None, with_count: bool = False) -> str:

@@ -1,6 +1,6 @@
 """From a model to what the process that times it is told, in a runtime's form and for each batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import torch
 from pipeline.base.batches import Inputs
 from pipeline.model import Model
 from pipeline.stage import Context
-from stages.benchmark.rounds import Spec
+from stages.benchmark.agreement import Agreement
+from stages.benchmark.process import Spec
+from stages.benchmark.rounds import Failures, Participant
 from stages.benchmark.runtime import Runtime
 
 
@@ -38,7 +40,7 @@ class Conversion:
         Raises:
             StageError: it cannot be converted.
         """
-        described = {"runtime": self.runtime.name, "runner": self.runtime.runner_file, **self.base}
+        described = {"runtime": self.runtime.name, "runner": self.runtime.runner_file, "python": self.runtime.python}
         specs: dict[int, Spec] = {}
         place: dict[str, Any] = {}
         for size in sorted(self.sizes, reverse=True):
@@ -47,8 +49,30 @@ class Conversion:
                 work.mkdir(parents=True)
                 place = self.runtime.convert(model, self.ctx, work, size)
             inputs = next(self.runtime.batches(model, self.ctx, repeated(self.example, size)))
-            specs[size] = {**described, **place, "inputs": save_inputs(inputs, folder / f"inputs-{size}.npz")}
+            specs[size] = {
+                **described,
+                **self.base,
+                **place,
+                "inputs": save_inputs(inputs, folder / f"inputs-{size}.npz"),
+            }
         return specs
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a runtime makes of all models.
+
+    Args:
+        specs: by batch, of each process of a round, without threads.
+        agreements: how it answers beside ONNX Runtime, by the model's name.
+        failures: of models that it cannot take.
+        reason: why there is no baseline, if there is none.
+    """
+
+    specs: dict[Participant, dict[int, Spec]] = field(default_factory=dict)
+    agreements: dict[str, Agreement] = field(default_factory=dict)
+    failures: Failures = field(default_factory=Failures)
+    reason: str = ""
 
 
 def repeated(example: Inputs, batch: int) -> Inputs:

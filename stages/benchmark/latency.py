@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,15 +11,18 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, JsonValue
 
 from pipeline.base.hardware import cores
-from pipeline.errors import ConfigError, ResourceError, StageError
+from pipeline.errors import ConfigError, StageError
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import FORMS, AnyForm, Context, Preview, Stage, forms
-from stages.benchmark.conversion import Conversion
+from stages.benchmark.agreement import Examination
+from stages.benchmark.conversion import Conversion, Prepared
+from stages.benchmark.named import Runtimes
+from stages.benchmark.process import Spec
 from stages.benchmark.ratios import FEWEST_ROUNDS
-from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Spec, in_turns
-from stages.benchmark.rows import Cell, rows_of
-from stages.benchmark.runtime import Runtime, Runtimes
+from stages.benchmark.rounds import AGAIN, BASELINE, Participant, in_turns
+from stages.benchmark.rows import Cell, failure, remarks, rows_of
+from stages.benchmark.runtime import Runtime
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -40,7 +44,6 @@ class Latency(Stage):
 
     runtimes: Runtimes = Field(
         ("onnxruntime",),
-        min_length=1,
         validate_default=True,
         description="where to run: names, or {use: NAME, ...}, as `shrink runtimes` lists them",
     )
@@ -50,6 +53,9 @@ class Latency(Stage):
     seconds: float = Field(0.3, gt=0, description="time to sample in each process")
     iterations: int | None = Field(None, ge=1, description="samples of each process, instead of seconds")
     warmup: int = Field(20, ge=0, description="inferences before the samples, in each process")
+    examples: int = Field(
+        64, ge=0, description="calibration examples that other runtimes answer beside ONNX Runtime before; 0 for none"
+    )
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse a runtime that is not here or does not take the form; warn of too many threads, too few rounds."""
@@ -94,55 +100,67 @@ class Latency(Stage):
         if not models:
             return {}
         rows: dict[str, list[JsonValue]] = {name: [] for name in models}
-        failures = Failures(alone=len(models) == 1)
         _warn_of_load(ctx.warn)
         ctx.directory.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=ctx.directory.resolve(), prefix="latency-") as name:
-            cells = self._cells(models, ctx, Path(name), failures)
+            cells = self._cells(models, ctx, Path(name))
             processes = self.rounds * sum(len(cell.specs) for cell in cells)
             with ctx.progress("latency", processes) as advance:
                 for cell in cells:
-                    timed = in_turns(cell.specs, self.rounds, Path(name), failures, advance, ctx.interrupted)
-                    for model, row in rows_of(cell, timed, failures).items():
+                    timed = in_turns(cell.specs, self.rounds, Path(name), cell.failures, advance, ctx.interrupted)
+                    for model, row in rows_of(cell, timed).items():
                         rows[model].append(row)
-        return {name: {"failure": failures.of[name]} if name in failures.of else rows[name] for name in models}
+        failures = {model: error for model in models if (error := failure(cells, model))}
+        if failures and (len(models) == 1 or all(cell.failures.baseline for cell in cells)):
+            raise next(iter(failures.values()))
+        for text in dict.fromkeys(text for cell in cells for text in remarks(cell, failures)):
+            ctx.warn(text)
+        return {model: {"failure": str(failures[model])} if model in failures else rows[model] for model in models}
 
-    def _cells(self, models: Mapping[str, Model], ctx: Context, folder: Path, failures: Failures) -> list[Cell]:
+    def _cells(self, models: Mapping[str, Model], ctx: Context, folder: Path) -> list[Cell]:
         """What to measure. Every model gets the inputs of the first, so that the work is equal."""
         cells = []
+        examination = Examination(ctx, folder, self.examples, max(self.batch))
         for i, runtime in enumerate(self.runtimes):
-            specs, reason = self._specs(models, ctx, folder / f"runtime-{i}", runtime, failures)
+            prepared = self._prepared(models, ctx, folder / f"runtime-{i}", runtime, examination)
             for threads, batch in product(self.threads, self.batch):
-                cell_specs = {member: {**spec[batch], "threads": threads} for member, spec in specs.items()}
+                specs = {member: {**spec[batch], "threads": threads} for member, spec in prepared.specs.items()}
                 place: dict[str, JsonValue] = {"runtime": runtime.name, "threads": threads, "batch": batch}
-                generate = next(iter(cell_specs.values()), {}).get("generate")
-                cells.append(Cell(place | ({"tokens": generate["tokens"]} if generate else {}), cell_specs, reason))
+                place |= {"settings": runtime.settings} if runtime.settings else {}
+                generate = next(iter(specs.values()), {}).get("generate")
+                place |= {"tokens": generate["tokens"]} if generate else {}
+                failures = replace(prepared.failures, of={**prepared.failures.of})
+                cells.append(Cell(place, specs, prepared.reason, prepared.agreements, failures, runtime.required))
         return cells
 
-    def _specs(
-        self, models: Mapping[str, Model], ctx: Context, folder: Path, runtime: Runtime, failures: Failures
-    ) -> tuple[dict[Participant, dict[int, Spec]], str]:
-        """By batch the spec of each process of a round, and why there is no baseline, if there is none."""
+    def _prepared(
+        self, models: Mapping[str, Model], ctx: Context, folder: Path, runtime: Runtime, examination: Examination
+    ) -> Prepared:
+        """What a runtime makes of all models, and how it answers beside ONNX Runtime."""
         base: Spec = {"seconds": self.seconds, "iterations": self.iterations, "warmup": self.warmup}
         if runtime.generates:
             base["generate"] = generation(models, ctx)
         conversion = Conversion(runtime, ctx, self.batch, next(iter(models.values())).example, base)
-        specs: dict[Participant, dict[int, Spec]] = {}
+        prepared = Prepared()
         for i, (name, model) in enumerate(models.items()):
             member = Participant("model", name)
-            try:
+            with prepared.failures.catching(member, ctx.interrupted):
                 runtime.accepts(model, self.batch)
-                specs[member] = conversion.specs(model, folder / f"model-{i}")
-            except (StageError, ResourceError) as error:
-                failures.take(member, error)
+                specs = conversion.specs(model, folder / f"model-{i}")
+                if self.examples and not runtime.is_reference:
+                    spec = {**specs[examination.batch], "threads": self.threads[0]}
+                    prepared.agreements[name] = examination.of(name, model, runtime, spec)
+                prepared.specs[member] = specs
         if ctx.baseline is None:
-            return specs, "there is no baseline yet"
+            return replace(prepared, reason="there is no baseline yet")
         try:
             runtime.accepts(ctx.baseline, self.batch)
         except StageError as error:
-            return specs, f"the baseline cannot be timed here: {error.found}"
-        baseline = conversion.specs(ctx.baseline, folder / "baseline")
-        return {BASELINE: baseline, **specs, AGAIN: baseline}, ""
+            return replace(prepared, reason=f"the baseline cannot be timed here: {error.found}")
+        with prepared.failures.catching(BASELINE, ctx.interrupted):
+            specs = conversion.specs(ctx.baseline, folder / "baseline")
+            return replace(prepared, specs={BASELINE: specs, **prepared.specs, AGAIN: specs})
+        return prepared
 
 
 def generation(models: Mapping[str, Model], ctx: Context) -> dict[str, Any] | None:

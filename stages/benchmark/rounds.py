@@ -1,21 +1,13 @@
 """Rounds of fresh processes: every model once a round, one process at a time, in an order that no drift favours."""
 
-import json
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import Interruption, ResourceError, StageError
-
-ROOT = Path(__file__).parents[2]
-LESS = "Lower `batch`, or run where there is more memory"
-
-Spec = dict[str, Any]
-"""What `stages.benchmark.runners.child` reads."""
+from stages.benchmark.process import Spec, time_process
 
 
 class Participant(NamedTuple):
@@ -30,28 +22,39 @@ BASELINE, AGAIN = Participant("baseline"), Participant("again")
 
 @dataclass
 class Failures:
-    """Why models failed, by name. Where there is only one model, or the baseline fails, the error goes on."""
+    """Why models have no row of a cell, by name; `baseline` is why none has."""
 
-    alone: bool
-    of: dict[str, str] = field(default_factory=dict)
+    of: dict[str, StageError | ResourceError] = field(default_factory=dict)
+    baseline: StageError | ResourceError | None = None
 
     def take(self, member: Participant, error: StageError | ResourceError) -> None:
-        """Keep the error of a model that has others beside it."""
-        if self.alone or member.role != "model":
-            raise error
-        self.of[member.name] = str(error)
+        """Keep why one failed."""
+        if member.role == "model":
+            self.of[member.name] = error
+        else:
+            self.baseline = error
 
-    def out(self, member: Participant) -> bool:
-        """Whether there is no more to time here."""
-        return member.role == "model" and member.name in self.of
+    @contextmanager
+    def catching(self, member: Participant, interrupted: Callable[[], bool]) -> Iterator[None]:
+        """Keep what is raised inside the block as why one failed; after Ctrl-C, which reaches children too, stop."""
+        try:
+            yield
+        except (StageError, ResourceError) as error:
+            if interrupted():
+                raise Interruption("stopped while a process timed or answered") from error
+            self.take(member, error)
+
+    def error(self, name: str) -> StageError | ResourceError | None:
+        """Why the model of that name has no row, None where it has one."""
+        return self.of.get(name, self.baseline)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Latencies in milliseconds of each round's process, and the execution provider."""
+    """Of each round's process the latencies in milliseconds, and what else it tells."""
 
     processes: list[list[float]] = field(default_factory=list)
-    providers: list[str] = field(default_factory=list)
+    facts: list[dict[str, Any]] = field(default_factory=list)
 
 
 def turns(count: int, rounds: int) -> list[list[int]]:
@@ -95,57 +98,22 @@ def in_turns(
         specs: the spec of the process of each.
         rounds: processes of each.
         folder: where specs and results are written.
-        failures: collects models that fail, which then take part no longer.
+        failures: collects what fails: a model then takes part no longer, and without the baseline none does.
         advance: advance(1, note) is called after each process.
         interrupted: whether to stop.
 
     Raises:
-        StageError, ResourceError: the baseline failed, or the only model.
         Interruption: a stop was asked for.
     """
     everyone, timed = list(specs), {member: Timed() for member in specs}
     for member in (everyone[i] for order in turns(len(everyone), rounds) for i in order):
         if interrupted():
             raise Interruption("stopped between two processes that time")
-        is_left = any(one.role == "model" and not failures.out(one) for one in everyone)
-        if is_left and not failures.out(member):
-            try:
-                samples, provider = time_process(specs[member], folder)
-            except (StageError, ResourceError) as error:
-                if interrupted():  # Ctrl-C reaches the child too: that is no failure of the model
-                    raise Interruption("stopped while a process timed") from error
-                failures.take(member, error)
-            else:
+        left = [one for one in everyone if one.role == "model" and not failures.error(one.name)]
+        if left and (member in left or member.role != "model"):
+            with failures.catching(member, interrupted):
+                samples, facts = time_process(specs[member], folder)
                 timed[member].processes.append(samples)
-                timed[member].providers.append(provider)
+                timed[member].facts.append(facts)
         advance(1, f"{specs[member]['runtime']}, threads {specs[member]['threads']}")
     return timed
-
-
-def time_process(spec: Spec, folder: Path) -> tuple[list[float], str]:
-    """Time a model in a fresh process.
-
-    Args:
-        spec: what `stages.benchmark.runners.child` reads, without `result`; paths are absolute.
-        folder: where the spec and the result are written.
-
-    Returns:
-        Latencies in milliseconds, and the execution provider.
-
-    Raises:
-        StageError: the process failed; with the last lines that it wrote.
-        ResourceError: it was killed, most likely for memory.
-    """
-    path, result = folder / "spec.json", folder / "result.json"
-    result.unlink(missing_ok=True)
-    path.write_text(json.dumps({**spec, "result": str(result)}))
-    command = [sys.executable, "-m", "stages.benchmark.runners.child", str(path)]
-    # -m looks in the current folder first: ours, not one where the user may have an onnx.py.
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if ended.returncode == -signal.SIGKILL:
-        raise ResourceError("the process that timed was killed, as the system does when memory runs out", fix=LESS)
-    if ended.returncode or not result.is_file():
-        last = " | ".join(ended.stderr.strip().splitlines()[-5:]) or "no message"
-        raise StageError(f"the process that timed {spec['model']} ended with {ended.returncode}: {last}")
-    content = json.loads(result.read_text())
-    return [ns / 1e6 for ns in content["samples_ns"]], str(content["description"]["execution_provider"])

@@ -1,14 +1,18 @@
 """From the times of processes to the lines of a record."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from statistics import fmean, median
+from typing import Any
 
 from pydantic import JsonValue
 
+from pipeline.errors import ResourceError, StageError
+from stages.benchmark.agreement import Agreement
+from stages.benchmark.process import Spec
 from stages.benchmark.ratios import FEWEST_ROUNDS, by_round, compare, judge, percentiles, quantiles
-from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Spec, Timed
+from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Timed
 
 Times = dict[str, list[list[float]]]
 """For each of "model", "baseline" and "again": the latencies in milliseconds of each round's process."""
@@ -16,37 +20,96 @@ Times = dict[str, list[list[float]]]
 
 @dataclass(frozen=True)
 class Cell:
-    """One line of each model's record: where and how, the spec of each process, and why there is no baseline."""
+    """One line of each model's record: where and how, the spec of each process, and why there is no baseline.
+
+    Args:
+        place: the runtime, its settings, threads and batch.
+        specs: of each process of a round.
+        reason: why there is no baseline, if there is none.
+        agreements: what the runtime answered beside ONNX Runtime, by the model's name.
+        failures: of models, at first those that the runtime does not take.
+        required: whether a model that fails here fails as a whole.
+    """
 
     place: dict[str, JsonValue]
     specs: dict[Participant, Spec]
     reason: str
+    agreements: Mapping[str, Agreement] = field(default_factory=dict)
+    failures: Failures = field(default_factory=Failures)
+    required: bool = False
 
 
-def rows_of(cell: Cell, timed: Mapping[Participant, Timed], failures: Failures) -> dict[str, JsonValue]:
-    """One line of the record for each model that did not fail, by its name.
+def rows_of(cell: Cell, timed: Mapping[Participant, Timed]) -> dict[str, JsonValue]:
+    """One line of the record for each model, by its name; where it failed, why it was skipped.
 
     Args:
         cell: what was measured.
         timed: the times; the baseline's figures and the noise are shared.
-        failures: of models.
     """
     measured = datetime.now(UTC).isoformat(timespec="seconds")
-    whole = [member for member in timed if member.role == "model" and not failures.out(member)]
+    models = {member.name: timed[member] for member in timed if member.role == "model"}
     shared: Times = {member.role: timed[member].processes for member in (BASELINE, AGAIN) if member in timed}
+    failures = {name: error for name in {**models, **cell.failures.of} if (error := cell.failures.error(name))}
     rows: dict[str, JsonValue] = {}
-    for member in whole:
-        beside: list[JsonValue] = [other.name for other in whole if other != member]
-        own = timed[member]
-        rows[member.name] = {
+    for name, error in failures.items():
+        rows[name] = {**cell.place, "skipped": str(error), "reasons": {"ratio": str(error)}}
+    whole = [name for name in models if name not in failures]
+    for name in whole:
+        agreement = cell.agreements.get(name)
+        rows[name] = {
             **cell.place,
-            "execution_provider": own.providers[-1],
-            "rounds": len(own.processes),
-            **row({"model": own.processes, **shared}, cell.reason),
+            **described(models[name].facts),
+            **(agreement.json if agreement else {}),
+            "rounds": len(models[name].processes),
+            **row({"model": models[name].processes, **shared}, cell.reason),
             "measured": measured,
-            "beside": beside,
+            "beside": [other for other in whole if other != name],
         }
     return rows
+
+
+def failure(cells: Sequence[Cell], name: str) -> StageError | ResourceError | None:
+    """Why a model fails as a whole: it has no row, or none where one is required."""
+    errors = [cell.failures.error(name) for cell in cells]
+    required = [error for cell, error in zip(cells, errors, strict=True) if cell.required and error]
+    return required[0] if required else errors[0] if all(errors) else None
+
+
+def remarks(cell: Cell, failures: Collection[str]) -> Iterator[str]:
+    """What is to be warned of: models that were not timed here or answer otherwise; not those that fail as a whole."""
+    models = dict.fromkeys([member.name for member in cell.specs if member.role == "model"])
+    models |= dict.fromkeys(cell.failures.of)
+    for name in models.keys() - failures:
+        whose = f"{cell.place['runtime']}" + (f", {name}" if len(models) > 1 else "")
+        agreement = cell.agreements.get(name)
+        if error := cell.failures.error(name):
+            yield f"{whose}: not timed: {error}"
+        elif agreement and not agreement.agrees:
+            yield f"{whose}: {agreement}"
+
+
+def described(facts: Sequence[Mapping[str, Any]]) -> dict[str, JsonValue]:
+    """What the processes of a model tell of themselves, each figure the median over processes.
+
+    `startup` has the seconds from the start of the process until the runtime was imported, from there until the model
+    was loaded, and of the first inference; `memory` the most that the process held, and how much of it came after the
+    imports. It is null where the system does not tell.
+    """
+    description = facts[-1]["description"]
+    line: dict[str, JsonValue] = {
+        "execution_provider": description["execution_provider"],
+        "precision": description.get("precision"),
+        "version": description.get("version"),
+        "startup": _medians([one["startup"] for one in facts]),
+        "memory": None,
+    }
+    if all(one["memory"] for one in facts):
+        line["memory"] = _medians([one["memory"] for one in facts])
+    return line
+
+
+def _medians(figures: Sequence[Mapping[str, float]]) -> dict[str, JsonValue]:
+    return {name: median(one[name] for one in figures) for name in figures[0]}
 
 
 def row(times: Times, reason: str = "") -> dict[str, JsonValue]:

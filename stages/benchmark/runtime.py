@@ -1,33 +1,27 @@
 """What a runtime is to benchmark.latency: a setting that says where models are timed and gives them its form."""
 
+import sys
 from abc import ABC
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from inspect import getfile
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
-    SerializeAsAny,
     SerializerFunctionWrapHandler,
-    ValidationError,
-    ValidationInfo,
-    WithJsonSchema,
     model_serializer,
 )
 
 from pipeline.base.batches import Inputs
-from pipeline.base.use import classes_in, find, is_built_in
-from pipeline.errors import ConfigError, StageError
+from pipeline.base.use import is_built_in
+from pipeline.errors import StageError
 from pipeline.model import Model, OnnxModel, Seq2SeqOnnx, TorchModel
 from pipeline.stage import FORMS, Context
-
-PACKAGE = "stages.benchmark.runtimes"
 
 
 class Runtime(BaseModel, ABC):
@@ -51,7 +45,11 @@ class Runtime(BaseModel, ABC):
     fixed_batch: ClassVar[bool] = False
     """Whether what it converts takes one number of examples alone, so that there is a conversion for each."""
 
+    is_reference: ClassVar[bool] = False
+    """Whether its answers are those that others are compared with."""
+
     use: str = Field(description="the runtime: a name that `shrink runtimes` lists, or a file.py")
+    required: bool = Field(default=False, description="fail where it cannot run a model, and not go on without")
 
     @property
     def name(self) -> str:
@@ -75,7 +73,12 @@ class Runtime(BaseModel, ABC):
     def _short(self, handler: SerializerFunctionWrapHandler) -> Any:
         """The bare name, where nothing else is said."""
         fields = handler(self)
-        return self.use if fields == {"use": self.use} else fields
+        return self.use if fields == {"use": self.use, "required": False} else fields
+
+    @property
+    def python(self) -> str:
+        """The interpreter of its processes."""
+        return sys.executable
 
     def version(self) -> str | None:
         """Of the package, None where it is not installed."""
@@ -126,50 +129,3 @@ class Runtime(BaseModel, ABC):
     def generates(self) -> bool:
         """Whether it times an encoder-decoder, which generates."""
         return Seq2SeqOnnx in self.forms
-
-
-def parse_runtimes(value: Any, info: ValidationInfo) -> Any:
-    """A list of names or {use: NAME, ...} as runtimes; anything else is left for pydantic to refuse.
-
-    Args:
-        value: what stands in the config, or runtimes.
-        info: of the validation; `folder` in its context is where a user's files are.
-
-    Raises:
-        ValueError: there is no such runtime, or its settings do not fit.
-    """
-    folder = info.context["folder"] if info.context else Path()
-    return tuple(_parsed(entry, folder) for entry in value) if isinstance(value, list | tuple) else value
-
-
-Runtimes = Annotated[
-    tuple[SerializeAsAny[Runtime], ...],
-    BeforeValidator(parse_runtimes),
-    WithJsonSchema({"type": "array", "minItems": 1, "items": {"anyOf": [{"type": "string"}, {"type": "object"}]}}),
-]
-"""The type of a `runtimes:` setting."""
-
-
-def _parsed(entry: Any, folder: Path) -> Any:
-    entry = {"use": entry} if isinstance(entry, str) else entry
-    if not isinstance(entry, dict):
-        return entry
-    use = entry.get("use")
-    if not isinstance(use, str):
-        raise ValueError("each runtime is a name, or a mapping with `use`, such as {use: onnxruntime}")
-    try:
-        return runtime_class(use, folder).model_validate(entry)
-    except ConfigError as error:
-        raise ValueError(f"`{use}` names no runtime: {error}") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise ValueError(f"runtime {use}: {f'`{where}`: ' if where else ''}{problem['msg']}") from error
-
-
-def runtime_class(use: str, folder: Path) -> type[Runtime]:
-    """The one Runtime of a file. Raises ConfigError where there is no such file, or it defines none or several."""
-    classes: list[type[Runtime]] = classes_in(find(use, folder, package=PACKAGE), Runtime)
-    if len(classes) != 1:
-        raise ConfigError(f"it defines {len(classes)} runtimes", expected="exactly one subclass of Runtime")
-    return classes[0]

@@ -29,18 +29,17 @@ TESTED = {
 OTHER_BUILDS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino"), "mlflow": ("mlflow-skinny",)}
 """Distributions that bring the same module."""
 
-EXTRAS = {"audio": ("soundfile",), "timm": ("timm",)}
+EXTRAS = {"audio": ("soundfile",), "openvino": ("openvino",), "timm": ("timm",)}
 """Optional extras of ours, and what they bring."""
 
 RUNTIMES = {
-    "OpenVINO": "openvino",
     "ExecuTorch": "executorch",
     "LiteRT": "ai-edge-litert",
     "ncnn": "ncnn",
     "MNN": "MNN",
     "TensorRT": "tensorrt",
 }
-"""Runtimes by the distribution that brings them."""
+"""Runtimes that no stage asks for, by the distribution that brings them; `shrink runtimes` lists the others."""
 
 
 def version(name: str) -> str | None:

@@ -159,14 +159,29 @@ def _latency_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         samples = number(row.get("samples"))
         ratios = [interval_text(ratio_of(row, key), 2) for key in ("ratio", "noise")]
         count = "-" if samples is None else f"{samples:,.0f}"
-        cells.append([setting_of(row), *times, *ratios, count, str(row.get("execution_provider") or "-")])
-    return Table("Latency in milliseconds", [*columns, "provider"], cells, frozenset({8}))
+        provider = " ".join(str(row[key]) for key in ("execution_provider", "precision") if row.get(key))
+        cells.append([setting_of(row), *times, *ratios, count, provider or "-", *_beside(row)])
+    columns += ["provider", "start s", "peak memory", "same answers"]
+    return Table("Latency in milliseconds", columns, cells, frozenset({8, 11}))
+
+
+def _beside(row: Mapping[str, Any]) -> list[str]:
+    """Seconds until the first inference was done, memory at most, and whether it answers as ONNX Runtime does."""
+    startup, memory, agreement = (row.get(key) for key in ("startup", "memory", "agreement"))
+    seconds = [number(value) for value in startup.values()] if isinstance(startup, dict) else []
+    start = f"{sum(value for value in seconds if value):.2f}" if seconds else "-"
+    peak = number(memory.get("peak_bytes")) if isinstance(memory, dict) else None
+    apart = number(agreement.get("difference")) if isinstance(agreement, dict) else None
+    answers = "-" if apart is None else f"{'yes' if row.get('agrees') else 'no'}, within {apart:.1e} of the range"
+    return [start, "-" if peak is None else bytes_text(peak), answers]
 
 
 def _reasons(row: Mapping[str, Any]) -> list[str]:
     value = row.get("reasons")
     names = {"p50_ms": "p50", "p90_ms": "p90", "p99_ms": "p99"}
     reasons = value if isinstance(value, dict) else {}
+    if row.get("skipped"):
+        return [f"{setting_of(row)} was skipped: {row['skipped']}"]
     return [f"no {names.get(key, key)}: {text}" for key, text in reasons.items() if key != "p999_ms"]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.base.formatting import bytes_text, count_text, interval_text
+from pipeline.records.figures import runtime_of
 from pipeline.records.parts.gates import GateRecord
 from pipeline.records.parts.models import ModelRecord
 from pipeline.records.record import Record
@@ -63,7 +64,7 @@ def tiles(record: Record) -> list[Tile]:
 
 def setting_of(row: Mapping[str, Any]) -> str:
     """Where a latency was measured: onnxruntime, threads 1, batch 8."""
-    return f"{row.get('runtime', 'runtime')}, threads {row.get('threads', '-')}, batch {row.get('batch', '-')}"
+    return f"{runtime_of(row)}, threads {row.get('threads', '-')}, batch {row.get('batch', '-')}"
 
 
 def verdict_of(row: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.records.comparison import BASELINE, FILE, ComparisonRecord, StrategyRecord
-from pipeline.records.figures import numbers, points
+from pipeline.records.figures import numbers, points, runtime_of
 from pipeline.records.folder import load_run
 from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds, timed
 from pipeline.report.mlflow.run import is_synced, keep_state, log_files
@@ -41,7 +41,7 @@ def figures_of(strategy: StrategyRecord) -> dict[str, float]:
     """The numbers of a strategy by name; intervals as `_low` and `_high`, deviations over seeds as `_deviation`."""
     figures = numbers(strategy, StrategyRecord.model_fields)
     for timing in strategy.latency:
-        key = f"latency.{timing.runtime}.threads{timing.threads}.batch{timing.batch}.ratio"
+        key = f"latency.{runtime_of(timing.model_dump(), '.')}.threads{timing.threads}.batch{timing.batch}.ratio"
         ends = {key: timing.value, f"{key}_low": timing.low, f"{key}_high": timing.high}
         figures |= {name: end for name, end in ends.items() if end is not None}
     return figures | {"on_front": float(strategy.on_front), "chosen": float(strategy.chosen)}

@@ -12,10 +12,20 @@ from stages.benchmark.runners.loaded import Arrays, Loaded, Spec, Step
 
 def load(spec: Spec) -> Loaded:
     """The model in the folder `model` of the spec, with the user's files in its `folder`."""
+    module, vocabulary = opened(spec)
+    return ready(module, vocabulary)
+
+
+def opened(spec: Spec) -> tuple[Any, Any]:
+    """The module, and what puts the task's inputs into those that it takes, if there is something."""
     torch.set_num_threads(spec["threads"])
     torch.set_num_interop_threads(1)
     torch.inference_mode().__enter__()  # for the rest of this process
-    module, vocabulary = split(TorchModel.load(Path(spec["model"]), Path(spec["folder"]), allow=None).module)
+    return split(TorchModel.load(Path(spec["model"]), Path(spec["folder"]), allow=None).module)
+
+
+def ready(module: Any, vocabulary: Any) -> Loaded:
+    """A module that is called with the task's inputs."""
 
     def prepare(arrays: Arrays) -> Step:
         inputs = {name: torch.from_numpy(value) for name, value in arrays.items()}

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from pipeline.model import Model, OnnxModel, Seq2SeqOnnx, TorchModel
 from pipeline.stage import Context
 from stages.benchmark.decoding import decoding_warning
-from stages.benchmark.rounds import ROOT
+from stages.benchmark.process import ROOT
 from stages.benchmark.runtime import Runtime
 
 
@@ -20,6 +20,7 @@ class OnnxRuntime(Runtime):
 
     forms: ClassVar[tuple[type, ...]] = (TorchModel, OnnxModel, Seq2SeqOnnx)
     package: ClassVar[str] = "onnxruntime"
+    is_reference: ClassVar[bool] = True
 
     def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
         """The file that is deployed; of packed weights that are decoded at each call there is a warning."""

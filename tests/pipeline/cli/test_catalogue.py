@@ -1,6 +1,7 @@
 """The list of stages and the schema say the same as the stages themselves."""
 
 import copy
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from pipeline.cli.catalogue import built_in_stages, describe, pipeline_schema, show
+from pipeline.cli.catalogue import built_in_stages, describe, describe_runtimes, pipeline_schema, show, show_runtimes
 
 ROOT = Path(__file__).parents[3]
 CONFIG = yaml.safe_load((ROOT / "configs" / "digits" / "compress.yaml").read_text())
@@ -92,3 +93,31 @@ def test_the_schema_refuses_what_the_loader_refuses(validator: jsonschema.Draft2
 
 def test_the_schema_does_not_offer_what_no_file_may_hold() -> None:
     assert "folder" not in pipeline_schema()["properties"]
+
+
+def test_every_runtime_is_listed_with_what_it_takes_and_whether_it_is_here() -> None:
+    entries = {entry["name"]: entry for entry in describe_runtimes()}
+    files = (ROOT / "stages" / "benchmark" / "runtimes").glob("[!_]*.py")
+    assert entries.keys() == {path.stem for path in files}
+    assert entries["torch"]["takes"] == ["a torch model"]
+    assert (entries["onnxruntime"]["missing"], entries["onnxruntime"]["version"]) == (None, version("onnxruntime"))
+    assert [setting["name"] for setting in entries["openvino"]["settings"]] == ["precision"]
+    console = Console(width=200, record=True, file=StringIO())
+    show_runtimes(console)
+    text = console.export_text()
+    assert all(name in text for name in entries)
+
+
+@pytest.mark.parametrize(("runtime", "is_valid"), [
+    ("onnxruntime", True),
+    ("mine.py", True),
+    ({"use": "mine.py", "speed": 3}, True),
+    ({"use": "openvino", "precision": "native"}, True),
+    ("tvm", False),
+    ({"use": "openvino", "precision": "f64"}, False),
+    ({"precision": "f32"}, False),
+])  # fmt: skip
+def test_the_schema_knows_the_settings_of_runtimes(
+    validator: jsonschema.Draft202012Validator, runtime: Any, is_valid: bool
+) -> None:
+    assert accepts(validator, stages=[{"use": "benchmark.latency", "runtimes": [runtime]}]) == is_valid

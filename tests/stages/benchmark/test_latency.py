@@ -16,7 +16,7 @@ from pipeline.stage import Context, Stage
 from pipeline.task import Split
 from stages.benchmark.conversion import repeated, save_inputs
 from stages.benchmark.latency import Latency
-from stages.benchmark.rounds import time_process
+from stages.benchmark.process import time_process
 from stages.benchmark.rows import row
 from stages.benchmark.runners.child import FEWEST, sample
 from tests.contexts import preview_of, refused, reporting_context
@@ -53,6 +53,9 @@ def test_a_smaller_model_is_faster_and_is_returned_as_it_is(tmp_path: Path) -> N
     assert "1000" in line["reasons"]["p99_ms"]
     assert (line["runtime"], line["threads"], line["batch"]) == ("onnxruntime", 1, 1)
     assert line["execution_provider"] == "CPUExecutionProvider"
+    assert 0 < line["startup"]["first_s"] < 60 > line["startup"]["imports_s"] > 0 < line["startup"]["load_s"]
+    assert 1e6 < line["memory"]["above_imports_bytes"] < line["memory"]["peak_bytes"] < 500e6
+    assert "agreement" not in line  # it is what others are compared with
     assert reports["progress"][:3] == ("latency", 9, 9)
     assert line["beside"] == []
     assert json.dumps(reports["latency"])
@@ -76,7 +79,7 @@ def test_two_rounds_are_inconclusive(tmp_path: Path) -> None:
 def test_torch_runs_in_its_process(tmp_path: Path) -> None:
     ctx, reports = make_context(tmp_path, products(tmp_path / "m.onnx", 2))
     model = torch_model()
-    assert Latency(runtimes=("torch",), rounds=1, iterations=5).run(model, ctx) is model
+    assert Latency(runtimes=("torch",), rounds=1, iterations=5, examples=0).run(model, ctx) is model
     (line,) = reports["latency"]
     assert line["samples"] == 5
     assert "ONNX" in line["reasons"]["ratio"]
@@ -134,10 +137,11 @@ def test_a_users_module_in_the_current_folder_is_not_imported(tmp_path: Path, mo
 
 def test_warmup_is_left_out_and_seconds_are_kept_with_at_least_a_few_samples() -> None:
     calls: list[int] = []
-    samples = sample(lambda: calls.append(1), warmup=4, seconds=1, iterations=6)
+    samples, _ = sample(lambda: calls.append(1), warmup=4, seconds=1, iterations=6)
     assert (len(samples), len(calls)) == (6, 10)
-    assert len(sample(lambda: None, warmup=0, seconds=1e-9, iterations=None)) == FEWEST
-    samples = sample(lambda: None, warmup=0, seconds=0.05, iterations=None)
+    samples, first = sample(lambda: None, warmup=0, seconds=1e-9, iterations=None)
+    assert (len(samples), first) == (FEWEST, samples[0])
+    samples, _ = sample(lambda: None, warmup=0, seconds=0.05, iterations=None)
     assert len(samples) > 100
     assert sum(samples) < 1e9
 
@@ -181,4 +185,4 @@ def test_a_process_that_the_system_kills_is_a_matter_of_memory(tmp_path: Path, m
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda _, **options: run(killed, **options))
     with pytest.raises(ResourceError, match=r"was killed, as the system does when memory runs out\. Lower `batch`"):
-        time_process({}, tmp_path)
+        time_process({"model": "m.onnx"}, tmp_path)

@@ -83,7 +83,7 @@ def test_all_failures_are_told_and_a_broken_baseline_is_everyones(tmp_path: Path
 def test_a_model_that_is_killed_fails_alone(tmp_path: Path, context: Make, monkeypatch: Patch) -> None:
     time_process = rounds.time_process
 
-    def killed(spec: dict[str, Any], folder: Path) -> tuple[list[float], str]:
+    def killed(spec: dict[str, Any], folder: Path) -> tuple[list[float], dict[str, Any]]:
         if "greedy" in spec["model"]:
             raise ResourceError("it was killed")
         return time_process(spec, folder)
@@ -96,7 +96,7 @@ def test_a_model_that_is_killed_fails_alone(tmp_path: Path, context: Make, monke
 
 def test_a_form_that_the_runtime_cannot_run_fails_alone(tmp_path: Path, context: Make, tiny: Make) -> None:
     models: dict[str, Model] = {"../\0": tiny(), "onnx": chain(tmp_path / "m.onnx", 2)}
-    found: dict[str, Any] = Latency(runtimes=("torch",), rounds=1, iterations=5).measure(models, context())
+    found: dict[str, Any] = Latency(runtimes=("torch",), rounds=1, iterations=5, examples=0).measure(models, context())
     assert found["../\0"][0]["samples"] == 5
     assert "Leave torch out" in found["onnx"]["failure"]
 

@@ -18,6 +18,7 @@ from tests.aliases import Patch
 
 RNG = np.random.default_rng(0)
 A, B = Participant("model", "a"), Participant("model", "b")
+FACTS: dict[str, Any] = {"description": {"execution_provider": "CPU"}, "startup": {"load_s": 1.0}, "memory": None}
 
 
 @pytest.mark.parametrize("count", range(1, 10))
@@ -99,17 +100,20 @@ def test_a_rounds_ratio_is_to_the_geometric_mean_of_both_baselines() -> None:
 def test_rows_say_beside_whom_and_when_and_share_the_noise() -> None:
     levels = {BASELINE: 2.0, A: 1.0, B: 4.0, AGAIN: 2.0}
     timed = {
-        who: Timed([[v, v] for v in (level * RNG.lognormal(0, 0.01, 3)).tolist()], ["CPU"] * 3)
+        who: Timed([[v, v] for v in (level * RNG.lognormal(0, 0.01, 3)).tolist()], [FACTS] * 3)
         for who, level in levels.items()
     }
-    rows: dict[str, Any] = rows_of(Cell({"runtime": "x"}, {}, ""), timed, Failures(alone=False))
+    rows: dict[str, Any] = rows_of(Cell({"runtime": "x"}, {}, ""), timed)
     assert {name: line["beside"] for name, line in rows.items()} == {"a": ["b"], "b": ["a"]}
     assert rows["a"]["noise"] == rows["b"]["noise"]
     assert rows["a"]["ratio"]["value"] == pytest.approx(0.5, rel=0.1)
     assert rows["b"]["ratio"]["value"] == pytest.approx(2.0, rel=0.1)
     assert abs((datetime.fromisoformat(rows["a"]["measured"]) - datetime.now(UTC)).total_seconds()) < 60
-    left: dict[str, Any] = rows_of(Cell({"runtime": "x"}, {}, ""), timed, Failures(alone=False, of={"b": "it broke"}))
-    assert {name: line["beside"] for name, line in left.items()} == {"a": []}
+    failures = Failures({"b": StageError("it broke"), "c": StageError("it does not fit")})
+    left: dict[str, Any] = rows_of(Cell({"runtime": "x"}, {}, "", failures=failures), timed)
+    assert left["a"]["beside"] == []
+    assert {name: left[name]["skipped"] for name in "bc"} == {"b": "it broke", "c": "it does not fit"}
+    assert left["b"]["reasons"] == {"ratio": "it broke"}
 
 
 class Processes:
@@ -118,19 +122,19 @@ class Processes:
     def __init__(self, failing: dict[str, int] | None = None, error: type[Exception] = StageError) -> None:
         self.failing, self.error, self.started = failing or {}, error, list[str]()
 
-    def __call__(self, spec: dict[str, Any], folder: Path) -> tuple[list[float], str]:
+    def __call__(self, spec: dict[str, Any], folder: Path) -> tuple[list[float], dict[str, Any]]:
         self.started.append(spec["model"])
         if self.started.count(spec["model"]) == self.failing.get(spec["model"]):
             raise self.error("it broke")
-        return [float(len(self.started))], "CPU"
+        return [float(len(self.started))], FACTS
 
 
 Taken = tuple[dict[Participant, Timed], Failures, int]
 
 
-def take(monkeypatch: Patch, processes: Processes, *whos: Participant, alone: bool = False, **options: Any) -> Taken:
+def take(monkeypatch: Patch, processes: Processes, *whos: Participant, **options: Any) -> Taken:
     monkeypatch.setattr(rounds, "time_process", processes)
-    steps, failures = list[int](), Failures(alone=alone)
+    steps, failures = list[int](), Failures()
     specs = {who: {"model": who.name or who.role, "runtime": "x", "threads": 1} for who in whos}
     interrupted = options.get("interrupted", lambda: False)
     timed = in_turns(specs, options.get("rounds", 4), Path(), failures, lambda n, note="": steps.append(n), interrupted)
@@ -152,7 +156,7 @@ def test_each_round_has_everyone_once(monkeypatch: Patch) -> None:
 def test_a_model_that_fails_stops_no_other(monkeypatch: Patch, error: type[Exception]) -> None:
     processes = Processes({"a": 2}, error)
     timed, failures, steps = take(monkeypatch, processes, BASELINE, A, B, AGAIN)
-    assert failures.of == {"a": "it broke"}
+    assert {name: str(error) for name, error in failures.of.items()} == {"a": "it broke"}
     assert processes.started.count("a") == 2
     assert [len(timed[who].processes) for who in (BASELINE, B, AGAIN)] == [4, 4, 4]
     assert steps == 16
@@ -167,11 +171,13 @@ def test_nothing_is_timed_once_all_models_have_failed(monkeypatch: Patch) -> Non
 
 
 @pytest.mark.parametrize("error", [StageError, ResourceError])
-def test_the_only_model_and_the_baseline_fail_for_all(monkeypatch: Patch, error: type[Exception]) -> None:
-    with pytest.raises(error, match="it broke"):
-        take(monkeypatch, Processes({"a": 3}, error), BASELINE, A, AGAIN, alone=True)
-    with pytest.raises(error, match="it broke"):
-        take(monkeypatch, Processes({"baseline": 3}, error), BASELINE, A, B, AGAIN)
+def test_the_baseline_fails_for_all(monkeypatch: Patch, error: type[Exception]) -> None:
+    processes = Processes({"baseline": 3}, error)
+    _, failures, steps = take(monkeypatch, processes, BASELINE, A, B, AGAIN)
+    assert {str(failures.error(name)) for name in "ab"} == {"it broke"}
+    assert isinstance(failures.error("a"), error)
+    assert processes.started[-1] == "baseline"
+    assert steps == 16
 
 
 def test_a_stop_is_no_failure_of_a_model(monkeypatch: Patch) -> None:

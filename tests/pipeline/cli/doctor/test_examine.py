@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 from pipeline.cli.doctor import files, machine, packages, tracking
 from pipeline.cli.doctor.finding import Finding, as_json, is_missing
@@ -62,7 +63,11 @@ def test_the_table_of_versions_is_that_of_the_constraints_and_of_the_project() -
     assert packages.TESTED.items() <= pins.items()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(packages.TESTED) <= {re.split("[<>=!~ ]", name)[0] for name in project["dependencies"]}
-    extras = {name: tuple(needed) for name, needed in project["optional-dependencies"].items() if name != "dev"}
+    extras = {
+        name: tuple(Requirement(one).name for one in needed)
+        for name, needed in project["optional-dependencies"].items()
+        if name != "dev"
+    }
     assert extras == packages.EXTRAS
 
 

@@ -1,0 +1,193 @@
+"""Whether a runtime answers as ONNX Runtime does, on real examples and before anything is timed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from pydantic import JsonValue
+
+from pipeline.base.batches import Inputs
+from pipeline.base.targets.labelling import Labelling
+from pipeline.errors import StageError
+from pipeline.forms.graph import graphs_in
+from pipeline.measure.agreement import agreeing
+from pipeline.model import Model
+from pipeline.stage import Context
+from stages.benchmark.process import Spec, answers
+from stages.benchmark.runners.loaded import Arrays, write_batches
+from stages.benchmark.runtime import Runtime
+from stages.benchmark.runtimes.onnxruntime import OnnxRuntime
+
+TOLERANCE = 1e-3
+"""Of the range of an output, where all is computed in floats."""
+STEPS = 2 / 255
+"""The same where values are rounded to integers: two steps of 255. Runtimes round some to the next integer."""
+
+REFERENCE = OnnxRuntime(use="onnxruntime")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the answers of a runtime are from ONNX Runtime's.
+
+    Args:
+        examples: that were answered.
+        difference: the largest, as a share of the range that the output has over all examples.
+        tolerance: how much of it is taken for the same.
+        decisions: the share of examples, or of their positions, with the same decision; None where outputs are no
+            logits.
+        worst: the place of the example with the largest difference among them; None where they are not told apart.
+    """
+
+    examples: int
+    difference: float
+    tolerance: float
+    decisions: float | None
+    worst: int | None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the answers are the same up to rounding."""
+        return self.difference <= self.tolerance
+
+    @property
+    def json(self) -> dict[str, JsonValue]:
+        """As it stands in a row."""
+        figures = {"examples": self.examples, "difference": self.difference, "tolerance": self.tolerance}
+        return {"agrees": self.agrees, "agreement": {**figures, "decisions": self.decisions, "worst": self.worst}}
+
+    def __str__(self) -> str:
+        decisions = "" if self.decisions is None else f", {self.decisions:.2%} of decisions are the same"
+        worst = "" if self.worst is None else f", the worst example is number {self.worst} of the calibration split"
+        return (
+            f"its answers differ from ONNX Runtime's by up to {self.difference:.2%} of an output's range, where "
+            f"{self.tolerance:.2%} is rounding{decisions}{worst}"
+        )
+
+
+@dataclass
+class Examination:
+    """The examples that every runtime answers, and what ONNX Runtime answers, which is asked once a model.
+
+    Args:
+        ctx: of the stage; examples are of its calibration split.
+        folder: for what is passed between processes; it is there.
+        examples: how many, rounded to whole batches.
+        batch: examples of one inference.
+    """
+
+    ctx: Context
+    folder: Path
+    examples: int
+    batch: int
+    reference: dict[str, list[Arrays]] = field(default_factory=dict)
+
+    def of(self, name: str, model: Model, runtime: Runtime, spec: Spec) -> Agreement:
+        """Of a model, called `name`, in a runtime whose process reads `spec`.
+
+        Raises:
+            StageError, ResourceError: a process failed, or the runtime gives NaN, or outputs of another shape.
+        """
+        deployed = self.ctx.deployed(model).path.resolve()
+        if name not in self.reference:
+            reference = {"runner": REFERENCE.runner_file, "model": str(deployed), "threads": spec["threads"]}
+            self.reference[name] = self._answers(model, REFERENCE, reference)
+        own = self._answers(model, runtime, {key: value for key, value in spec.items() if key != "generate"})
+        tolerance = STEPS if rounds_values(deployed) else TOLERANCE
+        labelling = self.ctx.labelling if self.ctx.logits else None
+        return compare(own, self.reference[name], tolerance, labelling, self.ctx.output)
+
+    def _answers(self, model: Model, runtime: Runtime, spec: Spec) -> list[Arrays]:
+        path = self.folder / "batches.npz"
+        batches = [feed for inputs in self._inputs() for feed in runtime.batches(model, self.ctx, inputs)]
+        write_batches([{name: value.cpu().numpy() for name, value in feed.items()} for feed in batches], path)
+        return answers(spec, path, self.folder)
+
+    def _inputs(self) -> Iterator[Inputs]:
+        """Full batches, one at least; a split of fewer examples than that is gone through again."""
+        size, there = self.batch, len(self.ctx.calibration)
+        count = max(min(self.examples, there) // size, 1) * size
+        places = [i % there for i in range(count)]
+        for batch in self.ctx.calibration.select(places).loader(self.batch):
+            yield batch.inputs
+
+
+def compare(
+    own: Sequence[Arrays],
+    reference: Sequence[Arrays],
+    tolerance: float,
+    labelling: Labelling | None = None,
+    output: str | None = None,
+) -> Agreement:
+    """How far answers are apart, batch by batch and output by output, in the order of the outputs.
+
+    Args:
+        own: the answers of a runtime.
+        reference: ONNX Runtime's.
+        tolerance: see `Agreement`.
+        labelling: of the output that is scored, where it is logits.
+        output: its name; the first unless given.
+
+    Raises:
+        StageError: NaN where there is a number in the reference, or outputs of other shapes.
+    """
+    names = [*reference[0]]
+    pairs = {
+        name: [(_at(batch, i, name, len(names)), theirs[name]) for batch, theirs in zip(own, reference, strict=True)]
+        for i, name in enumerate(names)
+    }
+    examples = sum(len(theirs) for _, theirs in pairs[names[0]])
+    shares = [_shares(name, pairs[name]) for name in names]
+    scored = pairs[output if output in pairs else names[0]]
+    decisions = float(torch.cat([_same(*pair, labelling) for pair in scored]).mean()) if labelling else None
+    return Agreement(
+        examples, max(float(s.max(initial=0)) for s in shares), tolerance, decisions, _worst(shares, examples)
+    )
+
+
+def _shares(name: str, pairs: Sequence[tuple[Any, Any]]) -> Any:
+    """The largest distance in each example (N,), as a share of the range of the output."""
+    distances = np.concatenate([_distances(ours, theirs, name) for ours, theirs in pairs])
+    values = np.concatenate([theirs[np.isfinite(theirs)].ravel() for _, theirs in pairs])
+    spread = float(np.ptp(values)) if len(values) else 0.0
+    return distances / (spread or max(float(np.abs(values).max(initial=0)), 1.0))
+
+
+def _same(ours: Any, theirs: Any, labelling: Labelling) -> torch.Tensor:
+    return agreeing(torch.from_numpy(ours), torch.from_numpy(theirs), labelling)
+
+
+def _at(batch: Mapping[str, Any], place: int, name: str, count: int) -> Any:
+    """The output that stands for one of the reference, whose names may differ from a module's."""
+    if len(batch) != count:
+        raise StageError(f"it gives {len(batch)} outputs, and ONNX Runtime {count}")
+    return batch[name] if name in batch else [*batch.values()][place]
+
+
+def _distances(ours: Any, theirs: Any, name: str) -> Any:
+    """The largest distance in each example (N,), of outputs whose first axis is the examples."""
+    if ours.shape != theirs.shape:
+        raise StageError(f"output `{name}` has the shape {ours.shape}, and in ONNX Runtime {theirs.shape}")
+    if (np.isnan(ours) & ~np.isnan(theirs)).any():
+        raise StageError(f"output `{name}` is NaN where it is a number in ONNX Runtime")
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        distance = np.where((a == b) | np.isnan(b), 0.0, np.abs(a - b))
+    return distance.reshape(len(distance) if distance.ndim else 1, -1).max(axis=1, initial=0)
+
+
+def _worst(apart: Sequence[Any], examples: int) -> int | None:
+    rows = [values for values in apart if len(values) == examples]
+    return int(np.argmax(np.max(rows, axis=0))) if rows and len(rows) == len(apart) else None
+
+
+def rounds_values(path: Path) -> bool:
+    """Whether values, and not weights alone, become integers in a file."""
+    proto = onnx.load(path, load_external_data=False)
+    bodies = [graph for body in (proto.graph, *proto.functions) for graph in graphs_in(body)]
+    kinds = {node.op_type for graph in bodies for node in graph.node}
+    return any(kind.startswith(("QuantizeLinear", "DynamicQuantize", "QLinear", "QGemm")) for kind in kinds)

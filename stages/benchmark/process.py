@@ -1,0 +1,73 @@
+"""The fresh processes that load a model in a runtime: one at a time, each told by a file and telling by another."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from pipeline.errors import ResourceError, StageError
+from stages.benchmark.runners.loaded import Arrays, read_batches
+
+ROOT = Path(__file__).parents[2]
+LESS = "Lower `batch`, or run where there is more memory"
+
+Spec = dict[str, Any]
+"""What `stages.benchmark.runners.child` reads; `python` is the interpreter, this one's unless given."""
+
+
+def time_process(spec: Spec, folder: Path) -> tuple[list[float], dict[str, Any]]:
+    """Time a model in a fresh process.
+
+    Args:
+        spec: what the process reads, without `result`; paths are absolute.
+        folder: where the spec and the result are written.
+
+    Returns:
+        Latencies in milliseconds, and what else the process tells: `description`, `startup` and `memory`.
+
+    Raises:
+        StageError: the process failed; with the last lines that it wrote.
+        ResourceError: it was killed, most likely for memory.
+    """
+    content = run_process(spec, folder, "timed")
+    return [ns / 1e6 for ns in content.pop("samples_ns")], content
+
+
+def answers(spec: Spec, batches: Path, folder: Path) -> list[Arrays]:
+    """The outputs of a model for batches that `write_batches` wrote, in a fresh process; raises as `time_process`."""
+    path = folder / "answers.npz"
+    run_process({**spec, "batches": str(batches), "answers": str(path)}, folder, "answered")
+    return read_batches(path)
+
+
+def run_process(spec: Spec, folder: Path, did: str) -> dict[str, Any]:
+    """What a fresh process tells; `did` says in messages what it was for. Raises as `time_process`."""
+    path, result = folder / "spec.json", folder / "result.json"
+    result.unlink(missing_ok=True)
+    path.write_text(json.dumps({**spec, "result": str(result), "began": monotonic()}))
+    did = f"{did} {spec['model']}"
+    run_module("stages.benchmark.runners.child", [path], did, spec.get("python", sys.executable))
+    if not result.is_file():
+        raise StageError(f"the process that {did} ended without a result")
+    return dict(json.loads(result.read_text()))
+
+
+def run_module(
+    name: str, arguments: Sequence[Path], did: str, python: str = sys.executable, seconds: float | None = None
+) -> None:
+    """Run a module of ours in a fresh process, for at most so many seconds; raises as `time_process`."""
+    command = [python, "-m", name, *map(str, arguments)]
+    try:
+        # -m looks in the current folder first: ours, not one where the user may have an onnx.py.
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise StageError(f"the process that {did} had not ended after {seconds:g} s") from None
+    if ended.returncode == -signal.SIGKILL:
+        raise ResourceError(f"the process that {did} was killed, as the system does when memory runs out", fix=LESS)
+    if ended.returncode:
+        last = " | ".join(ended.stderr.strip().splitlines()[-5:]) or "no message"
+        raise StageError(f"the process that {did} ended with {ended.returncode}: {last}")
