@@ -16,7 +16,8 @@ from pipeline.cli.gate import expect, gate
 from pipeline.cli.init.command import init
 from pipeline.cli.options import UsageError
 from pipeline.cli.report import package, report
-from pipeline.cli.run import compare, plan, resume, run, runtimes, schema, stages, sync
+from pipeline.cli.run import compare, plan, resume, run, schema, stages, sync
+from pipeline.cli.runtimes import app as runtimes_app
 from pipeline.cli.store import app as store_app
 from pipeline.errors import ResourceError, ShrinkError, is_exhausted, refused
 from pipeline.report.mlflow.address import without_secrets
@@ -39,7 +40,6 @@ for command in (
     sync,
     plan,
     stages,
-    runtimes,
     schema,
     gate,
     expect,
@@ -49,6 +49,7 @@ for command in (
     doctor,
 ):
     app.command()(command)
+app.add_typer(runtimes_app)
 app.add_typer(store_app)
 
 

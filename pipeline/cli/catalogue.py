@@ -56,13 +56,19 @@ def describe_runtimes() -> list[dict[str, Any]]:
     """Each runtime of benchmark.latency: name, help, version, why it cannot run here, the forms it takes, settings."""
     result = []
     for name in built_in(RUNTIMES):
-        (chosen,) = classes_in(find(name, Path(), package=RUNTIMES), BaseModel)
-        runtime = chosen(use=name)
+        runtime = runtime_called(name)
+        chosen = type(runtime)
         facts = {"version": runtime.version(), "missing": runtime.missing()}
         takes = [text for form, text in FORMS.items() if form in runtime.forms]
         settings = _settings(chosen, runtime.settings)
         result.append({"name": name, "help": _help(chosen), **facts, "takes": takes, "settings": settings})
     return result
+
+
+def runtime_called(name: str) -> Any:
+    """A built-in runtime with its defaults. Raises ConfigError where there is none of that name, with the nearest."""
+    (chosen,) = classes_in(find(name, Path(), package=RUNTIMES), BaseModel)
+    return chosen(use=name)
 
 
 def show_runtimes(console: Console) -> None:

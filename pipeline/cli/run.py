@@ -1,4 +1,4 @@
-"""The commands that run chains or look at them before: run, resume, compare, sync, plan, stages, runtimes, schema."""
+"""The commands that run chains or look at them before: run, resume, compare, sync, plan, stages, schema."""
 
 import json
 import sys
@@ -219,19 +219,6 @@ def stages(as_json: options.AsJson = False) -> int:
         print(json.dumps(describe(), indent=2))  # noqa: T201
     else:
         show(Console())
-    return 0
-
-
-def runtimes(as_json: options.AsJson = False) -> int:
-    """List the runtimes that benchmark.latency can time in: whether they are here, and the command where not."""
-    from rich.console import Console
-
-    from pipeline.cli.catalogue import describe_runtimes, show_runtimes
-
-    if as_json:
-        print(json.dumps(describe_runtimes(), indent=2))  # noqa: T201
-    else:
-        show_runtimes(Console())
     return 0
 
 

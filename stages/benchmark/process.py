@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 LESS = "Lower `batch`, or run where there is more memory"
 
 Spec = dict[str, Any]
-"""What `stages.benchmark.runners.child` reads; `python` is the interpreter, this one's unless given."""
+"""What `stages.benchmark.runners.child` reads; `python` is the interpreter, this one's unless given, and `root`
+the folder with `stages` that it runs in, ours unless given."""
 
 
 def time_process(spec: Spec, folder: Path) -> tuple[list[float], dict[str, Any]]:
@@ -50,20 +51,26 @@ def run_process(spec: Spec, folder: Path, did: str) -> dict[str, Any]:
     result.unlink(missing_ok=True)
     path.write_text(json.dumps({**spec, "result": str(result), "began": monotonic()}))
     did = f"{did} {spec['model']}"
-    run_module("stages.benchmark.runners.child", [path], did, spec.get("python", sys.executable))
+    python, root = spec.get("python", sys.executable), Path(spec.get("root", ROOT))
+    run_module("stages.benchmark.runners.child", [path], did, python, root=root)
     if not result.is_file():
         raise StageError(f"the process that {did} ended without a result")
     return dict(json.loads(result.read_text()))
 
 
 def run_module(
-    name: str, arguments: Sequence[Path], did: str, python: str = sys.executable, seconds: float | None = None
+    name: str,
+    arguments: Sequence[Path],
+    did: str,
+    python: str = sys.executable,
+    seconds: float | None = None,
+    root: Path = ROOT,
 ) -> None:
-    """Run a module of ours in a fresh process, for at most so many seconds; raises as `time_process`."""
+    """Run a module of ours, below `root`, in a fresh process for at most so many seconds; raises as `time_process`."""
     command = [python, "-m", name, *map(str, arguments)]
     try:
         # -m looks in the current folder first: ours, not one where the user may have an onnx.py.
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=seconds)
+        ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=seconds)
     except subprocess.TimeoutExpired:
         raise StageError(f"the process that {did} had not ended after {seconds:g} s") from None
     if ended.returncode == -signal.SIGKILL:

@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from inspect import getfile
 from pathlib import Path
@@ -19,7 +19,7 @@ from pydantic import (
 
 from pipeline.base.batches import Inputs
 from pipeline.base.use import is_built_in
-from pipeline.errors import StageError
+from pipeline.errors import ConfigError, StageError
 from pipeline.model import Model, OnnxModel, Seq2SeqOnnx, TorchModel
 from pipeline.stage import FORMS, Context
 
@@ -92,6 +92,15 @@ class Runtime(BaseModel, ABC):
         if self.version() is not None:
             return None
         return f"{self.package} is not installed: {self.command or f'pip install {self.package}'}"
+
+    def install(self, say: Callable[[str], object]) -> Path:
+        """Make the environment of its own that it has, and give its folder; `say` is told what happens.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        state = self.missing() or f"{self.package} {self.version()} is here"
+        raise ConfigError(f"{self.name} has no environment of its own: {state}")
 
     def accepts(self, model: Model, batches: Sequence[int]) -> None:
         """Raise StageError where it cannot take a model, or not so many examples at a time."""

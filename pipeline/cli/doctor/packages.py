@@ -32,13 +32,7 @@ OTHER_BUILDS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino"), "mlf
 EXTRAS = {"audio": ("soundfile",), "openvino": ("openvino",), "timm": ("timm",)}
 """Optional extras of ours, and what they bring."""
 
-RUNTIMES = {
-    "ExecuTorch": "executorch",
-    "LiteRT": "ai-edge-litert",
-    "ncnn": "ncnn",
-    "MNN": "MNN",
-    "TensorRT": "tensorrt",
-}
+RUNTIMES = {"TensorRT": "tensorrt"}
 """Runtimes that no stage asks for, by the distribution that brings them; `shrink runtimes` lists the others."""
 
 

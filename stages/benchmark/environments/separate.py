@@ -1,0 +1,49 @@
+"""A runtime whose packages are in an environment of their own."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, JsonValue
+
+from stages.benchmark.environments.converter import alone, convert
+from stages.benchmark.environments.environment import Environment
+from stages.benchmark.runtime import Runtime
+
+
+class SeparateRuntime(Runtime):
+    """Converts and runs models in an environment that `shrink runtimes install NAME` makes."""
+
+    environment: ClassVar[Environment]
+
+    timeout: float = Field(600, gt=0, description="seconds that a conversion may take")
+
+    @property
+    def python(self) -> str:
+        """The interpreter of its processes."""
+        return str(self.environment.python)
+
+    def version(self) -> str | None:
+        """Of the runtime, as it is pinned; None where the environment is not made."""
+        return None if self.missing() else self.environment.version
+
+    def missing(self) -> str | None:
+        """Why its environment is not here, and the command that makes it."""
+        return self.environment.missing()
+
+    def install(self, say: Callable[[str], object]) -> Path:
+        """Make its environment where it is not there, see `Environment.install`."""
+        return self.environment.install(say)
+
+    def converted(self, source: dict[str, Any], folder: Path, file: str) -> dict[str, JsonValue]:
+        """What the runner is told of the file that the converter writes to a folder; see `convert`.
+
+        Args:
+            source: what it is converted from, see `sources`.
+            folder: where the file is written.
+            file: its name.
+        """
+        root = alone(folder.resolve())
+        spec = {"runner": self.runner_file, **source, "model": str(folder.resolve() / file)}
+        convert(self.name, spec, self.environment.python, root, self.timeout)
+        return {name: value for name, value in spec.items() if name != "source"} | {"root": str(root)}

@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+
+from pipeline.errors import StageError
+from stages.benchmark.environments.sources import graph_source, program_source
+from tests import edge, graphs
+
+
+def test_a_quantized_file_is_refused_by_its_operators(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["input", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["output"]),
+    ]
+    weights = {"s": np.float32(0.1), "z": np.uint8(128)}
+    path = tmp_path / "int8.onnx"
+    onnx.save(graphs.mapping(nodes, weights, ["n", 4]), path)
+    with pytest.raises(StageError, match=r"DequantizeLinear, QuantizeLinear; expected an fp32 file"):
+        graph_source(path)
+
+
+def test_a_program_takes_one_number_of_examples_by_position(tmp_path: Path) -> None:
+    model = edge.words()
+    source = program_source(model, tmp_path, 3)
+    assert (source["input_names"], source["output_names"]) == (["attention_mask", "input_ids"], ["output"])
+    inputs = edge.repeated(model, 3)
+    (answer,) = torch.export.load(source["source"]).module()(*inputs.values())
+    assert torch.allclose(answer, model.predict(inputs)["output"], atol=1e-6)
