@@ -38,4 +38,4 @@ def ready(module: Any, vocabulary: Any) -> Loaded:
 
 
 def _answers(outputs: Any) -> Arrays:
-    return {name: value.numpy() for name, value in outputs.items()}
+    return {name: value.detach().numpy() for name, value in outputs.items()}
