@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import version_converter
 
@@ -53,3 +54,17 @@ def test_where_none_is_right_the_last_problem_is_said(tmp_path: Path) -> None:
     every = candidates(proto(tmp_path), None)
     with pytest.raises(StageError, match=r"does not do what the file does: it is another.*Leave quantize\.pack out"):
         first_right(every, tmp_path / "trial.onnx", lambda _: "it is another", lambda _: None)
+
+
+def test_one_that_onnx_runtime_does_not_load_is_not_taken(tmp_path: Path) -> None:
+    every, notes = candidates(proto(tmp_path), None), list[str]()
+
+    def wrong(path: Path) -> str:
+        if onnx.load(path) == every[0].packed.proto:
+            path.write_bytes(b"no graph")
+        ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return ""
+
+    assert first_right(every, tmp_path / "trial.onnx", wrong, notes.append) is every[1].packed
+    (note,) = notes
+    assert f"packed in {every[0].label} it is not taken: it does not run, ONNX Runtime: InvalidProtobuf" in note
