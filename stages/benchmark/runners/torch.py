@@ -20,7 +20,7 @@ def opened(spec: Spec) -> tuple[Any, Any]:
     """The module, and what puts the task's inputs into those that it takes, if there is something."""
     torch.set_num_threads(spec["threads"])
     torch.set_num_interop_threads(1)
-    torch.inference_mode().__enter__()  # for the rest of this process
+    torch.set_grad_enabled(False)  # for the rest of this process; an inference_mode() that nobody holds ends at once
     return split(TorchModel.load(Path(spec["model"]), Path(spec["folder"]), allow=None).module)
 
 
