@@ -13,6 +13,8 @@ EXTERNAL_DATA_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; above this the we
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 QUANTIZED = {*QDQ, "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul"}
 """Operators that a quantized graph alone has."""
+TOOLS = ("pkg.", "onnx.")
+"""How the metadata of a file begin that exporters and quantizers write for themselves; others are its user's."""
 
 
 def graphs_in(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[Any]:
@@ -60,8 +62,11 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def strip(proto: onnx.ModelProto) -> None:
-    """Remove what no runtime needs: stack traces, doc strings, shapes inside the graph, attributes at their default."""
-    proto.ClearField("metadata_props")
+    """Remove what no runtime needs: stack traces, doc strings, shapes inside the graph, attributes at their default.
+
+    What the file's user wrote into its metadata, such as a detector's class names, stays.
+    """
+    refill(proto.metadata_props, [entry for entry in proto.metadata_props if not entry.key.startswith(TOOLS)])
     standard = opset(proto)
     for graph in graphs_in(proto.graph):
         # Some entries name initializers with another shape than theirs and make ONNX Runtime's quantizer fail.

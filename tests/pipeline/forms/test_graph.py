@@ -41,3 +41,10 @@ def test_a_function_that_a_branch_alone_calls_stays_and_what_nobody_reads_goes()
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     (result,) = session.run(None, {"input": np.array([1, 2], np.float32)})
     np.testing.assert_array_equal(result, [2, 4])
+
+
+def test_metadata_of_the_user_stay_and_those_of_tools_go() -> None:
+    proto = branching()
+    helper.set_model_props(proto, {"names": "cat, dog", "pkg.torch.onnx.PackageInfo": "2.13", "onnx.infer": "yes"})
+    strip(proto)
+    assert [(entry.key, entry.value) for entry in proto.metadata_props] == [("names", "cat, dog")]

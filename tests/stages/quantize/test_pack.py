@@ -97,6 +97,7 @@ def quantized(kind: str, folder: Path, values: str | None = None) -> tuple[OnnxM
     """A small quantized file, its integers of 7 bits or of fewer values, and the data that it was made with."""
     make, stage, _ = KINDS[kind]
     proto, data = make()
+    onnx.helper.set_model_props(proto, {"names": "cat, dog"})
     onnx.save(proto, folder / "net.onnx")
     rows = [({name: value[i] for name, value in data.items()}, 0) for i in range(len(next(iter(data.values()))))]
     split = Split(rows)  # type: ignore[arg-type]
@@ -134,6 +135,7 @@ def test_outputs_are_equal_and_the_same_kernels_run(kind: str, values: str, tmp_
         assert value.numpy().tobytes() == packed.predict(batch)[name].numpy().tobytes()
     assert operators(packed) == operators(model)
     assert set(operators(packed)) >= KINDS[kind][2]
+    assert [entry.value for entry in onnx.load(packed.path).metadata_props] == ["cat, dog"]
     assert list(packed.path.parent.iterdir()) == [packed.path]
     assert values in {row["encoding"] for row in report["tensors"]}
 

@@ -44,6 +44,16 @@ def test_below_opset_13_a_file_is_raised_first(
     assert [value.name for value in ran.graph.input] == ["x"]
 
 
+@pytest.mark.parametrize("stage", [STATIC, DynamicQuantization(operators=("Conv",), reduce_range=True)])
+@pytest.mark.parametrize("opset", [9, 17])
+def test_what_the_user_wrote_into_a_file_stays(stage: Stage, opset: int, quantized: Callable[..., Ran]) -> None:
+    proto = convolution(opset)
+    helper.set_model_props(proto, {"names": "cat, dog", "stride": "32"})
+    ran = quantized(stage, proto, x=images(3, 8, 8))
+    props = {entry.key: entry.value for entry in onnx.load(ran.model.path).metadata_props}
+    assert props == {"names": "cat, dog", "stride": "32"}
+
+
 def shared_bias(second: str) -> onnx.ModelProto:
     nodes = [
         node("Conv", ["x", "w", "b"], ["a"], pads=[1] * 4),
