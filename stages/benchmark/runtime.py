@@ -18,10 +18,13 @@ from pydantic import (
 )
 
 from pipeline.base.batches import Inputs
+from pipeline.base.files import file_digest, folder_digest
 from pipeline.base.use import is_built_in
 from pipeline.errors import ConfigError, StageError
 from pipeline.model import Model, OnnxModel, Seq2SeqOnnx, TorchModel
 from pipeline.stage import FORMS, Context
+
+RUNNERS = Path(__file__).with_name("runners")
 
 
 class Runtime(BaseModel, ABC):
@@ -86,6 +89,12 @@ class Runtime(BaseModel, ABC):
             return metadata.version(self.package)
         except metadata.PackageNotFoundError:
             return None
+
+    def rests_on(self) -> dict[str, JsonValue]:
+        """What its figures depend on beside settings and the code imported here: part of the key of a result."""
+        own = Path(self.runner_file)
+        runners = {own.name: file_digest(own)} if own.suffix == ".py" and own.is_file() else {}
+        return {"version": self.version(), "runners": folder_digest(RUNNERS, "**/*.py"), **runners}
 
     def missing(self) -> str | None:
         """Why it cannot run here and the command that helps; None where it can."""

@@ -73,6 +73,7 @@ class Keys:
             "settings": stage.model_dump(mode="json"),
             "code": self._code(stage),
             "files": _digests(stage),
+            **rests_on(stage),
             **self._read(self.built.seen_by(stage)),
             **self._common(model, ("train", "calibration", "validation")),
             "baseline": baseline,
@@ -207,6 +208,12 @@ def references(stage: BaseModel, folder: Path) -> list[Path]:
     named = [value for value in settings_parts if isinstance(value, Reference)]
     files = [file for value in named for file in _user_files([value.use], value.folder or folder)]
     return files + [Path(getfile(type(value))) for value in settings_parts]
+
+
+def rests_on(stage: BaseModel) -> Parts:
+    """What parts of a stage's settings say that they rest on, as one does whose code runs in another process."""
+    told = [value.rests_on() for value in _values(stage) if hasattr(value, "rests_on")]
+    return {"rests_on": {str(i): parts for i, parts in enumerate(told)}} if told else {}
 
 
 def _digests(stage: BaseModel) -> Parts:

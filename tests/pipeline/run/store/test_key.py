@@ -21,6 +21,7 @@ from pipeline.run.store import key
 from pipeline.run.store.key import Keys, Parts, changed, digest
 from pipeline.run.store.store import Store
 from pipeline.runner import run
+from stages.benchmark import runtime
 from tests.aliases import Capture, Make, Patch
 from tests.users import chain_of
 
@@ -151,6 +152,18 @@ def test_the_machine_is_part_of_the_key_of_what_holds_on_it_alone(chain: Path, m
     monkeypatch.setattr(key, "host", lambda: "another")
     after = [parts(chain, position=position) for position in (0, 1, -1)]
     assert [bool(changed(a, b)) for a, b in zip(before, after, strict=True)] == [False, True, True]
+
+
+def test_what_times_in_another_process_is_part_of_the_key(chain: Path, monkeypatch: Patch, tmp_path: Path) -> None:
+    before = parts(chain, position=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(runtime.metadata, "version", lambda package: "0")
+        (line,) = changed(before, parts(chain, position=1))
+        assert line.startswith("rests_on.0.version: ")
+    runners = shutil.copytree(runtime.RUNNERS, tmp_path / "runners")
+    (runners / "onnxruntime.py").write_text("changed = True\n")
+    monkeypatch.setattr(runtime, "RUNNERS", runners)
+    assert changed(before, parts(chain, position=1)) == ["rests_on.0.runners: changed"]
 
 
 def test_what_cannot_change_a_result_is_not_part_of_the_key(chain: Path, tmp_path: Path) -> None:
