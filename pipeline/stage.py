@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 from torch import Tensor
 
 from pipeline.base.batches import Inputs, Outputs
+from pipeline.base.data.strict import Strict
 from pipeline.base.files import scratch
 from pipeline.base.targets.labelling import Labelling
 from pipeline.base.use import classes_in
@@ -119,14 +120,13 @@ class Context(HasTask):
     compare: Callable[[str, TorchModel], None] = lambda name, model: None
 
 
-class Stage(BaseModel, ABC):
+class Stage(Strict, ABC):
     """One step of a chain. Its fields are its keys in the YAML; the annotations of `run` say what it takes and gives.
 
     `run` returns a new model and never changes the one it was given; returning that same object means that the stage
     only measured. What it raises as `StageError` reaches the user as it is.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     distributed: ClassVar[bool] = False
     """Whether all processes run it together where there are several, as they must where it trains."""
     host_bound: ClassVar[bool] = False

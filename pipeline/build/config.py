@@ -17,8 +17,9 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.base.data.strict import Strict
 from pipeline.base.use import Reference
-from pipeline.gate.budget import Budget, Strict
+from pipeline.gate.budget import Budget
 
 Axis = Literal["size", "payload", "params", "macs", "retention", "latency", "seconds"]
 

@@ -5,10 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ByteSize,
-    ConfigDict,
     Field,
     PlainSerializer,
     TypeAdapter,
@@ -18,15 +16,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from pipeline.base.data.strict import Strict
+
 Choice = Literal["pass", "warn", "fail", "inconclusive"]
 
 LARGEST_FACTOR = 100  # of `of:`; beyond it is a count that was meant to be absolute
-
-
-class Strict(BaseModel):
-    """Frozen, and a key that is not a field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Least(Strict):

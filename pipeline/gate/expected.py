@@ -10,11 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
+from pipeline.base.data.strict import Strict
 from pipeline.base.estimate import Estimate
 from pipeline.base.files import read_json, write_whole
 from pipeline.base.hardware import host
 from pipeline.errors import ConfigError
-from pipeline.gate.budget import Budget, Strict
+from pipeline.gate.budget import Budget
 from pipeline.measure.statistics.pairs import Scores, is_right_or_wrong
 from pipeline.records.folder import final_of, verified
 from pipeline.records.parts.models import ModelRecord

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.base.data.strict import Strict
 from pipeline.gate.accuracy import drop, flips, retention
-from pipeline.gate.budget import Budget, Choice, Strict
+from pipeline.gate.budget import Budget, Choice
 from pipeline.gate.classes import worst_class
 from pipeline.gate.expected import Expected
 from pipeline.gate.finding import Gate

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
@@ -18,6 +16,7 @@ from pydantic import (
 )
 
 from pipeline.base.batches import Inputs
+from pipeline.base.data.strict import Strict
 from pipeline.base.files import file_digest, folder_digest
 from pipeline.base.use import is_built_in
 from pipeline.errors import ConfigError, StageError
@@ -27,14 +26,12 @@ from pipeline.stage import FORMS, Context
 RUNNERS = Path(__file__).with_name("runners")
 
 
-class Runtime(BaseModel, ABC):
+class Runtime(Strict, ABC):
     """Where models are timed. A file defines one; what it loads a model with is a runner, in a process of its own.
 
     Its fields are its settings. Choose by name: `openvino` is the module `stages.benchmark.runtimes.openvino`, and
     `my_runtime.py` a file beside the pipeline file.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     forms: ClassVar[tuple[type, ...]] = (TorchModel, OnnxModel)
     """What it takes; a torch model is deployed as an ONNX file before."""

@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
+from pipeline.base.data.strict import Strict
 from pipeline.errors import ConfigError
 from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import torch_params
@@ -31,10 +32,8 @@ from stages.trainer.settings import TrainingSettings
 INCOMING = TeacherConfig(use="incoming")
 
 
-class Grow(BaseModel):
+class Grow(Strict):
     """Sizes to try from the smallest on, until a larger one brings little."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     argument: str = Field(description="of the student: one of its builder's, or layers")
     sizes: tuple[int, ...] = Field(min_length=2, description="rising")

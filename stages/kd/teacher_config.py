@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from pipeline import model as models
 from pipeline.base.batches import Inputs
+from pipeline.base.data.strict import Strict
 from pipeline.base.files import files_below, folder_digest
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, StageError, blame
@@ -80,10 +81,8 @@ class TeacherConfig(Reference):
         return {name: inputs[name] for name in self.inputs}
 
 
-class TeacherSettings(BaseModel):
+class TeacherSettings(Strict):
     """Who teaches, and how; settings that every distilling stage and every recovery has."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     teachers: tuple[TeacherConfig, ...] = Field((), description="several instead of `teacher`, each with a `share`")
     average: Literal["logits", "probabilities"] = Field(

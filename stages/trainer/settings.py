@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 from torch.optim import lr_scheduler
 
+from pipeline.base.data.strict import Strict
 from pipeline.errors import StageError
 from pipeline.forms.layers import aside
 from pipeline.stage import Context
@@ -17,10 +18,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(Strict):
     """How to train; the settings of every stage that does."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     distributed: ClassVar[bool] = True
     """Whether a stage with these settings runs in every process; see `Stage.distributed`."""
 

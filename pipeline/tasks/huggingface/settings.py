@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from pipeline.base.data.strict import Strict
 
 Kind = Literal[
     "image_classification",
@@ -25,10 +27,8 @@ def _several(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class Settings(BaseModel):
+class Settings(Strict):
     """The keys of every kind."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: str = Field(min_length=1, description="a name on the Hugging Face hub, or a folder")
     config: str | None = Field(None, description="of the dataset, such as sst2 of nyu-mll/glue")

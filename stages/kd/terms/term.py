@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.base.batches import Outputs
+from pipeline.base.data.strict import Strict
 from pipeline.base.targets.labelling import Kind, Labelling
 from pipeline.errors import StageError
 from pipeline.stage import Preview
@@ -74,10 +75,8 @@ class TermInputs:
         return self.batch.inputs[name]
 
 
-class Settings(BaseModel):
+class Settings(Strict):
     """Frozen and strict; the keys of a term in a config."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def refuse_strangers(settings: BaseModel, choice: str, own: Mapping[str, Sequence[str]]) -> None:

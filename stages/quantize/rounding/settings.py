@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
 import onnx
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from pipeline.base.data.strict import Strict
 from pipeline.errors import ConfigError
 from pipeline.stage import Preview
 from stages.quantize.graphs.names import Names
@@ -17,21 +18,18 @@ Bits = Annotated[int, Field(ge=2, le=8)] | Literal["ternary"]
 Size = Annotated[int, Field(ge=2, le=256)]
 
 
-class Codebook(BaseModel):
+class Codebook(Strict):
     """A codebook for a layer.
 
     Args:
         codebook: how many values its weights take.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     codebook: Size
 
 
-class RoundingSettings(BaseModel):
+class RoundingSettings(Strict):
     """Which integers weights become; the settings of every quantization after training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     bits: Bits = Field(8, description="of the weights: 2 to 8, or ternary for -1, 0 and 1; they stay int8 in the file")
     codebook: Size | None = Field(
