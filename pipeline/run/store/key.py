@@ -212,8 +212,8 @@ def references(stage: BaseModel, folder: Path) -> list[Path]:
 
 def rests_on(stage: BaseModel) -> Parts:
     """What parts of a stage's settings say that they rest on, as one does whose code runs in another process."""
-    told = [value.rests_on() for value in _values(stage) if hasattr(value, "rests_on")]
-    return {"rests_on": {str(i): parts for i, parts in enumerate(told)}} if told else {}
+    foundations = [value.rests_on() for value in _values(stage) if hasattr(value, "rests_on")]
+    return {"rests_on": {str(i): parts for i, parts in enumerate(foundations)}} if told else {}
 
 
 def _digests(stage: BaseModel) -> Parts:
