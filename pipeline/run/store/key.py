@@ -213,7 +213,7 @@ def references(stage: BaseModel, folder: Path) -> list[Path]:
 def rests_on(stage: BaseModel) -> Parts:
     """What parts of a stage's settings say that they rest on, as one does whose code runs in another process."""
     foundations = [value.rests_on() for value in _values(stage) if hasattr(value, "rests_on")]
-    return {"rests_on": {str(i): parts for i, parts in enumerate(foundations)}} if told else {}
+    return {"rests_on": {str(i): parts for i, parts in enumerate(foundations)}} if foundations else {}
 
 
 def _digests(stage: BaseModel) -> Parts:
