@@ -23,6 +23,11 @@ class SeparateRuntime(Runtime):
         """The interpreter of its processes."""
         return str(self.environment.python)
 
+    @property
+    def settings(self) -> dict[str, JsonValue]:
+        """Its own, without what says nothing of the figures: how long a conversion may take."""
+        return {name: value for name, value in super().settings.items() if name not in SeparateRuntime.model_fields}
+
     def version(self) -> str | None:
         """Of the runtime, as it is pinned; None where the environment is not made."""
         return None if self.missing() else self.environment.version

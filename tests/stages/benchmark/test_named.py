@@ -74,6 +74,13 @@ def test_a_bare_name_stays_one_in_the_record() -> None:
     assert Latency.model_validate(stage.model_dump(mode="json")) == stage
 
 
+def test_settings_of_a_row_are_those_that_its_figures_depend_on(tmp_path: Path) -> None:
+    stage = Latency.model_validate(
+        {"runtimes": [{"use": "ncnn", "timeout": 5}, "openvino"]}, context={"folder": tmp_path}
+    )
+    assert [runtime.settings for runtime in stage.runtimes] == [{}, {"precision": "f32"}]
+
+
 def test_one_that_is_not_installed_is_refused_before_work(folder: Path, tiny: Make) -> None:
     path = folder / "doubling.py"
     path.write_text(OURS.replace('"numpy"', '"no-such-package"'))
