@@ -26,9 +26,9 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy import stats
 
 from stages.benchmark.conversion import save_inputs
-from stages.benchmark.process import Spec, time_process
-from stages.benchmark.ratios import Ratio, compare
-from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, in_turns
+from stages.benchmark.processes.process import Spec, time_process
+from stages.benchmark.timing.ratios import Ratio, compare
+from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Participant, in_turns
 
 MODEL = Participant("model", "the same")
 NEIGHBOUR = """

@@ -10,10 +10,10 @@ import torch
 from pipeline.base.batches import Inputs
 from pipeline.model import Model
 from pipeline.stage import Context
-from stages.benchmark.agreement import Agreement
-from stages.benchmark.process import Spec
-from stages.benchmark.rounds import Failures, Participant
+from stages.benchmark.answers.agreement import Agreement
+from stages.benchmark.processes.process import Spec
 from stages.benchmark.runtime import Runtime
+from stages.benchmark.timing.rounds import Failures, Participant
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import FORMS, AnyForm, Context, Preview, Stage, forms
-from stages.benchmark.agreement import Examination
+from stages.benchmark.answers.agreement import Examination
 from stages.benchmark.conversion import Conversion, Prepared
 from stages.benchmark.named import Runtimes
-from stages.benchmark.process import Spec
-from stages.benchmark.ratios import FEWEST_ROUNDS
-from stages.benchmark.rounds import AGAIN, BASELINE, Participant, in_turns
-from stages.benchmark.rows import Cell, failure, remarks, rows_of
+from stages.benchmark.processes.process import Spec
 from stages.benchmark.runtime import Runtime
+from stages.benchmark.timing.ratios import FEWEST_ROUNDS
+from stages.benchmark.timing.rounds import AGAIN, BASELINE, Participant, in_turns
+from stages.benchmark.timing.rows import Cell, failure, remarks, rows_of
 
 Count = Annotated[int, Field(ge=1)]
 

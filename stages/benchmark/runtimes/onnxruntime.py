@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from pipeline.model import Model, OnnxModel, Seq2SeqOnnx, TorchModel
 from pipeline.stage import Context
 from stages.benchmark.decoding import decoding_warning
-from stages.benchmark.process import ROOT
+from stages.benchmark.processes.process import ROOT
 from stages.benchmark.runtime import Runtime
 
 

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from pipeline.model import Model
 from pipeline.stage import Context
-from stages.benchmark.process import run_module
+from stages.benchmark.processes.process import run_module
 from stages.benchmark.runtime import Runtime
 
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline.task import Split
 from stages.benchmark.decoding import DECODES, decoding_warning, stays_packed
 from stages.benchmark.latency import Latency
-from stages.benchmark.process import ROOT
+from stages.benchmark.processes.process import ROOT
 from stages.benchmark.runtimes import onnxruntime as runtime
 from tests.contexts import reporting_context
 from tests.graphs import products

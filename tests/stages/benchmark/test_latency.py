@@ -16,9 +16,9 @@ from pipeline.stage import Context, Stage
 from pipeline.task import Split
 from stages.benchmark.conversion import repeated, save_inputs
 from stages.benchmark.latency import Latency
-from stages.benchmark.process import time_process
-from stages.benchmark.rows import row
+from stages.benchmark.processes.process import time_process
 from stages.benchmark.runners.child import FEWEST, sample
+from stages.benchmark.timing.rows import row
 from tests.contexts import preview_of, refused, reporting_context
 from tests.graphs import products
 

@@ -12,8 +12,8 @@ import torch
 
 from pipeline.errors import ResourceError, StageError
 from pipeline.model import Model, OnnxModel
-from stages.benchmark import rounds
 from stages.benchmark.latency import Latency
+from stages.benchmark.timing import rounds
 from tests.aliases import Make, Patch
 from tests.graphs import products
 

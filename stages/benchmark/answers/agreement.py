@@ -17,7 +17,7 @@ from pipeline.forms.graph import graphs_in
 from pipeline.measure.agreement import agreeing
 from pipeline.model import Model
 from pipeline.stage import Context
-from stages.benchmark.process import Spec, answers
+from stages.benchmark.processes.process import Spec, answers
 from stages.benchmark.runners.loaded import Arrays, write_batches
 from stages.benchmark.runtime import Runtime
 from stages.benchmark.runtimes.onnxruntime import OnnxRuntime

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.errors import ResourceError, StageError
 from stages.benchmark.runners.loaded import Arrays, read_batches
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LESS = "Lower `batch`, or run where there is more memory"
 
 Spec = dict[str, Any]

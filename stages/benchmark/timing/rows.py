@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import JsonValue
 
 from pipeline.errors import ResourceError, StageError
-from stages.benchmark.agreement import Agreement
-from stages.benchmark.process import Spec
-from stages.benchmark.ratios import FEWEST_ROUNDS, by_round, compare, judge, percentiles, quantiles
-from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Timed
+from stages.benchmark.answers.agreement import Agreement
+from stages.benchmark.processes.process import Spec
+from stages.benchmark.timing.ratios import FEWEST_ROUNDS, by_round, compare, judge, percentiles, quantiles
+from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Participant, Timed
 
 Times = dict[str, list[list[float]]]
 """For each of "model", "baseline" and "again": the latencies in milliseconds of each round's process."""

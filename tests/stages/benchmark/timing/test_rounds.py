@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import Interruption, ResourceError, StageError
-from stages.benchmark import rounds
-from stages.benchmark.ratios import by_round, interval, quantiles
-from stages.benchmark.rounds import AGAIN, BASELINE, Failures, Participant, Timed, in_turns, turns
-from stages.benchmark.rows import Cell, row, rows_of
+from stages.benchmark.timing import rounds
+from stages.benchmark.timing.ratios import by_round, interval, quantiles
+from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Participant, Timed, in_turns, turns
+from stages.benchmark.timing.rows import Cell, row, rows_of
 from tests.aliases import Patch
 
 RNG = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stages.benchmark.ratios import Ratio, compare, interval, judge, percentiles
+from stages.benchmark.timing.ratios import Ratio, compare, interval, judge, percentiles
 
 RNG = np.random.default_rng(0)
 

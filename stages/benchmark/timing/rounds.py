@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import Interruption, ResourceError, StageError
-from stages.benchmark.process import Spec, time_process
+from stages.benchmark.processes.process import Spec, time_process
 
 
 class Participant(NamedTuple):
