@@ -1,6 +1,5 @@
 """Whether ONNX Runtime decodes packed weights at each call: `python -m stages.benchmark.decoding FILE`."""
 
-import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,8 +7,10 @@ from tempfile import TemporaryDirectory
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from pipeline.errors import ResourceError, StageError
 from pipeline.forms.graph import QDQ
 from pipeline.forms.packed import is_packed
+from stages.benchmark.processes.module import run_module
 
 DECODES = (
     "ONNX Runtime decodes weights of this file at each call, for it does not fold their decoder: the latency has that "
@@ -20,10 +21,10 @@ UNKNOWN = (
 )
 
 
-def decoding_warning(path: Path, root: Path) -> str:
+def decoding_warning(path: Path) -> str:
     """What to warn of where a file is packed: that it stays so in ONNX Runtime, or why that is not known; else "".
 
-    A fresh process, which is started in `root`, tells.
+    A fresh process tells.
     """
     if path.is_dir():
         return ""
@@ -33,12 +34,11 @@ def decoding_warning(path: Path, root: Path) -> str:
         return ""
     if not is_packed(graph):
         return ""
-    command = [sys.executable, "-m", "stages.benchmark.decoding", str(path.resolve())]
-    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        reason = (ended.stderr.strip().splitlines() or ["no message"])[-1]
-        return f"{UNKNOWN}: the process that looks ended with {ended.returncode}: {reason}"
-    return DECODES if ended.stdout.strip() == "True" else ""
+    try:
+        last = run_module("stages.benchmark.decoding", [path.resolve()], "the process that looks")
+    except (StageError, ResourceError) as error:
+        return f"{UNKNOWN}: {error}"
+    return DECODES if last.endswith("True") else ""
 
 
 def stays_packed(path: Path) -> bool:

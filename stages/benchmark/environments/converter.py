@@ -1,12 +1,7 @@
-"""A converter in a process of its own, which alone ends where it aborts, hangs or takes all memory."""
+"""A converter in a process of its own, with the packages of its environment."""
 
 import json
-import os
-import re
 import shutil
-import signal
-import subprocess
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +9,7 @@ import stages
 from pipeline.errors import StageError
 from stages import benchmark
 from stages.benchmark import runners
-
-LAST = 3  # lines of what failed
-COLORS = re.compile(r"\x1b\[[0-9;]*m")
+from stages.benchmark.processes.module import run_module
 
 
 def convert(name: str, spec: dict[str, Any], python: Path, root: Path, seconds: float) -> Path:
@@ -31,35 +24,14 @@ def convert(name: str, spec: dict[str, Any], python: Path, root: Path, seconds: 
 
     Raises:
         StageError: it ended otherwise than with the file; with the last lines that it wrote.
+        ResourceError: it was killed, most likely for memory.
     """
-    target, path = Path(spec["model"]), root / "convert.json"
+    target, path, who = Path(spec["model"]), root / "convert.json", f"the converter of {name}"
     path.write_text(json.dumps(spec))
-    command = [str(python), "-m", "stages.benchmark.runners.edge.child", str(path)]
-    options: dict[str, Any] = {"cwd": root, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    # A session of its own, so that what it started ends with it.
-    with subprocess.Popen(command, text=True, errors="replace", start_new_session=True, **options) as process:
-        try:
-            text, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise _failed(name, f"did not end within {seconds:g} s", "") from None
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode == -signal.SIGKILL:
-        raise _failed(name, "was ended by SIGKILL, as the system does when memory runs out", text)
-    if process.returncode < 0:
-        raise _failed(name, f"was ended by {signal.Signals(-process.returncode).name}", text)
-    if process.returncode:
-        raise _failed(name, f"ended with {process.returncode}", text)
+    last = run_module("stages.benchmark.runners.edge.child", [path], who, str(python), root, seconds)
     if not target.is_file() or not target.stat().st_size:
-        raise _failed(name, "wrote no file", text)
+        raise StageError(f"{who} wrote no file{f': {last}' if last else ''}")
     return target
-
-
-def _failed(name: str, what: str, text: str) -> StageError:
-    lines = [line.strip() for line in COLORS.sub("", text).splitlines() if line.strip()]
-    last = " | ".join(lines[-LAST:])
-    return StageError(f"the converter of {name} {what}{f': {last}' if last else ''}")
 
 
 def alone(folder: Path) -> Path:

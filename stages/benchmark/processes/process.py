@@ -1,19 +1,14 @@
 """The fresh processes that load a model in a runtime: one at a time, each told by a file and telling by another."""
 
 import json
-import signal
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from pipeline.errors import ResourceError, StageError
+from pipeline.errors import StageError
+from stages.benchmark.processes.module import ROOT, run_module
 from stages.benchmark.runners.loaded import Arrays, read_batches
-
-ROOT = Path(__file__).parents[3]
-LESS = "Lower `batch`, or run where there is more memory"
 
 Spec = dict[str, Any]
 """What `stages.benchmark.runners.child` reads; `python` is the interpreter, this one's unless given, and `root`
@@ -50,31 +45,9 @@ def run_process(spec: Spec, folder: Path, did: str) -> dict[str, Any]:
     path, result = folder / "spec.json", folder / "result.json"
     result.unlink(missing_ok=True)
     path.write_text(json.dumps({**spec, "result": str(result), "began": monotonic()}))
-    did = f"{did} {spec['model']}"
+    who = f"the process that {did} {spec['model']}"
     python, root = spec.get("python", sys.executable), Path(spec.get("root", ROOT))
-    run_module("stages.benchmark.runners.child", [path], did, python, root=root)
+    run_module("stages.benchmark.runners.child", [path], who, python, root)
     if not result.is_file():
-        raise StageError(f"the process that {did} ended without a result")
+        raise StageError(f"{who} ended without a result")
     return dict(json.loads(result.read_text()))
-
-
-def run_module(
-    name: str,
-    arguments: Sequence[Path],
-    did: str,
-    python: str = sys.executable,
-    seconds: float | None = None,
-    root: Path = ROOT,
-) -> None:
-    """Run a module of ours, below `root`, in a fresh process for at most so many seconds; raises as `time_process`."""
-    command = [python, "-m", name, *map(str, arguments)]
-    try:
-        # -m looks in the current folder first: ours, not one where the user may have an onnx.py.
-        ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise StageError(f"the process that {did} had not ended after {seconds:g} s") from None
-    if ended.returncode == -signal.SIGKILL:
-        raise ResourceError(f"the process that {did} was killed, as the system does when memory runs out", fix=LESS)
-    if ended.returncode:
-        last = " | ".join(ended.stderr.strip().splitlines()[-5:]) or "no message"
-        raise StageError(f"the process that {did} ended with {ended.returncode}: {last}")

@@ -8,7 +8,6 @@ from pydantic import JsonValue
 from pipeline.model import Model, OnnxModel, Seq2SeqOnnx, TorchModel
 from pipeline.stage import Context
 from stages.benchmark.decoding import decoding_warning
-from stages.benchmark.processes.process import ROOT
 from stages.benchmark.runtime import Runtime
 
 
@@ -25,6 +24,6 @@ class OnnxRuntime(Runtime):
     def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
         """The file that is deployed; of packed weights that are decoded at each call there is a warning."""
         path = ctx.deployed(model).path
-        if warning := decoding_warning(path, ROOT):
+        if warning := decoding_warning(path):
             ctx.warn(warning)
         return {"model": str(path.resolve())}

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from pipeline.model import Model
 from pipeline.stage import Context
-from stages.benchmark.processes.process import run_module
+from stages.benchmark.processes.module import run_module
 from stages.benchmark.runtime import Runtime
 
 
@@ -23,7 +23,8 @@ class OrtFormat(Runtime):
     def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
         """The converted file, made in a process of its own; the operators that it needs are reported."""
         source, target, operators = ctx.deployed(model).path.resolve(), folder / "model.ort", folder / "operators.txt"
-        run_module("stages.benchmark.runners.ort", [source, target, operators], f"converted {source} to .ort")
+        who = f"the process that converted {source} to .ort"
+        run_module("stages.benchmark.runners.ort", [source, target, operators], who)
         if model is not ctx.baseline:
             lines = operators.read_text().splitlines()
             ctx.report("ort_operators", [line for line in lines if line and not line.startswith("#")])

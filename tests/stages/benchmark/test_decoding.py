@@ -8,7 +8,6 @@ import pytest
 from pipeline.task import Split
 from stages.benchmark.decoding import DECODES, decoding_warning, stays_packed
 from stages.benchmark.latency import Latency
-from stages.benchmark.processes.process import ROOT
 from stages.benchmark.runtimes import onnxruntime as runtime
 from tests.contexts import reporting_context
 from tests.graphs import products
@@ -16,8 +15,8 @@ from tests.packing import ternary
 
 
 def test_onnx_runtime_decodes_once(tmp_path: Path) -> None:
-    assert decoding_warning(ternary(tmp_path / "packed.onnx").path, ROOT) == ""
-    assert decoding_warning(tmp_path / "plain.onnx", ROOT) == ""
+    assert decoding_warning(ternary(tmp_path / "packed.onnx").path) == ""
+    assert decoding_warning(tmp_path / "plain.onnx") == ""
 
 
 def test_a_process_that_cannot_tell_says_why(tmp_path: Path) -> None:
@@ -25,7 +24,7 @@ def test_a_process_that_cannot_tell_says_why(tmp_path: Path) -> None:
     proto = onnx.load(path)
     proto.opset_import[0].version = 999
     onnx.save(proto, path)
-    warning = decoding_warning(path, ROOT)
+    warning = decoding_warning(path)
     assert warning.startswith("whether ONNX Runtime decodes weights of this file at each call")
     assert "is not known: the process that looks ended with 1: " in warning
     assert "999" in warning

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from pipeline.base.use import Reference
-from pipeline.errors import ResourceError, StageError
+from pipeline.errors import StageError
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context, Stage
 from pipeline.task import Split
@@ -177,12 +177,3 @@ def test_torch_for_an_onnx_file_is_an_error_at_run_time_too(tmp_path: Path) -> N
 def test_settings_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Latency(**wrong)
-
-
-def test_a_process_that_the_system_kills_is_a_matter_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A process that kills itself, in place of the one that times.
-    killed = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
-    run = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda _, **options: run(killed, **options))
-    with pytest.raises(ResourceError, match=r"was killed, as the system does when memory runs out\. Lower `batch`"):
-        time_process({"model": "m.onnx"}, tmp_path)

@@ -1,5 +1,4 @@
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ from pipeline.errors import StageError
 from stages.benchmark.environments.converter import alone, convert
 
 RUNNER = """
-import os, subprocess, sys, time
+import sys
 
 def convert(spec):
     print("\\x1b[31mhalf done\\x1b[0m", flush=True)
@@ -29,8 +28,6 @@ def test_the_file_that_a_converter_writes_is_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("os.abort()", "was ended by SIGABRT: half done"),
-        ("os.kill(os.getpid(), 9)", "was ended by SIGKILL, as the system does when memory runs out: half done"),
         ("sys.exit('no layer Gather')", "ended with 1: half done | no layer Gather"),
         ("open(spec['model'], 'w').close()", "wrote no file: half done"),
     ],
@@ -39,13 +36,3 @@ def test_a_converter_that_ends_otherwise_is_told_with_what_it_said(tmp_path: Pat
     with pytest.raises(StageError) as raised:
         converted(tmp_path, body)
     assert str(raised.value) == f"the converter of fake {message}"
-
-
-def test_a_converter_that_hangs_ends_with_what_it_started(tmp_path: Path) -> None:
-    mark = tmp_path / "alive"
-    script = f"import time\\nfor i in range(600): open({str(mark)!r}, 'w').write(str(i)); time.sleep(0.05)"
-    with pytest.raises(StageError, match=r"^the converter of fake did not end within 4 s$"):
-        converted(tmp_path, f'subprocess.run([sys.executable, "-c", "{script}"])', seconds=4)
-    before = mark.read_text() if mark.exists() else ""
-    time.sleep(0.3)
-    assert (mark.read_text() if mark.exists() else "") == before
