@@ -11,7 +11,7 @@ from pipeline.base.batches import Inputs
 from pipeline.model import Model
 from pipeline.stage import Context
 from stages.benchmark.answers.agreement import Agreement
-from stages.benchmark.processes.process import Spec
+from stages.benchmark.processes.process import Spec, as_arrays
 from stages.benchmark.runtime import Runtime
 from stages.benchmark.timing.rounds import Failures, Participant
 
@@ -82,5 +82,5 @@ def repeated(example: Inputs, batch: int) -> Inputs:
 
 def save_inputs(inputs: Inputs, path: Path) -> str:
     """Write what a process is fed with."""
-    np.savez(path, **{name: value.cpu().numpy() for name, value in inputs.items()})  # type: ignore[arg-type]
+    np.savez(path, **as_arrays(inputs))
     return str(path)

@@ -1,6 +1,6 @@
 """Whether a runtime answers as ONNX Runtime does, on real examples and before anything is timed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from pipeline.forms.graph import graphs_in
 from pipeline.measure.agreement import agreeing
 from pipeline.model import Model
 from pipeline.stage import Context
-from stages.benchmark.processes.process import Spec, answers
-from stages.benchmark.runners.loaded import Arrays, write_batches
+from stages.benchmark.processes.process import Spec, answers, as_arrays
+from stages.benchmark.runners.loaded import Arrays, read_batches, write_batches
 from stages.benchmark.runtime import Runtime
 from stages.benchmark.runtimes.onnxruntime import OnnxRuntime
 
@@ -84,7 +84,7 @@ class Examination:
     folder: Path
     examples: int
     batch: int
-    reference: dict[str, list[Arrays]] = field(default_factory=dict)
+    reference: dict[str, Path] = field(default_factory=dict)
 
     def of(self, name: str, model: Model, runtime: Runtime, spec: Spec) -> Agreement:
         """Of a model, called `name`, in a runtime whose process reads `spec`.
@@ -94,18 +94,18 @@ class Examination:
         """
         deployed = self.ctx.deployed(model).path.resolve()
         if name not in self.reference:
+            path = self.folder / f"reference-{len(self.reference)}.npz"
             reference = {"runner": REFERENCE.runner_file, "model": str(deployed), "threads": spec["threads"]}
-            self.reference[name] = self._answers(model, REFERENCE, reference)
+            write_batches(self._answers(model, REFERENCE, reference), path)
+            self.reference[name] = path
         own = self._answers(model, runtime, {key: value for key, value in spec.items() if key != "generate"})
         tolerance = STEPS if rounds_values(deployed) else TOLERANCE
         labelling = self.ctx.labelling if self.ctx.logits else None
-        return compare(own, self.reference[name], tolerance, labelling, self.ctx.output)
+        return compare(own, read_batches(self.reference[name]), tolerance, labelling, self.ctx.output)
 
-    def _answers(self, model: Model, runtime: Runtime, spec: Spec) -> list[Arrays]:
-        path = self.folder / "batches.npz"
-        batches = [feed for inputs in self._inputs() for feed in runtime.batches(model, self.ctx, inputs)]
-        write_batches([{name: value.cpu().numpy() for name, value in feed.items()} for feed in batches], path)
-        return answers(spec, path, self.folder)
+    def _answers(self, model: Model, runtime: Runtime, spec: Spec) -> Iterator[Arrays]:
+        feeds = (feed for inputs in self._inputs() for feed in runtime.batches(model, self.ctx, inputs))
+        return answers(spec, map(as_arrays, feeds), self.folder)
 
     def _inputs(self) -> Iterator[Inputs]:
         """Full batches, one at least; a split of fewer examples than that is gone through again."""
@@ -117,8 +117,8 @@ class Examination:
 
 
 def compare(
-    own: Sequence[Arrays],
-    reference: Sequence[Arrays],
+    own: Iterable[Arrays],
+    reference: Iterable[Arrays],
     tolerance: float,
     labelling: Labelling | None = None,
     output: str | None = None,
@@ -127,7 +127,7 @@ def compare(
 
     Args:
         own: the answers of a runtime.
-        reference: ONNX Runtime's.
+        reference: ONNX Runtime's; each is gone through once.
         tolerance: see `Agreement`.
         labelling: of the output that is scored, where it is logits.
         output: its name; the first unless given.
@@ -135,26 +135,40 @@ def compare(
     Raises:
         StageError: NaN where there is a number in the reference, or outputs of other shapes.
     """
-    names = [*reference[0]]
-    pairs = {
-        name: [(_at(batch, i, name, len(names)), theirs[name]) for batch, theirs in zip(own, reference, strict=True)]
-        for i, name in enumerate(names)
-    }
-    examples = sum(len(theirs) for _, theirs in pairs[names[0]])
-    shares = [_shares(name, pairs[name]) for name in names]
-    scored = pairs[output if output in pairs else names[0]]
-    decisions = float(torch.cat([_same(*pair, labelling) for pair in scored]).mean()) if labelling else None
-    return Agreement(
-        examples, max(float(s.max(initial=0)) for s in shares), tolerance, decisions, _worst(shares, examples)
-    )
+    apart, decisions, examples = dict[str, _Apart](), list[torch.Tensor](), 0
+    for ours, theirs in zip(own, reference, strict=True):
+        names = [*theirs]
+        for i, name in enumerate(names):
+            apart.setdefault(name, _Apart(name)).add(_at(ours, i, name, len(names)), theirs[name])
+        examples += len(theirs[names[0]])
+        if labelling:
+            place = names.index(output) if output in names else 0
+            decisions.append(_same(_at(ours, place, names[place], len(names)), theirs[names[place]], labelling))
+    shares = [one.shares for one in apart.values()]
+    same = float(torch.cat(decisions).mean()) if labelling else None
+    return Agreement(examples, max(float(s.max(initial=0)) for s in shares), tolerance, same, _worst(shares, examples))
 
 
-def _shares(name: str, pairs: Sequence[tuple[Any, Any]]) -> Any:
-    """The largest distance in each example (N,), as a share of the range of the output."""
-    distances = np.concatenate([_distances(ours, theirs, name) for ours, theirs in pairs])
-    values = np.concatenate([theirs[np.isfinite(theirs)].ravel() for _, theirs in pairs])
-    spread = float(np.ptp(values)) if len(values) else 0.0
-    return distances / (spread or max(float(np.abs(values).max(initial=0)), 1.0))
+@dataclass
+class _Apart:
+    """An output of all batches: the largest distance in each example, and between what values it lies."""
+
+    name: str
+    distances: list[Any] = field(default_factory=list)
+    low: float = np.inf
+    high: float = -np.inf
+
+    def add(self, ours: Any, theirs: Any) -> None:
+        self.distances.append(_distances(ours, theirs, self.name))
+        finite = theirs[np.isfinite(theirs)].astype(np.float64)
+        self.low, self.high = finite.min(initial=self.low), finite.max(initial=self.high)
+
+    @property
+    def shares(self) -> Any:
+        """The largest distance in each example (N,), as a share of the range of the output."""
+        ends = [float(value) for value in (self.low, self.high) if np.isfinite(value)]
+        spread = ends[1] - ends[0] if ends else 0.0
+        return np.concatenate(self.distances) / (spread or max(*map(abs, ends), 1.0))
 
 
 def _same(ours: Any, theirs: Any, labelling: Labelling) -> torch.Tensor:

@@ -2,13 +2,18 @@
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from pipeline.base.batches import Inputs
 from pipeline.errors import StageError
 from stages.benchmark.processes.module import ROOT, run_module
-from stages.benchmark.runners.loaded import Arrays, read_batches
+from stages.benchmark.runners.loaded import Arrays, read_batches, write_batches
+
+PIECE = 256 * 2**20
+"""Bytes of inputs that a process is given at most, and a batch more."""
 
 Spec = dict[str, Any]
 """What `stages.benchmark.runners.child` reads; `python` is the interpreter, this one's unless given, and `root`
@@ -33,11 +38,33 @@ def time_process(spec: Spec, folder: Path) -> tuple[list[float], dict[str, Any]]
     return [ns / 1e6 for ns in content.pop("samples_ns")], content
 
 
-def answers(spec: Spec, batches: Path, folder: Path) -> list[Arrays]:
-    """The outputs of a model for batches that `write_batches` wrote, in a fresh process; raises as `time_process`."""
-    path = folder / "answers.npz"
-    run_process({**spec, "batches": str(batches), "answers": str(path)}, folder, "answered")
-    return read_batches(path)
+def answers(spec: Spec, batches: Iterable[Arrays], folder: Path, piece: int = PIECE) -> Iterator[Arrays]:
+    """The outputs of a model for batches of inputs, one after the other; raises as `time_process`.
+
+    Inputs go in pieces, each by a file to a fresh process, and outputs come back by another.
+
+    Args:
+        spec: what the process reads, without `batches`, `answers` and `result`.
+        batches: asked for as they are sent.
+        folder: where these files are written; for one stream at a time.
+        piece: bytes of inputs after which a piece ends; it has a batch at least.
+    """
+    asked, answered, waiting = folder / "batches.npz", folder / "answers.npz", iter(batches)
+    while write_batches(_piece(waiting, piece), asked):
+        run_process({**spec, "batches": str(asked), "answers": str(answered)}, folder, "answered")
+        yield from read_batches(answered)
+
+
+def as_arrays(inputs: Inputs) -> Arrays:
+    """What a process is fed with, as numpy has it."""
+    return {name: value.cpu().numpy() for name, value in inputs.items()}
+
+
+def _piece(waiting: Iterator[Arrays], most: int) -> Iterator[Arrays]:
+    size = 0
+    while size < most and (batch := next(waiting, None)) is not None:
+        size += sum(value.nbytes for value in batch.values())
+        yield batch
 
 
 def run_process(spec: Spec, folder: Path, did: str) -> dict[str, Any]:

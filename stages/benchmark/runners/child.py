@@ -70,8 +70,8 @@ def time(loaded: Loaded, spec: Spec) -> tuple[list[int], int]:
 
 
 def answer(loaded: Loaded, spec: Spec) -> None:
-    """Write the outputs for each batch."""
-    outputs = [loaded.answers(loaded.prepare(batch)()) for batch in read_batches(Path(spec["batches"]))]
+    """Write the outputs for each batch before the next one is read."""
+    outputs = (loaded.answers(loaded.prepare(batch)()) for batch in read_batches(Path(spec["batches"])))
     write_batches(outputs, Path(spec["answers"]))
 
 

@@ -1,9 +1,11 @@
 """A model that a runtime has loaded, and how arrays pass between processes; imports no more than numpy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -15,6 +17,9 @@ Arrays = dict[str, Any]
 
 Step = Callable[[], Any]
 """One inference: what is timed."""
+
+MEMBER = ".npy"
+"""What names of arrays in an .npz end with."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,25 @@ class Loaded:
     description: dict[str, Any]
 
 
-def write_batches(batches: Sequence[Arrays], path: Path) -> None:
-    """Write batches of arrays into one .npz, each array as PLACE/NAME."""
-    np.savez(path, **{f"{i}/{name}": value for i, batch in enumerate(batches) for name, value in batch.items()})
+def write_batches(batches: Iterable[Arrays], path: Path) -> int:
+    """Write batches of arrays into one .npz, each array as PLACE/NAME, and give their number; holds one at a time."""
+    count = 0
+    with ZipFile(path, "w") as file:
+        for batch in batches:
+            for name, value in batch.items():
+                with file.open(f"{count}/{name}{MEMBER}", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=False)
+            count += 1
+    return count
 
 
-def read_batches(path: Path) -> list[Arrays]:
-    """What `write_batches` wrote."""
-    batches: dict[str, Arrays] = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        for key in arrays.files:
-            place, _, name = key.partition("/")
-            batches.setdefault(place, {})[name] = arrays[key]
-    return list(batches.values())
+def read_batches(path: Path) -> Iterator[Arrays]:
+    """What `write_batches` wrote, batch by batch."""
+    with ZipFile(path) as file:
+        for _, members in groupby(file.namelist(), lambda name: name.partition("/")[0]):
+            yield {name.partition("/")[2].removesuffix(MEMBER): _read(file, name) for name in members}
+
+
+def _read(file: ZipFile, name: str) -> Any:
+    with file.open(name) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
