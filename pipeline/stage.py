@@ -158,6 +158,13 @@ class Stage(Strict, ABC):
         """Whether what it gives can be timed."""
         return True
 
+    def timed_in(self) -> Sequence[Mapping[str, JsonValue]]:
+        """Where each row of its latencies is measured: `runtime`, `threads`, `batch`, and `settings`, if any.
+
+        A limit on another one is refused before work; of a stage that does not say, none is.
+        """
+        return ()
+
     def measure(self, models: Mapping[str, Model], ctx: Context) -> dict[str, JsonValue]:
         """For each model what is measured of it, all in turns; a `host_bound` stage has it, and `run` reports it.
 

@@ -65,3 +65,28 @@ def paired(table: Pairs, **changes: Any) -> dict[str, Any]:
         "flips": Flips(lost=table.lost, gained=table.gained),
         **changes,
     }
+
+
+def bench(runtime: str = "onnxruntime", **changes: Any) -> dict[str, Any]:
+    """A row of a benchmark stage as one is written, of one thread and batch 1.
+
+    Args:
+        runtime: its name.
+        changes: fields; `median` in ms and `startup` in seconds as (value, low, high), `peak` in bytes.
+    """
+    median, startup, peak = (changes.pop(name, None) for name in ("median", "startup", "peak"))
+    median, startup = median or (2.0, 1.9, 2.1), startup or (0.3, 0.28, 0.32)
+    if isinstance(startup, tuple):
+        startup = {"imports_s": 0.1, "load_s": 0.1, "first_s": 0.1, "total_s": interval(startup), "processes": 10}
+    return {
+        "runtime": runtime, "threads": 1, "batch": 1, "rounds": 5, "execution_provider": "CPU", "version": "1.0",
+        "median_ms": interval(median), "p50_ms": median[0], "p90_ms": 1.2 * median[0], "p99_ms": None,
+        "ratio": {**interval((0.5, 0.48, 0.52)), "verdict": "faster"}, "noise": interval((1.0, 0.98, 1.02)),
+        "baseline_p50_ms": 2 * median[0], "startup": startup, "size_bytes": 9_000,
+        "memory": {"peak_bytes": peak or 80_000_000, "above_imports_bytes": 9_000_000}, "reasons": {}, **changes,
+    }  # fmt: skip
+
+
+def interval(figures: Any) -> dict[str, float]:
+    """(value, low, high) as it stands in a record."""
+    return dict(zip(("value", "low", "high"), figures, strict=True))

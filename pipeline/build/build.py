@@ -21,6 +21,7 @@ from pipeline.build.tensors import tensor_digests
 from pipeline.build.trial import try_out
 from pipeline.errors import ConfigError, Note, blame
 from pipeline.gate.expected import load_expected
+from pipeline.gate.limited import check_rows
 from pipeline.measure.statistics.samples import samples_needed
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Preview, Stage, check_chain, stage_class
@@ -218,11 +219,11 @@ def check_budget(config: PipelineConfig, task: Task, stages: Chain) -> list[str]
     """Warns where the test split is too small to tell the budget's margin, and where latency is not the last model's.
 
     Raises:
-        ConfigError: latency is limited and no stage measures it, or a limit is told of an expected.json that is not
-            there.
+        ConfigError: what a benchmark measures is limited and no stage measures it, or none in the runtime that a limit
+            names; or a limit is told of an expected.json that is not there.
     """
     load_expected(config.budget, config.folder)
-    warnings = _check_latency(stages) if config.budget.latency else []
+    warnings = check_rows(config.budget, stages)
     limit = config.budget.retention
     if limit is None or limit.min >= 1:
         return warnings
@@ -234,15 +235,6 @@ def check_budget(config: PipelineConfig, task: Task, stages: Chain) -> list[str]
         f"budget: {len(task.test)} test examples can hardly decide a retention of {limit.min:g}; about {needed} would, "
         "for a model as good as the baseline that differs from it on 5 % of the examples",
     ]
-
-
-def _check_latency(stages: Chain) -> list[str]:
-    measuring = [i for i, (_, stage) in enumerate(stages) if stage.host_bound]
-    if not measuring:
-        fix = "Add `- {use: benchmark.latency}` to stages"
-        raise ConfigError("latency is limited and no stage measures it", where="budget", fix=fix)
-    later = [place for place, _ in stages[measuring[-1] + 1 :]]
-    return [f"budget: latency is measured before {later[0]}, whose model may be another"] if later else []
 
 
 def outline(built: Built) -> list[tuple[str, dict[str, Any]]]:

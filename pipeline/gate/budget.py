@@ -1,22 +1,13 @@
 """The budget of a pipeline file: limits that the last model must keep to."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ByteSize,
-    Field,
-    PlainSerializer,
-    TypeAdapter,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from pipeline.base.data.strict import Strict
+from pipeline.gate.limits import Latencies, Memories, RowLimit, Startups
+from pipeline.gate.units import Bytes, Count
 
 Choice = Literal["pass", "warn", "fail", "inconclusive"]
 
@@ -45,29 +36,6 @@ class MostRatio(Strict):
     """An upper limit of a ratio or of a relative difference."""
 
     max: float = Field(gt=0)
-
-
-def _bytes(value: Any) -> Any:
-    """`40 kB` in bytes; what is no text is left as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return int(TypeAdapter(ByteSize).validate_python(value))
-    except ValidationError:
-        raise PydanticCustomError("byte_size", "a size, such as 40 kB or 1 MiB") from None
-
-
-def _shortest(value: float) -> Any:
-    """A whole number as an int, so that it is shown and written without a fraction."""
-    return int(value) if float(value).is_integer() else value
-
-
-SIZE = {"anyOf": [{"type": "string"}, {"type": "number", "minimum": 0}]}
-
-SHORT = AfterValidator(_shortest), PlainSerializer(_shortest, return_type=Any)
-
-Bytes = Annotated[float, BeforeValidator(_bytes), Field(ge=0), *SHORT, WithJsonSchema(SIZE)]
-Count = Annotated[float, Field(gt=0), *SHORT]
 
 
 class _Most(Strict):
@@ -108,7 +76,17 @@ class Budget(Strict):
     size: MostBytes | None = Field(default=None, description="bytes of the file to deploy")
     params: Most | None = None
     macs: Most | None = None
-    latency: MostRatio | None = Field(default=None, description="ratio to the baseline's, measured in the same run")
+    latency: Latencies | None = Field(
+        default=None, description="a ratio to the baseline's in the same run, or a time; a list has several limits"
+    )
+    memory: Memories | None = Field(default=None, description="bytes that a process with the model holds at most")
+    startup: Startups | None = Field(default=None, description="from the start of a process to its first answer")
     expected: Path = Field(default=Path("expected.json"), description="what `of: expected` is told of; `shrink expect`")
     on_inconclusive: Choice = Field(default="inconclusive", description="what too few examples mean for the run")
     on_skipped: Choice = Field(default="inconclusive", description="what a limit means that could not be looked at")
+
+    @property
+    def on_rows(self) -> dict[str, tuple[RowLimit, ...]]:
+        """The limits on what benchmark stages measure, by their key; those that are given."""
+        kinds = {"latency": self.latency, "memory": self.memory, "startup": self.startup}
+        return {key: limits for key, limits in kinds.items() if limits}

@@ -34,15 +34,21 @@ class Gate:
         name: the gate's.
         limit: absolute.
         of: what it was told as a share of.
+        unit: of the limit, where it has one.
     """
 
     name: str
     limit: float
     of: Of | None = None
+    unit: Literal["ms", "bytes"] | None = None
 
     def skipped(self, reason: str, fix: str) -> GateRecord:
         """That it could not be looked at, why, and how to have it looked at."""
         return self._record("skipped", f"{title(self.name)} is not judged: {reason}", fix)
+
+    def failed(self, message: str, fix: str) -> GateRecord:
+        """That it is not kept, whatever the figure is."""
+        return self._record("fail", message, fix)
 
     def exact(self, value: float, message: str, fix: str) -> GateRecord:
         """The verdict on a figure without doubt, which may be as high as the limit; `fix` is for a higher one."""
@@ -56,13 +62,15 @@ class Gate:
         return self._record(verdict, message, fix, **estimate.model_dump(), samples_needed=needed)
 
     def _record(self, verdict: GateVerdict, message: str, fix: str, **figures: float | None) -> GateRecord:
-        words = {"verdict": verdict, "message": message, "fix": " ".join(fix.split()), "of": self.of}
+        words = {"verdict": verdict, "message": message, "fix": " ".join(fix.split()), "of": self.of, "unit": self.unit}
         return GateRecord.model_validate({"name": self.name, "limit": self.limit, "value": None, **figures, **words})
 
 
 def title(name: str) -> str:
     """A gate's name in a sentence."""
-    return {"worst_class": "the worst class", "parity": "export parity"}.get(name, name)
+    kind, _, rest = name.partition(".")
+    words = {"worst_class": "the worst class", "parity": "export parity"}.get(kind, kind)
+    return f"{words} ({rest.replace('.', ', ')})" if rest else words
 
 
 def interval(estimate: Estimate) -> str:

@@ -9,7 +9,8 @@ from pipeline.gate.budget import Budget, Choice
 from pipeline.gate.classes import worst_class
 from pipeline.gate.expected import Expected
 from pipeline.gate.finding import Gate
-from pipeline.gate.measured import exact, latency, parity
+from pipeline.gate.measured import exact, parity
+from pipeline.gate.rows import gate_of, rows_keep
 from pipeline.records.parts.gates import GateRecord, Verdict
 from pipeline.records.record import Record
 
@@ -36,8 +37,9 @@ def unfinished(budget: Budget, record: Record) -> list[GateRecord]:
     """A skipped gate for each limit, of a run that ended early."""
     ended = f"the run ended in {record.failure.where}" if record.failure else "the run has no model yet"
     fix = f"Mend what ended it, then `shrink resume {record.folder}`"
-    limits = _limits(budget).items()
-    return _counted(budget, [Gate(NAMES.get(name, name), _number(limit)).skipped(ended, fix) for name, limit in limits])
+    gates = [Gate(NAMES.get(name, name), _number(limit)) for name, limit in _limits(budget).items()]
+    gates += [gate_of(limit) for limits in budget.on_rows.values() for limit in limits]
+    return _counted(budget, [gate.skipped(ended, fix) for gate in gates])
 
 
 def judged(record: Record, gates: list[GateRecord]) -> Record:
@@ -62,7 +64,7 @@ def warnings_of(gates: Sequence[GateRecord]) -> list[str]:
 
 def has_limits(budget: Budget) -> bool:
     """Whether there is anything to judge."""
-    return bool(_limits(budget))
+    return bool(_limits(budget) or budget.on_rows)
 
 
 def _gates(budget: Budget, record: Record, expected: Expected | None) -> list[GateRecord]:
@@ -74,7 +76,7 @@ def _gates(budget: Budget, record: Record, expected: Expected | None) -> list[Ga
         worst_class(budget.worst_class, record) if budget.worst_class else None,
         parity(budget.parity, record) if budget.parity else None,
         *(exact(name, limit, record, expected) for name, limit in sizes if limit),
-        latency(budget.latency, record) if budget.latency else None,
+        *(rows_keep(limit, record) for limits in budget.on_rows.values() for limit in limits),
     ]
     return [gate for gate in gates if gate]
 

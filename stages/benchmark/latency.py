@@ -78,6 +78,11 @@ class Latency(Stage):
         if self.rounds < FEWEST_ROUNDS:
             yield f"`rounds` is {self.rounds}: with fewer than {FEWEST_ROUNDS} every comparison is inconclusive"
 
+    def timed_in(self) -> list[dict[str, JsonValue]]:
+        """One for each runtime, number of threads and batch."""
+        cells = product(self.runtimes, self.threads, self.batch)
+        return [place(runtime, threads, batch) for runtime, threads, batch in cells]
+
     def run(self, model: AnyForm, ctx: Context) -> AnyForm:
         """The model itself. Raises StageError when a process fails or the runtime cannot run this form."""
         ctx.report("latency", self.measure({"model": model}, ctx)["model"])
@@ -125,12 +130,10 @@ class Latency(Stage):
             prepared = self._prepared(models, ctx, folder / f"runtime-{i}", runtime, examination)
             for threads, batch in product(self.threads, self.batch):
                 specs = {member: {**spec[batch], "threads": threads} for member, spec in prepared.specs.items()}
-                place: dict[str, JsonValue] = {"runtime": runtime.name, "threads": threads, "batch": batch}
-                place |= {"settings": runtime.settings} if runtime.settings else {}
                 generate = next(iter(specs.values()), {}).get("generate")
-                place |= {"tokens": generate["tokens"]} if generate else {}
+                at = place(runtime, threads, batch) | ({"tokens": generate["tokens"]} if generate else {})
                 failures = replace(prepared.failures, of={**prepared.failures.of})
-                cells.append(Cell(place, specs, prepared.reason, prepared.agreements, failures, runtime.required))
+                cells.append(Cell(at, specs, prepared.reason, prepared.agreements, failures, runtime.required))
         return cells
 
     def _prepared(
@@ -161,6 +164,12 @@ class Latency(Stage):
             specs = conversion.specs(ctx.baseline, folder / "baseline")
             return replace(prepared, specs={BASELINE: specs, **prepared.specs, AGAIN: specs})
         return prepared
+
+
+def place(runtime: Runtime, threads: int, batch: int) -> dict[str, JsonValue]:
+    """Where and how a line is measured."""
+    settings: dict[str, JsonValue] = {"settings": runtime.settings} if runtime.settings else {}
+    return {"runtime": runtime.name, "threads": threads, "batch": batch, **settings}
 
 
 def generation(models: Mapping[str, Model], ctx: Context) -> dict[str, Any] | None:

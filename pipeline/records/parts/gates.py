@@ -13,7 +13,7 @@ class GateRecord(BaseModel):
 
     `limit` is absolute; `of` says what it was told as a share of. `counts_as` is what the verdict means for the run,
     where the budget says so for an inconclusive or a skipped gate. `fix` says what to change next, `samples_needed` is
-    the number of test examples that would decide.
+    the number of test examples that would decide. `unit` is the limit's and the value's, null for plain numbers.
     """
 
     name: str
@@ -27,3 +27,4 @@ class GateRecord(BaseModel):
     counts_as: Literal["pass", "warn", "fail", "inconclusive"] | None = None
     fix: str = ""
     samples_needed: int | None = None
+    unit: Literal["ms", "bytes"] | None = None

@@ -85,8 +85,8 @@ class Keys:
         }
 
     def is_own(self, stage: Stage) -> bool:
-        """Whether a stage is run anew in each run: a limit on latency is kept now, or it is not."""
-        return stage.host_bound and self.built.config.budget.latency is not None
+        """Whether a stage is run anew in each run: a limit on latency, memory or start-up is kept now, or it is not."""
+        return stage.host_bound and bool(self.built.config.budget.on_rows)
 
     def measure(self, model: Parts) -> Parts:
         """What a model's measurement depends on; int8 arithmetic differs between processors, so the host does too."""

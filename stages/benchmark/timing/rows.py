@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import log
 from statistics import fmean, median
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import JsonValue
 from pipeline.errors import ResourceError, StageError
 from stages.benchmark.answers.agreement import Agreement
 from stages.benchmark.processes.process import Spec
-from stages.benchmark.timing.ratios import FEWEST_ROUNDS, by_round, compare, judge, percentiles, quantiles
+from stages.benchmark.timing.ratios import FEWEST_ROUNDS, by_round, compare, interval, judge, percentiles, quantiles
 from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Participant, Timed
 
 Times = dict[str, list[list[float]]]
@@ -125,6 +126,7 @@ def row(times: Times, reason: str = "") -> dict[str, JsonValue]:
     line: dict[str, JsonValue] = {
         "samples": len(samples),
         **figures,
+        "median_ms": interval([log(value) for value in medians["model"]]).json,
         "mean_ms": fmean(samples),
         "min_ms": min(samples),
         "ratio": None,

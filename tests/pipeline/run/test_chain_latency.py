@@ -90,9 +90,10 @@ def test_the_run_is_part_of_the_key_only_of_what_is_limited(quick: Make) -> None
         built = build(*load_config(chain))
         return Keys(built, torch.device("cpu"), run=run).stage(built.stages[position][1], "x", {"digest": "m"}, None)
 
-    chain = quick(CHAIN + LIMIT, **{"clock.py": CLOCK})
-    assert changed(parts(chain, "a", 1), parts(chain, "b", 1)) == ['run: "a" -> "b"']
-    assert parts(chain, "a", 0) == parts(chain, "b", 0)
+    for limit in (LIMIT, "budget: {memory: {max: 1 GB}}\n", "budget: {startup: {max: 9 s}}\n"):
+        chain = quick(CHAIN + limit, **{"clock.py": CLOCK})
+        assert changed(parts(chain, "a", 1), parts(chain, "b", 1)) == ['run: "a" -> "b"']
+        assert parts(chain, "a", 0) == parts(chain, "b", 0)
     chain = quick(CHAIN + "budget: {size: {max: 1 MB}}\n", **{"clock.py": CLOCK})
     assert parts(chain, "a", 1) == parts(chain, "b", 1)
 

@@ -85,7 +85,10 @@ def test_a_row_has_the_distributions_and_the_ratio_of_each_round() -> None:
     assert line["distribution_ms"]["baseline"][50] == pytest.approx(line["baseline_p50_ms"], rel=1e-3)
     assert len(line["round_ratios"]) == 4
     assert interval(np.log(line["round_ratios"]).tolist()).value == pytest.approx(line["ratio"]["value"])
-    assert len(json.dumps(line)) < 4000
+    own = [np.log(np.median(process)) for process in times["model"]]
+    assert line["median_ms"] == interval(own).json
+    assert line["median_ms"]["low"] < line["p50_ms"] < line["median_ms"]["high"]
+    assert len(json.dumps(line)) < 4200
 
 
 def test_without_baseline_there_is_one_distribution() -> None:

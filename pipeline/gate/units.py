@@ -1,0 +1,57 @@
+"""Figures of a budget in words: `40 kB`, `5 ms`."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import WithJsonSchema as Schema
+from pydantic_core import PydanticCustomError
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s)")
+MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+def milliseconds(text: str) -> float | None:
+    """`5 ms` -> 5.0, `1.5 s` -> 1500.0; None for what is no time above 0."""
+    whole = DURATION.fullmatch(text.strip())
+    return float(whole[1]) * MILLISECONDS[whole[2]] or None if whole else None
+
+
+def _bytes(value: Any) -> Any:
+    """`40 kB` in bytes; what is no text is left as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(value))
+    except ValidationError:
+        raise PydanticCustomError("byte_size", "a size, such as 40 kB or 1 MiB") from None
+
+
+def _time(value: Any) -> Any:
+    if isinstance(value, str) and milliseconds(value):
+        return value.strip()
+    raise PydanticCustomError("duration", "a time above 0, such as 300 ms or 1.5 s")
+
+
+def _ratio_or_time(value: Any) -> Any:
+    is_ratio = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    if is_ratio or (isinstance(value, str) and milliseconds(value)):
+        return value
+    problem = "a number above 0, which is a ratio to the baseline's, or a time, such as 5 ms"
+    raise PydanticCustomError("ratio_or_duration", problem)
+
+
+def _shortest(value: float) -> Any:
+    """A whole number as an int, so that it is shown and written without a fraction."""
+    return int(value) if float(value).is_integer() else value
+
+
+SIZE = {"anyOf": [{"type": "string"}, {"type": "number", "minimum": 0}]}
+DURATION_TEXT = {"type": "string", "pattern": rf"^\s*{DURATION.pattern}\s*$"}
+RATIO_OR_DURATION = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, DURATION_TEXT]}
+SHORT = AfterValidator(_shortest), PlainSerializer(_shortest, return_type=Any)
+
+Bytes = Annotated[float, BeforeValidator(_bytes), Field(ge=0), *SHORT, Schema(SIZE)]
+Count = Annotated[float, Field(gt=0), *SHORT]
+Time = Annotated[str, BeforeValidator(_time), Schema(DURATION_TEXT)]
+RatioOrTime = Annotated[float | str, BeforeValidator(_ratio_or_time), Schema(RATIO_OR_DURATION)]
