@@ -1,5 +1,6 @@
 """From a model to what the process that times it is told, in a runtime's form and for each batch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class Conversion:
                 **described,
                 **self.base,
                 **place,
+                "size_bytes": sum(file.stat().st_size for file in loaded_files(place)),
                 "inputs": save_inputs(inputs, folder / f"inputs-{size}.npz"),
             }
         return specs
@@ -73,6 +75,14 @@ class Prepared:
     agreements: dict[str, Agreement] = field(default_factory=dict)
     failures: Failures = field(default_factory=Failures)
     reason: str = ""
+
+
+def loaded_files(place: Mapping[str, Any]) -> list[Path]:
+    """The files of a model, as `convert` tells them: its `files`, or else the file or all of the folder `model`."""
+    if "files" in place:
+        return [Path(file) for file in place["files"]]
+    model = Path(place["model"])
+    return sorted(file for file in model.rglob("*") if file.is_file()) if model.is_dir() else [model]
 
 
 def repeated(example: Inputs, batch: int) -> Inputs:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from pipeline.base.hardware import cores
 from pipeline.errors import ConfigError, StageError
@@ -20,8 +20,11 @@ from stages.benchmark.conversion import Conversion, Prepared
 from stages.benchmark.named import Runtimes
 from stages.benchmark.processes.process import Spec
 from stages.benchmark.runtime import Runtime
+from stages.benchmark.timing.effort import EFFORTS, STARTUPS, decided
+from stages.benchmark.timing.measuring import Plan
+from stages.benchmark.timing.percentiles import Method
 from stages.benchmark.timing.ratios import FEWEST_ROUNDS
-from stages.benchmark.timing.rounds import AGAIN, BASELINE, Participant, in_turns
+from stages.benchmark.timing.rounds import AGAIN, BASELINE, Participant
 from stages.benchmark.timing.rows import Cell, failure, remarks, rows_of
 
 Count = Annotated[int, Field(ge=1)]
@@ -49,13 +52,28 @@ class Latency(Stage):
     )
     threads: tuple[Count, ...] = Field((1,), min_length=1, description="threads of one inference, each is measured")
     batch: tuple[Count, ...] = Field((1,), min_length=1, description="examples of one inference, each is measured")
+    effort: Literal["quick", "full"] | None = Field(
+        None,
+        description="quick: 64 samples and 2 s at least, in 5 rounds; full: 662 and 10 s, in 10. It decides `rounds`, "
+        "`seconds` and `iterations`; percentiles are by early stopping, and start-up is over 10 processes",
+    )
     rounds: int = Field(5, ge=1, description="processes of each model; an interval needs 3")
     seconds: float = Field(0.3, gt=0, description="time to sample in each process")
     iterations: int | None = Field(None, ge=1, description="samples of each process, instead of seconds")
+    concurrency: tuple[Count, ...] = Field(
+        (), description="requests at a time for which throughput is measured, such as [1, 4]; none unless given"
+    )
     warmup: int = Field(20, ge=0, description="inferences before the samples, in each process")
     examples: int = Field(
         64, ge=0, description="calibration examples that other runtimes answer beside ONNX Runtime before; 0 for none"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _decided(cls, settings: Any) -> Any:
+        """What `effort` decides; refuse where it is given too, as something else."""
+        known = isinstance(settings, Mapping) and settings.get("effort") in [*EFFORTS]
+        return decided(settings) if known else settings
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse a runtime that is not here or does not take the form; warn of too many threads, too few rounds."""
@@ -92,7 +110,7 @@ class Latency(Stage):
         """The latency rows of each model, all from the same rounds; `{"failure": message}` for one that fails.
 
         Starts a process runtimes x threads x batch x rounds x (models + 2) times, one at a time; each takes its start,
-        warm-up and `seconds`.
+        warm-up and `seconds`. Throughput takes a process more for each model, round and number of requests.
 
         Args:
             models: by name, which is a label and may be any text.
@@ -109,10 +127,10 @@ class Latency(Stage):
         ctx.directory.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=ctx.directory.resolve(), prefix="latency-") as name:
             cells = self._cells(models, ctx, Path(name))
-            processes = self.rounds * sum(len(cell.specs) for cell in cells)
-            with ctx.progress("latency", processes) as advance:
+            plan = Plan(self.rounds, max(STARTUPS - self.rounds, 0) if self.effort else 0, self.concurrency)
+            with ctx.progress("latency", sum(plan.processes(cell) for cell in cells)) as advance:
                 for cell in cells:
-                    timed = in_turns(cell.specs, self.rounds, Path(name), cell.failures, advance, ctx.interrupted)
+                    timed = plan.measure(cell, Path(name), advance, ctx.interrupted)
                     for model, row in rows_of(cell, timed).items():
                         rows[model].append(row)
         failures = {model: error for model in models if (error := failure(cells, model))}
@@ -125,6 +143,7 @@ class Latency(Stage):
     def _cells(self, models: Mapping[str, Model], ctx: Context, folder: Path) -> list[Cell]:
         """What to measure. Every model gets the inputs of the first, so that the work is equal."""
         cells = []
+        method: Method = "early stopping" if self.effort else "interpolated"
         examination = Examination(ctx, folder, self.examples, max(self.batch))
         for i, runtime in enumerate(self.runtimes):
             prepared = self._prepared(models, ctx, folder / f"runtime-{i}", runtime, examination)
@@ -133,7 +152,7 @@ class Latency(Stage):
                 generate = next(iter(specs.values()), {}).get("generate")
                 at = place(runtime, threads, batch) | ({"tokens": generate["tokens"]} if generate else {})
                 failures = replace(prepared.failures, of={**prepared.failures.of})
-                cells.append(Cell(at, specs, prepared.reason, prepared.agreements, failures, runtime.required))
+                cells.append(Cell(at, specs, prepared.reason, prepared.agreements, failures, runtime.required, method))
         return cells
 
     def _prepared(
@@ -141,6 +160,7 @@ class Latency(Stage):
     ) -> Prepared:
         """What a runtime makes of all models, and how it answers beside ONNX Runtime."""
         base: Spec = {"seconds": self.seconds, "iterations": self.iterations, "warmup": self.warmup}
+        base |= {"fewest": EFFORTS[self.effort].fewest} if self.effort else {}
         if runtime.generates:
             base["generate"] = generation(models, ctx)
         conversion = Conversion(runtime, ctx, self.batch, next(iter(models.values())).example, base)

@@ -20,6 +20,7 @@ from pipeline.base.data.strict import Strict
 from pipeline.base.files import file_digest, folder_digest
 from pipeline.base.use import is_built_in
 from pipeline.errors import ConfigError, StageError
+from pipeline.forms.sandbox.wire import DamagedError
 from pipeline.model import Model, OnnxModel, Seq2SeqOnnx, TorchModel
 from pipeline.stage import FORMS, Context
 
@@ -121,6 +122,8 @@ class Runtime(Strict, ABC):
     def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
         """What the runner is told of a model, at least `model`, an absolute path; by default its ONNX file.
 
+        Where the model is not all of the file or folder `model`, and no more, `files` are the paths of its files.
+
         Args:
             model: of a form that it takes.
             ctx: whose `deployed` gives the ONNX file of a torch model.
@@ -130,7 +133,7 @@ class Runtime(Strict, ABC):
         Raises:
             StageError: it cannot be converted.
         """
-        return {"model": str(ctx.deployed(model).path.resolve())}
+        return deployed_files(ctx.deployed(model))
 
     def batches(self, model: Model, ctx: Context, inputs: Inputs) -> Iterator[Inputs]:
         """A batch of the task's inputs as the runner is fed with it, in the names of the file; one unless it steps."""
@@ -144,3 +147,12 @@ class Runtime(Strict, ABC):
     def generates(self) -> bool:
         """Whether it times an encoder-decoder, which generates."""
         return Seq2SeqOnnx in self.forms
+
+
+def deployed_files(deployed: Any) -> dict[str, JsonValue]:
+    """What a runner that loads an ONNX file, or an encoder-decoder's folder, is told of it."""
+    try:
+        files = deployed.files()
+    except DamagedError:  # the process that loads it says what is wrong with it
+        files = [deployed.path]
+    return {"model": str(deployed.path.resolve()), "files": [str(file.resolve()) for file in files]}

@@ -17,6 +17,9 @@ from pipeline.report.html.plots.charts import Axis, Point, scatter
 from pipeline.report.html.text import count_of, duration_text, milliseconds, numbers, sentence, times_text
 from pipeline.report.html.views import Cell, Figure, Plot, Table
 
+USUAL = {"p999_ms", "energy", "startup"}
+"""Figures that most runs do not have, at least not whole: the record alone says why."""
+
 
 def stages_table(record: Record) -> Table:
     """The columns of the terminal's table, a row for the baseline and for each stage."""
@@ -168,8 +171,9 @@ def _latency_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def _beside(row: Mapping[str, Any]) -> list[str]:
     """Seconds until the first inference was done, memory at most, and whether it answers as ONNX Runtime does."""
     startup, memory, agreement = (row.get(key) for key in ("startup", "memory", "agreement"))
-    seconds = [number(value) for value in startup.values()] if isinstance(startup, dict) else []
-    start = f"{sum(value for value in seconds if value):.2f}" if seconds else "-"
+    total = startup.get("total_s") if isinstance(startup, dict) else None
+    seconds = number(total.get("value")) if isinstance(total, dict) else None
+    start = "-" if seconds is None else f"{seconds:.2f}"
     peak = number(memory.get("peak_bytes")) if isinstance(memory, dict) else None
     apart = number(agreement.get("difference")) if isinstance(agreement, dict) else None
     answers = "-" if apart is None else f"{'yes' if row.get('agrees') else 'no'}, within {apart:.1e} of the range"
@@ -182,7 +186,7 @@ def _reasons(row: Mapping[str, Any]) -> list[str]:
     reasons = value if isinstance(value, dict) else {}
     if row.get("skipped"):
         return [f"{setting_of(row)} was skipped: {row['skipped']}"]
-    return [f"no {names.get(key, key)}: {text}" for key, text in reasons.items() if key != "p999_ms"]
+    return [f"no {names.get(key, key)}: {text}" for key, text in reasons.items() if key not in USUAL]
 
 
 def _lost(measure: ClassMeasure) -> list[str]:

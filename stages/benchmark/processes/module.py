@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ def run_module(
     python: str = sys.executable,
     root: Path = ROOT,
     seconds: float | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> str:
     """The last lines that a module writes, run to its end.
 
@@ -35,6 +36,7 @@ def run_module(
         python: the interpreter.
         root: the folder with `stages` that it runs in.
         seconds: it may take; None for any.
+        environment: variables that it has beside ours.
 
     Raises:
         StageError: it ended otherwise than with 0, or not in time; with its last lines.
@@ -44,6 +46,7 @@ def run_module(
     # where the user may have an onnx.py.
     command = [python, "-u", "-m", name, *map(str, arguments)]
     options: dict[str, Any] = {"cwd": root, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    options["env"] = {**os.environ, **(environment or {})}
     # A session of its own, so that what it started ends with it.
     with subprocess.Popen(command, text=True, errors="replace", start_new_session=True, **options) as process:
         try:

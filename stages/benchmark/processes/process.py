@@ -35,7 +35,7 @@ def time_process(spec: Spec, folder: Path) -> tuple[list[float], dict[str, Any]]
         ResourceError: it was killed, most likely for memory.
     """
     content = run_process(spec, folder, "timed")
-    return [ns / 1e6 for ns in content.pop("samples_ns")], content
+    return [ns / 1e6 for ns in content.pop("samples_ns", ())], content
 
 
 def answers(spec: Spec, batches: Iterable[Arrays], folder: Path, piece: int = PIECE) -> Iterator[Arrays]:
@@ -67,6 +67,11 @@ def _piece(waiting: Iterator[Arrays], most: int) -> Iterator[Arrays]:
         yield batch
 
 
+def pools(threads: int) -> dict[str, str]:
+    """Variables for pools of threads that a runtime does not set: what it loads may compute in one, too."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+
+
 def run_process(spec: Spec, folder: Path, did: str) -> dict[str, Any]:
     """What a fresh process tells; `did` says in messages what it was for. Raises as `time_process`."""
     path, result = folder / "spec.json", folder / "result.json"
@@ -74,7 +79,7 @@ def run_process(spec: Spec, folder: Path, did: str) -> dict[str, Any]:
     path.write_text(json.dumps({**spec, "result": str(result), "began": monotonic()}))
     who = f"the process that {did} {spec['model']}"
     python, root = spec.get("python", sys.executable), Path(spec.get("root", ROOT))
-    run_module("stages.benchmark.runners.child", [path], who, python, root)
+    run_module("stages.benchmark.runners.child", [path], who, python, root, environment=pools(spec.get("threads", 1)))
     if not result.is_file():
         raise StageError(f"{who} ended without a result")
     return dict(json.loads(result.read_text()))

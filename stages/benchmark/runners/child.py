@@ -4,24 +4,22 @@ It reads a spec, writes what it measured to the file that the spec names, and im
 torch alone would cost an ONNX measurement two seconds.
 """
 
-import gc
 import importlib
 import importlib.util
 import json
 import sys
 from pathlib import Path
-from time import monotonic, perf_counter_ns
+from time import monotonic
 from typing import Any
 
 import numpy as np
 
-from stages.benchmark.runners.loaded import Loaded, Spec, Step, read_batches, write_batches
+from stages.benchmark.runners.loaded import Arrays, Loaded, Spec, read_batches, write_batches
+from stages.benchmark.runners.measures.energy import meter
+from stages.benchmark.runners.measures.sampling import FEWEST, sample, warm
 
 BEGAN = monotonic()
 """When this file was read, for a spec that does not say when the process began."""
-
-FEWEST = 5
-"""Samples at least, however long one takes."""
 
 
 def main(spec_path: Path) -> None:
@@ -31,7 +29,8 @@ def main(spec_path: Path) -> None:
         spec_path: a JSON object: `runner`, the name of a file beside this one or the path of one of a user's, whose
             load(spec) loads the model; `model`, the file or folder that it loads, and whatever else it reads;
             `threads`; `result`, the file to write; `began`, when the process was started, on the clock of `monotonic`.
-            To time: `inputs`, an .npz of one batch; `warmup` calls; `iterations` or `seconds`. To answer: `batches`, as
+            To time: `inputs`, an .npz of one batch; `warmup` calls; `iterations`, or `seconds` and the `fewest`
+            samples; or `concurrency`, for the throughput of so many requests at a time. To answer: `batches`, as
             `write_batches` writes them, and `answers`, the file for the outputs.
     """
     spec = json.loads(spec_path.read_text())
@@ -42,11 +41,13 @@ def main(spec_path: Path) -> None:
     content: dict[str, Any] = {"description": loaded.description}
     if "answers" in spec:
         answer(loaded, spec)
+    elif spec.get("concurrency"):
+        content["throughput"] = shared(loaded, spec)
     else:
-        samples, first = time(loaded, spec)
+        times, first = time(loaded, spec)
         peak = resident("VmHWM")
         memory = {"peak_bytes": peak, "above_imports_bytes": peak - before} if peak and before else None
-        content |= {"samples_ns": samples, "startup": {**started, "first_s": first / 1e9}, "memory": memory}
+        content |= times | {"startup": {**started, "first_s": first / 1e9}, "memory": memory}
     Path(spec["result"]).write_text(json.dumps(content))
 
 
@@ -62,36 +63,37 @@ def runner(name: str) -> Any:
     return module
 
 
-def time(loaded: Loaded, spec: Spec) -> tuple[list[int], int]:
-    """The nanoseconds of each inference, and of the very first."""
+def time(loaded: Loaded, spec: Spec) -> tuple[dict[str, Any], int]:
+    """The nanoseconds of each inference and the energy of one, and the nanoseconds of the very first."""
+    step = loaded.prepare(fed(spec))
+    dropped = warm(step, spec["warmup"])
+    counters = meter()
+    before = counters.read()
+    samples = sample(step, spec["seconds"], spec["iterations"], spec.get("fewest", FEWEST))
+    energy = counters.since(before, len(samples))
+    return {"samples_ns": samples, "energy": energy}, (dropped or samples)[0]
+
+
+def shared(loaded: Loaded, spec: Spec) -> dict[str, Any]:
+    """The throughput of requests at a time, or the `reason` why the runtime takes one at a time."""
+    count = spec["concurrency"]
+    if count > 1 and not loaded.concurrent:
+        return {"reason": "a model that it has loaded takes one request at a time"}
+    from stages.benchmark.runners.measures.throughput import throughput  # threads are imported where there are some
+
+    return {**throughput(loaded, fed(spec), count, spec["warmup"], spec["seconds"])}
+
+
+def fed(spec: Spec) -> Arrays:
+    """The inputs of one inference."""
     with np.load(spec["inputs"], allow_pickle=False) as arrays:
-        inputs = {name: arrays[name] for name in arrays.files}
-    return sample(loaded.prepare(inputs), spec["warmup"], spec["seconds"], spec["iterations"])
+        return {name: arrays[name] for name in arrays.files}
 
 
 def answer(loaded: Loaded, spec: Spec) -> None:
     """Write the outputs for each batch before the next one is read."""
     outputs = (loaded.answers(loaded.prepare(batch)()) for batch in read_batches(Path(spec["batches"])))
     write_batches(outputs, Path(spec["answers"]))
-
-
-def sample(step: Step, warmup: int, seconds: float, iterations: int | None) -> tuple[list[int], int]:
-    """Nanoseconds of each call of `step`, and of the very first one, which the warm-up may have taken.
-
-    Args:
-        step: one inference.
-        warmup: calls before, made and timed in the same way and then dropped.
-        seconds: how long to go on, but at least `FEWEST` calls; used where `iterations` is None.
-        iterations: number of calls.
-    """
-    dropped = [_timed(step) for _ in range(warmup)]
-    gc.disable()  # as timeit does: a collection would hit one sample at random
-    samples: list[int] = []
-    end = perf_counter_ns() + int(seconds * 1e9)
-    while len(samples) < (iterations or FEWEST) or (not iterations and perf_counter_ns() < end):
-        samples.append(_timed(step))
-    gc.enable()
-    return samples, (dropped or samples)[0]
 
 
 def resident(name: str) -> int | None:
@@ -104,12 +106,6 @@ def resident(name: str) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
-
-
-def _timed(step: Step) -> int:
-    start = perf_counter_ns()
-    step()
-    return perf_counter_ns() - start
 
 
 if __name__ == "__main__":

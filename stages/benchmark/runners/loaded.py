@@ -31,11 +31,13 @@ class Loaded:
         answers: (what a step returned) -> outputs by name, which the next step leaves as they are.
         description: `version`, `execution_provider`, and `threads` and `precision` as they really are, as far as the
             runtime tells them.
+        concurrent: whether steps of several `prepare` may run at a time, each in a thread of its own.
     """
 
     prepare: Callable[[Arrays], Step]
     answers: Callable[[Any], Arrays]
     description: dict[str, Any]
+    concurrent: bool = False
 
 
 def write_batches(batches: Iterable[Arrays], path: Path) -> int:

@@ -23,7 +23,9 @@ def load(spec: Spec) -> Loaded:
     description = {"version": onnxruntime.__version__, "execution_provider": PROVIDER, "threads": spec["threads"]}
     if spec.get("generate"):
         generator = _cached if whole else _uncached
-        return Loaded(lambda inputs: generator(sessions, inputs, spec["generate"]), _sequences, description)
+        return Loaded(
+            lambda inputs: generator(sessions, inputs, spec["generate"]), _sequences, description, concurrent=True
+        )
     (session,) = sessions
     names = [node.name for node in session.get_outputs()]
 
@@ -31,7 +33,7 @@ def load(spec: Spec) -> Loaded:
         feed = _taken(session, inputs)
         return lambda: session.run(names, feed)
 
-    return Loaded(prepare, lambda raw: dict(zip(names, raw, strict=True)), description)
+    return Loaded(prepare, lambda raw: dict(zip(names, raw, strict=True)), description, concurrent=True)
 
 
 def _graphs(folder: Path) -> list[Path]:

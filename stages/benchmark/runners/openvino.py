@@ -12,13 +12,14 @@ HEAVY = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "GroupConvo
 
 def load(spec: Spec) -> Loaded:
     """The file that `model` of the spec names, compiled once; `precision` is f32 or native."""
-    options = {"INFERENCE_NUM_THREADS": spec["threads"], "NUM_STREAMS": "1"}
+    streams = spec.get("concurrency", 1)  # requests that are computed at a time, each with its own threads
+    options = {"INFERENCE_NUM_THREADS": spec["threads"] * streams, "NUM_STREAMS": str(streams)}
     if spec["precision"] == "f32":
         options["INFERENCE_PRECISION_HINT"] = "f32"
     compiled = openvino.Core().compile_model(spec["model"], "CPU", options)
-    request = compiled.create_infer_request()
 
     def prepare(inputs: Arrays) -> Step:
+        request = compiled.create_infer_request()
         feed = {_name(port, inputs): inputs[_name(port, inputs)] for port in compiled.inputs}
         return lambda: request.infer(feed, share_inputs=True)
 
@@ -26,7 +27,8 @@ def load(spec: Spec) -> Loaded:
         return {port.get_any_name(): raw[port] for port in compiled.outputs}
 
     description = {"version": openvino.__version__, "execution_provider": "CPU", "precision": _precision(compiled)}
-    return Loaded(prepare, answers, {**description, "threads": compiled.get_property("INFERENCE_NUM_THREADS")})
+    threads = compiled.get_property("INFERENCE_NUM_THREADS")
+    return Loaded(prepare, answers, {**description, "threads": threads}, concurrent=True)
 
 
 def _name(port: Any, inputs: Arrays) -> str:

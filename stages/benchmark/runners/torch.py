@@ -20,8 +20,9 @@ def opened(spec: Spec) -> tuple[Any, Any]:
     """The module, and what puts the task's inputs into those that it takes, if there is something."""
     torch.set_num_threads(spec["threads"])
     torch.set_num_interop_threads(1)
-    torch.set_grad_enabled(False)  # for the rest of this process; an inference_mode() that nobody holds ends at once
-    return split(TorchModel.load(Path(spec["model"]), Path(spec["folder"]), allow=None).module)
+    torch.set_grad_enabled(False)  # for the rest of this thread; an inference_mode() that nobody holds ends at once
+    module, vocabulary = split(TorchModel.load(Path(spec["model"]), Path(spec["folder"]), allow=None).module)
+    return module.requires_grad_(False), vocabulary  # for other threads
 
 
 def ready(module: Any, vocabulary: Any) -> Loaded:
@@ -34,7 +35,7 @@ def ready(module: Any, vocabulary: Any) -> Loaded:
         return lambda: call(module, inputs)
 
     description = {"version": torch.__version__, "execution_provider": "cpu", "threads": torch.get_num_threads()}
-    return Loaded(prepare, _answers, description)
+    return Loaded(prepare, _answers, description, concurrent=True)
 
 
 def _answers(outputs: Any) -> Arrays:

@@ -29,7 +29,8 @@ class Ncnn(SeparateRuntime):
         source = graph_source(ctx.deployed(model).path)
         example = next(self.batches(model, ctx, model.example))
         shapes = ",".join(_shape(example, name) for name in source["input_names"])
-        return self.converted({**source, "shapes": shapes}, folder, "model.param")
+        place = self.converted({**source, "shapes": shapes}, folder, "model.param")
+        return {**place, "files": [str(folder.resolve() / f"model.{kind}") for kind in ("param", "bin")]}
 
 
 def _shape(example: Inputs, name: str) -> str:

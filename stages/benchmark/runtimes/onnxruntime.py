@@ -23,7 +23,6 @@ class OnnxRuntime(Runtime):
 
     def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
         """The file that is deployed; of packed weights that are decoded at each call there is a warning."""
-        path = ctx.deployed(model).path
-        if warning := decoding_warning(path):
+        if warning := decoding_warning(ctx.deployed(model).path):
             ctx.warn(warning)
-        return {"model": str(path.resolve())}
+        return super().convert(model, ctx, folder, batch)

@@ -25,7 +25,11 @@ class Torch(Runtime):
         """The saved model, and the user's folder with the files that it needs."""
         torch_model: Any = model
         torch_model.save(folder)
-        return {"model": str(folder.resolve()), "folder": str(torch_model.builder.folder.resolve())}
+        place = folder.resolve()
+        files: list[JsonValue] = [
+            str(place / name) for name in ("model.json", "weights.safetensors")
+        ]  # the example is not the model
+        return {"model": str(place), "files": files, "folder": str(torch_model.builder.folder.resolve())}
 
     def batches(self, model: Model, ctx: Context, inputs: Inputs) -> Iterator[Inputs]:
         """The task's inputs as they are."""

@@ -1,4 +1,4 @@
-"""The mathematics of latency: percentiles that are null when samples are few, and ratios with their doubt.
+"""The mathematics of latency: ratios with their doubt.
 
 A process has its own memory layout and its own luck, so samples inside one process are not independent: the unit of
 comparison is the process, that is the median of one process in one round.
@@ -19,7 +19,6 @@ import numpy as np
 import scipy
 from pydantic import JsonValue
 
-PERCENTILES = {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0, "p999_ms": 99.9}
 FEWEST_ROUNDS = 3
 SAME = 0.05
 """Latencies that differ by less than this share are called the same."""
@@ -39,30 +38,6 @@ class Ratio:
     def json(self) -> dict[str, JsonValue]:
         """As it stands in the record."""
         return {"value": self.value, "low": self.low, "high": self.high}
-
-
-def percentiles(samples: Sequence[float]) -> tuple[dict[str, float | None], dict[str, str]]:
-    """p50 to p99.9 by linear interpolation, and why one is None.
-
-    A percentile p needs 10 / (1 - p) samples, so that ten of them lie beyond it.
-
-    Args:
-        samples: latencies in milliseconds, one or more.
-    """
-    values: dict[str, float | None] = {}
-    reasons: dict[str, str] = {}
-    for name, percent in PERCENTILES.items():
-        needed = round(10 / (1 - percent / 100))
-        enough = len(samples) >= needed
-        values[name] = float(np.percentile(samples, percent)) if enough else None
-        if not enough:
-            reasons[name] = f"{len(samples)} samples; it needs {needed}"
-    return values, reasons
-
-
-def quantiles(samples: Sequence[float]) -> list[float]:
-    """The 101 quantiles from 0 to 100 %, to four significant digits: the shape of a distribution in little space."""
-    return [float(f"{value:.4g}") for value in np.percentile(samples, range(101))]
 
 
 def interval(logs: Sequence[float]) -> Ratio:

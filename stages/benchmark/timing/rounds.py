@@ -51,10 +51,24 @@ class Failures:
 
 @dataclass(frozen=True)
 class Timed:
-    """Of each round's process the latencies in milliseconds, and what else it tells."""
+    """What the processes of a model, or of the baseline, tell.
+
+    Args:
+        processes: of each that timed, the latencies in milliseconds.
+        facts: what else it told.
+        started: what those told that did one inference alone.
+        throughput: by the number of requests at a time, what each of those told that had so many.
+    """
 
     processes: list[list[float]] = field(default_factory=list)
     facts: list[dict[str, Any]] = field(default_factory=list)
+    started: list[dict[str, Any]] = field(default_factory=list)
+    throughput: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def startups(self) -> list[dict[str, float]]:
+        """The seconds of each process's start, in the order of the rounds."""
+        return [one["startup"] for one in (*self.facts, *self.started)]
 
 
 def turns(count: int, rounds: int) -> list[list[int]]:

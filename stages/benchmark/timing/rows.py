@@ -12,7 +12,9 @@ from pydantic import JsonValue
 from pipeline.errors import ResourceError, StageError
 from stages.benchmark.answers.agreement import Agreement
 from stages.benchmark.processes.process import Spec
-from stages.benchmark.timing.ratios import FEWEST_ROUNDS, by_round, compare, interval, judge, percentiles, quantiles
+from stages.benchmark.timing.figures import described
+from stages.benchmark.timing.percentiles import Method, percentiles, quantiles
+from stages.benchmark.timing.ratios import FEWEST_ROUNDS, by_round, compare, interval, judge
 from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Participant, Timed
 
 Times = dict[str, list[list[float]]]
@@ -30,6 +32,7 @@ class Cell:
         agreements: what the runtime answered beside ONNX Runtime, by the model's name.
         failures: of models, at first those that the runtime does not take.
         required: whether a model that fails here fails as a whole.
+        method: of percentiles.
     """
 
     place: dict[str, JsonValue]
@@ -38,6 +41,7 @@ class Cell:
     agreements: Mapping[str, Agreement] = field(default_factory=dict)
     failures: Failures = field(default_factory=Failures)
     required: bool = False
+    method: Method = "interpolated"
 
 
 def rows_of(cell: Cell, timed: Mapping[Participant, Timed]) -> dict[str, JsonValue]:
@@ -56,13 +60,17 @@ def rows_of(cell: Cell, timed: Mapping[Participant, Timed]) -> dict[str, JsonVal
         rows[name] = {**cell.place, "skipped": str(error), "reasons": {"ratio": str(error)}}
     whole = [name for name in models if name not in failures]
     for name in whole:
-        agreement = cell.agreements.get(name)
+        agreement, member = cell.agreements.get(name), Participant("model", name)
+        size = cell.specs.get(member, {}).get("size_bytes")
+        figures, reasons = described(timed[member], timed.get(BASELINE), cell.place.get("batch"), size)
+        times = row({"model": models[name].processes, **shared}, cell.reason, cell.method)
         rows[name] = {
             **cell.place,
-            **described(models[name].facts),
+            **figures,
             **(agreement.json if agreement else {}),
             "rounds": len(models[name].processes),
-            **row({"model": models[name].processes, **shared}, cell.reason),
+            **times,
+            "reasons": times["reasons"] | reasons,
             "measured": measured,
             "beside": [other for other in whole if other != name],
         }
@@ -89,44 +97,22 @@ def remarks(cell: Cell, failures: Collection[str]) -> Iterator[str]:
             yield f"{whose}: {agreement}"
 
 
-def described(facts: Sequence[Mapping[str, Any]]) -> dict[str, JsonValue]:
-    """What the processes of a model tell of themselves, each figure the median over processes.
-
-    `startup` has the seconds from the start of the process until the runtime was imported, from there until the model
-    was loaded, and of the first inference; `memory` the most that the process held, and how much of it came after the
-    imports. It is null where the system does not tell.
-    """
-    description = facts[-1]["description"]
-    line: dict[str, JsonValue] = {
-        "execution_provider": description["execution_provider"],
-        "precision": description.get("precision"),
-        "version": description.get("version"),
-        "startup": _medians([one["startup"] for one in facts]),
-        "memory": None,
-    }
-    if all(one["memory"] for one in facts):
-        line["memory"] = _medians([one["memory"] for one in facts])
-    return line
-
-
-def _medians(figures: Sequence[Mapping[str, float]]) -> dict[str, JsonValue]:
-    return {name: median(one[name] for one in figures) for name in figures[0]}
-
-
-def row(times: Times, reason: str = "") -> dict[str, JsonValue]:
+def row(times: Times, reason: str = "", method: Method = "interpolated") -> dict[str, Any]:
     """One line of the record.
 
     Args:
         times: see `Times`; without "baseline" and "again" there are absolute figures alone.
         reason: why there is no baseline.
+        method: of percentiles.
     """
     samples = [value for process in times["model"] for value in process]
-    figures, reasons = percentiles(samples)
+    figures, reasons = percentiles(samples, method)
     medians = {name: [median(process) for process in rounds] for name, rounds in times.items()}
-    line: dict[str, JsonValue] = {
+    line: dict[str, Any] = {
         "samples": len(samples),
         **figures,
         "median_ms": interval([log(value) for value in medians["model"]]).json,
+        "percentiles": method,
         "mean_ms": fmean(samples),
         "min_ms": min(samples),
         "ratio": None,

@@ -14,16 +14,35 @@ from pipeline.errors import StageError
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context, Stage
 from pipeline.task import Split
+from stages.benchmark import latency
 from stages.benchmark.conversion import repeated, save_inputs
 from stages.benchmark.latency import Latency
 from stages.benchmark.processes.process import time_process
-from stages.benchmark.runners.child import FEWEST, sample
+from stages.benchmark.timing.effort import EFFORTS, Effort
 from stages.benchmark.timing.rows import row
+from tests.aliases import Patch
 from tests.contexts import preview_of, refused, reporting_context
 from tests.graphs import products
 
 EXAMPLE = {"input": torch.rand(3, 32)}
 QUICK: dict[str, Any] = {"rounds": 3, "iterations": 40, "warmup": 3}
+SINGLE = """
+from typing import ClassVar
+from stages.benchmark.runtime import Runtime
+
+
+class Single(Runtime):
+    package: ClassVar[str] = "numpy"
+"""
+SINGLE_RUNNER = """
+import os
+from stages.benchmark.runners.loaded import Loaded
+
+
+def load(spec):
+    pools = " ".join(os.environ[f"{pool}_NUM_THREADS"] for pool in ("OMP", "MKL", "OPENBLAS"))
+    return Loaded(lambda inputs: lambda: None, lambda raw: {}, {"version": pools, "execution_provider": "CPU"})
+"""
 
 
 def torch_model() -> TorchModel:
@@ -55,6 +74,11 @@ def test_a_smaller_model_is_faster_and_is_returned_as_it_is(tmp_path: Path) -> N
     assert line["execution_provider"] == "CPUExecutionProvider"
     assert 0 < line["startup"]["first_s"] < 60 > line["startup"]["imports_s"] > 0 < line["startup"]["load_s"]
     assert 1e6 < line["memory"]["above_imports_bytes"] < line["memory"]["peak_bytes"] < 500e6
+    assert line["startup"]["total_s"]["value"] > line["startup"]["load_s"]
+    assert line["startup"]["ratio"]["low"] < line["startup"]["ratio"]["value"] < line["startup"]["ratio"]["high"]
+    assert line["size_bytes"] == small.path.stat().st_size
+    assert (line["percentiles"], line["throughput"]) == ("interpolated", None)
+    assert line["energy"] or "energy" in line["reasons"]["energy"] or "RAPL" in line["reasons"]["energy"]
     assert "agreement" not in line  # it is what others are compared with
     assert reports["progress"][:3] == ("latency", 9, 9)
     assert line["beside"] == []
@@ -67,6 +91,44 @@ def test_every_cell_is_measured_and_without_baseline_the_ratio_is_null(tmp_path:
     Latency(batch=(1, 5), threads=(1, 2), rounds=1, iterations=5).run(products(tmp_path / "m.onnx", 2), ctx)
     assert [(r["threads"], r["batch"]) for r in reports["latency"]] == [(1, 1), (1, 5), (2, 1), (2, 5)]
     assert all(r["ratio"] is None and "no baseline" in r["reasons"]["ratio"] for r in reports["latency"])
+
+
+def test_effort_tells_p90_of_64_samples_and_startup_of_further_processes(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setitem(EFFORTS, "quick", Effort(rounds=1, seconds=1e-9, samples=64))
+    monkeypatch.setattr(latency, "STARTUPS", 3)
+    ctx, reports = make_context(tmp_path, products(tmp_path / "big.onnx", 20))
+    Latency(effort="quick", warmup=2).run(products(tmp_path / "small.onnx", 2), ctx)
+    (line,) = reports["latency"]
+    assert (line["samples"], line["rounds"], line["startup"]["processes"]) == (64, 1, 3)
+    assert line["percentiles"] == "early stopping"
+    assert line["p90_ms"] == pytest.approx(line["distribution_ms"]["model"][100], rel=1e-3)  # the largest of so few
+    assert "it needs 662" in line["reasons"]["p99_ms"]
+    assert reports["progress"] == ("latency", 3 + 2 * 2, 7, 7)
+
+
+def test_throughput_is_measured_for_each_number_of_requests(tmp_path: Path) -> None:
+    ctx, reports = make_context(tmp_path, None)
+    settings = {"runtimes": ["onnxruntime", "openvino"], "rounds": 1, "iterations": 5, "seconds": 0.05, "examples": 0}
+    stage = Latency.model_validate({**settings, "batch": [3], "concurrency": [1, 4]})
+    stage.run(products(tmp_path / "m.onnx", 2), ctx)
+    for line in reports["latency"]:
+        assert [(one["concurrency"], one["batch"]) for one in line["throughput"]] == [(1, 3), (4, 3)]
+        assert all(one["per_second"] > 0 and 0.05 <= one["seconds"] < 20 for one in line["throughput"])
+        assert line["samples"] == 5
+
+
+def test_a_runtime_of_one_request_at_a_time_says_so(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    (tmp_path / "single.py").write_text(SINGLE)
+    (tmp_path / "single_runner.py").write_text(SINGLE_RUNNER)
+    ctx, reports = make_context(tmp_path, None)
+    settings = {"runtimes": ["single.py"], "rounds": 1, "iterations": 2, "seconds": 0.01, "examples": 0}
+    stage = Latency.model_validate({**settings, "threads": [2], "concurrency": [1, 2]}, context={"folder": tmp_path})
+    stage.run(products(tmp_path / "m.onnx", 2), ctx)
+    (line,) = reports["latency"]
+    assert [one["per_second"] is None for one in line["throughput"]] == [False, True]
+    assert "one request at a time" in line["reasons"]["throughput"]
+    assert line["version"] == "2 2 2"  # of each pool of threads that what it loads may have
 
 
 def test_two_rounds_are_inconclusive(tmp_path: Path) -> None:
@@ -133,17 +195,6 @@ def test_a_users_module_in_the_current_folder_is_not_imported(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     samples, _ = time_process(spec_of(tmp_path, iterations=2), tmp_path)
     assert len(samples) == 2
-
-
-def test_warmup_is_left_out_and_seconds_are_kept_with_at_least_a_few_samples() -> None:
-    calls: list[int] = []
-    samples, _ = sample(lambda: calls.append(1), warmup=4, seconds=1, iterations=6)
-    assert (len(samples), len(calls)) == (6, 10)
-    samples, first = sample(lambda: None, warmup=0, seconds=1e-9, iterations=None)
-    assert (len(samples), first) == (FEWEST, samples[0])
-    samples, _ = sample(lambda: None, warmup=0, seconds=0.05, iterations=None)
-    assert len(samples) > 100
-    assert sum(samples) < 1e9
 
 
 def test_inputs_are_repeated_to_the_batch(tmp_path: Path) -> None:

@@ -4,31 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stages.benchmark.timing.ratios import Ratio, compare, interval, judge, percentiles
+from stages.benchmark.timing.ratios import Ratio, compare, interval, judge
 
 RNG = np.random.default_rng(0)
-
-
-def test_percentiles_are_numpys() -> None:
-    samples = RNG.lognormal(size=10_000).tolist()
-    values, reasons = percentiles(samples)
-    expected = np.percentile(samples, [50, 90, 99, 99.9])
-    assert list(values.values()) == pytest.approx(expected.tolist())
-    assert reasons == {}
-
-
-@pytest.mark.parametrize(("count", "null"), [
-    (19, ["p50_ms", "p90_ms", "p99_ms", "p999_ms"]),
-    (20, ["p90_ms", "p99_ms", "p999_ms"]),
-    (100, ["p99_ms", "p999_ms"]),
-    (999, ["p99_ms", "p999_ms"]),
-    (1000, ["p999_ms"]),
-    (9999, ["p999_ms"]),
-])  # fmt: skip
-def test_percentile_without_ten_samples_beyond_it_is_null_with_a_reason(count: int, null: list[str]) -> None:
-    values, reasons = percentiles([1.0] * count)
-    assert [name for name, value in values.items() if value is None] == null == list(reasons)
-    assert str(count) in reasons["p999_ms"]
 
 
 def test_interval_is_students() -> None:

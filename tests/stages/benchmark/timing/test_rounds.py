@@ -11,14 +11,20 @@ import pytest
 
 from pipeline.errors import Interruption, ResourceError, StageError
 from stages.benchmark.timing import rounds
-from stages.benchmark.timing.ratios import by_round, interval, quantiles
+from stages.benchmark.timing.percentiles import quantiles
+from stages.benchmark.timing.ratios import by_round, interval
 from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Participant, Timed, in_turns, turns
 from stages.benchmark.timing.rows import Cell, row, rows_of
 from tests.aliases import Patch
 
 RNG = np.random.default_rng(0)
 A, B = Participant("model", "a"), Participant("model", "b")
-FACTS: dict[str, Any] = {"description": {"execution_provider": "CPU"}, "startup": {"load_s": 1.0}, "memory": None}
+FACTS: dict[str, Any] = {
+    "description": {"execution_provider": "CPU"},
+    "startup": {"load_s": 1.0},
+    "memory": None,
+    "energy": {"reason": "no counters"},
+}
 
 
 @pytest.mark.parametrize("count", range(1, 10))
