@@ -12,4 +12,4 @@ def load(spec: Spec) -> Loaded:
     """The model as runners.torch loads it; the first inference compiles it for the shapes of its inputs."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = spec["cache"]
     module, vocabulary = opened(spec)
-    return ready(torch.compile(module, dynamic=False), vocabulary)
+    return ready(torch.compile(module, dynamic=False), vocabulary, spec)

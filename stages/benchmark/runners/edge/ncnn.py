@@ -50,7 +50,7 @@ def load(spec: Spec) -> Loaded:
         "threads": net.opt.num_threads,
         "precision": "f32",
     }
-    return Loaded(prepare, _answers, description)
+    return Loaded(prepare, _answers, description, concurrent=True)
 
 
 def _net(target: Path, threads: int) -> Any:
