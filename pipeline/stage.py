@@ -4,7 +4,7 @@ import inspect
 import logging
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from operator import attrgetter
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.base.batches import Inputs, Outputs
 from pipeline.base.data.strict import Strict
+from pipeline.base.estimate import Estimate
 from pipeline.base.files import scratch
 from pipeline.base.targets.labelling import Labelling
 from pipeline.base.use import classes_in
@@ -56,6 +57,39 @@ class HasTask:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", self.task.sealed())
+
+
+Predict = Callable[[Iterable[Inputs]], Iterator[Outputs]]
+"""Gives the outputs for batches of inputs, one after the other, and asks for these as it needs them."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How a model scores where it runs otherwise than where it was measured, in pairs with what it gave there.
+
+    Args:
+        value, validation: the mean scores on the test and validation splits; None where there was none before.
+        retention, validation_retention: of the baseline's own score; None where a ratio means nothing.
+        drop: of the test score below the one that was measured.
+        lost, gained: how many test examples are no longer right, and how many are right now; None for scores that are
+            not right or wrong.
+        changed: share of the test examples with another decision; None where predictions are no decisions.
+        difference: the largest between predictions that are no decisions, as a share of their range; else None.
+        worst: the place in the test split of the example that lost most; None where none lost.
+        keeps_budget: whether the budget's limits on retention and drop are kept; None where there is none to look at.
+    """
+
+    value: float
+    validation: float | None
+    retention: Estimate | None
+    validation_retention: Estimate | None
+    drop: Estimate
+    lost: int | None
+    gained: int | None
+    changed: float | None
+    difference: float | None
+    worst: int | None
+    keeps_budget: bool | None
 
 
 @dataclass(frozen=True)
@@ -102,6 +136,9 @@ class Context(HasTask):
         kept: kept(what, model, parts, make) -> folder that make(folder) has filled, once for all runs; the parts are
             what it depends on beside the model, the training data, the task and the code of the file that `make` is in.
         compare: compare(name, model) has a model measured on the test split beside the one that the stage gives.
+        scored: scored(model, predict) -> how a model that was measured before scores on test and validation where
+            `predict` answers, or why that is not to be had; without `predict` it answers as it did. That is no look at
+            the test split to choose by: the model stays the same.
     """
 
     task: Task
@@ -118,6 +155,7 @@ class Context(HasTask):
     world: World = ALONE
     kept: Callable[[str, Model, dict[str, JsonValue], Callable[[Path], None]], Path] = make_anew
     compare: Callable[[str, TorchModel], None] = lambda name, model: None
+    scored: Callable[[Model, Predict | None], Scored | str] = lambda model, predict: "no test examples are here"
 
 
 class Stage(Strict, ABC):

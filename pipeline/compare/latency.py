@@ -4,7 +4,8 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,20 @@ from pydantic import JsonValue
 from rich.console import Console
 
 from pipeline import model as models
+from pipeline.base.progress import progress
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built
 from pipeline.compare.children import Ending, Order
 from pipeline.errors import ResourceError, StageError, blame
+from pipeline.measure.accuracy import Evaluation
 from pipeline.model import Model
 from pipeline.records.folder import verified
 from pipeline.records.parts.models import ModelRecord
 from pipeline.records.record import Failure, Record
 from pipeline.run.measuring import DeployedFiles
 from pipeline.run.recorded import latency_record
-from pipeline.run.result import Result, StageRun
+from pipeline.run.result import LOG, Result, StageRun
+from pipeline.run.scoring import Known, scored
 from pipeline.stage import Stage
 
 
@@ -133,7 +137,20 @@ def _measure(
     loaded = {one.title: _model(files, one.record, one.model, one.built.config.folder) for one in group}
     baseline = _model(files, first.record, first.record.baseline, first.built.config.folder)
     run = StageRun("benchmark", Result(loaded[first.title], "", folder), folder / "latency", warnings=warnings)
-    return first.stage.measure(loaded, run.context(first.built, baseline, files, interrupts, console))
+    known = [_known(one, loaded[one.title]) for one in group]
+    scoring = partial(scored, known, partial(progress, console, LOG))
+    ctx = run.context(first.built, baseline, files, interrupts, console)
+    return first.stage.measure(loaded, replace(ctx, scored=scoring))
+
+
+def _known(contender: Contender, model: Model) -> Known:
+    """A contender's model with what it, and the baseline of its run, gave where they were measured."""
+    record = contender.record
+    own, baseline = (
+        Evaluation.load(verified(record, one, "predictions")) if one else None
+        for one in (contender.model, record.baseline)
+    )
+    return Known(model, contender.built, own, baseline)
 
 
 def _put(contender: Contender, rows: JsonValue, seconds: float) -> None:

@@ -52,6 +52,11 @@ def inputs_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     return [value for value in graph.input if value.name not in weights]
 
 
+def output_names(path: Path) -> list[str]:
+    """The names of a file's outputs, in their order."""
+    return [value.name for value in onnx.load(path, load_external_data=False).graph.output]
+
+
 def save(proto: onnx.ModelProto, path: Path) -> None:
     """Write and check a graph; weights of a large one go to a file beside it."""
     external = proto.ByteSize() > EXTERNAL_DATA_BYTES

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline.base.estimate import Estimate
-from pipeline.gate.budget import LeastKept, MostShare
+from pipeline.gate.budget import Budget, LeastKept, MostShare
 from pipeline.gate.expected import Expected, host_of, scores_of
 from pipeline.gate.finding import (
     Gate,
@@ -16,6 +16,7 @@ from pipeline.gate.finding import (
     samples_text,
     table_of,
 )
+from pipeline.measure.statistics.means import drop as drop_of
 from pipeline.measure.statistics.means import retention as retention_of
 from pipeline.measure.statistics.pairs import Pairs, Scores, is_right_or_wrong, pairs
 from pipeline.measure.statistics.samples import Decided, kept, samples_by_reach, samples_to_decide, undropped, unlost
@@ -62,6 +63,40 @@ def flips(limit: MostShare, record: Record) -> GateRecord:
     return _decided(gate, share, text, record, unlost, table_of(model.score, model.test_samples, model.flips))
 
 
+def keeps(
+    budget: Budget, model: Scores, baseline: Scores | None, committed: Scores | None = None, seed: int = 0
+) -> bool | None:
+    """Whether scores keep the limits on retention and drop with their whole intervals.
+
+    None where there are none, or none that can be looked at, for want of what they are told of.
+
+    Args:
+        budget: with the limits.
+        model, baseline, committed: scores (N,) on the same test examples; see `Expected` for the committed model's.
+        seed: of the bootstrap.
+    """
+    verdicts = []
+    if limit := budget.retention:
+        is_of_committed = limit.of == "expected"
+        reference = committed if is_of_committed else baseline
+        is_paired = reference is not None and len(reference) == len(model)
+        share = (
+            None
+            if reference is None or not is_paired
+            else _retention(model, reference, seed, of_committed=is_of_committed)
+        )
+        verdicts += [at_least(share, limit.min)] if share else []
+    if budget.drop and baseline is not None:
+        verdicts.append(at_most(drop_of(model, baseline, seed), budget.drop.max))
+    return all(verdict == "pass" for verdict in verdicts) if verdicts else None
+
+
+def _retention(model: Scores, other: Scores, seed: int, *, of_committed: bool) -> Estimate | None:
+    if of_committed and not is_right_or_wrong(model, other):
+        model = model.astype(np.float32).astype(np.float64)  # as theirs are kept, so that the same model keeps all
+    return retention_of(model, other, seed)
+
+
 def _decided(
     gate: Gate, estimate: Estimate, text: str, record: Record, figure: Decided, table: Pairs | None
 ) -> GateRecord:
@@ -83,14 +118,12 @@ def _of_expected(limit: float, record: Record, expected: Expected | None) -> Gat
     if isinstance(pairing, str):
         return gate.skipped(pairing, SAME)
     ours, theirs = pairing
-    if graded := not is_right_or_wrong(ours, theirs):
-        ours = ours.astype(np.float32).astype(np.float64)  # as theirs are kept, so that the same model keeps all
-    share = retention_of(ours, theirs, record.seed)
+    share = _retention(ours, theirs, record.seed, of_committed=True)
     if share is None:
         return gate.skipped("scores are not all above zero", NO_RATIO)
     text = f"retention is {interval(share)} of the committed model's score, the limit {limit:g}"
     text += ELSEWHERE if expected and expected.host != host_of(record) else ""
-    return _decided(gate, share, text, record, kept, None if graded else pairs(ours, theirs))
+    return _decided(gate, share, text, record, kept, pairs(ours, theirs) if is_right_or_wrong(ours, theirs) else None)
 
 
 def _paired(record: Record, expected: Expected | None) -> tuple[Scores, Scores] | str:

@@ -1,6 +1,6 @@
 """Predictions, scores and metrics: one evaluation path for every form of a model, a score per example."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from pipeline.errors import StageError, blame
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.measure.statistics.resamples import percentile_interval, resampled
 from pipeline.model import Model
-from pipeline.task import Forward, Metric, Split, Task, kind
+from pipeline.task import Batch, Forward, Metric, Split, Task, kind
 
 Advance = Callable[..., None]
+Asked = tuple[Batch, Forward]
+"""A batch, and what gives the outputs for it."""
 
 BATCH_SIZE = 256
 FILL = Task.fill
@@ -111,8 +113,13 @@ def evaluate(
     Raises:
         StageError: predictions hold NaN, or the scores are not one finite number an example.
     """
+    return evaluate_batches(asking(model, split, batch), scoring, advance)
+
+
+def evaluate_batches(batches: Iterable[Asked], scoring: Scoring, advance: Advance = lambda steps: None) -> Evaluation:
+    """The same of batches, in order, each with what answers it."""
     predictions, scores, targets, classes = [], [], [], list[Tensor | None]()
-    for predicted, scored, target in _scored(model, split, scoring, advance, batch):
+    for predicted, scored, target in _scored(batches, scoring, advance):
         predictions.append(predicted.cpu())
         scores.append(scored)
         classes.append(scoring.labelling.numbers(predicted.cpu(), target) if scoring.labelling else None)
@@ -130,17 +137,18 @@ def evaluate(
     return replace(evaluation, resampled=values)
 
 
+def asking(model: Model, split: Split, size: int = BATCH_SIZE) -> Iterator[Asked]:
+    """The batches of a split, each with the model that answers it."""
+    return ((batch, model.predict) for batch in split.loader(size))
+
+
 def _scored(
-    model: Model,
-    split: Split,
-    scoring: Scoring,
-    advance: Advance = lambda steps: None,
-    size: int = BATCH_SIZE,
+    batches: Iterable[Asked], scoring: Scoring, advance: Advance = lambda steps: None
 ) -> Iterator[tuple[Tensor, Tensor, Any]]:
     """Predictions, scores and targets of each batch, in order and checked."""
-    for batch in split.loader(size):
+    for batch, forward in batches:
         with blame(StageError, "the task's decode or score"):
-            predicted = scoring.decode(model.predict, batch.inputs)
+            predicted = scoring.decode(forward, batch.inputs)
         _check_predictions(predicted, len(batch.index))
         with blame(StageError, "the task's decode or score"):
             scored = scoring.score(predicted, batch.targets)
@@ -179,13 +187,17 @@ def evaluate_task(
 def scores_on_validation(model: Model, task: Task, batch: int, advance: Advance) -> Tensor:
     """The scores (M,) on validation, so many examples at a time."""
     with blame(StageError, "validation"):
-        scored = _scored(model, task.validation, Scoring.of(task), advance, batch)
-        return torch.cat([scores for _, scores, _ in scored])
+        return scores_of(asking(model, task.validation, batch), Scoring.of(task), advance)
+
+
+def scores_of(batches: Iterable[Asked], scoring: Scoring, advance: Advance = lambda steps: None) -> Tensor:
+    """The scores (N,) of batches alone; see `evaluate_batches`."""
+    return torch.cat([scores for _, scores, _ in _scored(batches, scoring, advance)])
 
 
 def mean_score(model: Model, split: Split, *, decode: Callable[..., Tensor], score: Callable[..., Tensor]) -> float:
     """The mean score on a split."""
-    return float(torch.cat([scored for _, scored, _ in _scored(model, split, Scoring(decode, score))]).mean())
+    return float(scores_of(asking(model, split), Scoring(decode, score)).mean())
 
 
 def _check_predictions(predicted: Any, size: int) -> None:

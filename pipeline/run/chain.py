@@ -121,10 +121,13 @@ class Run:
         if text := tokenizer.canonical(self.built.task.tokenizer):  # for `shrink package`, which has no task
             (self.folder / tokenizer.FILE).write_text(text)
         self.baseline = measured_model = self._make_baseline(benchmarks)
-        result = self.executor.baseline = Result(measured_model.model, measured_model.digest, measured_model.folder)
+        model = measured_model
+        result = Result(model.model, model.digest, model.folder, evaluation=model.evaluation)
+        self.executor.baseline = result
         for position, use, place, stage, folder in self._steps("stages", benchmarks):
             result = self.executor.make(place, stage, use, result, folder)
             measured_model = self._examined(place, result, folder, measured_model)
+            result = replace(result, evaluation=measured_model.evaluation)
             self._record(position, use, place, stage, result, measured_model)
         return measured_model
 

@@ -28,6 +28,7 @@ from pipeline.run.distributed.launch import Processes
 from pipeline.run.measuring import DEPLOYED, PREDICTIONS, DeployedFiles, evaluate_into
 from pipeline.run.result import Result, StageRun
 from pipeline.run.roundtrip import differing, save_exactly
+from pipeline.run.scoring import Known, Scoring, scored
 from pipeline.run.store.key import Keys, Parts
 from pipeline.run.store.store import READ, RESULT, Claim, Store, claimed
 from pipeline.stage import Context, Stage
@@ -142,8 +143,15 @@ class Executor:
         alone = run.context(self.built, baseline, self.deployed, self.interrupts, self.console)
         keep = partial(self._keep, run)
         if not stage.distributed:
-            return replace(alone, kept=keep)
+            return replace(alone, kept=keep, scored=self._scoring(run.incoming))
         return replace(alone, kept=self.processes.share(keep), world=self.processes.world)
+
+    def _scoring(self, incoming: Result) -> Scoring:
+        """What tells how the model that comes in, or the baseline, scores elsewhere."""
+        reference = self.baseline.evaluation if self.baseline else None
+        results = [result for result in (incoming, self.baseline) if result]
+        known = [Known(result.model, self.built, result.evaluation, reference) for result in results]
+        return partial(scored, known, partial(progress, self.console, LOG))
 
     def _together(self, stage: Stage, run: StageRun) -> AbstractContextManager[None]:
         """Have the other processes run a stage along, where it is one for all."""

@@ -17,6 +17,7 @@ from pipeline.base.progress import progress
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built
 from pipeline.errors import StageError
+from pipeline.measure.accuracy import Evaluation
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.run.measuring import DeployedFiles
 from pipeline.run.roundtrip import save_exactly
@@ -43,6 +44,8 @@ class Result:
     measured_only: bool = False
     uses: tuple[str, ...] = ()
     comparisons: dict[str, "Result"] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+    """What the model gives on test and validation, once it is measured."""
 
 
 @dataclass

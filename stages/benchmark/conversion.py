@@ -12,6 +12,7 @@ from pipeline.base.batches import Inputs
 from pipeline.model import Model
 from pipeline.stage import Context
 from stages.benchmark.answers.agreement import Agreement
+from stages.benchmark.answers.scores import Score
 from stages.benchmark.processes.process import Spec, as_arrays
 from stages.benchmark.runtime import Runtime
 from stages.benchmark.timing.rounds import Failures, Participant
@@ -67,12 +68,14 @@ class Prepared:
     Args:
         specs: by batch, of each process of a round, without threads.
         agreements: how it answers beside ONNX Runtime, by the model's name.
+        scores: how models score in it, by their names.
         failures: of models that it cannot take.
         reason: why there is no baseline, if there is none.
     """
 
     specs: dict[Participant, dict[int, Spec]] = field(default_factory=dict)
     agreements: dict[str, Agreement] = field(default_factory=dict)
+    scores: dict[str, Score] = field(default_factory=dict)
     failures: Failures = field(default_factory=Failures)
     reason: str = ""
 

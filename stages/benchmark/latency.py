@@ -16,6 +16,7 @@ from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import FORMS, AnyForm, Context, Preview, Stage, forms
 from stages.benchmark.answers.agreement import Examination
+from stages.benchmark.answers.scores import Scores
 from stages.benchmark.conversion import Conversion, Prepared
 from stages.benchmark.named import Runtimes
 from stages.benchmark.processes.process import Spec
@@ -66,6 +67,10 @@ class Latency(Stage):
     warmup: int = Field(20, ge=0, description="inferences before the samples, in each process")
     examples: int = Field(
         64, ge=0, description="calibration examples that other runtimes answer beside ONNX Runtime before; 0 for none"
+    )
+    score: bool = Field(True, description="score test and validation in each runtime")
+    drop: float = Field(
+        0.01, ge=0, description="of the test score, at most, for a runtime that decides otherwise, without a budget"
     )
 
     @model_validator(mode="before")
@@ -145,20 +150,28 @@ class Latency(Stage):
         cells = []
         method: Method = "early stopping" if self.effort else "interpolated"
         examination = Examination(ctx, folder, self.examples, max(self.batch))
+        scores = Scores(ctx, folder, max(self.threads), max(self.batch), self.drop if self.score else None)
         for i, runtime in enumerate(self.runtimes):
-            prepared = self._prepared(models, ctx, folder / f"runtime-{i}", runtime, examination)
+            prepared = self._prepared(models, ctx, folder / f"runtime-{i}", runtime, examination, scores)
             for threads, batch in product(self.threads, self.batch):
                 specs = {member: {**spec[batch], "threads": threads} for member, spec in prepared.specs.items()}
                 generate = next(iter(specs.values()), {}).get("generate")
                 at = place(runtime, threads, batch) | ({"tokens": generate["tokens"]} if generate else {})
                 failures = replace(prepared.failures, of={**prepared.failures.of})
-                cells.append(Cell(at, specs, prepared.reason, prepared.agreements, failures, runtime.required, method))
+                facts = prepared.agreements, prepared.scores, failures
+                cells.append(Cell(at, specs, prepared.reason, *facts, runtime.required, method))
         return cells
 
     def _prepared(
-        self, models: Mapping[str, Model], ctx: Context, folder: Path, runtime: Runtime, examination: Examination
+        self,
+        models: Mapping[str, Model],
+        ctx: Context,
+        folder: Path,
+        runtime: Runtime,
+        examination: Examination,
+        scores: Scores,
     ) -> Prepared:
-        """What a runtime makes of all models, and how it answers beside ONNX Runtime."""
+        """What a runtime makes of all models, how it answers beside ONNX Runtime, and how they score there."""
         base: Spec = {"seconds": self.seconds, "iterations": self.iterations, "warmup": self.warmup}
         base |= {"fewest": EFFORTS[self.effort].fewest} if self.effort else {}
         if runtime.generates:
@@ -173,6 +186,7 @@ class Latency(Stage):
                 if self.examples and not runtime.is_reference:
                     spec = {**specs[examination.batch], "threads": self.threads[0]}
                     prepared.agreements[name] = examination.of(name, model, runtime, spec)
+                prepared.scores[name] = scores.of(member, model, runtime, specs)
                 prepared.specs[member] = specs
         if ctx.baseline is None:
             return replace(prepared, reason="there is no baseline yet")

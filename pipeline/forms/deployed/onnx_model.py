@@ -75,12 +75,15 @@ class OnnxModel:
         """Named outputs for a batch of the task's named inputs; one that the task calls otherwise has both names."""
         input_names, names = self._ports()
         file_inputs = self.feed(inputs)
-        if missing := input_names - {*file_inputs, *self._calls.constants, *self._calls.states}:
+        if missing := input_names - {*file_inputs, *self.how.constants, *self.how.states}:
             problem = f"inputs {sorted(missing)} are missing"
             raise ConfigError(problem, where=str(self.path), expected=str(sorted(input_names)))
         arrays = {name: value.cpu().numpy() for name, value in file_inputs.items() if name in input_names}
         run = partial(self._run, names)
-        by_name = self._calls.together(run, arrays) if self.in_calls else run(arrays)
+        return self.named(self.how.together(run, arrays) if self.in_calls else run(arrays))
+
+    def named(self, by_name: dict[str, Any]) -> Outputs:
+        """What the file gave, by its own names and by those that the task has for them."""
         outputs = {name: torch.from_numpy(value) for name, value in by_name.items()}
         renamed = self.outside.outputs if self.outside else {}
         return {renamed[name]: value for name, value in outputs.items() if name in renamed} | outputs
@@ -93,25 +96,26 @@ class OnnxModel:
             return
         input_names, names = self._ports()
         arrays = {name: value.cpu().numpy() for name, value in file_inputs.items() if name in input_names}
-        for feed in self._calls.each(partial(self._run, names), arrays):
+        for feed in self.how.each(partial(self._run, names), arrays):
             yield {name: torch.from_numpy(value) for name, value in feed.items()}
 
     def count(self, inputs: Inputs) -> int:
         """How many calls there are for a batch of the task's inputs."""
-        return self._calls.count({name: value.numpy() for name, value in self.feed(inputs).items()})
+        return self.how.count({name: value.numpy() for name, value in self.feed(inputs).items()})
 
     @property
     def in_calls(self) -> bool:
         """Whether a file from outside takes examples otherwise than a whole batch in front; see `Calls`."""
-        return self._calls != Calls()
+        return self.how != Calls()
 
     @property
     def batch(self) -> int | None:
         """Examples of each call where a file from outside fixes them, else None."""
-        return self._calls.batch
+        return self.how.batch
 
     @property
-    def _calls(self) -> Calls:
+    def how(self) -> Calls:
+        """How it is called for a batch of examples."""
         return self.outside.calls if self.outside else Calls()
 
     def _ports(self) -> tuple[set[str], list[str]]:

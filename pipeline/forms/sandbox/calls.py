@@ -1,7 +1,8 @@
 """How an ONNX file from outside is called for examples: its batch, what it carries, what is always the same."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -56,7 +57,7 @@ class Calls:
             run: calls the file; asked only where the next call depends on it.
             arrays: by the file's names, name -> (N, ...).
         """
-        for piece, _ in self._pieces(arrays):
+        for piece in self._pieces(arrays):
             for feed, _ in self._in_turn(run if self.states else lambda feed: {}, piece):
                 yield feed
 
@@ -71,19 +72,28 @@ class Calls:
         Raises:
             ConfigError: an output differs in shape from example to example.
         """
-        parts = []
-        for piece, size in self._pieces(arrays):
-            steps = [self._answers(outputs, size) for _, outputs in self._in_turn(run, piece)]
-            parts.append({name: np.stack([step[name] for step in steps], 1) for name in steps[0]})
+        outputs = (one for piece in self._pieces(arrays) for _, one in self._in_turn(run, piece))
+        return self.joined(outputs, len(next(iter(arrays.values()))), self._steps_of(arrays))
+
+    def joined(self, outputs: Iterable[Arrays], size: int, steps: int = 1) -> dict[str, Array]:
+        """The same of what the calls for a batch of `size` examples gave, each of so many steps.
+
+        Raises:
+            ConfigError: an output differs in shape from example to example.
+        """
+        parts, waiting, batch = [], iter(outputs), self.batch or size
+        for start in range(0, size, batch):
+            answers = [self._answers(one, min(batch, size - start)) for one in islice(waiting, steps)]
+            parts.append({name: np.stack([answer[name] for answer in answers], 1) for name in answers[0]})
         return {name: _joined(name, [part[name] for part in parts], bool(self.steps)) for name in parts[0]}
 
-    def _pieces(self, arrays: Arrays) -> Iterator[tuple[Arrays, int]]:
-        """The examples of each call, and how many of them are asked for."""
+    def _pieces(self, arrays: Arrays) -> Iterator[Arrays]:
+        """The examples of each call."""
         size = len(next(iter(arrays.values())))
         batch = self.batch or size
         for start in range(0, size, batch):
             rows = np.minimum(np.arange(start, start + batch), size - 1)
-            yield {name: value[rows] for name, value in arrays.items()}, min(batch, size - start)
+            yield {name: value[rows] for name, value in arrays.items()}
 
     def _in_turn(self, run: Run, piece: Arrays) -> Iterator[tuple[Arrays, Arrays]]:
         """What goes in and what comes out, step by step."""

@@ -76,6 +76,7 @@ class Keys:
             **rests_on(stage),
             **self._read(self.built.seen_by(stage)),
             **self._common(model, ("train", "calibration", "validation")),
+            **(self._scored() if stage.host_bound else {}),
             "baseline": baseline,
             "seed": self.built.config.seed,
             "threads": torch.get_num_threads(),
@@ -98,6 +99,23 @@ class Keys:
             **self._common(model, ("validation", "test")),
             "host": host(),
             **({"batch": self.built.config.batch} if self.built.config.batch else {}),
+        }
+
+    def _scored(self) -> Parts:
+        """What the scores elsewhere depend on that a stage of this machine is told of the model that comes in."""
+        from pipeline.measure import accuracy, batching, elsewhere
+
+        budget, folder = self.built.config.budget, self.built.config.folder
+        limits = budget.model_dump(mode="json", include={"retention", "drop"}, exclude_none=True)
+        if budget.retention and budget.retention.of == "expected":
+            limits |= {"expected": content_digest(folder / budget.expected)}
+        return {
+            "scored": {
+                "test": self.built.data["test"].digest,
+                "code": self.sources.code([Path(str(module.__file__)) for module in (accuracy, batching, elsewhere)]),
+                "limits": limits,
+                "batch": self.built.config.batch,
+            }
         }
 
     def kept(self, what: str, model: Parts, parts: Parts, make: Callable[..., Any]) -> Parts:

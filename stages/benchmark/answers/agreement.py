@@ -99,9 +99,8 @@ class Examination:
             write_batches(self._answers(model, REFERENCE, reference), path)
             self.reference[name] = path
         own = self._answers(model, runtime, {key: value for key, value in spec.items() if key != "generate"})
-        tolerance = STEPS if rounds_values(deployed) else TOLERANCE
         labelling = self.ctx.labelling if self.ctx.logits else None
-        return compare(own, read_batches(self.reference[name]), tolerance, labelling, self.ctx.output)
+        return compare(own, read_batches(self.reference[name]), tolerance_of(deployed), labelling, self.ctx.output)
 
     def _answers(self, model: Model, runtime: Runtime, spec: Spec) -> Iterator[Arrays]:
         feeds = (feed for inputs in self._inputs() for feed in runtime.batches(model, self.ctx, inputs))
@@ -139,11 +138,11 @@ def compare(
     for ours, theirs in zip(own, reference, strict=True):
         names = [*theirs]
         for i, name in enumerate(names):
-            apart.setdefault(name, _Apart(name)).add(_at(ours, i, name, len(names)), theirs[name])
+            apart.setdefault(name, _Apart(name)).add(output_at(ours, i, name, len(names)), theirs[name])
         examples += len(theirs[names[0]])
         if labelling:
             place = names.index(output) if output in names else 0
-            decisions.append(_same(_at(ours, place, names[place], len(names)), theirs[names[place]], labelling))
+            decisions.append(_same(output_at(ours, place, names[place], len(names)), theirs[names[place]], labelling))
     shares = [one.shares for one in apart.values()]
     same = float(torch.cat(decisions).mean()) if labelling else None
     return Agreement(examples, max(float(s.max(initial=0)) for s in shares), tolerance, same, _worst(shares, examples))
@@ -175,7 +174,7 @@ def _same(ours: Any, theirs: Any, labelling: Labelling) -> torch.Tensor:
     return agreeing(torch.from_numpy(ours), torch.from_numpy(theirs), labelling)
 
 
-def _at(batch: Mapping[str, Any], place: int, name: str, count: int) -> Any:
+def output_at(batch: Mapping[str, Any], place: int, name: str, count: int) -> Any:
     """The output that stands for one of the reference, whose names may differ from a module's."""
     if len(batch) != count:
         raise StageError(f"it gives {len(batch)} outputs, and ONNX Runtime {count}")
@@ -197,6 +196,11 @@ def _distances(ours: Any, theirs: Any, name: str) -> Any:
 def _worst(apart: Sequence[Any], examples: int) -> int | None:
     rows = [values for values in apart if len(values) == examples]
     return int(np.argmax(np.max(rows, axis=0))) if rows and len(rows) == len(apart) else None
+
+
+def tolerance_of(path: Path) -> float:
+    """The share of an output's range that is rounding, by what a file computes in."""
+    return STEPS if rounds_values(path) else TOLERANCE
 
 
 def rounds_values(path: Path) -> bool:

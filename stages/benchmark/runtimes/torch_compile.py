@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import JsonValue
 
@@ -17,6 +18,8 @@ class CompiledTorch(Torch):
     Choose it before the export, where the model is deployed in Python and may take seconds to start. What is compiled
     is kept for the other processes of the stage, so only the first of them compiles.
     """
+
+    fixed_batch: ClassVar[bool] = True
 
     def missing(self) -> str | None:
         """Why it cannot run here: there is no C++ compiler."""

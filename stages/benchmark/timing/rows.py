@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from pipeline.errors import ResourceError, StageError
 from stages.benchmark.answers.agreement import Agreement
+from stages.benchmark.answers.scores import Score
 from stages.benchmark.processes.process import Spec
 from stages.benchmark.timing.figures import described
 from stages.benchmark.timing.percentiles import Method, percentiles, quantiles
@@ -30,6 +31,7 @@ class Cell:
         specs: of each process of a round.
         reason: why there is no baseline, if there is none.
         agreements: what the runtime answered beside ONNX Runtime, by the model's name.
+        scores: how models score there, by their names.
         failures: of models, at first those that the runtime does not take.
         required: whether a model that fails here fails as a whole.
         method: of percentiles.
@@ -39,6 +41,7 @@ class Cell:
     specs: dict[Participant, Spec]
     reason: str
     agreements: Mapping[str, Agreement] = field(default_factory=dict)
+    scores: Mapping[str, Score] = field(default_factory=dict)
     failures: Failures = field(default_factory=Failures)
     required: bool = False
     method: Method = "interpolated"
@@ -70,11 +73,18 @@ def rows_of(cell: Cell, timed: Mapping[Participant, Timed]) -> dict[str, JsonVal
             **(agreement.json if agreement else {}),
             "rounds": len(models[name].processes),
             **times,
-            "reasons": times["reasons"] | reasons,
+            **_scored(times["reasons"] | reasons, cell.scores.get(name)),
             "measured": measured,
             "beside": [other for other in whole if other != name],
         }
     return rows
+
+
+def _scored(reasons: dict[str, str], score: Score | None) -> dict[str, JsonValue]:
+    """The score of a line, if it was asked for, and the reasons with why it is null."""
+    if score is None:
+        return {"reasons": {**reasons}}
+    return {"score": score.json, "reasons": {**reasons, **({} if score.scored else {"score": score.reason})}}
 
 
 def failure(cells: Sequence[Cell], name: str) -> StageError | ResourceError | None:
@@ -93,8 +103,11 @@ def remarks(cell: Cell, failures: Collection[str]) -> Iterator[str]:
         agreement = cell.agreements.get(name)
         if error := cell.failures.error(name):
             yield f"{whose}: not timed: {error}"
-        elif agreement and not agreement.agrees:
+            continue
+        if agreement and not agreement.agrees:
             yield f"{whose}: {agreement}"
+        if (score := cell.scores.get(name)) and (score.is_other or score.is_failure):
+            yield f"{whose}: {score}"
 
 
 def row(times: Times, reason: str = "", method: Method = "interpolated") -> dict[str, Any]:

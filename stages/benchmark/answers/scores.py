@@ -1,0 +1,139 @@
+"""How a model scores in a runtime on the test and validation splits, and whether it is the same model there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue
+
+from pipeline.errors import StageError
+from pipeline.model import Model, TorchModel
+from pipeline.stage import Context, Scored
+from stages.benchmark.answers.agreement import tolerance_of
+from stages.benchmark.answers.stream import Stream
+from stages.benchmark.processes.process import Spec
+from stages.benchmark.runtime import Runtime
+from stages.benchmark.timing.rounds import Failures, Participant
+
+Verdict = Literal["same decisions", "within the budget", "other model"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a row says of a model's score in its runtime, or why that is null.
+
+    Args:
+        scored: in pairs with what the model gave where it was measured.
+        verdict: whether it is the same model.
+        reason: why there is none.
+        is_failure: whether the runtime failed at it.
+    """
+
+    scored: Scored | None = None
+    verdict: Verdict | None = None
+    reason: str = ""
+    is_failure: bool = False
+
+    @property
+    def json(self) -> dict[str, JsonValue] | None:
+        """As it stands in a row."""
+        if not (scored := self.scored):
+            return None
+        estimates = {name: getattr(scored, name) for name in ("retention", "drop", "validation_retention")}
+        return {
+            **{name: getattr(scored, name) for name in ("value", "validation", "changed", "worst")},
+            **{name: estimate and estimate.model_dump() for name, estimate in estimates.items()},
+            "flips": None if scored.lost is None else {"lost": scored.lost, "gained": scored.gained},
+            "verdict": self.verdict,
+        }
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it is another model."""
+        return self.verdict == "other model"
+
+    def __str__(self) -> str:
+        """Why it is another model, or has no score."""
+        if not (scored := self.scored):
+            return f"it has no score: {self.reason}"
+        drop, parts = scored.drop, []
+        if scored.lost is not None:
+            parts.append(f"{scored.lost} test examples are lost and {scored.gained} gained")
+        if scored.changed is not None:
+            parts.append(f"{scored.changed:.2%} of decisions are others")
+        parts.append(f"the drop is {drop.value:.4f} [{drop.low:.4f}, {drop.high:.4f}]")
+        if scored.worst is not None:
+            parts.append(f"the worst example is number {scored.worst} of the test split")
+        budget = "" if scored.keeps_budget is None else ", and the budget is not kept"
+        return f"it is another model there than the one that was measured: {', '.join(parts)}{budget}"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Has models scored in runtimes, each once.
+
+    Args:
+        ctx: of the stage.
+        folder: for what is passed between processes; it is there.
+        threads: of an inference.
+        size: examples of an inference where a runtime has a `fixed_batch`.
+        drop: of the score, which is within the budget where that has no limits to look at; None to leave scores out.
+    """
+
+    ctx: Context
+    folder: Path
+    threads: int
+    size: int
+    drop: float | None
+
+    def of(self, member: Participant, model: Model, runtime: Runtime, specs: Mapping[int, Spec]) -> Score:
+        """Of a model.
+
+        Args:
+            member: which takes part with it.
+            model: what is deployed.
+            runtime: where.
+            specs: of its processes, by examples of an inference.
+
+        Raises:
+            StageError: the runtime is required, and it fails or makes it another model.
+            Interruption: a stop was asked for.
+        """
+        if self.drop is None:
+            return Score(reason="`score` is false")
+        failures = Failures()
+        with failures.catching(member, self.ctx.interrupted):
+            score = self._of(model, runtime, specs[self.size], self.drop)
+        if error := failures.error(member.name):
+            score = Score(reason=str(error), is_failure=True)
+        if runtime.required and (score.is_other or score.is_failure):
+            raise StageError(f"{runtime.name}, which is required: {score}")
+        return score
+
+    def _of(self, model: Model, runtime: Runtime, spec: Spec, drop: float) -> Score:
+        spec = {**spec, "threads": self.threads}
+        spec.pop("generate", None)
+        stream = Stream(runtime, model, self.ctx, spec, self.folder, self.size)
+        # A file is measured in the runtime whose answers are the reference.
+        is_measured_there = runtime.is_reference and not isinstance(model, TorchModel)
+        scored = self.ctx.scored(model, None if is_measured_there else stream)
+        if isinstance(scored, str):
+            return Score(reason=scored)
+        rounding = tolerance_of(self.ctx.deployed(model).path) if scored.changed is None else 0.0
+        return Score(scored, verdict(scored, rounding, drop))
+
+
+def verdict(scored: Scored, rounding: float, drop: float) -> Verdict:
+    """Whether it is the same model.
+
+    Args:
+        scored: see there.
+        rounding: as a share of the range of predictions that are no decisions.
+        drop: see `Scores`.
+    """
+    differing = scored.difference if scored.changed is None else scored.changed
+    if (differing or 0.0) <= rounding:
+        return "same decisions"
+    keeps = scored.drop.high <= drop if scored.keeps_budget is None else scored.keeps_budget
+    return "within the budget" if keeps else "other model"
