@@ -1,6 +1,5 @@
 """From a model to what the process that times it is told, in a runtime's form and for each batch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from pipeline.model import Model
 from pipeline.stage import Context
 from stages.benchmark.answers.agreement import Agreement
 from stages.benchmark.answers.scores import Score
+from stages.benchmark.hosts.files import loaded_files
+from stages.benchmark.hosts.host import Machine
 from stages.benchmark.processes.process import Spec, as_arrays
 from stages.benchmark.runtime import Runtime
 from stages.benchmark.timing.rounds import Failures, Participant
@@ -23,7 +24,8 @@ class Conversion:
     """What is equal for all models of a runtime.
 
     Args:
-        runtime: where they are timed.
+        runtime: that they are timed in.
+        machine: where its processes run.
         ctx: of the stage.
         sizes: examples of one inference, each is timed.
         example: of inputs, the same for all models, so that the work is equal.
@@ -31,6 +33,7 @@ class Conversion:
     """
 
     runtime: Runtime
+    machine: Machine
     ctx: Context
     sizes: tuple[int, ...]
     example: Inputs
@@ -40,9 +43,11 @@ class Conversion:
         """By batch what a process is told of a model that the runtime accepts; `folder` is for what is written.
 
         Raises:
-            StageError: it cannot be converted.
+            StageError: it cannot be converted, or the machine cannot be used.
         """
         described = {"runtime": self.runtime.name, "runner": self.runtime.runner_file, "python": self.runtime.python}
+        described["requirement"] = self.runtime.requirement
+        self.machine.ready()
         specs: dict[int, Spec] = {}
         place: dict[str, Any] = {}
         for size in sorted(self.sizes, reverse=True):
@@ -55,6 +60,7 @@ class Conversion:
                 **described,
                 **self.base,
                 **place,
+                "machine": self.machine,
                 "size_bytes": sum(file.stat().st_size for file in loaded_files(place)),
                 "inputs": save_inputs(inputs, folder / f"inputs-{size}.npz"),
             }
@@ -78,14 +84,6 @@ class Prepared:
     scores: dict[str, Score] = field(default_factory=dict)
     failures: Failures = field(default_factory=Failures)
     reason: str = ""
-
-
-def loaded_files(place: Mapping[str, Any]) -> list[Path]:
-    """The files of a model, as `convert` tells them: its `files`, or else the file or all of the folder `model`."""
-    if "files" in place:
-        return [Path(file) for file in place["files"]]
-    model = Path(place["model"])
-    return sorted(file for file in model.rglob("*") if file.is_file()) if model.is_dir() else [model]
 
 
 def repeated(example: Inputs, batch: int) -> Inputs:

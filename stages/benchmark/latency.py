@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from pipeline.base.batches import Inputs
 from pipeline.base.hardware import cores
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
@@ -18,6 +19,7 @@ from pipeline.stage import FORMS, AnyForm, Context, Preview, Stage, forms
 from stages.benchmark.answers.agreement import Examination
 from stages.benchmark.answers.scores import Scores
 from stages.benchmark.conversion import Conversion, Prepared
+from stages.benchmark.hosts.machines import Machines
 from stages.benchmark.named import Runtimes
 from stages.benchmark.processes.process import Spec
 from stages.benchmark.runtime import Runtime
@@ -89,14 +91,17 @@ class Latency(Stage):
             if form not in runtime.forms:
                 problem = f"`runtimes` has {runtime.name}, and the model is {FORMS[form]} here"
                 raise ConfigError(problem, expected="runtimes: [onnxruntime]", fix=runtime.remedy)
-            if missing := runtime.missing():
+            if unfit := runtime.unfit(max(self.threads)):
+                raise ConfigError(f"`runtimes` has {runtime.title}, which cannot run there: {unfit}")
+            if runtime.is_needed_here and (missing := runtime.missing()):
                 raise ConfigError(f"`runtimes` has {runtime.name}, which cannot run here: {missing}")
         size = preview.model.batch if isinstance(preview.model, OnnxModel) else None
         if size and {*self.batch} != {size}:
             raise ConfigError(f"`batch` is {[*self.batch]}, and the file takes {size} at a time", expected=f"[{size}]")
         if not all(stage.timeable() for stage in before):
             raise ConfigError("a beam search is not timed", expected="`beams: 1` of export.seq2seq")
-        if max(self.threads) > (count := cores()):
+        is_here = any(runtime.on is None or not runtime.on.is_far for runtime in self.runtimes)
+        if is_here and max(self.threads) > (count := cores()):
             yield f"`threads` has {max(self.threads)} and this machine {count} cores: threads will wait for each other"
         if self.rounds < FEWEST_ROUNDS:
             yield f"`rounds` is {self.rounds}: with fewer than {FEWEST_ROUNDS} every comparison is inconclusive"
@@ -130,8 +135,8 @@ class Latency(Stage):
         rows: dict[str, list[JsonValue]] = {name: [] for name in models}
         _warn_of_load(ctx.warn)
         ctx.directory.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=ctx.directory.resolve(), prefix="latency-") as name:
-            cells = self._cells(models, ctx, Path(name))
+        with Machines() as machines, TemporaryDirectory(dir=ctx.directory.resolve(), prefix="latency-") as name:
+            cells = self._cells(models, ctx, Path(name), machines)
             plan = Plan(self.rounds, max(STARTUPS - self.rounds, 0) if self.effort else 0, self.concurrency)
             with ctx.progress("latency", sum(plan.processes(cell) for cell in cells)) as advance:
                 for cell in cells:
@@ -145,14 +150,15 @@ class Latency(Stage):
             ctx.warn(text)
         return {model: {"failure": str(failures[model])} if model in failures else rows[model] for model in models}
 
-    def _cells(self, models: Mapping[str, Model], ctx: Context, folder: Path) -> list[Cell]:
+    def _cells(self, models: Mapping[str, Model], ctx: Context, folder: Path, machines: Machines) -> list[Cell]:
         """What to measure. Every model gets the inputs of the first, so that the work is equal."""
         cells = []
         method: Method = "early stopping" if self.effort else "interpolated"
         examination = Examination(ctx, folder, self.examples, max(self.batch))
         scores = Scores(ctx, folder, max(self.threads), max(self.batch), self.drop if self.score else None)
         for i, runtime in enumerate(self.runtimes):
-            prepared = self._prepared(models, ctx, folder / f"runtime-{i}", runtime, examination, scores)
+            conversion = Conversion(runtime, machines.of(runtime.on), ctx, self.batch, *self._fed(models, ctx, runtime))
+            prepared = self._prepared(models, conversion, folder / f"runtime-{i}", examination, scores)
             for threads, batch in product(self.threads, self.batch):
                 specs = {member: {**spec[batch], "threads": threads} for member, spec in prepared.specs.items()}
                 generate = next(iter(specs.values()), {}).get("generate")
@@ -162,28 +168,30 @@ class Latency(Stage):
                 cells.append(Cell(at, specs, prepared.reason, *facts, runtime.required, method))
         return cells
 
-    def _prepared(
-        self,
-        models: Mapping[str, Model],
-        ctx: Context,
-        folder: Path,
-        runtime: Runtime,
-        examination: Examination,
-        scores: Scores,
-    ) -> Prepared:
-        """What a runtime makes of all models, how it answers beside ONNX Runtime, and how they score there."""
+    def _fed(self, models: Mapping[str, Model], ctx: Context, runtime: Runtime) -> tuple[Inputs, Spec]:
+        """The inputs that all models are fed with, and what every process is told."""
         base: Spec = {"seconds": self.seconds, "iterations": self.iterations, "warmup": self.warmup}
         base |= {"fewest": EFFORTS[self.effort].fewest} if self.effort else {}
         if runtime.generates:
             base["generate"] = generation(models, ctx)
-        conversion = Conversion(runtime, ctx, self.batch, next(iter(models.values())).example, base)
-        prepared = Prepared()
+        return next(iter(models.values())).example, base
+
+    def _prepared(
+        self,
+        models: Mapping[str, Model],
+        conversion: Conversion,
+        folder: Path,
+        examination: Examination,
+        scores: Scores,
+    ) -> Prepared:
+        """What a runtime makes of all models, how it answers beside ONNX Runtime, and how they score there."""
+        runtime, ctx, prepared = conversion.runtime, conversion.ctx, Prepared()
         for i, (name, model) in enumerate(models.items()):
             member = Participant("model", name)
             with prepared.failures.catching(member, ctx.interrupted):
                 runtime.accepts(model, self.batch)
                 specs = conversion.specs(model, folder / f"model-{i}")
-                if self.examples and not runtime.is_reference:
+                if self.examples and not runtime.answers_as_reference:
                     spec = {**specs[examination.batch], "threads": self.threads[0]}
                     prepared.agreements[name] = examination.of(name, model, runtime, spec)
                 prepared.scores[name] = scores.of(member, model, runtime, specs)
@@ -203,7 +211,8 @@ class Latency(Stage):
 def place(runtime: Runtime, threads: int, batch: int) -> dict[str, JsonValue]:
     """Where and how a line is measured."""
     settings: dict[str, JsonValue] = {"settings": runtime.settings} if runtime.settings else {}
-    return {"runtime": runtime.name, "threads": threads, "batch": batch, **settings}
+    host: dict[str, JsonValue] = {"host": runtime.on.name} if runtime.on else {}
+    return {"runtime": runtime.name, "threads": threads, "batch": batch, **settings, **host}
 
 
 def generation(models: Mapping[str, Model], ctx: Context) -> dict[str, Any] | None:

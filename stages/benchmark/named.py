@@ -30,7 +30,19 @@ class _Schema:
 def _schema(name: str) -> dict[str, Any]:
     schema = NAMED.class_of(name, Path()).model_json_schema(mode="validation")
     schema["properties"]["use"] = {"const": name}
-    return {key: schema[key] for key in ("type", "additionalProperties", "properties", "required")}
+    keys = ("type", "additionalProperties", "properties", "required")
+    return {key: _inlined(schema[key], schema.get("$defs", {})) for key in keys}
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """A schema with what it refers to in place of the references, for it becomes a part of another one."""
+    if isinstance(schema, list):
+        return [_inlined(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {key: _inlined(part, definitions) for key, part in schema.items()}
 
 
 Runtimes = Annotated[tuple[SerializeAsAny[Runtime], ...], BeforeValidator(NAMED.parse), MinLen(1), _Schema]

@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.forms.sandbox.wire import DamagedError
 from pipeline.model import Model, OnnxModel, Seq2SeqOnnx, TorchModel
 from pipeline.stage import FORMS, Context
+from stages.benchmark.hosts.setting import On
 
 RUNNERS = Path(__file__).with_name("runners")
 
@@ -46,11 +47,19 @@ class Runtime(Strict, ABC):
     fixed_batch: ClassVar[bool] = False
     """Whether what it converts takes one number of examples alone, so that there is a conversion for each."""
 
+    converts: ClassVar[bool] = False
+    """Whether its package makes here what it loads, so that it must be here wherever that is run."""
+    travels: ClassVar[bool] = True
+    """Whether its runner does without our code, so that a device can run it that has the package and numpy alone."""
     is_reference: ClassVar[bool] = False
     """Whether its answers are those that others are compared with."""
 
     use: str = Field(description="the runtime: a name that `shrink runtimes` lists, or a file.py")
     required: bool = Field(default=False, description="fail where it cannot run a model, and not go on without")
+    on: On | None = Field(
+        default=None,
+        description="where its processes run: {ssh: USER@HOST}, or within limits here: {cpus: [0], memory: 256 MB}",
+    )
 
     @property
     def name(self) -> str:
@@ -74,6 +83,8 @@ class Runtime(Strict, ABC):
     def _short(self, handler: SerializerFunctionWrapHandler) -> Any:
         """The bare name, where nothing else is said."""
         fields = handler(self)
+        if self.on is None:
+            del fields["on"]
         return self.use if fields == {"use": self.use, "required": False} else fields
 
     @property
@@ -88,11 +99,38 @@ class Runtime(Strict, ABC):
         except metadata.PackageNotFoundError:
             return None
 
+    @property
+    def title(self) -> str:
+        """The name, and where it runs, if that is not here and without limits."""
+        return f"{self.name} on {self.on.name}" if self.on else self.name
+
+    @property
+    def answers_as_reference(self) -> bool:
+        """Whether its answers are those that others are compared with: another processor may round otherwise."""
+        return self.is_reference and not (self.on and self.on.is_far)
+
+    def unfit(self, threads: int) -> str | None:
+        """Why so many threads cannot run where `on:` says, as far as it is known before; None where they can."""
+        if self.on and self.on.is_far and not self.travels:
+            return "it needs more than its package and numpy there"
+        return self.on.missing(threads) if self.on else None
+
+    @property
+    def is_needed_here(self) -> bool:
+        """Whether its package must be on this machine."""
+        return self.converts or not (self.on and self.on.is_far)
+
+    @property
+    def requirement(self) -> str:
+        """What pip installs where it is missing."""
+        return self.package
+
     def rests_on(self) -> dict[str, JsonValue]:
         """What its figures depend on beside settings and the code imported here: part of the key of a result."""
         own = Path(self.runner_file)
         runners = {own.name: file_digest(own)} if own.suffix == ".py" and own.is_file() else {}
-        return {"version": self.version(), "runners": folder_digest(RUNNERS, "**/*.py"), **runners}
+        version = self.version() if self.is_needed_here else None
+        return {"version": version, "runners": folder_digest(RUNNERS, "**/*.py"), **runners}
 
     def missing(self) -> str | None:
         """Why it cannot run here and the command that helps; None where it can."""

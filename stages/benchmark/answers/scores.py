@@ -116,7 +116,7 @@ class Scores:
         spec.pop("generate", None)
         stream = Stream(runtime, model, self.ctx, spec, self.folder, self.size)
         # A file is measured in the runtime whose answers are the reference.
-        is_measured_there = runtime.is_reference and not isinstance(model, TorchModel)
+        is_measured_there = runtime.answers_as_reference and not isinstance(model, TorchModel)
         scored = self.ctx.scored(model, None if is_measured_there else stream)
         if isinstance(scored, str):
             return Score(reason=scored)

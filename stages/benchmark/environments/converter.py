@@ -5,8 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pipeline
 import stages
+from pipeline import forms
 from pipeline.errors import StageError
+from pipeline.forms import generate
 from stages import benchmark
 from stages.benchmark import runners
 from stages.benchmark.processes.module import run_module
@@ -35,15 +38,16 @@ def convert(name: str, spec: dict[str, Any], python: Path, root: Path, seconds: 
 
 
 def alone(folder: Path) -> Path:
-    """A folder inside `folder` with the runners and nothing else of ours, for an interpreter that has its own packages.
+    """A folder inside `folder` with the runners and what they need of ours, for an interpreter with its own packages.
 
     Where this is installed, its own place is a folder with all packages of this environment.
     """
     root = folder / "alone"
-    for package in (stages, benchmark):
+    for package in (stages, benchmark, pipeline, forms):
         name = Path(*package.__name__.split("."), "__init__.py")
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("")
+    shutil.copyfile(Path(generate.__file__), root / "pipeline" / "forms" / "generate.py")
     source = Path(runners.__path__[0])
     shutil.copytree(source, root / "stages" / "benchmark" / source.name, ignore=shutil.ignore_patterns("__pycache__"))
     return root

@@ -15,6 +15,7 @@ class SeparateRuntime(Runtime):
     """Converts and runs models in an environment that `shrink runtimes install NAME` makes."""
 
     environment: ClassVar[Environment]
+    converts: ClassVar[bool] = True
 
     timeout: float = Field(600, gt=0, description="seconds that a conversion may take")
 
@@ -27,6 +28,11 @@ class SeparateRuntime(Runtime):
     def settings(self) -> dict[str, JsonValue]:
         """Its own, without what says nothing of the figures: how long a conversion may take."""
         return {name: value for name, value in super().settings.items() if name not in SeparateRuntime.model_fields}
+
+    @property
+    def requirement(self) -> str:
+        """Its package as it is pinned."""
+        return f"{self.environment.package}=={self.environment.version}"
 
     def version(self) -> str | None:
         """Of the runtime, as it is pinned; None where the environment is not made."""

@@ -71,3 +71,8 @@ def last_lines(text: str) -> str:
     """The last lines with something in them, in one and without colours."""
     lines = [line.strip() for line in COLORS.sub("", text).splitlines() if line.strip()]
     return " | ".join(lines[-LAST:])
+
+
+def pools(threads: int) -> dict[str, str]:
+    """Variables for pools of threads that a runtime does not set: what it loads may compute in one, too."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))

@@ -1,23 +1,20 @@
 """The fresh processes that load a model in a runtime: one at a time, each told by a file and telling by another."""
 
-import json
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from pipeline.base.batches import Inputs
-from pipeline.errors import StageError
-from stages.benchmark.processes.module import ROOT, run_module
+from stages.benchmark.hosts.here import HERE
+from stages.benchmark.hosts.host import Machine
 from stages.benchmark.runners.loaded import Arrays, read_batches, write_batches
 
 PIECE = 256 * 2**20
 """Bytes of inputs that a process is given at most, and a batch more."""
 
 Spec = dict[str, Any]
-"""What `stages.benchmark.runners.child` reads; `python` is the interpreter, this one's unless given, and `root`
-the folder with `stages` that it runs in, ours unless given."""
+"""What `stages.benchmark.runners.child` reads. Beside that, each ours unless given: `python`, the interpreter, `root`,
+the folder with `stages` that it runs in, and `machine`, which runs the process."""
 
 
 def time_process(spec: Spec, folder: Path) -> tuple[list[float], dict[str, Any]]:
@@ -67,19 +64,8 @@ def _piece(waiting: Iterator[Arrays], most: int) -> Iterator[Arrays]:
         yield batch
 
 
-def pools(threads: int) -> dict[str, str]:
-    """Variables for pools of threads that a runtime does not set: what it loads may compute in one, too."""
-    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-
-
 def run_process(spec: Spec, folder: Path, did: str) -> dict[str, Any]:
     """What a fresh process tells; `did` says in messages what it was for. Raises as `time_process`."""
-    path, result = folder / "spec.json", folder / "result.json"
-    result.unlink(missing_ok=True)
-    path.write_text(json.dumps({**spec, "result": str(result), "began": monotonic()}))
-    who = f"the process that {did} {spec['model']}"
-    python, root = spec.get("python", sys.executable), Path(spec.get("root", ROOT))
-    run_module("stages.benchmark.runners.child", [path], who, python, root, environment=pools(spec.get("threads", 1)))
-    if not result.is_file():
-        raise StageError(f"{who} ended without a result")
-    return dict(json.loads(result.read_text()))
+    machine: Machine = spec.get("machine", HERE)
+    plain = {name: value for name, value in spec.items() if name != "machine"}
+    return machine.run(plain, folder, f"{did} {spec['model']}")

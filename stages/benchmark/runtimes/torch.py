@@ -20,6 +20,7 @@ class Torch(Runtime):
 
     forms: ClassVar[tuple[type, ...]] = (TorchModel,)
     package: ClassVar[str] = "torch"
+    travels: ClassVar[bool] = False
 
     def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
         """The saved model, and the user's folder with the files that it needs."""

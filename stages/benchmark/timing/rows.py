@@ -13,6 +13,7 @@ from pipeline.errors import ResourceError, StageError
 from stages.benchmark.answers.agreement import Agreement
 from stages.benchmark.answers.scores import Score
 from stages.benchmark.processes.process import Spec
+from stages.benchmark.timing.devices import device_of
 from stages.benchmark.timing.figures import described
 from stages.benchmark.timing.percentiles import Method, percentiles, quantiles
 from stages.benchmark.timing.ratios import FEWEST_ROUNDS, by_round, compare, interval, judge
@@ -66,14 +67,16 @@ def rows_of(cell: Cell, timed: Mapping[Participant, Timed]) -> dict[str, JsonVal
         agreement, member = cell.agreements.get(name), Participant("model", name)
         size = cell.specs.get(member, {}).get("size_bytes")
         figures, reasons = described(timed[member], timed.get(BASELINE), cell.place.get("batch"), size)
+        device, untold = device_of(timed[member].facts)
         times = row({"model": models[name].processes, **shared}, cell.reason, cell.method)
         rows[name] = {
             **cell.place,
+            **({"device": device} if device else {}),
             **figures,
             **(agreement.json if agreement else {}),
             "rounds": len(models[name].processes),
             **times,
-            **_scored(times["reasons"] | reasons, cell.scores.get(name)),
+            **_scored(times["reasons"] | reasons | untold, cell.scores.get(name)),
             "measured": measured,
             "beside": [other for other in whole if other != name],
         }
@@ -99,7 +102,8 @@ def remarks(cell: Cell, failures: Collection[str]) -> Iterator[str]:
     models = dict.fromkeys([member.name for member in cell.specs if member.role == "model"])
     models |= dict.fromkeys(cell.failures.of)
     for name in models.keys() - failures:
-        whose = f"{cell.place['runtime']}" + (f", {name}" if len(models) > 1 else "")
+        where = f" on {cell.place['host']}" if "host" in cell.place else ""
+        whose = f"{cell.place['runtime']}{where}" + (f", {name}" if len(models) > 1 else "")
         agreement = cell.agreements.get(name)
         if error := cell.failures.error(name):
             yield f"{whose}: not timed: {error}"

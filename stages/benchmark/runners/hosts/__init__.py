@@ -1,0 +1,1 @@
+"""How a process begins where it is not just started: within limits, or on another machine."""
