@@ -9,6 +9,7 @@ cache, in either way. A few trials say little about which way is right how often
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -54,8 +55,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         spec = _spec(Path(name), given.seconds)
-        for neighbours, title in ((0, "as it is"), (1, f"with a neighbour, {given.period:g} s on and off")):
-            with _neighbours(neighbours, given.period):
+        for count, title in ((0, "as it is"), (1, f"with a neighbour, {given.period:g} s on and off")):
+            with neighbours(count, given.period):
                 print(f"\nthe machine {title}: in turns, and one after the other")
                 found = [_trial(spec, given.rounds, Path(name)) for _ in range(given.trials)]
             for way, ratios in zip(("in turns", "one after the other"), zip(*found, strict=True), strict=True):
@@ -116,9 +117,13 @@ def _spec(folder: Path, seconds: float) -> Spec:
 
 
 @contextmanager
-def _neighbours(count: int, period: float) -> Iterator[None]:
+def neighbours(count: int, period: float, core: int | None = None) -> Iterator[None]:
+    """So many processes that write 64 MB again and again for `period` seconds and rest as long, on one core if said."""
     busy = [subprocess.Popen([sys.executable, "-c", NEIGHBOUR, str(period)]) for _ in range(count)]
     try:
+        for process in busy:
+            if core is not None:
+                os.sched_setaffinity(process.pid, {core})
         yield
     finally:
         for process in busy:

@@ -151,7 +151,7 @@ def _less(of: Quantity, figure: Estimate, record: Record) -> str:
 
 def _more_rounds(of: Quantity, row: Row, figure: Estimate, stage: StageRecord) -> str:
     """How many rounds would decide: on the log scale the interval narrows with the root of their number."""
-    knob = f"`rounds` of {place(stage)}"
+    knob = _knob(stage)
     margin = abs(log(figure.value / of.limit))
     rounds = row.get("rounds")
     if margin < 1e-6 or not isinstance(rounds, int) or of.name == "startup":
@@ -162,11 +162,16 @@ def _more_rounds(of: Quantity, row: Row, figure: Estimate, stage: StageRecord) -
     return f"Raise {knob} from {rounds:,} to about {needed:,}: a model as fast as this one then {then} in {CASES}"
 
 
+def _knob(stage: StageRecord) -> str:
+    """What more rounds are set with: an effort decides them too, and both at once are refused."""
+    return f"`rounds`{', in place of `effort`,' if stage.settings.get('effort') else ''} of {place(stage)}"
+
+
 def _remedy(of: Quantity, row: Row, stage: StageRecord) -> str:
     if of.key != "ratio":
         return MORE.format(place=place(stage))
     if isinstance(row.get("ratio"), dict):
-        return f"Raise `rounds` of {place(stage)}: an interval needs some"
+        return f"Raise {_knob(stage)}: an interval needs some"
     return f"Have {place(stage)} measure in a runtime that runs the baseline too, such as onnxruntime"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.benchmark.timing.rounds import AGAIN, Participant, Timed, in_turns
+from stages.benchmark.timing.rounds import AGAIN, Failures, Participant, Timed, in_turns
 from stages.benchmark.timing.rows import Cell
 
 
@@ -41,6 +41,9 @@ class Plan:
             timed[who].started.extend(short.facts)
         for count in self.concurrency:
             several = {who: {**spec, "concurrency": count} for who, spec in specs.items() if who.role == "model"}
-            for who, loops in in_turns(several, self.rounds, folder, cell.failures, advance, interrupted).items():
-                timed[who].throughput[count] = [one["throughput"] for one in loops.facts]
+            failures = Failures({**cell.failures.of}, cell.failures.baseline)  # of a model that was timed: no more
+            for who, loops in in_turns(several, self.rounds, folder, failures, advance, interrupted).items():
+                error = failures.error(who.name)
+                reasons = [{"reason": str(error)}] if error else []
+                timed[who].throughput[count] = reasons or [one["throughput"] for one in loops.facts]
         return timed

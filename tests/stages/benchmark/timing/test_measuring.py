@@ -23,6 +23,8 @@ class Processes:
         self.specs.append(spec)
         if spec["model"] == "broken":
             raise StageError("it broke")
+        if "concurrency" in spec and spec["model"] == "fragile":
+            raise StageError("two are too many")
         if "concurrency" in spec:
             return [], {"throughput": {"requests_per_second": 10.0 * spec["concurrency"], "seconds": 1.0}}
         return [1.0], {"startup": {"load_s": float(len(self.specs))}}
@@ -72,6 +74,16 @@ def test_what_failed_is_not_started_again(monkeypatch: Patch) -> None:
     _, processes = measured(monkeypatch, Plan(2, 2, (3,)), cell)
     assert processes.told(model="broken") == 1
     assert str(cell.failures.error("a")) == "it broke"
+
+
+def test_one_that_was_timed_and_breaks_under_requests_has_no_throughput_alone(monkeypatch: Patch) -> None:
+    cell = cell_of(A, B)
+    cell.specs[A]["model"] = "fragile"
+    timed, processes = measured(monkeypatch, Plan(3, concurrency=(2,)), cell)
+    assert (timed[A].throughput, len(timed[A].processes)) == ({2: [{"reason": "two are too many"}]}, 3)
+    assert len(timed[B].throughput[2]) == 3
+    assert cell.failures.error("a") is None
+    assert processes.told(model="fragile", concurrency=2) == 1
 
 
 @pytest.mark.parametrize("plan", [Plan(3), Plan(3, 7), Plan(2, 8, (1, 2, 3))])
