@@ -45,7 +45,8 @@ from pipeline.task import Split, classification
 from stages.benchmark.conversion import save_inputs
 from stages.benchmark.environments.sources import program_source
 from stages.benchmark.latency import Latency
-from stages.benchmark.processes.process import Spec, pools, time_process
+from stages.benchmark.processes.module import pools
+from stages.benchmark.processes.process import Spec, time_process
 from stages.benchmark.runtimes.litert import LiteRT
 from stages.benchmark.timing.ratios import interval
 
@@ -112,7 +113,7 @@ def slower(given: argparse.Namespace, folder: Path) -> None:
 
 def _trials(runtime: Any, count: int, effort: str, folder: Path, wanted: set[str], title: str) -> None:
     file, _ = _files(folder)
-    settings = {"runtimes": [runtime], "effort": effort, "examples": 0}
+    settings = {"runtimes": [runtime], "effort": effort, "examples": 0, "score": False}
     stage = Latency.model_validate(settings, context={"folder": PLANTED})
     verdicts = Counter[str]()
     for trial in range(count):

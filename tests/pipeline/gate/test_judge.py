@@ -280,6 +280,11 @@ def test_latency_that_is_inconclusive_tells_how_many_rounds_would_decide() -> No
     assert "from 5 to about 18: a model as fast as this one then passes" in gate.fix
 
 
+def test_what_an_effort_decides_is_named_beside_it() -> None:
+    found = timed(ratio(0.4, 0.45, 0.50625), settings={"effort": "quick"})
+    assert "Raise `rounds`, in place of `effort`, of stages[1]" in one({"latency": {"max": 0.5}}, run(found)).fix
+
+
 @pytest.fixture
 def committed() -> Callable[..., Expected]:
     """committed(scores, **figures): what a run with these test scores left behind."""
