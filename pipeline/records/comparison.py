@@ -24,6 +24,7 @@ class Timing(BaseModel):
 
     runtime: str
     settings: dict[str, JsonValue] = {}
+    host: str | None = None
     threads: int
     batch: int
     value: float

@@ -31,9 +31,10 @@ def metrics(model: ModelRecord) -> dict[str, float]:
 
 
 def runtime_of(row: Mapping[str, Any], between: str = " ") -> str:
-    """Where a latency was measured, with the runtime's settings where it has some: openvino f32."""
-    settings = row.get("settings")
+    """Where a latency was measured, with the runtime's settings and host where it has some: openvino f32."""
+    settings, host = row.get("settings"), row.get("host")
     words = [str(value) for value in settings.values()] if isinstance(settings, dict) else []
+    words += [f"on {host}"] if host else []
     return between.join([str(row.get("runtime", "runtime")), *words])
 
 

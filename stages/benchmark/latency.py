@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from pipeline.base.batches import Inputs
 from pipeline.base.hardware import cores
-from pipeline.errors import ConfigError, StageError
+from pipeline.errors import ConfigError, Note, StageError
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import FORMS, AnyForm, Context, Preview, Stage, forms
@@ -88,21 +88,17 @@ class Latency(Stage):
         for stage in before:
             form = forms(type(stage))[1] or form
         for runtime in self.runtimes:
-            if form not in runtime.forms:
-                problem = f"`runtimes` has {runtime.name}, and the model is {FORMS[form]} here"
-                raise ConfigError(problem, expected="runtimes: [onnxruntime]", fix=runtime.remedy)
-            if unfit := runtime.unfit(max(self.threads)):
-                raise ConfigError(f"`runtimes` has {runtime.title}, which cannot run there: {unfit}")
-            if runtime.is_needed_here and (missing := runtime.missing()):
-                raise ConfigError(f"`runtimes` has {runtime.name}, which cannot run here: {missing}")
+            _check(runtime, form, max(self.threads))
         size = preview.model.batch if isinstance(preview.model, OnnxModel) else None
         if size and {*self.batch} != {size}:
             raise ConfigError(f"`batch` is {[*self.batch]}, and the file takes {size} at a time", expected=f"[{size}]")
         if not all(stage.timeable() for stage in before):
             raise ConfigError("a beam search is not timed", expected="`beams: 1` of export.seq2seq")
-        is_here = any(runtime.on is None or not runtime.on.is_far for runtime in self.runtimes)
-        if is_here and max(self.threads) > (count := cores()):
+        devices = [runtime.on.name for runtime in self.runtimes if runtime.on and runtime.on.is_far]
+        if len(devices) < len(self.runtimes) and max(self.threads) > (count := cores()):
             yield f"`threads` has {max(self.threads)} and this machine {count} cores: threads will wait for each other"
+        for name in dict.fromkeys(devices):
+            yield Note(f"{name}: what is installed there is not in the key, so figures of an earlier run may be kept")
         if self.rounds < FEWEST_ROUNDS:
             yield f"`rounds` is {self.rounds}: with fewer than {FEWEST_ROUNDS} every comparison is inconclusive"
 
@@ -206,6 +202,17 @@ class Latency(Stage):
             specs = conversion.specs(ctx.baseline, folder / "baseline")
             return replace(prepared, specs={BASELINE: specs, **prepared.specs, AGAIN: specs})
         return prepared
+
+
+def _check(runtime: Runtime, form: type, threads: int) -> None:
+    """Raise ConfigError where a runtime does not take a form, is not here, or cannot run where it shall."""
+    if form not in runtime.forms:
+        problem = f"`runtimes` has {runtime.name}, and the model is {FORMS[form]} here"
+        raise ConfigError(problem, expected="runtimes: [onnxruntime]", fix=runtime.remedy)
+    if unfit := runtime.unfit(threads):
+        raise ConfigError(f"`runtimes` has {runtime.title}, which cannot run there: {unfit}")
+    if runtime.is_needed_here and (missing := runtime.missing()):
+        raise ConfigError(f"`runtimes` has {runtime.name}, which cannot run here: {missing}")
 
 
 def place(runtime: Runtime, threads: int, batch: int) -> dict[str, JsonValue]:
