@@ -5,16 +5,18 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
-from pipeline.model import TorchModel
+from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context
 from stages.benchmark.environments.separate import SeparateRuntime
 from stages.benchmark.runners.loaded import read_batches, write_batches
+from stages.quantize.static import StaticQuantization
 
 
 def made(runtime: SeparateRuntime) -> Any:
@@ -44,17 +46,37 @@ def words() -> TorchModel:
     return TorchModel.build(Reference(use="edge.py:Words", folder=Path(__file__).parent), example)
 
 
-def repeated(model: TorchModel, batch: int) -> Inputs:
+def quantized(model: TorchModel, ctx: Context, activations: str = "uint8") -> tuple[OnnxModel, float]:
+    """Its int8 file, and a step of its output."""
+    settings = {"activations": activations}
+    file = StaticQuantization.model_validate(settings).run(ctx.deployed(model), ctx)
+    graph = onnx.load(file.path).graph
+    (last,) = (node for node in graph.node if graph.output[0].name in node.output)
+    steps = {tensor.name: float(onnx.numpy_helper.to_array(tensor).max()) for tensor in graph.initializer}
+    return file, steps[last.input[1]]
+
+
+def repeated(model: Model, batch: int) -> Inputs:
     """So many examples of inputs."""
     return {name: value[torch.arange(batch) % len(value)] for name, value in model.example.items()}
 
 
-def difference(runtime: SeparateRuntime, model: TorchModel, ctx: Context, told: dict[str, Any], batch: int) -> float:
-    """The largest between the model's outputs for a batch and what the runtime answers, in its own process.
+def difference(
+    runtime: SeparateRuntime, model: Model, ctx: Context, folder: Path, *batches: int, precision: str = "f32"
+) -> float:
+    """The largest between the model's outputs for batches and what the runtime answers, in processes of its own.
 
     Args:
-        told: what `convert` gave; its own folder is where files for the process are written.
+        folder: for what it is converted to, once, for the last of the batches.
+        precision: that the processes are to tell.
     """
+    told = runtime.convert(model, ctx, folder, batches[-1])
+    return max(_difference(runtime, model, ctx, told, batch, precision) for batch in batches)
+
+
+def _difference(
+    runtime: SeparateRuntime, model: Model, ctx: Context, told: dict[str, Any], batch: int, precision: str
+) -> float:
     folder = Path(told["model"]).parent / f"answers-{batch}"
     folder.mkdir()
     paths = {name: folder / f"{name}.npz" for name in ("batches", "answers", "result", "spec")}
@@ -67,7 +89,8 @@ def difference(runtime: SeparateRuntime, model: TorchModel, ctx: Context, told: 
     ended = subprocess.run(command, cwd=told["root"], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     description = json.loads(paths["result"].read_text())["description"]
-    assert (description["version"], description["threads"], description["precision"]) == (runtime.version(), 1, "f32")
+    facts = {"version": runtime.version(), "threads": 1, "precision": precision}
+    assert {name: description[name] for name in facts} == facts
     (outputs,) = read_batches(paths["answers"])
     expected = model.predict(inputs)
     assert [*outputs] == [*expected]

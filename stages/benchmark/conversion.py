@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipeline.base.batches import Inputs
 from pipeline.model import Model
 from pipeline.stage import Context
 from stages.benchmark.answers.agreement import Agreement
 from stages.benchmark.answers.scores import Score
+from stages.benchmark.environments.sources import repeated
 from stages.benchmark.hosts.files import loaded_files
 from stages.benchmark.hosts.host import Machine
 from stages.benchmark.processes.process import Spec, as_arrays
@@ -84,11 +84,6 @@ class Prepared:
     scores: dict[str, Score] = field(default_factory=dict)
     failures: Failures = field(default_factory=Failures)
     reason: str = ""
-
-
-def repeated(example: Inputs, batch: int) -> Inputs:
-    """So many examples, each as often as needed."""
-    return {name: value[torch.arange(batch) % len(value)] for name, value in example.items()}
 
 
 def save_inputs(inputs: Inputs, path: Path) -> str:

@@ -1,13 +1,17 @@
 """A runtime whose packages are in an environment of their own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, JsonValue
 
+from pipeline.base.batches import Inputs
+from pipeline.model import Model
+from pipeline.stage import Context
 from stages.benchmark.environments.converter import alone, convert
 from stages.benchmark.environments.environment import Environment
+from stages.benchmark.environments.sources import Source
 from stages.benchmark.runtime import Runtime
 
 
@@ -16,6 +20,10 @@ class SeparateRuntime(Runtime):
 
     environment: ClassVar[Environment]
     converts: ClassVar[bool] = True
+    source: ClassVar[Source]
+    """What its converter is given of a model."""
+    file: ClassVar[str]
+    """Name of the file that it writes."""
 
     timeout: float = Field(600, gt=0, description="seconds that a conversion may take")
 
@@ -46,15 +54,22 @@ class SeparateRuntime(Runtime):
         """Make its environment where it is not there, see `Environment.install`."""
         return self.environment.install(say)
 
-    def converted(self, source: dict[str, Any], folder: Path, file: str) -> dict[str, JsonValue]:
-        """What the runner is told of the file that the converter writes to a folder; see `convert`.
+    def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
+        """The file that its converter writes: for so many examples with a `fixed_batch`, else for any number."""
+        return self.converted(self.source.told(model, ctx, folder, batch), folder)
+
+    def batches(self, model: Model, ctx: Context, inputs: Inputs) -> Iterator[Inputs]:
+        """A batch of the task's inputs as the file takes it."""
+        yield from self.source.batches(model, ctx, inputs)
+
+    def converted(self, source: dict[str, Any], folder: Path) -> dict[str, JsonValue]:
+        """What the runner is told of the file that the converter writes to a folder; see `convert` of `converter`.
 
         Args:
             source: what it is converted from, see `sources`.
             folder: where the file is written.
-            file: its name.
         """
         root = alone(folder.resolve())
-        spec = {"runner": self.runner_file, **source, "model": str(folder.resolve() / file)}
+        spec = {"runner": self.runner_file, **source, "model": str(folder.resolve() / self.file)}
         convert(self.name, spec, self.environment.python, root, self.timeout)
         return {name: value for name, value in spec.items() if name != "source"} | {"root": str(root)}

@@ -1,9 +1,10 @@
 """What converters are given: an ONNX file, or a program of torch.export."""
 
+from collections.abc import Iterator
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import onnx
 import torch
@@ -14,22 +15,66 @@ from pipeline.base.quiet import muted
 from pipeline.errors import StageError, blame
 from pipeline.forms.graph import QUANTIZED, inputs_of
 from pipeline.forms.text.remapped import split
-from pipeline.forms.tracing import for_export, forget_captures, slow_path
-from pipeline.model import TorchModel, call
+from pipeline.forms.tracing import forget_captures, rounded_otherwise, slow_path
+from pipeline.model import Model, TorchModel, call
+from pipeline.stage import Context
 
 LOGGERS = ("torch.export", "torch.fx", "torch._dynamo")
 
 
-def graph_source(path: Path) -> dict[str, Any]:
-    """The file, and the names of its inputs and outputs in order.
+class Source(Protocol):
+    """What a converter takes of a model."""
 
-    Raises:
-        StageError: it computes in integers.
+    def told(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, Any]:
+        """`source`, a file, for so many examples, and the names of its inputs and outputs in order."""
+
+    def batches(self, model: Model, ctx: Context, inputs: Inputs) -> Iterator[Inputs]:
+        """A batch of the task's inputs as what is converted takes it."""
+
+
+class Graphs:
+    """The deployed ONNX file in fp32."""
+
+    def told(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, Any]:
+        """The file. Raises StageError where it computes in integers."""
+        path = ctx.deployed(model).path
+        graph = onnx.load(path, load_external_data=False).graph
+        if operators := sorted({node.op_type for node in graph.node if node.op_type in QUANTIZED}):
+            problem = f"it does not take the operators of a quantized file: {', '.join(operators)}"
+            raise StageError(problem, expected="an fp32 file", fix="Measure before the file is quantized")
+        return graph_source(path)
+
+    def batches(self, model: Model, ctx: Context, inputs: Inputs) -> Iterator[Inputs]:
+        """One, in the names of the file, unless it steps."""
+        deployed: Any = ctx.deployed(model)
+        yield from deployed.calls(inputs)
+
+
+class Programs(Graphs):
+    """A torch model as torch.export traces it; one that rounds its values, and an ONNX file, as the file says.
+
+    The converter makes a program of the file with its integers and scales, see `runners.edge.imported`.
     """
+
+    def told(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, Any]:
+        """A program, or the file and the `shapes` of its inputs. Raises StageError where a model cannot be traced."""
+        if _is_traced(model):
+            return program_source(model, folder, batch)
+        feed = next(self.batches(model, ctx, repeated(model.example, batch)))
+        source = graph_source(ctx.deployed(model).path)
+        return {**source, "shapes": {name: list(feed[name].shape) for name in source["input_names"]}}
+
+    def batches(self, model: Model, ctx: Context, inputs: Inputs) -> Iterator[Inputs]:
+        """One: of pruned tokens where a torch model has them."""
+        if _is_traced(model):
+            yield fed(model, inputs)
+        else:
+            yield from super().batches(model, ctx, inputs)
+
+
+def graph_source(path: Path) -> dict[str, Any]:
+    """An ONNX file, and the names of its inputs and outputs in order."""
     graph = onnx.load(path, load_external_data=False).graph
-    if operators := sorted({node.op_type for node in graph.node if node.op_type in QUANTIZED}):
-        problem = f"it does not take the operators of a quantized file: {', '.join(operators)}"
-        raise StageError(problem, expected="an fp32 file", fix="Measure before the file is quantized")
     inputs, outputs = ([value.name for value in values] for values in (inputs_of(graph), graph.output))
     return {"source": str(path.resolve()), "input_names": inputs, "output_names": outputs}
 
@@ -40,8 +85,8 @@ def program_source(model: TorchModel, folder: Path, batch: int) -> dict[str, Any
     Raises:
         StageError: torch.export cannot trace the model.
     """
-    example = fed(model, {name: value[torch.arange(batch) % len(value)] for name, value in model.example.items()})
-    positional = _Positional(for_export(split(model.module)[0]), list(example))
+    example = fed(model, repeated(model.example, batch))
+    positional = _Positional(split(model.module)[0], list(example))
     path = folder / "program.pt2"
     forget_captures()
     traceable = blame(StageError, "torch.export", fix="The forward must be traceable by torch.export")
@@ -51,10 +96,19 @@ def program_source(model: TorchModel, folder: Path, batch: int) -> dict[str, Any
     return {"source": str(path), "input_names": [*example], "output_names": outputs}
 
 
+def repeated(example: Inputs, batch: int) -> Inputs:
+    """So many examples, each as often as needed."""
+    return {name: value[torch.arange(batch) % len(value)] for name, value in example.items()}
+
+
 def fed(model: Any, inputs: Inputs) -> Inputs:
     """What a program takes for a batch of the task's inputs: whoever deploys it has the pruned tokenizer."""
     vocabulary = split(model.module)[1]
     return vocabulary.translate(inputs) if vocabulary else dict(inputs)
+
+
+def _is_traced(model: Model) -> TypeGuard[TorchModel]:
+    return isinstance(model, TorchModel) and rounded_otherwise(model.module) is None
 
 
 class _Positional(nn.Module):

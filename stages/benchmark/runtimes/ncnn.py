@@ -10,7 +10,7 @@ from pipeline.model import Model
 from pipeline.stage import Context
 from stages.benchmark.environments.environment import Environment
 from stages.benchmark.environments.separate import SeparateRuntime
-from stages.benchmark.environments.sources import graph_source
+from stages.benchmark.environments.sources import Graphs, Source
 
 KINDS = {"float32": "f32", "float64": "f64", "float16": "f16", "int64": "i64", "int32": "i32", "int8": "i8"}
 
@@ -22,14 +22,16 @@ class Ncnn(SeparateRuntime):
     """
 
     runner: ClassVar[str] = "edge.ncnn"
+    source: ClassVar[Source] = Graphs()
+    file: ClassVar[str] = "model.param"
     environment: ClassVar[Environment] = Environment("ncnn", "ncnn", ("ncnn",))
 
     def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
         """Two files for inputs of the example's shape, with any number of examples."""
-        source = graph_source(ctx.deployed(model).path)
+        source = self.source.told(model, ctx, folder, batch)
         example = next(self.batches(model, ctx, model.example))
         shapes = ",".join(_shape(example, name) for name in source["input_names"])
-        place = self.converted({**source, "shapes": shapes}, folder, "model.param")
+        place = self.converted({**source, "shapes": shapes}, folder)
         return {**place, "files": [str(folder.resolve() / f"model.{kind}") for kind in ("param", "bin")]}
 
 

@@ -15,7 +15,8 @@ from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context, Stage
 from pipeline.task import Split
 from stages.benchmark import latency
-from stages.benchmark.conversion import repeated, save_inputs
+from stages.benchmark.conversion import save_inputs
+from stages.benchmark.environments.sources import repeated
 from stages.benchmark.latency import Latency
 from stages.benchmark.processes.process import time_process
 from stages.benchmark.timing.effort import EFFORTS, Effort

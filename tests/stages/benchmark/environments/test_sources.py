@@ -7,11 +7,13 @@ import torch
 from onnx import helper
 
 from pipeline.errors import StageError
-from stages.benchmark.environments.sources import graph_source, program_source
+from pipeline.model import OnnxModel
+from stages.benchmark.environments.sources import Graphs, program_source
 from tests import edge, graphs
+from tests.aliases import Make
 
 
-def test_a_quantized_file_is_refused_by_its_operators(tmp_path: Path) -> None:
+def test_a_quantized_file_is_refused_by_its_operators(context: Make, tmp_path: Path) -> None:
     nodes = [
         helper.make_node("QuantizeLinear", ["input", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["output"]),
@@ -20,7 +22,7 @@ def test_a_quantized_file_is_refused_by_its_operators(tmp_path: Path) -> None:
     path = tmp_path / "int8.onnx"
     onnx.save(graphs.mapping(nodes, weights, ["n", 4]), path)
     with pytest.raises(StageError, match=r"DequantizeLinear, QuantizeLinear; expected an fp32 file"):
-        graph_source(path)
+        Graphs().told(OnnxModel(path, {"input": torch.rand(2, 4)}), context(), tmp_path, 1)
 
 
 def test_a_program_takes_one_number_of_examples_by_position(tmp_path: Path) -> None:
