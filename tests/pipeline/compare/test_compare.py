@@ -55,7 +55,11 @@ def test_all_strategies_run_and_one_that_fails_stops_no_other(strategies: Make, 
     assert record.test_uses == 6  # the baseline, two in torch's form, two exported, one quantized
     assert [made["place"] for made in events(runs, "made")].count("baseline[0] (fit.py)") == 1
 
-    rows = [Record.load(runs / s.runs[0]).stages[-1].latency[0] for s in (noisy, close)]
+    records = [Record.load(runs / s.runs[0]) for s in (noisy, close)]
+    rows: list[Any] = [record.stages[-1].latency[0] for record in records]
+    for row, stage in zip(rows, [record.stages[-2] for record in records], strict=True):
+        assert (row["score"]["value"], row["score"]["verdict"]) == (stage.score, "same decisions")
+        assert row["score"]["retention"] == stage.retention.model_dump()
     assert [row["beside"] for row in rows] == [["close, seed 0"], ["noisy, seed 0"]]
     assert all(s.latency and s.latency[0].low and s.latency[0].low < s.latency[0].value for s in (noisy, close))
     for name in ("report.html", "summary.md", "comparison.json"):

@@ -166,6 +166,21 @@ def test_what_times_in_another_process_is_part_of_the_key(chain: Path, monkeypat
     assert changed(before, parts(chain, position=1)) == ["rests_on.0.runners: changed"]
 
 
+def test_what_scores_elsewhere_depend_on_is_in_the_key_of_what_is_told_them(chain: Path) -> None:
+    def differing(*overrides: str) -> list[str]:
+        return changed(before, parts(chain, *overrides, position=1))
+
+    before = parts(chain, position=1)
+    assert differing("budget={size: {max: 1 MB}}") == []
+    assert differing("budget={retention: {min: 0.9}, drop: {max: 0.1}}") == [
+        'scored.limits.drop: null -> {"max": 0.1}',
+        'scored.limits.retention: null -> {"min": 0.9, "of": "baseline"}',
+    ]
+    assert differing("batch=3") == ["scored.batch: null -> 3"]
+    (chain.parent / "test").write_text("0.001")
+    assert differing() == ["scored.test: changed", "task.read.test: changed"]
+
+
 def test_what_cannot_change_a_result_is_not_part_of_the_key(chain: Path, tmp_path: Path) -> None:
     before = parts(chain)
     assert str(tmp_path) not in json.dumps(before)
