@@ -132,8 +132,7 @@ def verdict(scored: Scored, rounding: float, drop: float) -> Verdict:
         rounding: as a share of the range of predictions that are no decisions.
         drop: see `Scores`.
     """
-    decides = scored.changed is not None
-    if not scored.changed if decides else (scored.difference or 0.0) <= rounding:
+    if scored.changed == 0 or (scored.changed is None and (scored.difference or 0.0) <= rounding):
         return "same decisions"
     keeps = scored.drop.high <= drop if scored.keeps_budget is None else scored.keeps_budget
     return "within the budget" if keeps else "other model"
