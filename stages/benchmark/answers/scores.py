@@ -108,12 +108,15 @@ class Scores:
         if error := failures.error(member.name):
             score = Score(reason=str(error), is_failure=True)
         if runtime.required and (score.is_other or score.is_failure):
-            raise StageError(f"{runtime.name}, which is required: {score}")
+            raise StageError(f"{runtime.title}, which is required: {score}")
         return score
 
     def _of(self, model: Model, runtime: Runtime, spec: Spec, drop: float) -> Score:
+        # Within limits here the answers are the same, and many examples at a time may be too much.
+        is_far = runtime.on is not None and runtime.on.is_far
         spec = {**spec, "threads": self.threads}
-        spec.pop("generate", None)
+        for name in ("generate", *([] if is_far else ["machine"])):
+            spec.pop(name, None)
         stream = Stream(runtime, model, self.ctx, spec, self.folder, self.size)
         # A file is measured in the runtime whose answers are the reference.
         is_measured_there = runtime.answers_as_reference and not isinstance(model, TorchModel)

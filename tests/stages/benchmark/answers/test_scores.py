@@ -67,7 +67,7 @@ def answering(told: Any) -> Callable[..., Any]:
 
 def of(folder: Path, context: Make, told: Any, runtime: Any = None, model: Any = None, **changes: Any) -> Score:
     ctx = context(scored=told if callable(told) else answering(told), **changes)
-    specs = {4: {"runner": "onnxruntime", "model": str(folder / "m.onnx")}}
+    specs = {4: {"runner": "onnxruntime", "model": str(folder / "m.onnx"), "machine": "another", "generate": {}}}
     model = model or products(folder / "m.onnx", 1, width=64)
     runtime = runtime or OrtFormat(use="ort")
     return Scores(ctx, ctx.directory, 1, 4, 0.01).of(Participant("model", "a"), model, runtime, specs)
@@ -79,6 +79,16 @@ def test_a_file_is_not_asked_again_where_it_was_measured(tmp_path: Path, context
     of(tmp_path, context, scored)
     of(tmp_path, context, scored, reference, tiny())  # measured as a torch model
     assert [predict is None for predict in scored.asked] == [True, False, False]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("on", "expected"), [
+    ({"memory": "1 GB"}, {"threads"}),
+    ({"ssh": "someone@board"}, {"threads", "machine"}),
+])  # fmt: skip
+def test_limits_are_for_what_is_timed(tmp_path: Path, context: Make, on: Any, expected: set[str]) -> None:
+    scored = answering(SAME)
+    of(tmp_path, context, scored, OrtFormat.model_validate({"use": "ort", "on": on}))
+    assert {*scored.asked[0].spec} - {"runner", "model"} == expected  # type: ignore[attr-defined]
 
 
 def test_rounding_is_by_what_the_file_computes_in(tmp_path: Path, context: Make) -> None:
