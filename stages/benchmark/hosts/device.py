@@ -62,8 +62,7 @@ class Device(Machine):
             raise self.failure
         if not self.connection:
             try:
-                command = self.host.command([self.host.python, "-c", BOOTSTRAP])
-                self.connection = Connection(command, self.host.connect_timeout + PATIENCE)
+                self.connection = Connection(self.host.command(BOOTSTRAP), self.host.connect_timeout + PATIENCE)
                 self._send_runners()
             except Gone as gone:
                 raise self._failed(gone, "") from None

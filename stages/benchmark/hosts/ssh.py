@@ -44,7 +44,11 @@ class Ssh(Host):
     is_far: ClassVar[bool] = True
 
     ssh: Address = Field(description="user@host, or a name that the configuration of OpenSSH has")
-    python: str = Field("python3", min_length=1, description="the interpreter there that has numpy and the runtime")
+    python: str = Field(
+        "python3",
+        min_length=1,
+        description="the interpreter there that has numpy and the runtime, such as ~/env/bin/python",
+    )
     port: int | None = Field(None, ge=1, le=65535, description="22, unless OpenSSH's configuration says otherwise")
     identity: OurFile | None = Field(None, description="private key; OpenSSH's own choice unless given")
     known_hosts: OurFile | None = Field(None, description="its host key; OpenSSH's own files unless given")
@@ -73,9 +77,11 @@ class Ssh(Host):
         """What runs processes there."""
         return Device(self)
 
-    def command(self, remote: list[str]) -> list[str]:
-        """What starts a program there, without a shell here; the one there gets its arguments quoted."""
-        return ["ssh", *self._options(), "--", self.ssh, shlex.join(remote)]
+    def command(self, code: str) -> list[str]:
+        """What runs code in Python there, without a shell here; for the one there all is quoted but a first ~/."""
+        home = "~/" if self.python.startswith("~/") else ""
+        remote = f"{home}{shlex.quote(self.python.removeprefix(home))} -c {shlex.quote(code)}"
+        return ["ssh", *self._options(), "--", self.ssh, remote]
 
     def _options(self) -> list[str]:
         options = {**ALWAYS, "ConnectTimeout": str(self.connect_timeout)}

@@ -11,8 +11,8 @@ UNTOLD = "the device does not tell"
 def device_of(facts: Sequence[Mapping[str, Any]]) -> tuple[dict[str, JsonValue] | None, dict[str, str]]:
     """What stands in a row as `device`, and why a figure of it is null; None of processes that ran here.
 
-    Beside what the device is, `temperature_c` is that of its hottest zone and `clock_mhz` the highest of its cores:
-    before the first process and after the last one, the least and the most in between.
+    Beside what the device is, `temperature_c` is that of its hottest zone, `clock_mhz` the highest of its cores, and
+    `load` how many wanted to run: before the first process and after the last, the least and the most in between.
 
     Args:
         facts: what each process of a model told, in the order of the rounds.

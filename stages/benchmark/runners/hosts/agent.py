@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import select
 import shutil
 import signal
@@ -143,19 +144,24 @@ def facts(system: Path = Path("/")) -> Answer:
 
 
 def sensors(system: Path = Path("/")) -> Answer:
-    """The temperature of the hottest zone in degrees Celsius and the highest clock of a core now; None if not told."""
+    """How hot, fast and busy it is; None where it does not tell.
+
+    In degrees Celsius the hottest zone, in megahertz the highest clock of a core, and as load how many wanted to run at
+    a time, over the last minute.
+    """
     zones = system.glob("sys/class/thermal/thermal_zone*/temp")
     clocks = system.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
     hottest, fastest = most(map(read, zones)), most(map(read, clocks))
     return {
         "temperature_c": None if hottest is None else hottest / 1000,
         "clock_mhz": None if fastest is None else fastest / 1000,
+        "load": most(read(system / "proc/loadavg").split()[:1]),
     }
 
 
 def most(texts: Any) -> "float | None":
     """The largest of what are numbers."""
-    numbers = [float(text) for text in texts if text.lstrip("-").isdigit()]
+    numbers = [float(text) for text in texts if re.fullmatch(r"-?\d+(\.\d+)?", text)]
     return max(numbers) if numbers else None
 
 

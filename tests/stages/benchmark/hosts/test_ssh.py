@@ -1,5 +1,6 @@
 """A device over SSH: this machine, by a real server on loopback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_it_times_and_tells_of_the_device(server: Server, tmp_path: Path) -> Non
     assert 0 < facts["startup"]["imports_s"] < 60
     assert facts["device"]["cores"] == os.cpu_count()
     assert facts["device"]["python"] == sys.version.split()[0]
-    assert facts["device"]["before"].keys() == {"temperature_c", "clock_mhz"} == facts["device"]["after"].keys()
+    assert facts["device"]["before"].keys() == {"temperature_c", "clock_mhz", "load"} == facts["device"]["after"].keys()
 
 
 def test_a_file_is_sent_once_and_answers_come_back(
@@ -215,3 +216,36 @@ def test_what_it_has_no_room_for_is_told(tmp_path: Path) -> None:
             timed(server, tmp_path, layers=20)
     finally:
         server.close()
+
+
+ASKS = """
+import json, sys
+from pathlib import Path
+from stages.benchmark.hosts.ssh import Ssh
+from stages.benchmark.processes.process import time_process
+
+on, spec, folder = json.loads(sys.argv[1])
+time_process({**spec, "machine": Ssh.model_validate(on).machine()}, Path(folder))
+"""
+
+
+def test_nothing_is_left_where_whoever_asked_is_killed(server: Server, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    spec = spec_of(tmp_path, code=SLEEPS.format(mark=str(mark)))
+    given = json.dumps([server.on(), spec, str(tmp_path)])
+    process = subprocess.Popen([sys.executable, "-c", ASKS, given], cwd=Path(__file__).parents[4])
+    while not mark.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert server.left() == []
+    assert sleeping(server.device) == []
+
+
+def test_the_interpreter_may_lie_in_the_home_there_and_have_any_name(server: Server, tmp_path: Path) -> None:
+    name = 'it\'s a $(touch mark) "python"'
+    (server.folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (server.folder / name).chmod(0o755)
+    timed(server, tmp_path, {"python": str(server.folder / name)})
+    assert Ssh(ssh="pi@board", python="~/my env/python").command("1")[-1] == "~/'my env/python' -c 1"

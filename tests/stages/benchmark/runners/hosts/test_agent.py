@@ -18,12 +18,13 @@ def test_the_hottest_zone_and_the_fastest_core_are_told(tmp_path: Path) -> None:
     }
     zones = {"sys/class/thermal/thermal_zone0/temp": "48312\n", "sys/class/thermal/thermal_zone1/temp": "51200\n"}
     broken = {"sys/class/thermal/thermal_zone2/temp": "none\n"}
-    assert sensors(kernel(tmp_path, cpus | zones | broken)) == {"temperature_c": 51.2, "clock_mhz": 2400}
+    files = cpus | zones | broken | {"proc/loadavg": "0.52 0.40 0.30 1/100 1234\n"}
+    assert sensors(kernel(tmp_path, files)) == {"temperature_c": 51.2, "clock_mhz": 2400, "load": 0.52}
 
 
 def test_below_zero_is_a_temperature_too_and_what_is_not_told_is_none(tmp_path: Path) -> None:
     assert sensors(kernel(tmp_path, {"sys/class/thermal/thermal_zone0/temp": "-1500"}))["temperature_c"] == -1.5
-    assert sensors(tmp_path / "empty") == {"temperature_c": None, "clock_mhz": None}
+    assert sensors(tmp_path / "empty") == {"temperature_c": None, "clock_mhz": None, "load": None}
     assert facts(tmp_path / "empty")["model"] is None
 
 
