@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from stages.benchmark.conversion import save_inputs
+from tests.graphs import products
 
 SERVER = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 CONFIG = """
@@ -25,6 +29,8 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 SetEnv TMPDIR={folder}/device
 """
+SLEEPS = "import time, pathlib; pathlib.Path({mark!r}).write_text('here'); time.sleep(600)\n"
+"""A runner that never ends."""
 served = pytest.mark.skipif(
     not (SERVER and shutil.which("ssh") and shutil.which("ssh-keygen")), reason="OpenSSH's server is not installed"
 )
@@ -94,3 +100,25 @@ def below(pid: int) -> list[int]:
         if "sshd" in Path(f"/proc/{child}/comm").read_text():
             found += [int(child), *below(int(child))]
     return found
+
+
+def sleeping(device: Path) -> list[int]:
+    """Processes whose folder is the device's."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            found += [int(entry.parent.name)] if device in entry.readlink().parents else []
+        except OSError:
+            continue
+    return found
+
+
+def spec_of(folder: Path, **rest: Any) -> dict[str, Any]:
+    """What a process is told that times; `code` is that of a runner of the user's, `layers` are of 4 kB."""
+    model = products(folder / "m.onnx", rest.pop("layers", 2)).path
+    inputs = save_inputs({"input": torch.rand(2, 32)}, folder / "i.npz")
+    spec = {"runner": "onnxruntime", "requirement": "onnxruntime", "model": str(model), "inputs": inputs, "threads": 1}
+    if code := rest.pop("code", ""):
+        (folder / "own_runner.py").write_text(code)
+        spec["runner"] = str(folder / "own_runner.py")
+    return {**spec, "warmup": 1, "seconds": 1, "iterations": 2, **rest}

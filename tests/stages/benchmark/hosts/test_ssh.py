@@ -1,6 +1,5 @@
 """A device over SSH: this machine, by a real server on loopback."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.errors import ResourceError, StageError
-from stages.benchmark.conversion import save_inputs
 from stages.benchmark.hosts import device as module
 from stages.benchmark.hosts.machines import Machines
 from stages.benchmark.hosts.ssh import Ssh
 from stages.benchmark.processes.process import answers, time_process
-from tests.devices import Server, free_port, served
+from tests.devices import SLEEPS, Server, free_port, served, sleeping, spec_of
 from tests.graphs import products
 
 pytestmark = served
@@ -32,17 +29,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     device = Server(tmp_path_factory.mktemp("server"))
     yield device
     device.close()
-
-
-def spec_of(folder: Path, **rest: Any) -> dict[str, Any]:
-    """What a process is told that times; `code` is that of a runner of the user's, `layers` are of 4 kB."""
-    model = products(folder / "m.onnx", rest.pop("layers", 2)).path
-    inputs = save_inputs({"input": torch.rand(2, 32)}, folder / "i.npz")
-    spec = {"runner": "onnxruntime", "requirement": "onnxruntime", "model": str(model), "inputs": inputs, "threads": 1}
-    if code := rest.pop("code", ""):
-        (folder / "own_runner.py").write_text(code)
-        spec["runner"] = str(folder / "own_runner.py")
-    return {**spec, "warmup": 1, "seconds": 1, "iterations": 2, **rest}
 
 
 def timed(server: Server, folder: Path, on: dict[str, Any] | None = None, **rest: Any) -> dict[str, Any]:
@@ -137,9 +123,6 @@ def test_what_is_missing_there_is_named_with_what_installs_it(server: Server, tm
         timed(server, tmp_path, {"python": python})
 
 
-SLEEPS = "import time, pathlib; pathlib.Path({mark!r}).write_text('here'); time.sleep(600)\n"
-
-
 def test_one_that_goes_away_in_the_middle_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     server, mark = Server(tmp_path / "server"), tmp_path / "mark"
 
@@ -163,17 +146,6 @@ def test_one_that_goes_away_in_the_middle_is_told_and_leaves_nothing(tmp_path: P
     assert server.left() == []
     assert children
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
-
-
-def sleeping(device: Path) -> list[int]:
-    """Processes whose folder is the device's."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cwd"):
-        try:
-            found += [int(entry.parent.name)] if device in entry.readlink().parents else []
-        except OSError:
-            continue
-    return found
 
 
 def test_one_that_takes_too_long_is_ended(server: Server, tmp_path: Path) -> None:
@@ -216,31 +188,6 @@ def test_what_it_has_no_room_for_is_told(tmp_path: Path) -> None:
             timed(server, tmp_path, layers=20)
     finally:
         server.close()
-
-
-ASKS = """
-import json, sys
-from pathlib import Path
-from stages.benchmark.hosts.ssh import Ssh
-from stages.benchmark.processes.process import time_process
-
-on, spec, folder = json.loads(sys.argv[1])
-time_process({**spec, "machine": Ssh.model_validate(on).machine()}, Path(folder))
-"""
-
-
-def test_nothing_is_left_where_whoever_asked_is_killed(server: Server, tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    spec = spec_of(tmp_path, code=SLEEPS.format(mark=str(mark)))
-    given = json.dumps([server.on(), spec, str(tmp_path)])
-    process = subprocess.Popen([sys.executable, "-c", ASKS, given], cwd=Path(__file__).parents[4])
-    while not mark.exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    assert server.left() == []
-    assert sleeping(server.device) == []
 
 
 def test_the_interpreter_may_lie_in_the_home_there_and_have_any_name(server: Server, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ import pytest
 import torch
 
 from pipeline.errors import Note, StageError
-from pipeline.runner import run
 from pipeline.task import Split
 from stages.benchmark.hosts.ssh import Ssh
 from stages.benchmark.latency import Latency
+from stages.benchmark.processes.process import time_process
 from stages.benchmark.runtimes.onnxruntime import OnnxRuntime
+from tests import forked
 from tests.aliases import Make
 from tests.contexts import preview_of, refused
-from tests.devices import Server, served
+from tests.devices import SLEEPS, Server, served, sleeping, spec_of
 from tests.graphs import products
 from tests.users import FLAT, chain_of
 
@@ -38,15 +40,16 @@ def runtimes(server: Server, required: bool = False, **changes: Any) -> list[Any
 
 
 def test_a_run_has_rows_of_the_device_and_of_this_machine_and_says_why_one_is_skipped(
-    server: Server, project: Make
+    server: Server, project: Make, tmp_path: Path
 ) -> None:
     (empty := server.folder / "empty").write_text("")
     listed = json.dumps(runtimes(server, known_hosts=str(empty)))
     stage = f"benchmark.latency, rounds: 1, iterations: 5, runtimes: {listed}"
     path = project(chain_of("export.onnx", stage, model="use: models.py:flat"), **{"models.py": FLAT})
-    record = run(path, runs=path.parent / "runs", track=False)
-    rows: list[Any] = record.stages[-1].latency
-    here, there, skipped = rows
+    ended = forked.Shrink(tmp_path, "run", str(path), "--json", cwd=path.parent).end()
+    assert ended.code == 0, ended.err
+    record = json.loads(ended.out)
+    here, there, skipped = record["stages"][-1]["latency"]
     name = f"ssh: 127.0.0.1:{server.port}"
     assert ("host" in here, there["host"], skipped["host"]) == (False, name, name)
     assert here["samples"] == there["samples"] == 5
@@ -56,7 +59,7 @@ def test_a_run_has_rows_of_the_device_and_of_this_machine_and_says_why_one_is_sk
     assert there["device"]["cores"] >= 1
     assert there["reasons"].keys() >= {name for name in ("device.clock_mhz",) if there["device"]["clock_mhz"] is None}
     assert "its host key is not known" in skipped["skipped"]
-    assert any(f"onnxruntime on {name}: not timed: {name}: its host key" in text for text in record.warnings)
+    assert any(f"onnxruntime on {name}: not timed: {name}: its host key" in text for text in record["warnings"])
     assert server.left() == []
 
 
@@ -114,3 +117,20 @@ def test_the_key_has_the_device_and_not_what_is_installed_here(server: Server) -
     runtime = OnnxRuntime(use="onnxruntime")
     far = OnnxRuntime.model_validate({"use": "onnxruntime", "on": server.on()})
     assert (runtime.rests_on()["version"] is None, far.rests_on()["version"]) == (False, None)
+
+
+def asking(on: dict[str, Any], spec: dict[str, Any], folder: Path) -> None:
+    time_process({**spec, "machine": Ssh.model_validate(on).machine()}, folder)
+
+
+def test_nothing_is_left_where_whoever_asked_is_killed(server: Server, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    spec = spec_of(tmp_path, code=SLEEPS.format(mark=str(mark)))
+    process = forked.start(asking, server.on(), spec, tmp_path)
+    while not mark.exists():
+        assert process.is_alive()
+        time.sleep(0.05)
+    process.kill()
+    process.join()
+    assert server.left() == []
+    assert sleeping(server.device) == []
