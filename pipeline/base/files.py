@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from math import isinf
@@ -156,9 +156,9 @@ def files_below(folder: Path, pattern: str = "**/*") -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if path.is_file())
 
 
-def link(source: Path, target: Path) -> None:
-    """Put a folder's files into another one, as hard links where the file system can, else as copies."""
-    for file in files_below(source):
+def link(source: Path, target: Path, files: Iterable[Path] | None = None) -> None:
+    """Put a folder's files, all unless given, into another one, as hard links where it can be done, else as copies."""
+    for file in files_below(source) if files is None else files:
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.unlink(missing_ok=True)

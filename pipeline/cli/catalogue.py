@@ -1,8 +1,9 @@
 """The built-in stages, for people (`shrink stages`) and for editors (`shrink schema`)."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
@@ -13,6 +14,10 @@ from pipeline.base.use import built_in, classes_in, find
 from pipeline.build.config import PipelineConfig
 from pipeline.build.source import ANCHORS
 from pipeline.stage import FORMS, Stage
+
+if TYPE_CHECKING:
+    from pipeline.records.record import Record
+    from pipeline.report.packaged.target import Target
 
 RUNTIMES = "stages.benchmark.runtimes"
 
@@ -65,10 +70,25 @@ def describe_runtimes() -> list[dict[str, Any]]:
     return result
 
 
-def runtime_called(name: str) -> Any:
-    """A built-in runtime with its defaults. Raises ConfigError where there is none of that name, with the nearest."""
+def runtime_called(name: str, **settings: Any) -> Any:
+    """A built-in runtime, with its defaults unless given. Raises ConfigError where there is none of that name."""
     (chosen,) = classes_in(find(name, Path(), package=RUNTIMES), BaseModel)
-    return chosen(use=name)
+    return chosen(use=name, **settings)
+
+
+def target_of(name: str, record: "Record") -> "Target":
+    """A runtime for `shrink package`, with the settings that it has in a run; raises as `runtime_called`."""
+    from pipeline.report.packaged.target import Target
+
+    settings: list[Any] = [entry for stage in record.stages for entry in _listed(stage.settings.get("runtimes"))]
+    own = [dict(entry) for entry in settings if isinstance(entry, dict) and entry.get("use") == name]
+    runtime = runtime_called(**{"name": name, **{key: v for key, v in (own or [{}])[0].items() if key != "use"}})
+    deploy = partial(find("stages.benchmark.deployment:deploy", Path()), runtime)
+    return Target(name, frozenset(form.form for form in runtime.forms), deploy)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def show_runtimes(console: Console) -> None:

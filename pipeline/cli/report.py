@@ -5,6 +5,10 @@ from typing import Annotated
 
 import typer
 
+from pipeline.errors import ConfigError
+
+DEFAULT = "onnxruntime"
+
 Runs = Annotated[list[Path], typer.Argument(help="Folders of runs or of comparisons.", show_default=False)]
 
 
@@ -26,9 +30,21 @@ def package(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
     output: Annotated[Path | None, typer.Option(help="Where to; RUN/package by default.", show_default=False)] = None,
     unpacked: Annotated[bool, typer.Option("--unpacked", help="Add the file with its weights unpacked.")] = False,
+    runtime: Annotated[
+        str, typer.Option(metavar="NAME", help="Make what this runtime loads, as `shrink runtimes` lists it.")
+    ] = DEFAULT,
 ) -> int:
-    """Make a folder to deploy: the model, a predict.py for onnxruntime and numpy alone, what to feed it, digests."""
+    """Make a folder to deploy: the model, a predict.py for its runtime and numpy alone, what to feed it, digests."""
     from pipeline.report.package import package as make
 
-    print(make(run, output or run / "package", unpacked))  # noqa: T201
+    if runtime == DEFAULT:
+        print(make(run, output or run / "package", unpacked))  # noqa: T201
+        return 0
+    from pipeline.cli.catalogue import target_of
+    from pipeline.records.folder import load_run
+
+    if unpacked:
+        problem, fix = "--unpacked is of the ONNX file", f"Leave it or --runtime {runtime} out"
+        raise ConfigError(problem, fix=fix)
+    print(make(run, output or run / f"package-{runtime}", target=target_of(runtime, load_run(run))))  # noqa: T201
     return 0

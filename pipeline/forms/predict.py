@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+from onnxruntime import InferenceSession
 
 HERE = Path(__file__).resolve().parent
 NUMPY = {"float": "float32", "double": "float64"}  # the other types have the same name in ONNX and in numpy
@@ -27,7 +27,7 @@ def check(arrays: dict[str, Any], ports: list[Any]) -> None:
 
 if __name__ == "__main__":
     loaded = np.load(sys.argv[1]) if len(sys.argv) == 2 else sys.exit(__doc__)
-    session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
+    session = InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
     arrays = dict(loaded) if hasattr(loaded, "files") else {session.get_inputs()[0].name: loaded}
     check(arrays, session.get_inputs())
     names = [port.name for port in session.get_outputs()]

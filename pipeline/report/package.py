@@ -4,7 +4,6 @@ import json
 import shutil
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -12,24 +11,19 @@ from pipeline.base.files import file_digest, files_below, whole_folder
 from pipeline.base.formatting import interval_text
 from pipeline.errors import ConfigError, blame
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
-from pipeline.forms.external_data import digest_of
 from pipeline.forms.generate import unheeded
 from pipeline.forms.graph import save
 from pipeline.forms.packed import is_packed
 from pipeline.forms.packed import unpacked as unpacked_of
 from pipeline.forms.text import tokenizer
 from pipeline.forms.text.remapped import saved_vocabulary
-from pipeline.measure.classes import class_name
-from pipeline.measure.interface import Range, port, ports
 from pipeline.measure.size import size_bytes
-from pipeline.model import Deployed, OnnxModel
 from pipeline.records.folder import final_of, load_run, verified
-from pipeline.records.parts.interface import Interface
 from pipeline.records.parts.models import ModelRecord
 from pipeline.records.record import Record
+from pipeline.report.packaged.describe import deployed_at, describe
+from pipeline.report.packaged.target import PREDICT, Target, fill
 
-SCHEMA_VERSION = 1
-PREDICT = Path(__file__).parents[1] / "forms" / "predict.py"
 GENERATE = PREDICT.with_name("generate.py")
 RUNTIME = ("onnxruntime", "numpy")
 
@@ -56,17 +50,19 @@ model's own: with any other, also the one it was pruned from, the ids mean somet
 """
 
 
-def package(run: Path, output: Path, unpacked: bool = False) -> Path:
+def package(run: Path, output: Path, unpacked: bool = False, target: Target | None = None) -> Path:
     """Make the folder `output`, whole or not at all, and give it.
 
     Args:
         run: a run folder; its code and data are not needed.
         output: a folder that is not there yet, or is empty.
         unpacked: whether a file with unpacked weights comes along, for runtimes that do not fold constants.
+        target: another runtime than ONNX Runtime, which then has its own files in place of the ONNX file.
 
     Raises:
         ConfigError: the run has no last model, its file is not the one that was measured, or the output is taken; its
-            weights are not packed, and unpacked ones are asked for.
+            weights are not packed, and unpacked ones are asked for; the runtime is not here.
+        StageError: the runtime does not take the model, or answers otherwise.
     """
     record = load_run(run)
     final = _final(record, run)
@@ -75,6 +71,11 @@ def package(run: Path, output: Path, unpacked: bool = False) -> Path:
     temporary = output.with_name(f".{output.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
     with whole_folder(output, temporary) as folder:
+        if target:
+            fill(target, record, final, folder)
+            _tokenizer(run, final, folder)
+            (folder / "SHA256SUMS").write_text(_sums(folder))
+            return output
         _copy(run / final.file, folder)
         if unpacked:
             _unpack(run / final.file, folder / "unpacked.onnx")
@@ -91,67 +92,16 @@ def package(run: Path, output: Path, unpacked: bool = False) -> Path:
     return output
 
 
-def describe(record: Record, final: ModelRecord, graph: Path) -> dict[str, Any]:
-    """What stands in model.json.
-
-    `classifier` is null unless predictions are logits of classes; then it has the output and its labels in order.
-    """
-    ports = record.interface or interface_of(graph)
-    figure_names = ("size_bytes", "payload_bytes", "params", "macs", "compression_ratio", "score", "retention", "drop")
-    figures = final.model_dump(mode="json", include={*figure_names, "test_samples", "validation_score"})
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "name": record.config.get("name", record.run),
-        "run": record.run,
-        "file": "." if graph.is_dir() else graph.name,
-        **ports.model_dump(mode="json", include={"inputs", "outputs", "labels", "preprocessing"}),
-        "classifier": classifier(ports, final),
-        "figures": {**figures, "verdict": record.verdict},
-        "digests": {"model": digest_of(graph), "data": record.data},
-        "versions": record.environment.get("versions", {}),
-        "seed": record.seed,
-        "started": record.started,
-    }
-
-
-def classifier(ports: Interface, final: ModelRecord) -> dict[str, Any] | None:
-    """The output with the logits of classes, and the labels in order; None where predictions are something else.
-
-    Classes are measured where predictions are logits (N, classes) and nowhere else, so that they are there tells it. A
-    class without a name has its number.
-    """
-    scored = [port for port in ports.outputs if port.name == ports.scored]
-    output, names = [*scored, *ports.outputs][0], ports.labels
-    if not final.classes or len(output.shape) != 1:
-        return None
-    count = output.shape[0] if output.shape[0] > 0 else len(names)
-    labels = [class_name(i, names) for i in range(count)]
-    return {"output": output.name, "labels": labels} if labels else None
-
-
-def interface_of(graph: Path) -> Interface:
-    """Names, shapes and dtypes of a file's inputs and outputs, for a run that did not keep them; -1 is any length."""
-    inputs, outputs = ports(_at(graph))
-    unseen = Range()
-    return Interface(
-        inputs=[port(value, unseen) for value in inputs], outputs=[port(value, unseen) for value in outputs]
-    )
-
-
 def _final(record: Record, run: Path) -> ModelRecord:
     """The last model of a chain that came to its end, its file as it was measured."""
     final, again = final_of(record), f"Go on with it: shrink resume {run}"
     file = verified(record, final, "file")
     with blame(ConfigError, str(file), fix=again):
-        size = size_bytes(_at(file))
+        size = size_bytes(deployed_at(file))
     if size != final.size_bytes:
         expected = f"the {final.size_bytes:,} bytes that were measured"
         raise ConfigError(f"the model has {size:,} bytes", where=str(file), expected=expected, fix=again)
     return final
-
-
-def _at(file: Path) -> Deployed:
-    return Seq2SeqOnnx(file, {}) if file.is_dir() else OnnxModel(file, {})
 
 
 def _generation(run: Path, final: ModelRecord) -> dict[str, int]:
@@ -172,7 +122,7 @@ def _generation(run: Path, final: ModelRecord) -> dict[str, int]:
 
 def _copy(file: Path, folder: Path) -> None:
     """Copy the graph as model.onnx and its external data to where the graph looks for it, compared by digest."""
-    graph, *data = _at(file).files()
+    graph, *data = deployed_at(file).files()
     places = {graph: folder / (graph.name if file.is_dir() else "model.onnx")}
     for part in data:
         if not part.resolve().is_relative_to(graph.parent.resolve()):

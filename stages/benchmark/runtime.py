@@ -51,6 +51,11 @@ class Runtime(Strict, ABC):
     """Whether its package makes here what it loads, so that it must be here wherever that is run."""
     travels: ClassVar[bool] = True
     """Whether its runner does without our code, so that a device can run it that has the package and numpy alone."""
+    reads_as: ClassVar[str] = ""
+    """The runner of another runtime that opens its files as it is."""
+    needs: ClassVar[tuple[str, ...]] = ("numpy",)
+    """What its runner imports beside its package."""
+
     is_reference: ClassVar[bool] = False
     """Whether its answers are those that others are compared with."""
 
@@ -172,6 +177,11 @@ class Runtime(Strict, ABC):
             StageError: it cannot be converted.
         """
         return deployed_files(ctx.deployed(model))
+
+    def requirements(self) -> list[str]:
+        """What it needs to run, pinned."""
+        own = [f"{self.package}=={self.version()}"] if self.package else []
+        return [*own, *(f"{name}=={metadata.version(name).partition('+')[0]}" for name in self.needs)]
 
     def batches(self, model: Model, ctx: Context, inputs: Inputs) -> Iterator[Inputs]:
         """A batch of the task's inputs as the runner is fed with it, in the names of the file; one unless it steps."""

@@ -57,8 +57,12 @@ class Environment:
     @property
     def version(self) -> str:
         """Of the runtime, as pinned."""
-        (version,) = re.findall(rf"^{re.escape(self.package)}==(\S+)", self._pins.read_text(), re.MULTILINE)
-        return str(version)
+        return str(self.pinned(self.package))
+
+    def pinned(self, name: str) -> str | None:
+        """The version of a package that it has, None of another one."""
+        version = re.search(rf"^{re.escape(name)}==(\S+)", self._pins.read_text(), re.MULTILINE)
+        return version and version[1]
 
     def missing(self) -> str | None:
         """Why it is not here, and the command that makes it; None where it is."""

@@ -1,6 +1,7 @@
 """A runtime whose packages are in an environment of their own."""
 
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,6 +54,11 @@ class SeparateRuntime(Runtime):
     def install(self, say: Callable[[str], object]) -> Path:
         """Make its environment where it is not there, see `Environment.install`."""
         return self.environment.install(say)
+
+    def requirements(self) -> list[str]:
+        """The runtime and what its runner imports beside it, as they are pinned."""
+        pins = (self.environment.package, *self.needs)
+        return [f"{name}=={self.environment.pinned(name) or metadata.version(name)}" for name in pins]
 
     def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
         """The file that its converter writes: for so many examples with a `fixed_batch`, else for any number."""

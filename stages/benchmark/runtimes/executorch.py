@@ -20,6 +20,7 @@ class ExecuTorch(SeparateRuntime):
 
     fixed_batch: ClassVar[bool] = True
     runner: ClassVar[str] = "edge.executorch"
+    needs: ClassVar[tuple[str, ...]] = ("torch", "numpy")
     source: ClassVar[Source] = Programs()
     file: ClassVar[str] = "model.pte"
     environment: ClassVar[Environment] = Environment(

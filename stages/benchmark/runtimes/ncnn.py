@@ -1,11 +1,12 @@
 """ncnn."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import JsonValue
 
 from pipeline.base.batches import Inputs
+from pipeline.base.files import link
 from pipeline.model import Model
 from pipeline.stage import Context
 from stages.benchmark.environments.environment import Environment
@@ -28,7 +29,10 @@ class Ncnn(SeparateRuntime):
 
     def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
         """Two files for inputs of the example's shape, with any number of examples."""
-        source = self.source.told(model, ctx, folder, batch)
+        deployed: Any = ctx.deployed(model)
+        own = folder / "source"
+        link(deployed.path.parent, own, deployed.files())  # pnnx writes files beside what it reads
+        source = {**self.source.told(model, ctx, folder, batch), "source": str(own.resolve() / deployed.path.name)}
         example = next(self.batches(model, ctx, model.example))
         shapes = ",".join(_shape(example, name) for name in source["input_names"])
         place = self.converted({**source, "shapes": shapes}, folder)

@@ -20,6 +20,7 @@ class OrtFormat(Runtime):
 
     package: ClassVar[str] = "onnxruntime"
     converts: ClassVar[bool] = True
+    reads_as: ClassVar[str] = "onnxruntime"
 
     def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
         """The converted file, made in a process of its own; the operators that it needs are reported."""

@@ -1,8 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.cli.report import report
+from pipeline.cli.report import package, report
 from pipeline.errors import ConfigError
 from pipeline.records.comparison import FILE
 from pipeline.report.files import STEP_SUMMARY
@@ -47,3 +48,14 @@ def test_a_folder_without_a_record_is_refused_before_anything_is_written(record:
     with pytest.raises(ConfigError, match="no run folder"):
         report([Path(made.folder), tmp_path / "nothing"])
     assert not (Path(made.folder) / "summary.md").exists()
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"runtime": "openvini"}, "there is no module `stages.benchmark.runtimes.openvini`; did you mean `openvino`"),
+    ({"runtime": "ort", "unpacked": True}, "--unpacked is of the ONNX file. Leave it or --runtime ort out"),
+])  # fmt: skip
+def test_a_package_that_cannot_be_made_is_one_message(record: Make, given: dict[str, Any], message: str) -> None:
+    made = record()
+    made.save()
+    with pytest.raises(ConfigError, match=message):
+        package(Path(made.folder), **given)
