@@ -145,12 +145,14 @@ def _measure(
 
 def _known(contender: Contender, model: Model) -> Known:
     """A contender's model with what it, and the baseline of its run, gave where they were measured."""
-    record = contender.record
     own, baseline = (
-        Evaluation.load(verified(record, one, "predictions")) if one else None
-        for one in (contender.model, record.baseline)
+        partial(_evaluation, contender.record, one) for one in (contender.model, contender.record.baseline)
     )
     return Known(model, contender.built, own, baseline)
+
+
+def _evaluation(record: Record, model_record: ModelRecord | None) -> Evaluation | None:
+    return Evaluation.load(verified(record, model_record, "predictions")) if model_record else None
 
 
 def _put(contender: Contender, rows: JsonValue, seconds: float) -> None:

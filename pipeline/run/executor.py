@@ -148,10 +148,14 @@ class Executor:
 
     def _scoring(self, incoming: Result) -> Scoring:
         """What tells how the model that comes in, or the baseline, scores elsewhere."""
-        reference = self.baseline.evaluation if self.baseline else None
-        results = [result for result in (incoming, self.baseline) if result]
-        known = [Known(result.model, self.built, result.evaluation, reference) for result in results]
+        known = [self._known(result) for result in (incoming, self.baseline) if result]
         return partial(scored, known, partial(progress, self.console, LOG))
+
+    def _known(self, result: Result) -> Known:
+        reference = self.baseline
+        return Known(
+            result.model, self.built, lambda: result.evaluation, lambda: reference.evaluation if reference else None
+        )
 
     def _together(self, stage: Stage, run: StageRun) -> AbstractContextManager[None]:
         """Have the other processes run a stage along, where it is one for all."""

@@ -27,14 +27,14 @@ class Known:
     Args:
         model: told from others by identity.
         built: the task and the budget of its run.
-        evaluation: where it was measured; None where it was not.
-        baseline: the evaluation of the reference.
+        evaluation: gives what it gave where it was measured; None where it was not.
+        baseline: the same of the reference.
     """
 
     model: Model
     built: Built
-    evaluation: Evaluation | None
-    baseline: Evaluation | None
+    evaluation: Callable[[], Evaluation | None]
+    baseline: Callable[[], Evaluation | None]
 
 
 def scored(known: Sequence[Known], progress: Progress, model: Model, predict: Predict | None) -> Scored | str:
@@ -50,9 +50,10 @@ def scored(known: Sequence[Known], progress: Progress, model: Model, predict: Pr
         StageError: what `predict` raises, or it does not give finite predictions of the same shape.
     """
     one = next((one for one in known if one.model is model), None)
-    if one is None or one.evaluation is None:
+    measured = one.evaluation() if one else None
+    if one is None or measured is None:
         return "the model was not measured before, so there is no score to pair it with"
-    task, config, measured = one.built.task, one.built.config, one.evaluation
+    task, config = one.built.task, one.built.config
     if task.test.varies or task.validation.varies:
         return "the examples of test or validation are others each time that they are read"
     if predict:
@@ -64,9 +65,10 @@ def scored(known: Sequence[Known], progress: Progress, model: Model, predict: Pr
             return str(error)
     else:
         own = measured
-    baseline = one.baseline.scores.numpy() if one.baseline else None
-    kept = partial(keeps, config.budget, baseline=baseline, committed=_committed(one.built), seed=config.seed)
-    return paired(own, measured, one.baseline, task, kept, config.seed)
+    baseline = one.baseline()
+    scores = baseline.scores.numpy() if baseline else None
+    kept = partial(keeps, config.budget, baseline=scores, committed=_committed(one.built), seed=config.seed)
+    return paired(own, measured, baseline, task, kept, config.seed)
 
 
 def _committed(built: Built) -> Scores | None:
