@@ -63,7 +63,7 @@ def describe_runtimes() -> list[dict[str, Any]]:
     for name in built_in(RUNTIMES):
         runtime = runtime_called(name)
         chosen = type(runtime)
-        facts = {"version": runtime.version(), "missing": runtime.missing()}
+        facts = {"version": runtime.version(), "missing": runtime.absent() or runtime.missing()}
         takes = [text for form, text in FORMS.items() if form in runtime.forms]
         settings = _settings(chosen, runtime.settings)
         result.append({"name": name, "help": _help(chosen), **facts, "takes": takes, "settings": settings})

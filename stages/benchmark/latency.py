@@ -15,9 +15,10 @@ from pipeline.base.hardware import cores
 from pipeline.errors import ConfigError, Note, StageError
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.model import Model, OnnxModel
-from pipeline.stage import FORMS, AnyForm, Context, Preview, Stage, forms
+from pipeline.stage import AnyForm, Context, Preview, Stage, forms
 from stages.benchmark.answers.agreement import Examination
 from stages.benchmark.answers.scores import Scores
+from stages.benchmark.checks import check_runtimes
 from stages.benchmark.conversion import Conversion, Prepared
 from stages.benchmark.hosts.machines import Machines
 from stages.benchmark.named import Runtimes
@@ -87,8 +88,7 @@ class Latency(Stage):
         form: type = type(preview.model)
         for stage in before:
             form = forms(type(stage))[1] or form
-        for runtime in self.runtimes:
-            _check(runtime, form, max(self.threads))
+        yield from check_runtimes(self.runtimes, form, max(self.threads))
         size = preview.model.batch if isinstance(preview.model, OnnxModel) else None
         if size and {*self.batch} != {size}:
             raise ConfigError(f"`batch` is {[*self.batch]}, and the file takes {size} at a time", expected=f"[{size}]")
@@ -182,6 +182,10 @@ class Latency(Stage):
     ) -> Prepared:
         """What a runtime makes of all models, how it answers beside ONNX Runtime, and how they score there."""
         runtime, ctx, prepared = conversion.runtime, conversion.ctx, Prepared()
+        if reason := runtime.lacks():
+            for name in models:
+                prepared.failures.take(Participant("model", name), StageError(reason))
+            return replace(prepared, reason=reason)
         for i, (name, model) in enumerate(models.items()):
             member = Participant("model", name)
             with prepared.failures.catching(member, ctx.interrupted):
@@ -202,17 +206,6 @@ class Latency(Stage):
             specs = conversion.specs(ctx.baseline, folder / "baseline")
             return replace(prepared, specs={BASELINE: specs, **prepared.specs, AGAIN: specs})
         return prepared
-
-
-def _check(runtime: Runtime, form: type, threads: int) -> None:
-    """Raise ConfigError where a runtime does not take a form, is not here, or cannot run where it shall."""
-    if form not in runtime.forms:
-        problem = f"`runtimes` has {runtime.name}, and the model is {FORMS[form]} here"
-        raise ConfigError(problem, expected="runtimes: [onnxruntime]", fix=runtime.remedy)
-    if unfit := runtime.unfit(threads):
-        raise ConfigError(f"`runtimes` has {runtime.title}, which cannot run there: {unfit}")
-    if runtime.is_needed_here and (missing := runtime.missing()):
-        raise ConfigError(f"`runtimes` has {runtime.name}, which cannot run here: {missing}")
 
 
 def place(runtime: Runtime, threads: int, batch: int) -> dict[str, JsonValue]:

@@ -135,10 +135,19 @@ class Runtime(Strict, ABC):
         own = Path(self.runner_file)
         runners = {own.name: file_digest(own)} if own.suffix == ".py" and own.is_file() else {}
         version = self.version() if self.is_needed_here else None
-        return {"version": version, "runners": folder_digest(RUNNERS, "**/*.py"), **runners}
+        hardware: dict[str, JsonValue] = {"absent": reason} if (reason := self.lacks()) else {}
+        return {"version": version, "runners": folder_digest(RUNNERS, "**/*.py"), **runners, **hardware}
+
+    def lacks(self) -> str | None:
+        """Which hardware is not where it runs, as far as that is here."""
+        return self.absent() if self.is_needed_here else None
+
+    def absent(self) -> str | None:
+        """Which hardware is not here that it needs: its rows are then skipped; None where all is."""
+        return None
 
     def missing(self) -> str | None:
-        """Why it cannot run here and the command that helps; None where it can."""
+        """Why it cannot run here and the command that helps; None where it can, or would if no hardware was absent."""
         if self.version() is not None:
             return None
         return f"{self.package} is not installed: {self.command or f'pip install {self.package}'}"

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: an ONNX file, or an encoder-decoder's folder that generates."""
+"""ONNX Runtime, on the CPU unless told otherwise: an ONNX file, or an encoder-decoder's folder that generates."""
 
 import sys
 from pathlib import Path
@@ -15,12 +15,14 @@ SEQUENCES = "sequences"
 def load(spec: Spec) -> Loaded:
     """The file, or the folder, that `model` of the spec names.
 
+    `providers` of the spec, each with its options, say where else nodes run, in the order of choice.
     Where `generate` of the spec says how, an inference is a generation of so many tokens; see `generation`.
     """
     path = Path(spec["model"])
     whole = path.is_dir()
-    sessions = [_session(file, spec["threads"]) for file in (_graphs(path) if whole else [path])]
-    description = {"version": onnxruntime.__version__, "execution_provider": PROVIDER, "threads": spec["threads"]}
+    sessions = [_session(file, spec) for file in (_graphs(path) if whole else [path])]
+    provider = sessions[0].get_providers()[0]
+    description = {"version": onnxruntime.__version__, "execution_provider": provider, "threads": spec["threads"]}
     if spec.get("generate"):
         generator = _cached if whole else _uncached
         return Loaded(
@@ -42,13 +44,17 @@ def _graphs(folder: Path) -> list[Path]:
     return [folder / f"{name}.onnx" for name in GRAPHS]
 
 
-def _session(file: Path, threads: int) -> Any:
+def _session(file: Path, spec: Spec) -> Any:
+    providers = [(name, settings) for name, settings in spec.get("providers", [[PROVIDER, {}]])]
+    if len(providers) > 1 and hasattr(onnxruntime, "preload_dlls"):  # of CUDA, from the packages that pip installs
+        onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = spec["threads"], 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=[PROVIDER])
-    if session.get_providers() != [PROVIDER]:
-        sys.exit(f"ONNX Runtime fell back to {session.get_providers()}, expected {PROVIDER}")
+    session = onnxruntime.InferenceSession(file, options, providers=providers)
+    names = [name for name, _ in providers]
+    if session.get_providers() != names:
+        sys.exit(f"ONNX Runtime fell back to {session.get_providers()}, expected {', '.join(names)}")
     return session
 
 

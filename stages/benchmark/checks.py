@@ -1,0 +1,41 @@
+"""Whether runtimes can run a model where they shall, told before any work."""
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.errors import ConfigError
+from pipeline.stage import FORMS
+from stages.benchmark.runtime import Runtime
+
+
+def check_runtimes(runtimes: Sequence[Runtime], form: type, threads: int) -> Iterator[str]:
+    """Which runtimes will be skipped, for hardware that is absent.
+
+    Args:
+        runtimes: one at least.
+        form: of the model.
+        threads: the most of an inference.
+
+    Raises:
+        ConfigError: one does not take the form, is not installed, or cannot run where it shall; or hardware is absent
+            of one that is required, or of all.
+    """
+    lacks = [runtime.lacks() for runtime in runtimes]
+    for runtime, lack in zip(runtimes, lacks, strict=True):
+        _check(runtime, form, threads, lack)
+        if lack:
+            yield f"`runtimes` has {runtime.title}, which will be skipped: {lack}"
+    if all(lacks):
+        problem = f"no runtime of `runtimes` can run here: {lacks[0]}"
+        raise ConfigError(problem, expected="one that can, such as onnxruntime")
+
+
+def _check(runtime: Runtime, form: type, threads: int, lack: str | None) -> None:
+    if form not in runtime.forms:
+        problem = f"`runtimes` has {runtime.name}, and the model is {FORMS[form]} here"
+        raise ConfigError(problem, expected="runtimes: [onnxruntime]", fix=runtime.remedy)
+    if unfit := runtime.unfit(threads):
+        raise ConfigError(f"`runtimes` has {runtime.title}, which cannot run there: {unfit}")
+    if lack and runtime.required:
+        raise ConfigError(f"`runtimes` has {runtime.title}, which is required: {lack}", fix="Leave out `required`")
+    if not lack and runtime.is_needed_here and (missing := runtime.missing()):
+        raise ConfigError(f"`runtimes` has {runtime.name}, which cannot run here: {missing}")
