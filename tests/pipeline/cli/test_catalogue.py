@@ -97,7 +97,7 @@ def test_the_schema_does_not_offer_what_no_file_may_hold() -> None:
 
 def test_every_runtime_is_listed_with_what_it_takes_and_whether_it_is_here() -> None:
     entries = {entry["name"]: entry for entry in describe_runtimes()}
-    files = (ROOT / "stages" / "benchmark" / "runtimes").glob("[!_]*.py")
+    files = (ROOT / "stages" / "benchmark" / "runtimes").rglob("[!_]*.py")
     assert entries.keys() == {path.stem for path in files}
     assert entries["torch"]["takes"] == ["a torch model"]
     assert (entries["onnxruntime"]["missing"], entries["onnxruntime"]["version"]) == (None, version("onnxruntime"))
