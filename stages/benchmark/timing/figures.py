@@ -54,8 +54,8 @@ def _startup(timed: Timed, baseline: Timed | None) -> tuple[JsonValue, dict[str,
     line = {**_medians(timed.startups), "total_s": median_interval(totals), "processes": len(totals), "ratio": None}
     if baseline:
         line["ratio"] = interval([log(own / other) for own, other in zip(totals, _totals(baseline), strict=True)]).json
-    few = len(totals) < FEWEST_OF_A_MEDIAN
-    return line, {"startup": f"{len(totals)} processes; it needs {FEWEST_OF_A_MEDIAN}"} if few else {}
+    reason = f"{len(totals)} of the {FEWEST_OF_A_MEDIAN} processes that an interval needs"
+    return line, {"startup": reason} if len(totals) < FEWEST_OF_A_MEDIAN else {}
 
 
 def _totals(timed: Timed) -> list[float]:

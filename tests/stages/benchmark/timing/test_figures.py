@@ -39,7 +39,7 @@ def test_few_processes_give_a_startup_without_an_interval() -> None:
     line: dict[str, Any]
     line, reasons = described(timed_of([1.0] * 5), None, 1, None)
     assert line["startup"]["total_s"] == {"value": 1.75, "low": None, "high": None}
-    assert reasons["startup"] == "5 processes; it needs 6"
+    assert reasons["startup"] == "5 of the 6 processes that an interval needs"
 
 
 def test_startup_is_compared_with_the_baselines_of_the_same_rounds() -> None:
