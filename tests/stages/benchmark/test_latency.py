@@ -142,8 +142,9 @@ def test_two_rounds_are_inconclusive(tmp_path: Path) -> None:
 def test_torch_runs_in_its_process(tmp_path: Path) -> None:
     ctx, reports = make_context(tmp_path, products(tmp_path / "m.onnx", 2))
     model = torch_model()
-    assert Latency(runtimes=("torch",), rounds=1, iterations=5, examples=0).run(model, ctx) is model
+    assert Latency(runtimes=("torch",), rounds=1, iterations=5, examples=0, score=False).run(model, ctx) is model
     (line,) = reports["latency"]
+    assert (line["score"], line["reasons"]["score"]) == (None, "`score` is false")
     assert line["samples"] == 5
     assert "ONNX" in line["reasons"]["ratio"]
 

@@ -96,6 +96,7 @@ def test_a_users_runtime_is_timed_and_its_answers_are_compared(folder: Path, con
     assert (once["runtime"], once["settings"], once["agrees"]) == ("doubling", {"factor": 1.0}, True)
     assert (twice["settings"], twice["agrees"], twice["agreement"]["examples"]) == ({"factor": 2.0}, False, 8)
     assert twice["samples"] == 5
+    assert (twice["score"], twice["reasons"]["score"]) == (None, "no test examples are here")
     assert [text.startswith("doubling: its answers differ from ONNX Runtime's") for text in warnings[-1:]] == [True]
 
 
