@@ -13,7 +13,8 @@ from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.model import Model, OnnxModel
 from stages.benchmark import runners
-from stages.benchmark.answers.agreement import REFERENCE, STEPS, TOLERANCE, compare, rounds_values
+from stages.benchmark.answers.agreement import REFERENCE, compare
+from stages.benchmark.answers.distances import tolerance_of
 from stages.benchmark.hosts.files import loaded_files
 from stages.benchmark.processes.process import Spec, answers, as_arrays
 from stages.benchmark.runners.loaded import Arrays
@@ -105,7 +106,7 @@ def _agreement(runtime: Runtime, model: OnnxModel, place: Spec, work: Path, may_
         return answers(own_spec, map(as_arrays, feeds), at)
 
     pair = answered(runtime, spec, own), answered(REFERENCE, reference, theirs)
-    agreement = compare(*pair, STEPS if rounds_values(model.path) else TOLERANCE)
+    agreement = compare(*pair, tolerance_of(model.path))
     if not (agreement.agrees or may_differ):
         fix = f"Measure its score: `runtimes: [{runtime.name}]` of benchmark.latency tells whether it is the same model"
         raise StageError(str(agreement), fix=fix)

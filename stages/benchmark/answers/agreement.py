@@ -6,26 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from pydantic import JsonValue
 
 from pipeline.base.batches import Inputs
 from pipeline.base.targets.labelling import Labelling
 from pipeline.errors import StageError
-from pipeline.forms.graph import graphs_in
 from pipeline.measure.agreement import agreeing
 from pipeline.model import Model
 from pipeline.stage import Context
+from stages.benchmark.answers.distances import Apart, tolerance_of
 from stages.benchmark.processes.process import Spec, answers, as_arrays
 from stages.benchmark.runners.loaded import Arrays, read_batches, write_batches
 from stages.benchmark.runtime import Runtime
 from stages.benchmark.runtimes.onnxruntime import OnnxRuntime
-
-TOLERANCE = 1e-3
-"""Of the range of an output, where all is computed in floats."""
-STEPS = 2 / 255
-"""The same where values are rounded to integers: two steps of 255. Runtimes round some to the next integer."""
 
 REFERENCE = OnnxRuntime(use="onnxruntime")
 
@@ -134,11 +128,11 @@ def compare(
     Raises:
         StageError: NaN where there is a number in the reference, or outputs of other shapes.
     """
-    apart, decisions, examples = dict[str, _Apart](), list[torch.Tensor](), 0
+    apart, decisions, examples = dict[str, Apart](), list[torch.Tensor](), 0
     for ours, theirs in zip(own, reference, strict=True):
         names = [*theirs]
         for i, name in enumerate(names):
-            apart.setdefault(name, _Apart(name)).add(output_at(ours, i, name, len(names)), theirs[name])
+            apart.setdefault(name, Apart(name)).add(output_at(ours, i, name, len(names)), theirs[name])
         examples += len(theirs[names[0]])
         if labelling:
             place = names.index(output) if output in names else 0
@@ -146,28 +140,6 @@ def compare(
     shares = [one.shares for one in apart.values()]
     same = float(torch.cat(decisions).mean()) if labelling else None
     return Agreement(examples, max(float(s.max(initial=0)) for s in shares), tolerance, same, _worst(shares, examples))
-
-
-@dataclass
-class _Apart:
-    """An output of all batches: the largest distance in each example, and between what values it lies."""
-
-    name: str
-    distances: list[Any] = field(default_factory=list)
-    low: float = np.inf
-    high: float = -np.inf
-
-    def add(self, ours: Any, theirs: Any) -> None:
-        self.distances.append(_distances(ours, theirs, self.name))
-        finite = theirs[np.isfinite(theirs)].astype(np.float64)
-        self.low, self.high = finite.min(initial=self.low), finite.max(initial=self.high)
-
-    @property
-    def shares(self) -> Any:
-        """The largest distance in each example (N,), as a share of the range of the output."""
-        ends = [float(value) for value in (self.low, self.high) if np.isfinite(value)]
-        spread = ends[1] - ends[0] if ends else 0.0
-        return np.concatenate(self.distances) / (spread or max(*map(abs, ends), 1.0))
 
 
 def _same(ours: Any, theirs: Any, labelling: Labelling) -> torch.Tensor:
@@ -181,31 +153,6 @@ def output_at(batch: Mapping[str, Any], place: int, name: str, count: int) -> An
     return batch[name] if name in batch else [*batch.values()][place]
 
 
-def _distances(ours: Any, theirs: Any, name: str) -> Any:
-    """The largest distance in each example (N,), of outputs whose first axis is the examples."""
-    if ours.shape != theirs.shape:
-        raise StageError(f"output `{name}` has the shape {ours.shape}, and in ONNX Runtime {theirs.shape}")
-    if (np.isnan(ours) & ~np.isnan(theirs)).any():
-        raise StageError(f"output `{name}` is NaN where it is a number in ONNX Runtime")
-    a, b = ours.astype(np.float64), theirs.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        distance = np.where((a == b) | np.isnan(b), 0.0, np.abs(a - b))
-    return distance.reshape(len(distance) if distance.ndim else 1, -1).max(axis=1, initial=0)
-
-
 def _worst(apart: Sequence[Any], examples: int) -> int | None:
     rows = [values for values in apart if len(values) == examples]
     return int(np.argmax(np.max(rows, axis=0))) if rows and len(rows) == len(apart) else None
-
-
-def tolerance_of(path: Path) -> float:
-    """The share of an output's range that is rounding, by what a file computes in."""
-    return STEPS if rounds_values(path) else TOLERANCE
-
-
-def rounds_values(path: Path) -> bool:
-    """Whether values, and not weights alone, become integers in a file."""
-    proto = onnx.load(path, load_external_data=False)
-    bodies = [graph for body in (proto.graph, *proto.functions) for graph in graphs_in(body)]
-    kinds = {node.op_type for graph in bodies for node in graph.node}
-    return any(kind.startswith(("QuantizeLinear", "DynamicQuantize", "QLinear", "QGemm")) for kind in kinds)

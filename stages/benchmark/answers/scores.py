@@ -10,13 +10,24 @@ from pydantic import JsonValue
 from pipeline.errors import StageError
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Scored
-from stages.benchmark.answers.agreement import tolerance_of
+from stages.benchmark.answers.distances import tolerance_of
 from stages.benchmark.answers.stream import Stream
 from stages.benchmark.processes.process import Spec
 from stages.benchmark.runtime import Runtime
 from stages.benchmark.timing.rounds import Failures, Participant
 
 Verdict = Literal["same decisions", "within the budget", "other model"]
+
+NO_RATIO = "the scores are not on a ratio scale, or there is no baseline's"
+NULLS = {
+    "validation": "the model was measured on the test split alone",
+    "retention": NO_RATIO,
+    "validation_retention": NO_RATIO,
+    "flips": "scores are not right or wrong",
+    "changed": "predictions are no decisions",
+    "worst": "no test example lost any score",
+}
+"""Why a figure of a score is null."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,14 @@ class Score:
             "flips": None if scored.lost is None else {"lost": scored.lost, "gained": scored.gained},
             "verdict": self.verdict,
         }
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why it, or a figure of it, is null, by names as `score.flips`."""
+        figures = self.json
+        if figures is None:
+            return {"score": self.reason}
+        return {f"score.{name}": NULLS[name] for name, value in figures.items() if value is None}
 
     @property
     def is_other(self) -> bool:

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from pipeline.model import Model
 from pipeline.stage import Context
-from stages.benchmark.answers.agreement import rounds_values
+from stages.benchmark.answers.distances import rounds_values
 from stages.benchmark.gpu import no_gpu
 from stages.benchmark.runtime import Runtime
 

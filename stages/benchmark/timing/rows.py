@@ -87,7 +87,7 @@ def _scored(reasons: dict[str, str], score: Score | None) -> dict[str, JsonValue
     """The score of a line, if it was asked for, and the reasons with why it is null."""
     if score is None:
         return {"reasons": {**reasons}}
-    return {"score": score.json, "reasons": {**reasons, **({} if score.scored else {"score": score.reason})}}
+    return {"score": score.json, "reasons": {**reasons, **score.reasons}}
 
 
 def failure(cells: Sequence[Cell], name: str) -> StageError | ResourceError | None:

@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.base.targets.labelling import Labelling
 from pipeline.errors import StageError
-from stages.benchmark.answers.agreement import STEPS, TOLERANCE, compare, rounds_values
+from stages.benchmark.answers.agreement import compare
+from stages.benchmark.answers.distances import STEPS, TOLERANCE, rounds_values
 from tests.graphs import products
 from tests.packing import ternary
 

@@ -47,8 +47,15 @@ def test_a_row_has_the_agreed_fields() -> None:
         "value": 0.9, "validation": None, "retention": interval, "drop": interval, "flips": {"lost": 3, "gained": 1},
         "changed": 0.25, "worst": 17, "verdict": "other model", "validation_retention": None,
     }  # fmt: skip
-    assert Score(GRADED, "same decisions").json["flips"] is None  # type: ignore[index]
-    assert Score(reason="no").json is None
+    graded = Score(replace(GRADED, retention=DROP, validation_retention=DROP, validation=0.5), "same decisions")
+    assert graded.json
+    assert graded.json["flips"] is None
+    assert graded.reasons == {
+        "score.flips": "scores are not right or wrong",
+        "score.changed": "predictions are no decisions",
+        "score.worst": "no test example lost any score",
+    }
+    assert (Score(reason="no").json, Score(reason="no").reasons) == (None, {"score": "no"})
 
 
 def answering(told: Any) -> Callable[..., Any]:
