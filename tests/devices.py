@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +32,7 @@ SetEnv TMPDIR={folder}/device
 """
 SLEEPS = "import time, pathlib; pathlib.Path({mark!r}).write_text('here'); time.sleep(600)\n"
 """A runner that never ends."""
+OURS = Path(np.__file__).parents[1]
 served = pytest.mark.skipif(
     not (SERVER and shutil.which("ssh") and shutil.which("ssh-keygen")), reason="OpenSSH's server is not installed"
 )
@@ -85,6 +87,16 @@ class Server:
 
 def key(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)], check=True)
+
+
+def python_with(folder: Path, *packages: str) -> str:
+    """The interpreter of an environment that has these packages of ours and no others."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (own,) = folder.glob("lib/python*/site-packages")
+    for package in packages:
+        for path in OURS.glob(f"{package}*"):
+            (own / path.name).symlink_to(path)
+    return str(folder / "bin" / "python")
 
 
 def free_port() -> int:

@@ -1,7 +1,6 @@
 """A device over SSH: this machine, by a real server on loopback."""
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,11 +16,10 @@ from stages.benchmark.hosts import device as module
 from stages.benchmark.hosts.machines import Machines
 from stages.benchmark.hosts.ssh import Ssh
 from stages.benchmark.processes.process import answers, time_process
-from tests.devices import SLEEPS, Server, free_port, served, sleeping, spec_of
+from tests.devices import SLEEPS, Server, free_port, python_with, served, sleeping, spec_of
 from tests.graphs import products
 
 pytestmark = served
-NUMPY = Path(np.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +36,6 @@ def timed(server: Server, folder: Path, on: dict[str, Any] | None = None, **rest
         _, facts = time_process({**spec_of(folder, **rest), "machine": machine}, folder)
     assert server.left() == []
     return facts
-
-
-def without(packages: Path, *names: str) -> str:
-    """A Python in an environment with numpy, unless it is named, and no more."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(packages)], check=True)
-    (site,) = packages.glob("lib/python*/site-packages")
-    for package in NUMPY.parent.glob("numpy*"):
-        if package.name not in names:
-            (site / package.name).symlink_to(package)
-    return str(packages / "bin" / "python")
 
 
 def test_it_times_and_tells_of_the_device(server: Server, tmp_path: Path) -> None:
@@ -113,12 +101,12 @@ def test_one_that_cannot_be_used_is_told_by_its_reason(
 
 
 def test_what_is_missing_there_is_named_with_what_installs_it(server: Server, tmp_path: Path) -> None:
-    python = without(tmp_path / "numpy")
+    python = python_with(tmp_path / "numpy", "numpy")
     with pytest.raises(
         StageError, match=r"onnxruntime is not installed for \S+ there\. There: \S+ -m pip install onnx"
     ):
         timed(server, tmp_path, {"python": python})
-    python = without(tmp_path / "nothing", "numpy")
+    python = python_with(tmp_path / "nothing")
     with pytest.raises(StageError, match=r"numpy is not installed for \S+ there\. There: \S+ -m pip install numpy\.$"):
         timed(server, tmp_path, {"python": python})
 
