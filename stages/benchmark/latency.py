@@ -191,7 +191,8 @@ class Latency(Stage):
             with prepared.failures.catching(member, ctx.interrupted):
                 runtime.accepts(model, self.batch)
                 specs = conversion.specs(model, folder / f"model-{i}")
-                if self.examples and not runtime.answers_as_reference:
+                generates = isinstance(model, Seq2SeqOnnx)
+                if self.examples and not generates and not runtime.answers_as_reference:
                     spec = {**specs[examination.batch], "threads": self.threads[0]}
                     prepared.agreements[name] = examination.of(name, model, runtime, spec)
                 prepared.scores[name] = scores.of(member, model, runtime, specs)

@@ -24,9 +24,8 @@ DATA: Split = Split([(torch.rand(32), 0) for _ in range(9)])  # type: ignore[arg
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    device = Server(tmp_path_factory.mktemp("server"))
-    yield device
-    device.close()
+    with Server(tmp_path_factory.mktemp("server")) as device:
+        yield device
 
 
 def row_of(server: Server, model: Any, context: Make, use: str, **on: Any) -> dict[str, Any]:

@@ -24,9 +24,8 @@ pytestmark = served
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    device = Server(tmp_path_factory.mktemp("server"))
-    yield device
-    device.close()
+    with Server(tmp_path_factory.mktemp("server")) as device:
+        yield device
 
 
 def timed(server: Server, folder: Path, on: dict[str, Any] | None = None, **rest: Any) -> dict[str, Any]:
@@ -170,12 +169,12 @@ def test_another_digest_than_ours_is_told(server: Server, tmp_path: Path, monkey
 
 def test_what_it_has_no_room_for_is_told(tmp_path: Path) -> None:
     # Files of 16 kB at most; and a shell that greets.
-    server = Server(tmp_path / "server", 'ForceCommand ulimit -f 16; echo welcome; eval "$SSH_ORIGINAL_COMMAND"')
-    try:
-        with pytest.raises(StageError, match=r"it could not keep m\.onnx: .*File too large"):
-            timed(server, tmp_path, layers=20)
-    finally:
-        server.close()
+    line = 'ForceCommand ulimit -f 16; echo welcome; eval "$SSH_ORIGINAL_COMMAND"'
+    with (
+        Server(tmp_path / "server", line) as server,
+        pytest.raises(StageError, match=r"it could not keep m\.onnx: .*File too large"),
+    ):
+        timed(server, tmp_path, layers=20)
 
 
 def test_the_interpreter_may_lie_in_the_home_there_and_have_any_name(server: Server, tmp_path: Path) -> None:

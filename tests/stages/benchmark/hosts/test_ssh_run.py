@@ -28,9 +28,8 @@ pytestmark = served
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    device = Server(tmp_path_factory.mktemp("server"))
-    yield device
-    device.close()
+    with Server(tmp_path_factory.mktemp("server")) as device:
+        yield device
 
 
 def runtimes(server: Server, required: bool = False, **changes: Any) -> list[Any]:

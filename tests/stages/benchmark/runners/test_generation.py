@@ -17,6 +17,7 @@ from stages.export.seq2seq import Seq2SeqExport
 from stages.quantize.optimum import OptimumQuantization
 from tests import translators
 from tests.contexts import preview_of, refused
+from tests.devices import Server, python_with, served
 from tests.translators import END, PAD, START, TARGET, copies, inputs, made, padded
 
 SETTINGS = {"pad_token_id": PAD, "decoder_start_token_id": START, "eos_token_id": END}
@@ -88,6 +89,19 @@ def test_its_rows_say_how_many_tokens_and_are_beside_the_baselines(files: list[S
         assert row["p50_ms"] > 0
         assert row["ratio"]["low"] <= row["ratio"]["value"] <= row["ratio"]["high"]
         assert row["execution_provider"] == "CPUExecutionProvider"
+
+
+@served
+def test_a_device_generates_with_numpy_and_the_runtime_alone(
+    files: list[Seq2SeqOnnx], context: Any, tmp_path: Path
+) -> None:
+    with Server(tmp_path / "server") as server:
+        python = python_with(tmp_path / "environment", "numpy", "onnxruntime")
+        settings = {"runtimes": [{"use": "onnxruntime", "on": server.on(python=python)}], "rounds": 1, "iterations": 3}
+        Latency.model_validate(settings).run(files[1], context(deployed=lambda model: model))
+        (row,) = context.reports["latency"]
+        assert (row["tokens"], row["samples"]) == (TARGET, 3)
+        assert server.left() == []
 
 
 def test_without_one_of_these_forms_nothing_is_generated(tiny: Any, context: Any) -> None:
