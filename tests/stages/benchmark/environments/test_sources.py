@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from onnx import helper
 
 from pipeline.errors import StageError
 from pipeline.model import OnnxModel
-from stages.benchmark.environments.sources import Graphs, program_source
+from stages.benchmark.environments.sources import Graphs, Programs, program_source
 from tests import edge, graphs
 from tests.aliases import Make
 
@@ -32,3 +33,12 @@ def test_a_program_takes_one_number_of_examples_by_position(tmp_path: Path) -> N
     inputs = edge.repeated(model, 3)
     (answer,) = torch.export.load(source["source"]).module()(*inputs.values())
     assert torch.allclose(answer, model.predict(inputs)["output"], atol=1e-6)
+
+
+def test_a_model_that_rounds_its_values_is_given_as_its_file(tiny: Make, context: Make, tmp_path: Path) -> None:
+    model, ctx, programs = tiny(), context(), Programs()
+    assert "shapes" not in programs.told(model, ctx, tmp_path, 3)
+    model.module.rounded_otherwise = nullcontext
+    told = programs.told(model, ctx, tmp_path, 3)
+    assert (Path(told["source"]).suffix, told["shapes"]) == (".onnx", {"input": [3, 1, 8, 8]})
+    assert next(programs.batches(model, ctx, edge.repeated(model, 3)))["input"].shape == (3, 1, 8, 8)

@@ -18,6 +18,11 @@ def signed(codes: Any, zero_point: Any) -> tuple[Any, Any]:
     return codes, zero_point.astype(np.int16)
 
 
+def moved(codes: Tensor) -> Tensor:
+    """Integers of a value that nothing moved yet, as signed ones."""
+    return (codes.to(torch.int16) - 128).to(torch.int8) if codes.dtype == torch.uint8 else codes
+
+
 def rounded(value: Tensor, scale: float, zero_point: int) -> Tensor:
     """A value in int8."""
     result: Tensor = torch.ops.quantized_decomposed.quantize_per_tensor.default(

@@ -88,6 +88,8 @@ def _batch_norm(call: Call) -> Tensor:
 OPERATORS: dict[str, Callable[[Call], Any]] = {
     "QuantizeLinear": quantizers.quantize,
     "DequantizeLinear": quantizers.dequantize,
+    "DynamicQuantizeLinear": quantizers.dynamic,
+    "MatMulInteger": products.integer_matmul,
     "Conv": products.convolution,
     "Gemm": products.gemm,
     "MatMul": products.matmul,

@@ -4,12 +4,14 @@ Where the result becomes integers too, all has the scales of the file. Where it 
 its input by the range that this has at the time, for it has none with a fixed scale; the weight keeps its integers.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from stages.benchmark.runners.edge.imported import integers
 from stages.benchmark.runners.edge.imported.calls import Call
+from stages.benchmark.runners.edge.imported.weights import Weight
 
 
 def convolution(call: Call) -> Tensor:
@@ -47,6 +49,21 @@ def matmul(call: Call) -> Tensor:
     if call.rank(1) == 2 and (call.weight(1) or call.is_constant(1)):
         return functional.linear(_read(call, 0), _weight(call, 1, turned=True))
     return torch.matmul(call[0], call[1])
+
+
+def integer_matmul(call: Call) -> Tensor:
+    """MatMulInteger of a value that `quantizers.dynamic` gives, or of integers; scales are multiplied behind it."""
+    if not call.is_constant(1) or call.rank(1) != 2:
+        raise SystemExit("the file's MatMulInteger of two values has no form here. Leave this runtime out")
+    codes = call.constant(1)
+    zero_point = call.constant(3) if call.has(3) else np.zeros(1, codes.dtype)
+    weight = Weight(codes, np.ones_like(zero_point, np.float32), zero_point, 1).turned.by_channel
+    value = call[0]
+    if not value.is_floating_point():  # rows of a table
+        _, zero = integers.signed(call.constant(2), call.constant(2))
+        value = integers.dequantized(integers.moved(value), 1.0, int(np.ravel(zero)[0]))
+    value = integers.rounded_by_range(value) if call.network.backend.ranges else value
+    return functional.linear(value, call.network.floats(call.node.output[0], weight))
 
 
 def _read(call: Call, place: int) -> Tensor:

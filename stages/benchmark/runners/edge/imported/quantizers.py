@@ -1,7 +1,6 @@
 """QuantizeLinear and DequantizeLinear, of values and of constants."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from stages.benchmark.runners.edge.imported import integers
@@ -32,14 +31,19 @@ def dequantize(call: Call) -> Tensor | tuple[()]:
         else:  # a bias of 32 bits
             call.network.constants[call.node.output[0]] = weight.floats
         return ()
-    codes = call[0]
+    codes = integers.moved(call[0])
     zero_point = call.constant(2) if call.has(2) else np.zeros_like(scale, np.uint8)
-    if codes.dtype == torch.uint8:  # rows of a table, which nothing moved
-        codes = (codes.to(torch.int16) - 128).to(torch.int8)
-    _, moved = integers.signed(np.zeros((), zero_point.dtype), zero_point)
+    _, moved = integers.signed(zero_point, zero_point)
     if np.size(scale) == 1:
         return integers.dequantized(codes, float(np.ravel(scale)[0]), int(np.ravel(moved)[0]))
     name = call.node.output[0]
     steps = call.network.buffer(f"{name}_scale", scale.astype(np.float32))
     zeros = call.network.buffer(f"{name}_zeros", np.broadcast_to(moved, scale.shape).astype(np.int64))
     return integers.dequantized_by_channel(codes, steps, zeros, axis % codes.dim())
+
+
+def dynamic(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """DynamicQuantizeLinear: the value as it is, which `products.integer_matmul` rounds, with a scale of one."""
+    name = call.node.output[1]
+    one, zero = (call.network.buffer(f"{name} {value}", np.float32(value)) for value in (1, 0))
+    return call[0], one, zero

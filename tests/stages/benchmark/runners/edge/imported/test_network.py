@@ -13,6 +13,7 @@ from onnx import helper
 
 from stages.benchmark.runners.edge.imported.network import Backend, Network
 from stages.benchmark.runners.edge.imported.program import folded
+from stages.quantize.dynamic import DynamicQuantization
 from tests import edge, graphs
 from tests.aliases import Make
 
@@ -133,6 +134,17 @@ def test_attention_over_tokens_in_integers_has_the_same_answers(context: Make) -
     feed = {name: value.numpy() for name, value in model.example.items()}
     (ours,), (theirs,) = answers(ctx.deployed(model).path, feed)
     assert np.allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_what_is_rounded_by_its_range_answers_as_closely(ranges: bool, context: Make) -> None:
+    ctx, model = context(), edge.words()
+    file = DynamicQuantization().run(ctx.deployed(model), ctx)
+    feed = {name: value.numpy() for name, value in model.example.items()}
+    (ours,), (theirs,) = answers(file.path, feed, Backend(holds_integers=True, ranges=ranges))
+    assert np.abs(ours - theirs).max() < 0.02 * np.ptp(theirs)
+    (exact,) = model.predict(model.example).values()
+    assert np.abs(ours - exact.numpy()).max() < 0.02 * np.ptp(theirs)
 
 
 def test_operators_that_are_not_known_are_named(tmp_path: Path) -> None:
