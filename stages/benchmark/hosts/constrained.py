@@ -15,6 +15,8 @@ from stages.benchmark.hosts.here import Here
 from stages.benchmark.hosts.host import Host, Machine, Size
 from stages.benchmark.runners.loaded import Spec
 
+THREADS = ("Resource temporarily unavailable", "can't start new thread", "pthread_create")
+"""What there is to read where the stack of a thread was too much."""
 LIMITING = Here("stages.benchmark.runners.hosts.limited")
 
 Processors = Annotated[
@@ -64,7 +66,8 @@ class Limited(Machine):
     """Runs processes here within limits, which they are under before they import anything.
 
     What a process allocates is limited by the system (RLIMIT_DATA: pages of its own that it can write, though it may
-    not; no code and no files that are mapped), and what it held at most, all in all, is looked at afterwards.
+    not, such as the stacks of threads; no code and no files that are mapped), and what it held at most, all in all, is
+    looked at afterwards.
     """
 
     host: Constrained
@@ -78,8 +81,8 @@ class Limited(Machine):
         try:
             content = LIMITING.run({**spec, "limits": limits}, folder, did)
         except StageError as error:
-            if self.host.memory and any(word in error.found for word in LIMITED):
-                raise self._too_much(f"{error.found}") from None
+            if self.host.memory and any(word in error.found for word in LIMITED + THREADS):
+                raise self._too_much(error.found) from None
             raise
         peak = (content.get("memory") or {}).get("peak_bytes", 0)
         if self.host.memory and peak > self.host.memory:

@@ -7,11 +7,17 @@ from pydantic import Discriminator, Tag
 from stages.benchmark.hosts.constrained import Constrained
 from stages.benchmark.hosts.ssh import Ssh
 
-
-def _kind(value: Any) -> str:
-    is_far = "ssh" in value if isinstance(value, dict) else isinstance(value, Ssh)
-    return "device" if is_far else "constrained"
+EXPECTED = "a mapping with `ssh`, or with `cpus` or `memory`"
 
 
-On = Annotated[Annotated[Constrained, Tag("constrained")] | Annotated[Ssh, Tag("device")], Discriminator(_kind)]
+def _kind(value: Any) -> str | None:
+    if not isinstance(value, dict | Constrained | Ssh):
+        return None
+    return "device" if isinstance(value, Ssh) or (isinstance(value, dict) and "ssh" in value) else "constrained"
+
+
+On = Annotated[
+    Annotated[Constrained, Tag("constrained")] | Annotated[Ssh, Tag("device")],
+    Discriminator(_kind, custom_error_type="host", custom_error_message=EXPECTED),
+]
 """Told apart by `ssh`."""

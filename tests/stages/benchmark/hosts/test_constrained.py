@@ -101,6 +101,7 @@ def test_what_needs_more_memory_is_skipped_and_says_so(
 
 @pytest.mark.parametrize(("on", "message"), [
     ({}, "`cpus`, `memory`, or `ssh`"),
+    ("pi@board", "runtime onnxruntime: `on`: a mapping with `ssh`, or with `cpus` or `memory`"),
     ({"cpus": []}, "at least 1 item"),
     ({"cpus": [-1]}, "greater than or equal to 0"),
     ({"memory": "much"}, "byte"),
@@ -109,7 +110,7 @@ def test_what_needs_more_memory_is_skipped_and_says_so(
     ({"ssh": "-oProxyCommand=x"}, "`on.device.ssh`"),
     ({"ssh": "pi@board", "cpus": [0]}, "`on.device.cpus`: Extra inputs"),
 ])  # fmt: skip
-def test_settings_are_checked(on: dict[str, Any], message: str) -> None:
+def test_settings_are_checked(on: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Latency.model_validate({"runtimes": [{"use": "onnxruntime", "on": on}]})
 
