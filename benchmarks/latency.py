@@ -43,7 +43,6 @@ from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Context
 from pipeline.task import Split, classification
 from stages.benchmark.conversion import save_inputs
-from stages.benchmark.environments.sources import program_source
 from stages.benchmark.latency import Latency
 from stages.benchmark.processes.module import pools
 from stages.benchmark.processes.process import Spec, time_process
@@ -143,7 +142,8 @@ def _tools(folder: Path, seconds: float) -> Iterator[Tool]:
     if missing := litert.missing():
         print(f"{'litert':12} {missing}")
         return
-    spec = {**litert.converted(program_source(model, folder, 1), folder, "model.tflite"), "python": litert.python}
+    ctx = _context(folder, OnnxModel(file, EXAMPLE))
+    spec: Spec = {**litert.convert(model, ctx, folder, batch=1), "python": litert.python}
     result = folder / "litert.json"
     tool = [litert.python, "-m", "ai_edge_litert.tools.benchmark_litert_model", "--model", str(spec["model"])]
     tool += ["--num_threads", "1", "--num_runs", str(max(int(seconds * 200), 50)), "--result_json", str(result)]
