@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -72,7 +73,7 @@ class Server:
 
     def left(self) -> list[str]:
         """What lies on the device, once its last session has ended."""
-        for _ in range(100):
+        for _ in range(400):
             if not any(self.device.iterdir()):
                 break
             time.sleep(0.05)
@@ -86,9 +87,11 @@ class Server:
 
     def close(self) -> None:
         """End it with all sessions."""
-        for pid in [*below(self.process.pid), self.process.pid]:
-            os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        if self.process.poll() is None:
+            for pid in [*below(self.process.pid), self.process.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait()
 
 
 def key(path: Path) -> None:

@@ -25,8 +25,9 @@ def explained(gone: Gone, host: Any, during: str) -> StageError:
         during: what was done, such as "while it took the model".
     """
     if gone.greeted:
-        what = "did not answer in time" if gone.expired else "went away"
-        return _error(host, f"it {what} {during}{_said(gone)}")
+        if gone.expired:
+            return _error(host, f"it did not answer in time {during}", "Raise `timeout`")
+        return _error(host, f"it went away {during}{_said(gone)}")
     text = gone.text
     if "Host key verification failed" in text and "HAS CHANGED" in text:
         fix = "Find out whether it is the same device, and only then remove the old key: ssh-keygen -R"
@@ -64,9 +65,10 @@ def judged(answer: dict[str, Any], host: Any, who: str, requirement: str) -> Non
     if code == -9:
         raise ResourceError(f"{host.name}: {who} was killed, as the system does when memory runs out{tail}", fix=LESS)
     if code and (module := MODULE.search(answer["text"])):
-        package = "numpy" if module[1].partition(".")[0] == "numpy" else requirement
+        name = module[1].partition(".")[0]
+        is_runtime = requirement.lower().replace("-", "_").startswith(name.lower())
         problem = f"{module[1]} is not installed for {host.python} there"
-        raise _error(host, problem, f"There: {host.python} -m pip install {package or module[1]}")
+        raise _error(host, problem, f"There: {host.python} -m pip install {requirement if is_runtime else name}")
     if code:
         raise _error(host, f"{who} ended with {code}{tail}")
 

@@ -111,23 +111,22 @@ def test_what_is_missing_there_is_named_with_what_installs_it(server: Server, tm
 
 
 def test_one_that_goes_away_in_the_middle_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    server, mark = Server(tmp_path / "server"), tmp_path / "mark"
+    mark, children = tmp_path / "mark", list[int]()
+    spec = spec_of(tmp_path, code=SLEEPS.format(mark=str(mark)))
 
-    def leave() -> None:
+    def leave(server: Server) -> None:
         while not mark.exists():
             time.sleep(0.05)
         children.extend(sleeping(server.device))
         server.close()
 
-    children: list[int] = []
-    thread = Thread(target=leave)
-    thread.start()
-    with Machines() as machines:
+    with Server(tmp_path / "server") as server, Machines() as machines:
         machine = machines.of(Ssh.model_validate(server.on()))
-        spec = {**spec_of(tmp_path, code=SLEEPS.format(mark=str(mark))), "machine": machine}
+        leaving = Thread(target=leave, args=(server,), daemon=True)
+        leaving.start()
         with pytest.raises(StageError, match=r"it went away while a process timed \S+m\.onnx: .*(closed|reset|lost)"):
-            time_process(spec, tmp_path)
-        thread.join()
+            time_process({**spec, "machine": machine}, tmp_path)
+        leaving.join()
         with pytest.raises(StageError, match="it went away while a process timed"):  # and is not waited for again
             machine.ready()
     assert server.left() == []
