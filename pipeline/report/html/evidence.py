@@ -1,6 +1,6 @@
 """The figures of a run's page, each with its words and its table; None where the record has nothing to show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -71,7 +71,7 @@ def latency(record: Record) -> tuple[Figure | None, Table | None, list[str]]:
         if len(model) > 1:
             plots.append(Plot(setting_of(row), panels.latencies(model, base), _latency_words(row)))
     table = _latency_table(rows)
-    notes = [sentence(text) for text in dict.fromkeys(text for row in rows for text in _reasons(row))]
+    notes = [sentence(text) for text in dict.fromkeys(text for row in rows for text in [*_more(row), *_reasons(row)])]
     if stage.cached:
         notes.append("These latencies are those of an earlier run on this machine.")
     words = "Share of inferences that took at most so long, of all processes together; further left is faster."
@@ -178,6 +178,22 @@ def _beside(row: Mapping[str, Any]) -> list[str]:
     apart = number(agreement.get("difference")) if isinstance(agreement, dict) else None
     answers = "-" if apart is None else f"{'yes' if row.get('agrees') else 'no'}, within {apart:.1e} of the range"
     return [start, "-" if peak is None else bytes_text(peak), answers]
+
+
+def _more(row: Mapping[str, Any]) -> Iterator[str]:
+    """How percentiles are told where they are bounds; throughput and energy where they were measured."""
+    if row.get("percentiles") == "early stopping":
+        yield "p90 and p99 are upper bounds by early stopping"
+    throughput, energy = row.get("throughput"), row.get("energy")
+    for line in throughput if isinstance(throughput, list) else []:
+        each, count = (
+            number(line.get(key)) if isinstance(line, dict) else None for key in ("per_second", "concurrency")
+        )
+        if each is not None and count is not None:
+            yield f"{setting_of(row)}: {each:,.0f} examples a second with {count_of(int(count), 'request')} at a time"
+    joules = number(energy.get("joules")) if isinstance(energy, dict) else None
+    if joules is not None:
+        yield f"{setting_of(row)}: {joules:.3g} J an inference, of the whole processors"
 
 
 def _reasons(row: Mapping[str, Any]) -> list[str]:

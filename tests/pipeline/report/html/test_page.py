@@ -167,8 +167,21 @@ def test_latency_without_distributions_has_a_table(record: Record, enriched: Mak
     assert "No p99: 800 samples; it needs 1000." in outline(page).words("latency")
 
 
+def test_throughput_energy_and_bounds_are_told(record: Record, enriched: Make, tmp_path: Path) -> None:
+    record = enriched(record)
+    loops = [{"per_second": 1234.4, "batch": 1, "concurrency": 1}, {"per_second": None, "batch": 1, "concurrency": 4}]
+    more = {"percentiles": "early stopping", "throughput": loops, "energy": {"joules": 0.01234, "source": "RAPL"}}
+    record.stages[-1].latency[0] |= more
+    told = outline(write_report(record, tmp_path / "r.html")).words("latency")
+    assert "P90 and p99 are upper bounds by early stopping." in told
+    assert "1,234 examples a second with 1 request at a time." in told
+    assert "4 requests at a time" not in told
+    assert "0.0123 J an inference" in told
+
+
 def test_latency_of_odd_types_does_no_harm(record: Record, tmp_path: Path) -> None:
     odd = {"runtime": None, "ratio": "fast", "p50_ms": True, "distribution_ms": {"model": ["a", None]}, "noise": {}}
+    odd |= {"throughput": ["many", {"per_second": "a"}], "energy": {"joules": None}, "startup": {"total_s": 1}}
     record.stages[-1].latency = [odd, {"distribution_ms": 3, "ratio": {"value": 0.5, "low": None, "high": None}}]
     assert "0.50" in outline(write_report(record, tmp_path / "r.html")).words("latency")
 
