@@ -139,7 +139,8 @@ class Scores:
         stream = Stream(runtime, model, self.ctx, spec, self.folder, self.size)
         # A file is measured in the runtime whose answers are the reference.
         is_measured_there = runtime.answers_as_reference and not isinstance(model, TorchModel)
-        scored = self.ctx.scored(model, None if is_measured_there else stream)
+        refusal = "" if is_measured_there else stream.refusal
+        scored = refusal or self.ctx.scored(model, None if is_measured_there else stream)
         if isinstance(scored, str):
             return Score(reason=scored)
         rounding = tolerance_of(self.ctx.deployed(model).path) if scored.changed is None else 0.0

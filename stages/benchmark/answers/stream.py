@@ -43,18 +43,24 @@ class Stream:
     size: int
     piece: int = PIECE
 
+    @property
+    def refusal(self) -> str:
+        """Why the model is not asked in other runtimes, if there is a reason."""
+        deployed = self.ctx.deployed(self.model)
+        if not isinstance(deployed, OnnxModel):
+            return "it generates, which other runtimes are not asked for"
+        return "its file has states, which calls hand on" if deployed.how.states else ""
+
     def __call__(self, batches: Iterable[Inputs]) -> Iterator[Outputs]:
         """The outputs for batches (N, ...) of inputs, by the names that the deployed file has for them.
 
         Raises:
-            StageError, ResourceError: a process failed, the file is called step by step, or other outputs came.
+            StageError, ResourceError: a process failed, `refusal` has a reason, or other outputs came.
             Interruption: a stop was asked for.
         """
         deployed = self.ctx.deployed(self.model)
-        if not isinstance(deployed, OnnxModel):
-            raise StageError("it generates, which other runtimes are not asked for")
-        if deployed.how.states:
-            raise StageError("the file has states from call to call, with which other runtimes are not asked")
+        if not isinstance(deployed, OnnxModel) or self.refusal:
+            raise StageError(self.refusal)
         fixed = self.size if self.runtime.fixed_batch else None
         calls = replace(deployed.how, batch=deployed.how.batch or fixed)
         names, counts = output_names(deployed.path), deque[tuple[int, int]]()

@@ -9,6 +9,8 @@ import pytest
 
 from pipeline.base.estimate import Estimate
 from pipeline.errors import Interruption, StageError
+from pipeline.forms.sandbox.calls import Calls, State, Value
+from pipeline.forms.sandbox.session import Outside
 from pipeline.stage import Scored
 from stages.benchmark.answers.scores import Score, Scores, verdict
 from stages.benchmark.runtimes.onnxruntime import OnnxRuntime
@@ -84,7 +86,8 @@ def test_a_file_is_not_asked_again_where_it_was_measured(tmp_path: Path, context
     reference, scored = OnnxRuntime(use="onnxruntime"), answering(SAME)
     assert of(tmp_path, context, scored, reference).verdict == "same decisions"
     of(tmp_path, context, scored)
-    of(tmp_path, context, scored, reference, tiny())  # measured as a torch model
+    file = products(tmp_path / "file.onnx", 1, width=64)
+    of(tmp_path, context, scored, reference, tiny(), deployed=lambda _: file)  # measured as a torch model
     assert [predict is None for predict in scored.asked] == [True, False, False]  # type: ignore[attr-defined]
 
 
@@ -121,6 +124,14 @@ def test_one_that_is_required_must_have_its_score(tmp_path: Path, context: Make,
     with pytest.raises(StageError, match=message):
         of(tmp_path, context, told, runtime)
     assert of(tmp_path, context, "nothing to read", runtime).reason == "nothing to read"
+
+
+def test_what_other_runtimes_are_not_asked_is_no_failure_of_theirs(tmp_path: Path, context: Make) -> None:
+    states = Calls(states={"h": State("hn", Value("float32", (0,)))})
+    model = products(tmp_path / "m.onnx", 1, width=64)
+    required = OrtFormat(use="ort", required=True)
+    score = of(tmp_path, context, SAME, required, replace(model, outside=Outside(calls=states)))
+    assert (score.reason, score.is_failure) == ("its file has states, which calls hand on", False)
 
 
 def test_a_test_split_that_is_not_here_is_said(tmp_path: Path, context: Make) -> None:

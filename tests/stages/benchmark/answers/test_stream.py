@@ -70,7 +70,7 @@ def test_outputs_are_those_of_the_batch_as_it_was_asked(
 def test_a_file_with_states_is_not_asked_and_a_stop_is_heard(tmp_path: Path, context: Make) -> None:
     states = {"h": State("sum", Value("float32", (0,)))}
     model = product(tmp_path / "m.onnx", "batch", outside=Outside({}, {}, calls=Calls(states=states)))
-    with pytest.raises(StageError, match="has states from call to call"):
+    with pytest.raises(StageError, match="its file has states, which calls hand on"):
         list(stream(model, context, FREE)(batches(3)))
     free = product(tmp_path / "m.onnx", "batch")
     with pytest.raises(Interruption, match="while a runtime answered"):
