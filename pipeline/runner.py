@@ -131,7 +131,7 @@ def resume(folder: str | Path, **options: Unpack[RunOptions]) -> Record:
             LOG.warning("%s was killed in %s; if memory ran out, lower its batch_size", earlier.run, unfinished_place)
         times = {(event["place"], event["key"]): event["finished"] for event in events if event["event"] == "measured"}
         anew: dict[str, Any] = {"baseline": None, "stages": [], "gates": [], "verdict": None, "failure": None}
-        anew |= {"notes": [], "interface": None, "flipped": None, "test_uses": None}
+        anew |= {"notes": [], "interface": None, "flipped": None, "test_uses": None, "chosen": None}
         record = earlier.model_copy(update={**anew, "warnings": [*built.warnings]})
         return _go(built, record, size, options, times)
 

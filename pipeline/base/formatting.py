@@ -41,6 +41,14 @@ def interval_text(estimate: BaseModel | dict[str, Any] | None, digits: int = 3) 
     return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
 
+def milliseconds_text(figure: Estimate) -> str:
+    """2.01 ms [1.9, 2.1]; without an interval where that is the figure itself."""
+    value, low, high = (
+        f"{one:,.0f}" if one >= 1000 else f"{one:.4g}" for one in (figure.value, figure.low, figure.high)
+    )
+    return f"{value} ms" if figure.low == figure.high else f"{value} ms [{low}, {high}]"
+
+
 def difference_text(difference: Estimate, *, shares: bool, sign: str = "") -> str:
     """0.2 points [-0.9, 1.3]; of scores that are no shares 0.012 of score [-0.01, 0.03].
 

@@ -21,7 +21,7 @@ from pipeline.build.tensors import tensor_digests
 from pipeline.build.trial import try_out
 from pipeline.errors import ConfigError, Note, blame
 from pipeline.gate.expected import load_expected
-from pipeline.gate.limited import check_rows
+from pipeline.gate.limited import check_choosing, check_rows
 from pipeline.measure.statistics.samples import samples_needed
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Preview, Stage, check_chain, stage_class
@@ -93,6 +93,8 @@ def build(
     messages = _messages(built, loading, tried)
     with _at(source, "budget"):
         messages += check_budget(config, task, stages)
+    with _at(source, "choose"):
+        check_choosing(config.choosing, stages)
     if not trained and not baseline:
         messages.append("the model is untrained: there is no `weights:` and no `baseline:`, so retention says nothing")
     warned = dict.fromkeys(text for text in messages if not isinstance(text, Note))

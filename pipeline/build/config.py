@@ -20,6 +20,7 @@ from pydantic import (
 from pipeline.base.data.strict import Strict
 from pipeline.base.use import Reference
 from pipeline.gate.budget import Budget
+from pipeline.gate.choice.choosing import Choosing
 
 Axis = Literal["size", "payload", "params", "macs", "retention", "latency", "seconds"]
 
@@ -138,6 +139,9 @@ class Comparing(Strict):
     retention: float | None = Field(
         default=None, gt=0, le=1, description="kept on validation; as the budget unless given"
     )
+    choose: Choosing | None = Field(
+        default=None, description="the pair of a strategy and a runtime to take; as `choose:` of the file unless given"
+    )
     claims: dict[str, str] = Field(default={}, description="what is promised of a strategy, shown beside what it does")
 
     @field_validator("axes")
@@ -178,6 +182,7 @@ class PipelineConfig(Strict):
     )
     stages: list[StageConfig] = Field(min_length=1)
     budget: Budget = Budget()
+    choose: Choosing | None = Field(default=None, description="the runtime to take, and in a comparison the pair")
     compare: Comparing = Comparing()
     seed: int = Field(default=0, ge=0, lt=2**32)
     limit: int | None = Field(
@@ -191,3 +196,8 @@ class PipelineConfig(Strict):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     folder: Path = Field(default=Path(), exclude=True, description="where files are looked for; the file's own folder")
+
+    @property
+    def choosing(self) -> Choosing | None:
+        """How a runtime is chosen, wherever that is said."""
+        return self.compare.choose or self.choose

@@ -12,6 +12,9 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from pipeline.base.estimate import Estimate
+from pipeline.gate.budget import Budget
+from pipeline.gate.choice.choose import choose
+from pipeline.gate.choice.choosing import Choosing
 from pipeline.measure.gain import are_shares, lead, spread
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.measure.strategies import pairwise, pareto
@@ -20,6 +23,7 @@ from pipeline.records.folder import verified
 from pipeline.records.parts.models import ModelRecord
 from pipeline.records.parts.stages import Spread
 from pipeline.records.record import Failure, Record
+from pipeline.records.rows import brief, rows_of_last
 
 RETENTION = 0.95  # of the chosen strategy, where neither `compare:` nor the budget says
 
@@ -31,6 +35,7 @@ def assess(
     least: str,
     retention: float | None,
     claims: Mapping[str, str],
+    pair: tuple[Choosing, Budget] | None = None,
 ) -> None:
     """Fill a comparison's record.
 
@@ -41,6 +46,7 @@ def assess(
         least: the axis of which the chosen strategy has least.
         retention: of the baseline's validation score that the chosen one keeps.
         claims: what is promised of a strategy.
+        pair: how to choose a strategy with a runtime, and the limits that it keeps; None where that is not asked for.
     """
     strategies = [strategy_record(name, own, failures.get(name, {}), claims.get(name)) for name, own in runs.items()]
     references = _references(runs)
@@ -50,6 +56,9 @@ def assess(
     for strategy in record.strategies:
         strategy.runs = [places[name] for name in strategy.runs]
     _choose(record, least, RETENTION if retention is None else retention)
+    if pair:
+        rows = [(strategy.name, row) for strategy in strategies for row in strategy.runtimes]
+        record.chosen = choose(rows, *pair)
     paired = _paired(runs, record.warnings)
     record.tests = pairwise.pair_tests(paired, record.seeds[0] if record.seeds else 0)
     record.indistinguishable = pairwise.indistinguishable(record.tests)
@@ -86,6 +95,7 @@ def strategy_record(
             changes[key] = pairwise.retention_over_seeds([s[of] for s in scores], [t[of] for t in baseline_scores])
     changes["drop"] = lead([t["scores"] for t in baseline_scores], [s["scores"] for s in scores])
     changes["latency"] = _first(run for run, _ in pairs)
+    changes["runtimes"] = next((rows for run, _ in pairs if (rows := [*map(brief, rows_of_last(run))])), [])
     changes["seconds"] = fmean(sum(stage.seconds for stage in run.stages if not stage.latency) for run, _ in pairs)
     changes["verdicts"] = [run.verdict for run, _ in pairs]
     return strategy.model_copy(update=changes)

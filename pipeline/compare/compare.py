@@ -25,6 +25,8 @@ from pipeline.compare.members import Member, comparing, digest, of_endings, of_r
 from pipeline.compare.strategies import build_all, find_strategies
 from pipeline.errors import ConfigError, Interruption, blame
 from pipeline.gate.budget import Budget
+from pipeline.gate.choice.choose import chosen_in
+from pipeline.gate.choice.choosing import Choosing
 from pipeline.gate.expected import load_expected
 from pipeline.gate.judge import judge, judged
 from pipeline.records.comparison import ComparisonRecord
@@ -81,7 +83,7 @@ def compare(
         for member in members:
             for run in member.runs:
                 _judge_again(run, built[member.name])
-        _finish(record, members, config.compare, _limit(config.budget), track)
+        _finish(record, members, config.compare, config.budget, config.choosing, track)
     return record
 
 
@@ -118,8 +120,10 @@ def compare_runs(
         record.warnings.append(OTHER_RUNS)
     with blame(ConfigError, records[0].folder):
         budget: Budget = validate(Budget, records[0].config.get("budget", {}), None, ("budget",), Path())
+        first = records[0].config.get("choose")
+        chosen_by = validate(Choosing, first, None, ("choose",), Path()) if first else None
     with alone(Path(record.folder)):
-        _finish(record, members, settings, _limit(budget), track)
+        _finish(record, members, settings, budget, settings.choose or chosen_by, track)
     return record
 
 
@@ -165,7 +169,12 @@ def _describe(record: ComparisonRecord, first: Built) -> None:
 
 
 def _finish(
-    record: ComparisonRecord, members: Sequence[Member], settings: Comparing, limit: float | None, track: bool
+    record: ComparisonRecord,
+    members: Sequence[Member],
+    settings: Comparing,
+    budget: Budget,
+    choosing: Choosing | None,
+    track: bool,
 ) -> None:
     """Assess, and write everything that says so."""
     runs = {member.name: member.runs for member in members}
@@ -174,7 +183,8 @@ def _finish(
     record.test_samples, record.validation_samples = (sizes[name]["examples"] for name in ("test", "validation"))
     record.test_uses = max((run.test_uses for run in every if run.test_uses is not None), default=None)
     failures = {member.name: member.failures for member in members}
-    assess(record, runs, failures, settings.least, settings.retention or limit, settings.claims)
+    retention, pair = settings.retention or _limit(budget), (choosing, budget) if choosing else None
+    assess(record, runs, failures, settings.least, retention, settings.claims, pair)
     for member in members:
         strategy = next(s for s in record.strategies if s.name == member.name)
         strategy.failed_runs = [os.path.relpath(run.folder, Path(record.folder).parent) for run in member.failed]
@@ -194,6 +204,7 @@ def _judge_again(run: Record, built: Built) -> None:
     budget = built.config.budget
     whole = judged(run, judge(budget, run, load_expected(budget, built.config.folder)))
     run.gates, run.verdict, run.warnings = whole.gates, whole.verdict, whole.warnings
+    run.chosen = chosen_in(run, built.config.choosing, budget)
     run.save()
     write_files(run)
 

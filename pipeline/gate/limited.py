@@ -32,20 +32,31 @@ def check_rows(budget: Budget, stages: Chain) -> list[str]:
     return list(dict.fromkeys(_of_another_model(limits, stages, measuring)))
 
 
-def check_place(kind: str, limit: RowLimit, stages: Sequence[Stage]) -> None:
+def check_choosing(choosing: RowLimit | None, stages: Chain) -> None:
+    """Refuse a choice among runtimes where no stage measures any, or none where it says."""
+    if choosing is None:
+        return
+    measuring = [stage for _, stage in stages if stage.host_bound]
+    if not measuring:
+        raise ConfigError("a runtime is to be chosen and no stage measures one", where="choose", fix=ADD)
+    check_place("the choice", choosing, measuring, "choose")
+
+
+def check_place(kind: str, limit: RowLimit, stages: Sequence[Stage], where: str = "budget") -> None:
     """Refuse a limit on a runtime, threads or batch that no stage measures; of stages that do not say, each may.
 
     Args:
         kind: of the limit, for the message.
         limit: which rows it is on.
         stages: that measure.
+        where: the key of the file.
     """
     by_stage = [stage.timed_in() for stage in stages]
     rows = [row for stage_rows in by_stage for row in stage_rows]
     if not all(by_stage) or any(map(limit.is_of, rows)):
         return
     problem = f"{kind} is limited in {limit.place}, and no stage measures it there"
-    raise ConfigError(problem, where="budget", fix=_hint(limit, rows))
+    raise ConfigError(problem, where=where, fix=_hint(limit, rows))
 
 
 def _hint(limit: RowLimit, rows: Sequence[Mapping[str, Any]]) -> str:

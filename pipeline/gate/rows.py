@@ -6,7 +6,7 @@ from math import ceil, log
 from typing import Any, Literal
 
 from pipeline.base.estimate import Estimate
-from pipeline.base.formatting import bytes_text
+from pipeline.base.formatting import bytes_text, milliseconds_text
 from pipeline.gate.finding import CASES, Gate, at_most, interval, place
 from pipeline.gate.limits import MostLatency, MostMemory, MostStartup, RowLimit
 from pipeline.gate.measured import KNOBS
@@ -63,11 +63,11 @@ def quantity(limit: RowLimit) -> Quantity:
     if isinstance(limit, MostMemory):
         return Quantity("memory", "memory", peak_bytes, float(limit.max), _bytes, "bytes", SMALLER)
     if isinstance(limit, MostStartup):
-        return Quantity("startup", "startup", startup_ms, limit.ms, _times, "ms", SMALLER)
+        return Quantity("startup", "startup", startup_ms, limit.ms, milliseconds_text, "ms", SMALLER)
     if isinstance(limit, MostLatency) and limit.ms is not None:
         key = limit.key
         read = median_ms if key == "p50_ms" else lambda row: estimate(row.get(key))
-        return Quantity("latency", key, read, limit.ms, _times, "ms", f"{FASTER}, or take another runtime")
+        return Quantity("latency", key, read, limit.ms, milliseconds_text, "ms", f"{FASTER}, or take another runtime")
     return Quantity("latency", "ratio", ratio, float(limit.model_dump()["max"]), _ratio_text, None, FASTER)
 
 
@@ -134,12 +134,15 @@ def _judged(
     return gate.decided("inconclusive", figure, text, _more_rounds(of, row, figure, stage))
 
 
+def limit_text(of: Quantity) -> str:
+    """A limit in words: 0.5, or 5 ms."""
+    return f"{of.limit:g}" if of.unit is None else of.text(Estimate(value=of.limit, low=of.limit, high=of.limit))
+
+
 def _text(of: Quantity, row: Row, figure: Estimate) -> str:
     """What was found, where, and the limit."""
-    limit = Estimate(value=of.limit, low=of.limit, high=of.limit)
-    shown = f"{of.limit:g}" if of.key == "ratio" else of.text(limit)
     percentile = f" p{of.key[1:-3].replace('999', '99.9')}" if of.key.endswith("_ms") else ""
-    return f"{of.name}{percentile} is {of.text(figure)} ({place_of(row)}), the limit {shown}"
+    return f"{of.name}{percentile} is {of.text(figure)} ({place_of(row)}), the limit {limit_text(of)}"
 
 
 def _less(of: Quantity, figure: Estimate, record: Record) -> str:
@@ -177,12 +180,6 @@ def _remedy(of: Quantity, row: Row, stage: StageRecord) -> str:
 
 def _ratio_text(figure: Estimate) -> str:
     return f"{interval(figure)} of the baseline's"
-
-
-def _times(figure: Estimate) -> str:
-    """4.21 ms [4.1, 4.3]; without an interval where it is the figure itself."""
-    reach = "" if figure.low == figure.high else f" [{figure.low:.4g}, {figure.high:.4g}]"
-    return f"{figure.value:.4g} ms{reach}"
 
 
 def _bytes(figure: Estimate) -> str:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, model_valida
 from pipeline.base.estimate import Estimate
 from pipeline.base.files import read_json, write_whole
 from pipeline.records.fields import Name, Time
+from pipeline.records.parts.chosen import Chosen
 from pipeline.records.parts.gates import Verdict
 from pipeline.records.parts.stages import Spread
 from pipeline.records.record import Failure
@@ -38,7 +39,8 @@ class StrategyRecord(BaseModel):
 
     Sizes and counts are means over seeds. `score` and `retention` are of the test split and shown beside; the front and
     the choice are made on `validation_retention` and the other figures. `seconds` is what its own stages took when they
-    were made; the baseline's are with the baseline. `latency` is of one seed, the first that was timed.
+    were made; the baseline's are with the baseline. `latency` is of one seed, the first that was timed;
+    `runtimes` are its rows, one for each runtime, threads and batch.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -58,6 +60,7 @@ class StrategyRecord(BaseModel):
     validation_score: Spread | None = None
     validation_retention: Estimate | None = None
     latency: list[Timing] = []
+    runtimes: list[dict[str, JsonValue]] = []
     seconds: float | None = None
     verdicts: list[Verdict | None] = []
     on_front: bool = False
@@ -80,7 +83,8 @@ class ComparisonRecord(BaseModel):
 
     Paths of runs are relative to the folder that holds this comparison's own folder. `indistinguishable` are pairs of
     names. `origins` are pipeline files, or run folders where it is `of_runs`. `choice` is the chosen strategy, null
-    with the reason where none fits. `ended` is null while it runs and where it was stopped.
+    with the reason where none fits; `chosen` the pair of a strategy and a runtime, where `choose:` asks for it.
+    `ended` is null while it runs and where it was stopped.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -99,6 +103,7 @@ class ComparisonRecord(BaseModel):
     indistinguishable: list[tuple[str, str]] = []
     choice: str | None = None
     choice_reason: str = ""
+    chosen: Chosen | None = None
     test_samples: int = 0
     validation_samples: int = 0
     test_uses: int | None = None

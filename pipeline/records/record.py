@@ -7,6 +7,7 @@ from pydantic import BaseModel, JsonValue
 
 from pipeline.base.files import read_json, write_whole
 from pipeline.records.fields import Config, Environment, Name, Splits, Time
+from pipeline.records.parts.chosen import Chosen
 from pipeline.records.parts.flipped import Flipped
 from pipeline.records.parts.gates import GateRecord, Verdict
 from pipeline.records.parts.interface import Interface
@@ -47,7 +48,8 @@ class Record(BaseModel):
 
     `comparison` is the folder, beside the run's own, of the comparison that it is part of. `test_uses` counts the
     models that were measured on this test split in this folder of runs, this run's among them. `judged_by` is the
-    budget of the gates where `shrink gate --budget` gave another than the config's.
+    budget of the gates where `shrink gate --budget` gave another than the config's. `chosen` is the runtime that
+    `choose:` came to, null where that is not asked for.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -65,6 +67,7 @@ class Record(BaseModel):
     gates: list[GateRecord] = []
     verdict: Verdict | None = None
     judged_by: dict[str, JsonValue] | None = None
+    chosen: Chosen | None = None
     register_as: str | None = None
     failure: Failure | None = None
     origin: Origin | None = None

@@ -3,12 +3,17 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import JsonValue
+
 from pipeline.base.estimate import Estimate
 from pipeline.records.figures import number, runtime_of
+from pipeline.records.parts.chosen import Chosen, Pair
 from pipeline.records.parts.stages import StageRecord
 from pipeline.records.record import Record
 
 Row = Mapping[str, Any]
+
+DRAWN = ("distribution_ms", "round_ratios", "beside", "device")
 
 OTHER = "other model"
 """The verdict of a score in a runtime whose answers are no longer the model's."""
@@ -17,6 +22,29 @@ OTHER = "other model"
 def place_of(row: Row) -> str:
     """Where it was measured: onnxruntime, threads 1, batch 8."""
     return f"{runtime_of(row)}, threads {row.get('threads', '-')}, batch {row.get('batch', '-')}"
+
+
+def pair_text(pair: Pair) -> str:
+    """A pair in words: distill + quantize in ncnn, threads 1, batch 1."""
+    place = place_of(pair.model_dump())
+    return f"{pair.strategy} in {place}" if pair.strategy is not None else place
+
+
+def chosen_text(chosen: Chosen) -> str:
+    """What was chosen among runtimes, and why, in a line."""
+    return f"{pair_text(chosen.pair)}, {chosen.reason}" if chosen.pair else chosen.reason
+
+
+def chosen_tags(chosen: Chosen | None) -> dict[str, str]:
+    """The pair and the reason by name; empty where none was asked for."""
+    if chosen is None:
+        return {}
+    return {"chosen": pair_text(chosen.pair) if chosen.pair else "none", "chosen.why": chosen.reason}
+
+
+def brief(row: Row) -> dict[str, JsonValue]:
+    """A row without what is drawn of it alone, for a comparison's record."""
+    return {key: value for key, value in row.items() if key not in DRAWN}
 
 
 def estimate(value: object) -> Estimate | None:

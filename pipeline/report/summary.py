@@ -4,11 +4,14 @@ from pathlib import Path
 
 from pipeline.base.formatting import bytes_text, interval_text, shown
 from pipeline.records.comparison import ComparisonRecord, StrategyRecord
+from pipeline.records.parts.chosen import Chosen
 from pipeline.records.parts.gates import GateRecord
 from pipeline.records.parts.models import ClassMeasure
 from pipeline.records.record import Record
+from pipeline.records.rows import chosen_text
 from pipeline.report import columns, commands
 from pipeline.report.markdown import block, capped, code, escaped, heading, items, paragraph, table
+from pipeline.report.matrix import FIGURES, Matrix, of_comparison, of_run
 from pipeline.report.packing import COLUMNS, by_encoding, packing, packing_cells
 
 WORST = 3
@@ -24,6 +27,7 @@ def summary(record: Record) -> str:
             *_gates(record.gates),
             *_stages(record),
             *(paragraph(f"{text}.") if (text := columns.tokenizer_text(record)) else []),
+            *_runtimes(of_run(record), record.chosen),
             *_packing(record),
             *_lost(record.final.classes if record.final else []),
             *items("Warnings", record.warnings),
@@ -53,6 +57,7 @@ def comparison_summary(record: ComparisonRecord) -> str:
             *paragraph(escaped(record.choice_reason)),
             *table(columns.STRATEGIES, map(_strategy, record.strategies), texts=(0, 10, 11)),
             *paragraph(explanation),
+            *_runtimes(of_comparison(record), record.chosen),
             *items("Cannot be told apart", pairs),
             *items("Failures", failures),
             *items("Warnings", record.warnings),
@@ -107,6 +112,24 @@ def _stages(record: Record) -> list[str]:
 def _broken(cells: list[str]) -> list[str]:
     """Cells of several lines, as a table takes them."""
     return [cell.replace("\n", "<br>") for cell in cells]
+
+
+def _runtimes(matrix: Matrix, chosen: Chosen | None) -> list[str]:
+    """A row for each model in each runtime, and which one to take; nothing where there is no more than one runtime."""
+    choice = [f"★ {escaped(chosen_text(chosen))}." if chosen.pair else f"{escaped(chosen.reason)}."] if chosen else []
+    if len(matrix.places) < 2:
+        return [piece for text in choice for piece in paragraph(text)]
+    rows = []
+    for name, place, spot in matrix.lines():
+        skipped = [*["-"] * (len(FIGURES) - 1), f"skipped: {escaped(spot.skipped)}"]
+        title = f"{escaped(place)}{' ★' if spot.chosen else ''}"
+        rows.append([escaped(name), title, *(skipped if spot.skipped else spot.texts)])
+    lines = table(["model", "runtime", *FIGURES], rows, texts=(0, 1, 7))
+    return [
+        *heading(f"Runtimes, {matrix.setting}" if matrix.setting else "Runtimes"),
+        *(piece for text in choice for piece in paragraph(text)),
+        *lines,
+    ]
 
 
 def _packing(record: Record) -> list[str]:

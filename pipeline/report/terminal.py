@@ -11,9 +11,12 @@ from rich.text import Text
 
 from pipeline.base.formatting import interval_text, shown
 from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord
+from pipeline.records.parts.chosen import Chosen
 from pipeline.records.parts.gates import GateRecord
 from pipeline.records.record import Record
+from pipeline.records.rows import chosen_text
 from pipeline.report import columns
+from pipeline.report.matrix import FIGURES, Matrix, of_comparison, of_run
 from pipeline.report.mlflow.address import URI, address
 from pipeline.report.packing import packing_text
 
@@ -25,10 +28,13 @@ def show(record: Record, console: Console) -> None:
     """Print a run: the table, the notes, the warnings, the verdict, and where everything is."""
     from pipeline.report.mlflow.run import STATE, is_synced  # `shrink gate`, which says less, does without torch
 
-    console.print(*(part for part in (table(record, console.width), metrics_table(record, console.width)) if part))
+    matrix = runtimes_table(of_run(record), console.width)
+    tables = table(record, console.width), metrics_table(record, console.width), matrix
+    console.print(*(part for part in tables if part))
     notes = [Text(note) for note in (columns.tokenizer_text(record), packing_text(record), *record.notes) if note]
     notes += _warnings(record.warnings)
     notes += [Text(gate_text(gate), style=VERDICTS[gate.verdict]) for gate in record.gates]
+    notes += _chosen(record.chosen)
     console.print(Group(*notes))
     folder = shown(Path(record.folder))
     # A run without tracking misses nothing.
@@ -49,7 +55,10 @@ def show_comparison(record: ComparisonRecord, console: Console) -> None:
         for seed, failure in strategy.failures.items()
     ]
     lines = [Text(choice, style="bold green" if record.choice else "yellow"), *map(Text, _differences(record))]
-    console.print(comparison_table(record), *lines, *_warnings(record.warnings), *failures, sep="\n")
+    lines += _chosen(record.chosen)
+    matrix = runtimes_table(of_comparison(record), console.width)
+    tables = [comparison_table(record), *([matrix] if matrix else [])]
+    console.print(*tables, *lines, *_warnings(record.warnings), *failures, sep="\n")
     folder = shown(Path(record.folder))
     # Left to the terminal to wrap, so that a path can be copied whole.
     console.print(Text(f"comparison: {folder}\nreport: {folder / 'report.html'}"), soft_wrap=True)
@@ -106,6 +115,30 @@ def comparison_table(record: ComparisonRecord) -> Table:
     return strategy_table
 
 
+def runtimes_table(matrix: Matrix, width: int = WIDE) -> Table | None:
+    """A row for each model in each runtime; None where there is no more than one. Below `WIDE` two lines a row."""
+    if len(matrix.places) < 2:
+        return None
+    is_wide = width >= WIDE
+    setting = f", {matrix.setting}" if matrix.setting else ""
+    runtime_table = Table(title=f"runtimes{setting}", padding=(0, 1), show_lines=not is_wide)
+    names, titles = ["model", "runtime"], list(FIGURES)
+    _add_columns(runtime_table, names if is_wide else ["\n".join(names)], titles if is_wide else _paired(titles))
+    for name, place, spot in matrix.lines():
+        texts = list(spot.texts) or [*["-"] * (len(FIGURES) - 1), "skipped"]
+        where = f"{place}, chosen" if spot.chosen else place
+        title = [name, where] if is_wide else [f"{name}\n{where}"]
+        style = "green" if spot.chosen else "yellow" if spot.skipped else ""
+        runtime_table.add_row(*map(Text, [*title, *(texts if is_wide else _paired(texts))]), style=style)
+    return runtime_table
+
+
+def _paired(figures: Sequence[str]) -> list[str]:
+    """Size over memory, start-up over the median, score over what is said of it."""
+    size, startup, median, memory, score, answers = figures
+    return [f"{size}\n{memory}", f"{startup}\n{median}", f"{score}\n{answers}"]
+
+
 def _add_columns(rich_table: Table, names: Sequence[str], figures: Sequence[str] = ()) -> None:
     """Add columns of names, which may be broken anywhere, and of figures, which may not."""
     for name in names:
@@ -153,6 +186,14 @@ def _differences(record: ComparisonRecord) -> list[str]:
     open_ = f"cannot be told apart on {record.test_samples:,} test examples, which does not say that they are equal: "
     notes = [note for note in record.notes if "cannot be told apart" not in note]
     return notes + ([open_ + "; ".join(alike)] if alike else [])
+
+
+def _chosen(chosen: Chosen | None) -> list[Text]:
+    """Which runtime, or pair, to take."""
+    if chosen is None:
+        return []
+    style = "bold green" if chosen.pair else "yellow"
+    return [Text(f"{'chosen' if chosen.pair else 'nothing chosen'}: {chosen_text(chosen)}", style=style)]
 
 
 def _warnings(warnings: Iterable[str]) -> list[Text]:

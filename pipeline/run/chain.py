@@ -12,6 +12,7 @@ from pipeline.base.formatting import few
 from pipeline.build.build import Built
 from pipeline.errors import Interruption, ResourceError, ShrinkError, StageError, blame, is_exhausted
 from pipeline.forms.text import tokenizer
+from pipeline.gate.choice.choose import chosen_in
 from pipeline.gate.expected import Expected, load_expected
 from pipeline.gate.judge import judge, unfinished, verdict, warnings_of
 from pipeline.measure.accuracy import Evaluation
@@ -86,6 +87,8 @@ class Run:
         self._look_at(last)
         self.record.gates = judge(self.built.config.budget, self.record, expected)
         self.record.verdict = verdict(self.record.gates)
+        config = self.built.config
+        self.record.chosen = chosen_in(self.record, config.choosing, config.budget)
         for text in warnings_of(self.record.gates):
             self._warn(text)
         self._doubt(last)

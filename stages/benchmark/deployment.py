@@ -109,7 +109,8 @@ def _agreement(runtime: Runtime, model: OnnxModel, place: Spec, work: Path, may_
     agreement = compare(*pair, tolerance_of(model.path))
     if not (agreement.agrees or may_differ):
         fix = f"Measure its score: `runtimes: [{runtime.name}]` of benchmark.latency tells whether it is the same model"
-        raise StageError(str(agreement), fix=fix)
+        apart = f"{agreement.difference:.2%} of an output's range, where {agreement.tolerance:.2%} is rounding"
+        raise StageError(f"its answers differ from ONNX Runtime's by up to {apart}", fix=fix)
     return agreement.json
 
 

@@ -14,8 +14,9 @@ from pipeline.report.columns import STRATEGIES, strategy_cells
 from pipeline.report.html.front import front
 from pipeline.report.html.headline import WORDS, setting_of
 from pipeline.report.html.run import ground
-from pipeline.report.html.text import count_of, duration_text, joined, sentence, span_text, times_text
+from pipeline.report.html.text import count_of, duration_text, joined, matrix_parts, sentence, span_text, times_text
 from pipeline.report.html.views import Cell, Judgement, Link, Mark, Section, Table, Tile
+from pipeline.report.matrix import of_comparison
 
 MOST_TESTS = 500
 
@@ -27,6 +28,7 @@ def sections(record: ComparisonRecord, folder: Path) -> list[Section]:
     all_sections = [
         Section("front", "The front", {"figures": front(record), "text": _front_text(record)}),
         Section("strategies", "Strategies", {"table": strategies_table(record), "text": about}),
+        Section("runtimes", "Runtimes", matrix_parts(of_comparison(record), record.chosen)),
         Section("pairs", "What can be told apart", _pairs(record)),
         Section("failures", "Failures", {"table": _failures(record)}),
         Section("said", "Warnings and notes", {"warnings": record.warnings, "notes": _notes(record)}),

@@ -8,7 +8,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.records.figures import flatten, number
+from pipeline.records.parts.chosen import Chosen
+from pipeline.records.rows import OTHER, chosen_text
 from pipeline.report.html.views import Cell, Table
+from pipeline.report.matrix import FIGURES, Matrix
+
+MARKS = {"same decisions": "pass", "within the budget": "pass", OTHER: "fail"}
+"""Colours of the verdicts of scores in runtimes."""
 
 LONGEST = 400  # characters of a setting
 
@@ -85,3 +91,12 @@ def settings_table(caption: str, settings: Mapping[str, Any], most: int = 80) ->
 def _value(value: Any) -> str:
     text = value if isinstance(value, str) else "-" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def matrix_parts(matrix: Matrix, chosen: Chosen | None) -> dict[str, Any]:
+    """What the section on runtimes shows; empty where nothing was measured in one."""
+    if not matrix.spots:
+        return {}
+    choice = sentence(f"chosen: {chosen_text(chosen)}" if chosen.pair else chosen.reason) if chosen else ""
+    kind = "chosen" if chosen and chosen.pair else "inconclusive"
+    return {"matrix": matrix, "titles": FIGURES, "marks": MARKS, "choice": choice, "kind": kind}

@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.records.comparison import BASELINE, FILE, ComparisonRecord, StrategyRecord
 from pipeline.records.figures import numbers, points, runtime_of
 from pipeline.records.folder import load_run
+from pipeline.records.rows import chosen_tags
 from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds, timed
 from pipeline.report.mlflow.run import is_synced, keep_state, log_files
 from pipeline.report.mlflow.sync import sync
@@ -51,6 +52,7 @@ def _project(to: Connection, record: ComparisonRecord) -> None:
     to.open()
     folder = Path(record.folder)
     tags = {"mlflow.source.name": "shrink compare", "choice": record.choice or "none", "why": record.choice_reason}
+    tags |= chosen_tags(record.chosen)
     parent = str(to.run(record.comparison, record.comparison, record.started, tags).info.run_id)
     params = {"axes": ", ".join(record.axes), "seeds": ", ".join(map(str, record.seeds))}
     params |= {f"file.{i}": origin for i, origin in enumerate(record.origins)}

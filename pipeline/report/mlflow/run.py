@@ -17,6 +17,7 @@ from pipeline.records.figures import curves, flatten, metrics, points
 from pipeline.records.parts.models import ModelRecord
 from pipeline.records.parts.stages import StageRecord
 from pipeline.records.record import Record
+from pipeline.records.rows import chosen_tags
 from pipeline.report.mlflow.connection import PARENT, UID, Connection, milliseconds, timed, unreachable
 from pipeline.report.mlflow.logged_model import Graph, log_model
 
@@ -135,7 +136,7 @@ class Tracking:
 
     def _finish(self, record: Record, final: Graph | None) -> None:
         tags = {f"gate.{gate.name}": f"{gate.verdict}: {gate.message}" for gate in record.gates}
-        self.to.log(self.parent, tags=tags | {"verdict": record.verdict or "none"})
+        self.to.log(self.parent, tags=tags | {"verdict": record.verdict or "none"} | chosen_tags(record.chosen))
         if final:
             log_model(self.to, self.parent, record, final)
         elif record.register_as:

@@ -58,7 +58,7 @@ class SeparateRuntime(Runtime):
     def requirements(self) -> list[str]:
         """The runtime and what its runner imports beside it, as they are pinned."""
         pins = (self.environment.package, *self.needs)
-        return [f"{name}=={self.environment.pinned(name) or metadata.version(name)}" for name in pins]
+        return [f"{name}=={self.environment.pinned(name) or metadata.version(name).partition('+')[0]}" for name in pins]
 
     def convert(self, model: Model, ctx: Context, folder: Path, batch: int) -> dict[str, JsonValue]:
         """The file that its converter writes: for so many examples with a `fixed_batch`, else for any number."""

@@ -73,6 +73,7 @@ def rows_of(cell: Cell, timed: Mapping[Participant, Timed]) -> dict[str, JsonVal
             **cell.place,
             **({"device": device} if device else {}),
             **figures,
+            "baseline": _of_baseline(cell, timed),
             **(agreement.json if agreement else {}),
             "rounds": len(models[name].processes),
             **times,
@@ -81,6 +82,15 @@ def rows_of(cell: Cell, timed: Mapping[Participant, Timed]) -> dict[str, JsonVal
             "beside": [other for other in whole if other != name],
         }
     return rows
+
+
+def _of_baseline(cell: Cell, timed: Mapping[Participant, Timed]) -> JsonValue:
+    """Bytes, start-up and memory of the baseline in the same runtime; null where it was not timed."""
+    if not (BASELINE in timed and timed[BASELINE].facts):
+        return None
+    size = cell.specs.get(BASELINE, {}).get("size_bytes")
+    figures, _ = described(timed[BASELINE], None, cell.place.get("batch"), size)
+    return {name: figures[name] for name in ("size_bytes", "startup", "memory")}
 
 
 def _scored(reasons: dict[str, str], score: Score | None) -> dict[str, JsonValue]:

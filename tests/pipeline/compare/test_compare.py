@@ -91,11 +91,17 @@ def test_several_seeds_give_mean_and_deviation(strategies: Make, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_budget_is_judged_again_once_latencies_are_there(strategies: Make, tmp_path: Path) -> None:
-    file = strategies("budget: {latency: {max: 100}}\n")
+    file = strategies("budget: {latency: {max: 100}}\nchoose: {retention: 0.01}\n")
     record = compare([file], runs=tmp_path / "runs", track=False)
     assert [strategy.verdicts for strategy in record.strategies] == [[], ["pass"], ["pass"]]
     kept = Record.load(tmp_path / "runs" / record.strategies[1].runs[0])
     assert [(gate.name, gate.verdict) for gate in kept.gates] == [("latency", "pass")]
+    assert record.chosen
+    assert record.chosen.pair
+    medians = {s.name: s.runtimes[0]["median_ms"]["value"] for s in record.strategies if s.runtimes}
+    assert record.chosen.pair.strategy == min(medians, key=lambda name: medians[name])
+    assert kept.chosen
+    assert kept.chosen.pair
 
 
 def test_runs_that_are_there_are_compared_without_running(strategies: Make, tmp_path: Path) -> None:

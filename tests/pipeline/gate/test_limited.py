@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.gate.budget import Budget
-from pipeline.gate.limited import check_rows
+from pipeline.gate.choice.choosing import Choosing
+from pipeline.gate.limited import check_choosing, check_rows
 from pipeline.stage import Stage
 from stages.benchmark.latency import Latency
 from stages.export.onnx import OnnxExport
@@ -74,3 +75,13 @@ def test_a_model_that_is_changed_afterwards_is_warned_of() -> None:
     assert checked({"memory": {"max": "1 MB", "runtime": "torch"}, "latency": {"max": 1}}, *chain) == []
     (warning,) = checked({"memory": {"max": "1 MB", "runtime": "torch"}}, *chain, StaticQuantization())
     assert warning == ("budget: memory is measured before stages[3] (quantize.static), whose model may be another")
+
+
+def test_a_choice_needs_a_stage_that_measures_where_it_says() -> None:
+    chain = [("stages[0] (benchmark.latency)", BOTH)]
+    check_choosing(Choosing(runtime="openvino"), chain)
+    check_choosing(None, [])
+    with pytest.raises(ConfigError, match=r"choose: a runtime is to be chosen and no stage measures one\. Add"):
+        check_choosing(Choosing(), [("stages[0] (export.onnx)", OnnxExport())])
+    with pytest.raises(ConfigError, match=r"choose: the choice is limited in onnxruntme, .*Did you mean `onnxruntime`"):
+        check_choosing(Choosing(runtime="onnxruntme"), chain)

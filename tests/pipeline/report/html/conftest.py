@@ -13,13 +13,14 @@ from PIL import Image
 
 from pipeline.base.estimate import Estimate
 from pipeline.records.comparison import ComparisonRecord, PairTest, StrategyRecord, Timing
+from pipeline.records.parts.chosen import Chosen, Pair
 from pipeline.records.parts.flipped import Confusion, Example, Flipped
 from pipeline.records.parts.gates import GateRecord
 from pipeline.records.parts.models import ClassMeasure, Flips
 from pipeline.records.parts.stages import Gain, Spread
 from pipeline.records.record import Failure, Origin, Record
 from pipeline.runner import run
-from tests.records import model, packing, stage
+from tests.records import bench, model, packing, stage
 from tests.records import record as hand_made
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;%{x}${y}"
@@ -68,6 +69,24 @@ def latency_row(threads: int = 1, times: float = 1.0) -> dict[str, Any]:
     }
 
 
+WHY = "the converter of mnn ended with 3: it does not take the operators of a quantized file: DequantizeLinear"
+
+
+def runtimes(times: float) -> list[dict[str, Any]]:
+    """Rows of a strategy: one that is another model, and one that was skipped."""
+    score = {"value": 0.95, "verdict": "same decisions"}
+    return [
+        bench(score=score, median=(times, times - 0.1, times + 0.2)), bench("ncnn", peak=38e6, score=score),
+        bench("openvino", settings={"precision": "native"}, score={**score, "verdict": "other model"}),
+        {"runtime": "mnn", "threads": 1, "batch": 1, "skipped": WHY},
+    ]  # fmt: skip
+
+
+def chosen(strategy: str | None = None, threads: int = 1) -> Chosen:
+    pair = Pair(strategy=strategy, runtime="onnxruntime", threads=threads, batch=1)
+    return Chosen(by="latency", retention=0.97, pair=pair, value=1.0, reason="fastest of the 3 of 8 pairs")
+
+
 def picture(path: Path, shade: int) -> None:
     path.parent.mkdir(exist_ok=True)
     image = Image.new("L", (8, 8))
@@ -108,7 +127,12 @@ def enriched() -> Callable[[Record], Record]:
                          flips=Flips(lost=i, gained=1))
             for i in range(10)
         ]  # fmt: skip
-        last.latency = [latency_row(), latency_row(2, 0.8)]
+        last.latency = [
+            latency_row(),
+            latency_row(2, 0.8),
+            {"runtime": "mnn", "threads": 1, "batch": 1, "skipped": WHY},
+        ]
+        record.chosen = chosen(threads=2)
         last.cached = True
         last.reports["packing"] = packing()
         last.gain = Gain(
@@ -197,9 +221,9 @@ def comparison(tmp_path: Path) -> Callable[..., ComparisonRecord]:
         strategies = [
             strategy("baseline", 900_000, 1.0, 1.0, **unknown, verdicts=[], on_front=True),
             strategy("prune", 320_000, 0.991, 0.62, claim="2 to 4 times smaller", verdicts=["fail"]),
-            strategy("quantize", 240_000, 0.998, 0.55, claim="4 times smaller", on_front=True),
+            strategy("quantize", 240_000, 0.998, 0.55, claim="4 times smaller", on_front=True, runtimes=runtimes(2)),
             strategy("distill", 58_000, 0.989, 0.2, claim="10 times smaller", on_front=True, failures={"2": lost}),
-            strategy("distill + quantize", 17_000, 0.985, 0.12, on_front=True, chosen=True),
+            strategy("distill + quantize", 17_000, 0.985, 0.12, on_front=True, chosen=True, runtimes=runtimes(1)),
             StrategyRecord(name="distill + prune + quantize", failures={"0": lost}),
         ]
         pair = PairTest(first="prune", second="distill", difference=estimate(0.002), p=0.4, p_adjusted=0.8,
@@ -219,6 +243,7 @@ def comparison(tmp_path: Path) -> Callable[..., ComparisonRecord]:
             "tests": [pair, clear],
             "indistinguishable": [("prune", "distill")],
             "choice": "distill + quantize",
+            "chosen": chosen("distill + quantize"),
             "choice_reason": "smallest of the 4 strategies that keep at least 0.97 on validation",
             "test_samples": 449,
             "validation_samples": 180,

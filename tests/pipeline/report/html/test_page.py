@@ -75,8 +75,8 @@ def test_sections_are_in_order_of_reading(record: Record, enriched: Make, tmp_pa
     page = write_report(enriched(record), tmp_path / "report.html")
     assert page == tmp_path / "report.html"
     assert [key for key in outline(page).sections if key] == [
-        *("verdict", "chain", "trajectory", "effects", "latency", "classes", "lost", "bytes", "training", "gain"),
-        *("said", "settings", "data", "again"),
+        *("verdict", "chain", "trajectory", "effects", "runtimes", "latency", "classes", "lost", "bytes", "training"),
+        *("gain", "said", "settings", "data", "again"),
     ]
 
 
@@ -160,7 +160,7 @@ def test_an_image_outside_the_run_folder_is_not_shown(record: Record, enriched: 
 def test_latency_without_distributions_has_a_table(record: Record, enriched: Make, tmp_path: Path) -> None:
     record = enriched(record)
     for row in record.stages[-1].latency:
-        del row["distribution_ms"]
+        row.pop("distribution_ms", None)
     page = write_report(record, tmp_path / "r.html")
     assert "latency" not in figures(page)
     assert "onnxruntime, threads 2, batch 1" in outline(page).words("latency")
@@ -345,3 +345,21 @@ def test_neither_plotly_nor_torch_is_imported_with_the_package() -> None:
 
 def test_the_folder_of_templates_is_whole() -> None:
     assert {path.suffix for path in HERE.iterdir() if path.is_file()} == {".j2", ".css", ".js"}
+
+
+def test_runtimes_are_a_matrix_with_the_chosen_pair_and_why_one_was_skipped(comparison: Make, tmp_path: Path) -> None:
+    page = write_comparison(comparison(), tmp_path / "c.html")
+    words, text = outline(page).words("runtimes"), page.read_text()
+    assert "Chosen: distill + quantize in onnxruntime, threads 1, batch 1, fastest of the 3 of 8 pairs." in words
+    assert text.count('<td class="taken">') == text.count('<p class="mark chosen">') == 1
+    assert text.count('<abbr title="the converter of mnn ended with 3') == 2
+    assert words.count("it does not take the operators of a quantized file") == 1  # below the table, once
+    assert text.count('class="mark fail">other model') + text.count('class="mark fail"><span class="line">other') == 2
+
+
+def test_a_reason_of_a_runtime_is_text(comparison: Make, hostile: str, tmp_path: Path) -> None:
+    record = comparison()
+    record.strategies[2].runtimes = [{"runtime": hostile, "threads": 1, "batch": 1, "skipped": hostile}]
+    text = write_comparison(record, tmp_path / "c.html").read_text()
+    assert "<img src=x" not in text
+    assert text.count("&lt;img src=x onerror=alert(2)&gt;") >= 3
