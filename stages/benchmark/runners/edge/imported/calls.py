@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from torch import Tensor
 
+from stages.benchmark.runners.edge.imported.integers import signed
 from stages.benchmark.runners.edge.imported.weights import Weight
 
 
@@ -45,6 +46,15 @@ class Call:
         """An argument that is constant in integers."""
         weight: Weight | None = self.network.weights.get(self.node.input[place])
         return weight
+
+    def table(self) -> Tensor:
+        """The first argument; a constant in uint8 is moved to int8, for not every backend has those."""
+        if not self.is_constant(0) or self.constant(0).dtype != np.uint8:
+            return self[0]
+        self.network.unsigned.add(self.node.output[0])
+        codes, _ = signed(self.constant(0), np.zeros((), np.uint8))
+        table: Tensor = self.network.buffer(f"{self.node.input[0]} moved", codes)
+        return table
 
     def rank(self, place: int) -> int:
         """The number of axes of an argument."""

@@ -46,6 +46,7 @@ class Network(nn.Module):
         self.constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.weights: dict[str, Weight] = {}
         self.held: dict[str, str] = {}
+        self.unsigned: set[str] = set()  # values that the file has in uint8
         self.readers = Counter(name for node in self.nodes for name in node.input)
         self.readers.update(self.results)
         self.reading = {name: node for node in self.nodes for name in node.input}
@@ -87,6 +88,10 @@ class Network(nn.Module):
             self.held[name] = f"held_{len(self.held)}"
             self.register_buffer(self.held[name], torch.from_numpy(np.array(array)))
         return self.get_buffer(self.held[name])
+
+    def is_rounded(self, name: str) -> bool:
+        """Whether a value is what a quantizer gives."""
+        return any(name in node.output for node in self.nodes if node.op_type == "QuantizeLinear")
 
     def becomes_integers(self, name: str) -> bool:
         """Whether a value is read by one quantizer alone, or by that of a ReLU or clip which alone reads it."""

@@ -61,7 +61,7 @@ def integer_matmul(call: Call) -> Tensor:
     value = call[0]
     if not value.is_floating_point():  # rows of a table
         _, zero = integers.signed(call.constant(2), call.constant(2))
-        value = integers.dequantized(integers.moved(value), 1.0, int(np.ravel(zero)[0]))
+        value = integers.moved(value).to(torch.float32) - int(np.ravel(zero)[0])
     value = integers.rounded_by_range(value) if call.network.backend.ranges else value
     return functional.linear(value, call.network.floats(call.node.output[0], weight))
 

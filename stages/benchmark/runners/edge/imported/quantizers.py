@@ -1,11 +1,12 @@
 """QuantizeLinear and DequantizeLinear, of values and of constants."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from stages.benchmark.runners.edge.imported import integers
 from stages.benchmark.runners.edge.imported.calls import Call
-from stages.benchmark.runners.edge.imported.weights import Weight
+from stages.benchmark.runners.edge.imported.weights import Weight, along
 
 
 def quantize(call: Call) -> Tensor:
@@ -14,6 +15,8 @@ def quantize(call: Call) -> Tensor:
     if np.size(scale) != 1 or zero_point.dtype not in (np.int8, np.uint8):
         kind = "several scales" if np.size(scale) != 1 else str(zero_point.dtype)
         raise SystemExit(f"it is given no form of a value quantized to {kind}")
+    if zero_point.dtype == np.uint8:
+        call.network.unsigned.add(call.node.output[0])
     moved = 128 * (zero_point.dtype == np.uint8)
     return integers.rounded(call[0], float(np.ravel(scale)[0]), int(np.ravel(zero_point)[0]) - moved)
 
@@ -32,14 +35,20 @@ def dequantize(call: Call) -> Tensor | tuple[()]:
             call.network.constants[call.node.output[0]] = weight.floats
         return ()
     codes = integers.moved(call[0])
-    zero_point = call.constant(2) if call.has(2) else np.zeros_like(scale, np.uint8)
+    is_unsigned = call[0].dtype == torch.uint8 or call.node.input[0] in call.network.unsigned
+    zero_point = call.constant(2) if call.has(2) else np.zeros_like(scale, np.uint8 if is_unsigned else np.int8)
     _, moved = integers.signed(zero_point, zero_point)
+    name, axis = call.node.output[0], axis % max(codes.dim(), 1)
+    if not call.network.backend.holds_integers and not call.network.is_rounded(call.node.input[0]):
+        step, zero = (along(np.float32(one), axis, codes.dim()) for one in (scale, moved))
+        value: Tensor = codes.to(torch.float32) - call.network.buffer(f"{name}_zero", zero)
+        value = value * call.network.buffer(name, step)
+        return value
     if np.size(scale) == 1:
         return integers.dequantized(codes, float(np.ravel(scale)[0]), int(np.ravel(moved)[0]))
-    name = call.node.output[0]
     steps = call.network.buffer(f"{name}_scale", scale.astype(np.float32))
     zeros = call.network.buffer(f"{name}_zeros", np.broadcast_to(moved, scale.shape).astype(np.int64))
-    return integers.dequantized_by_channel(codes, steps, zeros, axis % codes.dim())
+    return integers.dequantized_by_channel(codes, steps, zeros, axis)
 
 
 def dynamic(call: Call) -> tuple[Tensor, Tensor, Tensor]:

@@ -59,7 +59,7 @@ def split(call: Call) -> tuple[Tensor, ...]:
 
 def gather(call: Call) -> Tensor:
     """Places along an axis."""
-    value, axis = call[0], call.attributes.get("axis", 0)
+    value, axis = call.table(), call.attributes.get("axis", 0)
     places = call.constant(1) if call.is_constant(1) else None
     if places is not None and places.ndim == 0:
         return value.select(axis, int(places))

@@ -16,8 +16,7 @@ class Weight(NamedTuple):
     @property
     def floats(self) -> Any:
         """What the integers stand for."""
-        shape = [-1 if place == self.axis else 1 for place in range(self.codes.ndim)] if np.size(self.scale) > 1 else []
-        scale, zero_point = (np.reshape(one, shape) for one in (self.scale, self.zero_point))
+        scale, zero_point = (along(one, self.axis, self.codes.ndim) for one in (self.scale, self.zero_point))
         return ((self.codes.astype(np.float64) - zero_point) * scale).astype(np.float32)
 
     @property
@@ -33,3 +32,9 @@ class Weight(NamedTuple):
         count = len(self.codes)
         scale, zero_point = (np.full(count, np.ravel(one)[0]) for one in (self.scale, self.zero_point))
         return Weight(self.codes, scale, zero_point, 0)
+
+
+def along(numbers: Any, axis: int, rank: int) -> Any:
+    """One number for all, or one for each place of an axis, as they are multiplied with a value of that rank."""
+    shape = [-1 if place == axis else 1 for place in range(rank)] if np.size(numbers) > 1 else []
+    return np.reshape(numbers, shape)
