@@ -79,6 +79,11 @@ class Server:
             time.sleep(0.05)
         return sorted(path.name for path in self.device.iterdir())
 
+    def stop(self) -> None:
+        """Have its sessions stand still."""
+        for pid in below(self.process.pid):
+            os.kill(pid, signal.SIGSTOP)
+
     def __enter__(self) -> Self:
         return self
 

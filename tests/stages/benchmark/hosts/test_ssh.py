@@ -134,6 +134,23 @@ def test_one_that_goes_away_in_the_middle_is_told_and_leaves_nothing(tmp_path: P
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.slow
+def test_one_that_stands_still_is_not_waited_for(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    spec = spec_of(tmp_path, code=SLEEPS.format(mark=str(mark)))
+
+    def stop(server: Server) -> None:
+        while not mark.exists():
+            time.sleep(0.05)
+        server.stop()
+
+    with Server(tmp_path / "server") as server, Machines() as machines:
+        Thread(target=stop, args=(server,), daemon=True).start()
+        machine = machines.of(Ssh.model_validate(server.on()))
+        with pytest.raises(StageError, match="it went away while a process timed"):
+            time_process({**spec, "machine": machine}, tmp_path)
+
+
 def test_one_that_takes_too_long_is_ended(server: Server, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     with pytest.raises(StageError, match=r"the process that timed \S+ had not ended after 3 s\. Raise `timeout`"):
