@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pipeline.errors import Note, StageError
+from pipeline.runner import run
 from pipeline.task import Split
 from stages.benchmark.hosts.ssh import Ssh
 from stages.benchmark.latency import Latency
@@ -39,16 +40,15 @@ def runtimes(server: Server, required: bool = False, **changes: Any) -> list[Any
 
 
 def test_a_run_has_rows_of_the_device_and_of_this_machine_and_says_why_one_is_skipped(
-    server: Server, project: Make, tmp_path: Path
+    server: Server, project: Make
 ) -> None:
     (empty := server.folder / "empty").write_text("")
     listed = json.dumps(runtimes(server, known_hosts=str(empty)))
     stage = f"benchmark.latency, rounds: 1, iterations: 5, runtimes: {listed}"
     path = project(chain_of("export.onnx", stage, model="use: models.py:flat"), **{"models.py": FLAT})
-    ended = forked.Shrink(tmp_path, "run", str(path), "--json", cwd=path.parent).end()
-    assert ended.code == 0, ended.err
-    record = json.loads(ended.out)
-    here, there, skipped = record["stages"][-1]["latency"]
+    record = run(path, runs=path.parent / "runs", track=False)
+    rows: list[Any] = record.stages[-1].latency
+    here, there, skipped = rows
     name = f"ssh: 127.0.0.1:{server.port}"
     assert ("host" in here, there["host"], skipped["host"]) == (False, name, name)
     assert here["samples"] == there["samples"] == 5
@@ -58,7 +58,7 @@ def test_a_run_has_rows_of_the_device_and_of_this_machine_and_says_why_one_is_sk
     assert there["device"]["cores"] >= 1
     assert there["reasons"].keys() >= {name for name in ("device.clock_mhz",) if there["device"]["clock_mhz"] is None}
     assert "its host key is not known" in skipped["skipped"]
-    assert any(f"onnxruntime on {name}: not timed: {name}: its host key" in text for text in record["warnings"])
+    assert any(f"onnxruntime on {name}: not timed: {name}: its host key" in text for text in record.warnings)
     assert server.left() == []
 
 
@@ -122,6 +122,7 @@ def asking(on: dict[str, Any], spec: dict[str, Any], folder: Path) -> None:
     time_process({**spec, "machine": Ssh.model_validate(on).machine()}, folder)
 
 
+@pytest.mark.slow  # for the fork
 def test_nothing_is_left_where_whoever_asked_is_killed(server: Server, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     spec = spec_of(tmp_path, code=SLEEPS.format(mark=str(mark)))
