@@ -41,9 +41,8 @@ def dequantize(call: Call) -> Tensor | tuple[()]:
     name, axis = call.node.output[0], axis % max(codes.dim(), 1)
     if not call.network.backend.holds_integers and not call.network.is_rounded(call.node.input[0]):
         step, zero = (along(np.float32(one), axis, codes.dim()) for one in (scale, moved))
-        value: Tensor = codes.to(torch.float32) - call.network.buffer(f"{name}_zero", zero)
-        value = value * call.network.buffer(name, step)
-        return value
+        zeros, steps = call.network.buffer(f"{name}_zero", zero), call.network.buffer(f"{name}_step", step)
+        return torch.mul(codes.to(torch.float32) - zeros, steps)
     if np.size(scale) == 1:
         return integers.dequantized(codes, float(np.ravel(scale)[0]), int(np.ravel(moved)[0]))
     steps = call.network.buffer(f"{name}_scale", scale.astype(np.float32))
