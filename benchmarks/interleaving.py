@@ -29,7 +29,7 @@ from scipy import stats
 from stages.benchmark.conversion import save_inputs
 from stages.benchmark.processes.process import Spec, time_process
 from stages.benchmark.timing.ratios import Ratio, compare
-from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Participant, in_turns
+from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Group, Participant, in_turns
 
 MODEL = Participant("model", "the same")
 NEIGHBOUR = """
@@ -71,7 +71,7 @@ def _trial(spec: Spec, rounds: int, folder: Path) -> tuple[Ratio, Ratio]:
 
 def _interleaved(spec: Spec, rounds: int, folder: Path) -> Ratio:
     specs = {BASELINE: spec, MODEL: spec, AGAIN: spec}
-    timed = in_turns(specs, rounds, folder, Failures(), lambda steps, note: None, lambda: False)
+    (timed,) = in_turns([Group(specs, Failures())], rounds, folder, lambda steps, note: None, lambda: False)
     medians = {who: [median(process) for process in found.processes] for who, found in timed.items()}
     return compare(medians[MODEL], medians[BASELINE], medians[AGAIN])[0]
 

@@ -76,7 +76,7 @@ def figures(row: Row) -> list[str]:
     return [
         _bytes(estimate(row.get("size_bytes"))),
         _milliseconds(startup_ms(row)),
-        _milliseconds(median_ms(row)),
+        _milliseconds(median_ms(row)) + _beside(row.get("to_first")),
         _bytes(peak_bytes(row)),
         f"{score.value:.4f}" if score else "-",
         str(score_of(row).get("verdict") or "-"),
@@ -108,6 +108,12 @@ def _baselines(rows: Iterable[Row]) -> list[tuple[str, Row]]:
 
 def _bytes(figure: Estimate | None) -> str:
     return bytes_text(figure.value) if figure else "-"
+
+
+def _beside(ratio: Any) -> str:
+    """What the row says of itself and the first runtime of the same rounds, in brackets: ` (faster)`."""
+    verdict = ratio.get("verdict") if isinstance(ratio, dict) else None
+    return f" ({verdict})" if isinstance(verdict, str) else ""
 
 
 def _milliseconds(figure: Estimate | None) -> str:

@@ -1,6 +1,6 @@
 """From a model to what the process that times it is told, in a runtime's form and for each batch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,11 @@ import numpy as np
 from pipeline.base.batches import Inputs
 from pipeline.model import Model
 from pipeline.stage import Context
-from stages.benchmark.answers.agreement import Agreement
-from stages.benchmark.answers.scores import Score
 from stages.benchmark.environments.sources import repeated
 from stages.benchmark.hosts.files import loaded_files
 from stages.benchmark.hosts.host import Machine
 from stages.benchmark.processes.process import Spec, as_arrays
 from stages.benchmark.runtime import Runtime
-from stages.benchmark.timing.rounds import Failures, Participant
 
 
 @dataclass(frozen=True)
@@ -65,25 +62,6 @@ class Conversion:
                 "inputs": save_inputs(inputs, folder / f"inputs-{size}.npz"),
             }
         return specs
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a runtime makes of all models.
-
-    Args:
-        specs: by batch, of each process of a round, without threads.
-        agreements: how it answers beside ONNX Runtime, by the model's name.
-        scores: how models score in it, by their names.
-        failures: of models that it cannot take.
-        reason: why there is no baseline, if there is none.
-    """
-
-    specs: dict[Participant, dict[int, Spec]] = field(default_factory=dict)
-    agreements: dict[str, Agreement] = field(default_factory=dict)
-    scores: dict[str, Score] = field(default_factory=dict)
-    failures: Failures = field(default_factory=Failures)
-    reason: str = ""
 
 
 def save_inputs(inputs: Inputs, path: Path) -> str:

@@ -1,7 +1,6 @@
 """Latency of the model beside the baseline's, in fresh and interleaved processes."""
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,23 +11,23 @@ from pydantic import Field, JsonValue, model_validator
 
 from pipeline.base.batches import Inputs
 from pipeline.base.hardware import cores
-from pipeline.errors import ConfigError, Note, StageError
-from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
+from pipeline.errors import ConfigError, Note
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import AnyForm, Context, Preview, Stage, forms
 from stages.benchmark.answers.agreement import Examination
 from stages.benchmark.answers.scores import Scores
 from stages.benchmark.checks import check_runtimes
-from stages.benchmark.conversion import Conversion, Prepared
+from stages.benchmark.conversion import Conversion
 from stages.benchmark.hosts.machines import Machines
 from stages.benchmark.named import Runtimes
+from stages.benchmark.preparation import Preparation, generation
 from stages.benchmark.processes.process import Spec
 from stages.benchmark.runtime import Runtime
 from stages.benchmark.timing.effort import EFFORTS, STARTUPS, decided
+from stages.benchmark.timing.load import warn_of_load
 from stages.benchmark.timing.measuring import Plan
 from stages.benchmark.timing.percentiles import Method
 from stages.benchmark.timing.ratios import FEWEST_ROUNDS
-from stages.benchmark.timing.rounds import AGAIN, BASELINE, Participant
 from stages.benchmark.timing.rows import Cell, failure, remarks, rows_of
 
 Count = Annotated[int, Field(ge=1)]
@@ -129,15 +128,14 @@ class Latency(Stage):
         if not models:
             return {}
         rows: dict[str, list[JsonValue]] = {name: [] for name in models}
-        _warn_of_load(ctx.warn)
+        warn_of_load(ctx.warn)
         ctx.directory.mkdir(parents=True, exist_ok=True)
         with Machines() as machines, TemporaryDirectory(dir=ctx.directory.resolve(), prefix="latency-") as name:
             cells = self._cells(models, ctx, Path(name), machines)
             plan = Plan(self.rounds, max(STARTUPS - self.rounds, 0) if self.effort else 0, self.concurrency)
             with ctx.progress("latency", sum(plan.processes(cell) for cell in cells)) as advance:
-                for cell in cells:
-                    timed = plan.measure(cell, Path(name), advance, ctx.interrupted)
-                    for model, row in rows_of(cell, timed).items():
+                for cell, timed, first in plan.measure(cells, Path(name), advance, ctx.interrupted):
+                    for model, row in rows_of(cell, timed, first).items():
                         rows[model].append(row)
         failures = {model: error for model in models if (error := failure(cells, model))}
         if failures and (len(models) == 1 or all(cell.failures.baseline for cell in cells)):
@@ -152,16 +150,17 @@ class Latency(Stage):
         method: Method = "early stopping" if self.effort else "interpolated"
         examination = Examination(ctx, folder, self.examples, max(self.batch))
         scores = Scores(ctx, folder, max(self.threads), max(self.batch), self.drop if self.score else None)
+        preparation = Preparation(models, self.threads[0], examination, scores)
         for i, runtime in enumerate(self.runtimes):
             conversion = Conversion(runtime, machines.of(runtime.on), ctx, self.batch, *self._fed(models, ctx, runtime))
-            prepared = self._prepared(models, conversion, folder / f"runtime-{i}", examination, scores)
+            prepared = preparation.of(conversion, folder / f"runtime-{i}")
             for threads, batch in product(self.threads, self.batch):
                 specs = {member: {**spec[batch], "threads": threads} for member, spec in prepared.specs.items()}
                 generate = next(iter(specs.values()), {}).get("generate")
                 at = place(runtime, threads, batch) | ({"tokens": generate["tokens"]} if generate else {})
                 failures = replace(prepared.failures, of={**prepared.failures.of})
                 facts = prepared.agreements, prepared.scores, failures
-                cells.append(Cell(at, specs, prepared.reason, *facts, runtime.required, method))
+                cells.append(Cell(at, specs, prepared.reason, *facts, runtime.required, method, runtime.title))
         return cells
 
     def _fed(self, models: Mapping[str, Model], ctx: Context, runtime: Runtime) -> tuple[Inputs, Spec]:
@@ -172,79 +171,9 @@ class Latency(Stage):
             base["generate"] = generation(models, ctx)
         return next(iter(models.values())).example, base
 
-    def _prepared(
-        self,
-        models: Mapping[str, Model],
-        conversion: Conversion,
-        folder: Path,
-        examination: Examination,
-        scores: Scores,
-    ) -> Prepared:
-        """What a runtime makes of all models, how it answers beside ONNX Runtime, and how they score there."""
-        runtime, ctx, prepared = conversion.runtime, conversion.ctx, Prepared()
-        if reason := runtime.lacks():
-            for name in models:
-                prepared.failures.take(Participant("model", name), StageError(reason))
-            return replace(prepared, reason=reason)
-        for i, (name, model) in enumerate(models.items()):
-            member = Participant("model", name)
-            with prepared.failures.catching(member, ctx.interrupted):
-                runtime.accepts(model, self.batch)
-                specs = conversion.specs(model, folder / f"model-{i}")
-                generates = isinstance(model, Seq2SeqOnnx)
-                if self.examples and not generates and not runtime.answers_as_reference:
-                    spec = {**specs[examination.batch], "threads": self.threads[0]}
-                    prepared.agreements[name] = examination.of(name, model, runtime, spec)
-                prepared.scores[name] = scores.of(member, model, runtime, specs)
-                prepared.specs[member] = specs
-        if ctx.baseline is None:
-            return replace(prepared, reason="there is no baseline yet")
-        try:
-            runtime.accepts(ctx.baseline, self.batch)
-        except StageError as error:
-            return replace(prepared, reason=f"the baseline cannot be timed here: {error.found}")
-        with prepared.failures.catching(BASELINE, ctx.interrupted):
-            specs = conversion.specs(ctx.baseline, folder / "baseline")
-            return replace(prepared, specs={BASELINE: specs, **prepared.specs, AGAIN: specs})
-        return prepared
-
 
 def place(runtime: Runtime, threads: int, batch: int) -> dict[str, JsonValue]:
     """Where and how a line is measured."""
     settings: dict[str, JsonValue] = {"settings": runtime.settings} if runtime.settings else {}
     host: dict[str, JsonValue] = {"host": runtime.on.name} if runtime.on else {}
     return {"runtime": runtime.name, "threads": threads, "batch": batch, **settings, **host}
-
-
-def generation(models: Mapping[str, Model], ctx: Context) -> dict[str, Any] | None:
-    """How to generate, where one of the models is an encoder-decoder's files: then all of them do, the baseline too.
-
-    Each generates as many tokens, whatever they are. One that is a single graph is given the whole prefix every time.
-
-    Raises:
-        StageError: by a beam search, which is not timed.
-    """
-    writers = [model for model in (*models.values(), ctx.baseline) if isinstance(model, Seq2SeqOnnx)]
-    if not writers:
-        return None
-    if any(model.settings.get("num_beams", 1) > 1 for model in writers):
-        raise StageError("a beam search is not timed", expected="`beams: 1` of export.seq2seq")
-    return {"tokens": writers[0].tokens, "settings": writers[0].settings}
-
-
-def _warn_of_load(warn: Callable[[str], None]) -> None:
-    """Warn where more wants to run than there are cores: ratios stay fair, for all are slowed, and the doubt grows."""
-    load, count = _load(), os.cpu_count() or 1
-    if load > count:
-        warn(
-            f"the load of this machine was {load:.1f} on {count} cores before latency was measured, over the last "
-            "minute: ratios stay fair and their intervals get wider. Measure again when it is quiet, or raise `rounds`"
-        )
-
-
-def _load() -> float:
-    """How many wanted to run at a time, over the last minute."""
-    try:
-        return os.getloadavg()[0]
-    except (AttributeError, OSError):  # Windows, or a system that does not tell
-        return 0.0

@@ -1,10 +1,16 @@
-"""The processes of one cell: those that time in rounds, that only start, and that have requests in flight."""
+"""The processes of cells that are compared: they time in rounds, only start, or have several requests at a time."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from stages.benchmark.timing.rounds import AGAIN, Failures, Participant, Timed, in_turns
+from pydantic import JsonValue
+
+from stages.benchmark.processes.process import Spec
+from stages.benchmark.timing.across import First, Processes
+from stages.benchmark.timing.rounds import AGAIN, Group, Participant, Timed, in_turns
 from stages.benchmark.timing.rows import Cell
 
 
@@ -30,20 +36,46 @@ class Plan:
         return self.rounds * len(cell.specs) + self.startups * (len(cell.specs) - again) + loops
 
     def measure(
-        self, cell: Cell, folder: Path, advance: Callable[..., None], interrupted: Callable[[], bool]
-    ) -> dict[Participant, Timed]:
-        """What the processes of a cell tell; see `in_turns`, which each kind of them takes turns by."""
-        specs = cell.specs
-        timed = in_turns(specs, self.rounds, folder, cell.failures, advance, interrupted)
-        once = {who: {**spec, "warmup": 0, "iterations": 1} for who, spec in specs.items() if who != AGAIN}
-        started = in_turns(once, self.startups, folder, cell.failures, advance, interrupted)
-        for who, short in started.items():
-            timed[who].started.extend(short.facts)
+        self, cells: Sequence[Cell], folder: Path, advance: Callable[..., None], interrupted: Callable[[], bool]
+    ) -> list[tuple[Cell, Processes, First | None]]:
+        """Each cell with what its processes told, and the first one of those in the same rounds; none of that itself.
+
+        Cells of as many threads and examples take turns in the same rounds; see `in_turns`.
+        """
+        shapes = defaultdict[tuple[JsonValue, JsonValue], list[Cell]](list)
+        for cell in cells:
+            shapes[cell.place.get("threads"), cell.place.get("batch")].append(cell)
+        measured = {}
+        for compared in shapes.values():
+            processes = self._told(compared, partial(in_turns, folder=folder, advance=advance, interrupted=interrupted))
+            first = First(compared[0].title, processes[0])
+            for i, (cell, timed) in enumerate(zip(compared, processes, strict=True)):
+                measured[id(cell)] = cell, timed, first if i else None
+        return [measured[id(cell)] for cell in cells]
+
+    def _told(self, cells: Sequence[Cell], run: Callable[..., list[dict[Participant, Timed]]]) -> list[Processes]:
+        """What the processes of cells in the same rounds tell; `run` is in_turns(groups, rounds)."""
+        timed = run([Group(cell.specs, cell.failures) for cell in cells], self.rounds)
+        shorts = run([Group(_starting(cell.specs), cell.failures) for cell in cells], self.startups)
+        for of, short in zip(timed, shorts, strict=True):
+            for who, started in short.items():
+                of[who].started.extend(started.facts)
         for count in self.concurrency:
-            several = {who: {**spec, "concurrency": count} for who, spec in specs.items() if who.role == "model"}
-            failures = Failures({**cell.failures.of}, cell.failures.baseline)  # of a model that was timed: no more
-            for who, loops in in_turns(several, self.rounds, folder, failures, advance, interrupted).items():
-                error = failures.error(who.name)
-                reasons = [{"reason": str(error)}] if error else []
-                timed[who].throughput[count] = reasons or [one["throughput"] for one in loops.facts]
-        return timed
+            # What fails at it was timed before: it has no throughput, and no more.
+            groups = [Group(_asking(cell.specs, count), cell.failures.copied()) for cell in cells]
+            for of, group, loops in zip(timed, groups, run(groups, self.rounds), strict=True):
+                for who, looped in loops.items():
+                    error = group.failures.error(who.name)
+                    reasons = [{"reason": str(error)}] if error else []
+                    of[who].throughput[count] = reasons or [one["throughput"] for one in looped.facts]
+        return [*timed]
+
+
+def _starting(specs: Mapping[Participant, Spec]) -> dict[Participant, Spec]:
+    """Of processes that do one inference."""
+    return {who: {**spec, "warmup": 0, "iterations": 1} for who, spec in specs.items() if who != AGAIN}
+
+
+def _asking(specs: Mapping[Participant, Spec], count: int) -> dict[Participant, Spec]:
+    """Of processes with so many requests at a time."""
+    return {who: {**spec, "concurrency": count} for who, spec in specs.items() if who.role == "model"}

@@ -1,6 +1,6 @@
 """Rounds of fresh processes: every model once a round, one process at a time, in an order that no drift favours."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,10 @@ class Failures:
             if interrupted():
                 raise Interruption("stopped while a process timed or answered") from error
             self.take(member, error)
+
+    def copied(self) -> "Failures":
+        """The same, apart from what fails from now on."""
+        return Failures({**self.of}, self.baseline)
 
     def error(self, name: str) -> StageError | ResourceError | None:
         """Why the model of that name has no row, None where it has one."""
@@ -98,36 +102,63 @@ def turns(count: int, rounds: int) -> list[list[int]]:
     return orders
 
 
-def in_turns(
-    specs: Mapping[Participant, Spec],
-    rounds: int,
-    folder: Path,
-    failures: Failures,
-    advance: Callable[..., None],
-    interrupted: Callable[[], bool],
-) -> dict[Participant, Timed]:
-    """Time each spec once a round, each in a fresh process.
+@dataclass(frozen=True)
+class Group:
+    """Who is compared with one another: the models and the baseline in one runtime.
 
     Args:
         specs: the spec of the process of each.
+        failures: collects what fails: a model then takes part no longer, and without the baseline none does.
+    """
+
+    specs: Mapping[Participant, Spec]
+    failures: Failures
+
+    def is_wanted(self, member: Participant) -> bool:
+        """Whether a process of it still says something."""
+        left = [one for one in self.specs if one.role == "model" and not self.failures.error(one.name)]
+        return bool(left) and (member in left or member.role != "model")
+
+
+def in_turns(
+    groups: Sequence[Group],
+    rounds: int,
+    folder: Path,
+    advance: Callable[..., None],
+    interrupted: Callable[[], bool],
+) -> list[dict[Participant, Timed]]:
+    """Time each spec once a round, each in a fresh process; what each group's tell.
+
+    In a round the groups follow each other in turns, and in each its members, so that those are near in time.
+
+    Args:
+        groups: all that are compared.
         rounds: processes of each.
         folder: where specs and results are written.
-        failures: collects what fails: a model then takes part no longer, and without the baseline none does.
         advance: advance(1, note) is called after each process.
         interrupted: whether to stop.
 
     Raises:
         Interruption: a stop was asked for.
     """
-    everyone, timed = list(specs), {member: Timed() for member in specs}
-    for member in (everyone[i] for order in turns(len(everyone), rounds) for i in order):
+    timed = [{member: Timed() for member in group.specs} for group in groups]
+    for group, of, member in _in_order(groups, timed, rounds):
         if interrupted():
             raise Interruption("stopped between two processes that time")
-        left = [one for one in everyone if one.role == "model" and not failures.error(one.name)]
-        if left and (member in left or member.role != "model"):
-            with failures.catching(member, interrupted):
-                samples, facts = time_process(specs[member], folder)
-                timed[member].processes.append(samples)
-                timed[member].facts.append(facts)
-        advance(1, f"{specs[member]['runtime']}, threads {specs[member]['threads']}")
+        if group.is_wanted(member):
+            with group.failures.catching(member, interrupted):
+                samples, facts = time_process(group.specs[member], folder)
+                of[member].processes.append(samples)
+                of[member].facts.append(facts)
+        advance(1, f"{group.specs[member]['runtime']}, threads {group.specs[member]['threads']}")
     return timed
+
+
+def _in_order(
+    groups: Sequence[Group], timed: Sequence[dict[Participant, Timed]], rounds: int
+) -> Iterator[tuple[Group, dict[Participant, Timed], Participant]]:
+    orders = [turns(len(group.specs), rounds) for group in groups]
+    for i, order in enumerate(turns(len(groups), rounds)):
+        for place in order:
+            members = [*groups[place].specs]
+            yield from ((groups[place], timed[place], members[j]) for j in (orders[place][i] if members else ()))

@@ -13,6 +13,7 @@ from pipeline.errors import ResourceError, StageError
 from stages.benchmark.answers.agreement import Agreement
 from stages.benchmark.answers.scores import Score
 from stages.benchmark.processes.process import Spec
+from stages.benchmark.timing.across import First, Processes, to_first
 from stages.benchmark.timing.devices import device_of
 from stages.benchmark.timing.figures import described
 from stages.benchmark.timing.percentiles import Method, percentiles, quantiles
@@ -36,6 +37,7 @@ class Cell:
         failures: of models, at first those that the runtime does not take.
         required: whether a model that fails here fails as a whole.
         method: of percentiles.
+        title: what the runtime is called, with its settings and host.
     """
 
     place: dict[str, JsonValue]
@@ -46,14 +48,16 @@ class Cell:
     failures: Failures = field(default_factory=Failures)
     required: bool = False
     method: Method = "interpolated"
+    title: str = ""
 
 
-def rows_of(cell: Cell, timed: Mapping[Participant, Timed]) -> dict[str, JsonValue]:
+def rows_of(cell: Cell, timed: Processes, first: First | None = None) -> dict[str, JsonValue]:
     """One line of the record for each model, by its name; where it failed, why it was skipped.
 
     Args:
         cell: what was measured.
         timed: the times; the baseline's figures and the noise are shared.
+        first: the runtime that this one is compared with, if there is one.
     """
     measured = datetime.now(UTC).isoformat(timespec="seconds")
     models = {member.name: timed[member] for member in timed if member.role == "model"}
@@ -77,6 +81,7 @@ def rows_of(cell: Cell, timed: Mapping[Participant, Timed]) -> dict[str, JsonVal
             **(agreement.json if agreement else {}),
             "rounds": len(models[name].processes),
             **times,
+            **({"to_first": to_first(timed, first, name)} if first else {}),
             **_scored(times["reasons"] | reasons | untold, cell.scores.get(name)),
             "measured": measured,
             "beside": [other for other in whole if other != name],

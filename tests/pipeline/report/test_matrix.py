@@ -107,3 +107,10 @@ def test_the_terminal_has_it_at_any_width() -> None:
         assert max(map(len, text.splitlines())) <= width
         assert all(word in text for word in ("ncnn, chosen", "38.0 MB", "0.9375", "skipped", "1 ms [0.9, 1.2]"))
     assert runtimes_table(of_run(run(ORT)), 126) is None
+
+
+def test_a_row_says_whether_it_is_faster_than_the_first_runtime() -> None:
+    assert (
+        figures(NCNN | {"to_first": {"runtime": "onnxruntime", "verdict": "faster"}})[2]
+        == f"{figures(NCNN)[2]} (faster)"
+    )

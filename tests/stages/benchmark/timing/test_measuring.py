@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,10 @@ def cell_of(*whos: Participant) -> Cell:
     return Cell({}, {who: {"model": who.name or who.role, **how} for who in whos}, "")
 
 
-def measured(patch: Patch, plan: Plan, cell: Cell) -> tuple[dict[Participant, Timed], Processes]:
+def measured(patch: Patch, plan: Plan, cell: Cell) -> tuple[Mapping[Participant, Timed], Processes]:
     processes, steps = Processes(), list[int]()
     patch.setattr(rounds, "time_process", processes)
-    timed = plan.measure(cell, Path(), lambda count, note="": steps.append(count), lambda: False)
+    ((_, timed, _),) = plan.measure([cell], Path(), lambda count, note="": steps.append(count), lambda: False)
     assert sum(steps) == plan.processes(cell)
     return timed, processes
 

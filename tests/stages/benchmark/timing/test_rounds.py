@@ -13,7 +13,7 @@ from pipeline.errors import Interruption, ResourceError, StageError
 from stages.benchmark.timing import rounds
 from stages.benchmark.timing.percentiles import quantiles
 from stages.benchmark.timing.ratios import by_round, interval
-from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Participant, Timed, in_turns, turns
+from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Group, Participant, Timed, in_turns, turns
 from stages.benchmark.timing.rows import Cell, row, rows_of
 from tests.aliases import Patch
 
@@ -146,7 +146,8 @@ def take(monkeypatch: Patch, processes: Processes, *whos: Participant, **options
     steps, failures = list[int](), Failures()
     specs = {who: {"model": who.name or who.role, "runtime": "x", "threads": 1} for who in whos}
     interrupted = options.get("interrupted", lambda: False)
-    timed = in_turns(specs, options.get("rounds", 4), Path(), failures, lambda n, note="": steps.append(n), interrupted)
+    groups = [Group(specs, failures)]
+    (timed,) = in_turns(groups, options.get("rounds", 4), Path(), lambda n, note="": steps.append(n), interrupted)
     return timed, failures, sum(steps)
 
 
