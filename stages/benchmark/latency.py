@@ -72,7 +72,10 @@ class Latency(Stage):
     )
     score: bool = Field(True, description="score test and validation in each runtime")
     drop: float = Field(
-        0.01, ge=0, description="of the test score, at most, for a runtime that decides otherwise, without a budget"
+        0.01,
+        ge=0,
+        description="of the test score, at most, itself and not its interval, for a runtime that decides otherwise, "
+        "without a limit of the budget on retention or drop",
     )
 
     @model_validator(mode="before")

@@ -97,7 +97,9 @@ class Scores:
         folder: for what is passed between processes; it is there.
         threads: of an inference.
         size: examples of an inference where a runtime has a `fixed_batch`.
-        drop: of the score, which is within the budget where that has no limits to look at; None to leave scores out.
+        drop: of the test score below the paired one, at most, where the budget has no limits to look at; the drop itself
+            counts, for with few examples its interval would call one changed example another model. None to leave
+            scores out.
     """
 
     ctx: Context
@@ -157,5 +159,5 @@ def verdict(scored: Scored, rounding: float, drop: float) -> Verdict:
     """
     if scored.changed == 0 or (scored.changed is None and (scored.difference or 0.0) <= rounding):
         return "same decisions"
-    keeps = scored.drop.high <= drop if scored.keeps_budget is None else scored.keeps_budget
+    keeps = scored.drop.value <= drop if scored.keeps_budget is None else scored.keeps_budget
     return "within the budget" if keeps else "other model"

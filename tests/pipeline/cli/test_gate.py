@@ -55,6 +55,15 @@ def test_a_run_is_judged_without_the_code_that_made_it(elsewhere: Path, made: Ma
     assert "params is 260, the limit 1,000" in said[1]
 
 
+def differing(folder: Path, difference: float) -> None:
+    """Let the record say so of the exported file: on some machines it gives what torch gives, to the bit."""
+    path = folder / "record.json"
+    record = json.loads(path.read_text())
+    (parity,) = [stage["reports"]["parity"] for stage in record["stages"] if "parity" in stage["reports"]]
+    parity["largest_difference"] = difference
+    path.write_text(json.dumps(record))
+
+
 @pytest.mark.parametrize(("limits", "code", "verdict"), [
     ("{size: {max: 1 B}}", 1, "fail"),
     ("{retention: {min: 0.999}}", 5, "inconclusive"),
@@ -66,6 +75,7 @@ def test_another_budget_is_judged_and_kept_in_the_record(
 ) -> None:
     folder, file = made(), tmp_path / "limits.yaml"
     file.write_text(limits)
+    differing(folder, 1e-6)
     before = Record.load(folder)
     capsys.readouterr()
     assert gate(folder, budget=file, as_json=True) == code

@@ -20,6 +20,7 @@ from tests.aliases import Make
 from tests.graphs import products
 
 DROP = Estimate(value=0.01, low=-0.01, high=0.03)
+GAIN = Estimate(value=-0.005, low=-0.03, high=0.02)
 SAME = Scored(0.9, None, None, None, DROP, 0, 0, changed=0.0, difference=None, worst=None, keeps_budget=None)
 FLIPPED = replace(SAME, lost=3, gained=1, changed=0.25, worst=17)
 GRADED = replace(SAME, lost=None, gained=None, changed=None, difference=0.005)
@@ -28,8 +29,9 @@ GRADED = replace(SAME, lost=None, gained=None, changed=None, difference=0.005)
 @pytest.mark.parametrize(("scored", "rounding", "drop", "expected"), [
     (SAME, 0.0, 0.0, "same decisions"),
     (replace(SAME, keeps_budget=False), 0.0, 0.0, "same decisions"),
-    (FLIPPED, 0.5, 0.03, "within the budget"),
-    (FLIPPED, 0.5, 0.029, "other model"),
+    (FLIPPED, 0.5, 0.01, "within the budget"),  # the drop itself: its interval goes up to 0.03
+    (FLIPPED, 0.5, 0.009, "other model"),
+    (replace(FLIPPED, drop=GAIN), 0.0, 0.0, "within the budget"),
     (replace(FLIPPED, keeps_budget=True), 0.0, 0.0, "within the budget"),
     (replace(FLIPPED, keeps_budget=False), 0.0, 1.0, "other model"),
     (GRADED, 0.005, 0.0, "same decisions"),
@@ -79,7 +81,7 @@ def of(folder: Path, context: Make, told: Any, runtime: Any = None, model: Any =
     specs = {4: {"runner": "onnxruntime", "model": str(folder / "m.onnx"), "machine": "another", "generate": {}}}
     model = model or products(folder / "m.onnx", 1, width=64)
     runtime = runtime or OrtFormat(use="ort")
-    return Scores(ctx, ctx.directory, 1, 4, 0.01).of(Participant("model", "a"), model, runtime, specs)
+    return Scores(ctx, ctx.directory, 1, 4, 0.009).of(Participant("model", "a"), model, runtime, specs)
 
 
 def test_a_file_is_not_asked_again_where_it_was_measured(tmp_path: Path, context: Make, tiny: Make) -> None:
