@@ -97,9 +97,8 @@ class Scores:
         folder: for what is passed between processes; it is there.
         threads: of an inference.
         size: examples of an inference where a runtime has a `fixed_batch`.
-        drop: of the test score below the paired one, at most, where the budget has no limits to look at; the drop itself
-            counts, for with few examples its interval would call one changed example another model. None to leave
-            scores out.
+        drop: of the test score below the paired one, at most, without limits in the budget; the drop itself, for with
+            few examples its interval would call one changed example another model. None to leave scores out.
     """
 
     ctx: Context
