@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError, ShrinkError, blame
 
 if TYPE_CHECKING:
     from pipeline.gate.budget import Budget
+    from pipeline.gate.choice.choosing import Choosing
     from pipeline.records.record import Record
 
 LOG = logging.getLogger("shrinkline")
@@ -97,6 +98,7 @@ def judge_run(folder: Path, budget_file: Path | None = None) -> "Record":
     Raises:
         ConfigError: this is no run, it has not ended, or there is nothing to judge it by.
     """
+    from pipeline.gate.choice.choose import chosen_in
     from pipeline.gate.expected import load_expected
     from pipeline.gate.judge import judge, judged
     from pipeline.records.folder import load_run
@@ -113,6 +115,8 @@ def judge_run(folder: Path, budget_file: Path | None = None) -> "Record":
             error.fix = f"Write it with `shrink expect {folder} --output {place}` and commit it"
         raise
     record = judged(record, judge(budget, record, expected))
+    if record.chosen:  # under the same limits as the verdict
+        record.chosen = chosen_in(record, own_choosing(record), budget)
     record.judged_by = budget.model_dump(mode="json", exclude_none=True) if budget_file else None
     try:
         record.save()
@@ -138,6 +142,16 @@ def own_budget(record: "Record") -> "Budget":
 
     with blame(ConfigError, record.folder, fix="Give one with --budget"):
         return Budget.model_validate(record.config.get("budget", {}))
+
+
+def own_choosing(record: "Record") -> "Choosing | None":
+    """How a run's pipeline file has a runtime chosen. Raises ConfigError where the record's is damaged."""
+    from pipeline.gate.choice.choosing import Choosing
+
+    compared = record.config.get("compare")
+    said = [compared.get("choose") if isinstance(compared, dict) else None, record.config.get("choose")]
+    with blame(ConfigError, record.folder):
+        return next((Choosing.model_validate(one) for one in said if one is not None), None)
 
 
 def load_budget(path: Path) -> "Budget":

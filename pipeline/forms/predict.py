@@ -12,6 +12,14 @@ HERE = Path(__file__).resolve().parent
 NUMPY = {"float": "float32", "double": "float64"}  # the other types have the same name in ONNX and in numpy
 
 
+def read(path: str) -> Any:
+    """What a file holds; end with one message where that cannot be read."""
+    try:
+        return np.load(path)
+    except (OSError, EOFError, ValueError) as error:
+        sys.exit(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is no .npz or .npy'}")
+
+
 def check(arrays: dict[str, Any], ports: list[Any]) -> None:
     """End with one message where names, dtypes or shapes are not what the model takes."""
     if set(arrays) != {port.name for port in ports}:
@@ -26,7 +34,7 @@ def check(arrays: dict[str, Any], ports: list[Any]) -> None:
 
 
 if __name__ == "__main__":
-    loaded = np.load(sys.argv[1]) if len(sys.argv) == 2 else sys.exit(__doc__)
+    loaded = read(sys.argv[1]) if len(sys.argv) == 2 else sys.exit(__doc__)
     session = InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
     arrays = dict(loaded) if hasattr(loaded, "files") else {session.get_inputs()[0].name: loaded}
     check(arrays, session.get_inputs())

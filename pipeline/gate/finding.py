@@ -44,7 +44,7 @@ class Gate:
 
     def skipped(self, reason: str, fix: str) -> GateRecord:
         """That it could not be looked at, why, and how to have it looked at."""
-        return self._record("skipped", f"{title(self.name)} is not judged: {reason}", fix)
+        return self._record("skipped", f"{title(self.name)} is not judged: {reason.removesuffix('.')}", fix)
 
     def failed(self, message: str, fix: str) -> GateRecord:
         """That it is not kept, whatever the figure is."""

@@ -19,12 +19,19 @@ from pipeline.gate.units import SHORT, Bytes, RatioOrTime, Time, milliseconds
 from pipeline.records.figures import runtime_of
 
 PERCENTILES = {50.0: "p50_ms", 90.0: "p90_ms", 99.0: "p99_ms", 99.9: "p999_ms"}
+LEAST_MEMORY = 1_000_000  # below it is a number of MB, or a ratio, that was meant to be bytes
 
 
 def _known(percentile: float) -> float:
     if percentile not in PERCENTILES:
         raise ValueError(f"one of {', '.join(f'{known:g}' for known in PERCENTILES)}")
     return percentile
+
+
+def _of_a_process(size: float) -> float:
+    if size < LEAST_MEMORY:
+        raise ValueError("a size of 1 MB or more, such as 60 MB: every process holds that")
+    return size
 
 
 Percentile = Annotated[float, AfterValidator(_known), *SHORT, WithJsonSchema({"enum": [50, 90, 99, 99.9]})]
@@ -96,7 +103,7 @@ class MostLatency(RowLimit):
 class MostMemory(RowLimit):
     """An upper limit of what a process that runs the model holds at most, such as `60 MB`."""
 
-    max: Bytes
+    max: Annotated[Bytes, AfterValidator(_of_a_process)]
 
 
 class MostStartup(RowLimit):
@@ -112,6 +119,8 @@ class MostStartup(RowLimit):
 
 def _listed(value: Any) -> Any:
     """One limit as a list of one."""
+    if isinstance(value, str | int | float):
+        raise ValueError(f"a mapping, such as {{max: {value}}}, or a list of them")
     return [value] if isinstance(value, Mapping | RowLimit) else value
 
 

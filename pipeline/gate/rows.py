@@ -81,8 +81,8 @@ def rows_keep(limit: RowLimit, record: Record) -> GateRecord:
     """Whether every row that a limit is on keeps it; its interval decides where it has one, else the figure."""
     of, gate = quantity(limit), gate_of(limit)
     stage = _stage(limit, record)
-    if isinstance(stage, str):
-        return gate.skipped(stage, NO_LATENCY)
+    if stage is None:
+        return _unmeasured(gate, limit, record)
     if stage.cached:
         return gate.skipped(f"{place(stage)} measured it in an earlier run", ANEW.format(of.name))
     if later := changed_after(record, stage, exported=limit.runtime is None):
@@ -102,13 +102,18 @@ def ratio(row: Row) -> Estimate | None:
     return estimate(value)
 
 
-def _stage(limit: RowLimit, record: Record) -> StageRecord | str:
-    """The last stage with rows that the limit is on, or why there is none."""
-    stages = [stage for stage in record.stages if stage.latency]
-    fitting = [stage for stage in stages if any(limit.is_of(row) for row in stage.latency)]
-    if fitting:
-        return fitting[-1]
-    return f"no row is of {limit.place}" if stages else "no stage measured it"
+def _stage(limit: RowLimit, record: Record) -> StageRecord | None:
+    """The last stage with rows that the limit is on."""
+    return next((stage for stage in reversed(record.stages) if any(map(limit.is_of, stage.latency))), None)
+
+
+def _unmeasured(gate: Gate, limit: RowLimit, record: Record) -> GateRecord:
+    """That no stage has rows that the limit is on, and where there are some."""
+    places = list(dict.fromkeys(place_of(row) for stage in record.stages for row in stage.latency))
+    if not places:
+        return gate.skipped("no stage measured it", NO_LATENCY)
+    fix = f"Limit what was measured, which is {' and '.join(places)}, or have a run measure it there"
+    return gate.skipped(f"no row is of {limit.place}", fix)
 
 
 def _judged(
@@ -171,6 +176,8 @@ def _knob(stage: StageRecord) -> str:
 
 
 def _remedy(of: Quantity, row: Row, stage: StageRecord) -> str:
+    if row.get("skipped"):
+        return f"Have {place(stage)} measure what that runtime takes, or limit one that runs the model"
     if of.key != "ratio":
         return MORE.format(place=place(stage))
     if isinstance(row.get("ratio"), dict):

@@ -17,6 +17,7 @@ from pipeline.records.record import Record
 from pipeline.runner import run
 from tests.aliases import Make
 from tests.forked import shrink
+from tests.records import bench
 from tests.users import only_run, stage_file
 
 ROOT = Path(__file__).parents[3]
@@ -91,6 +92,23 @@ def test_another_budget_is_judged_and_kept_in_the_record(
     assert any("budget:" in text for text in record.warnings) == ("warn" in limits)
     assert (folder / "summary.md").is_file()
     assert (folder / "junit.xml").is_file()
+
+
+def test_a_runtime_is_chosen_anew_under_another_budget(made: Make, tmp_path: Path) -> None:
+    folder, file = made(), tmp_path / "limits.yaml"
+    path = folder / "record.json"
+    record = json.loads(path.read_text())
+    kept = {"value": 0.9, "verdict": "same decisions", "validation_retention": {"value": 1.0, "low": 1.0, "high": 1.0}}
+    record["stages"][-1]["latency"] = [bench("ncnn", score=kept, memory={"peak_bytes": 40_000_000})]
+    record["config"]["choose"] = {}
+    record["chosen"] = {"by": "latency", "retention": 0.95, "unit": "ms", "reason": "there was none"}
+    path.write_text(json.dumps(record))
+    for limit, runtime in (("50 MB", "ncnn"), ("30 MB", None)):
+        file.write_text(f"{{memory: {{max: {limit}}}}}")
+        chosen = judge_run(folder, file).chosen
+        assert chosen == Record.load(folder).chosen
+        assert chosen
+        assert (chosen.pair and chosen.pair.runtime) == runtime
 
 
 def test_expect_writes_what_later_models_are_held_to(elsewhere: Path, made: Make, tmp_path: Path) -> None:

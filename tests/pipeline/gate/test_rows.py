@@ -85,6 +85,15 @@ def test_what_has_no_figure_is_skipped_with_the_reason(limits: Any, rows: Any, s
     assert gate.fix
 
 
+def test_a_remedy_is_for_what_is_missing() -> None:
+    not_there = judged({"latency": {"max": "5 ms", "runtime": "ncn"}}, ORT, SKIPPED)
+    assert "Limit what was measured, which is onnxruntime, threads 1, batch 1 and ncnn, threads 1" in not_there.fix
+    reason = "it takes no int8; expected fp32. Measure before."
+    skipped = judged({"startup": {"max": "1 s", "runtime": "ncnn"}}, ORT, {**SKIPPED, "skipped": reason})
+    assert skipped.message.endswith("expected fp32. Measure before")
+    assert ("takes, or limit one" in skipped.fix, "rounds" in skipped.fix) == (True, False)
+
+
 def test_a_row_that_is_over_the_limit_fails_also_where_another_was_skipped() -> None:
     assert judged({"latency": {"max": "1 ms"}}, ORT, SKIPPED).verdict == "fail"
 
@@ -135,6 +144,10 @@ def test_a_runtime_that_took_the_torch_model_counts_after_the_export_and_not_aft
     ({"latency": {"max": "5 ms", "percentile": 75}}, "one of 50, 90, 99, 99.9"),
     ({"latency": []}, "at least 1 item"),
     ({"latency": [{"max": "5 ms"}, {"max": "6 ms", "percentile": 50}]}, "two are of p50"),
+    ({"latency": "5 ms"}, "a mapping, such as {max: 5 ms}, or a list of them"),
+    ({"memory": 60}, "a mapping, such as {max: 60}"),
+    ({"memory": {"max": 60}}, "a size of 1 MB or more, such as 60 MB"),
+    ({"memory": {"max": 0.5}}, "a size of 1 MB or more"),
     ({"memory": {"max": "60 megas"}}, "a size, such as 40 kB or 1 MiB"),
     ({"startup": {"max": 300}}, "a time above 0, such as 300 ms or 1.5 s"),
     ({"startup": {"max": "1 s", "threads": 0}}, "greater than or equal to 1"),

@@ -120,9 +120,18 @@ def test_predict_answers_with_the_runtime_and_numpy_alone(finished: Make, tmp_pa
 def test_predict_names_a_wrong_input_as_usual(finished: Make, tmp_path: Path) -> None:
     folder = made(finished(), tmp_path / "out", "openvino")
     np.save(tmp_path / "inputs.npy", np.zeros((1, 1, 8, 9), np.float32))
-    words = [sys.executable, str(folder / "predict.py"), str(tmp_path / "inputs.npy")]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert "has the shape [1, 1, 8, 9]; expected ['batch', 1, 8, 8]" in ended.stderr
+    np.save(tmp_path / "none.npy", np.zeros((0, 1, 8, 8), np.float32))
+    (tmp_path / "text.npy").write_text("no array")
+
+    def said(name: str) -> tuple[int, str, str]:
+        words = [sys.executable, str(folder / "predict.py"), str(tmp_path / name)]
+        ended = subprocess.run(words, capture_output=True, text=True, check=False)
+        return ended.returncode, ended.stdout, ended.stderr
+
+    assert "has the shape [1, 1, 8, 9]; expected ['batch', 1, 8, 8]" in said("inputs.npy")[2]
+    assert said("text.npy") == (1, "", f"{tmp_path / 'text.npy'} cannot be read: it is no .npz or .npy\n")
+    assert said("gone.npy") == (1, "", f"{tmp_path / 'gone.npy'} cannot be read: No such file or directory\n")
+    assert said("none.npy") == (0, "[]\n", "")
 
 
 def test_what_takes_one_example_at_a_time_is_given_one_after_the_other(
@@ -155,7 +164,7 @@ def scored(verdict: str) -> list[dict[str, Any]]:
 def test_answers_that_differ_are_refused_unless_the_run_scored_them(
     finished: Make, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(deployment, "TOLERANCE", -1.0)
+    monkeypatch.setattr(deployment, "tolerance_of", lambda _: -1.0)
     run = finished()
     with pytest.raises(StageError, match=r"openvino: its answers differ from ONNX Runtime's.*Measure its score"):
         made(run, tmp_path / "out", "openvino")
