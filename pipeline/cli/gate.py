@@ -149,9 +149,9 @@ def own_choosing(record: "Record") -> "Choosing | None":
     from pipeline.gate.choice.choosing import Choosing
 
     compared = record.config.get("compare")
-    said = [compared.get("choose") if isinstance(compared, dict) else None, record.config.get("choose")]
+    places = [compared.get("choose") if isinstance(compared, dict) else None, record.config.get("choose")]
     with blame(ConfigError, record.folder):
-        return next((Choosing.model_validate(one) for one in said if one is not None), None)
+        return next((Choosing.model_validate(one) for one in places if one is not None), None)
 
 
 def load_budget(path: Path) -> "Budget":
