@@ -7,10 +7,11 @@ from typing import Any
 
 import yaml
 
+from pipeline.base.data.keys import Keys
 from pipeline.base.use import nearest
 from pipeline.build.config import PipelineConfig
 from pipeline.build.syntax.parse import compose, parse
-from pipeline.build.syntax.validate import Keys, fields, validate
+from pipeline.build.syntax.validate import fields, validate
 from pipeline.errors import ConfigError
 from pipeline.records.comparison import BASELINE
 

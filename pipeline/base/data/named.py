@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, ValidationInfo
 
+from pipeline.base.data.keys import keys_in
 from pipeline.base.use import classes_in, find
 from pipeline.errors import ConfigError
 
@@ -60,5 +61,6 @@ class Named:
             raise ValueError(f"`{use}` names no {self.noun}: {error}") from error
         except ValidationError as error:
             problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise ValueError(f"{self.noun} {use}: {f'`{where}`: ' if where else ''}{problem['msg']}") from error
+            where = ".".join(map(str, keys_in(problem["loc"], entry)))
+            message = problem["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{self.noun} {use}: {f'`{where}`: ' if where else ''}{message}") from error

@@ -1,15 +1,13 @@
 """Settings from data: what does not fit is one error at its line, with what was expected and the nearest key."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline.base.data.keys import Keys, keys_in
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError
-
-Keys = tuple[str | int, ...]
 
 EXPECTED = {
     "dict_type": "a mapping, such as {min: 0.95}",
@@ -36,7 +34,7 @@ def validate(model: type[BaseModel], data: Any, source: Places | None, at: Keys,
     except ValidationError as error:
         # A misspelt key comes before the missing one that it was meant to be.
         problem = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        path: Keys = (*at, *_real(problem["loc"], data))
+        path: Keys = (*at, *keys_in(problem["loc"], data))
         where = source.place(path) if source else ".".join(map(str, path)) or model.__name__
         raise _explain(problem, model, path, where) from None
 
@@ -52,17 +50,6 @@ def fields(model: Any, path: Keys) -> list[str]:
             return []
         model = inner[0]
     return [name for name, field in model.model_fields.items() if not field.exclude]
-
-
-def _real(path: Keys, data: Any) -> Keys:
-    """The path without the names that union members and tagged types put into it."""
-    real: list[str | int] = []
-    for key in path:
-        there = key in data if isinstance(data, Mapping) else isinstance(data, list) and key in range(len(data))
-        if there or (isinstance(data, Mapping) and key == path[-1]):  # a key that is missing is not there
-            real.append(key)
-            data = data[key] if there else None
-    return tuple(real)
 
 
 def _explain(problem: Any, model: type[BaseModel], path: Keys, where: str) -> ConfigError:
