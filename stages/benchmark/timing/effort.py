@@ -47,5 +47,5 @@ def decided(settings: Mapping[str, Any]) -> dict[str, Any]:
     effort = EFFORTS[settings["effort"]]
     for name, value in effort.settings.items():
         if name in settings and settings[name] != value:
-            raise ValueError(f"`effort: {settings['effort']}` decides `{name}`: leave one of the two out")
+            raise ValueError(f"one of the two: `effort: {settings['effort']}` decides `{name}`")
     return {**settings, **effort.settings}
