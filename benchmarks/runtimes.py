@@ -1,7 +1,7 @@
 """Accuracy, bytes, start-up, latency and memory of real models, fp32 and int8, in every runtime that is here.
 
     python benchmarks/runtimes.py [--nets digits cifar10 fsdd sst2] [--data FOLDER] [--weights FILE] [--words MODEL]
-        [--effort quick] [--runs runs] [--json FILE]
+        [--effort quick | --rounds 3] [--runs runs] [--json FILE]
 
 FOLDER has cifar10, fsdd and sst2 as parquet, a folder each; FILE is the published resnet56.th; MODEL is
 all-MiniLM-L6-v2. The networks are those of configs/: digits trained on labels, ResNet-56 as published (2,000 of the
@@ -79,9 +79,9 @@ def nets(data: Path, weights: Path, words: str) -> dict[str, Net]:
     }
 
 
-def chain(net: Net, effort: str) -> dict[str, Any]:
-    """The pipeline file of a network."""
-    timed = {"use": "benchmark.latency", "effort": effort}
+def chain(net: Net, how: dict[str, Any]) -> dict[str, Any]:
+    """The pipeline file of a network; `how` are settings of benchmark.latency."""
+    timed = {"use": "benchmark.latency", **how}
     return {
         "task": net.task,
         "model": net.model,
@@ -99,10 +99,11 @@ def chain(net: Net, effort: str) -> dict[str, Any]:
 def record_of(net: Net, arguments: argparse.Namespace) -> dict[str, Any]:
     """The record of a network's run."""
     folder = CONFIGS / net.folder
+    how = {"rounds": arguments.rounds} if arguments.rounds else {"effort": arguments.effort}
     with TemporaryDirectory(dir=folder, prefix="runtimes-") as name:
         config = Path(name) / "runtimes.yaml"
         # Its code is named as seen from there.
-        config.write_text(yaml.safe_dump(chain(net, arguments.effort)).replace("use: data.py", "use: ../data.py"))
+        config.write_text(yaml.safe_dump(chain(net, how)).replace("use: data.py", "use: ../data.py"))
         config.write_text(config.read_text().replace("use: models.py", "use: ../models.py"))
         command = [sys.executable, "-m", "pipeline", "run", str(config), "--json", "--runs", str(arguments.runs)]
         command += ["--limit", str(net.limit)] if net.limit else []
@@ -130,7 +131,7 @@ def lines(name: str, record: dict[str, Any]) -> Iterator[list[str]]:
                 f"{score['value']:.4f}" if score else "-",
                 score.get("verdict", "-"),
                 f"{1000 * startup['total_s']['value']:.0f}",
-                f"{row['p50_ms']:.3f} ({row['p90_ms']:.3f})",
+                f"{row['p50_ms']:.3f} ({row['p90_ms'] or float('nan'):.3f})",
                 _ratio(row.get("to_first")),
                 f"{memory['peak_bytes'] / 1e6:.0f} ({memory['above_imports_bytes'] / 1e6:.0f})" if memory else "-",
             ]
@@ -148,6 +149,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("resnet56.th"))
     parser.add_argument("--words", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--effort", default="quick", choices=["quick", "full"])
+    parser.add_argument("--rounds", type=int, help="in place of an effort, of 0.3 s each: sooner, p90 of fewer samples")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -163,7 +163,7 @@ class Latency(Stage):
                 at = place(runtime, threads, batch) | ({"tokens": generate["tokens"]} if generate else {})
                 failures = replace(prepared.failures, of={**prepared.failures.of})
                 facts = prepared.agreements, prepared.scores, failures
-                cells.append(Cell(at, specs, prepared.reason, *facts, runtime.required, method, runtime.title))
+                cells.append(Cell(at, specs, prepared.reason, *facts, runtime.required, method, runtime.label))
         return cells
 
     def _fed(self, models: Mapping[str, Model], ctx: Context, runtime: Runtime) -> tuple[Inputs, Spec]:

@@ -110,6 +110,11 @@ class Runtime(Strict, ABC):
         return f"{self.name} on {self.on.name}" if self.on else self.name
 
     @property
+    def label(self) -> str:
+        """Tells it from others of its name: with its settings, and where it runs, as tables have it."""
+        return " ".join([self.name, *map(str, self.settings.values()), *([f"on {self.on.name}"] if self.on else [])])
+
+    @property
     def answers_as_reference(self) -> bool:
         """Whether its answers are those that others are compared with: another processor may round otherwise."""
         return self.is_reference and not (self.on and self.on.is_far)

@@ -51,7 +51,9 @@ def choose(rows: Sequence[tuple[str | None, Row]], choosing: Choosing, budget: B
         return Chosen(**base, nearest=nearest.pair, misses=nearest.misses, reason=reason + ", ".join(nearest.misses))
     best = min(keeping, key=_value)
     alike = [one.pair for one in keeping if one is not best and _overlap(best, one)]
-    reason = f"{kind.best} of the {len(keeping)} of {len(candidates)} pairs that keep {_limits(retention, budget)}"
+    only = f"the only one of {len(candidates)} pairs" if len(keeping) == 1 else ""
+    among = only or f"{kind.best} of the {len(keeping)} of {len(candidates)} pairs"
+    reason = f"{among} that {'keeps' if only else 'keep'} {_limits(retention, budget)}"
     if alike:
         reason += f"; it cannot be told apart from {', '.join(map(pair_text, alike))}"
     figures = best.figure.model_dump() if best.figure else {}

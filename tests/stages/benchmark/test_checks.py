@@ -1,4 +1,4 @@
-"""Runtimes that need a GPU, where there is none and where it cannot be used."""
+"""Runtimes that are refused before work: without the GPU that they need, or there twice."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.errors import StageError
-from pipeline.model import TorchModel
+from pipeline.errors import ConfigError, StageError
+from pipeline.model import OnnxModel, TorchModel
 from pipeline.task import Split
+from stages.benchmark.checks import check_runtimes
 from stages.benchmark.latency import Latency
 from stages.benchmark.runners import onnxruntime as runner
 from stages.benchmark.runtimes.onnxruntime_cuda import CudaOnnxRuntime
@@ -89,3 +90,10 @@ def test_nodes_run_in_the_order_of_the_providers(tmp_path: Path, context: Make) 
     assert "trt_int8_enable" not in engines[0][1]
     with pytest.raises(SystemExit, match=r"fell back to .'CPUExecutionProvider'., expected CUDAExecutionProvider, CPU"):
         runner.load({**cuda, "threads": 1})
+
+
+def test_one_that_is_there_twice_is_refused() -> None:
+    twice = Latency.model_validate({"runtimes": ["onnxruntime", {"use": "onnxruntime", "on": {"cpus": [0]}}] * 2})
+    with pytest.raises(ConfigError, match="`runtimes` has onnxruntime twice"):
+        [*check_runtimes(twice.runtimes, OnnxModel, 1)]
+    assert [*check_runtimes(twice.runtimes[:2], OnnxModel, 1)] == []

@@ -39,6 +39,11 @@ def test_the_fastest_that_keeps_enough_on_validation_is_taken() -> None:
     assert chosen(*rows).retention == 0.95
 
 
+def test_one_that_alone_keeps_the_limits_is_called_so() -> None:
+    best = chosen(row("onnxruntime", 3), row("ncnn", 1, kept=0.9))
+    assert best.reason == "the only one of 2 pairs that keeps at least 0.95 on validation"
+
+
 @pytest.mark.parametrize(("by", "runtime", "value", "unit"), [
     ("size", "ncnn", 5000, "bytes"), ("memory", "mnn", 30e6, "bytes"), ("startup", "openvino", 100, "ms"),
     ("energy", "onnxruntime", 0.5, "J"),
@@ -71,7 +76,7 @@ def test_another_model_a_broken_limit_and_a_missing_figure_are_not_taken() -> No
     best = chosen(*rows, budget={"memory": {"max": "100 MB"}, "latency": {"max": "5 ms", "runtime": "onnxruntime"}})
     assert best.pair is not None
     assert best.pair.runtime == "onnxruntime"
-    assert "1 of 4 pairs" in best.reason
+    assert "the only one of 4 pairs" in best.reason
     assert "and the limits" in best.reason
 
 
