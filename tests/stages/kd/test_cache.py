@@ -168,7 +168,8 @@ def test_kept_logits_of_padded_batches_fit_the_trained_batch(context: Make, mass
     if mass is None:
         torch.testing.assert_close(seen.logits[1 if long else 0, :length], student[1 if long else 0, :length])
         return
-    assert float(sparse_soft_loss(student, seen.sparse, 1.0, mask=torch.ones(2, student.shape[1]))) >= 0
+    loss = float(sparse_soft_loss(student, seen.sparse, 1.0, mask=torch.ones(2, student.shape[1])))
+    assert loss >= -1e-6  # a divergence is no less than zero, but for rounding
 
 
 def sequences(count: int, length: int, classes: int, context: Make) -> tuple[Context, TorchModel]:

@@ -120,7 +120,7 @@ def test_limits_are_no_part_of_what_a_result_depends_on(whole: tuple[Path, Recor
 
 @pytest.fixture
 def quick(monkeypatch: Patch) -> None:
-    monkeypatch.setattr("stages.benchmark.latency._warn_of_load", lambda warn: None)
+    monkeypatch.setattr("stages.benchmark.latency.warn_of_load", lambda warn: None)
 
 
 @pytest.mark.parametrize("sync", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -189,7 +189,7 @@ def test_a_dead_child_ends_a_run_with_6_and_a_record(folder: Make, tmp_path: Pat
     assert "model, measured" in failure.where
     assert "start/model/model.onnx" in failure.message
     monkeypatch.undo()
-    monkeypatch.setattr("stages.benchmark.latency._warn_of_load", lambda warn: None)
+    monkeypatch.setattr("stages.benchmark.latency.warn_of_load", lambda warn: None)
     assert resume(caught.value.run, track=False).failure is None
 
 
