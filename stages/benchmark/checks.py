@@ -1,6 +1,5 @@
 """Whether runtimes can run a model where they shall, told before any work."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from pipeline.errors import ConfigError
@@ -20,9 +19,9 @@ def check_runtimes(runtimes: Sequence[Runtime], form: type, threads: int) -> Ite
         ConfigError: one does not take the form, is not installed, or cannot run where it shall; or hardware is absent
             of one that is required, or of all; or one is there twice.
     """
-    labels = Counter(runtime.label for runtime in runtimes)
-    if twice := [label for label, count in labels.items() if count > 1]:
-        raise ConfigError(f"`runtimes` has {twice[0]} twice", expected="each once, or with other settings")
+    settings = [runtime.model_dump(exclude={"required"}) for runtime in runtimes]
+    if twice := [runtime for runtime, own in zip(runtimes, settings, strict=True) if settings.count(own) > 1]:
+        raise ConfigError(f"`runtimes` has {twice[0].label} twice", expected="each once, or with other settings")
     lacks = [runtime.lacks() for runtime in runtimes]
     for runtime, lack in zip(runtimes, lacks, strict=True):
         _check(runtime, form, threads, lack)
