@@ -14,9 +14,9 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 import yaml
@@ -79,6 +79,14 @@ def nets(data: Path, weights: Path, words: str) -> dict[str, Net]:
     }
 
 
+def here(runtimes: Sequence[Any]) -> list[Any]:
+    """Those that are installed."""
+    command = [sys.executable, "-m", "pipeline", "runtimes", "--json"]
+    listed = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    missing = {one["name"] for one in listed if one["missing"]}
+    return [one for one in runtimes if (one["use"] if isinstance(one, dict) else one) not in missing]
+
+
 def chain(net: Net, how: dict[str, Any]) -> dict[str, Any]:
     """The pipeline file of a network; `how` are settings of benchmark.latency."""
     timed = {"use": "benchmark.latency", **how}
@@ -87,11 +95,11 @@ def chain(net: Net, how: dict[str, Any]) -> dict[str, Any]:
         "model": net.model,
         **({"baseline": net.baseline} if net.baseline else {}),
         "stages": [
-            {**timed, "runtimes": TORCH},
+            {**timed, "runtimes": here(TORCH)},
             {"use": "export.onnx"},
-            {**timed, "runtimes": ONNX},
+            {**timed, "runtimes": here(ONNX)},
             net.quantize,
-            {**timed, "runtimes": ONNX},
+            {**timed, "runtimes": here(ONNX)},
         ],
     }
 
@@ -100,12 +108,10 @@ def record_of(net: Net, arguments: argparse.Namespace) -> dict[str, Any]:
     """The record of a network's run."""
     folder = CONFIGS / net.folder
     how = {"rounds": arguments.rounds} if arguments.rounds else {"effort": arguments.effort}
-    with TemporaryDirectory(dir=folder, prefix="runtimes-") as name:
-        config = Path(name) / "runtimes.yaml"
-        # Its code is named as seen from there.
-        config.write_text(yaml.safe_dump(chain(net, how)).replace("use: data.py", "use: ../data.py"))
-        config.write_text(config.read_text().replace("use: models.py", "use: ../models.py"))
-        command = [sys.executable, "-m", "pipeline", "run", str(config), "--json", "--runs", str(arguments.runs)]
+    with NamedTemporaryFile("w", dir=folder, suffix=".yaml") as config:  # beside its code
+        yaml.safe_dump(chain(net, how), config)
+        config.flush()
+        command = [sys.executable, "-m", "pipeline", "run", config.name, "--json", "--runs", str(arguments.runs)]
         command += ["--limit", str(net.limit)] if net.limit else []
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if ended.returncode:
@@ -138,7 +144,9 @@ def lines(name: str, record: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _ratio(ratio: dict[str, Any] | None) -> str:
-    return f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}], {ratio['verdict']}" if ratio else "-"
+    if not ratio or ratio["low"] is None:
+        return "-"
+    return f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}], {ratio['verdict']}"
 
 
 def main() -> None:
