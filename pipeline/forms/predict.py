@@ -17,7 +17,8 @@ def read(path: str) -> Any:
     try:
         return np.load(path)
     except (OSError, EOFError, ValueError) as error:
-        sys.exit(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is no .npz or .npy'}")
+        reason = getattr(error, "strerror", None) or "it is no .npz or .npy of numbers"
+        sys.exit(f"{path} cannot be read: {reason}")
 
 
 def check(arrays: dict[str, Any], ports: list[Any]) -> None:

@@ -159,11 +159,11 @@ def test_predict_takes_an_array_where_there_is_one_input_and_runs_no_pickle(quic
     best = OnnxModel(made / "model.onnx", {}).predict({"input": images})["output"].argmax(-1)
     assert [row["label"] for row in json.loads(done.stdout)] == [str(i) for i in best.tolist()]
     np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    assert "allow_pickle=False" in alone(made, tmp_path / "pickled.npy").stderr
+    assert "no .npz or .npy of numbers" in alone(made, tmp_path / "pickled.npy").stderr
 
 
-def test_predict_is_under_40_lines() -> None:
-    assert len(packaging.PREDICT.read_text().splitlines()) < 40
+def test_predict_is_under_50_lines() -> None:
+    assert len(packaging.PREDICT.read_text().splitlines()) < 50
 
 
 def test_the_folder_has_what_a_target_needs_and_the_sums_are_right(finished: Make, tmp_path: Path) -> None:

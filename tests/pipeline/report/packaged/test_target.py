@@ -129,7 +129,7 @@ def test_predict_names_a_wrong_input_as_usual(finished: Make, tmp_path: Path) ->
         return ended.returncode, ended.stdout, ended.stderr
 
     assert "has the shape [1, 1, 8, 9]; expected ['batch', 1, 8, 8]" in said("inputs.npy")[2]
-    assert said("text.npy") == (1, "", f"{tmp_path / 'text.npy'} cannot be read: it is no .npz or .npy\n")
+    assert said("text.npy") == (1, "", f"{tmp_path / 'text.npy'} cannot be read: it is no .npz or .npy of numbers\n")
     assert said("gone.npy") == (1, "", f"{tmp_path / 'gone.npy'} cannot be read: No such file or directory\n")
     assert said("none.npy") == (0, "[]\n", "")
 
