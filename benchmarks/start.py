@@ -8,6 +8,7 @@ Cases, each with configs/digits/compress.yaml of its checkout:
     plan        `shrink plan`
     cached run  `shrink run` that finds every result in the store, which is filled before; MLflow is on
     wrong key   `shrink run` of the file with a top-level key that there is not
+    stage key   the same with such a key in a stage
     help        `shrink --help`
 
 Printed for each: wall time in seconds, CPU time in seconds and the peak memory in MB of the largest process, as the
@@ -53,6 +54,7 @@ class Checkout(NamedTuple):
             "plan": (["plan", config, *runs, *sets], 0),
             "cached run": (["run", config, *runs, *sets], 0),
             "wrong key": (["run", str(self.work / "wrong" / CONFIG.name), *runs], 2),
+            "stage key": (["run", config, *runs, "--set", "stages.0.temperatur=2"], 2),
             "help": (["--help"], 0),
         }[name]
 
@@ -105,7 +107,7 @@ def main() -> None:
             python = str(Path(options.python).absolute())
             checkouts.append(Checkout(getattr(options, name).resolve(), work, python, options.set))
             checkouts[-1].fill()
-        for case in ("plan", "cached run", "wrong key", "help"):
+        for case in ("plan", "cached run", "wrong key", "stage key", "help"):
             show(case, [(checkouts[0].run(case), checkouts[1].run(case)) for _ in range(options.rounds)])
 
 

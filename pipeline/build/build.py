@@ -16,6 +16,7 @@ from pipeline.build.onnx_input import check_stages_take_onnx
 from pipeline.build.probe import SplitSummary, probe, varies, varying
 from pipeline.build.source import Source
 from pipeline.build.start import build_task, start_model
+from pipeline.build.syntax.declared import check_entries
 from pipeline.build.syntax.validate import validate
 from pipeline.build.tensors import tensor_digests
 from pipeline.build.trial import try_out
@@ -156,6 +157,7 @@ def build_chain(
 ) -> Chain:
     """The stages of one list of the config, each validated against its own settings; `seen` gets what they read."""
     chain, seen = [], {} if seen is None else seen
+    check_entries(entries, key, source)
     for i, entry in enumerate(entries):
         at = (key, i)
         place, label = f"{key}[{i}] ({entry.use})", f"{folder.resolve()} {entry.model_dump_json()}"

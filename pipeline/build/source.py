@@ -153,6 +153,12 @@ def load_config(
     return validate(PipelineConfig, data, source, (), folder), source
 
 
+def load_all(path: Path, overrides: Sequence[str] = ()) -> dict[str | None, tuple[PipelineConfig, Source]]:
+    """The same of each strategy of a file, by its name; of None in a file with `stages:`."""
+    names: list[str | None] = [*Source(path).strategies()] or [None]
+    return {name: load_config(path, overrides, name) for name in names}
+
+
 def slug(strategy: str) -> str:
     """A strategy's name as part of a folder's: "distill + quantize" -> "distill-quantize"."""
     return re.sub(r"[^A-Za-z0-9_]+", "-", strategy).strip("-")

@@ -38,9 +38,10 @@ def run(
     130 and 143 interrupted.
     """
     from pipeline.build.source import load_config
+    from pipeline.build.syntax.declared import check_declared
 
     overrides = _with_limit(overrides, limit)
-    load_config(config, overrides, strategy)  # what is wrong in the file is told before torch is there
+    check_declared(*load_config(config, overrides, strategy))  # what is wrong in the file is told before torch is there
     from pipeline.report.mlflow.following import following
 
     alone = in_comparison is None  # a comparison times all models in turns, and logs when everything is there
@@ -81,12 +82,19 @@ def compare(
     Exit codes: 0 all ran, 2 config, 130 and 143 interrupted, else that of the first strategy that failed; the others
     are run and compared all the same.
     """
-    from pipeline.compare import compare as comparing
-    from pipeline.report.terminal import show_comparison
-
     if of_runs and (limit or jobs > 1):
         raise options.UsageError("--limit and --jobs are for pipeline files: with --runs nothing is run")
     overrides = _with_limit(overrides, limit)
+    if not of_runs:
+        from pipeline.build.source import load_all
+        from pipeline.build.syntax.declared import check_declared
+
+        for path in paths:
+            for loaded in load_all(path, overrides).values():
+                check_declared(*loaded)
+    from pipeline.compare import compare as comparing
+    from pipeline.report.terminal import show_comparison
+
     with redirect_stdout(sys.stderr):
         if of_runs:
             record = comparing.compare_runs(paths, overrides=overrides, runs=into)
@@ -190,8 +198,10 @@ def plan(
 ) -> int:
     """Show what would run, what is stored already, and what looks suspicious; nothing is trained."""
     from pipeline.build.source import load_config
+    from pipeline.build.syntax.declared import check_declared
 
     loaded, source = load_config(config, _with_limit(overrides, limit), strategy)
+    check_declared(loaded, source)
     from rich.console import Console
 
     from pipeline.build.build import build  # from here on torch takes its time

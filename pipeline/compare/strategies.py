@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.base.use import nearest
 from pipeline.build.build import Built, build
 from pipeline.build.config import PipelineConfig
-from pipeline.build.source import Source, load_config
+from pipeline.build.source import Source, load_all
 from pipeline.errors import ConfigError
 from pipeline.records.comparison import BASELINE
 from pipeline.stage import Stage
@@ -47,9 +47,7 @@ def find_strategies(
     """
     strategies = []
     for file in files:
-        keys: list[str | None] = [*Source(file).strategies()]
-        for key in keys or [None]:
-            config, source = load_config(file, overrides, key)
+        for key, (config, source) in load_all(file, overrides).items():
             name = key or str(config.name)
             strategies.append(Strategy(name, file, key, tuple(overrides), config, source, allow_unsafe_load))
     twice = [name for name, count in Counter(strategy.name for strategy in strategies).items() if count > 1]

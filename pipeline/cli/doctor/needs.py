@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.base.use import Reference
 from pipeline.build.config import PipelineConfig
-from pipeline.build.source import Source, load_config
+from pipeline.build.source import load_all
 from pipeline.cli.doctor import machine
 from pipeline.cli.doctor.files import CONCERN, File, Kind, located
 from pipeline.cli.doctor.finding import Finding
@@ -32,8 +32,7 @@ AUDIO, TIMM = "soundfile", "timm"
 def needs(path: Path, overrides: Sequence[str] = ()) -> list[Finding]:
     """A row for each thing that the config names, each once; of a file with `strategies:` those of all."""
     try:
-        names: list[str | None] = [*Source(path).strategies()] or [None]
-        configs = [load_config(path, overrides, name)[0] for name in names]
+        configs = [config for config, _ in load_all(path, overrides).values()]
     except ConfigError as error:
         return [Finding(CONCERN, str(path), "missing", f"it cannot be read as a config: {error}", "Repair it")]
     rows = dict.fromkeys(row for config in configs for row in _of(config))

@@ -8,6 +8,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from pipeline.base.use import built_in, nearest
+from pipeline.build.syntax.declared import stage_hint
 
 
 class Absent(Exception):
@@ -33,7 +34,8 @@ def source_of(use: str, folder: Path, package: str = "") -> Path | None:
         return path
     if package and not attribute:
         if _spec(f"{package}.{name}") is None:
-            raise Absent(f"there is no module `{package}.{name}`{nearest(name, built_in(package))}")
+            hint = stage_hint(name) if package == "stages" else nearest(name, built_in(package))
+            raise Absent(f"there is no module `{package}.{name}`{hint}")
         file = _file(f"{package}.{name}")
         if file and file.name == "__init__.py":  # a folder stands for its file of the same name
             return file.with_name(f"{file.parent.name}.py")

@@ -97,7 +97,7 @@ STAGE = "  - {use: export.onnx}"
 
 
 @pytest.mark.parametrize(("stage", "line", "message"), [
-    ("  - {use: export.onx}", 4, "there is no module `stages.export.onx`; did you mean `export.onnx`"),
+    ("  - {use: export.onx}", 4, "there is no stage `export.onx`; did you mean `export.onnx`"),
     ("  - {use: mein.py}", 4, "; did you mean `mine.py`"),
     ("  - {use: none.py}", 4, "the module defines 0 stages (none); expected exactly one subclass of Stage"),
     ("  - {use: two.py}", 4, "the module defines 2 stages (A, B); expected exactly one subclass of Stage"),

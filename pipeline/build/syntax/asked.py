@@ -1,0 +1,110 @@
+"""What people ask for by other names, and what does it here or is nearest to it."""
+
+import re
+
+_AWARE = "`quantize.aware` trains with the rounding of the deployed file, at 2 to 8 bits"
+_STATIC = "`quantize.static` makes weights and activations int8 after training, `quantize.dynamic` weights alone"
+_HALF = (
+    "no stage stores floats in 16 bits. `precision: bf16` or `fp16` of a training stage is of its arithmetic, the "
+    "runtime {use: openvino, precision: native} computes so where the CPU can; `quantize.static` makes smaller files"
+)
+_LOGITS = "`distill.logits` is the usual distillation"
+_HEADS = (
+    "no stage removes attention heads. `prune.channels` makes feed-forward layers narrower, and a distilled student "
+    "may be built with fewer heads"
+)
+_LOW_RANK = "no stage factorizes weights. `distill.logits` with a narrower `student` is the nearest"
+_SPARSE = (
+    "no stage makes single weights zero, and no runtime here would be faster for it. `prune.channels` removes whole "
+    "channels: `channels: 0.5` keeps half of them"
+)
+_SHARE = "`macs`, `params` or `channels` of `prune.channels` is the share that is kept"
+_SEARCH = (
+    "no stage searches. `strategies:` in place of `stages:` and `shrink compare` say which of several chains to take, "
+    "and `--set` changes a setting"
+)
+_TUNE = "`train.supervised` trains on the labels; `recovery: {epochs: 5}` of `prune.channels` does it after pruning"
+_PACK = "`quantize.pack` stores each weight in as few bits as it needs"
+_TIME = "`benchmark.latency` measures it"
+_LAYERS = "`distill.logits` with `student: {shrink_of: teacher, layers: 3}` makes a model with fewer layers"
+
+ASKED = {
+    "qat": _AWARE,
+    "lsq": _AWARE,
+    "fake_quant": _AWARE,
+    "ptq": _STATIC,
+    "int8": _STATIC,
+    "w8a8": _STATIC,
+    "quantization": _STATIC,
+    "int4": "`quantize.static` or `quantize.aware` with `bits: 4`, then `quantize.pack`, which stores 4 bits",
+    "gptq": "`quantize.static` or `quantize.dynamic` with `rounding: adaptive`",
+    "ternary": "`quantize.aware` or `quantize.static` with `bits: ternary`, then `quantize.pack`",
+    "fp16": _HALF,
+    "half": _HALF,
+    "float16": _HALF,
+    "bf16": _HALF,
+    "bfloat16": _HALF,
+    "amp": "`precision: bf16` or `fp16` of a training stage",
+    "heads": _HEADS,
+    "head": _HEADS,
+    "attention_heads": _HEADS,
+    "depth": _LAYERS,
+    "layer_drop": _LAYERS,
+    "lowrank": _LOW_RANK,
+    "svd": _LOW_RANK,
+    "lora": _LOW_RANK,
+    "factorize": _LOW_RANK,
+    "unstructured": _SPARSE,
+    "magnitude": "`prune.channels` with `importance: magnitude`",
+    "taylor": "`prune.channels` with `importance: taylor`",
+    "sparsity": _SPARSE,
+    "sparse": _SPARSE,
+    "structured": "`prune.channels` removes whole channels",
+    "filters": "`prune.channels` removes whole channels",
+    "pruning": "`prune.channels` removes whole channels, `prune.vocabulary` tokens",
+    "search": _SEARCH,
+    "nas": _SEARCH,
+    "tune": _SEARCH,
+    "optuna": _SEARCH,
+    "finetune": _TUNE,
+    "recovery": _TUNE,
+    "retrain": _TUNE,
+    "kd": _LOGITS,
+    "distillation": _LOGITS,
+    "dkd": "`distill.logits` with `objective: dkd`",
+    "dist": "`distill.logits` with `objective: dist`",
+    "rkd": "`distill.relations` with `kind: examples`",
+    "fitnets": "`distill.features`",
+    "hints": "`distill.features`",
+    "born_again": "`distill.itself`",
+    "onnx": "`export.onnx`",
+    "openvino": "`benchmark.latency` with `runtimes: [openvino]`, which reads the file of `export.onnx`",
+    "tensorrt": "`benchmark.latency` with `runtimes: [tensorrt]`, which reads the file of `export.onnx`",
+    "executorch": "`benchmark.latency` with `runtimes: [executorch]`, then `shrink package RUN --runtime executorch`",
+    "tflite": "`benchmark.latency` with `runtimes: [litert]`, then `shrink package RUN --runtime litert`",
+    "ncnn": "`benchmark.latency` with `runtimes: [ncnn]`, then `shrink package RUN --runtime ncnn`",
+    "mnn": "`benchmark.latency` with `runtimes: [mnn]`, then `shrink package RUN --runtime mnn`",
+    "torchscript": "no stage writes TorchScript. `export.onnx` is the file to deploy",
+    "latency": _TIME,
+    "speed": _TIME,
+    "memory": _TIME,
+    "ratio": _SHARE,
+    "amount": _SHARE,
+    "lr": "it is called `learning_rate`",
+    "alpha": "`hard_weight` is the weight of the loss of the labels",
+    "tau": "it is called `temperature`",
+    "huffman": _PACK,
+    "pack": _PACK,
+    "compress": _PACK,
+    "tokens": "`prune.vocabulary` removes the tokens that the training data does not use",
+}
+"""By the word, in lower case and however it is written together; it may have the name of a family before it."""
+
+_PLAIN = re.compile("[-_ ]")
+_BY_WORD = {_PLAIN.sub("", word): text for word, text in ASKED.items()}
+
+
+def answer(name: str) -> str:
+    """The end of a message about a name that there is not: what does it; empty where nothing is known of it."""
+    word = _PLAIN.sub("", name.rpartition(".")[2].lower())
+    return f": {_BY_WORD[word]}" if word in _BY_WORD else ""

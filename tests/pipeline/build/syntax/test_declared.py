@@ -1,0 +1,67 @@
+"""What a stage declares is read from its source as it is when it is imported; a wrong name or key needs no torch."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.build.source import load_config
+from pipeline.build.syntax.asked import ASKED, answer
+from pipeline.build.syntax.declared import check_declared, keys_of, stage_names
+from pipeline.cli.catalogue import built_in_stages
+from pipeline.errors import ConfigError
+
+
+def test_stages_and_keys_are_those_of_the_classes() -> None:
+    assert {name: {*keys_of(name)} for name in stage_names()} == {
+        name: {*stage.model_fields} for name, stage in built_in_stages().items()
+    }
+
+
+def config_with(folder: Path, stage: str) -> Path:
+    path = folder / "my.yaml"
+    path.write_text(f"task: {{use: digits}}\nmodel: {{use: models.py:Net}}\nstages:\n  - {{use: {stage}}}\n")
+    return path
+
+
+@pytest.mark.parametrize(("stage", "message"), [
+    ("qat", "there is no stage `qat`: `quantize.aware` trains"),
+    ("quantize.int4", "there is no stage `quantize.int4`: `quantize.static` or `quantize.aware` with `bits: 4`"),
+    ("low-rank", "there is no stage `low-rank`: no stage factorizes weights. `distill.logits`"),
+    ("OpenVINO", "there is no stage `OpenVINO`: `benchmark.latency` with `runtimes: [openvino]`"),
+    ("prune", "there is no stage `prune`; there are `prune.channels`, `prune.vocabulary`. A file of your own"),
+    ("prune.engine", "there is no stage `prune.engine`; did you mean `prune.channels`"),
+    ("export.onnx, opsett: 18", "there is no key `opsett`; did you mean `opset`?"),
+    ("quantize.static, fp16: true", "there is no key `fp16`: no stage stores floats in 16 bits"),
+])  # fmt: skip
+def test_what_there_is_not_is_told_with_the_nearest(tmp_path: Path, stage: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        check_declared(*load_config(config_with(tmp_path, stage)))
+    assert str(caught.value).startswith(f"{tmp_path / 'my.yaml'}:4: ")
+
+
+def test_a_file_of_the_users_is_not_looked_at(tmp_path: Path) -> None:
+    check_declared(*load_config(config_with(tmp_path, "my_stage.py, anything: 1")))
+
+
+def test_each_answer_names_what_there_is() -> None:
+    for text in map(answer, ASKED):
+        methods = re.findall(r"`([a-z]+\.[a-z0-9]+)`", text)
+        assert {*methods} <= {*stage_names()}
+        assert methods or "no stage" in text or "it is called" in text or "training stage" in text or "is the" in text
+        keys = {key for name in stage_names() for key in keys_of(name)} | {"strategies", "stages"}
+        assert {*re.findall(r"`([a-z_]+): ", text)} <= keys
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "compare"])
+def test_torch_is_not_imported_for_a_wrong_key(tmp_path: Path, command: str) -> None:
+    config = config_with(tmp_path, "export.onnx, opsett: 18")
+    code = (
+        "import sys; from pipeline.cli.app import main\n"
+        "try: main()\nfinally: assert 'torch' not in sys.modules, 'torch is there'"
+    )
+    process = subprocess.run([sys.executable, "-c", code, command, str(config)], capture_output=True, text=True)
+    assert process.returncode == 2, process.stderr
+    assert "did you mean `opset`" in process.stderr
