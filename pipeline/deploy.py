@@ -20,7 +20,7 @@ from pipeline.base.quiet import muted
 from pipeline.errors import StageError, blame
 from pipeline.forms.graph import OPSET, rename, save, strip
 from pipeline.forms.text.remapped import split
-from pipeline.forms.tracing import for_export, forget_captures, slow_path, untraceable
+from pipeline.forms.tracing import AttentionOfFourAxes, for_export, forget_captures, slow_path, untraceable
 from pipeline.model import OnnxModel, TorchModel, call, named
 
 EXPORTERS = ("torch.onnx", "onnxscript", "torch.export", "torch.fx", "torch._dynamo")  # loggers
@@ -43,13 +43,14 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
             file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _check_layers(model.module)
     deployed = located(model, path)
     model = replace(model, module=for_export(split(model.module)[0]), example=deployed.feed(model.example))
     traceable = blame(StageError, "ONNX export", fix="The forward must be traceable by torch.export")
     forget_captures()
     try:
         # A capture that fails prints the graph that it had.
-        with traceable, muted(EXPORTERS), slow_path(), redirect_stderr(StringIO()):
+        with traceable, muted(EXPORTERS), slow_path(), AttentionOfFourAxes(), redirect_stderr(StringIO()):
             proto = _export(model, opset)
     except StageError as error:
         if isinstance(error.__cause__, torch.onnx.OnnxExporterError):
@@ -63,6 +64,15 @@ def deploy(model: TorchModel, path: Path, opset: int = OPSET) -> OnnxModel:
         _free_outputs(proto.graph, model)
     save(proto, path)
     return deployed
+
+
+def _check_layers(module: nn.Module) -> None:
+    """Raise StageError for a layer that the exporter would write wrong."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.LSTM) and part.proj_size:
+            problem = f"`{name}` is an LSTM with proj_size, which ONNX's LSTM does not have"
+            fix = "Leave proj_size out, and put an nn.Linear behind it where fewer outputs are wanted"
+            raise StageError(problem, where="ONNX export", fix=fix)
 
 
 def _output_names(model: TorchModel) -> list[str]:

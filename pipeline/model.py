@@ -14,6 +14,7 @@ import torch
 from pydantic import JsonValue
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pipeline.base.batches import Axes, Inputs, Outputs
 from pipeline.base.code.recorder import recorder
@@ -22,6 +23,7 @@ from pipeline.errors import ConfigError, blame
 from pipeline.forms.deployed.onnx_model import OnnxModel as OnnxModel
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx as Seq2SeqOnnx
 from pipeline.forms.description import load_rest, read_rest, save_rest
+from pipeline.forms.layers import make_copyable, unwrapped
 from pipeline.forms.sandbox.code import check_code
 from pipeline.forms.weights import state_digest
 
@@ -51,11 +53,15 @@ class TorchModel:
 
     def __post_init__(self) -> None:
         self.module.eval()
+        make_copyable(self.module)
 
     @classmethod
     def build(cls, builder: Reference, example: Inputs, axes: Axes | None = None) -> Self:
-        """A fresh, untrained model from its builder."""
+        """A fresh, untrained model from its builder; layers that are lazy get their shapes from the example."""
         module = _as_module(builder.call(), builder)
+        if any(map(is_lazy, module.parameters())):
+            with torch.no_grad(), blame(ConfigError, f"use: {builder.use}"):
+                call(module.eval(), example)
         recorder().note_weights(builder.model_dump_json(), lambda: state_digest(module))
         return cls(module, example, builder, axes=axes or {})
 
@@ -162,7 +168,10 @@ def _as_module(module: Any, reference: Reference) -> nn.Module:
     if not isinstance(module, nn.Module):
         expected = "a torch nn.Module"
         raise ConfigError(f"it gave {type(module).__name__}", where=f"use: {reference.use}", expected=expected)
-    return module
+    if isinstance(module, torch.jit.ScriptModule):
+        fix = "Give the module that torch.jit.script or torch.jit.trace was given"
+        raise ConfigError("it gave TorchScript, which cannot be exported", where=f"use: {reference.use}", fix=fix)
+    return unwrapped(module)
 
 
 def _save_weights(module: nn.Module, path: Path) -> None:

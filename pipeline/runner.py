@@ -39,6 +39,7 @@ from pipeline.run import disk
 from pipeline.run.chain import Run, Times
 from pipeline.run.distributed.launch import check_division, gathered, how_many
 from pipeline.run.executor import Executor
+from pipeline.run.foresight import foreseen
 from pipeline.run.store.store import Store
 
 LOG = logging.getLogger("shrinkline")
@@ -104,6 +105,7 @@ def run(
     with recorder().holding():
         built = build(config, source, allow_unsafe_load=options.get("allow_unsafe_load", False))
         _check(built, size)
+        built = _foreseen(built, Path(runs), options)
         record = start(built, Path(runs), register)
         record.origin, record.comparison = origin, comparison
         return _go(built, record, size, options)
@@ -165,6 +167,16 @@ def _alone_if_there(comparison: Path | None) -> AbstractContextManager[None]:
 def _check(built: Built, size: int) -> None:
     """Refuse a device that is not there and what cannot be divided among processes."""
     check_division(size, pick_device(built.config.device), (*built.baseline, *built.stages), len(built.task.train))
+
+
+def _foreseen(built: Built, runs: Path, options: RunOptions) -> Built:
+    """Try before training what training would end in, and say how far the stages reach."""
+    if not any([*stage.trainings()] for _, stage in (*built.baseline, *built.stages)):
+        return built  # what it would end in comes soon
+    foresight = foreseen(built, Store(runs / "store", options.get("lock_timeout")))
+    for note in foresight.notes[len(built.notes) :]:
+        LOG.info("%s", note)
+    return foresight
 
 
 def start(built: Built, runs: Path, register: str | None = None) -> Record:

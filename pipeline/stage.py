@@ -126,7 +126,7 @@ class Context(HasTask):
         seed: already set everywhere; for what needs one of its own.
         log: goes to the terminal and the run's log file.
         progress: progress(description, total) is a context manager that gives advance(steps, note).
-        warn: a warning that the record and the report repeat.
+        warn: a warning that the record and the report repeat; a `Note` is no warning.
         report: report(name, JSON) keeps what the stage measured beside the model, in the record.
         deployed: the ONNX file that a model would be deployed as, made once a model; not to be changed. A form that
             is deployed already is its own.
@@ -179,6 +179,27 @@ class Stage(Strict, ABC):
         A `Note` among them is said in the plan and is no warning.
         """
         return ()
+
+    def reach(self, model: Model) -> Iterable[str]:
+        """What it would change, and what it would leave as it is, by name: notes and warnings, told before any work.
+
+        Raise ConfigError where it could change nothing.
+
+        Args:
+            model: untrained, with the layers and operators of what will come in.
+        """
+        return ()
+
+    def outlook(self, model: Model, before: Sequence["Stage"], preview: Preview) -> Model | None:
+        """An untrained model with the layers of what it gives; None where these are not known before it runs.
+
+        Of a stage that exports, the model that it exports.
+
+        Args:
+            model: as in `reach`.
+            before, preview: as in `check`.
+        """
+        return model if self.keeps_structure or self.host_bound else None
 
     def trainings(self) -> Iterable[tuple[int, int]]:
         """For each training that it does its batch size, and in how many parts a process computes a batch."""

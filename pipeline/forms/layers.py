@@ -1,6 +1,9 @@
-"""What is inside a module: lists of repeated layers, a model of transformers."""
+"""What is inside a module: lists of repeated layers, a model of transformers, what wrappers are around."""
 
-from torch import nn
+from torch import Tensor, nn
+
+WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+"""By the name of the class, for loading torch's compiler takes its time: where it keeps what it wraps."""
 
 
 def layer_lists(module: nn.Module) -> dict[str, list[str]]:
@@ -24,6 +27,27 @@ def layer_lists(module: nn.Module) -> dict[str, list[str]]:
 def transformers_model(module: nn.Module) -> nn.Module | None:
     """The outermost model of transformers in a module, or None; told by name: importing the library takes seconds."""
     return next((part for part in module.modules() if any(map(_is_model_class, type(part).__mro__))), None)
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module without what torch.compile and DataParallel have put around it; from its parts it goes in place."""
+    inner = getattr(module, WRAPPERS.get(type(module).__name__, ""), None)
+    if isinstance(inner, nn.Module):
+        return unwrapped(inner)
+    for part in module.modules():
+        part._compiled_call_impl = None  # what Module.compile has put in the place of the call
+        for name, child in part.named_children():
+            if type(child).__name__ in WRAPPERS:
+                setattr(part, name, unwrapped(child))
+    return module
+
+
+def make_copyable(module: nn.Module) -> None:
+    """Detach weights that each call computes from others, as of the old weight_norm; copy.deepcopy wants that."""
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                vars(part)[name] = value.detach()
 
 
 def aside(module: nn.Module) -> list[nn.Parameter]:

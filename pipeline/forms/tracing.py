@@ -4,9 +4,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from pipeline.forms.text.remapped import split
@@ -30,6 +33,26 @@ def always_slow(module: nn.Module) -> list[RemovableHandle]:
     # Of several that watch a module the last to begin is the first to end.
     end = module.register_forward_hook(lambda *_: paths.close(), prepend=True, always_call=True)
     return [begin, end]
+
+
+class AttentionOfFourAxes(TorchFunctionMode):
+    """While it is on, attention of three axes, which has no form in torch's exporter, runs as that of one head."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a function of torch, attention with an axis of heads."""
+        kwargs = kwargs or {}
+        if function is not scaled_dot_product_attention or {x.ndim for x in _tensors(args, kwargs)[:3]} != {3}:
+            return function(*args, **kwargs)
+        by_name = {name: _headed(value) for name, value in kwargs.items()}
+        return function(*map(_headed, args), **by_name).squeeze(1)
+
+
+def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
+    return [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+
+
+def _headed(value: Any) -> Any:
+    return value.unsqueeze(1) if isinstance(value, Tensor) and value.ndim == 3 else value
 
 
 def for_export(module: nn.Module) -> nn.Module:

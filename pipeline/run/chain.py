@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -151,8 +151,7 @@ class Run:
             reports |= {f"{i}.{name}": value for name, value in result.reports.items()}
             seconds, cached = seconds + result.seconds, result.cached
             keys += (*result.uses, result.key)
-            for text in result.warnings:
-                self._warn(f"{place}: {text}")
+            self._tell(place, result.warnings, result.notes)
             if result.comparisons:
                 self._warn(f"{place}: what it compares with is not measured in `baseline:`. Compare in `stages:`")
         measured_model = self._examined(place, result, self.folder / "baseline", None)
@@ -191,8 +190,7 @@ class Run:
         """Add a stage's record, with the models that it has compared with its own."""
         if self.executor.keys.is_own(stage):
             result = replace(result, cached=False)  # what a resumed run finds of it is what it measured itself
-        for text in (*result.warnings, *remarks(stage, result, model, self.record.final)):
-            self._warn(f"{place}: {text}")
+        self._tell(place, (*result.warnings, *remarks(stage, result, model, self.record.final)), result.notes)
         comparisons, others = self._compared(place, result)
         gain = self._gained(place, stage, model, others)
         reports = dict(result.reports)
@@ -265,6 +263,12 @@ class Run:
             self._keep()
         write_files(self.record)
         return error
+
+    def _tell(self, place: str, warnings: Sequence[str], notes: Sequence[str]) -> None:
+        for text in warnings:
+            self._warn(f"{place}: {text}")
+        for text in notes:
+            self._note(f"{place}: {text}")
 
     def _note(self, text: str) -> None:
         LOG.info(text)

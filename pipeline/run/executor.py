@@ -116,7 +116,7 @@ class Executor:
         """What lies in a stage's entry, linked into `folder`."""
         entry = json.loads((claim.path / RESULT).read_text())
         fields: dict[str, Any] = {name: entry[name] for name in ("reports", "seconds")}
-        fields |= {name: tuple(entry[name]) for name in ("warnings", "uses")}
+        fields |= {name: tuple(entry.get(name, ())) for name in ("warnings", "notes", "uses")}
         comparisons = dict[str, Result]()
         for name in entry["comparisons"]:
             link(claim.path / "comparisons" / name, folder / "comparisons" / name / "model")

@@ -11,12 +11,11 @@ from rich.table import Table
 from pipeline.base.devices import pick_device
 from pipeline.base.files import folder_digest, scratch
 from pipeline.build.build import Built, outline
-from pipeline.deploy import deploy
-from pipeline.errors import ConfigError, StageError
 from pipeline.gate.judge import has_limits
 from pipeline.measure.cost import counted_macs, onnx_params, torch_macs, torch_params
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.run.disk import estimate_bytes
+from pipeline.run.foresight import foreseen
 from pipeline.run.roundtrip import save_exactly
 from pipeline.run.store import key
 from pipeline.run.store.key import Keys, Parts
@@ -27,11 +26,10 @@ def as_json(built: Built, store: Store) -> dict[str, Any]:
     """The resolved chain with all settings and what is stored of it, the data, the starting model, the warnings.
 
     Raises:
-        ConfigError: the baseline would be trained, and could not be exported then.
+        ConfigError: a model that would be trained could not be exported then, or a stage could change nothing.
     """
+    built = foreseen(built, store)
     stage_states = states(built, store)
-    if any(state["state"] != "cached" for state in stage_states[: len(built.baseline)]):
-        check_export(built)
     plan: dict[str, Any] = {
         "name": built.config.name,
         "seed": built.config.seed,
@@ -54,21 +52,6 @@ def as_json(built: Built, store: Store) -> dict[str, Any]:
         plan["model"] |= {"params": onnx_params(built.model), "macs": macs}
         plan["warnings"] += [f"model: {reason}"] if reason else []
     return plan
-
-
-def check_export(built: Built) -> None:
-    """Raise ConfigError where the model, which the stages of the baseline do not change, cannot be exported.
-
-    Every baseline is measured as the ONNX file that it is deployed as, and so after its training.
-    """
-    if not isinstance(built.model, TorchModel) or not all(stage.keeps_structure for _, stage in built.baseline):
-        return
-    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
-        try:
-            deploy(built.model, Path(folder) / "model.onnx")
-        except StageError as error:
-            where = f"model, {error.where or 'ONNX export'}"
-            raise ConfigError(error.found, where=where, expected=error.expected, fix=error.fix) from error
 
 
 def states(built: Built, store: Store) -> list[dict[str, Any]]:

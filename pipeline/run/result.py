@@ -16,7 +16,7 @@ from pipeline.base.files import folder_digest
 from pipeline.base.progress import progress
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built
-from pipeline.errors import StageError
+from pipeline.errors import Note, StageError
 from pipeline.measure.accuracy import Evaluation
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.run.measuring import DeployedFiles
@@ -38,6 +38,7 @@ class Result:
     folder: Path
     reports: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
     cached: bool = False
     key: str | None = None
@@ -116,6 +117,8 @@ class StageRun:
         for name, other in self.comparisons.items():
             save_exactly(other, to / "comparisons" / name, folder)
         entry: dict[str, Any] = {"digest": digest}
-        entry |= {"reports": self.reports, "warnings": self.warnings, "uses": self.uses}
+        notes = [text for text in self.warnings if isinstance(text, Note)]
+        warnings = [text for text in self.warnings if not isinstance(text, Note)]
+        entry |= {"reports": self.reports, "warnings": warnings, "notes": notes, "uses": self.uses}
         entry |= {"comparisons": list(self.comparisons), "seconds": round(time.monotonic() - self.began, 3)}
         (to / RESULT).write_text(json.dumps(entry))

@@ -1,6 +1,7 @@
 """Export to ONNX."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,8 @@ from pipeline.errors import StageError
 from pipeline.forms.graph import OPSET
 from pipeline.forms.tracing import rounded_otherwise
 from pipeline.measure.agreement import agreeing
-from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.model import Model, OnnxModel, TorchModel
+from pipeline.stage import Context, Preview, Stage
 
 BATCH_SIZE = 64
 
@@ -32,6 +33,10 @@ class OnnxExport(Stage):
     opset: int = Field(OPSET, ge=18, le=25, description="ONNX operator set")
     tolerance: float = Field(1e-4, gt=0, description="largest difference |onnx - torch| / (1 + |torch|) allowed")
     examples: int = Field(256, gt=0, description="validation examples to compare on")
+
+    def outlook(self, model: Model, before: Sequence[Stage], preview: Preview) -> Model | None:
+        """What it exports."""
+        return model
 
     def run(self, model: TorchModel, ctx: Context) -> OnnxModel:
         """The file; StageError when its outputs differ from the torch model's by more than the tolerance."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.base.batches import Inputs
+from pipeline.base.formatting import few
 from pipeline.base.targets.labelling import Labelling
 from pipeline.errors import ConfigError, Note
 from pipeline.measure.cost import torch_params
@@ -67,6 +68,14 @@ def caching(
     steps = f", and in every step of the first {until:.0%}, where its layers are looked at" if until else ""
     most = "at most " if any(isinstance(term, LogitMethod) and term.mass for term in terms) else ""
     return Note(f"the teacher runs once an example{views_text}; its logits take {most}{needed:,} bytes on disk{steps}")
+
+
+def taught(terms: Sequence[Term], student: TorchModel, teachers: Sequence[Teacher]) -> Iterator[Note]:
+    """A note of the layers of the student that learn from layers of the teachers, where any do."""
+    hooks = [term.watch(student.module, teacher.look()) for term in terms for teacher in teachers]
+    layers = [(a.layer, b.layer) for own, others in hooks for a, b in zip(own, others, strict=False)]
+    if pairs := [f"`{ours}` from `{theirs}`" for ours, theirs in dict.fromkeys(layers)]:
+        yield Note(f"layers learn: {few(pairs)}")
 
 
 def expect_kind(terms: Sequence[Term], preview: Preview) -> None:

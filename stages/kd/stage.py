@@ -16,7 +16,7 @@ from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import torch_params
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage
-from stages.kd.checks import caching, misfits, too_small
+from stages.kd.checks import caching, misfits, taught, too_small
 from stages.kd.diagnosis import diagnose
 from stages.kd.objective import Distillation
 from stages.kd.student import Student
@@ -85,9 +85,14 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
         yield from too_small(student, teachers)
         yield from self.foresee(student, teachers, preview)
 
+    def outlook(self, model: Model, before: Sequence[Stage], preview: Preview) -> Model | None:
+        """The student."""
+        return self._expected_student(before, preview)
+
     def foresee(self, student: TorchModel, teachers: Sequence[Teacher], preview: Preview) -> Iterator[str]:
         """More to say, or to refuse, where student and teachers fit."""
         yield caching(self, self.terms_of(), student, teachers, preview)
+        yield from taught(self.terms_of(), student, teachers)
 
     def control_of(self, student: TorchModel, ctx: Context, name: str) -> TorchModel:
         """The same student on labels alone, for as many steps."""

@@ -1,7 +1,8 @@
 """Structured pruning: whole channels leave, and what is left is an ordinary, smaller network."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
 import torch
@@ -9,22 +10,26 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import nn
 
 from pipeline.base.batches import Inputs
+from pipeline.base.formatting import few
 from pipeline.base.use import nearest
-from pipeline.errors import ConfigError, ShrinkError, StageError, blame
+from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
 from pipeline.forms.layers import aside
 from pipeline.measure.cost import torch_macs, torch_params
-from pipeline.model import TorchModel, call
+from pipeline.model import Model, TorchModel, call
 from pipeline.stage import Context, Preview, Stage
 from stages.kd.teacher import Teacher
 from stages.prune import engine
+from stages.prune.computed import USE as PLAIN
+from stages.prune.computed import computed
 from stages.prune.coupling.flow import Flow
-from stages.prune.engine import Coupled
+from stages.prune.engine import Coupled, Couplings
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
 from stages.prune.search import Counts, Scope, removed, solve
 from stages.trainer.loop import train
 
 TAYLOR_BATCH = 32
+WHOLE = "what reads them cannot be told apart, or gives other values without them"
 FAR_BELOW = 0.9  # of the target; below it the record carries a warning
 
 
@@ -58,7 +63,9 @@ class ChannelPruning(Stage):
     round_to: int = Field(
         8, gt=0, description="pruned widths are multiples of it, as kernels like; layers no wider stay as they are"
     )
-    ignore: tuple[str, ...] = Field((), description="layers, or parts with layers, whose output channels stay")
+    ignore: tuple[str, ...] = Field(
+        (), description="layers, or parts with layers, whose output channels stay; with * for any letters"
+    )
     recovery: Recovery | None = Field(None, description="train after each step; the epochs are divided")
 
     def trainings(self) -> Iterable[tuple[int, int]]:
@@ -74,15 +81,30 @@ class ChannelPruning(Stage):
         return self
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
-        """Refuse unknown layers where the incoming model is known; warn of steps that train nothing in between."""
+        """Warn of steps that train nothing in between; refuse teachers of the recovery that are not there."""
         if self.recovery:
             yield from self.recovery.check_teachers(preview, known=not before, name="recovery")
-        if isinstance(preview.model, TorchModel) and all(stage.keeps_structure for stage in before):
-            self._require_layers(preview.model.module, ConfigError)
-            if unproven := Flow(preview.model.module, preview.model.example).unproven():
-                yield f"not run in evaluation mode, where what is cut is proven: {_listed(unproven)}"
         if self.steps > 1 and not self.recovery and self.importance == "magnitude":
             yield "`steps` without `recovery` changes little: magnitudes stay what they are between steps"
+
+    def outlook(self, model: Model, before: Sequence[Stage], preview: Preview) -> Model | None:
+        """The layers stay, only narrower."""
+        return model
+
+    def reach(self, model: Model) -> Iterable[str]:
+        """Which layers can lose channels and which stay; refuse a model of which none can."""
+        if not isinstance(model, TorchModel):
+            return
+        notes = list[str]()
+        model = _with_plain_weights(model, notes.append)
+        yield from notes
+        couplings = self._couplings(model, ConfigError)
+        unproven = Flow(model.module, model.example).unproven()
+        yield Note(f"channels leave {_counted([layer for group in couplings.groups for layer in group.layers])}")
+        if couplings.whole:
+            yield Note(f"all channels stay of {_counted(couplings.whole)}: {WHOLE}")
+        if unproven:
+            yield f"not run in evaluation mode, where what is cut is proven: {_listed(unproven)}"
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The pruned, and where asked trained, model.
@@ -91,19 +113,22 @@ class ChannelPruning(Stage):
             StageError: nothing can be removed, the target cannot be reached, a layer in `ignore` does not exist, or the
                 model is quantized.
         """
-        self._require_layers(model.module, StageError)
         if aside(model.module):
             fix = "Put prune.channels before quantize.aware"
             raise StageError("the weights are quantized, with steps for the channels that they have", fix=fix)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
-        groups = self._groups(model, ctx)
+        model = _with_plain_weights(model, ctx.warn)
+        couplings = self._couplings(model, StageError)
+        if couplings.whole:
+            ctx.warn(Note(f"all channels stay of {_listed(couplings.whole)}: {WHOLE}"))
+        groups = couplings.groups
         prunable = {layer for group in groups for layer in group.layers}
         full = self._cost(model.module, model.example, prunable)
         current, steps = model, list[JsonValue]()
         for step in range(1, self.steps + 1):
             budget = full * self._target[1] ** (step / self.steps)
             if step > 1:
-                groups = engine.couplings(current.module, current.example, self.ignore).groups
+                groups = self._couplings(current, StageError).groups
             module, ratio = self._pruned(current, groups, budget, prunable, ctx)
             current = model.edited(USE, layers=difference(model.module, module))
             current.module.load_state_dict(module.state_dict())
@@ -119,24 +144,24 @@ class ChannelPruning(Stage):
         targets = {"macs": self.macs, "params": self.params, "channels": self.channels}
         return next((name, value) for name, value in targets.items() if value is not None)
 
-    def _require_layers(self, module: nn.Module, error: type[ShrinkError]) -> None:
-        names = [name for name, _ in module.named_modules() if name]
-        for name in self.ignore:
-            if name not in names:
-                raise error(f"`ignore` names `{name}`, which the model does not have{nearest(name, names)}")
-
-    def _groups(self, model: TorchModel, ctx: Context) -> list[Coupled]:
-        """What can be removed; what cannot be told apart or does not stay the same without is named in a warning."""
-        couplings = engine.couplings(model.module, model.example, self.ignore)
-        names = _listed(couplings.whole)
+    def _couplings(self, model: TorchModel, error: type[ShrinkError]) -> Couplings:
+        """What can be removed, and what stays whole. Raises `error` where that is nothing, or `ignore` names none."""
+        couplings = engine.couplings(model.module, model.example, self._ignored(model.module, error))
         if not couplings.groups:
+            names = _listed(couplings.whole)
             problem = f"no layer can lose channels{f'; those of {names} cannot be told apart' if names else ''}"
-            expected = "a convolution or linear layer that is not the last one and not in `ignore`"
-            raise StageError(problem, expected=expected)
-        if names:
-            reason = "what reads them cannot be told apart, or gives other values without them"
-            ctx.warn(f"all channels stay of {names}: {reason}")
-        return couplings.groups
+            raise error(problem, expected="a convolution or linear layer that is not the last one and not in `ignore`")
+        return couplings
+
+    def _ignored(self, module: nn.Module, error: type[ShrinkError]) -> tuple[str, ...]:
+        """The names that the patterns of `ignore` fit. Raises `error` for one that fits none."""
+        names, ignored = [name for name, _ in module.named_modules() if name], list[str]()
+        for pattern in self.ignore:
+            fitting = [name for name in names if fnmatchcase(name, pattern)]
+            if not fitting:
+                raise error(f"`ignore` names `{pattern}`, which the model does not have{nearest(pattern, names)}")
+            ignored += fitting
+        return tuple(ignored)
 
     def _recovered(
         self, recovery: Recovery, teachers: Sequence[Teacher], current: TorchModel, ctx: Context, step: int
@@ -160,6 +185,20 @@ class ChannelPruning(Stage):
             return model.module, 0.0
         if self.importance == "taylor":
             groups = engine.scored(groups, differentiated(copy.deepcopy(model.module), ctx), "taylor")
+        while True:
+            lost, ratio = self._solved(model, groups, budget, prunable)
+            wrong = engine.unproven(model.module, model.example, lost, groups)
+            if not wrong:
+                return engine.trimmed(model.module, lost, groups), ratio
+            ctx.warn(
+                Note(f"all channels stay of {_listed(wrong)}: without these channels the model gives other values")
+            )
+            groups = [group for group in groups if group.root not in wrong]
+
+    def _solved(
+        self, model: TorchModel, groups: list[Coupled], budget: float, prunable: set[str]
+    ) -> tuple[dict[str, list[int]], float]:
+        """The channels that each group loses, by its root, so that the cost is within the budget; and the ratio."""
 
         def lost(counts: Counts) -> dict[str, list[int]]:
             pairs = zip(groups, counts, strict=True)
@@ -170,7 +209,7 @@ class ChannelPruning(Stage):
 
         with blame(StageError, f"target {self._target[0]}: {self._target[1]}"):
             ratio, counts = solve(groups, cost, budget, self.scope, self.round_to)
-        return engine.cut(model.module, model.example, lost(counts), groups), ratio
+        return lost(counts), ratio
 
     def _report(
         self, before: TorchModel, after: TorchModel, prunable: set[str], steps: list[JsonValue], ctx: Context
@@ -192,6 +231,18 @@ class ChannelPruning(Stage):
         if rest / full < FAR_BELOW * requested:
             outcome = f"`{name}: {requested:g}` was asked for and {rest / full:.3f} remains"
             ctx.warn(f"{outcome}; widths are multiples of round_to = {self.round_to}")
+
+
+def _with_plain_weights(model: TorchModel, say: Callable[[str], None]) -> TorchModel:
+    """The model with weights that are not computed from others, and a note where they were."""
+    if not (names := computed(model.module)):
+        return model
+    say(Note(f"weight normalization and the like go into the weights of {_counted(names)}, which are plain ones then"))
+    return model.edited(PLAIN)
+
+
+def _counted(names: Sequence[str]) -> str:
+    return f"{len(names)} layer{'s' * (len(names) > 1)} ({few([f'`{name}`' for name in names])})"
 
 
 def _listed(names: Iterable[str]) -> str:

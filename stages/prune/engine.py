@@ -156,14 +156,25 @@ def cut(
         StageError: the channels cannot be removed, or not without others, or what is left does not give the same.
     """
     groups = coupled(module, example, (), "magnitude") if groups is None else groups
-    shaken_module = shaken(module)
-    gone = {root: _gone(groups, root, indices) for root, indices in channels.items()}
-    if not _is_proven(shaken_module, example, _merged(gone.values())):
-        wrong = [root for root in channels if not _is_proven(shaken_module, example, gone[root])] or list(channels)
+    if wrong := unproven(module, example, channels, groups):
         problem = f"without dead channels of {', '.join(f'`{root}`' for root in wrong)} the model gives other values"
         fix = f"Leave out what cannot be cut: `ignore: [{', '.join(wrong)}]`"
         raise StageError(problem, where="the pruned model", expected="the same, or another share to keep", fix=fix)
     return trimmed(module, channels, groups)
+
+
+def unproven(
+    module: nn.Module, example: Inputs, channels: Mapping[str, list[int]], groups: Sequence[Coupled]
+) -> list[str]:
+    """The roots without whose dead channels the module gives other values; all of them where none does so alone.
+
+    Arguments and errors are those of `cut`.
+    """
+    shaken_module = shaken(module)
+    gone = {root: _gone(groups, root, indices) for root, indices in channels.items()}
+    if _is_proven(shaken_module, example, _merged(gone.values())):
+        return []
+    return [root for root in channels if not _is_proven(shaken_module, example, gone[root])] or list(channels)
 
 
 def trimmed(module: nn.Module, channels: Mapping[str, list[int]], groups: Sequence[Coupled]) -> nn.Module:

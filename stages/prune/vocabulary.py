@@ -12,7 +12,7 @@ from pipeline.forms.text.positions import positions
 from pipeline.forms.text.prunable import check_tokenizer
 from pipeline.forms.text.remapped import USE, split
 from pipeline.forms.text.vocabulary import Vocabulary, ranges
-from pipeline.model import TorchModel
+from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage
 from stages.prune.embedding import check_outputs, check_positions, check_values, find_embedding, size_of
 from stages.prune.tokens import Counts, always_kept, changed_share, counted, most_frequent, unknown_share
@@ -60,6 +60,10 @@ class VocabularyPruning(Stage):
             check_outputs(preview.model, name, ConfigError)
         if preview.augment:
             yield "the task augments its training data, and tokens that this brings in are not counted"
+
+    def outlook(self, model: Model, before: Sequence[Stage], preview: Preview) -> Model | None:
+        """The layers stay."""
+        return model
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The smaller model. Raises StageError where no token leaves, or too many of validation are unknown."""

@@ -8,9 +8,9 @@ from pydantic import Field, JsonValue, model_validator
 from pipeline.base.formatting import few
 from pipeline.base.hardware import cpu_flags, saturates
 from pipeline.base.use import nearest
-from pipeline.errors import ConfigError, ShrinkError, StageError
+from pipeline.errors import ConfigError, Note, ShrinkError, StageError
 from pipeline.forms.text.remapped import split
-from pipeline.model import TorchModel
+from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage
 from stages.kd.retraining import Retraining
 from stages.kd.teacher import Teacher
@@ -82,7 +82,7 @@ class AwareQuantization(Retraining, Stage):
         return self
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
-        """Refuse what is quantized already and layers that are unknown; warn of few calibration examples."""
+        """Refuse what is quantized already; warn of few calibration examples."""
         check_settings(before, preview.model, (), ())
         yield from self.check_teachers(preview, known=not before)
         default = type(self).model_fields["percentile"].default
@@ -94,8 +94,12 @@ class AwareQuantization(Retraining, Stage):
             yield f"calibration uses {used} examples; ranges are steadier with {FEW} or more"
         if self.activations == "uint8" and saturates(cpu_flags()):
             yield SATURATION
-        if isinstance(preview.model, TorchModel) and all(stage.keeps_structure for stage in before):
-            self._schemes(*prepared(preview.model), ConfigError)
+
+    def reach(self, model: Model) -> Iterable[str]:
+        """Which layers have weights to quantize; refuse `layers` that name none, and a model with none."""
+        if isinstance(model, TorchModel):
+            layers = [f"`{layer_of(weight)}`" for weight in self._schemes(*prepared(model), ConfigError)]
+            yield Note(f"quantizes the weights of {len(layers)} layer{'s' * (len(layers) > 1)} ({few(layers)})")
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The trained model.

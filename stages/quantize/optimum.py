@@ -13,9 +13,10 @@ from pipeline.errors import StageError, blame
 from pipeline.forms.deployed.seq2seq import DECODER, ENCODER, WITH_PAST, Seq2SeqOnnx
 from pipeline.forms.external_data import CONFIGS, save_together
 from pipeline.forms.generate import GRAPHS
-from pipeline.model import Deployed, OnnxModel
+from pipeline.model import Deployed, Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.dynamic import quantizable
+from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.tied_embeddings import Tied
 from stages.quantize.quantizer import Prepared, check_settings, quantize, quantized_graph
 from stages.quantize.work import Work
@@ -68,6 +69,10 @@ class OptimumQuantization(Stage):
             yield f"`reduce_range` does nothing for {self.target}, whose sums do not saturate"
         if self.target != "avx2" and not self.reduce_range and saturates(cpu_flags()):
             yield f"this CPU has no VNNI, so what is made for {self.target} loses accuracy here that it has there"
+
+    def reach(self, model: Model) -> Iterable[str]:
+        """Which nodes have weights to quantize; refuse a graph without any."""
+        return reached(model, self.operators)
 
     def run(self, model: Deployed, ctx: Context) -> Deployed:
         """The quantized files. Raises StageError where no node of a graph was quantized."""

@@ -7,8 +7,9 @@ from pydantic import Field
 
 from pipeline.base.hardware import cpu_flags, saturates
 from pipeline.errors import ConfigError
-from pipeline.model import OnnxModel
+from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
+from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
 from stages.quantize.quantizer import SATURATION, Prepared, check_settings, quantize
 from stages.quantize.rounding.data import calibration
@@ -66,6 +67,10 @@ class StaticQuantization(RoundingSettings, Stage):
         yield from self.few_examples(preview)
         if self.activations == "uint8" and not self.reduce_range and saturates(cpu_flags()):
             yield SATURATION
+
+    def reach(self, model: Model) -> Iterable[str]:
+        """Which nodes have weights to quantize; refuse a graph without any."""
+        return reached(model, self.operators or quantizable(), self.exclude)
 
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
         """The quantized file. Raises StageError when no node was quantized or a node's name is unknown."""

@@ -73,6 +73,15 @@ class OneHead(nn.Module):
         return nn.functional.scaled_dot_product_attention(rows, rows, rows).squeeze(2)
 
 
+class Projecting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(2, 4, proj_size=3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x.view(-1, 3, 2))[0]
+
+
 class Wrapped(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -166,10 +175,10 @@ def test_an_example_of_one_row_still_gives_any_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("module", "message"), [
     (Branch(), r"forward depends on the values of a tensor in test_deploy\.py:\d+, `return x if .*is_exporting"),
     (Raises(), r"ONNX export: ValueError: not today\. The forward must be traceable by torch\.export"),
-    (OneHead(), r"the exporter has no form of `scaled_dot_product_attention` here: only 4D .*Write it by"),
+    (Projecting(), r"`rnn` is an LSTM with proj_size, which ONNX's LSTM does not have"),
     (Nested(), "output"),
     (Fixed(), "batch"),
-], ids=["branch", "raises", "one head", "nested", "fixed"])  # fmt: skip
+], ids=["branch", "raises", "proj_size", "nested", "fixed"])  # fmt: skip
 @pytest.mark.filterwarnings("ignore")
 def test_a_forward_that_cannot_be_deployed_is_an_error_in_a_sentence(
     tmp_path: Path, module: nn.Module, message: str, capsys: pytest.CaptureFixture[str]
@@ -180,8 +189,8 @@ def test_a_forward_that_cannot_be_deployed_is_an_error_in_a_sentence(
     assert not capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", [Wrapped(nn.Linear(6, 2)), nn.DataParallel(nn.Linear(6, 2))])
-def test_a_wrapper_that_hands_its_inputs_on_is_deployed(tmp_path: Path, module: nn.Module) -> None:
+@pytest.mark.parametrize("module", [Wrapped(nn.Linear(6, 2)), nn.DataParallel(nn.Linear(6, 2)), OneHead()])
+def test_wrappers_that_hand_on_and_attention_of_three_axes_are_deployed(tmp_path: Path, module: nn.Module) -> None:
     model = torch_model(module, X)
     assert close(model, deploy(model, tmp_path / "model.onnx"), {"input": torch.rand(3, 6)})
 

@@ -114,11 +114,26 @@ def build(folder: Path, case: str) -> TorchModel:
     return model
 
 
+WRAPPED = """
+import torch
+from torch import nn
+
+def wrapped(case):
+    module = nn.Sequential(nn.Flatten(), nn.LazyLinear(5) if case == "lazy" else nn.Linear(9, 5), nn.Linear(5, 4))
+    if case == "part":
+        module[1] = torch.compile(module[1])
+    if case == "in place":
+        module.compile()
+    return {"compiled": torch.compile, "parallel": nn.DataParallel}.get(case, lambda same: same)(module)
+"""
+
+
 @pytest.fixture(scope="module")
 def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("users")
     (folder / "nets.py").write_text(NETS)
     (folder / "parts.py").write_text(PARTS)
+    (folder / "wrapped.py").write_text(WRAPPED)
     return folder
 
 
@@ -263,3 +278,14 @@ def test_several_inputs_go_in_by_name_and_one_by_position() -> None:
     one, two = torch.ones(2), torch.ones(2) * 2
     assert call(Difference(), {"a": two, "b": one})["output"].tolist() == [1, 1]
     assert torch.equal(call(nn.Identity(), {"anything": two})["output"], two)
+
+
+@pytest.mark.parametrize("case", ["compiled", "parallel", "part", "in place", "lazy"])
+def test_wrappers_go_and_lazy_layers_get_their_shapes(users: Path, tmp_path: Path, case: str) -> None:
+    inputs = {"input": torch.rand(2, 1, 3, 3)}
+    model = TorchModel.build(Reference(use="wrapped.py:wrapped", arguments={"case": case}, folder=users), inputs)
+    assert list(model.module.state_dict()) == ["1.weight", "1.bias", "2.weight", "2.bias"]
+    assert model.predict(inputs)["output"].shape == (2, 4)
+    model.save(tmp_path)
+    again = TorchModel.load(tmp_path, users)
+    assert torch.equal(again.predict(inputs)["output"], model.predict(inputs)["output"])

@@ -57,7 +57,8 @@ def test_a_recovery_learns_by_any_terms(tiny: Make, context: Make) -> None:
 def test_the_plan_says_in_which_part_the_teacher_runs_in_every_step(tiny: Make) -> None:
     terms = [{"use": "features", "layers": [["conv2", "conv2"]], "end": 0.25}, {"use": "logits", "start": 0.25}]
     stage = CombinedDistillation(student=STUDENT, terms=terms)
-    (note,) = [text for text in stage.check((), preview_of(tiny())) if isinstance(text, Note)]
+    note, layers = [text for text in stage.check((), preview_of(tiny())) if isinstance(text, Note)]
+    assert layers == "layers learn: `conv2` from `conv2`"
     assert note == (
         "the teacher runs once an example; its logits take 4,096 bytes on disk, and in every step of the first 25%, "
         "where its layers are looked at"

@@ -1,6 +1,8 @@
 """Small networks of every kind that pruning meets, and a context with data that can be learnt."""
 
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -163,6 +165,15 @@ class Auxiliary(nn.Module):
         return self.head(x) + self.aux(x) if self.training else self.head(x)
 
 
+class Normalized(PlainNet):
+    """Convolutions whose weights are computed at each call."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        normalize = attrgetter(kind)(nn.utils)
+        self.one, self.two = normalize(self.one), normalize(self.two)
+
+
 def images(count: int, seed: int) -> Split:
     return Split(quadrants(count, seed, brighter=0.3))  # type: ignore[arg-type]
 
@@ -186,7 +197,7 @@ def silence(layer: nn.Module, channels: list[int]) -> None:
         layer.bias[channels] = 0
 
 
-def context(directory: Path, reports: dict, baseline: TorchModel | None = None) -> Context:
+def context(directory: Path, reports: dict, **changes: Any) -> Context:
     """A context on the CPU; what is reported lands in `reports`."""
     task = classification(images(512, 0), images(256, 2), images(2, 3), calibration=images(64, 1))
-    return context_of(task, directory, report=reports.__setitem__, baseline=baseline)
+    return context_of(task, directory, report=reports.__setitem__, **changes)

@@ -10,13 +10,12 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from pipeline.deploy import deploy
-from pipeline.errors import ConfigError, StageError
+from pipeline.errors import ConfigError, Note, StageError
 from pipeline.measure.cost import onnx_macs, torch_macs, torch_params
 from pipeline.run.roundtrip import save_exactly
 from pipeline.stage import stage_class
-from stages.prune import channels
+from stages.prune import channels, engine
 from stages.prune.channels import ChannelPruning, differentiated
-from stages.train.supervised import SupervisedTraining
 from stages.trainer.loop import TrainingSettings, train
 from stages.trainer.objective import Supervised
 from tests.contexts import preview_of, refused
@@ -250,7 +249,7 @@ def test_recurrent_layers_read_less_and_tensors_beside_layers_are_cut_along(tmp_
 def test_a_head_in_training_alone_is_named_and_follows(tmp_path):
     model = built("prune_nets.py:Auxiliary")
     stage = ChannelPruning(channels=0.6, recovery={"epochs": 1})
-    (warning,) = stage.check([SupervisedTraining()], preview_of(model))
+    (warning,) = [text for text in stage.reach(model) if not isinstance(text, Note)]
     assert warning.endswith("where what is cut is proven: `aux`")
     small = stage.run(model, context(tmp_path, {}))
     assert small.module.aux.in_features == small.module.conv.out_channels < 16
@@ -264,24 +263,39 @@ def test_out_of_reach_and_nothing_to_prune_are_errors(tmp_path):
         pruned(model, tmp_path, macs=0.5, ignore=["one", "two"])
 
 
-def test_a_layer_that_stays_whole_is_named(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        fixed, _ = pruned(built("prune_nets.py:FixedView"), tmp_path, macs=0.7)
+def test_a_layer_that_stays_whole_is_named(tmp_path):
+    model, notes = built("prune_nets.py:FixedView"), []
+    stage = ChannelPruning(macs=0.7)
+    fixed = stage.run(model, context(tmp_path, {}, warn=notes.append))
     assert fixed.module.qkv.out_features == 32
-    assert "all channels stay of `qkv`: what reads them" in caplog.text
+    assert [type(note) for note in notes] == [Note]
+    assert notes[0].startswith("all channels stay of `qkv`: what reads them")
+    assert [*stage.reach(model)] == [
+        "channels leave 1 layer (`up`)", "all channels stay of 1 layer (`qkv`): " + channels.WHOLE
+    ]  # fmt: skip
     with pytest.raises(StageError, match="no layer can lose channels; those of `qkv` cannot be told apart"):
-        pruned(built("prune_nets.py:FixedView"), tmp_path, macs=0.7, ignore=["up"])
+        pruned(model, tmp_path, macs=0.7, ignore=["up"])
 
 
-def test_unknown_layers_are_found_early_where_the_model_is_known(tmp_path):
-    model = built("prune_nets.py:PlainNet")
-    stage = ChannelPruning(macs=0.5, ignore=("hed",))
-    preview = preview_of(model, 1)
-    refused("names `hed`, which the model does not have; did you mean `head`", stage.check([], preview))
-    assert list(stage.check([stage], preview)) == []  # another stage may change the model before
-    with pytest.raises(StageError, match="did you mean `head`"):
-        stage.run(model, context(tmp_path, {}))
-    assert "without `recovery`" in next(iter(ChannelPruning(macs=0.5, steps=3).check([], preview)))
+def test_a_layer_whose_chosen_channels_cannot_go_stays_and_others_lose_more(tmp_path, monkeypatch):
+    model, notes = built("prune_nets.py:PlainNet"), []
+    monkeypatch.setattr(
+        engine, "unproven", lambda _, __, channels, groups: [root for root in channels if root == "one"]
+    )
+    small = ChannelPruning(macs=0.6).run(model, context(tmp_path, {}, warn=notes.append))
+    assert (small.module.one.out_channels, small.module.two.out_channels) == (16, 16)
+    assert notes == ["all channels stay of `one`: without the chosen ones the model gives other values"]
+
+
+def test_patterns_of_ignore_fit_names_and_one_that_fits_none_is_told_before_work(tmp_path):
+    model = built("prune_nets.py:Encoder")
+    stage = ChannelPruning(params=0.9, ignore=("encoder.*.1.linear?",))
+    assert next(iter(stage.reach(model))) == "channels leave 1 layer (`encoder.layers.0.linear1`)"
+    refused("names `hed`, which the model does not have; did you mean `head`", ChannelPruning(
+        macs=0.5, ignore=("hed",)).reach(model))  # fmt: skip
+    with pytest.raises(StageError, match=r"names `\*.linear3`, which the model does not have"):
+        pruned(model, tmp_path, macs=0.5, ignore=("*.linear3",))
+    assert "without `recovery`" in next(iter(ChannelPruning(macs=0.5, steps=3).check([], preview_of(model))))
 
 
 @pytest.mark.parametrize(("settings", "message"), [

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def test_labels_alone_teach_where_asked(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def checks(stage: AwareQuantization, before: tuple[Any, ...] = (), name: str = "Residual") -> Any:
-    return stage.check(before, preview_of(model_of(name)))
+    model = model_of(name)
+    return chain(stage.check(before, preview_of(model)), stage.reach(model))
 
 
 def test_a_layer_that_is_not_there_is_refused_with_the_nearest_name() -> None:
@@ -127,8 +129,8 @@ def test_a_layer_that_is_not_there_is_refused_with_the_nearest_name() -> None:
 
 def test_fewer_bits_that_no_layer_would_have_are_refused() -> None:
     bag = model_of("Bag", {"input": torch.zeros(4, 3, dtype=torch.long)})
-    refused("all weights stay at 8 bits", AwareQuantization(bits=4).check((), preview_of(bag)))
-    list(AwareQuantization(bits=4, first_last=4).check((), preview_of(bag)))
+    refused("all weights stay at 8 bits", AwareQuantization(bits=4).reach(bag))
+    assert "the weights of 2 layers" in next(iter(AwareQuantization(bits=4, first_last=4).reach(bag)))
 
 
 def test_a_codebook_larger_than_its_tensor_is_refused() -> None:
@@ -146,7 +148,7 @@ def test_weights_of_another_type_are_refused() -> None:
 def test_a_forward_apart_from_the_class_is_refused() -> None:
     model = model_of("Residual")
     model.module.forward = lambda x: x
-    refused("a forward of its own", AwareQuantization().check((), preview_of(model)), StageError)
+    refused("a forward of its own", AwareQuantization().reach(model), StageError)
 
 
 def test_a_model_is_quantized_once() -> None:

@@ -1,0 +1,90 @@
+"""What training would end in, or would not change, is told by plan and run before it begins, and tried once."""
+
+import pytest
+
+from pipeline.build.build import build
+from pipeline.build.source import load_config
+from pipeline.errors import ConfigError, Note
+from pipeline.run import foresight
+from pipeline.run.plan import as_json
+from pipeline.run.store.store import Store
+from pipeline.runner import run
+from tests.aliases import Make, Patch
+from tests.users import chain_of
+
+MODELS = """
+import torch
+from torch import nn
+
+class Checked(nn.Sequential):
+    def forward(self, x):
+        assert not x.isnan().any()
+        return super().forward(x)
+
+def checked():
+    return Checked(nn.Flatten(), nn.Linear(64, 4))
+
+def one():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+
+def net(width=32):
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, 16), nn.ReLU(), nn.Linear(16, 4)
+    )
+"""
+TRAINED = "train.supervised, epochs: 1"
+
+
+def chain(model: str, *stages: str, baseline: str = TRAINED) -> str:
+    return chain_of(*stages, model=f"use: models.py:{model}", baseline=baseline)
+
+
+@pytest.mark.parametrize(("text", "where", "message"), [
+    (chain("checked", "export.onnx"), "model: ONNX export", r"values of a tensor in models\.py:7, `assert not"),
+    (chain("one", "prune.channels, params: 0.5"), "stages[0] (prune.channels)", "no layer can lose channels"),
+    (chain("net", "prune.channels, params: 0.5, ignore: ['5.*']"), "stages[0] (prune.channels)", "`5.*`, which the mo"),
+    (chain("one", "export.onnx", "quantize.dynamic, operators: [Conv]"), "stages[1] (quantize.dynamic)",
+     "the nodes with weights are 1 Gemm, and none of them would be quantized"),
+    (chain("net", "prune.channels, params: 0.5", "quantize.aware, layers: {'9': 4}"), "stages[1] (quantize.aware)",
+     "`layers` names `9`"),
+    (chain("one", "distill.logits, student: {use: models.py:checked}, epochs: 1", "export.onnx"),
+     "stages[1] (export.onnx): ONNX export", "values of a tensor"),
+])  # fmt: skip
+def test_what_would_fail_after_training_is_refused_before_it(
+    project: Make, text: str, where: str, message: str
+) -> None:
+    path = project(text, **{"models.py": MODELS})
+    with pytest.raises(ConfigError, match=message) as refusal:
+        run(path, runs=path.parent / "runs", track=False)
+    assert refusal.value.where == where
+    assert [file.name for file in path.parent.glob("runs/*")] == ["store"]
+
+
+def test_the_reach_of_each_stage_is_told_and_tried_once(project: Make, monkeypatch: Patch) -> None:
+    stages = "prune.channels, params: 0.5, ignore: ['[3-9]']", "export.onnx", "quantize.dynamic"
+    path = project(chain("net", *stages), **{"models.py": MODELS})
+    store, built = Store(path.parent / "store"), build(*load_config(path))
+    plan = as_json(built, store)
+    assert {
+        "stages[0] (prune.channels): channels leave 1 layer (`0`)",
+        "stages[2] (quantize.dynamic): quantizes 2 Gemm (`3.weight`, `5.weight`); 1 Conv (`0.weight`) stays in fp32",
+    } <= {*plan["notes"]}
+    monkeypatch.setattr(foresight, "deploy", None)
+    again = foresight.foreseen(build(*load_config(path)), store)
+    assert [*again.notes] == plan["notes"]
+    assert all(isinstance(note, Note) for note in again.notes)
+
+
+def test_what_a_stage_of_a_users_makes_of_the_layers_is_not_guessed(project: Make) -> None:
+    path = project(chain("one", "mine.py", "prune.channels, params: 0.5"), **{"models.py": MODELS, "mine.py": MINE})
+    assert as_json(build(*load_config(path)), Store(path.parent / "store"))["notes"] == []
+
+
+MINE = """
+from pipeline.model import TorchModel
+from pipeline.stage import Context, Stage
+
+class Mine(Stage):
+    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
+        return model
+"""
