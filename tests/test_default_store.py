@@ -31,7 +31,7 @@ def test_two_runs_at_once_compute_each_result_once_and_a_flipped_bit_is_never_us
     first, second = (Record.load(folder) for folder in folders)
     assert [stage.digest for stage in first.stages] == [stage.digest for stage in second.stages]
 
-    entries = Store(tmp_path / "store").entries()
+    entries = [e for e in Store(tmp_path / "store").entries() if not str(e.parts["stage"]).endswith("foreseen")]
     assert {entry.key for entry in entries} == set(made)
     for file in [file for entry in entries for file in files_below(entry.path)]:
         whole = file.read_bytes()

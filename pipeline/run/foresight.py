@@ -31,9 +31,9 @@ def foreseen(built: Built, store: Store) -> Built:
     Raises:
         ConfigError: a model cannot be exported, or a stage could change nothing of it.
     """
-    told = list(_Foresight(built, store).walk())
-    warnings = [text for text in told if not isinstance(text, Note)]
-    notes = [text for text in told if isinstance(text, Note)]
+    texts = list(_Foresight(built, store).walk())
+    warnings = [text for text in texts if not isinstance(text, Note)]
+    notes = [text for text in texts if isinstance(text, Note)]
     return replace(built, warnings=(*built.warnings, *warnings), notes=(*built.notes, *notes))
 
 
@@ -83,14 +83,14 @@ class _Foresight:
             return []
 
         def tell(to: Path) -> None:
-            told = [[isinstance(text, Note), str(text)] for text in stage.reach(model)]
-            (to / NOTES).write_text(json.dumps(told))
+            texts = [[isinstance(text, Note), str(text)] for text in stage.reach(model)]
+            (to / NOTES).write_text(json.dumps(texts))
 
         parts = self.keys.stage(stage, use, self._parts(model), None)
         with _before_work(place):
             folder = self._kept({**parts, "stage": f"{use}, foreseen"}, place, tell)
-        told = json.loads((folder / NOTES).read_text())
-        return [(Note if is_note else str)(f"{place}: {text}") for is_note, text in told]
+        texts = json.loads((folder / NOTES).read_text())
+        return [(Note if is_note else str)(f"{place}: {text}") for is_note, text in texts]
 
     def _exported(self, model: TorchModel, place: str) -> OnnxModel:
         """The file of an untrained model, which has run on its example."""

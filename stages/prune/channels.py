@@ -191,7 +191,7 @@ class ChannelPruning(Stage):
             if not wrong:
                 return engine.trimmed(model.module, lost, groups), ratio
             ctx.warn(
-                Note(f"all channels stay of {_listed(wrong)}: without these channels the model gives other values")
+                Note(f"all channels stay of {_listed(wrong)}: without the chosen ones the model gives other values")
             )
             groups = [group for group in groups if group.root not in wrong]
 

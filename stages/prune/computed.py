@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
-from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
 
 USE = "stages.prune.computed:plain"
@@ -27,6 +27,11 @@ def plain(module: nn.Module) -> nn.Module:
             _unparametrize(part)
         for hook in _hooked(part):
             REMOVERS[type(hook)](part, hook.name)
+        for key, wrapped in list(part._load_state_dict_pre_hooks.items()):
+            if isinstance(
+                getattr(wrapped, "hook", None), SpectralNormLoadStateDictPreHook
+            ):  # which torch leaves behind
+                del part._load_state_dict_pre_hooks[key]
     return module
 
 
