@@ -26,9 +26,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from scipy import stats
 
+from pipeline.measure.statistics.ratios import Ratio, compare
 from stages.benchmark.conversion import save_inputs
 from stages.benchmark.processes.process import Spec, time_process
-from stages.benchmark.timing.ratios import Ratio, compare
 from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Group, Participant, in_turns
 
 MODEL = Participant("model", "the same")

@@ -39,6 +39,7 @@ import torch
 from interleaving import neighbours
 
 from pipeline.base.use import Reference
+from pipeline.measure.statistics.ratios import interval
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Context
 from pipeline.task import Split, classification
@@ -47,7 +48,6 @@ from stages.benchmark.latency import Latency
 from stages.benchmark.processes.module import pools
 from stages.benchmark.processes.process import Spec, time_process
 from stages.benchmark.runtimes.litert import LiteRT
-from stages.benchmark.timing.ratios import interval
 
 PLANTED = Path(__file__).with_name("planted")
 EXAMPLE = {"input": torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))}

@@ -104,19 +104,18 @@ def judge_run(folder: Path, budget_file: Path | None = None) -> "Record":
     from pipeline.records.folder import load_run
     from pipeline.report.files import write_files
 
-    record = load_run(folder, expected=NO_RUN)
-    budget = load_budget(budget_file) if budget_file else own_budget(record)
+    before = load_run(folder, expected=NO_RUN)
+    budget = load_budget(budget_file) if budget_file else own_budget(before)
     _check_limits(budget, str(budget_file or folder))
     try:
-        expected = load_expected(budget, budget_file.parent if budget_file else code_folder(record))
+        expected = load_expected(budget, budget_file.parent if budget_file else code_folder(before))
     except ConfigError as error:
         if budget_file:  # which looks for it beside itself
             place = budget_file.parent / budget.expected
             error.fix = f"Write it with `shrink expect {folder} --output {place}` and commit it"
         raise
-    record = judged(record, judge(budget, record, expected))
-    if record.chosen:  # under the same limits as the verdict
-        record.chosen = chosen_in(record, own_choosing(record), budget)
+    chosen = chosen_in(before, own_choosing(before), budget) if before.chosen else None  # under the verdict's limits
+    record = judged(before.model_copy(update={"chosen": chosen}), judge(budget, before, expected))
     record.judged_by = budget.model_dump(mode="json", exclude_none=True) if budget_file else None
     try:
         record.save()
@@ -125,7 +124,18 @@ def judge_run(folder: Path, budget_file: Path | None = None) -> "Record":
         return record
     with redirect_stdout(sys.stderr):
         write_files(record)
+    if any(getattr(record, name) != getattr(before, name) for name in ("gates", "verdict", "chosen")):
+        _leave_to_sync(folder)
     return record
+
+
+def _leave_to_sync(folder: Path) -> None:
+    """Where MLflow has a run as it was judged before, have `shrink sync` log it again."""
+    from pipeline.report.mlflow.run import is_synced, keep_state
+
+    if is_synced(folder):
+        keep_state(folder, synced=False)
+        LOG.warning("MLflow has the verdict of before; to log this one: shrink sync %s", folder)
 
 
 def lines(record: "Record") -> list[str]:

@@ -138,6 +138,7 @@ def _measure(
     baseline = _model(files, first.record, first.record.baseline, first.built.config.folder)
     run = StageRun("benchmark", Result(loaded[first.title], "", folder), folder / "latency", warnings=warnings)
     known = [_known(one, loaded[one.title]) for one in group]
+    known.append(replace(known[0], model=baseline, evaluation=known[0].baseline))
     scoring = partial(scored, known, partial(progress, console, LOG))
     ctx = run.context(first.built, baseline, files, interrupts, console)
     return first.stage.measure(loaded, replace(ctx, scored=scoring))

@@ -65,6 +65,13 @@ def median_ms(row: Row) -> Estimate | None:
     return estimate(row.get("median_ms")) or estimate(row.get("p50_ms"))
 
 
+def round_ms(row: Row) -> list[float]:
+    """The median latency of each round's process; empty where there is none, or one is no figure above 0."""
+    values = row.get("round_ms")
+    figures = [number(value) for value in values] if isinstance(values, list) else []
+    return [figure for figure in figures if figure] if all(figure and figure > 0 for figure in figures) else []
+
+
 def startup_ms(row: Row) -> Estimate | None:
     """From the start of a process to its first answer."""
     startup = row.get("startup")

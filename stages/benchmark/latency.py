@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 from pipeline.base.batches import Inputs
 from pipeline.base.hardware import cores
 from pipeline.errors import ConfigError, Note
+from pipeline.measure.statistics.ratios import FEWEST_ROUNDS
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import AnyForm, Context, Preview, Stage, forms
 from stages.benchmark.answers.agreement import Examination
@@ -27,7 +28,6 @@ from stages.benchmark.timing.effort import EFFORTS, STARTUPS, decided
 from stages.benchmark.timing.load import warn_of_load
 from stages.benchmark.timing.measuring import Plan
 from stages.benchmark.timing.percentiles import Method
-from stages.benchmark.timing.ratios import FEWEST_ROUNDS
 from stages.benchmark.timing.rows import Cell, failure, remarks, rows_of
 
 Count = Annotated[int, Field(ge=1)]
@@ -137,8 +137,8 @@ class Latency(Stage):
             cells = self._cells(models, ctx, Path(name), machines)
             plan = Plan(self.rounds, max(STARTUPS - self.rounds, 0) if self.effort else 0, self.concurrency)
             with ctx.progress("latency", sum(plan.processes(cell) for cell in cells)) as advance:
-                for cell, timed, first in plan.measure(cells, Path(name), advance, ctx.interrupted):
-                    for model, row in rows_of(cell, timed, first).items():
+                for measured in plan.measure(cells, Path(name), advance, ctx.interrupted):
+                    for model, row in rows_of(*measured).items():
                         rows[model].append(row)
         failures = {model: error for model in models if (error := failure(cells, model))}
         if failures and (len(models) == 1 or all(cell.failures.baseline for cell in cells)):
@@ -162,7 +162,7 @@ class Latency(Stage):
                 generate = next(iter(specs.values()), {}).get("generate")
                 at = place(runtime, threads, batch) | ({"tokens": generate["tokens"]} if generate else {})
                 failures = replace(prepared.failures, of={**prepared.failures.of})
-                facts = prepared.agreements, prepared.scores, failures
+                facts = prepared.agreements, prepared.scores, prepared.baseline, failures
                 cells.append(Cell(at, specs, prepared.reason, *facts, runtime.required, method, runtime.label))
         return cells
 

@@ -24,6 +24,7 @@ class Prepared:
         specs: by batch, of each process of a round, without threads.
         agreements: how it answers beside ONNX Runtime, by the model's name.
         scores: how models score in it, by their names.
+        baseline: how that scores in it.
         failures: of models that it cannot take.
         reason: why there is no baseline, if there is none.
     """
@@ -31,6 +32,7 @@ class Prepared:
     specs: dict[Participant, dict[int, Spec]] = field(default_factory=dict)
     agreements: dict[str, Agreement] = field(default_factory=dict)
     scores: dict[str, Score] = field(default_factory=dict)
+    baseline: Score | None = None
     failures: Failures = field(default_factory=Failures)
     reason: str = ""
 
@@ -69,7 +71,8 @@ class Preparation:
             return replace(prepared, reason=f"the baseline cannot be timed here: {error.found}")
         with prepared.failures.catching(BASELINE, ctx.interrupted):
             specs = conversion.specs(ctx.baseline, folder / "baseline")
-            return replace(prepared, specs={BASELINE: specs, **prepared.specs, AGAIN: specs})
+            score = self.scores.of(BASELINE, ctx.baseline, conversion.runtime, specs)
+            return replace(prepared, specs={BASELINE: specs, **prepared.specs, AGAIN: specs}, baseline=score)
         return prepared
 
     def _prepare(self, name: str, conversion: Conversion, folder: Path, prepared: Prepared) -> None:

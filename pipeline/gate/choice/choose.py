@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.base.estimate import Estimate
 from pipeline.gate.budget import Budget
+from pipeline.gate.choice.apart import is_slower
 from pipeline.gate.choice.choosing import KINDS, Choosing, Kind
 from pipeline.gate.rows import limit_text, quantity
 from pipeline.records.parts.chosen import Chosen, Pair
@@ -19,6 +20,7 @@ RETENTION = 0.95  # kept on validation, where neither `choose:` nor the budget s
 class _Candidate:
     """A row of a strategy, the figure that it is compared by, and what it does not keep."""
 
+    row: Row
     pair: Pair
     figure: Estimate | None
     kept: float
@@ -50,7 +52,7 @@ def choose(rows: Sequence[tuple[str | None, Row]], choosing: Choosing, budget: B
         reason = f"no pair keeps {_limits(retention, budget)}; {pair_text(nearest.pair)} comes nearest: "
         return Chosen(**base, nearest=nearest.pair, misses=nearest.misses, reason=reason + ", ".join(nearest.misses))
     best = min(keeping, key=_value)
-    alike = [one.pair for one in keeping if one is not best and _overlap(best, one)]
+    alike = [one.pair for one in keeping if one is not best and _are_alike(best, one, kind)]
     only = f"the only one of {len(candidates)} pairs" if len(keeping) == 1 else ""
     among = only or f"{kind.best} of the {len(keeping)} of {len(candidates)} pairs"
     reason = f"{among} that {'keeps' if only else 'keep'} {_limits(retention, budget)}"
@@ -83,7 +85,7 @@ def _candidate(name: str | None, row: Row, kind: Kind, retention: float, budget:
     if figure is None:
         misses.append(f"it has no figure of `{kind.key}`{_because(row, kind.key)}")
     fields = {key: row[key] for key in Pair.model_fields if key in row}
-    return _Candidate(Pair(strategy=name, **fields), figure, kept.value if kept else 0.0, misses)
+    return _Candidate(row, Pair(strategy=name, **fields), figure, kept.value if kept else 0.0, misses)
 
 
 def _because(row: Row, key: str) -> str:
@@ -106,6 +108,12 @@ def _value(one: _Candidate) -> float:
     return one.figure.value if one.figure else float("inf")
 
 
-def _overlap(best: _Candidate, other: _Candidate) -> bool:
-    """Whether intervals touch; figures without doubt only where they are equal."""
+def _are_alike(best: _Candidate, other: _Candidate, kind: Kind) -> bool:
+    """Whether the other may be as good: by the rounds that they have in common, or where their intervals touch.
+
+    Figures without doubt are alike only where they are equal.
+    """
+    slower = is_slower(other.row, best.row) if kind.in_rounds else None
+    if slower is not None:
+        return not slower
     return bool(best.figure and other.figure and other.figure.low <= best.figure.high)

@@ -29,12 +29,14 @@ class Kind(NamedTuple):
         unit: of the figure.
         read: the figure of a row, None where it has none.
         key: of the row's reasons, for a row without it.
+        in_rounds: whether it is of rounds, which rows may have in common.
     """
 
     best: str
     unit: str
     read: Callable[[Row], Estimate | None]
     key: str
+    in_rounds: bool = False
 
 
 def _energy(row: Row) -> Estimate | None:
@@ -43,7 +45,7 @@ def _energy(row: Row) -> Estimate | None:
 
 
 KINDS: dict[str, Kind] = {
-    "latency": Kind("fastest", "ms", median_ms, "p50_ms"),
+    "latency": Kind("fastest", "ms", median_ms, "p50_ms", in_rounds=True),
     "size": Kind("smallest", "bytes", lambda row: estimate(row.get("size_bytes")), "size_bytes"),
     "memory": Kind("one that holds least memory", "bytes", peak_bytes, "memory"),
     "startup": Kind("quickest to start", "ms", startup_ms, "startup"),

@@ -9,6 +9,7 @@ from pipeline.records.figures import curves, number
 from pipeline.records.parts.flipped import Flipped
 from pipeline.records.parts.models import ClassMeasure, ModelRecord
 from pipeline.records.record import Record
+from pipeline.records.rows import estimate
 from pipeline.report.columns import STAGES, ratio_of, stage_cells
 from pipeline.report.html.headline import setting_of, verdict_of
 from pipeline.report.html.pictures import accuracy_of
@@ -186,11 +187,11 @@ def _more(row: Mapping[str, Any]) -> Iterator[str]:
         yield "p90 and p99 are upper bounds by early stopping"
     throughput, energy = row.get("throughput"), row.get("energy")
     for line in throughput if isinstance(throughput, list) else []:
-        each, count = (
-            number(line.get(key)) if isinstance(line, dict) else None for key in ("per_second", "concurrency")
-        )
-        if each is not None and count is not None:
-            yield f"{setting_of(row)}: {each:,.0f} examples a second with {count_of(int(count), 'request')} at a time"
+        count = number(line.get("concurrency")) if isinstance(line, dict) else None
+        if count is not None and (each := estimate(line.get("per_second"))):
+            doubt = f" [{each.low:,.0f}, {each.high:,.0f}]" if each.low < each.high else ""
+            requests = f"{count_of(int(count), 'request')} at a time"
+            yield f"{setting_of(row)}: {each.value:,.0f}{doubt} examples a second with {requests}"
     joules = number(energy.get("joules")) if isinstance(energy, dict) else None
     if joules is not None:
         yield f"{setting_of(row)}: {joules:.3g} J an inference, of the whole processors"

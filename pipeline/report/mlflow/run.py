@@ -18,7 +18,7 @@ from pipeline.records.parts.models import ModelRecord
 from pipeline.records.parts.stages import StageRecord
 from pipeline.records.record import Record
 from pipeline.records.rows import chosen_tags
-from pipeline.report.mlflow.connection import PARENT, UID, Connection, milliseconds, timed, unreachable
+from pipeline.report.mlflow.connection import PARENT, UID, Connection, allowed, milliseconds, timed, unreachable
 from pipeline.report.mlflow.logged_model import Graph, log_model
 
 LOG = logging.getLogger("shrinkline")
@@ -110,6 +110,7 @@ class Tracking:
         tags |= {PARENT: str(above.info.run_id)} if above else {}
         parent = self.to.run(record.run, record.run, record.started, tags)
         self.parent = str(parent.info.run_id)
+        self.gates = {name for name in parent.data.tags if name.startswith("gate.")}
         if parent.info.status != "RUNNING":
             self.to.client.update_run(self.parent, status="RUNNING")
         self.children = self._below()
@@ -136,6 +137,7 @@ class Tracking:
 
     def _finish(self, record: Record, final: Graph | None) -> None:
         tags = {f"gate.{gate.name}": f"{gate.verdict}: {gate.message}" for gate in record.gates}
+        tags |= dict.fromkeys(self.gates - {allowed(name) for name in tags}, "no limit any more")
         self.to.log(self.parent, tags=tags | {"verdict": record.verdict or "none"} | chosen_tags(record.chosen))
         if final:
             log_model(self.to, self.parent, record, final)

@@ -108,7 +108,7 @@ class Scores:
     drop: float | None
 
     def of(self, member: Participant, model: Model, runtime: Runtime, specs: Mapping[int, Spec]) -> Score:
-        """Of a model.
+        """Of a model, or of the baseline.
 
         Args:
             member: which takes part with it.
@@ -117,7 +117,7 @@ class Scores:
             specs: of its processes, by examples of an inference.
 
         Raises:
-            StageError: the runtime is required, and it fails or makes it another model.
+            StageError: the runtime is required, and it fails or makes a model another one; the baseline may be.
             Interruption: a stop was asked for.
         """
         if self.drop is None:
@@ -127,7 +127,7 @@ class Scores:
             score = self._of(model, runtime, specs[self.size], self.drop)
         if error := failures.error(member.name):
             score = Score(reason=str(error), is_failure=True)
-        if runtime.required and (score.is_other or score.is_failure):
+        if runtime.required and member.role == "model" and (score.is_other or score.is_failure):
             raise StageError(f"{runtime.title}, which is required: {score}")
         return score
 

@@ -93,6 +93,7 @@ class Environment:
                 shutil.rmtree(work, ignore_errors=True)  # of one who was killed
                 try:
                     self._fill(work, say)
+                    _tell_scripts(work, folder)
                     work.rename(folder)
                 finally:
                     shutil.rmtree(work, ignore_errors=True)
@@ -139,6 +140,13 @@ class Environment:
 
 def _python(folder: Path) -> Path:
     return folder / "bin" / "python"
+
+
+def _tell_scripts(work: Path, folder: Path) -> None:
+    """Have scripts name the interpreter by the folder that it is going to be in."""
+    for path in (work / "bin").iterdir():
+        if not path.is_symlink() and b"\0" not in (content := path.read_bytes()):
+            path.write_bytes(content.replace(bytes(work), bytes(folder)))
 
 
 def _torch_folder() -> Path:

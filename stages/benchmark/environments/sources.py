@@ -20,6 +20,7 @@ from pipeline.model import Model, TorchModel, call
 from pipeline.stage import Context
 
 LOGGERS = ("torch.export", "torch.fx", "torch._dynamo")
+FLOATS = "Take the model as it is before it is quantized, or a runtime that takes quantized files, such as openvino"
 
 
 class Source(Protocol):
@@ -41,7 +42,7 @@ class Graphs:
         graph = onnx.load(path, load_external_data=False).graph
         if operators := sorted({node.op_type for node in graph.node if node.op_type in QUANTIZED}):
             problem = f"it does not take the operators of a quantized file: {', '.join(operators)}"
-            raise StageError(problem, expected="an fp32 file", fix="Measure before the file is quantized")
+            raise StageError(problem, expected="an fp32 file", fix=FLOATS)
         return graph_source(path)
 
     def batches(self, model: Model, ctx: Context, inputs: Inputs) -> Iterator[Inputs]:

@@ -5,7 +5,7 @@ from math import log
 from statistics import median
 from typing import Any, NamedTuple
 
-from stages.benchmark.timing.ratios import Ratio, interval, judge
+from pipeline.measure.statistics.ratios import Ratio, beside, interval
 from stages.benchmark.timing.rounds import AGAIN, BASELINE, Participant, Timed
 
 Processes = Mapping[Participant, Timed]
@@ -29,12 +29,11 @@ def to_first(own: Processes, first: First, name: str) -> dict[str, Any] | None:
         name: of the model.
     """
     member = Participant("model", name)
-    times = [_medians(processes, member) for processes in (own, first.processes)]
-    if not all(times) or len(times[0]) != len(times[1]):
+    ours, theirs = _medians(own, member), _medians(first.processes, member)
+    if not ours or len(ours) != len(theirs):
         return None
-    ratio = interval([log(a / b) for a, b in zip(*times, strict=True)])
-    verdicts = {judge(ratio, _noise(processes)) for processes in (own, first.processes)}
-    return {"runtime": first.runtime, **ratio.json, "verdict": verdicts.pop() if len(verdicts) == 1 else "inconclusive"}
+    ratio, verdict = beside(ours, theirs, map(_noise, (own, first.processes)))
+    return {"runtime": first.runtime, **ratio.json, "verdict": verdict}
 
 
 def _noise(processes: Processes) -> Ratio:

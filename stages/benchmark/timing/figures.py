@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from pipeline.measure.statistics.ratios import FEWEST_ROUNDS, interval
 from stages.benchmark.timing.percentiles import FEWEST_OF_A_MEDIAN, median_interval
-from stages.benchmark.timing.ratios import interval
 from stages.benchmark.timing.rounds import Timed
 
 Figures = tuple[dict[str, JsonValue], dict[str, str]]
@@ -71,7 +71,10 @@ def _energy(facts: Sequence[Mapping[str, Any]]) -> tuple[JsonValue, dict[str, st
 
 
 def _throughput(timed: Timed, batch: Any) -> tuple[JsonValue, dict[str, str]]:
-    """Examples a second for each number of requests at a time, or why there are none; None where none is asked for."""
+    """Examples a second for each number of requests at a time, or why there are none; None where none is asked for.
+
+    As with latencies the process is the unit: the geometric mean over rounds, with its interval.
+    """
     lines: list[JsonValue] = []
     reasons = {}
     for count, loops in timed.throughput.items():
@@ -79,7 +82,9 @@ def _throughput(timed: Timed, batch: Any) -> tuple[JsonValue, dict[str, str]]:
         if "reason" in loops[0]:
             reasons["throughput"] = loops[0]["reason"]
         else:
-            line["per_second"] = batch * median(one["requests_per_second"] for one in loops)
+            line["per_second"] = interval([log(batch * one["requests_per_second"]) for one in loops]).json
+            if len(loops) < FEWEST_ROUNDS:
+                reasons.setdefault("throughput", f"{len(loops)} rounds; an interval needs {FEWEST_ROUNDS}")
             line["seconds"] = sum(one["seconds"] for one in loops)
         lines.append(line)
     return lines or None, reasons

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -37,9 +38,10 @@ class Plan:
 
     def measure(
         self, cells: Sequence[Cell], folder: Path, advance: Callable[..., None], interrupted: Callable[[], bool]
-    ) -> list[tuple[Cell, Processes, First | None]]:
-        """Each cell with what its processes told, and the first one of those in the same rounds; none of that itself.
+    ) -> list[tuple[Cell, Processes, First | None, str]]:
+        """Each cell with what its processes told, the first one in the same rounds, and when these ended.
 
+        The first one has no first.
         Cells of as many threads and examples take turns in the same rounds; see `in_turns`.
         """
         shapes = defaultdict[tuple[JsonValue, JsonValue], list[Cell]](list)
@@ -48,9 +50,9 @@ class Plan:
         measured = {}
         for compared in shapes.values():
             processes = self._told(compared, partial(in_turns, folder=folder, advance=advance, interrupted=interrupted))
-            first = First(compared[0].title, processes[0])
+            first, when = First(compared[0].title, processes[0]), datetime.now(UTC).isoformat()
             for i, (cell, timed) in enumerate(zip(compared, processes, strict=True)):
-                measured[id(cell)] = cell, timed, first if i else None
+                measured[id(cell)] = cell, timed, first if i else None, when
         return [measured[id(cell)] for cell in cells]
 
     def _told(self, cells: Sequence[Cell], run: Callable[..., list[dict[Participant, Timed]]]) -> list[Processes]:

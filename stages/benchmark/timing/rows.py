@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from math import log
 from statistics import fmean, median
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from pipeline.errors import ResourceError, StageError
+from pipeline.measure.statistics.ratios import FEWEST_ROUNDS, by_round, compare, interval, judge
 from stages.benchmark.answers.agreement import Agreement
 from stages.benchmark.answers.scores import Score
 from stages.benchmark.processes.process import Spec
@@ -17,7 +17,6 @@ from stages.benchmark.timing.across import First, Processes, to_first
 from stages.benchmark.timing.devices import device_of
 from stages.benchmark.timing.figures import described
 from stages.benchmark.timing.percentiles import Method, percentiles, quantiles
-from stages.benchmark.timing.ratios import FEWEST_ROUNDS, by_round, compare, interval, judge
 from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Participant, Timed
 
 Times = dict[str, list[list[float]]]
@@ -34,6 +33,7 @@ class Cell:
         reason: why there is no baseline, if there is none.
         agreements: what the runtime answered beside ONNX Runtime, by the model's name.
         scores: how models score there, by their names.
+        baseline: how that scores there.
         failures: of models, at first those that the runtime does not take.
         required: whether a model that fails here fails as a whole.
         method: of percentiles.
@@ -45,21 +45,22 @@ class Cell:
     reason: str
     agreements: Mapping[str, Agreement] = field(default_factory=dict)
     scores: Mapping[str, Score] = field(default_factory=dict)
+    baseline: Score | None = None
     failures: Failures = field(default_factory=Failures)
     required: bool = False
     method: Method = "interpolated"
     title: str = ""
 
 
-def rows_of(cell: Cell, timed: Processes, first: First | None = None) -> dict[str, JsonValue]:
+def rows_of(cell: Cell, timed: Processes, first: First | None, measured: str) -> dict[str, JsonValue]:
     """One line of the record for each model, by its name; where it failed, why it was skipped.
 
     Args:
         cell: what was measured.
         timed: the times; the baseline's figures and the noise are shared.
         first: the runtime that this one is compared with, if there is one.
+        measured: when the rounds ended, by which rows of the same rounds are told.
     """
-    measured = datetime.now(UTC).isoformat(timespec="seconds")
     models = {member.name: timed[member] for member in timed if member.role == "model"}
     shared: Times = {member.role: timed[member].processes for member in (BASELINE, AGAIN) if member in timed}
     failures = {name: error for name in {**models, **cell.failures.of} if (error := cell.failures.error(name))}
@@ -90,12 +91,13 @@ def rows_of(cell: Cell, timed: Processes, first: First | None = None) -> dict[st
 
 
 def _of_baseline(cell: Cell, timed: Mapping[Participant, Timed]) -> JsonValue:
-    """Bytes, start-up and memory of the baseline in the same runtime; null where it was not timed."""
+    """Bytes, start-up, memory and score of the baseline in the same runtime; null where it was not timed."""
     if not (BASELINE in timed and timed[BASELINE].facts):
         return None
     size = cell.specs.get(BASELINE, {}).get("size_bytes")
     figures, _ = described(timed[BASELINE], None, cell.place.get("batch"), size)
-    return {name: figures[name] for name in ("size_bytes", "startup", "memory")}
+    score = {"score": cell.baseline.json} if cell.baseline else {}
+    return {**{name: figures[name] for name in ("size_bytes", "startup", "memory")}, **score}
 
 
 def _scored(reasons: dict[str, str], score: Score | None) -> dict[str, JsonValue]:
@@ -116,9 +118,11 @@ def remarks(cell: Cell, failures: Collection[str]) -> Iterator[str]:
     """What is to be warned of: models that were not timed here or answer otherwise; not those that fail as a whole."""
     models = dict.fromkeys([member.name for member in cell.specs if member.role == "model"])
     models |= dict.fromkeys(cell.failures.of)
+    where = str(cell.place["runtime"]) + (f" on {cell.place['host']}" if "host" in cell.place else "")
+    if (baseline := cell.baseline) and (baseline.is_other or baseline.is_failure):
+        yield f"{where}, the baseline: {baseline}"
     for name in models.keys() - failures:
-        where = f" on {cell.place['host']}" if "host" in cell.place else ""
-        whose = f"{cell.place['runtime']}{where}" + (f", {name}" if len(models) > 1 else "")
+        whose = where + (f", {name}" if len(models) > 1 else "")
         agreement = cell.agreements.get(name)
         if error := cell.failures.error(name):
             yield f"{whose}: not timed: {error}"
@@ -144,6 +148,7 @@ def row(times: Times, reason: str = "", method: Method = "interpolated") -> dict
         "samples": len(samples),
         **figures,
         "median_ms": interval([log(value) for value in medians["model"]]).json,
+        "round_ms": medians["model"],
         "percentiles": method,
         "mean_ms": fmean(samples),
         "min_ms": min(samples),

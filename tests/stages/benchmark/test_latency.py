@@ -114,7 +114,7 @@ def test_throughput_is_measured_for_each_number_of_requests(tmp_path: Path) -> N
     stage.run(products(tmp_path / "m.onnx", 2), ctx)
     for line in reports["latency"]:
         assert [(one["concurrency"], one["batch"]) for one in line["throughput"]] == [(1, 3), (4, 3)]
-        assert all(one["per_second"] > 0 and 0.05 <= one["seconds"] < 20 for one in line["throughput"])
+        assert all(one["per_second"]["value"] > 0 and 0.05 <= one["seconds"] < 20 for one in line["throughput"])
         assert line["samples"] == 5
 
 

@@ -119,13 +119,18 @@ def test_each_runtime_has_its_score_in_pairs_with_what_was_measured(project: Mak
         assert score["retention"] == record.stages[0].retention.model_dump()
     assert itself["validation_retention"] == record.stages[0].validation_retention.model_dump()
     assert fours["validation"] == record.stages[0].validation_score
+    own, *_, others = (row["baseline"]["score"] for row in rows(record))
+    assert record.baseline is not None
+    assert (own["value"], own["verdict"]) == (record.baseline.score, "same decisions")
+    assert (others["value"] < own["value"], others["verdict"]) == (True, "other model")
     assert rounded["verdict"] == "within the budget"
     assert 0 < rounded["changed"] < 0.2
     assert wrong["verdict"] == "other model"
     assert (wrong["drop"]["value"], wrong["value"]) == pytest.approx((itself["value"] - wrong["value"], wrong["value"]))
     assert wrong["flips"]["lost"] - wrong["flips"]["gained"] == round(wrong["drop"]["value"] * len(evaluation.scores))
     assert evaluation.scores[wrong["worst"]] == 1
-    (warning,) = [text for text in record.warnings if "another model" in text]
+    of_baseline, warning = sorted(text for text in record.warnings if "another model" in text)
+    assert ": odd, the baseline: it is another model there than the one that was measured: " in of_baseline
     lost = f"{wrong['flips']['lost']} test examples are lost"
     assert warning.startswith("stages[1] (benchmark.latency): odd: it is another model there than the one")
     assert lost in warning

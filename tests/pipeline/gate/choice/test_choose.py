@@ -67,6 +67,22 @@ def test_pairs_whose_intervals_touch_are_told() -> None:
     assert exact.alike == []
 
 
+@pytest.mark.parametrize(("slower", "changes", "is_apart"), [
+    (1.1, {}, True),  # in each round, though the intervals of the medians touch
+    (1.1, {"noise": interval((1.0, 0.9, 1.12))}, False),
+    (1.1, {"measured": "then"}, False),  # rounds of their own: by the intervals
+    (1.1, {"noise": None}, False),
+    (1.02, {}, False),  # nearer than the noise of the runtimes
+])  # fmt: skip
+def test_latencies_of_the_same_rounds_are_compared_in_each(
+    slower: float, changes: dict[str, Any], is_apart: bool
+) -> None:
+    drift = [1.0, 1.3, 0.8, 1.1, 1.0]
+    best = row("ncnn", 1.0, 0.2, measured="now", round_ms=drift)
+    other = row("mnn", slower, 0.2, **{"measured": "now", "round_ms": [slower * ms for ms in drift], **changes})
+    assert [pair.runtime for pair in chosen(best, other).alike] == ([] if is_apart else ["mnn"])
+
+
 def test_another_model_a_broken_limit_and_a_missing_figure_are_not_taken() -> None:
     rows = [
         row("onnxruntime", 5), row("ncnn", 1, score=scored(verdict="other model")), row("mnn", 2, peak=200_000_000),

@@ -18,7 +18,7 @@ from pipeline.records.parts.gates import GateRecord
 from pipeline.records.record import Failure, Record
 from pipeline.report.html.page import HERE, write_comparison, write_report
 from tests.aliases import Make
-from tests.records import packing
+from tests.records import interval, packing
 
 STARTED = "2026-01-01T00:00:00+00:00"
 
@@ -169,12 +169,12 @@ def test_latency_without_distributions_has_a_table(record: Record, enriched: Mak
 
 def test_throughput_energy_and_bounds_are_told(record: Record, enriched: Make, tmp_path: Path) -> None:
     record = enriched(record)
-    loops = [{"per_second": 1234.4, "batch": 1, "concurrency": 1}, {"per_second": None, "batch": 1, "concurrency": 4}]
+    loops = [{"per_second": each, "concurrency": n} for n, each in ((1, interval((1234.4, 1200, 1300))), (4, None))]
     more = {"percentiles": "early stopping", "throughput": loops, "energy": {"joules": 0.01234, "source": "RAPL"}}
     record.stages[-1].latency[0] |= more
     told = outline(write_report(record, tmp_path / "r.html")).words("latency")
     assert "P90 and p99 are upper bounds by early stopping." in told
-    assert "1,234 examples a second with 1 request at a time." in told
+    assert "1,234 [1,200, 1,300] examples a second with 1 request at a time." in told
     assert "4 requests at a time" not in told
     assert "0.0123 J an inference" in told
 

@@ -25,6 +25,7 @@ import onnxruntime
 import pytest
 from mlflow import MlflowClient
 
+from pipeline.cli.gate import judge_run
 from pipeline.errors import TrackingError
 from pipeline.records.record import Failure, Record
 from pipeline.report.mlflow import connection as tracking
@@ -61,6 +62,23 @@ def test_a_run_is_logged_whole_by_sync_and_only_once(another: Make, local: Datab
     (folder / "tracking.json").unlink()  # as if it was killed just before it had written that it was done
     assert sync_run(folder)
     assert local.state(folder.name) == found
+
+
+def test_a_run_that_is_judged_otherwise_is_logged_again(
+    another: Make, local: Database, said: list[str], tmp_path: Path
+) -> None:
+    folder, file = another(), tmp_path / "limits.yaml"
+    assert sync_run(folder)
+    for limits, verdict in (("{params: {max: 1}}", "fail"), ("{size: {max: 1 MB}}", "pass")):
+        file.write_text(limits)
+        judge_run(folder, file)
+        assert said.pop() == f"MLflow has the verdict of before; to log this one: shrink sync {folder}"
+        assert sync_run(folder)
+        tags = dict(local.state(folder.name)["runs"][0]["tags"])
+        assert tags["verdict"] == verdict
+    assert (tags["gate.params"], tags["gate.size"][:5]) == ("no limit any more", "pass:")
+    judge_run(folder, file)  # as before
+    assert not sync_run(folder)
 
 
 @pytest.mark.parametrize("content", ["", '{"synced": false}\n'], ids=["torn", "not synced"])

@@ -18,7 +18,8 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.parent.mkdir()
     information = f"{NAME}-1.5.dist-info"
     files = {
-        f"{NAME}.py": "VALUE = 7\n",
+        f"{NAME}.py": "VALUE = 7\ndef main(): print(VALUE)\n",
+        f"{information}/entry_points.txt": f"[console_scripts]\ntell = {NAME}:main\n",
         f"{information}/METADATA": f"Metadata-Version: 2.1\nName: {NAME}\nVersion: 1.5\n",
         f"{information}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{information}/RECORD": "",
@@ -48,8 +49,7 @@ def test_it_is_made_once_and_has_what_is_pinned(wheel: Path, tmp_path: Path) -> 
     assert tiny.install(lines.append) == tiny.folder
     assert any("Successfully installed" in line for line in lines)
     assert (tiny.missing(), tiny.version, left.exists()) == (None, "1.5", False)
-    printed = subprocess.check_output([tiny.python, "-c", f"import {NAME}; print({NAME}.VALUE)"], text=True)
-    assert printed == "7\n"
+    assert subprocess.check_output([tiny.folder / "bin" / "tell"], text=True) == "7\n"
     lines.clear()
     tiny.install(lines.append)
     assert not lines

@@ -1,5 +1,6 @@
 """Runtimes beside one another, in the same rounds."""
 
+from datetime import UTC, datetime
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,10 @@ def test_runtimes_with_as_many_threads_are_in_the_same_rounds(monkeypatch: Patch
     assert {threads for _, threads in two} == {2}
     each = ["".join(runtime for runtime, _ in one[i : i + 6]) for i in range(0, 24, 6)]
     assert each == ["xxxyyy", "yyyxxx"] * 2
-    places = [(cell.place["runtime"], cell.place["threads"]) for cell, _, _ in measured]
+    places = [(cell.place["runtime"], cell.place["threads"]) for cell, *_ in measured]
     assert places == [("x", 1), ("x", 2), ("y", 1), ("y", 2)]
+    ends = [datetime.fromisoformat(when) for *_, when in measured]
+    assert ends[0] == ends[2] < ends[1] == ends[3] <= datetime.now(UTC)
     rows: list[Any] = [rows_of(*one)["a"] for one in measured]
     assert ["to_first" in row for row in rows] == [False, False, True, True]
     assert (rows[2]["to_first"]["value"], rows[2]["to_first"]["verdict"]) == (pytest.approx(2.0), "slower")

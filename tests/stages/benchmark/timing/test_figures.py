@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.measure.statistics.ratios import interval
 from stages.benchmark.timing.figures import described
-from stages.benchmark.timing.ratios import interval
 from stages.benchmark.timing.rounds import Timed
 
 RNG = np.random.default_rng(0)
@@ -70,10 +70,13 @@ def test_throughput_counts_examples_and_says_what_cannot_be_had() -> None:
     timed.throughput[4] = [{"reason": "one at a time"}] * 3
     line, reasons = described(timed, None, 8, None)
     assert line["throughput"] == [
-        {"per_second": 160.0, "batch": 8, "concurrency": 1, "seconds": 1.5},
+        {"per_second": interval(np.log([80, 240, 160]).tolist()).json, "batch": 8, "concurrency": 1, "seconds": 1.5},
         {"per_second": None, "batch": 8, "concurrency": 4, "seconds": None},
     ]
     assert reasons["throughput"] == "one at a time"
+    timed.throughput[1].pop()
+    del timed.throughput[4]
+    assert described(timed, None, 8, None)[1]["throughput"] == "2 rounds; an interval needs 3"
 
 
 def test_memory_is_null_where_one_process_did_not_tell() -> None:

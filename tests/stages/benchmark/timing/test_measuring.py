@@ -42,7 +42,7 @@ def cell_of(*whos: Participant) -> Cell:
 def measured(patch: Patch, plan: Plan, cell: Cell) -> tuple[Mapping[Participant, Timed], Processes]:
     processes, steps = Processes(), list[int]()
     patch.setattr(rounds, "time_process", processes)
-    ((_, timed, _),) = plan.measure([cell], Path(), lambda count, note="": steps.append(count), lambda: False)
+    ((_, timed, *_),) = plan.measure([cell], Path(), lambda count, note="": steps.append(count), lambda: False)
     assert sum(steps) == plan.processes(cell)
     return timed, processes
 

@@ -1,7 +1,6 @@
 import json
 import re
 from collections import Counter
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import Interruption, ResourceError, StageError
+from pipeline.measure.statistics.ratios import by_round, interval
 from stages.benchmark.timing import rounds
 from stages.benchmark.timing.percentiles import quantiles
-from stages.benchmark.timing.ratios import by_round, interval
 from stages.benchmark.timing.rounds import AGAIN, BASELINE, Failures, Group, Participant, Timed, in_turns, turns
 from stages.benchmark.timing.rows import Cell, row, rows_of
 from tests.aliases import Patch
@@ -93,6 +92,7 @@ def test_a_row_has_the_distributions_and_the_ratio_of_each_round() -> None:
     assert interval(np.log(line["round_ratios"]).tolist()).value == pytest.approx(line["ratio"]["value"])
     own = [np.log(np.median(process)) for process in times["model"]]
     assert line["median_ms"] == interval(own).json
+    assert line["round_ms"] == pytest.approx(np.exp(own))
     assert line["median_ms"]["low"] < line["p50_ms"] < line["median_ms"]["high"]
     assert len(json.dumps(line)) < 4200
 
@@ -112,14 +112,14 @@ def test_rows_say_beside_whom_and_when_and_share_the_noise() -> None:
         who: Timed([[v, v] for v in (level * RNG.lognormal(0, 0.01, 3)).tolist()], [FACTS] * 3)
         for who, level in levels.items()
     }
-    rows: dict[str, Any] = rows_of(Cell({"runtime": "x"}, {}, ""), timed)
+    rows: dict[str, Any] = rows_of(Cell({"runtime": "x"}, {}, ""), timed, None, "now")
     assert {name: line["beside"] for name, line in rows.items()} == {"a": ["b"], "b": ["a"]}
     assert rows["a"]["noise"] == rows["b"]["noise"]
     assert rows["a"]["ratio"]["value"] == pytest.approx(0.5, rel=0.1)
     assert rows["b"]["ratio"]["value"] == pytest.approx(2.0, rel=0.1)
-    assert abs((datetime.fromisoformat(rows["a"]["measured"]) - datetime.now(UTC)).total_seconds()) < 60
+    assert [rows[name]["measured"] for name in "ab"] == ["now"] * 2
     failures = Failures({"b": StageError("it broke"), "c": StageError("it does not fit")})
-    left: dict[str, Any] = rows_of(Cell({"runtime": "x"}, {}, "", failures=failures), timed)
+    left: dict[str, Any] = rows_of(Cell({"runtime": "x"}, {}, "", failures=failures), timed, None, "now")
     assert left["a"]["beside"] == []
     assert {name: left[name]["skipped"] for name in "bc"} == {"b": "it broke", "c": "it does not fit"}
     assert left["b"]["reasons"] == {"ratio": "it broke"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stages.benchmark.timing.ratios import Ratio, compare, interval, judge
+from pipeline.measure.statistics.ratios import Ratio, compare, interval, judge
 
 RNG = np.random.default_rng(0)
 

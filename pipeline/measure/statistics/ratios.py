@@ -9,7 +9,7 @@ of two latencies is a difference, whose mean over rounds has Student's t interva
 Mean", Biometrika, 1908).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 from statistics import fmean
@@ -83,3 +83,15 @@ def judge(ratio: Ratio, noise: Ratio) -> Verdict:
     if ratio.low > band:
         return "slower"
     return "same" if ratio.low > 1 - SAME and ratio.high < 1 + SAME else "inconclusive"
+
+
+def beside(own: Sequence[float], other: Sequence[float], noises: Iterable[Ratio]) -> tuple[Ratio, Verdict]:
+    """own / other, which share what drifts, and what holds against all of the noises.
+
+    Args:
+        own, other: median latency of each round's process, in the same rounds and the same unit.
+        noises: of what they ran in, each of a baseline with itself in those rounds.
+    """
+    ratio = interval([log(a / b) for a, b in zip(own, other, strict=True)])
+    verdicts = {judge(ratio, noise) for noise in noises}
+    return ratio, verdicts.pop() if len(verdicts) == 1 else "inconclusive"
