@@ -1,6 +1,6 @@
 """Numbers and names as people read them: bytes, counts, intervals, lists."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,11 @@ def milliseconds_text(figure: Estimate) -> str:
         f"{one:,.0f}" if one >= 1000 else f"{one:.4g}" for one in (figure.value, figure.low, figure.high)
     )
     return f"{value} ms" if figure.low == figure.high else f"{value} ms [{low}, {high}]"
+
+
+def runtime_text(name: str, settings: Iterable[object], host: str | None, between: str = " ") -> str:
+    """A runtime with the values of its settings and with its host, where it has some: openvino f32."""
+    return between.join([name, *map(str, settings), *([f"on {host}"] if host else [])])
 
 
 def difference_text(difference: Estimate, *, shares: bool, sign: str = "") -> str:

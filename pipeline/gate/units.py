@@ -3,9 +3,11 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from pydantic import WithJsonSchema as Schema
 from pydantic_core import PydanticCustomError
+
+from pipeline.base.data.sizes import SCHEMA, in_bytes
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s)")
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -15,16 +17,6 @@ def milliseconds(text: str) -> float | None:
     """`5 ms` -> 5.0, `1.5 s` -> 1500.0; None for what is no time above 0."""
     whole = DURATION.fullmatch(text.strip())
     return float(whole[1]) * MILLISECONDS[whole[2]] or None if whole else None
-
-
-def _bytes(value: Any) -> Any:
-    """`40 kB` in bytes; what is no text is left as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return int(TypeAdapter(ByteSize).validate_python(value))
-    except ValidationError:
-        raise PydanticCustomError("byte_size", "a size, such as 40 kB or 1 MiB") from None
 
 
 def _time(value: Any) -> Any:
@@ -46,12 +38,11 @@ def _shortest(value: float) -> Any:
     return int(value) if float(value).is_integer() else value
 
 
-SIZE = {"anyOf": [{"type": "string"}, {"type": "number", "minimum": 0}]}
 DURATION_TEXT = {"type": "string", "pattern": rf"^\s*{DURATION.pattern}\s*$"}
 RATIO_OR_DURATION = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, DURATION_TEXT]}
 SHORT = AfterValidator(_shortest), PlainSerializer(_shortest, return_type=Any)
 
-Bytes = Annotated[float, BeforeValidator(_bytes), Field(ge=0), *SHORT, Schema(SIZE)]
+Bytes = Annotated[float, BeforeValidator(in_bytes), Field(ge=0), *SHORT, Schema(SCHEMA)]
 Count = Annotated[float, Field(gt=0), *SHORT]
 Time = Annotated[str, BeforeValidator(_time), Schema(DURATION_TEXT)]
 RatioOrTime = Annotated[float | str, BeforeValidator(_ratio_or_time), Schema(RATIO_OR_DURATION)]

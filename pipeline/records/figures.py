@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 from pydantic import BaseModel
 
+from pipeline.base.formatting import runtime_text
 from pipeline.records.parts.models import ModelRecord
 from pipeline.records.parts.stages import StageRecord
 
@@ -32,10 +33,9 @@ def metrics(model: ModelRecord) -> dict[str, float]:
 
 def runtime_of(row: Mapping[str, Any], between: str = " ") -> str:
     """Where a latency was measured, with the runtime's settings and host where it has some: openvino f32."""
-    settings, host = row.get("settings"), row.get("host")
-    words = [str(value) for value in settings.values()] if isinstance(settings, dict) else []
-    words += [f"on {host}"] if host else []
-    return between.join([str(row.get("runtime", "runtime")), *words])
+    settings = row.get("settings")
+    values = settings.values() if isinstance(settings, dict) else ()
+    return runtime_text(str(row.get("runtime", "runtime")), values, row.get("host"), between)
 
 
 def numbers(record: BaseModel, names: Iterable[str]) -> dict[str, float]:

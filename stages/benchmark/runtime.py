@@ -18,6 +18,7 @@ from pydantic import (
 from pipeline.base.batches import Inputs
 from pipeline.base.data.strict import Strict
 from pipeline.base.files import file_digest, folder_digest
+from pipeline.base.formatting import runtime_text
 from pipeline.base.use import is_built_in
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.sandbox.wire import DamagedError
@@ -107,12 +108,12 @@ class Runtime(Strict, ABC):
     @property
     def title(self) -> str:
         """The name, and where it runs, if that is not here and without limits."""
-        return f"{self.name} on {self.on.name}" if self.on else self.name
+        return runtime_text(self.name, (), self.on.name if self.on else None)
 
     @property
     def label(self) -> str:
         """Tells it from others of its name: with its settings, and where it runs, as tables have it."""
-        return " ".join([self.name, *map(str, self.settings.values()), *([f"on {self.on.name}"] if self.on else [])])
+        return runtime_text(self.name, self.settings.values(), self.on.name if self.on else None)
 
     @property
     def answers_as_reference(self) -> bool:

@@ -5,13 +5,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ByteSize, Field, JsonValue, WithJsonSchema
+from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema
 
+from pipeline.base.data.sizes import SCHEMA, in_bytes
 from pipeline.base.data.strict import Strict
 from stages.benchmark.runners.loaded import Spec
 
-SIZE = {"anyOf": [{"type": "string"}, {"type": "integer", "exclusiveMinimum": 0}]}
-Size = Annotated[ByteSize, Field(gt=0), WithJsonSchema(SIZE)]
+Size = Annotated[int, BeforeValidator(in_bytes), Field(gt=0), WithJsonSchema(SCHEMA)]
 """Such as `256 MB`."""
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, ByteSize, Field, JsonValue, ValidationInfo
+from pydantic import AfterValidator, Field, JsonValue, ValidationInfo
 
 from stages.benchmark.hosts.device import Device
 from stages.benchmark.hosts.host import Host, Machine, Size
@@ -54,7 +54,7 @@ class Ssh(Host):
     known_hosts: OurFile | None = Field(None, description="its host key; OpenSSH's own files unless given")
     connect_timeout: int = Field(10, ge=1, description="seconds that it may take to answer")
     timeout: float = Field(600, gt=0, description="seconds that a process there may take, and a file on its way")
-    largest: Size = Field(ByteSize(10**9), description="bytes of a file of answers at most, such as 1 GB")
+    largest: Size = Field(10**9, description="bytes of a file of answers at most, such as 1 GB")
 
     @property
     def name(self) -> str:

@@ -104,7 +104,7 @@ def test_what_needs_more_memory_is_skipped_and_says_so(
     ("pi@board", "runtime onnxruntime: `on`: a mapping with `ssh`, or with `cpus` or `memory`"),
     ({"cpus": []}, "at least 1 item"),
     ({"cpus": [-1]}, "greater than or equal to 0"),
-    ({"memory": "much"}, "byte"),
+    ({"memory": "much"}, "`on.memory`: a size, such as 40 kB"),
     ({"memory": 0}, "greater than 0"),
     ({"memory": "1 GB", "cores": 2}, "`on.cores`: Extra inputs"),
     ({"ssh": "-oProxyCommand=x"}, "`on.ssh`"),
