@@ -17,7 +17,15 @@ def _found(file: Path, info: ValidationInfo) -> Path:
     return (info.context["folder"] if info.context else Path()) / file.expanduser()
 
 
-Address = Annotated[str, Field(pattern=r"^([^\s@-][^\s@]*@)?[^\s@-][^\s@]*$")]
+def _without_port(address: str) -> str:
+    """An address that has no port, for OpenSSH's client takes it for a part of the name."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and host and ":" not in host:
+        raise ValueError(f"{host}, with `port: {port}` beside it")
+    return address
+
+
+Address = Annotated[str, Field(pattern=r"^([^\s@-][^\s@]*@)?[^\s@-][^\s@]*$"), AfterValidator(_without_port)]
 """Nothing that the client could take for an option."""
 OurFile = Annotated[Path, AfterValidator(_found)]
 

@@ -108,6 +108,7 @@ def test_what_needs_more_memory_is_skipped_and_says_so(
     ({"memory": 0}, "greater than 0"),
     ({"memory": "1 GB", "cores": 2}, "`on.cores`: Extra inputs"),
     ({"ssh": "-oProxyCommand=x"}, "`on.ssh`"),
+    ({"ssh": "pi@board:2222"}, "`on.ssh`: pi@board, with `port: 2222` beside it"),
     ({"ssh": "pi@board", "cpus": [0]}, "`on.cpus`: Extra inputs"),
 ])  # fmt: skip
 def test_settings_are_checked(on: Any, message: str) -> None:

@@ -43,18 +43,20 @@ def test_a_run_has_rows_of_the_device_and_of_this_machine_and_says_why_one_is_sk
     server: Server, project: Make
 ) -> None:
     (empty := server.folder / "empty").write_text("")
-    listed = json.dumps(runtimes(server, known_hosts=str(empty)))
+    listed = json.dumps([*runtimes(server, known_hosts=str(empty)), {"use": "openvino", "on": server.on()}])
     stage = f"benchmark.latency, rounds: 1, iterations: 5, runtimes: {listed}"
     path = project(chain_of("export.onnx", stage, model="use: models.py:flat"), **{"models.py": FLAT})
     record = run(path, runs=path.parent / "runs", track=False)
     rows: list[Any] = record.stages[-1].latency
-    here, there, skipped = rows
+    here, there, skipped, openvino = rows
     name = f"ssh: 127.0.0.1:{server.port}"
     assert ("host" in here, there["host"], skipped["host"]) == (False, name, name)
     assert here["samples"] == there["samples"] == 5
     assert here["score"]["value"] == there["score"]["value"]
     assert (there["agrees"], there["score"]["verdict"]) == (True, "same decisions")
     assert there["version"] == here["version"]
+    assert (openvino["host"], openvino["precision"], openvino["score"]["verdict"]) == (name, "f32", "same decisions")
+    assert openvino["baseline"]["score"]["value"] == here["baseline"]["score"]["value"]
     assert there["device"]["cores"] >= 1
     assert there["reasons"].keys() >= {name for name in ("device.clock_mhz",) if there["device"]["clock_mhz"] is None}
     assert "its host key is not known" in skipped["skipped"]
