@@ -58,7 +58,7 @@ class Named:
         try:
             return self.class_of(use, folder).model_validate(entry, context={"folder": folder})
         except ConfigError as error:
-            raise ValueError(f"`{use}` names no {self.noun}: {error}") from error
+            raise ValueError(f"a {self.noun} in place of `{use}`: {error}") from error
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, keys_in(problem["loc"], entry)))

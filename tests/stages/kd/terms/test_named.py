@@ -18,10 +18,10 @@ def made(terms: list[Any], folder: Path) -> CombinedDistillation:
 
 
 @pytest.mark.parametrize(("term", "message"), [
-    ("logit", "`logit` names no term: .*did you mean `logits`"),
+    ("logit", "a term in place of `logit`: .*did you mean `logits`"),
     ({"use": "logits", "wieght": 1}, "term logits: `wieght`"),
     ({"weight": 1}, r"each term is a name, or a mapping with `use`, such as \{use: logits\}"),
-    ("two.py", "`two.py` names no term: it defines 2 terms; expected exactly one subclass of Term"),
+    ("two.py", "a term in place of `two.py`: it defines 2 terms; expected exactly one subclass of Term"),
     ("absent.py", "there is no file"),
     (3, "valid dictionary or instance of Term"),
 ])  # fmt: skip
