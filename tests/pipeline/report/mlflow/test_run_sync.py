@@ -76,7 +76,7 @@ def test_a_run_that_is_judged_otherwise_is_logged_again(
         assert sync_run(folder)
         tags = dict(local.state(folder.name)["runs"][0]["tags"])
         assert tags["verdict"] == verdict
-    assert (tags["gate.params"], tags["gate.size"][:5]) == ("no limit any more", "pass:")
+    assert (tags["gate.params"], tags["gate.size_bytes"][:5]) == ("no limit any more", "pass:")
     judge_run(folder, file)  # as before
     assert not sync_run(folder)
 
