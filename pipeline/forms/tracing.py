@@ -1,9 +1,12 @@
 """How PyTorch is set while its tracers, exporters and counters look through a module, and why they stop at one."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from sysconfig import get_path
+from traceback import extract_tb
 from typing import Any
 
 import torch
@@ -13,6 +16,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from pipeline.forms.text.remapped import split
+
+OURS = Path(__file__).parents[2]
+OTHERS = ("/torch/", "/onnxscript/", get_path("stdlib") + os.sep, str(OURS / "stages"), str(OURS / "pipeline"))
+"""Parts of the names of files whose lines say nothing to who wrote a forward."""
 
 
 @contextmanager
@@ -87,8 +94,8 @@ def untraceable(error: Exception) -> tuple[str, str]:
         cause = cause.__cause__
     reason = str(cause).strip().partition("\n")[0].rstrip(". ") or type(cause).__name__
     calls = re.findall(r'File "([^"]+)", line (\d+), in \w+\n +(.+)', str(error))
-    others = ("/torch/", str(Path(__file__).parents[2] / "stages"))
-    theirs = [one for one in calls if not any(part in one[0] for part in others)]
+    calls = calls or [(call.filename, call.lineno, call.line) for call in extract_tb(cause.__traceback__)]
+    theirs = [call for call in calls if not any(part in call[0] for part in OTHERS)]
     lines = [f" in {Path(file).name}:{line}, `{code}`" for file, line, code in theirs]
     place = lines[-1] if lines else ""
     if type(cause).__name__ == "GuardOnDataDependentSymNode":

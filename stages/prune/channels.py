@@ -120,7 +120,8 @@ class ChannelPruning(Stage):
         model = _with_plain_weights(model, ctx.warn)
         couplings = self._couplings(model, StageError)
         if couplings.whole:
-            ctx.warn(Note(f"all channels stay of {_listed(couplings.whole)}: {WHOLE}"))
+            ctx.warn(Note(f"all channels stay of {_counted(couplings.whole)}: {WHOLE}"))
+            ctx.report("whole", [*couplings.whole])
         groups = couplings.groups
         prunable = {layer for group in groups for layer in group.layers}
         full = self._cost(model.module, model.example, prunable)

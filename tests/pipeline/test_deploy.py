@@ -53,6 +53,11 @@ class Branch(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class Larger(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 2 if x.max().item() > 2 else x
+
+
 class Fixed(nn.Module):
     """Works with batches of two alone."""
 
@@ -174,11 +179,12 @@ def test_an_example_of_one_row_still_gives_any_batch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("module", "message"), [
     (Branch(), r"forward depends on the values of a tensor in test_deploy\.py:\d+, `return x if .*is_exporting"),
+    (Larger(), r"forward depends on the values of a tensor in test_deploy\.py:\d+, `return x / 2 if .*torch\.where"),
     (Raises(), r"ONNX export: ValueError: not today\. The forward must be traceable by torch\.export"),
     (Projecting(), r"`rnn` is an LSTM with proj_size, which ONNX's LSTM does not have"),
     (Nested(), "output"),
     (Fixed(), "batch"),
-], ids=["branch", "raises", "proj_size", "nested", "fixed"])  # fmt: skip
+], ids=["branch", "item", "raises", "proj_size", "nested", "fixed"])  # fmt: skip
 @pytest.mark.filterwarnings("ignore")
 def test_a_forward_that_cannot_be_deployed_is_an_error_in_a_sentence(
     tmp_path: Path, module: nn.Module, message: str, capsys: pytest.CaptureFixture[str]

@@ -124,7 +124,8 @@ def wrapped(case):
         module[1] = torch.compile(module[1])
     if case == "in place":
         module.compile()
-    return {"compiled": torch.compile, "parallel": nn.DataParallel}.get(case, lambda same: same)(module)
+    wrappers = {"compiled": torch.compile, "parallel": nn.DataParallel, "scripted": torch.jit.script}
+    return wrappers.get(case, lambda same: same)(module)
 """
 
 
@@ -289,3 +290,10 @@ def test_wrappers_go_and_lazy_layers_get_their_shapes(users: Path, tmp_path: Pat
     model.save(tmp_path)
     again = TorchModel.load(tmp_path, users)
     assert torch.equal(again.predict(inputs)["output"], model.predict(inputs)["output"])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_torchscript_is_called_so(users: Path) -> None:
+    scripted = Reference(use="wrapped.py:wrapped", arguments={"case": "scripted"}, folder=users)
+    with pytest.raises(ConfigError, match="it gave TorchScript, which cannot be exported"):
+        TorchModel.build(scripted, {"input": X})

@@ -1,10 +1,13 @@
 """What training would end in, or would not change, is told by plan and run before it begins, and tried once."""
 
+from unittest.mock import Mock
+
 import pytest
+import torch
 
 from pipeline.build.build import build
 from pipeline.build.source import load_config
-from pipeline.errors import ConfigError, Note
+from pipeline.errors import ConfigError, Note, StageError
 from pipeline.run import foresight
 from pipeline.run.plan import as_json
 from pipeline.run.store.store import Store
@@ -78,6 +81,19 @@ def test_the_reach_of_each_stage_is_told_and_tried_once(project: Make, monkeypat
 def test_what_a_stage_of_a_users_makes_of_the_layers_is_not_guessed(project: Make) -> None:
     path = project(chain("one", "mine.py", "prune.channels, params: 0.5"), **{"models.py": MODELS, "mine.py": MINE})
     assert as_json(build(*load_config(path)), Store(path.parent / "store"))["notes"] == []
+
+
+@pytest.mark.parametrize(("kind", "message"), [
+    (torch.float64, "`conv1.weight` is float64, in which ONNX Runtime does not run all of .*; expected float32"),
+    (torch.float32, "RuntimeError: no such kernel"),
+])  # fmt: skip
+def test_types_that_the_runtime_does_not_run_are_told(tiny: Make, kind: torch.dtype, message: str) -> None:
+    model = tiny()
+    model.module.to(kind)
+    deployed = Mock(**{"predict.side_effect": RuntimeError("no such kernel")})
+    with pytest.raises(StageError, match=message):
+        foresight._run(deployed, model)
+    deployed.close.assert_called_once()
 
 
 MINE = """

@@ -266,10 +266,11 @@ def test_out_of_reach_and_nothing_to_prune_are_errors(tmp_path):
 def test_a_layer_that_stays_whole_is_named(tmp_path):
     model, notes = built("prune_nets.py:FixedView"), []
     stage = ChannelPruning(macs=0.7)
-    fixed = stage.run(model, context(tmp_path, {}, warn=notes.append))
+    fixed = stage.run(model, context(tmp_path, reports := {}, warn=notes.append))
     assert fixed.module.qkv.out_features == 32
     assert [type(note) for note in notes] == [Note]
-    assert notes[0].startswith("all channels stay of `qkv`: what reads them")
+    assert notes[0].startswith("all channels stay of 1 layer (`qkv`): what reads them")
+    assert reports["whole"] == ["qkv"]
     assert [*stage.reach(model)] == [
         "channels leave 1 layer (`up`)", "all channels stay of 1 layer (`qkv`): " + channels.WHOLE
     ]  # fmt: skip
