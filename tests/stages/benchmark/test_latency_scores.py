@@ -158,6 +158,8 @@ def test_strategies_are_scored_each_beside_its_own(project: Make, tmp_path: Path
     for record in records:
         itself, rounded = (row["score"] for row in rows(record))
         before = record.stages[-2]
+        assert record.baseline is not None
+        assert rows(record)[0]["baseline"]["score"]["value"] == record.baseline.score
         assert (itself["value"], itself["verdict"]) == (before.score, "same decisions")
         assert itself["retention"] == before.retention.model_dump()
         assert rounded["drop"]["value"] == pytest.approx(before.score - rounded["value"])
