@@ -20,11 +20,13 @@ from pipeline.measure.statistics.pairs import Scores
 from pipeline.measure.strategies import pairwise, pareto
 from pipeline.records.comparison import BASELINE, ComparisonRecord, StrategyRecord, Timing
 from pipeline.records.folder import verified
+from pipeline.records.parts.gates import Verdict
 from pipeline.records.parts.models import ModelRecord
 from pipeline.records.parts.stages import Spread
 from pipeline.records.record import Failure, Record
 from pipeline.records.rows import brief, rows_of_last
 
+WORST_FIRST: tuple[Verdict | None, ...] = ("fail", "inconclusive", "pass", None)
 RETENTION = 0.95  # of the chosen strategy, where neither `compare:` nor the budget says
 
 
@@ -98,6 +100,7 @@ def strategy_record(
     changes["runtimes"] = next((rows for run, _ in pairs if (rows := [*map(brief, rows_of_last(run))])), [])
     changes["seconds"] = fmean(sum(stage.seconds for stage in run.stages if not stage.latency) for run, _ in pairs)
     changes["verdicts"] = [run.verdict for run, _ in pairs]
+    changes["gates"] = min((run for run, _ in pairs), key=lambda run: WORST_FIRST.index(run.verdict)).gates
     return strategy.model_copy(update=changes)
 
 

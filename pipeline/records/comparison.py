@@ -9,7 +9,7 @@ from pipeline.base.estimate import Estimate
 from pipeline.base.files import read_json, write_whole
 from pipeline.records.fields import Name, Time
 from pipeline.records.parts.chosen import Chosen
-from pipeline.records.parts.gates import Verdict
+from pipeline.records.parts.gates import GateRecord, Verdict
 from pipeline.records.parts.stages import Spread
 from pipeline.records.record import Failure
 
@@ -40,7 +40,8 @@ class StrategyRecord(BaseModel):
     Sizes and counts are means over seeds. `score` and `retention` are of the test split and shown beside; the front and
     the choice are made on `validation_retention` and the other figures. `seconds` is what its own stages took when they
     were made; the baseline's are with the baseline. `latency` is of one seed, the first that was timed;
-    `runtimes` are its rows, one for each runtime, threads and batch.
+    `runtimes` are its rows, one for each runtime, threads and batch. `gates` are the limits of the budget in the first
+    run with the worst of the verdicts.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -63,6 +64,7 @@ class StrategyRecord(BaseModel):
     runtimes: list[dict[str, JsonValue]] = []
     seconds: float | None = None
     verdicts: list[Verdict | None] = []
+    gates: list[GateRecord] = []
     on_front: bool = False
     chosen: bool = False
 

@@ -55,6 +55,7 @@ def show_comparison(record: ComparisonRecord, console: Console) -> None:
         for seed, failure in strategy.failures.items()
     ]
     lines = [Text(choice, style="bold green" if record.choice else "yellow"), *map(Text, _differences(record))]
+    lines += [line for strategy in record.strategies for line in _judged(strategy)]
     lines += _chosen(record.chosen)
     matrix = runtimes_table(of_comparison(record), console.width)
     tables = [comparison_table(record), *([matrix] if matrix else [])]
@@ -173,6 +174,16 @@ def _title(strategy: StrategyRecord) -> Text:
     marks += ["failed"] if strategy.failures else []
     style = "green" if strategy.chosen else "dim"
     return Text.assemble(strategy.name, (f"\n{', '.join(marks)}", style) if marks else "")
+
+
+def _judged(strategy: StrategyRecord) -> list[Text]:
+    """The verdict of a strategy, and its limits but for those that are kept; nothing where there is no budget."""
+    verdicts = [verdict for verdict in strategy.verdicts if verdict]
+    if not verdicts:
+        return []
+    worst = min(verdicts, key=("fail", "inconclusive", "pass").index)
+    reasons = "; ".join(gate.message for gate in strategy.gates if gate.verdict != "pass")
+    return [Text(f"{strategy.name}: {worst}" + (f", {reasons}" if reasons else ""), style=VERDICTS[worst])]
 
 
 def _caption(record: ComparisonRecord) -> str:

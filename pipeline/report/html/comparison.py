@@ -12,7 +12,7 @@ from pipeline.records.comparison import ComparisonRecord, PairTest, StrategyReco
 from pipeline.report import commands
 from pipeline.report.columns import STRATEGIES, strategy_cells
 from pipeline.report.html.front import front
-from pipeline.report.html.headline import WORDS, setting_of
+from pipeline.report.html.headline import WORDS, gate_view, setting_of
 from pipeline.report.html.run import ground
 from pipeline.report.html.text import count_of, duration_text, joined, matrix_parts, sentence, span_text, times_text
 from pipeline.report.html.views import Cell, Judgement, Link, Mark, Section, Table, Tile
@@ -28,6 +28,7 @@ def sections(record: ComparisonRecord, folder: Path) -> list[Section]:
     all_sections = [
         Section("front", "The front", {"figures": front(record), "text": _front_text(record)}),
         Section("strategies", "Strategies", {"table": strategies_table(record), "text": about}),
+        Section("budget", "The budget", {"table": _budget(record)}),
         Section("runtimes", "Runtimes", matrix_parts(of_comparison(record), record.chosen)),
         Section("pairs", "What can be told apart", _pairs(record)),
         Section("failures", "Failures", {"table": _failures(record)}),
@@ -79,6 +80,16 @@ def _verdict(strategy: StrategyRecord) -> Cell:
     worst = next(kind for kind in ("fail", "inconclusive", "pass") if kind in verdicts)
     counts = [f"{WORDS[kind]} {strategy.verdicts.count(kind)}" for kind in verdicts]
     return Mark(WORDS[worst] if len(verdicts) == 1 else ", ".join(counts), worst)
+
+
+def _budget(record: ComparisonRecord) -> Table | None:
+    """Each limit of the budget and what each strategy makes of it, what is not kept first."""
+    rows: list[Sequence[Cell]] = [
+        [strategy.name, view.name, Mark(view.word, view.kind), f"{view.message}. {view.fix}".removesuffix(". ")]
+        for strategy in record.strategies
+        for view in sorted(map(gate_view, strategy.gates), key=lambda view: view.kind == "pass")
+    ]
+    return Table("Limits", ["strategy", "limit", "verdict", "why"], rows, frozenset({1, 2, 3})) if rows else None
 
 
 def _front_text(record: ComparisonRecord) -> str:

@@ -18,8 +18,9 @@ from pipeline.report.html.plots.charts import Axis, Point, scatter
 from pipeline.report.html.text import count_of, duration_text, milliseconds, numbers, sentence, times_text
 from pipeline.report.html.views import Cell, Figure, Plot, Table
 
-USUAL = {"p999_ms", "energy", "startup"}
+USUAL = {"p999_ms", "energy", "startup", "score.worst"}
 """Figures that most runs do not have, at least not whole: the record alone says why."""
+SCORES = ("validation_score",)
 
 
 def stages_table(record: Record) -> Table:
@@ -118,15 +119,26 @@ def _training(index: int, name: str, history: dict[str, list[float]]) -> Figure:
     groups: dict[str, dict[str, list[float]]] = {}
     for key, values in history.items():
         groups.setdefault(_kind(key), {})[key] = values
-    plots = [Plot(kind, panels.curves(kind, series)) for kind, series in groups.items()]
+    # The score first, for it says whether the training was long enough; a loss nearly always falls.
+    kinds = sorted(groups, key=lambda kind: kind not in SCORES)
+    plots = [Plot(kind.replace("_", " "), panels.curves(kind.replace("_", " "), groups[kind])) for kind in kinds]
     epochs = max(len(values) for values in history.values())
     rows: list[Sequence[Cell]] = [
         [str(i), *(f"{values[i]:.4g}" if i < len(values) else "-" for values in history.values())]
         for i in range(epochs)
     ]
-    words = f"{name}: {count_of(epochs, 'epoch')}."
+    words = f"{name}: {count_of(epochs, 'epoch')}{_course(history)}."
     table = Table(name, ["epoch", *history], rows)
     return Figure(f"training-{index}", f"Training of {name}", words, plots, table, "Curve")
+
+
+def _course(history: Mapping[str, Sequence[float]]) -> str:
+    """From what to what the score on validation went, and in which epoch it was at its best."""
+    scores = next((values for key, values in history.items() if _kind(key) in SCORES and values), None)
+    if scores is None:
+        return ""
+    best = max(range(len(scores)), key=scores.__getitem__)
+    return f", score on validation from {scores[0]:.4f} to {scores[-1]:.4f}, at most {scores[best]:.4f} in epoch {best}"
 
 
 def _kind(key: str) -> str:

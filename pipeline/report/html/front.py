@@ -21,6 +21,8 @@ TEXTS: dict[str, Callable[[float], str]] = {
     "latency": lambda value: f"{value:.2f}",
     "seconds": duration_text,
 }
+LIMITS = {"size": "size_bytes", "params": "params", "macs": "macs", "retention": "retention"}
+"""Limits of a budget by the axis that they are on; one on latency is of a runtime, which an axis is not."""
 SHARES = ("retention", "latency")
 """Axes that are told as shares of the baseline, which is 1 there, and that have intervals."""
 
@@ -35,6 +37,7 @@ def front(record: ComparisonRecord) -> list[Figure]:
     if not plots:
         return []
     words = "Each strategy with its 95 % intervals. A star is the chosen one, a hollow point is dominated by another."
+    words += " Dashed red lines are limits of the budget." * any(s.gates for s in record.strategies)
     if not on_validation:
         words += " There are no validation figures, so retention is that of the test split."
     return [Figure("front", f"Front of {joined(axes)}", words, plots, _table(record, axes, on_validation), "Axes")]
@@ -66,7 +69,8 @@ def _plot(record: ComparisonRecord, across: str, up: str, on_validation: bool) -
         return None
     best = [(p.x[0], p.y[0]) for p in sorted(points, key=lambda p: p.x[0]) if p.kind in ("front", "chosen")]
     path = best if len(record.axes) == 2 else []  # a front of three axes is no line in two of them
-    figure = scatter(points, _axis(across, on_validation), _axis(up, on_validation), path, shape="hv")
+    axes = [_axis(axis, on_validation, _limit(record, axis)) for axis in (across, up)]
+    figure = scatter(points, axes[0], axes[1], path, shape="hv")
     return Plot(f"{across} and {up}", figure)
 
 
@@ -82,10 +86,17 @@ def _title(axis: str, on_validation: bool) -> str:
     return "retention on test" if axis == "retention" and not on_validation else AXES[axis].label
 
 
-def _axis(axis: str, on_validation: bool) -> Axis:
+def _axis(axis: str, on_validation: bool, limit: float | None) -> Axis:
     unit = AXES[axis].unit
     suffix = {"bytes": "B", "s": " s"}.get(unit, unit)
-    return Axis(_title(axis, on_validation), suffix=suffix, is_count=axis not in SHARES)
+    return Axis(_title(axis, on_validation), suffix=suffix, is_count=axis not in SHARES, limit=limit)
+
+
+def _limit(record: ComparisonRecord, axis: str) -> float | None:
+    """The limit of the budget on an axis, where all strategies that were judged have the same."""
+    gates = [gate for strategy in record.strategies for gate in strategy.gates if gate.name == LIMITS.get(axis)]
+    limits = {gate.limit for gate in gates if gate.of != "expected"}
+    return limits.pop() if len(limits) == 1 else None
 
 
 def _value_text(axis: str, value: Reach) -> str:

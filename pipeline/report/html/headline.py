@@ -23,12 +23,7 @@ SENTENCES = {
 
 def judgement(record: Record) -> Judgement:
     """The verdict of a run: pass, fail, inconclusive, none, failed or stopped."""
-    gates = [
-        GateView(
-            gate.name.replace("_", " "), gate.verdict, WORDS[gate.verdict] + counts_text(gate), gate.message, gate.fix
-        )
-        for gate in record.gates
-    ]
+    gates = [gate_view(gate) for gate in record.gates]
     if record.failure:
         stopped = record.failure.is_stop
         place = f" in {record.failure.where}" if record.failure.where else ""
@@ -41,6 +36,12 @@ def judgement(record: Record) -> Judgement:
     several = len({gate.verdict for gate in record.gates}) > 1
     sentence = SENTENCES[record.verdict] + (f" Of {_tally(record.gates)}." if several else "")
     return Judgement(record.verdict, WORDS[record.verdict], sentence, gates)
+
+
+def gate_view(gate: GateRecord) -> GateView:
+    """A limit of the budget in words."""
+    word = WORDS[gate.verdict] + counts_text(gate)
+    return GateView(gate.name.replace("_", " "), gate.verdict, word, gate.message, gate.fix)
 
 
 def tiles(record: Record) -> list[Tile]:

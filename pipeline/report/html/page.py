@@ -1,10 +1,10 @@
 """report.html: one file that a browser shows without network, for a run and for a comparison."""
 
 import base64
+import gzip
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 HERE = Path(__file__).parent / "templates"
+PLOTLY = HERE / "plotly-cartesian-4.1.1.min.js.gz"
+"""The bundle of plotly.js without maps and 3D, as npm has it (plotly.js-cartesian-dist-min, MIT), by `gzip -9 -n`."""
 CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "plotlyServerURL": ""}
 """What plotly is told beside the figure: by itself it offers to upload charts."""
 
@@ -41,7 +43,7 @@ def write_comparison(record: ComparisonRecord, path: Path) -> Path:
 
 def _write(path: Path, template: str, sections: Sequence[Section], head: dict[str, Any]) -> Path:
     """Render and write; what no encoding has, such as half a character, becomes a question mark."""
-    # Part by part, for plotly's source is large, and as a text four times as large.
+    # Part by part, for plotly is large, and as a text of some characters four times as large.
     path.write_bytes(b"".join(part.encode("utf-8", "replace") for part in _rendered(template, sections, head)))
     return path
 
@@ -49,15 +51,17 @@ def _write(path: Path, template: str, sections: Sequence[Section], head: dict[st
 def _rendered(template: str, sections: Sequence[Section], head: dict[str, Any]) -> Iterator[str]:
     from jinja2.utils import htmlsafe_json_dumps
 
-    figures = [figure for section in sections for figure in section.parts.get("figures", [])]
-    scripts = [*([_script(_plotly())] if figures else []), _script((HERE / "page.js").read_text("utf-8"))]
+    figures = [figure for section in sections for figure in section.parts.get("figures", []) if figure.plots]
+    script = _script((HERE / "page.js").read_text("utf-8"))
+    sources = [script.encode(), *([gzip.decompress(PLOTLY.read_bytes())] if figures else [])]
     page = _environment().get_template(template)
     return page.generate(
         head,
         sections={section.key: section for section in sections},
         style=Markup((HERE / "style.css").read_text("utf-8")),
-        scripts=scripts,
-        hashes=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+        script=script,
+        plotly=base64.b64encode(PLOTLY.read_bytes()).decode() if figures else "",
+        hashes=" ".join(f"'sha256-{_digest(source)}'" for source in sources),
         figures=htmlsafe_json_dumps({figure.key: [plot.figure for plot in figure.plots] for figure in figures}),
         config=htmlsafe_json_dumps(CONFIG),
     )
@@ -72,16 +76,10 @@ def _environment() -> "Environment":
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def _plotly() -> str:
-    """The source of plotly; importing the package takes longer than writing a page."""
-    file = Path(str(distribution("plotly").locate_file("plotly"))) / "package_data" / "plotly.min.js"
-    return file.read_text("utf-8")
-
-
 def _script(source: str) -> Markup:
     """JavaScript with the line ends that a browser makes of them before it looks at the digest."""
     return Markup(source.replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def _digest(source: str) -> str:
-    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+def _digest(source: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(source).digest()).decode()

@@ -8,7 +8,7 @@ from pipeline.base.formatting import bytes_text
 from pipeline.records.parts.models import ModelRecord
 from pipeline.records.record import Record
 from pipeline.report.html.plots.treemap import Part, treemap
-from pipeline.report.html.views import Cell, Figure, Plot, Table
+from pipeline.report.html.views import Cell, Figure, Table
 from pipeline.report.packing import COLUMNS, GRAPH, PackedTensor, by_encoding, cost_text, packing, packing_cells
 
 LOG = logging.getLogger("shrinkline")
@@ -39,7 +39,7 @@ def bytes_by_encoding(record: Record) -> tuple[Figure | None, Table | None]:
     parts: list[Part] = [(tensor.name, tensor.encoding, tensor.bytes) for tensor in packed.tensors if tensor.bytes]
     parts += [(encoded.name, encoded.name, encoded.after) for encoded in encodings if not encoded.tensors]
     parts.sort(key=lambda part: -part[2])
-    plot = treemap(parts, [encoded.name for encoded in encodings], grouped=True)
+    areas = treemap(parts, [encoded.name for encoded in encodings], grouped=True)
     total = f"{bytes_text(packed.bytes.after)}, before packing {bytes_text(packed.bytes.before)}"
     words = f"The packed file: {total}. Colours are encodings, areas are bytes. {cost_text(packed)}".rstrip()
     sums = Table("Sums by encoding", COLUMNS, [packing_cells(encoded) for encoded in encodings])
@@ -48,7 +48,7 @@ def bytes_by_encoding(record: Record) -> tuple[Figure | None, Table | None]:
     table = Table(
         "Bytes by tensor", ["tensor", "encoding", "elements", "before", "after", "share"], rows, frozenset({1})
     )
-    return Figure("bytes-encoding", "Bytes by encoding", words, [Plot("", plot)], table), sums
+    return Figure("bytes-encoding", "Bytes by encoding", words, [], table, areas=areas), sums
 
 
 def _tensor_cells(tensor: PackedTensor, whole: int) -> list[Cell]:
@@ -78,5 +78,5 @@ def _bytes_figure(key: str, model: ModelRecord, parts: Sequence[Part], types: Se
     breakdown = ", ".join(f"{kind} {bytes_text(size)}" for kind, size in by_type.items() if size)
     words = f"The {name}: {bytes_text(model.size_bytes)} ({breakdown}). Colours are types, areas are bytes."
     table = Table(f"Bytes of the {name}", ["layer", "type", "bytes", "share"], rows, frozenset({1}))
-    plot = treemap(parts, types)
-    return Figure(f"bytes-{key}", f"Bytes by layer of the {name}", words, [Plot("", plot)], table)
+    areas = treemap(parts, types)
+    return Figure(f"bytes-{key}", f"Bytes by layer of the {name}", words, [], table, areas=areas)

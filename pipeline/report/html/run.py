@@ -1,6 +1,7 @@
 """The page of a run, section by section."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from pipeline.report.html.text import count_of, duration_text, joined, matrix_pa
 from pipeline.report.html.views import Cell, Details, Section, Short, Table
 from pipeline.report.matrix import of_run
 from pipeline.report.packing import PACKING
+
+MOST_STEPS = 7  # boxes of the chain in a line of a wide screen
 
 
 def sections(record: Record) -> list[Section]:
@@ -80,7 +83,10 @@ def _split(name: str, split: Any) -> list[Cell]:
 def _chain(record: Record) -> dict[str, Any]:
     text = tokenizer_text(record)
     beside = {"tokenizer": f"{text}."} if text else {}
-    return {"steps": pictures.steps(record), "table": evidence.stages_table(record), **beside}
+    steps = pictures.steps(record)
+    lines = ceil(len(steps) / MOST_STEPS)
+    table = evidence.stages_table(record)
+    return {"steps": steps, "columns": ceil(len(steps) / lines), "table": table, **beside}
 
 
 def _figures(optional_figures: Sequence[Any], side_by_side: bool = False) -> dict[str, Any]:

@@ -26,13 +26,17 @@ def numbers(values: object) -> list[float]:
 
 
 def label(text: str, longest: int = 28) -> str:
-    """A name in a plotly text: cut in the middle where it is long, since both ends tell, and escaped.
+    """A name in a plotly text, shortened and escaped.
 
     Plotly takes out tags, reads entities, and takes $ for TeX.
     """
+    return html.escape(shortened(text, longest)).replace("$", "&#36;")
+
+
+def shortened(text: str, longest: int) -> str:
+    """A name that is cut in the middle where it is long, since both ends tell."""
     half = (longest - 1) // 2
-    name = text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
-    return html.escape(name).replace("$", "&#36;")
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
 
 
 def times_text(ratio: float) -> str:

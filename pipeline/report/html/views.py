@@ -55,8 +55,33 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Area:
+    """A rectangle of a treemap.
+
+    Args:
+        left, top, width, height: in percent of what it lies in.
+        color: 1 to 6, a series of the style sheet.
+        name, text: what is written in it, as far as there is room.
+        says: what the pointer shows of it.
+        size: in bytes.
+        inside: rectangles in it, in percent of it.
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+    color: int
+    name: str
+    text: str
+    says: str
+    size: int
+    inside: Sequence["Area"] = ()
+
+
+@dataclass(frozen=True)
 class Figure:
-    """A figure: its drawings, what they show in words, and the same as a table."""
+    """A figure: its drawings, or the areas of a treemap, what they show in words, and the same as a table."""
 
     key: str
     label: str
@@ -64,6 +89,7 @@ class Figure:
     plots: Sequence[Plot]
     table: Table
     choose: str = "Show"
+    areas: Sequence[Area] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log10
+from math import ceil, floor, log10
 from typing import Any
 
 from pipeline.report.html.text import label
@@ -135,10 +135,20 @@ def fitted_axis(axis: Axis, values: Sequence[float], logs: bool) -> Json:
     room = (high - low) * 0.14 or abs(high) * 0.05 or 0.05
     settings: Json = {"range": [low - room, high + room], "tickformat": axis.format, "ticksuffix": axis.suffix}
     if logs:
-        settings |= {"type": "log", "dtick": "D2" if high - low < 1.2 else 1, "tickformat": "~s"}
+        settings |= {**log_ticks(10**low, 10**high), "tickformat": "~s"}
     elif axis.is_count:
         settings |= {"tickformat": "~s"}
     return axis_json(axis.title, **settings, nticks=7)
+
+
+def log_ticks(low: float, high: float) -> Json:
+    """A logarithmic axis from `low` to `high`, above 0, with whole numbers at its ticks: plotly writes 2 for 0.02.
+
+    They are powers of ten, and their double and fivefold where there are few.
+    """
+    powers = [10.0**n for n in range(floor(log10(low)), ceil(log10(high)) + 1)]
+    steps = (1, 2, 5) if len(powers) < 4 else (1,)
+    return {"type": "log", "tickvals": [float(f"{step * power:.1g}") for power in powers for step in steps]}
 
 
 def is_wide(values: Sequence[float]) -> bool:

@@ -1,6 +1,7 @@
 """Latencies, classes, flips, and curves of a training as plotly figures."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 
 from pipeline.base.formatting import interval_text
 from pipeline.records.figures import number
@@ -14,8 +15,10 @@ from pipeline.report.html.plots.charts import (
     axis_json,
     error_bars,
     figure_json,
+    is_wide,
     limit_lines,
     line_across,
+    log_ticks,
     trace_json,
 )
 from pipeline.report.html.text import label
@@ -39,7 +42,8 @@ def latencies(model: Sequence[float], baseline: Sequence[float]) -> Json:
         )
     times = [*model, *baseline]
     wide = min(times) > 0 and max(times) / min(times) > 8
-    across = axis_json("latency (ms)", **({"type": "log", "dtick": "D2"} if wide else {"nticks": 7}))
+    scale = {**log_ticks(min(times), max(times)), "tickformat": "~g"} if wide else {"nticks": 7}
+    across = axis_json("latency (ms)", **scale)
     return figure_json(traces, across, axis_json("share of inferences", ticksuffix=" %", range=[0, 101]))
 
 
@@ -125,7 +129,10 @@ def curves(kind: str, series: Mapping[str, Sequence[float]]) -> Json:
         trace = {"x": list(range(len(values))), "y": clean, "hovertext": says, "line": line}
         traces.append(trace_json(name, type="scatter", mode="lines" if len(values) > 1 else "markers", **trace))
     across = axis_json("epoch", nticks=6, rangemode="tozero")
-    return figure_json(traces, across, axis_json(kind, nticks=6), height=260)
+    reached = [value for values in series.values() for value in values if isfinite(value)]
+    is_log = bool(reached) and is_wide(reached)  # a loss falls fast at first: the rest of it would be a flat line
+    scale = {**log_ticks(min(reached), max(reached)), "tickformat": "~g"} if is_log else {"nticks": 6}
+    return figure_json(traces, across, axis_json(kind, **scale), height=260)
 
 
 def _by_number(name: str) -> tuple[int, str]:

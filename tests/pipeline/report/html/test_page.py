@@ -1,5 +1,7 @@
 """The pages as text: what stands where, for whole records and for poor ones."""
 
+import gzip
+import hashlib
 import json
 import re
 import subprocess
@@ -10,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+import plotly.offline
 import pytest
 
 from pipeline.measure.strategies.pairwise import sentences
 from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.parts.gates import GateRecord
 from pipeline.records.record import Failure, Record
-from pipeline.report.html.page import HERE, write_comparison, write_report
+from pipeline.report.html.page import HERE, PLOTLY, write_comparison, write_report
+from pipeline.report.html.parts import bytes_by_layer
 from tests.aliases import Make
 from tests.records import interval, packing
 
@@ -88,9 +92,9 @@ def test_a_real_run_shows_its_own_figures(record: Record, tmp_path: Path) -> Non
     for name in ("baseline", "distill.logits", "export.onnx"):
         assert name in found.words("chain")
     assert len(figures(page)["trajectory"]) == 1
-    trees = {key: shown[0]["data"][0] for key, shown in figures(page).items() if key.startswith("bytes")}  # type: ignore[index]
-    assert sum(trees["bytes-baseline"]["values"]) == record.baseline.size_bytes  # type: ignore[union-attr]
-    assert sum(trees["bytes-final"]["values"]) == last.size_bytes
+    sizes = {figure.key: sum(area.size for area in figure.areas) for figure in bytes_by_layer(record)}
+    assert sizes == {"bytes-baseline": record.baseline.size_bytes, "bytes-final": last.size_bytes}
+    assert "%, " in found.words("bytes") or "conv" in found.words("bytes")
 
 
 def test_gates_come_with_message_and_fix(record: Record, enriched: Make, tmp_path: Path) -> None:
@@ -328,7 +332,7 @@ def test_plotly_takes_every_figure_as_it_is(record: Record, enriched: Make, comp
     pages = [write_report(enriched(record), tmp_path / "r.html"), write_comparison(comparison(), tmp_path / "c.html")]
     shown = [figure for page in pages for plots in figures(page).values() for figure in plots]
     kinds = {trace["type"] for figure in shown for trace in figure["data"]}  # type: ignore[attr-defined]
-    assert kinds == {"scatter", "heatmap", "treemap", "bar"}
+    assert kinds == {"scatter", "heatmap", "bar"}
     for figure in shown:
         layout: dict[str, object] = figure["layout"]  # type: ignore[assignment]
         taken = json.loads(go.Figure(figure["data"], layout={**layout, "template": "none"}).to_json())
@@ -344,7 +348,31 @@ def test_neither_plotly_nor_torch_is_imported_with_the_package() -> None:
 
 
 def test_the_folder_of_templates_is_whole() -> None:
-    assert {path.suffix for path in HERE.iterdir() if path.is_file()} == {".j2", ".css", ".js"}
+    assert {path.suffix for path in HERE.iterdir() if path.is_file()} == {".j2", ".css", ".js", ".gz"}
+
+
+def test_plotly_is_what_npm_has_and_as_old_as_what_checks_the_figures() -> None:
+    source = gzip.decompress(PLOTLY.read_bytes())
+    assert hashlib.sha256(source).hexdigest() == "79542150855a52c567260e3137095dbe2b744e6d702a5cabe67da246942fba7a"
+    version = re.search(r"plotly.js v([\d.]+)", plotly.offline.get_plotlyjs()[:200])
+    assert version
+    assert version[1] in PLOTLY.name
+
+
+def test_a_page_has_at_most_1_2_mb(record: Record, enriched: Make, comparison: Make, tmp_path: Path) -> None:
+    pages = [write_report(enriched(record), tmp_path / "r.html"), write_comparison(comparison(), tmp_path / "c.html")]
+    assert max(page.stat().st_size for page in pages) < 1_200_000
+
+
+def test_a_comparison_says_why_a_strategy_fails(comparison: Make, tmp_path: Path) -> None:
+    gate = GateRecord(name="size_bytes", limit=10_000.0, value=12_000.0, verdict="fail", message="size_bytes is 12,000")
+    kept = GateRecord(name="retention", limit=0.9, value=0.95, verdict="pass", message="retention is 0.950")
+    record = comparison()
+    record.strategies[1].gates = [kept, gate]
+    page = write_comparison(record, tmp_path / "c.html")
+    assert "size bytes Fail size_bytes is 12,000 prune retention Pass" in outline(page).words("budget")
+    shapes = [shape for plot in figures(page)["front"] for shape in plot["layout"]["shapes"]]  # type: ignore[index,call-overload]
+    assert {10_000.0, 0.9} <= {shape.get("x0") for shape in shapes} | {shape.get("y0") for shape in shapes}
 
 
 def test_runtimes_are_a_matrix_with_the_chosen_pair_and_why_one_was_skipped(comparison: Make, tmp_path: Path) -> None:
