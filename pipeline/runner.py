@@ -24,14 +24,17 @@ from pipeline.base.hardware import describe
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built, build
 from pipeline.build.config import PipelineConfig
-from pipeline.build.source import load_config
+from pipeline.build.live.lent import lending
+from pipeline.build.live.load import Asked, Loaded, load
+from pipeline.build.live.module import Builder, check_same
 from pipeline.build.syntax.validate import validate
 from pipeline.errors import ConfigError, LockTimeoutError, ShrinkError, blame
+from pipeline.model import TorchModel
 from pipeline.records import journal
 from pipeline.records.comparison import FILE
 from pipeline.records.folder import JOURNAL, RECORD, load_comparison, load_events, load_run
 from pipeline.records.journal import Journal, alone
-from pipeline.records.record import Origin, Record
+from pipeline.records.record import Record
 from pipeline.report.mlflow.comparison import track_comparison
 from pipeline.report.mlflow.run import Projection, open_tracking
 from pipeline.report.mlflow.sync import sync
@@ -70,11 +73,13 @@ class RunOptions(TypedDict, total=False):
 
 
 def run(
-    config: str | Path | PipelineConfig,
+    config: Asked,
     *,
     overrides: Sequence[str] = (),
     strategy: str | None = None,
     runs: str | Path = "runs",
+    folder: str | Path | None = None,
+    builder: Builder | None = None,
     register: str | None = None,
     comparison: str | None = None,
     **options: Unpack[RunOptions],
@@ -82,10 +87,12 @@ def run(
     """Run a pipeline file and give its record; the run folder `runs/<run>` holds all that it made.
 
     Args:
-        config: a pipeline file, or a config made in Python.
+        config: a pipeline file, or the keys of one as a mapping, with a Task, a trained module and stages as objects.
         overrides: such as "stages.1.temperature=2".
         strategy: which of a file's `strategies:`.
         runs: where run folders are made; the store and the default MLflow database lie there too.
+        folder: where files that a mapping names are looked for; the working directory unless given.
+        builder: what builds a module that stands in the mapping, such as "models.py:net" or partial(net, width=16).
         register: a name under which the last model goes into MLflow's registry.
         comparison: the folder of the comparison that the run is part of.
         options: see `RunOptions`.
@@ -95,20 +102,40 @@ def run(
         StageError: a stage failed; the record of what came before is in the run folder.
         Interruption: a stop was asked for; `resume` goes on.
     """
-    source, origin = None, None
-    if not isinstance(config, PipelineConfig):
-        path = Path(config)
-        folder = str(path.resolve().parent)
-        origin = Origin(file=str(path), folder=folder, overrides=[*overrides], strategy=strategy)
-        config, source = load_config(path, overrides, strategy)
     size = how_many(options.get("processes"))
-    with recorder().holding():
-        built = build(config, source, allow_unsafe_load=options.get("allow_unsafe_load", False))
+    loaded = load(config, overrides, strategy, Path(runs), Path(folder) if folder else None, builder)
+    with recorder().holding(), lending(loaded.objects):
+        built = _built(loaded, options.get("allow_unsafe_load", False))
         _check(built, size)
         built = _foreseen(built, Path(runs), options)
         record = start(built, Path(runs), register)
-        record.origin, record.comparison = origin, comparison
+        record.origin, record.comparison = loaded.origin, comparison
         return _go(built, record, size, options)
+
+
+@contextmanager
+def planned(
+    config: Asked,
+    *,
+    overrides: Sequence[str] = (),
+    strategy: str | None = None,
+    runs: str | Path = "runs",
+    folder: str | Path | None = None,
+    builder: Builder | None = None,
+    allow_unsafe_load: bool = False,
+) -> Iterator[tuple[Built, Store]]:
+    """What would run, built and checked, and the store that it would use; see `run`, and `pipeline.run.plan`."""
+    loaded = load(config, overrides, strategy, Path(runs), Path(folder) if folder else None, builder)
+    with lending(loaded.objects):
+        yield _built(loaded, allow_unsafe_load), Store(Path(runs) / "store")
+
+
+def _built(loaded: Loaded, allow_unsafe_load: bool) -> Built:
+    """What is loaded, built; where a builder was named for a module, it builds that one."""
+    built = build(loaded.config, loaded.source, allow_unsafe_load=allow_unsafe_load)
+    if loaded.module and isinstance(built.model, TorchModel):
+        check_same(built.model, loaded.module)
+    return built
 
 
 def resume(folder: str | Path, **options: Unpack[RunOptions]) -> Record:
@@ -165,7 +192,11 @@ def _alone_if_there(comparison: Path | None) -> AbstractContextManager[None]:
 
 
 def _check(built: Built, size: int) -> None:
-    """Refuse a device that is not there and what cannot be divided among processes."""
+    """Refuse a device that is not there, and what cannot be divided among processes, or be had in another."""
+    lent = [key for key in ("task", "model") if getattr(built.config, key).is_lent]
+    if size > 1 and lent:
+        fix = 'Train in one process, or name them: task={"use": "data.py"}, builder="models.py:net"'
+        raise ConfigError(f"{size} processes need what builds the {lent[0]} in each", where="processes", fix=fix)
     check_division(size, pick_device(built.config.device), (*built.baseline, *built.stages), len(built.task.train))
 
 

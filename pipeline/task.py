@@ -20,6 +20,8 @@ from pipeline.base.targets.losses import binary_cross_entropy as binary_cross_en
 from pipeline.base.targets.losses import correct as correct
 from pipeline.base.targets.losses import cross_entropy as cross_entropy
 from pipeline.base.targets.losses import jaccard as jaccard
+from pipeline.base.targets.losses import minus_squared_error as minus_squared_error
+from pipeline.base.targets.losses import squared_error as squared_error
 from pipeline.base.targets.metric import Metric as Metric
 from pipeline.errors import ConfigError
 
@@ -49,6 +51,7 @@ OURS: tuple[tuple[Callable[..., Tensor], tuple[str, ...]], ...] = (
     (binary_cross_entropy, ("output", "ignore_index")),
     (correct, ("axis", "ignore_index")),
     (jaccard, ("ignore_index",)),
+    (squared_error, ("output",)),
 )
 """Our losses and scores, and what each is told of what a task says of its targets."""
 
@@ -170,6 +173,15 @@ def multi_label(train: Split, validation: Split, test: Split, **rest: Any) -> Ta
     Targets are 0 and 1, (N, labels); (N,) or (N, 1) of a single label, on an output (N,) or (N, 1).
     """
     own = {"loss": binary_cross_entropy, "score": jaccard, "target_kind": "multi_label", "logits": True}
+    return Task(train, validation, test, **{**own, **rest})
+
+
+def regression(train: Split, validation: Split, test: Split, **rest: Any) -> Task:
+    """A task of real numbers, (N,) or (N, ...): the mean squared error is the loss, an example's negative the score.
+
+    That is no ratio scale: there is no retention, and a budget limits the `drop`, in squared units of the targets.
+    """
+    own = {"loss": squared_error, "score": minus_squared_error, "target_kind": "regression"}
     return Task(train, validation, test, **{**own, **rest})
 
 

@@ -14,6 +14,32 @@ SECONDS_BETWEEN_LINES = 10.0
 Advance = Callable[..., None]
 
 
+def lines(debug: bool = False) -> logging.Handler:
+    """What shows messages as lines with the time on standard error, so that standard output is data."""
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=debug, log_time_format="[%X]")
+    handler.setLevel(logging.DEBUG if debug else logging.INFO)
+    return handler
+
+
+@contextmanager
+def audible() -> Iterator[None]:
+    """With our messages shown as lines, where nobody has said where they go."""
+    log = logging.getLogger("shrinkline")
+    if log.hasHandlers():
+        yield
+        return
+    handler, level = lines(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
 class _Speed(ProgressColumn):
     """Steps a second."""
 

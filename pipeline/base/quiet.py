@@ -3,6 +3,7 @@
 import atexit
 import gc
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,12 @@ def muted(names: Sequence[str], below: int = logging.ERROR) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def unreported() -> None:
+    """Have libraries that would report to their makers not do so, unless the environment says otherwise."""
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+        os.environ.setdefault(name, "true")
 
 
 def leave_garbage() -> None:

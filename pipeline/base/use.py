@@ -8,8 +8,8 @@ torch.nn:Linear           an attribute of an installed module
 huggingface               a folder of ours stands for its file of the same name
 
 Saved models hold such names of ours: `stages.prune.reshape:reshape`, `pipeline.tasks.huggingface.models:network`,
-`pipeline.tasks.huggingface.timm:network`, and those of `MOVED`. They are part of the format of a saved model: where one
-of these functions moves, its old name goes into `MOVED`.
+`pipeline.tasks.huggingface.timm:network`, those of `LENT`, and those of `MOVED`. They are part of the format of a saved
+model: where one of these functions moves, its old name goes into `MOVED`.
 """
 
 import difflib
@@ -37,6 +37,9 @@ MOVED = {
     "stages.layers:keep_layers": "stages.kd.inspection.layers:keep_layers",
 }
 """Names that models saved by earlier versions hold, and where these functions are now."""
+
+LENT = "pipeline.build.live.lent"
+"""The module whose functions give what was given from Python as an object, in that process alone."""
 
 SHARED = {"stages": ("kd", "trainer"), "pipeline.tasks": ("metrics", "tables")}
 """What stands in a package for its other modules, and no `use:` names."""
@@ -82,6 +85,11 @@ class Reference(BaseModel):
     def label(self) -> str:
         """Tells the code and all its arguments apart from others in this process."""
         return f"{self.folder.resolve()} {self.model_dump_json()}"
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether it names an object that was given from Python, which no other process can build."""
+        return self.use.startswith(f"{LENT}:")
 
     def files(self) -> list[Path]:
         """Files below `folder` whose content counts beside the code, such as weights."""

@@ -1,5 +1,6 @@
 """The task and the model at the start of a chain, as a config names them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,11 @@ from pipeline.model import OnnxModel, TorchModel
 from pipeline.task import CALIBRATION_EXAMPLES, Task, sample
 
 UNSAFE_ALLOWED = "--allow-unsafe-load was given: weights with the sha256 of `model:` may run code of theirs"
+
+ELSEWHERE = (
+    "model: the {} was given from Python and nothing else can build it, so that `runtimes: [torch]`, several processes "
+    'and `shrink resume` are not to be had; builder="models.py:net" would give them'
+)
 
 FOLDERS = ("data", "tokenizer", "name")
 """Arguments of a built-in task or model that may name a folder."""
@@ -72,7 +78,7 @@ def start_model(
     return model, messages, trained or source.weights is not None
 
 
-def build_model(source: ModelSource, task: Task) -> tuple[TorchModel, list[str], bool]:
+def build_model(source: ModelSource, task: Task) -> tuple[TorchModel, Sequence[str], bool]:
     """The model that the builder makes, as yet without the weights that `weights` names; notes; whether it is trained.
 
     A builder without a colon is one of pipeline/tasks/, such as huggingface, which fits a model to the task.
@@ -85,4 +91,5 @@ def build_model(source: ModelSource, task: Task) -> tuple[TorchModel, list[str],
             fit = find(source.use, source.folder, package="pipeline.tasks", attribute="model")
             start = fit(task, example, **_located(reference))
             return start.model, [*map(Note, start.notes)], start.trained
-        return TorchModel.build(reference, example, task.axes), [], False
+        notes = [Note(ELSEWHERE.format(source.arguments.get("of")))] if reference.is_lent else []
+        return TorchModel.build(reference, example, task.axes), notes, False

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from pipeline.base.quiet import leave_garbage
+from pipeline.base.quiet import leave_garbage, unreported
 from pipeline.cli.doctor.command import doctor
 from pipeline.cli.gate import expect, gate
 from pipeline.cli.init.command import init
@@ -57,8 +57,7 @@ def main() -> None:
     """Run the command line and turn every ending into its exit code; under torchrun in the first process alone."""
     leave_garbage()
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings come once a process and a training
-    for name in ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
-        os.environ.setdefault(name, "true")  # of libraries that would report to their makers
+    unreported()
     if int(os.environ.get("RANK", "0")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.exit(_train_along())
     debug = "--debug" in sys.argv
@@ -141,11 +140,9 @@ def _say(text: str) -> None:
 
 def _log(debug: bool) -> None:
     """Messages go to standard error, so that standard output is data."""
-    from rich.console import Console
-    from rich.logging import RichHandler
+    from pipeline.base.progress import lines
 
-    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=debug, log_time_format="[%X]")
-    handler.setLevel(logging.DEBUG if debug else logging.INFO)
+    handler = lines(debug)
     log = logging.getLogger("shrinkline")
     log.setLevel(logging.DEBUG)
     log.handlers[:] = [handler]

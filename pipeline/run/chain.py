@@ -248,6 +248,8 @@ class Run:
     def _ended(self, error: ShrinkError) -> ShrinkError:
         """Keep in journal and record why the run ends; gives the error to raise, with how to go on."""
         again = f"`shrink resume {shlex.quote(str(self.folder))}` goes on"
+        if self.built.config.task.is_lent or self.built.config.model.is_lent:
+            again = "the same call takes what is done from the store"
         interrupts = self.executor.interrupts
         if isinstance(error, StageError) and interrupts.requested():  # Ctrl-C reaches a stage's own processes too
             error = Interruption(error.found, where=error.where)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from pipeline.errors import ConfigError
+from pipeline.model import Model, TorchModel
 from pipeline.stage import FORMS
 from stages.benchmark.runtime import Runtime
 
@@ -30,6 +31,17 @@ def check_runtimes(runtimes: Sequence[Runtime], form: type, threads: int) -> Ite
     if all(lacks):
         problem = f"no runtime of `runtimes` can run here: {lacks[0]}"
         raise ConfigError(problem, expected="one that can, such as onnxruntime")
+
+
+def check_rebuilt(runtimes: Sequence[Runtime], model: Model) -> None:
+    """Raise ConfigError where a runtime builds a model in its process that this one alone has."""
+    if not isinstance(model, TorchModel) or not model.builder.is_lent:
+        return
+    for runtime in runtimes:
+        if runtime.forms == (TorchModel,):
+            problem = f"`runtimes` has {runtime.name}, whose processes build the model, which was given as an object"
+            fix = 'Give shrinkline.compress builder="models.py:net", or measure after export.onnx'
+            raise ConfigError(problem, expected="what builds it, in a file", fix=fix)
 
 
 def _check(runtime: Runtime, form: type, threads: int, lack: str | None) -> None:

@@ -17,7 +17,7 @@ from pipeline.model import Model, OnnxModel
 from pipeline.stage import AnyForm, Context, Preview, Stage, forms
 from stages.benchmark.answers.agreement import Examination
 from stages.benchmark.answers.scores import Scores
-from stages.benchmark.checks import check_runtimes
+from stages.benchmark.checks import check_rebuilt, check_runtimes
 from stages.benchmark.conversion import Conversion
 from stages.benchmark.hosts.machines import Machines
 from stages.benchmark.named import Runtimes
@@ -91,6 +91,7 @@ class Latency(Stage):
         for stage in before:
             form = forms(type(stage))[1] or form
         yield from check_runtimes(self.runtimes, form, max(self.threads))
+        check_rebuilt(self.runtimes, preview.model)
         size = preview.model.batch if isinstance(preview.model, OnnxModel) else None
         if size and {*self.batch} != {size}:
             raise ConfigError(f"`batch` is {[*self.batch]}, and the file takes {size} at a time", expected=f"[{size}]")

@@ -153,6 +153,10 @@ def _shorter(model: TorchModel, layers: Any) -> TorchModel:
 
 def _check_arguments(builder: Reference, arguments: dict[str, JsonValue]) -> None:
     """Refuse what the builder does not take."""
+    if builder.is_lent:
+        problem = "the teacher was given as an object, so it cannot be built with other arguments"
+        fix = 'Use `layers` alone, a student with `use`, or give shrinkline.compress builder="models.py:net"'
+        raise ConfigError(f"{problem} ({', '.join(arguments)})", fix=fix)
     parameters = inspect.signature(builder.resolve()).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return

@@ -27,7 +27,9 @@ def is_users(name: str) -> bool:
     if "site-packages" in name or name.startswith(_STANDARD) or not os.path.isabs(name):  # without a look at the disk
         return False
     file = Path(os.path.realpath(name))
-    return not is_ours(file) and not any(file.is_relative_to(at) for at in _foreign())
+    return (
+        not is_ours(file) and file != OURS / "shrinkline.py" and not any(file.is_relative_to(at) for at in _foreign())
+    )
 
 
 @cache

@@ -116,3 +116,23 @@ def _labels(logits: Tensor, targets: Any) -> Tensor:
         shape = tuple(targets.shape) if isinstance(targets, Tensor) else f"a {type(targets).__name__}"
         raise ConfigError(f"the targets are {shape}", expected=f"0 or 1 for each of the logits {tuple(logits.shape)}")
     return targets.reshape(logits.shape)
+
+
+def squared_error(outputs: Outputs, targets: Tensor, output: str | None = None) -> Tensor:
+    """Mean squared error of real numbers: an output (N, ...), or (N, 1) for targets (N,), against them."""
+    values = scored(outputs, output)
+    return F.mse_loss(_as_targets(values, targets), targets.to(values.dtype))
+
+
+def minus_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
+    """(N,), minus the mean squared error of each example: 0 is best. It is no ratio scale, so there is no retention."""
+    errors = (_as_targets(predictions, targets) - targets) ** 2
+    return -errors.reshape(len(errors), -1).mean(1)
+
+
+def _as_targets(values: Tensor, targets: Tensor) -> Tensor:
+    """Values in the shape of their targets; torch would compare each of (N, 1) with each of (N,)."""
+    if values.numel() != targets.numel():
+        problem = f"the output is {tuple(values.shape)} and the targets are {tuple(targets.shape)}"
+        raise ConfigError(problem, expected="a number for each target")
+    return values.reshape(targets.shape)

@@ -25,6 +25,10 @@ CONFIG = {"displaylogo": False, "responsive": True, "showSendToCloud": False, "p
 """What plotly is told beside the figure: by itself it offers to upload charts."""
 
 
+EXCERPT = ("chain", "strategies", "runtimes", "said")
+"""The sections of an excerpt, as far as they are there and need no script."""
+
+
 def write_report(record: Record, path: Path) -> Path:
     """The page of a run at `path`, from its record and the files in its folder; gives the path.
 
@@ -39,6 +43,17 @@ def write_comparison(record: ComparisonRecord, path: Path) -> Path:
     """The page of a comparison at `path`, with links to the pages of its runs that are there; gives the path."""
     sections = comparison.sections(record, path.resolve().parent)
     return _write(path, "comparison.html.j2", sections, comparison.head(record))
+
+
+def excerpt(record: Record | ComparisonRecord) -> str:
+    """The page without what plotly draws, to be shown within another: headline, chain or front, warnings."""
+    if isinstance(record, Record):
+        template, every, head = "run.html.j2", run.sections(record), run.head(record)
+    else:
+        folder = Path(record.folder)
+        template, every, head = "comparison.html.j2", comparison.sections(record, folder), comparison.head(record)
+    plain = [section for section in every if not section.parts.get("figures")]
+    return "".join(_rendered(template, [section for section in plain if section.key in EXCERPT], head))
 
 
 def _write(path: Path, template: str, sections: Sequence[Section], head: dict[str, Any]) -> Path:

@@ -2,16 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from torch import Tensor
-from torch.nn import functional as F
 
-from pipeline.base.batches import Outputs
 from pipeline.errors import ConfigError
-from pipeline.task import correct, cross_entropy
+from pipeline.task import correct, cross_entropy, minus_squared_error, squared_error
 from pipeline.tasks import metrics
 
 if TYPE_CHECKING:
@@ -113,21 +109,11 @@ def of_classes(target: Classes) -> dict[str, Any]:
     return {"loss": cross_entropy, "score": correct, "logits": True, "output": "logits", "labels": target.names}
 
 
-def squared_error(output: str, outputs: Outputs, targets: Tensor) -> Tensor:
-    """Mean squared error of an output (N,) or (N, 1) against real numbers (N,)."""
-    return F.mse_loss(outputs[output].flatten(), targets)
-
-
-def minus_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Minus the squared error of each prediction (N,) against the real number (N,): 0 is best."""
-    return -((predictions - targets) ** 2)
-
-
 def of_numbers(output: str) -> dict[str, Any]:
     """What a task of one real number an example has: the mean squared error is the loss, its negative the score.
 
     That is no ratio scale, so there is no retention, and the drop stands in its place; Spearman's and Pearson's
     correlations are the metrics.
     """
-    loss, figures = partial(squared_error, output), {"spearman": metrics.spearman, "pearson": metrics.pearson}
-    return {"loss": loss, "score": minus_squared_error, "output": output, "metrics": figures}
+    figures = {"spearman": metrics.spearman, "pearson": metrics.pearson}
+    return {"loss": squared_error, "score": minus_squared_error, "output": output, "metrics": figures}
