@@ -3,14 +3,27 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import shrinkline
+from pipeline.base.use import LENT
 from pipeline.errors import ConfigError
 from pipeline.records.folder import load_run, verified
 from stages.export.onnx import OnnxExport
@@ -45,26 +58,26 @@ def net() -> nn.Module:
     return nn.Sequential(TinyNet())
 
 
-def compressed(model: Any, data: Any, folder: Path, **options: Any) -> Any:
+def compressed(model: Any, data: Any, at: Path, **options: Any) -> Any:
     return shrinkline.compress(
-        model, **{"runs": folder / "runs", "track": False, "stages": ["export.onnx"], **data, **options}
+        model, **{"runs": at / "runs", "track": False, "stages": ["export.onnx"], **data, **options}
     )
 
 
-def planned(model: Any, data: Any, folder: Path, **options: Any) -> Any:
+def planned(model: Any, data: Any, at: Path, **options: Any) -> Any:
     """What is refused before work, or the config that it comes to."""
     from pipeline import runner
     from pipeline.build.live.call import arranged
 
     splits = {name: data.get(name) for name in ("train", "validation", "test")}
     others = {name: value for name, value in data.items() if name not in splits}
-    config, settings = arranged(model, splits, {"stages": ["export.onnx"], "runs": folder, **others, **options})
+    config, settings = arranged(model, splits, {"stages": ["export.onnx"], "runs": at, **others, **options})
     with runner.planned(config, **settings) as (built, _):
         return built
 
 
 def test_importing_it_takes_no_time() -> None:
-    code = "import sys, time; t = time.perf_counter(); import shrinkline; d = time.perf_counter() - t; "
+    code = "import sys, time; t = time.process_time(); import shrinkline; d = time.process_time() - t; "
     code += "print(d); sys.exit(any(name in sys.modules for name in ('torch', 'mlflow', 'pydantic')))"
     child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert child.returncode == 0, child.stderr
@@ -174,3 +187,160 @@ def test_a_script_without_a_main_guard_is_run_once_and_its_code_is_in_the_keys(t
     )
     assert child.returncode == 0, child.stderr
     assert child.stdout.split() == ["begins", *("made", "onnxruntime", "cached", "onnxruntime", "made", "onnxruntime")]
+
+
+class Rows(Dataset[Any]):
+    """Examples of any structure."""
+
+    def __init__(self, make: Callable[[Tensor, Tensor], Any], pair: Pair) -> None:
+        self.make, self.pair = make, pair
+
+    def __len__(self) -> int:
+        return len(self.pair[0])
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(self.pair[0][index], self.pair[1][index])
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter([])
+
+
+def loaded(pair: Pair, sampler: Any) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(*pair), batch_size=8, sampler=sampler)
+
+
+WRONG: dict[str, tuple[Callable[[dict[str, Pair]], dict[str, Any]], str]] = {
+    "no test data": (lambda d: {"test": None}, r"test: there are no data; expected a DataLoader.* Give `test=`"),
+    "no targets": (lambda d: {"train": d["train"][0]}, r"train: it is a tensor of shape .* \(inputs, targets\)"),
+    "other lengths": (lambda d: {"test": (d["test"][0], d["test"][1][:5])}, r"test: there are 128 in input, 5 in the"),
+    "a stream": (lambda d: {"train": DataLoader(Stream())}, "train: its dataset is an IterableDataset"),
+    "weights draw": (
+        lambda d: {"train": loaded(d["train"], WeightedRandomSampler([1.0] * 256, 256))},
+        r"train: its sampler, a WeightedRandomSampler, .* expected each example once.* Give the dataset itself",
+    ),
+    "a sampler drops": (
+        lambda d: {"test": loaded(d["test"], RandomSampler(range(128), num_samples=20))},
+        "test: its sampler, a RandomSampler, takes 20 of 128 examples",
+    ),
+    "three in an example": (
+        lambda d: {"train": Rows(lambda x, y: (x, x, y), d["train"])},
+        r"train: an example is a tuple of 3; expected a pair, \(inputs, target\)",
+    ),
+    "no target by name": (
+        lambda d: {"train": Rows(lambda x, y: {"pixels": x, "kind": y}, d["train"])},
+        "train: an example has `pixels`, `kind`, and none is the target; expected one of labels",
+    ),
+    "an unknown stage": (lambda d: {"stages": ["prune.chanels"]}, r"did you mean `prune.channels`"),
+    "no stage": (lambda d: {"stages": [OnnxExport]}, r"stages\[0\]: it is a .*Write OnnxExport\(\.\.\.\)"),
+    "a wrong budget key": (lambda d: {"budget": {"sise": 1}}, "there is no key `sise`; did you mean `size`"),
+    "a wrong argument": (lambda d: {"epoch": 3}, "there is no argument `epoch`"),
+    "examples in both": (lambda d: {"test": d["train"]}, "256 of 256 train examples are also in test"),
+    "a task and data": (lambda d: {"task": "digits"}, "train: there is a `task` beside it"),
+    "another builder": (lambda d: {"builder": partial(TinyNet, width=4)}, "the keys do not fit"),
+    "a builder of a script": (lambda d: {"builder": lambda: None}, r"builder: .* cannot be imported elsewhere"),
+    "targets of another shape": (
+        lambda d: {"train": (d["train"][0], torch.rand(256, 7))},
+        r"train: the targets do not tell what a good answer is .* Give `loss=` and `score=`",
+    ),
+    "several processes": (lambda d: {"processes": 2}, "2 processes need what builds the task in each"),
+    "torch in a process": (
+        lambda d: {"stages": [{"use": "benchmark.latency", "runtimes": ["torch"]}]},
+        r"whose processes build the model, .* Give shrinkline.compress builder",
+    ),
+    "another width": (
+        lambda d: {"stages": [{"use": "distill.logits", "student": {"shrink_of": "teacher", "width": 4}}]},
+        "the teacher was given as an object, so it cannot be built with other arguments",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_work_is_one_error_before_work(
+    name: str, data: dict[str, Pair], net: nn.Module, tmp_path: Path
+) -> None:
+    changes, message = WRONG[name]
+    options = {**data, **changes(data)}
+    attempt = compressed if "processes" in options else planned
+    with pytest.raises(ConfigError, match=message):
+        attempt(net, options, tmp_path)
+    assert not list(tmp_path.glob("runs/*/record.json"))
+
+
+@pytest.mark.parametrize("model", [TinyNet, 3, None])
+def test_a_model_that_is_none_is_told(model: Any, data: dict[str, Pair], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model: it is .*; expected a torch nn.Module"):
+        planned(model, data, tmp_path)
+
+
+def test_loaders_and_dictionaries_are_taken_as_they_are(data: dict[str, Pair], tmp_path: Path) -> None:
+    def joined(examples: list[Any]) -> dict[str, Tensor]:
+        return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
+
+    subset = SubsetRandomSampler(range(0, 256, 2))
+    parts = {
+        "train": loaded(data["train"], subset),
+        "validation": DataLoader(Rows(lambda x, y: (x, y), data["validation"]), batch_size=16, shuffle=True),
+        "test": DataLoader(Rows(lambda x, y: {"x": x, "labels": y}, data["test"]), collate_fn=joined, drop_last=True),
+    }
+    splits = planned(
+        TinyNet(), {**parts, "train": Rows(lambda x, y: {"x": x, "label": int(y)}, data["train"])}, tmp_path
+    )
+    assert [len(split) for split in splits.task.splits.values()] == [256, 256, 64, 128]
+    assert len(planned(TinyNet(), {**data, "train": parts["train"]}, tmp_path).task.train) == 128
+    assert next(iter(splits.task.test.loader(8))).inputs["x"].shape == (8, 1, 8, 8)
+
+
+KINDS = {
+    "classes": (torch.arange(8) % 4, 4, "single_label", {}),
+    "labels": ((torch.arange(24) % 3 > 0).float().reshape(8, 3), 3, "multi_label", {}),
+    "numbers": (torch.linspace(-1, 1, 8), 1, "regression", {}),
+    "numpy": (np.arange(8) % 4, 4, "single_label", {}),
+    "a loss of torch": (torch.arange(8) % 4, 4, "single_label", {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_targets_tell_loss_and_score(name: str, tmp_path: Path) -> None:
+    targets, width, kind, options = KINDS[name]
+    parts = {s: (torch.rand(8, 5, generator=torch.Generator().manual_seed(i)), targets) for i, s in enumerate("abc")}
+    data = dict(zip(("train", "validation", "test"), parts.values(), strict=True))
+    built = planned(nn.Linear(5, width), data, tmp_path, **options)
+    assert built.task.target_kind == kind
+    predictions = built.task.decode(built.model.predict, {"input": torch.rand(2, 5)})
+    assert built.task.score(predictions, torch.as_tensor(targets)[:2]).shape == (2,)
+
+
+def test_a_class_in_a_file_is_found_again_and_one_with_arguments_by_its_builder(
+    data: dict[str, Pair], tmp_path: Path
+) -> None:
+    bare = planned(TinyNet(), data, tmp_path).config.model
+    assert bare.use.endswith("conftest.py:TinyNet")
+    assert Path(str(bare.weights)).is_file()
+    assert planned(TinyNet(4), data, tmp_path).config.model.use == f"{LENT}:module"
+    named = planned(TinyNet(4), data, tmp_path, builder=partial(TinyNet, width=4)).config.model
+    assert (named.use, named.arguments) == (bare.use, {"width": 4})
+    frozen = TinyNet()
+    frozen.head.requires_grad_(False)
+    assert planned(frozen, data, tmp_path).config.model.use == f"{LENT}:module"
+
+
+def test_a_builder_that_gives_other_outputs_is_refused(data: dict[str, Pair], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    (tmp_path / "models.py").write_text(
+        "from torch import nn\nnet = lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU())\n"
+    )
+    with pytest.raises(ConfigError, match=r"builder .*other values for `output`.* Name what built this very model"):
+        planned(model, data, tmp_path, builder="models.py:net", folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_notebook_of_the_docs_runs(tmp_path: Path) -> None:
+    code = "import json, sys; from tests.notebook import run; print(run(json.load(open(sys.argv[1])))[-1][0]['data'])"
+    words = [sys.executable, "-c", code, str(ROOT / "docs" / "from-python.ipynb")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": ""}
+    child = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+    assert "quantize.static" in child.stdout
