@@ -41,7 +41,8 @@ def main(file: Path) -> None:
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     for number, (cell, outputs) in enumerate(zip(cells, run(notebook), strict=True), 1):
         cell |= {"outputs": outputs, "execution_count": number}
-    file.write_text(json.dumps(notebook, indent=1) + "\n")
+    text = json.dumps(notebook, indent=1).replace(str(Path.cwd()), ".")
+    file.write_text(f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def show(record: Record, console: Console) -> None:
     # A run without tracking misses nothing.
     if (Path(record.folder) / STATE).exists() and not is_synced(Path(record.folder)):
         console.print(*_warnings([f"MLflow does not have this run whole; later: shrink sync {folder}"]))
-    places = [f"model: {folder / record.final.file}"] if record.final else []
+    places = [f"model: {shown(Path(record.folder) / record.final.file)}"] if record.final else []
     # Left to the terminal to wrap, so that a path can be copied whole.
     places.append(f"run: {folder}    MLflow: {_mlflow(Path(record.folder).parent)}")
     console.print(Text("\n".join(places)), soft_wrap=True)
