@@ -76,7 +76,7 @@ def script(file: Path, out: Path) -> None:
 
 def test_the_python_of_the_readme_runs_in_10_lines(folder: Path, tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(import shrinkline.*?)```", README, flags=re.DOTALL)
-    assert len([line for line in code.splitlines() if line]) == 10
+    assert len([line for line in code.splitlines() if line]) <= 10
     (folder / "script.py").write_text(code)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     child = forked.start(script, folder / "script.py", tmp_path / "out", environment=environment)
