@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.records.comparison import BASELINE
 
 STRATEGY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ +-]*")
+VARIABLE = re.compile(r"\$\{[A-Za-z_]\w*\}")
 ANCHORS = "x-"
 """What keys begin with, at the top of a file, that are a place for anchors and nothing else."""
 
@@ -38,6 +39,7 @@ class Source:
             raise ConfigError(f"this is not YAML: {problem}", where=where, fix=fix) from None
         if not isinstance(self.data, dict):
             raise ConfigError("there is no pipeline in it", where=str(path), expected="the keys task, model and stages")
+        self._refuse_variables(self.data, ())
 
     def place(self, path: Keys) -> str:
         """Where a key is: "my.yaml:12", of the nearest key above where it is not in the file itself."""
@@ -109,6 +111,17 @@ class Source:
             problem = f"`{text}` is not YAML: {getattr(error, 'problem', None) or 'it is nested too deep'}"
             raise ConfigError(problem, where=where, fix="Quote it") from None
         self.lines = {key: line for key, line in self.lines.items() if key[: len(path)] != path} | {path: where}
+
+    def _refuse_variables(self, value: Any, path: Keys) -> None:
+        """Raise ConfigError where a value of the file names a variable of the environment; those of --set may."""
+        if isinstance(value, dict | list):
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                self._refuse_variables(inner, (*path, key))
+        elif isinstance(value, str) and (variable := VARIABLE.search(value)):
+            key = ".".join(map(str, path))
+            problem = f"`{path[-1]}` has {variable[0]}, and a file's values are taken as they are written"
+            fix = f'Let the shell fill it in: --set {key}="{value}"'
+            raise ConfigError(problem, where=self.place(path), fix=fix)
 
     def _walk(self, node: yaml.Node | None, path: Keys) -> None:
         if isinstance(node, yaml.MappingNode):

@@ -33,7 +33,7 @@ def unwrapped(state: Any, module: nn.Module | None = None, notes: list[str] | No
     Args:
         state: what a file holds: a state dict, or one under a key such as "state_dict", also under several.
         module: that it is for; without one the prefixes are taken off.
-        notes: gets a note where another one could have been meant.
+        notes: gets a note where another one could have been meant, or something is left out.
     """
     for _ in range(DEEPEST):  # a file may hold itself
         state = state if _is_flat(state) else _inner(state, notes)
@@ -47,6 +47,7 @@ def unwrapped(state: Any, module: nn.Module | None = None, notes: list[str] | No
         del names[COUNTS]
     while prefix := _prefix(list(names.values()), module_keys):
         names = {name: short.removeprefix(prefix) for name, short in names.items()}
+    names = _within(names, module_keys, notes)
     if all(name == short for name, short in names.items()) and len(names) == len(state):
         return state  # type: ignore[no-any-return]  # with the versions that torch keeps beside it
     return {short: state[name] for name, short in names.items()}
@@ -62,6 +63,18 @@ def _prefix(names: list[str], module_keys: set[str]) -> str:
             ):
                 return prefix
     return ""
+
+
+def _within(names: dict[str, str], module_keys: set[str], notes: list[str] | None) -> dict[str, str]:
+    """Those with a prefix, without it, where so more are the module's: what wraps a module has keys of its own."""
+    for prefix in PREFIXES:
+        inner = {name: short.removeprefix(prefix) for name, short in names.items() if short.startswith(prefix)}
+        if len(module_keys & {*inner.values()}) > len(module_keys & {*names.values()}):
+            if notes is not None:
+                rest = few([name for name in names if name not in inner])
+                notes.append(Note(f"{rest} left out: of what wraps the model, whose keys begin with `{prefix}`"))
+            return inner
+    return names
 
 
 def _is_flat(state: Any) -> bool:

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import sys
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ WHOLE = ("model.safetensors", "pytorch_model.bin")
 SAFE = "Save module.state_dict() instead"
 AGAIN = "Get the file again, or save it again"
 UNSAFE = f"{SAFE}; or, where you trust who made it, do both: give its sha256 in `model:`, and --allow-unsafe-load"
+
+PROGRAMS = {
+    "constants.pkl": ("it is a TorchScript archive", "torch.jit.load({}).state_dict()"),
+    "archive_format": ("it is a program that torch.export saved", "torch.export.load({}).state_dict"),
+}
+"""By an entry of their archive what is no state dict and has one, and how to get it."""
 
 Read = Callable[[Path], dict[str, Tensor]]
 
@@ -182,7 +189,20 @@ def _tensors(file: Path) -> Any:
     except (EOFError, KeyError, RuntimeError) as error:
         if is_exhausted(error):
             raise
+        _refuse_programs(file)
         raise ConfigError("it is damaged, or no file that torch.save wrote", fix=AGAIN) from error
+
+
+def _refuse_programs(file: Path) -> None:
+    """Raise ConfigError where a file is a program with weights, which is another form than a state dict."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        entries = {name.partition("/")[2] for name in archive.namelist()}
+    for entry, (problem, source) in PROGRAMS.items():
+        if entry in entries:
+            fix = f"Save its weights: torch.save({source.format(repr(file.name))}, 'weights.pt')"
+            raise ConfigError(problem, expected="a state dict", fix=fix)
 
 
 def _places(index: Path) -> dict[str, str]:

@@ -94,13 +94,36 @@ class Wrapper(nn.Module):
         self.model = nn.Linear(2, 3)
 
 
-def test_a_prefix_stays_that_the_module_has_itself_or_that_not_all_have() -> None:
+def test_a_prefix_stays_that_the_module_has_itself() -> None:
     state = {"model.weight": torch.ones(3, 2), "model.bias": torch.zeros(3)}
     assert list(unwrapped(state, Wrapper())) == ["model.weight", "model.bias"]
     assert list(unwrapped(prefixed("model.")(state), Wrapper())) == ["model.weight", "model.bias"]
     assert list(unwrapped(state, nn.Linear(2, 3))) == ["weight", "bias"]
-    state = {"model.weight": torch.ones(3, 2), "loss.weight": torch.ones(1)}
-    assert unwrapped(state, nn.Linear(2, 3)) == state
+
+
+def test_what_wraps_a_model_may_have_keys_of_its_own() -> None:
+    notes: list[str] = []
+    state = {"model.weight": torch.ones(3, 2), "model.bias": torch.zeros(3), "loss.weight": torch.ones(1)}
+    assert list(unwrapped(state, nn.Linear(2, 3), notes)) == ["weight", "bias"]
+    assert notes == ["loss.weight left out: of what wraps the model, whose keys begin with `model.`"]
+    assert list(unwrapped({**prefixed("model.")(state), "mean": state["loss.weight"]}, Wrapper())) == [
+        "model.weight",
+        "model.bias",
+        "loss.weight",
+    ]
+
+
+def test_a_torchscript_archive_is_called_so_and_its_weights_load_as_the_message_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, target = nn.Linear(2, 3), nn.Linear(2, 3)
+    torch.jit.save(torch.jit.script(net), tmp_path / "net.pt")
+    with pytest.raises(ConfigError, match=r"it is a TorchScript archive; expected a state dict") as caught:
+        load_weights(target, tmp_path / "net.pt")
+    monkeypatch.chdir(tmp_path)
+    exec(caught.value.fix.removeprefix("Save its weights: "), {"torch": torch})  # noqa: S102  # ours
+    assert load_weights(target, tmp_path / "weights.pt") == []
+    assert torch.equal(target.weight, net.weight)
 
 
 def test_of_two_state_dicts_the_one_that_is_taken_is_said(tiny: Make, tmp_path: Path) -> None:
