@@ -1,22 +1,15 @@
 """Files and data that a config names: whether they are there, and whether a run would take them; none is run."""
 
-import os
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from pipeline.base.data.hub import Kind, ask, cached, could_be_name, endpoint, switched_off
 from pipeline.cli.doctor.finding import Finding
 from pipeline.errors import ShrinkError
 
-Kind = Literal["datasets", "models"]
-
 CONCERN = "config"
-SECONDS = 3.0
-OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
-YES = {"1", "true", "yes", "on"}
 
 
 @dataclass(frozen=True)
@@ -100,35 +93,18 @@ def located(what: str, name: str, kind: Kind, folders: Sequence[Path]) -> Findin
         return Finding(CONCERN, label, "missing", "there is no such file or folder", f"Set {what} to where it is")
     if cache_folder := cached(name, kind):
         return Finding(CONCERN, label, "ok", f"in the cache, {cache_folder}")
-    if any(os.environ.get(variable, "").lower() in YES for variable in OFFLINE):
+    if switched_off():
         fix = f"Set {what} to a folder, or fetch it where there is a network"
         return Finding(CONCERN, label, "missing", "not here and not in the cache, and the hub is switched off", fix)
     return asked(label, name, kind)
 
 
-def could_be_name(name: str) -> bool:
-    """Whether the hub could have it under this name: "name" or "owner/name", no path."""
-    parts = name.split("/")
-    return len(parts) <= 2 and all(parts) and not name.startswith((".", "~")) and " " not in name
-
-
-def cached(name: str, kind: Kind) -> Path | None:
-    """The folder of the hub's cache that has it, None where there is none."""
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    downloaded = hub / f"{kind}--{name.replace('/', '--')}" / "snapshots"
-    if downloaded.is_dir() and any(downloaded.iterdir()):
-        return downloaded.parent
-    prepared = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")) / name.replace("/", "___")
-    return prepared if kind == "datasets" and prepared.is_dir() else None
-
-
 def asked(label: str, name: str, kind: Kind) -> Finding:
-    """What the hub says, within three seconds."""
-    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    """What the hub says, within seconds."""
+    hub = endpoint()
     try:
-        with urllib.request.urlopen(f"{hub}/api/{kind}/{name}", timeout=SECONDS):
-            return Finding(CONCERN, label, "ok", f"{hub} has it; it will be fetched")
+        ask(name, kind)
+        return Finding(CONCERN, label, "ok", f"{hub} has it; it will be fetched")
     except urllib.error.HTTPError as error:
         fix = "Look at the name, or log in with `hf auth login`"
         return Finding(CONCERN, label, "missing", f"not here, and {hub} answers {error.code} {error.reason}", fix)

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.data.hub import Kind
 from pipeline.base.use import Reference
 from pipeline.build.config import PipelineConfig
 from pipeline.build.source import load_all
 from pipeline.cli.doctor import machine
-from pipeline.cli.doctor.files import CONCERN, File, Kind, located
+from pipeline.cli.doctor.files import CONCERN, File, located
 from pipeline.cli.doctor.finding import Finding
 from pipeline.cli.doctor.packages import install
 from pipeline.cli.doctor.sources import Absent, missing_imports, source_of

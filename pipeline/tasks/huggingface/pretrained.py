@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.base.batches import Inputs
+from pipeline.base.data.hub import check_reachable
 from pipeline.base.formatting import few
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError, is_exhausted
@@ -166,6 +167,7 @@ def _check_fit(config: dict[str, Any], task: Task, example: Inputs) -> None:
 
 
 def _config(name: str, revision: str | None) -> Any:
+    check_reachable(name, "models", "name")
     from transformers import AutoConfig
 
     with explained(name):

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from pipeline.base.data.hub import check_reachable
 from pipeline.base.files import folder_digest
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, is_exhausted
@@ -61,6 +62,7 @@ def read(settings: Settings) -> Parts:
     Raises:
         ConfigError: there is no such dataset, or it has no such part.
     """
+    check_reachable(settings.data, "datasets", "data")
     with quiet(), explained("data", settings.data):
         loaders = _stream(settings) if settings.streaming else _load(settings)
     chosen = roles(settings, list(loaders))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.base.batches import Inputs
+from pipeline.base.data.hub import check_reachable
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
@@ -79,6 +80,7 @@ def _load(module: nn.Module, place: str) -> list[str]:
     from huggingface_hub import hf_hub_download
     from safetensors.torch import load_file
 
+    check_reachable(place, "models", "name")
     with explained(place):
         path = Path(place) / FILE if Path(place).is_dir() else Path(hf_hub_download(place, FILE))
         state = load_file(path)

@@ -69,8 +69,8 @@ def test_a_good_file_is_read_whole(tmp_path: Path) -> None:
     ("use: export.onnx", "opset: 20", 8, "the key `use` is missing. Add `use:`."),
     ("use: export.onnx", "export.onnx", 8, "'export.onnx'"),
     ("{use: digits}", "[digits]", 1, "`task` does not fit"),
-    ("models.py:Net", "${NET}.py:Net", 3, "`use` has ${NET}, and a file's values are taken as they are written. Let the "
-     'shell fill it in: --set model.use="${NET}.py:Net".'),
+    ("models.py:Net", "${NET}.py:Net", 3, "`use` has ${NET}, and a file's values are taken as they are written. Let "
+     'the shell fill it in: --set model.use="${NET}.py:Net".'),
     ("seed: 3", "seed: 3\n\tdevice: cpu", 13, "this is not YAML: found character '\\t' that cannot start any token"),
     ("seed: 3", "seed: [3", 13, "this is not YAML"),
     ("seed: 3", "seed: *three", 12, "this is not YAML: found undefined alias 'three'"),

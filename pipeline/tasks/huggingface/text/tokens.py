@@ -8,6 +8,7 @@ from shutil import rmtree
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.base.data.hub import check_reachable
 from pipeline.errors import ConfigError, blame
 from pipeline.tasks.huggingface.source import code, fingerprint, kept_in
 
@@ -30,9 +31,10 @@ def opened(name: str) -> Any:
     Raises:
         ConfigError: there is none, it is a slow one, or it cannot pad.
     """
+    where = f"tokenizer {name}"
+    check_reachable(name, "models", "tokenizer")
     from transformers import AutoTokenizer
 
-    where = f"tokenizer {name}"
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, KeyError) as error:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
+from pipeline.base.data import hub
 from pipeline.cli.doctor import files, machine, packages, tracking
 from pipeline.cli.doctor.finding import Finding, as_json, is_missing
 from tests.aliases import Patch
@@ -260,13 +261,13 @@ def test_a_database_is_tried_and_not_changed(tmp_path: Path, monkeypatch: Patch)
 
 @pytest.fixture
 def nothing_cached(tmp_path: Path, monkeypatch: Patch) -> Path:
-    for name in (*files.OFFLINE, "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+    for name in (*hub.OFFLINE, "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     return tmp_path
 
 
-def where(name: str, kind: files.Kind = "datasets", folder: Path = Path("/nowhere")) -> tuple[str, str]:
+def where(name: str, kind: hub.Kind = "datasets", folder: Path = Path("/nowhere")) -> tuple[str, str]:
     found = files.located("task.data", name, kind, (folder,))
     return found.state, found.found
 
