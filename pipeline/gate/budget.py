@@ -1,13 +1,13 @@
 """The budget of a pipeline file: limits that the last model must keep to."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pipeline.base.data.strict import Strict
 from pipeline.gate.limits import Latencies, Memories, RowLimit, Startups
-from pipeline.gate.units import Bytes, Count
+from pipeline.gate.units import Bytes, Count, Share, bare
 
 Choice = Literal["pass", "warn", "fail", "inconclusive"]
 
@@ -17,7 +17,7 @@ LARGEST_FACTOR = 100  # of `of:`; beyond it is a count that was meant to be abso
 class Least(Strict):
     """A lower limit of a share."""
 
-    min: float = Field(gt=0, le=1)
+    min: Annotated[float, Share, Field(gt=0, le=1)]
 
 
 class LeastKept(Least):
@@ -68,14 +68,26 @@ class Most(_Most):
 class Budget(Strict):
     """What the last model must keep to, for `shrink run` to succeed."""
 
-    retention: LeastKept | None = Field(default=None, description="of the baseline's score; the interval decides")
-    drop: MostShare | None = Field(default=None, description="of the score below the baseline's; the interval decides")
-    flips: MostShare | None = Field(default=None, description="share of the test examples that the model lost")
-    worst_class: Least | None = Field(default=None, description="retention of every class")
-    parity: MostRatio | None = Field(default=None, description="difference of the exported file from the torch model")
-    size: MostBytes | None = Field(default=None, description="bytes of the file to deploy")
-    params: Most | None = None
-    macs: Most | None = None
+    retention: Annotated[LeastKept | None, bare("min", LeastKept)] = Field(
+        default=None, description="of the baseline's score; the interval decides"
+    )
+    drop: Annotated[MostShare | None, bare("max", MostShare)] = Field(
+        default=None, description="of the score below the baseline's; the interval decides"
+    )
+    flips: Annotated[MostShare | None, bare("max", MostShare)] = Field(
+        default=None, description="share of the test examples that the model lost"
+    )
+    worst_class: Annotated[Least | None, bare("min", Least)] = Field(
+        default=None, description="retention of every class"
+    )
+    parity: Annotated[MostRatio | None, bare("max", MostRatio)] = Field(
+        default=None, description="difference of the exported file from the torch model"
+    )
+    size: Annotated[MostBytes | None, bare("max", MostBytes)] = Field(
+        default=None, description="bytes of the file to deploy"
+    )
+    params: Annotated[Most | None, bare("max", Most)] = None
+    macs: Annotated[Most | None, bare("max", Most)] = None
     latency: Latencies | None = Field(
         default=None, description="a ratio to the baseline's in the same run, or a time; a list has several limits"
     )

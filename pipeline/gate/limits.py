@@ -118,8 +118,10 @@ class MostStartup(RowLimit):
 
 
 def _listed(value: Any) -> Any:
-    """One limit as a list of one."""
-    if isinstance(value, str | int | float):
+    """One limit as a list of one; a time or a size may stand for it."""
+    if isinstance(value, str):
+        return [{"max": value}]
+    if isinstance(value, int | float):
         raise ValueError(f"a mapping, such as {{max: {value}}}, or a list of them")
     return [value] if isinstance(value, Mapping | RowLimit) else value
 
@@ -141,12 +143,14 @@ KEPT = AfterValidator(_distinct), MinLen(1), WrapSerializer(_unlisted)
 
 Latencies = Annotated[
     tuple[MostLatency, ...],
-    BeforeValidator(_listed, json_schema_input_type=MostLatency | list[MostLatency]),
+    BeforeValidator(_listed, json_schema_input_type=MostLatency | list[MostLatency] | str),
     *KEPT,
 ]
 Memories = Annotated[
-    tuple[MostMemory, ...], BeforeValidator(_listed, json_schema_input_type=MostMemory | list[MostMemory]), *KEPT
+    tuple[MostMemory, ...], BeforeValidator(_listed, json_schema_input_type=MostMemory | list[MostMemory] | str), *KEPT
 ]
 Startups = Annotated[
-    tuple[MostStartup, ...], BeforeValidator(_listed, json_schema_input_type=MostStartup | list[MostStartup]), *KEPT
+    tuple[MostStartup, ...],
+    BeforeValidator(_listed, json_schema_input_type=MostStartup | list[MostStartup] | str),
+    *KEPT,
 ]

@@ -25,6 +25,10 @@ _SEARCH = (
 )
 _TUNE = "`train.supervised` trains on the labels; `recovery: {epochs: 5}` of `prune.channels` does it after pruning"
 _PACK = "`quantize.pack` stores each weight in as few bits as it needs"
+_SCORE = (
+    "no limit is on a score alone. `retention: {min: 0.97}` of a budget is the share of the baseline's score that is "
+    "kept, and `drop: {max: 0.01}` how far it may fall"
+)
 _TIME = "`benchmark.latency` measures it"
 _LAYERS = "`distill.logits` with `student: {shrink_of: teacher, layers: 3}` makes a model with fewer layers"
 
@@ -96,6 +100,12 @@ ASKED = {
     "huffman": _PACK,
     "pack": _PACK,
     "compress": _PACK,
+    "accuracy": _SCORE,
+    "score": _SCORE,
+    "f1": _SCORE,
+    "speedup": "`latency: {max: 0.5}` of a budget is a ratio to the baseline's, `latency: 5 ms` a time",
+    "compression": "`size: {max: 0.25, of: baseline}` of a budget is a share of the baseline's, `size: 40 kB` absolute",
+    "compression_ratio": "`size: {max: 0.25, of: baseline}` of a budget is a share of the baseline's",
     "tokens": "`prune.vocabulary` removes the tokens that the training data does not use",
 }
 """By the word, in lower case and however it is written together; it may have the name of a family before it."""

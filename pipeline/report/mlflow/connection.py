@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.base.files import locked
 from pipeline.errors import TrackingError
-from pipeline.report.mlflow.address import URI, without_secrets
+from pipeline.report.mlflow.address import URI, address, without_secrets
 from pipeline.report.mlflow.database import Database
 
 LOG = logging.getLogger("shrinkline")
@@ -53,13 +53,11 @@ class Connection:
 
     def open(self) -> None:
         """Reach the server, or make the database."""
-        import mlflow
-
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self.runs.mkdir(parents=True, exist_ok=True)
         with locked(self.runs / "mlflow.lock"):  # making the database's tables twice at once fails
-            self.client = mlflow.MlflowClient(os.environ.get(URI) or self._default())
+            self.client = _client(os.environ.get(URI) or self._default())
             self.experiment = self._experiment()
 
     def _default(self) -> str:
@@ -84,7 +82,7 @@ class Connection:
 
     def create(self, uid: str, name: str, when: str, tags: dict[str, str]) -> Any:
         """A new run with this uid."""
-        arguments: dict[str, Any] = {"tags": {**tags, UID: uid}, "run_name": name}
+        arguments: dict[str, Any] = {"tags": {**tags, UID: searchable(uid)}, "run_name": name}
         return self.client.create_run(self.experiment, milliseconds(when), **arguments)
 
     def log(
@@ -120,6 +118,11 @@ class Connection:
 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         if experiment := self.client.get_experiment_by_name(name):
+            if experiment.lifecycle_stage == "deleted":
+                where = "" if os.environ.get(URI) else f"{URI}={address(self.runs)} "
+                fix = f"{where}mlflow experiments restore --experiment-id {experiment.experiment_id}"
+                fix = f"Name another one by MLFLOW_EXPERIMENT_NAME, or restore it: {fix}"
+                raise TrackingError(f"the experiment `{name}` was deleted", fix=fix)
             return str(experiment.experiment_id)
         is_local = (os.environ.get(URI) or "sqlite:").startswith("sqlite:")
         place = (self.runs / "mlartifacts").resolve().as_uri() if is_local else None
@@ -145,6 +148,19 @@ def went_away(problem: str, later: str) -> TrackingError:
     return TrackingError(f"MLflow went away: {problem}", fix=f"Later: {later}")
 
 
+def _client(uri: str) -> Any:
+    """MLflow's client. Raises TrackingError where MLflow knows no such kind of address."""
+    from mlflow import MlflowClient
+    from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
+
+    try:
+        return MlflowClient(uri)
+    except UnsupportedModelRegistryStoreURIException:
+        server = uri.rpartition("://")[2].lstrip("/")
+        fix = f"Write http://{server} for a server, or sqlite:////folder/mlflow.db for a database"
+        raise TrackingError(f"{URI} is {uri}, an address of no kind that MLflow knows", fix=fix) from None
+
+
 def _problem_of(tries: int, action: Callable[..., None], *args: Any) -> str:
     """Why it failed in the end; empty where it did not."""
     from mlflow.exceptions import MlflowException
@@ -156,7 +172,7 @@ def _problem_of(tries: int, action: Callable[..., None], *args: Any) -> str:
             action(*args)
             return ""
         except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError, TrackingError) as error:
-            problem = without_secrets((str(error).splitlines() or [type(error).__name__])[0])
+            problem = without_secrets((str(error).splitlines() or [type(error).__name__])[0]).removesuffix(".")
         if i + 1 < tries:
             time.sleep(2**i)
     return problem
@@ -165,7 +181,12 @@ def _problem_of(tries: int, action: Callable[..., None], *args: Any) -> str:
 def tagged(uid: str) -> str:
     """A search for what carries this uid; the name of a run is that of a user's file and may hold a quote."""
     quote = '"' if "'" in uid else "'"
-    return f"tags.{UID} = {quote}{uid}{quote}"
+    return f"tags.{UID} = {quote}{searchable(uid)}{quote}"
+
+
+def searchable(uid: str) -> str:
+    """A uid as it is a tag: MLflow's searches take no text that holds quotes of both kinds."""
+    return uid.replace('"', "%22") if "'" in uid else uid
 
 
 def milliseconds(when: str) -> int:

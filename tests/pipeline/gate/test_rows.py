@@ -144,7 +144,7 @@ def test_a_runtime_that_took_the_torch_model_counts_after_the_export_and_not_aft
     ({"latency": {"max": "5 ms", "percentile": 75}}, "one of 50, 90, 99, 99.9"),
     ({"latency": []}, "at least 1 item"),
     ({"latency": [{"max": "5 ms"}, {"max": "6 ms", "percentile": 50}]}, "two are of p50"),
-    ({"latency": "5 ms"}, "a mapping, such as {max: 5 ms}, or a list of them"),
+    ({"latency": 0.5}, "a mapping, such as {max: 0.5}, or a list of them"),
     ({"memory": 60}, "a mapping, such as {max: 60}"),
     ({"memory": {"max": 60}}, "a size of 1 MB or more, such as 60 MB"),
     ({"memory": {"max": 0.5}}, "a size of 1 MB or more"),

@@ -12,6 +12,7 @@ from pipeline.build.syntax.asked import ASKED, answer
 from pipeline.build.syntax.declared import check_declared, keys_of, stage_names
 from pipeline.cli.catalogue import built_in_stages
 from pipeline.errors import ConfigError
+from pipeline.gate.budget import Budget
 
 
 def test_stages_and_keys_are_those_of_the_classes() -> None:
@@ -50,8 +51,15 @@ def test_each_answer_names_what_there_is() -> None:
     for text in map(answer, ASKED):
         methods = re.findall(r"`([a-z]+\.[a-z0-9]+)`", text)
         assert {*methods} <= {*stage_names()}
-        assert methods or "no stage" in text or "it is called" in text or "training stage" in text or "is the" in text
-        keys = {key for name in stage_names() for key in keys_of(name)} | {"strategies", "stages"}
+        assert (
+            methods
+            or "no stage" in text
+            or "it is called" in text
+            or "training stage" in text
+            or "is the" in text
+            or "budget" in text
+        )
+        keys = {key for name in stage_names() for key in keys_of(name)} | {"strategies", "stages", *Budget.model_fields}
         assert {*re.findall(r"`([a-z_]+): ", text)} <= keys
 
 
