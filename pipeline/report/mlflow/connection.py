@@ -53,6 +53,8 @@ class Connection:
 
     def open(self) -> None:
         """Reach the server, or make the database."""
+        import mlflow  # noqa: F401  # it sets the levels of its loggers, which are then ours
+
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self.runs.mkdir(parents=True, exist_ok=True)
