@@ -37,7 +37,7 @@ def front(record: ComparisonRecord) -> list[Figure]:
     if not plots:
         return []
     words = "Each strategy with its 95 % intervals. A star is the chosen one, a hollow point is dominated by another."
-    words += " Dashed red lines are limits of the budget." * any(s.gates for s in record.strategies)
+    words += " Dashed red lines are limits of the budget." * any(_limit(record, axis) is not None for axis in axes)
     if not on_validation:
         words += " There are no validation figures, so retention is that of the test split."
     return [Figure("front", f"Front of {joined(axes)}", words, plots, _table(record, axes, on_validation), "Axes")]
