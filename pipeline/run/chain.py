@@ -277,8 +277,10 @@ class Run:
         self.record.notes.append(text)
 
     def _warn(self, text: str) -> None:
-        LOG.warning(text)
-        self.record.warnings.append(text)
+        """Warn, once of the same: a stage may say again what it has said before all work."""
+        if text not in self.record.warnings:
+            LOG.warning(text)
+            self.record.warnings.append(text)
 
     def _keep(self) -> None:
         self.record.save()

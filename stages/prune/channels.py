@@ -25,11 +25,12 @@ from stages.prune.coupling.flow import Flow
 from stages.prune.engine import Coupled, Couplings
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
-from stages.prune.search import Counts, Scope, removed, solve
+from stages.prune.search import Counts, Scope, kept, removed, solve
 from stages.trainer.loop import train
 
 TAYLOR_BATCH = 32
 WHOLE = "what reads them cannot be told apart, or gives other values without them"
+UNPROVEN = "not run in evaluation mode, where what is cut is proven"
 FAR_BELOW = 0.9  # of the target; below it the record carries a warning
 
 
@@ -99,12 +100,17 @@ class ChannelPruning(Stage):
         model = _with_plain_weights(model, notes.append)
         yield from notes
         couplings = self._couplings(model, ConfigError)
-        unproven = Flow(model.module, model.example).unproven()
-        yield Note(f"channels leave {_counted([layer for group in couplings.groups for layer in group.layers])}")
-        if couplings.whole:
-            yield Note(f"all channels stay of {_counted(couplings.whole)}: {WHOLE}")
-        if unproven:
-            yield f"not run in evaluation mode, where what is cut is proven: {_listed(unproven)}"
+        least = kept(couplings.groups, 1.0, self.scope, self.round_to)
+        groups = [group for group, count in zip(couplings.groups, least, strict=True) if count < len(group.scores)]
+        narrow = [layer for layer in _layers(couplings.groups) if layer not in _layers(groups)]
+        reason = f"`round_to: {self.round_to}` leaves no smaller width"
+        if not groups:
+            raise ConfigError(f"no layer can lose channels: {reason} to {_counted(narrow)}", fix="Lower `round_to`")
+        yield Note(f"channels leave {_counted(_layers(groups))}")
+        for names, why in ((narrow, reason), (couplings.whole, WHOLE)):
+            if names:
+                yield Note(f"all channels stay of {_counted(names)}: {why}")
+        yield from _unproven(model)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The pruned, and where asked trained, model.
@@ -118,25 +124,27 @@ class ChannelPruning(Stage):
             raise StageError("the weights are quantized, with steps for the channels that they have", fix=fix)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
         model = _with_plain_weights(model, ctx.warn)
-        couplings = self._couplings(model, StageError)
-        if couplings.whole:
-            ctx.warn(Note(f"all channels stay of {_counted(couplings.whole)}: {WHOLE}"))
-            ctx.report("whole", [*couplings.whole])
-        groups = couplings.groups
-        prunable = {layer for group in groups for layer in group.layers}
+        for text in _unproven(model):
+            ctx.warn(text)
+        couplings, whole = self._couplings(model, StageError), set[str]()
+        prunable = {*_layers(couplings.groups)}
         full = self._cost(model.module, model.example, prunable)
         current, steps = model, list[JsonValue]()
         for step in range(1, self.steps + 1):
             budget = full * self._target[1] ** (step / self.steps)
             if step > 1:
-                groups = self._couplings(current, StageError).groups
-            module, ratio = self._pruned(current, groups, budget, prunable, ctx)
+                couplings = self._couplings(current, StageError)
+            whole |= {*couplings.whole}
+            groups = [group for group in couplings.groups if whole.isdisjoint(group.layers)]
+            module, ratio, proven = self._pruned(current, groups, budget, prunable, ctx)
+            whole |= {*_layers(groups)} - {*_layers(proven)}
             current = model.edited(USE, layers=difference(model.module, module))
             current.module.load_state_dict(module.state_dict())
             cost = self._cost(module, model.example, prunable)
             steps.append({"target": budget / full, "achieved": cost / full, "ratio": ratio})
             if self.recovery:
                 current = self._recovered(self.recovery, teachers, current, ctx, step)
+        _report_whole(model, current, whole, ctx)
         self._report(model, current, prunable, steps, ctx)
         return current
 
@@ -180,21 +188,26 @@ class ChannelPruning(Stage):
 
     def _pruned(
         self, model: TorchModel, groups: list[Coupled], budget: float, prunable: set[str], ctx: Context
-    ) -> tuple[nn.Module, float]:
-        """The largest module found within the budget and the pruning ratio; the same one if it is within already."""
+    ) -> tuple[nn.Module, float, list[Coupled]]:
+        """The largest module found within the budget, the pruning ratio, and the groups without those that must stay.
+
+        The same module if it is within already.
+        """
         if self._cost(model.module, model.example, prunable) <= budget:
-            return model.module, 0.0
+            return model.module, 0.0, groups
         if self.importance == "taylor":
             groups = engine.scored(groups, differentiated(copy.deepcopy(model.module), ctx), "taylor")
-        while True:
+        layers = _layers(groups)
+        while groups:
             lost, ratio = self._solved(model, groups, budget, prunable)
             wrong = engine.unproven(model.module, model.example, lost, groups)
             if not wrong:
-                return engine.trimmed(model.module, lost, groups), ratio
-            ctx.warn(
-                Note(f"all channels stay of {_listed(wrong)}: without the chosen ones the model gives other values")
-            )
+                return engine.trimmed(model.module, lost, groups), ratio, groups
             groups = [group for group in groups if group.root not in wrong]
+        problem = f"no channels can leave {_counted(layers)}: without the chosen ones the model gives other values"
+        raise StageError(
+            problem, fix="Choose others by another `importance`, `scope` or target, or leave this stage out"
+        )
 
     def _solved(
         self, model: TorchModel, groups: list[Coupled], budget: float, prunable: set[str]
@@ -234,12 +247,36 @@ class ChannelPruning(Stage):
             ctx.warn(f"{outcome}; widths are multiples of round_to = {self.round_to}")
 
 
+def _report_whole(before: TorchModel, after: TorchModel, whole: set[str], ctx: Context) -> None:
+    """Say of which layers no channel could leave, from the first step on or from a later one."""
+    if not whole:
+        return
+    old, new = engine.widths(before.module), engine.widths(after.module)
+    names = [name for name in old if name in whole]
+    stayed = [name for name in names if old[name] == new[name]]
+    narrowed = [name for name in names if old[name] != new[name]]
+    texts = [f"all channels stay of {_counted(stayed)}"] * bool(stayed)
+    texts += [f"those that earlier steps left stay of {_counted(narrowed)}"] * bool(narrowed)
+    ctx.warn(Note(f"{', and '.join(texts)}: {WHOLE}"))
+    ctx.report("whole", [*names])
+
+
+def _unproven(model: TorchModel) -> list[str]:
+    """A warning that names what does not run where values are compared, if anything."""
+    names = Flow(model.module, model.example).unproven()
+    return [f"{UNPROVEN}: {_listed(names)}"] if names else []
+
+
 def _with_plain_weights(model: TorchModel, say: Callable[[str], None]) -> TorchModel:
     """The model with weights that are not computed from others, and a note where they were."""
     if not (names := computed(model.module)):
         return model
     say(Note(f"weight normalization and the like go into the weights of {_counted(names)}, which are plain ones then"))
     return model.edited(PLAIN)
+
+
+def _layers(groups: Iterable[Coupled]) -> list[str]:
+    return [layer for group in groups for layer in group.layers]
 
 
 def _counted(names: Sequence[str]) -> str:

@@ -166,15 +166,23 @@ def cut(
 def unproven(
     module: nn.Module, example: Inputs, channels: Mapping[str, list[int]], groups: Sequence[Coupled]
 ) -> list[str]:
-    """The roots without whose dead channels the module gives other values; all of them where none does so alone.
+    """The roots whose channels must stay so that the dead ones of all others can leave together.
+
+    The first roots whose channels cannot leave together are found by bisection: the last of them stays, and so on.
 
     Arguments and errors are those of `cut`.
     """
     shaken_module = shaken(module)
     gone = {root: _gone(groups, root, indices) for root, indices in channels.items()}
-    if _is_proven(shaken_module, example, _merged(gone.values())):
-        return []
-    return [root for root in channels if not _is_proven(shaken_module, example, gone[root])] or list(channels)
+    rest, wrong = [*gone], list[str]()
+    while rest and not _is_proven(shaken_module, example, _merged(gone[root] for root in rest)):
+        low, high = 0, len(rest)  # so many of the first can leave, so many cannot
+        while high - low > 1:
+            middle = (low + high) // 2
+            is_proven = _is_proven(shaken_module, example, _merged(gone[root] for root in rest[:middle]))
+            low, high = (middle, high) if is_proven else (low, middle)
+        wrong.append(rest.pop(low))
+    return wrong
 
 
 def trimmed(module: nn.Module, channels: Mapping[str, list[int]], groups: Sequence[Coupled]) -> nn.Module:

@@ -16,6 +16,7 @@ from pipeline.run.roundtrip import save_exactly
 from pipeline.stage import stage_class
 from stages.prune import channels, engine
 from stages.prune.channels import ChannelPruning, differentiated
+from stages.prune.engine import Couplings
 from stages.trainer.loop import TrainingSettings, train
 from stages.trainer.objective import Supervised
 from tests.contexts import preview_of, refused
@@ -251,7 +252,8 @@ def test_a_head_in_training_alone_is_named_and_follows(tmp_path):
     stage = ChannelPruning(channels=0.6, recovery={"epochs": 1})
     (warning,) = [text for text in stage.reach(model) if not isinstance(text, Note)]
     assert warning.endswith("where what is cut is proven: `aux`")
-    small = stage.run(model, context(tmp_path, {}))
+    small = stage.run(model, context(tmp_path, {}, warn=(texts := []).append))
+    assert texts[0] == warning
     assert small.module.aux.in_features == small.module.conv.out_channels < 16
 
 
@@ -279,13 +281,44 @@ def test_a_layer_that_stays_whole_is_named(tmp_path):
 
 
 def test_a_layer_whose_chosen_channels_cannot_go_stays_and_others_lose_more(tmp_path, monkeypatch):
-    model, notes = built("prune_nets.py:PlainNet"), []
-    monkeypatch.setattr(
-        engine, "unproven", lambda _, __, channels, groups: [root for root in channels if root == "one"]
-    )
-    small = ChannelPruning(macs=0.6).run(model, context(tmp_path, {}, warn=notes.append))
+    model, notes, refusing = built("prune_nets.py:PlainNet"), [], {"one"}
+    monkeypatch.setattr(engine, "unproven", lambda _, __, channels, groups: [*refusing.intersection(channels)])
+    small = ChannelPruning(macs=0.6).run(model, context(tmp_path, reports := {}, warn=notes.append))
     assert (small.module.one.out_channels, small.module.two.out_channels) == (16, 16)
-    assert notes[0] == "all channels stay of `one`: without the chosen ones the model gives other values"
+    assert [text for text in notes if isinstance(text, Note)] == [
+        f"all channels stay of 1 layer (`one`): {channels.WHOLE}"
+    ]  # fmt: skip
+    assert reports["whole"] == ["one"]
+    refusing.add("two")
+    for scope in ("uniform", "global"):
+        with pytest.raises(StageError, match=r"no channels can leave 2 layers \(`one`, `two`\): without the chosen"):
+            ChannelPruning(macs=0.6, scope=scope).run(model, context(tmp_path, {}))
+
+
+def test_a_layer_that_a_later_step_cannot_cut_is_named(tmp_path, monkeypatch):
+    model, notes, reports, couplings = built("prune_nets.py:PlainNet"), [], {}, engine.couplings
+
+    def narrowing(module, *rest):
+        result = couplings(module, *rest)
+        groups = [group for group in result.groups if group.root != "one"]
+        return result if module.one.out_channels == 16 else Couplings(groups, ("one",))
+
+    monkeypatch.setattr(engine, "couplings", narrowing)
+    stage = ChannelPruning(channels=0.7, steps=2, round_to=1)
+    small = stage.run(model, context(tmp_path, reports, warn=notes.append))
+    assert small.module.one.out_channels == 13
+    assert reports["whole"] == ["one"]
+    assert notes == [f"those that earlier steps left stay of 1 layer (`one`): {channels.WHOLE}"]
+
+
+def test_layers_that_round_to_leaves_no_smaller_width_are_told_before_work():
+    stage = ChannelPruning(macs=0.5)
+    reason = "`round_to: 8` leaves no smaller width"
+    assert [*stage.reach(built("prune_nets.py:PlainNet", a=8, b=16))] == [
+        "channels leave 1 layer (`two`)", f"all channels stay of 1 layer (`one`): {reason}"
+    ]  # fmt: skip
+    refused(rf"{reason} to 2 layers \(`one`, `two`\)\. Lower `round_to`", stage.reach(
+        built("prune_nets.py:PlainNet", a=8, b=8)))  # fmt: skip
 
 
 def test_patterns_of_ignore_fit_names_and_one_that_fits_none_is_told_before_work(tmp_path):

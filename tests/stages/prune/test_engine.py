@@ -7,6 +7,8 @@ import torch
 
 from pipeline.errors import StageError
 from pipeline.model import call
+from stages.prune import engine
+from stages.prune.coupling.parts import Place
 from stages.prune.engine import coupled, couplings, cut, widths
 from tests.stages.prune.prune_nets import DIGITS, built, silence
 
@@ -117,6 +119,17 @@ def test_a_layer_before_sizes_that_the_forward_has_of_its_own_stays_whole():
     assert ([group.root for group in found.groups], found.whole) == (["up"], ("qkv",))
     with pytest.raises(StageError, match=r"the pruned model: .* `qkv` cannot be removed; .*`ignore: \[qkv\]`"):
         cut(model.module, model.example, {"qkv": [0], "up": [0]})
+
+
+def test_of_groups_that_cannot_go_together_only_as_many_stay_as_must(monkeypatch):
+    model = built("prune_nets.py:TwoInputs", {"image": torch.rand(2, 1, 8, 8), "token": torch.tensor([1, 2])})
+    channels, groups = {"image": [0], "hidden": [1]}, couplings(model.module, model.example).groups
+    assert engine.unproven(model.module, model.example, channels, groups) == []
+    clashing = {Place("image", "out"), Place("hidden", "out")}
+    monkeypatch.setattr(engine, "_is_proven", lambda _, __, gone: not clashing <= gone.keys())
+    assert engine.unproven(model.module, model.example, channels, groups) == ["hidden"]
+    monkeypatch.setattr(engine, "_is_proven", lambda _, __, gone: not gone)
+    assert {*engine.unproven(model.module, model.example, channels, groups)} == {*channels}
 
 
 def test_weights_that_are_not_finite_are_refused():
