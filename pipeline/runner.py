@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -135,7 +136,8 @@ def _built(loaded: Loaded, allow_unsafe_load: bool) -> Built:
     built = build(loaded.config, loaded.source, allow_unsafe_load=allow_unsafe_load)
     if loaded.module and isinstance(built.model, TorchModel):
         check_same(built.model, loaded.module)
-    return built
+    unhashed = [loan.warning for loan in loaded.objects.values() if loan.warning]
+    return replace(built, warnings=(*built.warnings, *unhashed))
 
 
 def resume(folder: str | Path, **options: Unpack[RunOptions]) -> Record:

@@ -189,6 +189,14 @@ def test_a_script_without_a_main_guard_is_run_once_and_its_code_is_in_the_keys(t
     assert child.stdout.split() == ["begins", *("made", "onnxruntime", "cached", "onnxruntime", "made", "onnxruntime")]
 
 
+def test_what_no_key_covers_is_a_warning_of_the_run(data: dict[str, Pair], net: nn.Module, tmp_path: Path) -> None:
+    loss = nn.CrossEntropyLoss()
+    plain = planned(net, data, tmp_path, loss=loss).warnings
+    loss.limits = torch.finfo(torch.float32)  # type: ignore[assignment]
+    (warning,) = set(planned(net, data, tmp_path, loss=loss).warnings) - set(plain)
+    assert warning.startswith("the task holds what is in no key, of torch.finfo: when that changes")
+
+
 class Rows(Dataset[Any]):
     """Examples of any structure."""
 

@@ -4,15 +4,19 @@ Of a library's code the name counts, as its version does elsewhere; of users' co
 written: a script, a notebook, a file. Line numbers, comments and the state of training do not count.
 """
 
+import copy
+import copyreg
 import hashlib
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from functools import partial
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from pickle import PickleError
+from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,10 +29,14 @@ from pipeline.base.code.places import is_users
 from pipeline.base.data.split import Split
 from pipeline.forms.weights import values_digest
 
-PLAIN: tuple[type, ...] = (type(None), bool, int, float, complex, str, bytes, Enum, Path, range, slice, np.generic)
-PLAIN += (torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format, re.Pattern)
+PLAIN = {type(None), bool, int, float, complex, str, bytes, range, slice, re.Pattern}
+PLAIN |= {torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format}
+PLAIN_OF_LIBRARIES = (Enum, Path, np.generic)
+COMPILED = "_torchdynamo_orig_callable"  # what a function of torch.compile is of, beside all that compiles it
+LOCKS = (type(threading.Lock()), type(threading.RLock()))
 OF_TRAINING = ("training", "_is_full_backward_hook")
 NOT_OF_CODE = ("__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__")
+OF_PYDANTIC = ("core_schema", "validator", "serializer", "parent_namespace")  # made of the fields and the methods
 
 
 class Digest:
@@ -46,8 +54,10 @@ class Digest:
 
     def add(self, value: Any) -> "Digest":
         """Add an object with all that it holds; one that was added already counts by its place."""
-        if isinstance(value, PLAIN):
+        if _is_plain(value):
             return self._say(type(value).__name__, repr(value))
+        if isinstance(value, FunctionType):
+            value = vars(value).get(COMPILED, value)
         if id(value) in self.places:
             return self._say("again", str(self.places[id(value)]))
         self.places[id(value)] = len(self.places)
@@ -65,46 +75,72 @@ class Digest:
         self.hash.update("".join(f"{len(word)}:{word}" for word in words).encode(errors="surrogatepass"))
         return self
 
-    def _parts(self, value: Any) -> Iterable[Any]:
+    def _parts(self, value: Any) -> Iterator[Any]:
         """What there is to say of an object, beside its name."""
+        if whole := WHOLE.get(type(value)):
+            yield from whole(value)
+            return
+        yield type(value)
         if isinstance(value, set | frozenset):
-            return [sorted(Digest().add(part).hexdigest() for part in value)]
-        parts = next((parts for kind, parts in PARTS if isinstance(value, kind)), self._of_object)
-        return parts(value)
+            yield sorted(self._apart(part) for part in value)
+        elif parts := next((parts for kind, parts in KINDS if isinstance(value, kind)), None):
+            yield from parts(value)
+        else:
+            yield from self._of_object(value)
+            return
+        if not isinstance(value, type | ModuleType | logging.Logger):
+            yield _attributes(value)
 
     def _of_object(self, value: Any) -> Iterator[Any]:
-        yield type(value)
         if isinstance(value, Dataset):
             yield _of_dataset(value)
             return
         held = _attributes(value)
-        if held is None:
-            try:
-                yield value.__reduce_ex__(4)[1:3]  # as it would be copied: what C code holds
-            except TypeError:
-                self.opaque.add(f"{type(value).__module__}.{type(value).__qualname__}")
-            return
         if isinstance(value, nn.Module):
             held = {name: part for name, part in held.items() if name not in OF_TRAINING}
         if isinstance(value, Split):
             held["dataset"] = type(value.dataset), _of_dataset(value.dataset)
         yield held
+        if not isinstance(value, nn.Module | Split | BaseModel):
+            yield from self._reduced(value)
+
+    def _reduced(self, value: Any) -> Iterator[Any]:
+        """What a copy would be made of, for that has also what C code holds."""
+        reduce = copyreg.dispatch_table.get(type(value))
+        try:
+            reduced: Any = reduce(value) if reduce else value.__reduce_ex__(4)
+        except (TypeError, ValueError, RuntimeError, PickleError):
+            self.opaque.add(f"{type(value).__module__}.{type(value).__qualname__}")
+            return
+        yield reduced if isinstance(reduced, str) else [list(p) if isinstance(p, Iterator) else p for p in reduced]
+
+    def _apart(self, value: Any) -> str:
+        """The digest of one of several that have no order; what is around them counts by its place."""
+        inner = copy.copy(self)
+        inner.hash = hashlib.sha256()
+        if not _is_plain(value):
+            inner.places = dict(self.places)
+        return inner.add(value).hexdigest()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether its type and its text say all."""
+    return type(value) in PLAIN or (isinstance(value, PLAIN_OF_LIBRARIES) and not _is_users(type(value)))
 
 
 def _of_dataset(dataset: Any) -> dict[str, Any]:
     """What a dataset does to its examples: plain settings, functions, and the datasets that it is of."""
-    parts = _attributes(dataset) or {}
+    parts = _attributes(dataset)
     inner = {n: (type(p), _of_dataset(p)) for n, p in parts.items() if isinstance(p, Dataset)}
-    return {n: part for n, part in parts.items() if isinstance(part, PLAIN) or callable(part)} | inner
+    return {n: part for n, part in parts.items() if _is_plain(part) or callable(part)} | inner
 
 
-def _attributes(value: Any) -> dict[str, Any] | None:
-    """What an object of Python code holds by name; None for one of C code."""
+def _attributes(value: Any) -> dict[str, Any]:
+    """What an object holds by name."""
     if isinstance(value, BaseModel):
-        return {name: getattr(value, name) for name in type(value).model_fields}
+        fields = {name: getattr(value, name) for name in type(value).model_fields}
+        return fields | (value.__pydantic_extra__ or {}) | (value.__pydantic_private__ or {})
     slots = [name for kind in type(value).__mro__ for name in _slots(kind) if hasattr(value, name)]
-    if not slots and not hasattr(value, "__dict__"):
-        return None
     return {**getattr(value, "__dict__", {}), **{name: getattr(value, name) for name in slots}}
 
 
@@ -134,20 +170,30 @@ def _is_users_module(name: str | None) -> bool:
 
 
 def _of_function(function: FunctionType) -> Iterator[Any]:
-    if not _is_users(function):
-        return
-    yield from (function.__code__, function.__defaults__, function.__kwdefaults__)
+    """Its code where that is a user's, and what it holds: a library's may be around a user's."""
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
         except ValueError:  # a variable that has no value yet
             yield "empty"
+    if not _is_users(function):
+        return
+    yield from (function.__code__, function.__defaults__, function.__kwdefaults__)
     names = _names(function.__code__)
     for name in names:
         if name in function.__globals__:
             yield from _reached(name, function.__globals__[name], names)
         elif _is_users_module(name):  # imported inside the function
             yield from _reached(name, sys.modules.get(name), names)
+
+
+def _of_method(method: Any) -> Iterator[Any]:
+    """Its object and its function; of one that a library offers by its bare name, as `random.random`, that name."""
+    owner, name = method.__self__, getattr(method, "__name__", "")
+    home = owner if isinstance(owner, ModuleType) else sys.modules.get(type(owner).__module__)
+    yield name
+    if getattr(home, name, None) != method or _is_users_module(getattr(home, "__name__", None)):
+        yield from (owner, getattr(method, "__func__", None))
 
 
 def _reached(name: str, value: Any, names: Sequence[str]) -> Iterator[Any]:
@@ -164,7 +210,8 @@ def _reached(name: str, value: Any, names: Sequence[str]) -> Iterator[Any]:
 def _of_class(kind: type) -> Iterator[Any]:
     if _is_users(kind):
         yield kind.__bases__
-        yield {name: value for name, value in vars(kind).items() if name not in NOT_OF_CODE and not _is_slot(value)}
+        left_out = {*NOT_OF_CODE, *(f"__pydantic_{name}__" for name in OF_PYDANTIC)}
+        yield {name: value for name, value in vars(kind).items() if name not in left_out and not _is_slot(value)}
 
 
 def _names(code: CodeType) -> list[str]:
@@ -173,8 +220,23 @@ def _names(code: CodeType) -> list[str]:
     return [*dict.fromkeys([*code.co_names, *inner])]
 
 
+def _of_code(code: CodeType) -> Iterator[Any]:
+    """All that is run, and none of where it is written."""
+    yield from (code.co_code, code.co_consts, code.co_exceptiontable, code.co_flags)
+    yield from (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    yield from (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
+
+
+def _of_tensor(tensor: Tensor) -> Iterator[Any]:
+    yield from (values_digest([("", tensor)]), isinstance(tensor, nn.Parameter) and tensor.requires_grad)
+
+
 def _of_array(array: Any) -> Iterator[Any]:
-    yield from (str(array.dtype), array.shape, array.tolist() if array.dtype == object else array.tobytes())
+    yield from (str(array.dtype), array.shape, array.tolist() if array.dtype.hasobject else array.tobytes())
+
+
+def _of_mapping(mapping: Any) -> Iterator[Any]:
+    return (part for item in mapping.items() for part in item)
 
 
 def _slots(kind: type) -> list[str]:
@@ -186,20 +248,26 @@ def _is_slot(value: Any) -> bool:
     return type(value).__name__ in ("member_descriptor", "getset_descriptor", "_abc_data")
 
 
-PARTS: tuple[tuple[Any, Callable[[Any], Iterable[Any]]], ...] = (
-    (Tensor, lambda t: (values_digest([("", t)]), isinstance(t, nn.Parameter) and t.requires_grad)),
+WHOLE: dict[type, Callable[[Any], Iterable[Any]]] = {
+    dict: _of_mapping,
+    MappingProxyType: _of_mapping,
+    list: iter,
+    tuple: iter,
+    CodeType: _of_code,
+    weakref.ref: lambda reference: (reference(),),
+    **dict.fromkeys(LOCKS, lambda lock: ()),
+}
+"""Types, and all that there is to say of one that is of no subclass."""
+
+KINDS: tuple[tuple[Any, Callable[[Any], Iterable[Any]]], ...] = (
+    (Tensor, _of_tensor),
     (np.ndarray, _of_array),
-    (Mapping, lambda mapping: (part for item in mapping.items() for part in item)),
-    ((list, tuple), iter),
-    (partial, lambda function: (function.func, function.args, function.keywords)),
-    (MethodType, lambda method: (method.__self__, method.__func__)),
+    ((MethodType, BuiltinFunctionType), _of_method),
     (FunctionType, _of_function),
     (type, _of_class),
     (ModuleType, lambda module: (module.__name__,)),
     (logging.Logger, lambda logger: (logger.name,)),
-    (CodeType, lambda code: (code.co_code, code.co_names, code.co_varnames, code.co_consts)),
     (property, lambda value: (value.fget, value.fset, value.fdel)),
     ((staticmethod, classmethod), lambda method: (method.__func__,)),
-    (BuiltinFunctionType, lambda function: ()),
 )
-"""Kinds of values, and what there is to say of one; of any other its type and its attributes."""
+"""Kinds of values, and what there is to say of one beside its type and attributes; of any other what a copy is of."""

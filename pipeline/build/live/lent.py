@@ -8,6 +8,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -20,11 +21,35 @@ MODULE, TASK = f"{LENT}:module", f"{LENT}:task"
 
 AGAIN = "Make the same call again, which takes what is stored from the store"
 
-_lent: ContextVar[Mapping[str, Any] | None] = ContextVar("lent", default=None)
+
+@dataclass(frozen=True)
+class Loan:
+    """An object that is lent.
+
+    Args:
+        what: it is, for messages.
+        value: the object.
+        opaque: types in it of which no digest can tell more than that they are there.
+    """
+
+    what: str
+    value: Any
+    opaque: frozenset[str] = frozenset()
+
+    @property
+    def warning(self) -> str | None:
+        """What no key covers, where there is something."""
+        if not self.opaque:
+            return None
+        fix = "when that changes, have results made anew with another folder for --runs"
+        return f"{self.what} holds what is in no key, of {', '.join(sorted(self.opaque))}: {fix}"
+
+
+_lent: ContextVar[Mapping[str, Loan] | None] = ContextVar("lent", default=None)
 
 
 @contextmanager
-def lending(objects: Mapping[str, Any]) -> Iterator[None]:
+def lending(objects: Mapping[str, Loan]) -> Iterator[None]:
     """Lend objects by their digests while the block lasts."""
     token = _lent.set({**(_lent.get() or {}), **objects})
     try:
@@ -56,4 +81,4 @@ def _borrowed(digest: str, what: str, fix: str) -> Any:
     objects = _lent.get() or {}
     if digest not in objects:
         raise ConfigError(f"{what} was given from Python as an object, which this process has not got", fix=fix)
-    return objects[digest]
+    return objects[digest].value

@@ -13,6 +13,7 @@ from pipeline.records.record import Origin
 if TYPE_CHECKING:
     from torch import nn
 
+    from pipeline.build.live.lent import Loan
     from pipeline.build.live.module import Builder
 
 Asked = str | Path | PipelineConfig | Mapping[str, Any]
@@ -37,7 +38,7 @@ class Loaded:
     config: PipelineConfig
     source: Source | None = None
     origin: Origin | None = None
-    objects: dict[str, Any] = field(default_factory=dict)
+    objects: dict[str, "Loan"] = field(default_factory=dict)
     module: "nn.Module | None" = None
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from pipeline.build.config import PipelineConfig
 from pipeline.build.live.digest import Digest
-from pipeline.build.live.lent import TASK
+from pipeline.build.live.lent import TASK, Loan
 from pipeline.build.live.module import Builder, lent_as, own_copy, source
 from pipeline.build.syntax.validate import validate
 from pipeline.errors import ConfigError
@@ -32,7 +32,7 @@ class Prepared:
     """
 
     config: PipelineConfig
-    objects: dict[str, Any] = field(default_factory=dict)
+    objects: dict[str, Loan] = field(default_factory=dict)
     module: nn.Module | None = None
 
 
@@ -49,7 +49,7 @@ def prepared(data: Mapping[str, Any], folder: Path, weights: Path, builder: Buil
     Raises:
         ConfigError: a key or a value does not fit, or an object is of no known kind.
     """
-    objects, plain = dict[str, Any](), dict(data)
+    objects, plain = dict[str, Loan](), dict(data)
     module = None
     if isinstance(task := plain.get("task"), Task):
         plain["task"] = _lent_task(task, objects)
@@ -69,15 +69,15 @@ def prepared(data: Mapping[str, Any], folder: Path, weights: Path, builder: Buil
     return Prepared(config, objects, module if builder is not None else None)
 
 
-def _lent_task(task: Task, objects: dict[str, Any]) -> dict[str, Any]:
+def _lent_task(task: Task, objects: dict[str, Loan]) -> dict[str, Any]:
     """The reference to a task; its digest is of what it does to data, which have digests of their own."""
-    digest = Digest().add({field.name: getattr(task, field.name) for field in fields(task)}).hexdigest()
-    objects[digest] = task
+    digest = Digest().add({field.name: getattr(task, field.name) for field in fields(task)})
+    objects[digest.hexdigest()] = Loan("the task", task, frozenset(digest.opaque))
     sizes = ", ".join(f"{len(getattr(task, name)):,} {name}" for name in ("train", "validation", "test"))
-    return {"use": TASK, "digest": digest, "of": f"{sizes} examples"}
+    return {"use": TASK, "digest": digest.hexdigest(), "of": f"{sizes} examples"}
 
 
-def _entry(entry: Any, where: str, folder: Path, objects: dict[str, Any]) -> Any:
+def _entry(entry: Any, where: str, folder: Path, objects: dict[str, Loan]) -> Any:
     """A stage of a chain, as a file would say it."""
     if isinstance(entry, str):
         return {"use": entry}
@@ -103,7 +103,7 @@ def _use(kind: type[Stage], where: str, folder: Path) -> str:
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def _plain(value: Any, objects: dict[str, Any]) -> Any:
+def _plain(value: Any, objects: dict[str, Loan]) -> Any:
     """A value as YAML would give it; a module becomes the reference to it."""
     if isinstance(value, nn.Module):
         return lent_as(own_copy(value), objects)

@@ -16,7 +16,7 @@ from pipeline.base.code.places import is_users
 from pipeline.base.files import whole
 from pipeline.base.use import Reference
 from pipeline.build.live.digest import Digest
-from pipeline.build.live.lent import MODULE
+from pipeline.build.live.lent import MODULE, Loan
 from pipeline.errors import ConfigError, ShrinkError, blame
 from pipeline.model import TorchModel, same
 
@@ -39,15 +39,15 @@ def own_copy(module: nn.Module) -> nn.Module:
     return twin
 
 
-def lent_as(module: nn.Module, objects: dict[str, Any]) -> dict[str, Any]:
+def lent_as(module: nn.Module, objects: dict[str, Loan]) -> dict[str, Any]:
     """The reference to a module with all its weights, which is put among the objects that are lent."""
-    digest = Digest().add(module).hexdigest()
-    objects[digest] = module
-    return {"use": MODULE, "digest": digest, "of": type(module).__qualname__}
+    digest, name = Digest().add(module), type(module).__qualname__
+    objects[digest.hexdigest()] = Loan(f"the model, a {name},", module, frozenset(digest.opaque))
+    return {"use": MODULE, "digest": digest.hexdigest(), "of": name}
 
 
 def source(
-    module: nn.Module, builder: Builder | None, folder: Path, weights: Path, objects: dict[str, Any]
+    module: nn.Module, builder: Builder | None, folder: Path, weights: Path, objects: dict[str, Loan]
 ) -> dict[str, Any]:
     """`model:` of a config for a trained module.
 
@@ -128,7 +128,7 @@ def _references(target: Any, arguments: Mapping[str, Any], folder: Path) -> list
 
 
 def _builds(reference: Reference, digest: str, module: nn.Module) -> bool:
-    """Whether the class alone, called with no arguments, builds what the module is, but for its weights."""
+    """Whether the class alone, called with no arguments, surely builds what the module is, but for its weights."""
     required = [p for p in inspect.signature(type(module)).parameters.values() if p.default is p.empty]
     if any(p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in required):
         return False
@@ -137,4 +137,5 @@ def _builds(reference: Reference, digest: str, module: nn.Module) -> bool:
         twin.load_state_dict(module.state_dict())
     except (ShrinkError, RuntimeError):  # of other sizes, or not to be imported alone
         return False
-    return Digest().add(twin.eval()).hexdigest() == digest
+    built = Digest().add(twin.eval())
+    return built.hexdigest() == digest and not built.opaque
