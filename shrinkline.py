@@ -87,8 +87,16 @@ def compare(*runs: "str | Path | Result", **options: Any) -> "Compared":
 
         from pipeline.compare.compare import compare as compare_files
         from pipeline.compare.compare import compare_runs
+        from pipeline.errors import ConfigError
         from pipeline.report.result import Compared, Result
 
+        expected = "pipeline files; or runs, as results or by their folders"
+        if not runs:
+            raise ConfigError("there is nothing to compare", where="compare", expected=expected)
+        for entry in runs:
+            if not isinstance(entry, str | Path | Result):
+                fix = "Run it, and give what that returns" if isinstance(entry, Mapping) else ""
+                raise ConfigError(f"it is a {type(entry).__name__}", where="compare", expected=expected, fix=fix)
         places = [entry.folder if isinstance(entry, Result) else Path(entry) for entry in runs]
         of_runs = bool(places) and all(place.is_dir() for place in places)
         return Compared((compare_runs if of_runs else compare_files)(places, **options))

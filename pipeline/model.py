@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError, blame
 from pipeline.forms.deployed.onnx_model import OnnxModel as OnnxModel
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx as Seq2SeqOnnx
 from pipeline.forms.description import load_rest, read_rest, save_rest
-from pipeline.forms.layers import make_copyable, unwrapped
+from pipeline.forms.layers import make_copyable, refuse_scripted, unwrapped
 from pipeline.forms.sandbox.code import check_code
 from pipeline.forms.weights import state_digest
 
@@ -168,9 +168,7 @@ def _as_module(module: Any, reference: Reference) -> nn.Module:
     if not isinstance(module, nn.Module):
         expected = "a torch nn.Module"
         raise ConfigError(f"it gave {type(module).__name__}", where=f"use: {reference.use}", expected=expected)
-    if isinstance(module, torch.jit.ScriptModule):
-        fix = "Give the module that torch.jit.script or torch.jit.trace was given"
-        raise ConfigError("it gave TorchScript, which cannot be exported", where=f"use: {reference.use}", fix=fix)
+    refuse_scripted(module, f"use: {reference.use}")
     return unwrapped(module)
 
 

@@ -228,6 +228,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Pair]], dict[str, Any]], str]] = {
         lambda d: {"train": loaded(d["train"], WeightedRandomSampler([1.0] * 256, 256))},
         r"train: its sampler, a WeightedRandomSampler, .* expected each example once.* Give the dataset itself",
     ),
+    "a sampler takes one twice": (
+        lambda d: {"train": loaded(d["train"], SubsetRandomSampler([0, 0, 0, *range(1, 10)]))},
+        r"train: its sampler, a SubsetRandomSampler, takes examples twice, 2 times; expected each example once",
+    ),
     "a sampler drops": (
         lambda d: {"test": loaded(d["test"], RandomSampler(range(128), num_samples=20))},
         "test: its sampler, a RandomSampler, takes 20 of 128 examples",
@@ -342,6 +346,12 @@ def test_a_builder_that_gives_other_outputs_is_refused(data: dict[str, Pair], tm
     )
     with pytest.raises(ConfigError, match=r"builder .*other values for `output`.* Name what built this very model"):
         planned(model, data, tmp_path, builder="models.py:net", folder=tmp_path)
+
+
+@pytest.mark.parametrize("run", [{"stages": ["export.onnx"]}, {}, ["a.yaml", "b.yaml"], None])
+def test_what_cannot_be_compared_is_told(run: Any) -> None:
+    with pytest.raises(ConfigError, match=r"compare: it is a .*; expected pipeline files; or runs, as results or"):
+        shrinkline.compare("first.yaml", run)
 
 
 @pytest.mark.slow

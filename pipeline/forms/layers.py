@@ -1,6 +1,12 @@
 """What is inside a module: lists of repeated layers, a model of transformers, what wrappers are around."""
 
+import copy
+from collections.abc import Iterator
+
+import torch
 from torch import Tensor, nn
+
+from pipeline.errors import ConfigError
 
 WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 """By the name of the class, for loading torch's compiler takes its time: where it keeps what it wraps."""
@@ -31,23 +37,32 @@ def transformers_model(module: nn.Module) -> nn.Module | None:
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """The module without what torch.compile and DataParallel have put around it; from its parts it goes in place."""
-    inner = getattr(module, WRAPPERS.get(type(module).__name__, ""), None)
-    if isinstance(inner, nn.Module):
-        return unwrapped(inner)
+    module = _within(module)
     for part in module.modules():
-        part._compiled_call_impl = None  # what Module.compile has put in the place of the call
+        vars(part).pop("_compiled_call_impl", None)  # what Module.compile has put in the place of the call
         for name, child in part.named_children():
             if type(child).__name__ in WRAPPERS:
                 setattr(part, name, unwrapped(child))
     return module
 
 
+def copied(module: nn.Module) -> nn.Module:
+    """A copy of a module without its wrappers, itself left as it is, also where `make_copyable` would be needed."""
+    module = _within(module)
+    return unwrapped(copy.deepcopy(module, {id(value): value.detach().clone() for _, _, value in _computed(module)}))
+
+
 def make_copyable(module: nn.Module) -> None:
     """Detach weights that each call computes from others, as of the old weight_norm; copy.deepcopy wants that."""
-    for part in module.modules():
-        for name, value in vars(part).items():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                vars(part)[name] = value.detach()
+    for part, name, value in [*_computed(module)]:
+        vars(part)[name] = value.detach()
+
+
+def refuse_scripted(module: nn.Module, where: str) -> None:
+    """Raise ConfigError where a module is TorchScript."""
+    if isinstance(module, torch.jit.ScriptModule):
+        fix = "Give the module that torch.jit.script or torch.jit.trace was given"
+        raise ConfigError("it is TorchScript, which cannot be exported", where=where, fix=fix)
 
 
 def aside(module: nn.Module) -> list[nn.Parameter]:
@@ -58,6 +73,18 @@ def aside(module: nn.Module) -> list[nn.Parameter]:
 def is_encoder_decoder(part: nn.Module) -> bool:
     """Whether it is a model of transformers with a decoder of its own that generates."""
     return bool(getattr(getattr(part, "config", None), "is_encoder_decoder", False))
+
+
+def _within(module: nn.Module) -> nn.Module:
+    """What the wrappers around a module hold; of its parts they stay."""
+    inner = getattr(module, WRAPPERS.get(type(module).__name__, ""), None)
+    return _within(inner) if isinstance(inner, nn.Module) else module
+
+
+def _computed(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """Each part, name and value of what was computed from weights and is kept beside them."""
+    for part in module.modules():
+        yield from ((part, n, v) for n, v in vars(part).items() if isinstance(v, Tensor) and not v.is_leaf)
 
 
 def _is_model_class(kind: type) -> bool:

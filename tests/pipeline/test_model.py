@@ -295,5 +295,5 @@ def test_wrappers_go_and_lazy_layers_get_their_shapes(users: Path, tmp_path: Pat
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_torchscript_is_called_so(users: Path) -> None:
     scripted = Reference(use="wrapped.py:wrapped", arguments={"case": "scripted"}, folder=users)
-    with pytest.raises(ConfigError, match="it gave TorchScript, which cannot be exported"):
+    with pytest.raises(ConfigError, match="it is TorchScript, which cannot be exported"):
         TorchModel.build(scripted, {"input": X})

@@ -157,8 +157,12 @@ def _chosen(loader: DataLoader[Any]) -> list[int] | None:
     if type(loader.batch_sampler) is not BatchSampler:
         name = "none" if loader.batch_sampler is None else f"a {type(loader.batch_sampler).__name__}"
         raise ConfigError(f"its batch sampler is {name}, so the examples that it takes are not known", fix=fix)
-    if isinstance(sampler, SubsetRandomSampler):
-        return [int(i) for i in sampler.indices]
+    if type(sampler) is SubsetRandomSampler:
+        indices = [int(i) for i in sampler.indices]
+        if repeats := len(indices) - len({i % len(loader.dataset) for i in indices}):  # type: ignore[arg-type]
+            problem = f"its sampler, a SubsetRandomSampler, takes examples twice, {repeats} times"
+            raise ConfigError(problem, expected="each example once", fix=fix)
+        return indices
     in_turn = type(sampler) is SequentialSampler
     shuffled = type(sampler) is RandomSampler and not sampler.replacement
     if (in_turn or shuffled) and len(sampler) == len(loader.dataset):  # type: ignore[arg-type]

@@ -1,6 +1,5 @@
 """A module that was given from Python -> what a config says of one: what builds it anew, and its weights in a file."""
 
-import copy
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -18,22 +17,19 @@ from pipeline.base.use import Reference
 from pipeline.build.live.digest import Digest
 from pipeline.build.live.lent import MODULE, Loan
 from pipeline.errors import ConfigError, ShrinkError, blame
+from pipeline.forms.layers import copied, refuse_scripted
 from pipeline.model import TorchModel, same
 
 Builder = str | Mapping[str, Any] | Callable[..., nn.Module]
 
-WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
-"""Classes of torch that hold the module that is meant."""
-
 
 def own_copy(module: nn.Module) -> nn.Module:
     """A copy on the CPU, out of its wrappers and without gradients. Raises ConfigError where it cannot be copied."""
-    while inner := WRAPPERS.get(type(module).__name__):
-        module = getattr(module, inner)
+    refuse_scripted(module, "model")
     if lazy := [name for name, value in module.named_parameters() if is_lazy(value)]:
         raise ConfigError(f"`{lazy[0]}` has no shape yet", where="model", fix="Call the model on a batch once")
     with blame(ConfigError, "model", fix="Give one that copy.deepcopy copies: detach tensors, hold no open files"):
-        twin = copy.deepcopy(module).cpu().eval()
+        twin = copied(module).cpu().eval()
     for parameter in twin.parameters():
         parameter.grad = None
     return twin
