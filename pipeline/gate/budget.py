@@ -17,7 +17,7 @@ LARGEST_FACTOR = 100  # of `of:`; beyond it is a count that was meant to be abso
 class Least(Strict):
     """A lower limit of a share."""
 
-    min: Annotated[float, Share, Field(gt=0, le=1)]
+    min: Share
 
 
 class LeastKept(Least):

@@ -63,7 +63,8 @@ SHORT = AfterValidator(_shortest), PlainSerializer(_shortest, return_type=Any)
 
 Bytes = Annotated[float, BeforeValidator(in_bytes), Field(ge=0), *SHORT, Schema(SCHEMA)]
 Count = Annotated[float, Field(gt=0), *SHORT]
-Share = BeforeValidator(_share, json_schema_input_type=float | Annotated[str, Schema(PERCENT_TEXT)])
-"""Of a share: 0.98, or `98 %`."""
+FIGURE = Annotated[float, Field(gt=0, le=1)] | Annotated[str, Schema(PERCENT_TEXT)]
+Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=FIGURE), Field(gt=0, le=1)]
+"""Above 0, at most 1: 0.98, or `98 %`."""
 Time = Annotated[str, BeforeValidator(_time), Schema(DURATION_TEXT)]
 RatioOrTime = Annotated[float | str, BeforeValidator(_ratio_or_time), Schema(RATIO_OR_DURATION)]
