@@ -66,10 +66,10 @@ def gc(
     runs: Runs = Path("runs"),
     older_than: Annotated[float | None, typer.Option(help="Days since the last use.")] = None,
     keep: Annotated[str | None, typer.Option(help="Size to keep, such as '10 GB'; the least recently used go.")] = None,
-    unreachable: Annotated[bool, typer.Option("--unreachable", help="Results that no run folder rests on.")] = False,
+    unreachable: Annotated[bool, typer.Option("--unreachable", help="What no run folder rests on.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Remove; without it only told.")] = False,
 ) -> int:
-    """Remove results, by age, by size, or those that no run rests on; a dry run unless told."""
+    """Remove results, by age, by size, or those that no run rests on, with weights; a dry run unless told."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     from pipeline.base.formatting import bytes_text
@@ -86,10 +86,16 @@ def gc(
     chosen = gc.garbage(store, runs, older_than_days=older_than, keep_bytes=keep_bytes, unreachable=unreachable)
     for entry in chosen:
         print(f"{entry.key[:12]} {entry.parts['stage']} {bytes_text(entry.size_bytes())}")  # noqa: T201
-    total = bytes_text(sum(entry.size_bytes() for entry in chosen))
+    weights = gc.unused_weights(runs) if unreachable else []
+    for file in weights:
+        print(f"{file.name[:12]} weights {bytes_text(file.stat().st_size)}")  # noqa: T201
+    total = bytes_text(sum([*(e.size_bytes() for e in chosen), *(file.stat().st_size for file in weights)]))
     if yes:
         store.sweep()
     for entry in chosen if yes else ():
         store.remove(entry)
-    print(f"{len(chosen)} results, {total}: {'removed' if yes else 'would be removed; --yes removes them'}")  # noqa: T201
+    for file in weights if yes else ():
+        file.unlink(missing_ok=True)
+    outcome = "removed" if yes else "would be removed; --yes removes them"
+    print(f"{len(chosen) + len(weights)} results, {total}: {outcome}")  # noqa: T201
     return 0

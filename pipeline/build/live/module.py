@@ -1,18 +1,20 @@
 """A module that was given from Python -> what a config says of one: what builds it anew, and its weights in a file."""
 
+import hashlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pipeline.base.code.places import is_users
-from pipeline.base.files import whole
+from pipeline.base.files import file_digest, write_whole
 from pipeline.base.use import Reference
 from pipeline.build.live.digest import Digest
 from pipeline.build.live.lent import MODULE, Loan
@@ -51,27 +53,24 @@ def source(
         module: a copy of what was given.
         builder: what builds it, as in a config, or a function, a class, a partial of one; else its class is tried.
         folder: where files of a builder are looked for.
-        weights: the folder that its weights are written into, under the digest of the module.
+        weights: the folder that its weights are written into, under the digest of the file.
         objects: gets the module where nothing builds it anew.
 
     Raises:
         ConfigError: the builder is no such thing; or the weights cannot be written.
     """
     lent = lent_as(module, objects)
-    file = (weights / f"{lent['digest']}.safetensors").resolve()
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with blame(ConfigError, "model"), whole(file) as temporary:
-            save_file(_state(module), temporary)
+    with blame(ConfigError, "model"):
+        saved = _saved(_state(module), weights.resolve())
     if builder is None:
         chosen = next((r for r in _references(type(module), {}, folder) if _builds(r, lent["digest"], module)), None)
     else:
         chosen = _named(builder, folder)
     if chosen is None:
-        return {**lent, "weights": str(file)}
+        return {**lent, **saved}
     if builder is None:
         del objects[lent["digest"]]
-    return {"use": chosen.use, **chosen.arguments, "weights": str(file)}
+    return {"use": chosen.use, **chosen.arguments, **saved}
 
 
 def check_same(model: TorchModel, original: nn.Module) -> None:
@@ -81,6 +80,19 @@ def check_same(model: TorchModel, original: nn.Module) -> None:
         if name not in outputs or not same(values, outputs[name], 1e-6):
             problem = f"with the weights of the model it gives other values for `{name}`"
             raise ConfigError(problem, where=f"builder ({model.builder.use})", fix="Name what built this very model")
+
+
+def _saved(state: dict[str, Tensor], folder: Path) -> dict[str, str]:
+    """What `model:` says of weights in a folder, which are written unless they are there as they should be."""
+    content = save(state)
+    digest = hashlib.sha256(content).hexdigest()
+    file = folder / f"{digest}.safetensors"
+    if file.is_file() and file_digest(file) == digest:
+        os.utime(file)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(file, content)
+    return {"weights": str(file), "sha256": digest}
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

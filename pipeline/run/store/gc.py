@@ -1,12 +1,18 @@
 """What lies in the store, who uses it, and what may go."""
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pipeline.build.live.load import WEIGHTS
 from pipeline.errors import ConfigError, blame
 from pipeline.records.folder import load_events, load_run
+from pipeline.records.record import Record
 from pipeline.run.store.store import Entry, Store, verify
+
+SECONDS_TO_BEGIN = 3600
 
 
 def users(runs: Path) -> dict[str, list[str]]:
@@ -16,13 +22,31 @@ def users(runs: Path) -> dict[str, list[str]]:
         ConfigError: a record cannot be read; what that run rests on is not known.
     """
     runs_by_key: dict[str, list[str]] = {}
-    for file in sorted(runs.glob("*/record.json")):
-        with blame(ConfigError, str(file), fix="Remove the run folder, or repair it"):
-            record, events = load_run(file.parent, ended=False), load_events(file.parent)
+    for record, events in _runs(runs):
         record_keys = [key for _, model in record.models for key in model.uses]
         for key in dict.fromkeys([*record_keys, *(event["key"] for event in events if event.get("key"))]):
             runs_by_key.setdefault(key, []).append(record.run)
     return runs_by_key
+
+
+def unused_weights(runs: Path) -> list[Path]:
+    """Weights of modules that were given from Python, of which no run's config has the name.
+
+    Those of the last hour stay: a run that begins has no record yet. Raises ConfigError as `users`.
+    """
+    models: list[Any] = [record.config.get("model") or {} for record, _ in _runs(runs)]
+    names = {Path(model.get("weights") or "").name for model in models}
+    before = time.time() - SECONDS_TO_BEGIN
+    files = sorted((runs / WEIGHTS).glob("*.safetensors"))
+    return [file for file in files if file.name not in names and file.stat().st_mtime < before]
+
+
+def _runs(runs: Path) -> Iterator[tuple[Record, list[dict[str, Any]]]]:
+    """The record and the journal of each run. Raises ConfigError where one cannot be read."""
+    for file in sorted(runs.glob("*/record.json")):
+        with blame(ConfigError, str(file), fix="Remove the run folder, or repair it"):
+            run = load_run(file.parent, ended=False), load_events(file.parent)
+        yield run
 
 
 def listing(store: Store, runs: Path) -> list[dict[str, Any]]:

@@ -2,13 +2,16 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from pipeline.build.live.module import own_copy
+from pipeline.base.files import file_digest
+from pipeline.build.live.lent import Loan
+from pipeline.build.live.module import own_copy, source
 from pipeline.errors import ConfigError
 
 X = torch.rand(2, 3)
@@ -40,6 +43,17 @@ def test_wrappers_go_from_the_copy_and_stay_in_the_original(name: str) -> None:
     assert all(torch.equal(a, b.cpu()) for a, b in zip(twin.parameters(), module.parameters(), strict=True))
     assert [type(part) for part in module.modules()] == kinds
     assert all(vars(part) == values for part, values in zip(module.modules(), held, strict=True))
+
+
+def test_weights_that_are_there_are_not_believed(tmp_path: Path) -> None:
+    objects: dict[str, Loan] = {}
+    first = source(nn.Linear(3, 4), None, tmp_path, tmp_path / "given", objects)
+    module = objects[first["digest"]].value
+    file = Path(first["weights"])
+    for damage in (lambda: None, lambda: file.write_bytes(b"other"), file.unlink):
+        damage()
+        assert source(module, None, tmp_path, tmp_path / "given", objects) == first
+        assert file_digest(file) == first["sha256"]
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")

@@ -15,6 +15,7 @@ from pipeline.run.store.gc import garbage, listing, one, users
 from pipeline.run.store.store import Entry, Store
 from pipeline.runner import run
 from tests.aliases import Make
+from tests.records import record
 
 
 @pytest.fixture
@@ -120,6 +121,22 @@ def test_only_what_no_run_rests_on_is_unreachable(quick: Make, shrink: Make) -> 
     again = run(chain, runs=runs, track=False)
     assert all(stage.cached for stage in again.stages)
     assert Record.load(Path(kept.folder)).stages[0].digest == again.stages[0].digest
+
+
+def test_weights_of_modules_go_once_no_run_names_them(tmp_path: Path, shrink: Make) -> None:
+    (tmp_path / "given").mkdir()
+    files = {name: tmp_path / "given" / f"{name}.safetensors" for name in ("named", "unnamed", "begins")}
+    for name, file in files.items():
+        file.write_bytes(bytes(1000))
+        if name != "begins":
+            os.utime(file, (time.time() - 86_400,) * 2)
+    config: Any = {"model": {"weights": f"elsewhere/{files['named'].name}"}}
+    (tmp_path / "r").mkdir()
+    record(folder=str(tmp_path / "r"), config=config).save()
+    dry = shrink("store", "gc", "--runs", tmp_path, "--unreachable")
+    assert "1 results, 1.0 kB: would be removed" in dry.out
+    assert shrink("store", "gc", "--runs", tmp_path, "--unreachable", "--yes").code == 0
+    assert [name for name, file in files.items() if file.exists()] == ["named", "begins"]
 
 
 def test_what_a_killed_run_had_made_before_its_record_says_so_is_not_unreachable(quick: Make) -> None:
