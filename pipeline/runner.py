@@ -206,17 +206,10 @@ def _foreseen(built: Built, runs: Path, options: RunOptions) -> Built:
     """Try before training what training would end in, and say how far the stages reach."""
     if not any([*stage.trainings()] for _, stage in (*built.baseline, *built.stages)):
         return built  # what it would end in comes soon
-    _make(runs / "store", runs)
     foresight = foreseen(built, Store(runs / "store", options.get("lock_timeout")))
     for note in foresight.notes[len(built.notes) :]:
         LOG.info("%s", note)
     return foresight
-
-
-def _make(folder: Path, runs: Path) -> None:
-    """Make a folder below that for runs."""
-    with blame(ConfigError, f"the folder for runs, {runs}", fix="Choose another with --runs"):
-        folder.mkdir(parents=True, exist_ok=True)
 
 
 def start(built: Built, runs: Path, register: str | None = None) -> Record:
@@ -224,7 +217,7 @@ def start(built: Built, runs: Path, register: str | None = None) -> Record:
     now = datetime.now(UTC)
     name = f"{now:%Y%m%d-%H%M%S}-{built.config.name}-{uuid4().hex[:4]}"
     folder = (runs / name).resolve()
-    _make(folder, runs)
+    disk.make(folder, runs)
     config = built.config.model_dump(mode="json", exclude_none=True)
     for key, chain in (("baseline", built.baseline), ("stages", built.stages)):
         settings = [stage.model_dump(mode="json") for _, stage in chain]

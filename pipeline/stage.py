@@ -24,6 +24,7 @@ from pipeline.base.use import classes_in
 from pipeline.base.world import ALONE, World
 from pipeline.errors import ConfigError, blame
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
+from pipeline.forms.graph import OPSET
 from pipeline.model import Deployed, Model, OnnxModel, TorchModel
 from pipeline.task import AsTarget, Augment, Forward, Split, Task
 
@@ -200,6 +201,10 @@ class Stage(Strict, ABC):
             before, preview: as in `check`.
         """
         return model if self.keeps_structure or self.host_bound else None
+
+    def exported_opset(self) -> int:
+        """The ONNX operator set of what it exports, where it does."""
+        return OPSET
 
     def trainings(self) -> Iterable[tuple[int, int]]:
         """For each training that it does its batch size, and in how many parts a process computes a batch."""

@@ -1,11 +1,11 @@
-"""Whether a chain fits on the disk, said before work and not by the last stage."""
+"""The folder for runs, and whether a chain fits on its disk, said before work and not by the last stage."""
 
 import shutil
 from pathlib import Path
 
 from pipeline.base.formatting import bytes_text
 from pipeline.build.build import Built
-from pipeline.errors import ResourceError
+from pipeline.errors import ConfigError, ResourceError, blame
 from pipeline.measure.cost import torch_params
 from pipeline.measure.size import size_bytes
 from pipeline.model import TorchModel
@@ -34,3 +34,9 @@ def needs(built: Built, runs: Path) -> str:
     """What the chain needs and what is free, as a clause."""
     free = shutil.disk_usage(runs).free
     return f"The chain needs about {bytes_text(estimate_bytes(built))}, {bytes_text(free)} are free"
+
+
+def make(folder: Path, runs: Path) -> None:
+    """Make a folder below that for runs. Raises ConfigError where it cannot be."""
+    with blame(ConfigError, f"the folder for runs, {runs}", fix="Choose another with --runs"):
+        folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,9 @@ from pipeline.base.files import folder_digest, scratch
 from pipeline.build.build import Built
 from pipeline.deploy import deploy, located
 from pipeline.errors import ConfigError, Note, StageError, blame
+from pipeline.forms.graph import OPSET
 from pipeline.model import Model, OnnxModel, TorchModel
+from pipeline.run import disk
 from pipeline.run.store.key import Keys, Parts, digest
 from pipeline.run.store.store import Store
 from pipeline.stage import Preview, Stage, forms
@@ -73,7 +75,7 @@ class _Foresight:
             with _before_work(place):
                 model = stage.outlook(model, self.before, preview)
             if isinstance(model, TorchModel) and forms(type(stage))[1] is OnnxModel:
-                model = self._exported(model, place)
+                model = self._exported(model, place, stage.exported_opset())
             self.before.append(stage)
         return model
 
@@ -83,30 +85,31 @@ class _Foresight:
             return []
 
         def tell(to: Path) -> None:
-            texts = [[isinstance(text, Note), str(text)] for text in stage.reach(model)]
+            with _before_work(place):
+                texts = [[isinstance(text, Note), str(text)] for text in stage.reach(model)]
             (to / NOTES).write_text(json.dumps(texts))
 
         parts = self.keys.stage(stage, use, self._parts(model), None)
-        with _before_work(place):
-            folder = self._kept({**parts, "stage": f"{use}, foreseen"}, place, tell)
+        folder = self._kept({**parts, "stage": f"{use}, foreseen"}, place, tell)
         texts = json.loads((folder / NOTES).read_text())
         return [(Note if is_note else str)(f"{place}: {text}") for is_note, text in texts]
 
-    def _exported(self, model: TorchModel, place: str) -> OnnxModel:
+    def _exported(self, model: TorchModel, place: str, opset: int = OPSET) -> OnnxModel:
         """The file of an untrained model, which has run on its example."""
 
         def export(to: Path) -> None:
-            deployed = deploy(model, to / FILE)
-            with blame(StageError, "ONNX export"):
-                _run(deployed, model)
+            with _before_work(place):
+                deployed = deploy(model, to / FILE, opset)
+                with blame(StageError, "ONNX export"):
+                    _run(deployed, model)
 
-        with _before_work(place):
-            folder = self._kept({**self.keys.measure(self._parts(model)), "stage": "export, foreseen"}, place, export)
-        return located(model, folder / FILE)
+        parts = {**self.keys.measure(self._parts(model)), "stage": "export, foreseen", "opset": opset}
+        return located(model, self._kept(parts, place, export) / FILE)
 
     def _kept(self, parts: Parts, place: str, make: Callable[[Path], None]) -> Path:
         """The entry that `make` has filled, once."""
         key = digest(parts)
+        disk.make(self.store.root, self.store.root.parent)
         with self.store.claim(key, place):
             if not self.store.find(key):
                 with self.store.commit(key, parts) as folder:

@@ -38,6 +38,10 @@ class OnnxExport(Stage):
         """What it exports."""
         return model
 
+    def exported_opset(self) -> int:
+        """Its own."""
+        return self.opset
+
     def run(self, model: TorchModel, ctx: Context) -> OnnxModel:
         """The file; StageError when its outputs differ from the torch model's by more than the tolerance."""
         path = ctx.directory / "model.onnx"

@@ -1,6 +1,10 @@
 """What people ask for by other names, and what does it here or is nearest to it."""
 
 import re
+from collections.abc import Collection, Mapping
+from typing import TypeVar
+
+Text = TypeVar("Text")
 
 _AWARE = "`quantize.aware` trains with the rounding of the deployed file, at 2 to 8 bits"
 _STATIC = "`quantize.static` makes weights and activations int8 after training, `quantize.dynamic` weights alone"
@@ -29,6 +33,7 @@ _SCORE = (
     "no limit is on a score alone. `retention: {min: 0.97}` of a budget is the share of the baseline's score that is "
     "kept, and `drop: {max: 0.01}` how far it may fall"
 )
+_SIZE = "`size: {max: 0.25, of: baseline}` of a budget is a share of the baseline's, `size: 40 kB` absolute"
 _TIME = "`benchmark.latency` measures it"
 _LAYERS = "`distill.logits` with `student: {shrink_of: teacher, layers: 3}` makes a model with fewer layers"
 
@@ -89,32 +94,50 @@ ASKED = {
     "ncnn": "`benchmark.latency` with `runtimes: [ncnn]`, then `shrink package RUN --runtime ncnn`",
     "mnn": "`benchmark.latency` with `runtimes: [mnn]`, then `shrink package RUN --runtime mnn`",
     "torchscript": "no stage writes TorchScript. `export.onnx` is the file to deploy",
-    "latency": _TIME,
-    "speed": _TIME,
-    "memory": _TIME,
-    "ratio": _SHARE,
-    "amount": _SHARE,
-    "lr": "it is called `learning_rate`",
-    "alpha": "`hard_weight` is the weight of the loss of the labels",
-    "tau": "it is called `temperature`",
     "huffman": _PACK,
     "pack": _PACK,
     "compress": _PACK,
-    "accuracy": _SCORE,
-    "score": _SCORE,
-    "f1": _SCORE,
-    "speedup": "`latency: {max: 0.5}` of a budget is a ratio to the baseline's, `latency: 5 ms` a time",
-    "compression": "`size: {max: 0.25, of: baseline}` of a budget is a share of the baseline's, `size: 40 kB` absolute",
-    "compression_ratio": "`size: {max: 0.25, of: baseline}` of a budget is a share of the baseline's",
     "tokens": "`prune.vocabulary` removes the tokens that the training data does not use",
 }
-"""By the word, in lower case and however it is written together; it may have the name of a family before it."""
+"""Methods, for stages and keys: by the word, in lower case and however it is written together."""
+
+MEASURED = {"latency": _TIME, "speed": _TIME, "memory": _TIME}
+"""For stages alone."""
+
+KEYS = {
+    "ratio": ("macs", _SHARE),
+    "amount": ("macs", _SHARE),
+    "lr": ("learning_rate", "it is called `learning_rate`"),
+    "alpha": ("hard_weight", "`hard_weight` is the weight of the loss of the labels"),
+    "tau": ("temperature", "it is called `temperature`"),
+    "accuracy": ("retention", _SCORE),
+    "score": ("retention", _SCORE),
+    "f1": ("retention", _SCORE),
+    "speedup": ("latency", "`latency: {max: 0.5}` of a budget is a ratio to the baseline's, `latency: 5 ms` a time"),
+    "compression": ("size", _SIZE),
+    "compression_ratio": ("size", _SIZE),
+}
+"""For keys alone, where the other key is one of those that there are."""
 
 _PLAIN = re.compile("[-_ ]")
-_BY_WORD = {_PLAIN.sub("", word): text for word, text in ASKED.items()}
 
 
-def answer(name: str) -> str:
-    """The end of a message about a name that there is not: what does it; empty where nothing is known of it."""
-    word = _PLAIN.sub("", name.rpartition(".")[2].lower())
-    return f": {_BY_WORD[word]}" if word in _BY_WORD else ""
+def answer(use: str) -> str:
+    """The end of a message about a stage that there is not: what does it; empty where nothing is known of it.
+
+    It may have the name of a family before it.
+    """
+    text = _by_word({**ASKED, **MEASURED}, use.rpartition(".")[2])
+    return f": {text}" if text else ""
+
+
+def answer_key(name: str, keys: Collection[str]) -> str:
+    """The same of a key that is none of these."""
+    key, text = _by_word(KEYS, name) or ("", "")
+    hint = text if key in keys else _by_word(ASKED, name)
+    return f": {hint}" if hint else ""
+
+
+def _by_word(texts: Mapping[str, Text], name: str) -> Text | None:
+    word = _PLAIN.sub("", name.lower())
+    return next((text for known, text in texts.items() if _PLAIN.sub("", known) == word), None)

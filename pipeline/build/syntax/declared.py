@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.base.use import built_in, is_built_in, nearest
 from pipeline.build.config import PipelineConfig, StageConfig
-from pipeline.build.syntax.asked import answer
+from pipeline.build.syntax.asked import answer, answer_key
 from pipeline.build.syntax.validate import Places
 from pipeline.errors import ConfigError
 
@@ -33,7 +33,7 @@ def check_entries(entries: Sequence[StageConfig], key: str, source: Places | Non
         known = keys_of(entry.use)
         for unknown in [name for name in entry.settings if name not in known]:
             where = source.place((key, i, unknown)) if source else f"{key}[{i}]"
-            hint = answer(unknown) or nearest(unknown, known)
+            hint = answer_key(unknown, known) or nearest(unknown, known)
             raise ConfigError(f"there is no key `{unknown}`{hint}", where=where)
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.base.data.keys import Keys, keys_in
 from pipeline.base.use import nearest
-from pipeline.build.syntax.asked import answer
+from pipeline.build.syntax.asked import answer_key
 from pipeline.errors import ConfigError
 
 EXPECTED = {
@@ -57,7 +57,8 @@ def _explain(problem: Any, model: type[BaseModel], path: Keys, where: str) -> Co
     key, message = path[-1] if path else "", problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         valid_keys = fields(model, problem["loc"][:-1])
-        return ConfigError(f"there is no key `{key}`{answer(str(key)) or nearest(str(key), valid_keys)}", where=where)
+        hint = answer_key(str(key), valid_keys) or nearest(str(key), valid_keys)
+        return ConfigError(f"there is no key `{key}`{hint}", where=where)
     if problem["type"] == "missing":
         return ConfigError(f"the key `{key}` is missing", where=where, fix=f"Add `{key}:`")
     value = problem.get("input")

@@ -209,7 +209,8 @@ def test_register_and_overrides_reach_the_runner(shrink: Make, monkeypatch: Patc
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setattr("pipeline.build.source.load_config", lambda *_: None)
+    monkeypatch.setattr("pipeline.build.source.load_config", lambda *_: (None, None))
+    monkeypatch.setattr("pipeline.build.syntax.declared.check_declared", lambda *_: None)
     shrink("run", "a.yaml", "--set", "a=1", "--set", "b=2", "--register", "tiny", "--runs", "there")
     expected = {"config": Path("a.yaml"), "overrides": ["a=1", "b=2"], "runs": Path("there"), "register": "tiny"}
     alone = {"strategy": None, "comparison": None, "track": True, "open_tracking": None, "benchmarks": True}

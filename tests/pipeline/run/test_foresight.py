@@ -1,5 +1,6 @@
 """What training would end in, or would not change, is told by plan and run before it begins, and tried once."""
 
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 
 from pipeline.build.build import build
 from pipeline.build.source import load_config
+from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, Note, StageError
+from pipeline.model import OnnxModel, TorchModel
 from pipeline.run import foresight
 from pipeline.run.plan import as_json
 from pipeline.run.store.store import Store
@@ -34,6 +37,15 @@ def net(width=32):
     return nn.Sequential(
         nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, 16), nn.ReLU(), nn.Linear(16, 4)
     )
+
+class Aux(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head, self.aux = nn.Conv2d(1, 16, 3), nn.Linear(16, 4), nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = self.conv(x).relu().amax((2, 3))
+        return self.head(x) + self.aux(x) if self.training else self.head(x)
 """
 TRAINED = "train.supervised, epochs: 1"
 
@@ -76,6 +88,34 @@ def test_the_reach_of_each_stage_is_told_and_tried_once(project: Make, monkeypat
     again = foresight.foreseen(build(*load_config(path)), store)
     assert [*again.notes] == plan["notes"]
     assert all(isinstance(note, Note) for note in again.notes)
+
+
+def test_a_model_is_exported_as_the_stage_will(project: Make, monkeypatch: Patch) -> None:
+    def fussy(model: TorchModel, path: Path, opset: int) -> OnnxModel:
+        if opset == 18:
+            raise StageError("not in 18")
+        return deploy(model, path, opset)
+
+    monkeypatch.setattr(foresight, "deploy", fussy)
+    path = project(chain("net", "export.onnx, opset: 18"), **{"models.py": MODELS})
+    with pytest.raises(ConfigError, match=r"stages\[0\] \(export.onnx\): not in 18"):
+        as_json(build(*load_config(path)), Store(path.parent / "store"))
+
+
+def test_what_goes_wrong_in_the_store_is_not_blamed_on_the_config(project: Make, monkeypatch: Patch) -> None:
+    path = project(chain("net", "prune.channels, params: 0.5"), **{"models.py": MODELS})
+    built = build(*load_config(path))
+    with pytest.raises(ConfigError, match=r"the folder for runs, .*models\.py/runs: NotADirectoryError.* with --runs"):
+        as_json(built, Store(path.parent / "models.py" / "runs" / "store"))
+    monkeypatch.setattr(Store, "commit", Mock(side_effect=RuntimeError("ours")))
+    with pytest.raises(RuntimeError, match="ours"):
+        as_json(built, Store(path.parent / "store"))
+
+
+def test_what_is_said_before_work_is_not_said_again(project: Make) -> None:
+    path = project(chain("Aux", "prune.channels, channels: 0.6"), **{"models.py": MODELS})
+    record = run(path, runs=path.parent / "runs", track=False)
+    assert len([text for text in record.warnings if "not run in evaluation mode" in text]) == 1
 
 
 def test_what_a_stage_of_a_users_makes_of_the_layers_is_not_guessed(project: Make) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.build.source import load_config
-from pipeline.build.syntax.asked import ASKED, answer
+from pipeline.build.syntax.asked import ASKED, KEYS, MEASURED, answer
 from pipeline.build.syntax.declared import check_declared, keys_of, stage_names
 from pipeline.cli.catalogue import built_in_stages
 from pipeline.errors import ConfigError
@@ -35,6 +35,7 @@ def config_with(folder: Path, stage: str) -> Path:
     ("prune", "there is no stage `prune`; there are `prune.channels`, `prune.vocabulary`. A file of your own"),
     ("prune.engine", "there is no stage `prune.engine`; did you mean `prune.channels`"),
     ("export.onnx, opsett: 18", "there is no key `opsett`; did you mean `opset`?"),
+    ("distill.logits, tau: 2", "there is no key `tau`: it is called `temperature`"),
     ("quantize.static, fp16: true", "there is no key `fp16`: no stage stores floats in 16 bits"),
 ])  # fmt: skip
 def test_what_there_is_not_is_told_with_the_nearest(tmp_path: Path, stage: str, message: str) -> None:
@@ -43,12 +44,29 @@ def test_what_there_is_not_is_told_with_the_nearest(tmp_path: Path, stage: str, 
     assert str(caught.value).startswith(f"{tmp_path / 'my.yaml'}:4: ")
 
 
+@pytest.mark.parametrize("stage", ["train.supervised, alpha: 1", "quantize.static, tau: 1", "quantize.static, f1: 1",
+                                   "benchmark.latency, memory: 1", "export.onnx, ratio: 1"])  # fmt: skip
+def test_no_key_is_named_that_the_stage_does_not_have(tmp_path: Path, stage: str) -> None:
+    with pytest.raises(ConfigError, match=r"there is no key `\w+`($|;)"):
+        check_declared(*load_config(config_with(tmp_path, stage)))
+
+
+@pytest.mark.parametrize(("keys", "message"), [
+    ("task: {use: digits}\nbudget: {accuracy: 0.9}\n", "no limit is on a score alone"),
+    ("task: {use: digits}\naccuracy: 0.9\n", "there is no key `accuracy`;"),
+])  # fmt: skip
+def test_limits_are_named_in_a_budget_alone(tmp_path: Path, keys: str, message: str) -> None:
+    (tmp_path / "my.yaml").write_text(f"{keys}model: {{use: models.py:Net}}\nstages: []\n")
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "my.yaml")
+
+
 def test_a_file_of_the_users_is_not_looked_at(tmp_path: Path) -> None:
     check_declared(*load_config(config_with(tmp_path, "my_stage.py, anything: 1")))
 
 
 def test_each_answer_names_what_there_is() -> None:
-    for text in map(answer, ASKED):
+    for text in (*map(answer, (*ASKED, *MEASURED)), *(text for _, text in KEYS.values())):
         methods = re.findall(r"`([a-z]+\.[a-z0-9]+)`", text)
         assert {*methods} <= {*stage_names()}
         assert (
