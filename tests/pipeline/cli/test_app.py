@@ -198,7 +198,7 @@ def test_schema_prints_a_json_schema(shrink: Make, args: list[str], key: str) ->
 def test_help_is_told_on_stdout(shrink: Make, args: list[str]) -> None:
     ended = shrink(*args)
     assert (ended.code, ended.err) == (0, "")
-    assert "Usage: shrink" in ended.out
+    assert "Usage: " in ended.out  # and the name by which it was called
 
 
 def test_register_and_overrides_reach_the_runner(shrink: Make, monkeypatch: Patch, tmp_path: Path) -> None:
