@@ -54,10 +54,11 @@ def compress(
         ShrinkError: one message that says where, what was expected and what to do; before any work, but where a stage
             fails.
     """
+    from pipeline import runner
     from pipeline.build.live.call import arranged
 
     data = {"train": train, "validation": validation, "test": test}
-    config, settings = arranged(model, data, {"stages": stages, "budget": budget, **options})
+    config, settings = arranged(model, data, {"stages": stages, "budget": budget, **options}, runner.run)
     return run(config, **settings)
 
 

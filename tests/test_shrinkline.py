@@ -71,7 +71,7 @@ def planned(model: Any, data: Any, at: Path, **options: Any) -> Any:
 
     splits = {name: data.get(name) for name in ("train", "validation", "test")}
     others = {name: value for name, value in data.items() if name not in splits}
-    config, settings = arranged(model, splits, {"stages": ["export.onnx"], "runs": at, **others, **options})
+    config, settings = arranged(model, splits, {"stages": ["export.onnx"], "runs": at, **others, **options}, runner.run)
     with runner.planned(config, **settings) as (built, _):
         return built
 

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -200,22 +200,22 @@ def plan(
     from pipeline.build.source import load_config
     from pipeline.build.syntax.declared import check_declared
 
-    loaded, source = load_config(config, _with_limit(overrides, limit), strategy)
-    check_declared(loaded, source)
+    overrides = _with_limit(overrides, limit)
+    check_declared(*load_config(config, overrides, strategy))
     from rich.console import Console
 
-    from pipeline.build.build import build  # from here on torch takes its time
+    from pipeline import runner  # from here on torch takes its time
     from pipeline.run.plan import as_json as plan_json
     from pipeline.run.plan import show
-    from pipeline.run.store.store import Store
 
-    store = Store(runs / "store")
-    with redirect_stdout(sys.stderr):
-        built = build(loaded, source, allow_unsafe_load=allow_unsafe_load)
-    if as_json:
-        print(json.dumps(plan_json(built, store), indent=2))  # noqa: T201
-    else:
-        show(built, store, Console(), explain=explain)
+    options: Any = {"overrides": overrides, "strategy": strategy, "runs": runs, "allow_unsafe_load": allow_unsafe_load}
+    with ExitStack() as stack:
+        with redirect_stdout(sys.stderr):
+            built, store = stack.enter_context(runner.planned(config, **options))
+        if as_json:
+            print(json.dumps(plan_json(built, store), indent=2))  # noqa: T201
+        else:
+            show(built, store, Console(), explain=explain)
     return 0
 
 

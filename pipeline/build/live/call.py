@@ -1,7 +1,8 @@
 """The arguments of one call from Python -> a pipeline as a mapping, and how it is run."""
 
-from collections.abc import Mapping
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 from torch import nn
 
@@ -11,28 +12,26 @@ from pipeline.build.live.module import own_copy
 from pipeline.build.live.task import OPTIONS, SPLITS, task_of
 from pipeline.errors import ConfigError
 
-OF_RUN = (
-    *("runs", "folder", "builder", "register", "track", "require_tracking", "lock_timeout", "console", "processes"),
-    *("benchmarks", "allow_unsafe_load"),
-)
-"""What `pipeline.runner.run` takes beside the config."""
 
-
-def arranged(model: Any, data: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def arranged(
+    model: Any, data: Mapping[str, Any], options: Mapping[str, Any], run: Callable[..., Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The mapping, with the model and the task as objects, and the options of the run.
 
     Args:
         model: a module, or what `model:` says.
         data: `train`, `validation` and `test`; all None where `task` is among the options.
         options: of the task, of the config and of the run, by their names there.
+        run: what the config is given to.
 
     Raises:
         ConfigError: the model is no model, there is no such option, or the data make no task; see `task_of`.
     """
     keys = [name for name, field in PipelineConfig.model_fields.items() if not field.exclude]
+    of_run = _keywords(run)
     for name in options:
-        if name not in (*keys, *OPTIONS, *OF_RUN):
-            raise ConfigError(f"there is no argument `{name}`{nearest(name, [*keys, *OPTIONS, *OF_RUN])}")
+        if name not in (*keys, *OPTIONS, *of_run):
+            raise ConfigError(f"there is no argument `{name}`{nearest(name, [*keys, *OPTIONS, *of_run])}")
     if not isinstance(model, nn.Module | str | Mapping):
         fix = "Write Net()" if isinstance(model, type) and issubclass(model, nn.Module) else ""
         problem = f"it is {'the class ' + model.__name__ if fix else 'a ' + type(model).__name__}"
@@ -45,4 +44,11 @@ def arranged(model: Any, data: Mapping[str, Any], options: Mapping[str, Any]) ->
     elif extra := [*(name for name in SPLITS if data.get(name) is not None), *of_task]:
         fix = "Leave it out, or give the data in place of the task"
         raise ConfigError("there is a `task` beside it", where=extra[0], fix=fix)
-    return config, {name: value for name, value in options.items() if name in OF_RUN}
+    return config, {name: value for name, value in options.items() if name in of_run}
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    """The names of what it takes by name, those of its unpacked TypedDict among them."""
+    parameters = inspect.signature(function).parameters.values()
+    unpacked = [get_args(p.annotation)[0].__annotations__ for p in parameters if p.kind is p.VAR_KEYWORD]
+    return [*(p.name for p in parameters if p.kind is p.KEYWORD_ONLY), *(name for names in unpacked for name in names)]

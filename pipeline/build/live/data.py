@@ -90,7 +90,7 @@ class _Columns(Dataset[Any]):
         return dict(zip(self.names, values, strict=True)), target
 
 
-class _Named(Dataset[Any]):
+class _TargetApart(Dataset[Any]):
     """Examples that are one dictionary, as (inputs, target); numbers in lists become tensors."""
 
     def __init__(self, dataset: Any, target: str) -> None:
@@ -140,8 +140,8 @@ def _of_loader(loader: DataLoader[Any]) -> Split:
     dataset, indices = loader.dataset, _chosen(loader)
     split = _adapted(dataset)
     if loader.collate_fn is not default_collate:
-        inputs = dataset[0] if isinstance(split.dataset, _Named) else dataset[0][0]
-        target = split.dataset.target if isinstance(split.dataset, _Named) else None
+        inputs = dataset[0] if isinstance(split.dataset, _TargetApart) else dataset[0][0]
+        target = split.dataset.target if isinstance(split.dataset, _TargetApart) else None
         collate = _Collate(loader.collate_fn, target, isinstance(inputs, Mapping))
         split = Split(split.dataset, collate=collate)
     return split if indices is None else split.select(indices)
@@ -182,7 +182,7 @@ def _adapted(dataset: Any) -> Split:
         if name is None:
             problem = f"an example has {', '.join(f'`{key}`' for key in example) or 'nothing'}, and none is the target"
             raise ConfigError(problem, expected=f"one of {', '.join(TARGETS)}", fix="Give pairs, (inputs, target)")
-        return Split(_Named(dataset, name))
+        return Split(_TargetApart(dataset, name))
     if not isinstance(example, Sequence) or isinstance(example, str) or len(example) != 2:
         fix = "Wrap the dataset so that it gives (inputs, target); several inputs are a dictionary of tensors"
         raise ConfigError(f"an example is {_kind(example)}", expected="a pair, (inputs, target)", fix=fix)
