@@ -27,14 +27,13 @@ MODULES: dict[str, Callable[[], Any]] = {
     "weight norm": lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 4))),
     "around": lambda: nn.DataParallel(nn.Sequential(nn.Linear(3, 4))),
     "around a part": lambda: nn.Sequential(nn.DataParallel(nn.Linear(3, 4)), nn.Tanh()),
-    "a part that was compiled and called": compiled,
 }
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm")
-@pytest.mark.parametrize("name", MODULES)
-def test_wrappers_go_from_the_copy_and_stay_in_the_original(name: str) -> None:
-    module = MODULES[name]()
+@pytest.mark.parametrize("make", [*MODULES.values(), pytest.param(compiled, marks=pytest.mark.slow)])
+def test_wrappers_go_from_the_copy_and_stay_in_the_original(make: Callable[[], nn.Module]) -> None:
+    module = make()
     kinds = [type(part) for part in module.modules()]
     held = [copy.copy(vars(part)) for part in module.modules()]
     twin = own_copy(module)
