@@ -9,10 +9,9 @@ import copyreg
 import hashlib
 import logging
 import re
-import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 from pickle import PickleError
@@ -25,8 +24,8 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from pipeline.base.code.places import is_users
 from pipeline.base.data.split import Split
+from pipeline.build.live.code import is_users_own, of_class, of_code, of_function, of_method
 from pipeline.forms.weights import values_digest
 
 PLAIN = {type(None), bool, int, float, complex, str, bytes, range, slice, re.Pattern}
@@ -35,8 +34,6 @@ PLAIN_OF_LIBRARIES = (Enum, Path, np.generic)
 COMPILED = "_torchdynamo_orig_callable"  # what a function of torch.compile is of, beside all that compiles it
 LOCKS = (type(threading.Lock()), type(threading.RLock()))
 OF_TRAINING = ("training", "_is_full_backward_hook")
-NOT_OF_CODE = ("__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__")
-OF_PYDANTIC = ("core_schema", "validator", "serializer", "parent_namespace")  # made of the fields and the methods
 
 
 class Digest:
@@ -125,7 +122,7 @@ class Digest:
 
 def _is_plain(value: Any) -> bool:
     """Whether its type and its text say all."""
-    return type(value) in PLAIN or (isinstance(value, PLAIN_OF_LIBRARIES) and not _is_users(type(value)))
+    return type(value) in PLAIN or (isinstance(value, PLAIN_OF_LIBRARIES) and not is_users_own(type(value)))
 
 
 def _of_dataset(dataset: Any) -> dict[str, Any]:
@@ -147,84 +144,9 @@ def _attributes(value: Any) -> dict[str, Any]:
 def _name(value: Any) -> tuple[str, str]:
     """The kind of a value and, of what is imported from a library, its name there."""
     named = value if isinstance(value, type | FunctionType | BuiltinFunctionType) else type(value)
-    if isinstance(value, CodeType | ModuleType) or _is_users(named):
+    if isinstance(value, CodeType | ModuleType) or is_users_own(named):
         return type(value).__name__, getattr(named, "__qualname__", "")
     return type(value).__name__, f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')}"
-
-
-def _is_users(named: Any) -> bool:
-    """Whether a class or function is of users' code, also of what was typed in and lies in no file."""
-    if isinstance(named, FunctionType):
-        file = named.__code__.co_filename
-        return is_users(file) or (file.startswith("<") and _is_users_module(named.__module__))
-    return _is_users_module(getattr(named, "__module__", None))
-
-
-def _is_users_module(name: str | None) -> bool:
-    top = str(name).partition(".")[0]
-    if top in sys.stdlib_module_names and top != "__main__":
-        return False
-    module = sys.modules.get(str(name))
-    file = getattr(module, "__file__", None)
-    return is_users(str(Path(file).absolute())) if file else top == "__main__"
-
-
-def _of_function(function: FunctionType) -> Iterator[Any]:
-    """Its code where that is a user's, and what it holds: a library's may be around a user's."""
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # a variable that has no value yet
-            yield "empty"
-    if not _is_users(function):
-        return
-    yield from (function.__code__, function.__defaults__, function.__kwdefaults__)
-    names = _names(function.__code__)
-    for name in names:
-        if name in function.__globals__:
-            yield from _reached(name, function.__globals__[name], names)
-        elif _is_users_module(name):  # imported inside the function
-            yield from _reached(name, sys.modules.get(name), names)
-
-
-def _of_method(method: Any) -> Iterator[Any]:
-    """Its object and its function; of one that a library offers by its bare name, as `random.random`, that name."""
-    owner, name = method.__self__, getattr(method, "__name__", "")
-    home = owner if isinstance(owner, ModuleType) else sys.modules.get(type(owner).__module__)
-    yield name
-    if getattr(home, name, None) != method or _is_users_module(getattr(home, "__name__", None)):
-        yield from (owner, getattr(method, "__func__", None))
-
-
-def _reached(name: str, value: Any, names: Sequence[str]) -> Iterator[Any]:
-    """What code reaches by a name: of a user's module what it asks it for, as it is in memory and not on disk."""
-    yield name
-    if isinstance(value, ModuleType) and _is_users_module(value.__name__):
-        for inner in names:
-            if inner in vars(value) and vars(value)[inner] is not value:
-                yield from _reached(inner, vars(value)[inner], [n for n in names if n != inner])
-    else:
-        yield value
-
-
-def _of_class(kind: type) -> Iterator[Any]:
-    if _is_users(kind):
-        yield kind.__bases__
-        left_out = {*NOT_OF_CODE, *(f"__pydantic_{name}__" for name in OF_PYDANTIC)}
-        yield {name: value for name, value in vars(kind).items() if name not in left_out and not _is_slot(value)}
-
-
-def _names(code: CodeType) -> list[str]:
-    """The names that code reads, and that the code inside it does."""
-    inner = [name for constant in code.co_consts if isinstance(constant, CodeType) for name in _names(constant)]
-    return [*dict.fromkeys([*code.co_names, *inner])]
-
-
-def _of_code(code: CodeType) -> Iterator[Any]:
-    """All that is run, and none of where it is written."""
-    yield from (code.co_code, code.co_consts, code.co_exceptiontable, code.co_flags)
-    yield from (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-    yield from (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
 
 
 def _of_tensor(tensor: Tensor) -> Iterator[Any]:
@@ -244,16 +166,12 @@ def _slots(kind: type) -> list[str]:
     return [name for name in ([slots] if isinstance(slots, str) else slots) if name not in ("__dict__", "__weakref__")]
 
 
-def _is_slot(value: Any) -> bool:
-    return type(value).__name__ in ("member_descriptor", "getset_descriptor", "_abc_data")
-
-
 WHOLE: dict[type, Callable[[Any], Iterable[Any]]] = {
     dict: _of_mapping,
     MappingProxyType: _of_mapping,
     list: iter,
     tuple: iter,
-    CodeType: _of_code,
+    CodeType: of_code,
     weakref.ref: lambda reference: (reference(),),
     **dict.fromkeys(LOCKS, lambda lock: ()),
 }
@@ -262,9 +180,9 @@ WHOLE: dict[type, Callable[[Any], Iterable[Any]]] = {
 KINDS: tuple[tuple[Any, Callable[[Any], Iterable[Any]]], ...] = (
     (Tensor, _of_tensor),
     (np.ndarray, _of_array),
-    ((MethodType, BuiltinFunctionType), _of_method),
-    (FunctionType, _of_function),
-    (type, _of_class),
+    ((MethodType, BuiltinFunctionType), of_method),
+    (FunctionType, of_function),
+    (type, of_class),
     (ModuleType, lambda module: (module.__name__,)),
     (logging.Logger, lambda logger: (logger.name,)),
     (property, lambda value: (value.fget, value.fset, value.fdel)),
