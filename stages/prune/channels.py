@@ -1,7 +1,7 @@
 """Structured pruning: whole channels leave, and what is left is an ordinary, smaller network."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
@@ -10,7 +10,6 @@ from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import nn
 
 from pipeline.base.batches import Inputs
-from pipeline.base.formatting import few
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
 from pipeline.forms.layers import aside
@@ -19,18 +18,14 @@ from pipeline.model import Model, TorchModel, call
 from pipeline.stage import Context, Preview, Stage
 from stages.kd.teacher import Teacher
 from stages.prune import engine
-from stages.prune.computed import USE as PLAIN
-from stages.prune.computed import computed
-from stages.prune.coupling.flow import Flow
 from stages.prune.engine import Coupled, Couplings
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
 from stages.prune.search import Counts, Scope, kept, removed, solve
+from stages.prune.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
 from stages.trainer.loop import train
 
 TAYLOR_BATCH = 32
-WHOLE = "what reads them cannot be told apart, or gives other values without them"
-UNPROVEN = "not run in evaluation mode, where what is cut is proven"
 FAR_BELOW = 0.9  # of the target; below it the record carries a warning
 
 
@@ -97,20 +92,20 @@ class ChannelPruning(Stage):
         if not isinstance(model, TorchModel):
             return
         notes = list[str]()
-        model = _with_plain_weights(model, notes.append)
+        model = with_plain_weights(model, notes.append)
         yield from notes
         couplings = self._couplings(model, ConfigError)
         least = kept(couplings.groups, 1.0, self.scope, self.round_to)
         groups = [group for group, count in zip(couplings.groups, least, strict=True) if count < len(group.scores)]
-        narrow = [layer for layer in _layers(couplings.groups) if layer not in _layers(groups)]
+        narrow = [layer for layer in layers(couplings.groups) if layer not in layers(groups)]
         reason = f"`round_to: {self.round_to}` leaves no smaller width"
         if not groups:
-            raise ConfigError(f"no layer can lose channels: {reason} to {_counted(narrow)}", fix="Lower `round_to`")
-        yield Note(f"channels leave {_counted(_layers(groups))}")
+            raise ConfigError(f"no layer can lose channels: {reason} to {counted(narrow)}", fix="Lower `round_to`")
+        yield Note(f"channels leave {counted(layers(groups))}")
         for names, why in ((narrow, reason), (couplings.whole, WHOLE)):
             if names:
-                yield Note(f"all channels stay of {_counted(names)}: {why}")
-        yield from _unproven(model)
+                yield Note(f"all channels stay of {counted(names)}: {why}")
+        yield from unproven(model)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The pruned, and where asked trained, model.
@@ -123,11 +118,11 @@ class ChannelPruning(Stage):
             fix = "Put prune.channels before quantize.aware"
             raise StageError("the weights are quantized, with steps for the channels that they have", fix=fix)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
-        model = _with_plain_weights(model, ctx.warn)
-        for text in _unproven(model):
+        model = with_plain_weights(model, ctx.warn)
+        for text in unproven(model):
             ctx.warn(text)
         couplings, whole = self._couplings(model, StageError), set[str]()
-        prunable = {*_layers(couplings.groups)}
+        prunable = {*layers(couplings.groups)}
         full = self._cost(model.module, model.example, prunable)
         current, steps = model, list[JsonValue]()
         for step in range(1, self.steps + 1):
@@ -137,14 +132,14 @@ class ChannelPruning(Stage):
             whole |= {*couplings.whole}
             groups = [group for group in couplings.groups if whole.isdisjoint(group.layers)]
             module, ratio, proven = self._pruned(current, groups, budget, prunable, ctx)
-            whole |= {*_layers(groups)} - {*_layers(proven)}
+            whole |= {*layers(groups)} - {*layers(proven)}
             current = model.edited(USE, layers=difference(model.module, module))
             current.module.load_state_dict(module.state_dict())
             cost = self._cost(module, model.example, prunable)
             steps.append({"target": budget / full, "achieved": cost / full, "ratio": ratio})
             if self.recovery:
                 current = self._recovered(self.recovery, teachers, current, ctx, step)
-        _report_whole(model, current, whole, ctx)
+        report_whole(model, current, whole, ctx)
         self._report(model, current, prunable, steps, ctx)
         return current
 
@@ -157,7 +152,7 @@ class ChannelPruning(Stage):
         """What can be removed, and what stays whole. Raises `error` where that is nothing, or `ignore` names none."""
         couplings = engine.couplings(model.module, model.example, self._ignored(model.module, error))
         if not couplings.groups:
-            names = _listed(couplings.whole)
+            names = listed(couplings.whole)
             problem = f"no layer can lose channels{f'; those of {names} cannot be told apart' if names else ''}"
             raise error(problem, expected="a convolution or linear layer that is not the last one and not in `ignore`")
         return couplings
@@ -197,17 +192,16 @@ class ChannelPruning(Stage):
             return model.module, 0.0, groups
         if self.importance == "taylor":
             groups = engine.scored(groups, differentiated(copy.deepcopy(model.module), ctx), "taylor")
-        layers = _layers(groups)
+        names = counted(layers(groups))
         while groups:
             lost, ratio = self._solved(model, groups, budget, prunable)
             wrong = engine.unproven(model.module, model.example, lost, groups)
             if not wrong:
                 return engine.trimmed(model.module, lost, groups), ratio, groups
             groups = [group for group in groups if group.root not in wrong]
-        problem = f"no channels can leave {_counted(layers)}: without the chosen ones the model gives other values"
-        raise StageError(
-            problem, fix="Choose others by another `importance`, `scope` or target, or leave this stage out"
-        )
+        problem = f"no channels can leave {names}: without the chosen ones the model gives other values"
+        fix = "Choose others by another `importance`, `scope` or target, or leave this stage out"
+        raise StageError(problem, fix=fix)
 
     def _solved(
         self, model: TorchModel, groups: list[Coupled], budget: float, prunable: set[str]
@@ -245,46 +239,6 @@ class ChannelPruning(Stage):
         if rest / full < FAR_BELOW * requested:
             outcome = f"`{name}: {requested:g}` was asked for and {rest / full:.3f} remains"
             ctx.warn(f"{outcome}; widths are multiples of round_to = {self.round_to}")
-
-
-def _report_whole(before: TorchModel, after: TorchModel, whole: set[str], ctx: Context) -> None:
-    """Say of which layers no channel could leave, from the first step on or from a later one."""
-    if not whole:
-        return
-    old, new = engine.widths(before.module), engine.widths(after.module)
-    names = [name for name in old if name in whole]
-    stayed = [name for name in names if old[name] == new[name]]
-    narrowed = [name for name in names if old[name] != new[name]]
-    texts = [f"all channels stay of {_counted(stayed)}"] * bool(stayed)
-    texts += [f"those that earlier steps left stay of {_counted(narrowed)}"] * bool(narrowed)
-    ctx.warn(Note(f"{', and '.join(texts)}: {WHOLE}"))
-    ctx.report("whole", [*names])
-
-
-def _unproven(model: TorchModel) -> list[str]:
-    """A warning that names what does not run where values are compared, if anything."""
-    names = Flow(model.module, model.example).unproven()
-    return [f"{UNPROVEN}: {_listed(names)}"] if names else []
-
-
-def _with_plain_weights(model: TorchModel, say: Callable[[str], None]) -> TorchModel:
-    """The model with weights that are not computed from others, and a note where they were."""
-    if not (names := computed(model.module)):
-        return model
-    say(Note(f"weight normalization and the like go into the weights of {_counted(names)}, which are plain ones then"))
-    return model.edited(PLAIN)
-
-
-def _layers(groups: Iterable[Coupled]) -> list[str]:
-    return [layer for group in groups for layer in group.layers]
-
-
-def _counted(names: Sequence[str]) -> str:
-    return f"{len(names)} layer{'s' * (len(names) > 1)} ({few([f'`{name}`' for name in names])})"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 def differentiated(module: nn.Module, ctx: Context) -> nn.Module:

@@ -29,9 +29,8 @@ def plain(module: nn.Module) -> nn.Module:
         for hook in _hooked(part):
             _unhook(part, hook)
         for key, wrapped in list(part._load_state_dict_pre_hooks.items()):
-            if isinstance(
-                getattr(wrapped, "hook", None), SpectralNormLoadStateDictPreHook
-            ):  # which torch leaves behind
+            # torch leaves this one behind: see findings/spectral_norm_leaves_its_hook.sh
+            if isinstance(getattr(wrapped, "hook", None), SpectralNormLoadStateDictPreHook):
                 del part._load_state_dict_pre_hooks[key]
     return module
 

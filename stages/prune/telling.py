@@ -1,0 +1,59 @@
+"""What pruning says of the layers that it reaches, leaves whole, or changes beforehand."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from pipeline.base.formatting import few
+from pipeline.errors import Note
+from pipeline.model import TorchModel
+from pipeline.stage import Context
+from stages.prune import engine
+from stages.prune.computed import USE as PLAIN
+from stages.prune.computed import computed
+from stages.prune.coupling.flow import Flow
+from stages.prune.engine import Coupled
+
+WHOLE = "what reads them cannot be told apart, or gives other values without them"
+UNPROVEN = "not run in evaluation mode, where what is cut is proven"
+
+
+def report_whole(before: TorchModel, after: TorchModel, whole: set[str], ctx: Context) -> None:
+    """Say of which layers no channel could leave, from the first step on or from a later one."""
+    if not whole:
+        return
+    old, new = engine.widths(before.module), engine.widths(after.module)
+    names = [name for name in old if name in whole]
+    stayed = [name for name in names if old[name] == new[name]]
+    narrowed = [name for name in names if old[name] != new[name]]
+    texts = [f"all channels stay of {counted(stayed)}"] * bool(stayed)
+    texts += [f"those that earlier steps left stay of {counted(narrowed)}"] * bool(narrowed)
+    ctx.warn(Note(f"{', and '.join(texts)}: {WHOLE}"))
+    ctx.report("whole", [*names])
+
+
+def unproven(model: TorchModel) -> list[str]:
+    """A warning that names what does not run where values are compared, if anything."""
+    names = Flow(model.module, model.example).unproven()
+    return [f"{UNPROVEN}: {listed(names)}"] if names else []
+
+
+def with_plain_weights(model: TorchModel, say: Callable[[str], None]) -> TorchModel:
+    """The model with weights that are not computed from others, and a note where they were."""
+    if not (names := computed(model.module)):
+        return model
+    say(Note(f"weight normalization and the like go into the weights of {counted(names)}, which are plain ones then"))
+    return model.edited(PLAIN)
+
+
+def layers(groups: Iterable[Coupled]) -> list[str]:
+    """The names of the layers of some groups."""
+    return [layer for group in groups for layer in group.layers]
+
+
+def counted(names: Sequence[str]) -> str:
+    """How many layers, and the first names."""
+    return f"{len(names)} layer{'s' * (len(names) > 1)} ({few([f'`{name}`' for name in names])})"
+
+
+def listed(names: Iterable[str]) -> str:
+    """All names."""
+    return ", ".join(f"`{name}`" for name in names)
