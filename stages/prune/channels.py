@@ -1,7 +1,8 @@
 """Structured pruning: whole channels leave, and what is left is an ordinary, smaller network."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
@@ -21,7 +22,7 @@ from stages.prune import engine
 from stages.prune.engine import Coupled, Couplings
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
-from stages.prune.search import Counts, Scope, kept, removed, solve
+from stages.prune.search import Counts, Scope, ensure_within_reach, kept, removed, solve
 from stages.prune.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
 from stages.trainer.loop import train
 
@@ -88,7 +89,7 @@ class ChannelPruning(Stage):
         return model
 
     def reach(self, model: Model) -> Iterable[str]:
-        """Which layers can lose channels and which stay; refuse a model of which none can."""
+        """Which layers can lose channels and which stay; refuse a model of which none, or not enough, can."""
         if not isinstance(model, TorchModel):
             return
         notes = list[str]()
@@ -105,6 +106,11 @@ class ChannelPruning(Stage):
         for names, why in ((narrow, reason), (couplings.whole, WHOLE)):
             if names:
                 yield Note(f"all channels stay of {counted(names)}: {why}")
+        prunable = {*layers(couplings.groups)}
+        target = self._target[1] * self._cost(model.module, model.example, prunable)
+        with self._blamed():
+            cost = self._trimmed_cost(model, couplings.groups, prunable)
+            ensure_within_reach(couplings.groups, cost, target, self.scope, self.round_to)
         yield from unproven(model)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
@@ -207,17 +213,22 @@ class ChannelPruning(Stage):
         self, model: TorchModel, groups: list[Coupled], budget: float, prunable: set[str]
     ) -> tuple[dict[str, list[int]], float]:
         """The channels that each group loses, by its root, so that the cost is within the budget; and the ratio."""
+        with self._blamed():
+            cost = self._trimmed_cost(model, groups, prunable)
+            ratio, counts = solve(groups, cost, budget, self.scope, self.round_to)
+        return _lost(groups, counts), ratio
 
-        def lost(counts: Counts) -> dict[str, list[int]]:
-            pairs = zip(groups, counts, strict=True)
-            return {group.root: removed(group, count) for group, count in pairs if count < len(group.scores)}
+    def _blamed(self) -> AbstractContextManager[None]:
+        name, target = self._target
+        return blame(StageError, f"target {name}: {target}")
+
+    def _trimmed_cost(self, model: TorchModel, groups: list[Coupled], prunable: set[str]) -> Callable[[Counts], float]:
+        """The cost of the model with that many channels left in each group."""
 
         def cost(counts: Counts) -> int:
-            return self._cost(engine.trimmed(model.module, lost(counts), groups), model.example, prunable)
+            return self._cost(engine.trimmed(model.module, _lost(groups, counts), groups), model.example, prunable)
 
-        with blame(StageError, f"target {self._target[0]}: {self._target[1]}"):
-            ratio, counts = solve(groups, cost, budget, self.scope, self.round_to)
-        return lost(counts), ratio
+        return cost
 
     def _report(
         self, before: TorchModel, after: TorchModel, prunable: set[str], steps: list[JsonValue], ctx: Context
@@ -239,6 +250,12 @@ class ChannelPruning(Stage):
         if rest / full < FAR_BELOW * requested:
             outcome = f"`{name}: {requested:g}` was asked for and {rest / full:.3f} remains"
             ctx.warn(f"{outcome}; widths are multiples of round_to = {self.round_to}")
+
+
+def _lost(groups: Sequence[Coupled], counts: Counts) -> dict[str, list[int]]:
+    """The channels that each group loses, by its root, where so many stay."""
+    pairs = zip(groups, counts, strict=True)
+    return {group.root: removed(group, count) for group, count in pairs if count < len(group.scores)}
 
 
 def differentiated(module: nn.Module, ctx: Context) -> nn.Module:

@@ -37,14 +37,21 @@ def solve(
     """
     cost = cache(cost)
     low, high = 0.0, 1.0
-    if (least := cost(kept(groups, high, scope, round_to))) > target:
-        problem = f"the cost is still {least:,.0f} with all channels removed that can be"
-        expected = f"at most {target:,.0f}"
-        raise StageError(problem, expected=expected, fix="Raise the target, lower round_to or shorten ignore")
+    ensure_within_reach(groups, cost, target, scope, round_to)
     for _ in range(HALVINGS):
         ratio = (low + high) / 2
         low, high = (low, ratio) if cost(kept(groups, ratio, scope, round_to)) <= target else (ratio, high)
     return high, _filled(groups, kept(groups, high, scope, round_to), cost, target, round_to)
+
+
+def ensure_within_reach(
+    groups: Sequence[Coupled], cost: Callable[[Counts], float], target: float, scope: Scope, round_to: int
+) -> None:
+    """Raise StageError where the cost stays above the target however much is removed; see `solve`."""
+    if (least := cost(kept(groups, 1.0, scope, round_to))) > target:
+        problem = f"the cost is still {least:,.0f} with all channels removed that can be"
+        fix = "Raise the target, lower round_to or shorten ignore"
+        raise StageError(problem, expected=f"at most {target:,.0f}", fix=fix)
 
 
 def kept(groups: Sequence[Coupled], ratio: float, scope: Scope, round_to: int) -> Counts:

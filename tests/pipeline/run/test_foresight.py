@@ -57,6 +57,8 @@ def chain(model: str, *stages: str, baseline: str = TRAINED) -> str:
 @pytest.mark.parametrize(("text", "where", "message"), [
     (chain("checked", "export.onnx"), "model: ONNX export", r"values of a tensor in models\.py:7, `assert not"),
     (chain("one", "prune.channels, params: 0.5"), "stages[0] (prune.channels)", "no layer can lose channels"),
+    (chain("net", "prune.channels, macs: 0.02"), "stages[0] (prune.channels): target macs: 0.02",
+     "the cost is still .* with all channels removed that can be"),
     (chain("net", "prune.channels, params: 0.5, ignore: ['5.*']"), "stages[0] (prune.channels)", "`5.*`, which the mo"),
     (chain("one", "export.onnx", "quantize.dynamic, operators: [Conv]"), "stages[1] (quantize.dynamic)",
      "the nodes with weights are 1 Gemm, and none of them would be quantized"),
