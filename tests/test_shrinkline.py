@@ -17,6 +17,7 @@ from torch.utils.data import (
     Dataset,
     IterableDataset,
     RandomSampler,
+    Subset,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -231,6 +232,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Pair]], dict[str, Any]], str]] = {
     "a sampler takes one twice": (
         lambda d: {"train": loaded(d["train"], SubsetRandomSampler([0, 0, 0, *range(1, 10)]))},
         r"train: its sampler, a SubsetRandomSampler, takes examples twice, 2 times; expected each example once",
+    ),
+    "a part takes one twice": (
+        lambda d: {"test": Subset(TensorDataset(*d["test"]), [0, 1, -128, 2])},
+        r"test: it, a Subset, takes examples twice, 1 times; expected each example once\. Give each index once",
     ),
     "a sampler drops": (
         lambda d: {"test": loaded(d["test"], RandomSampler(range(128), num_samples=20))},
