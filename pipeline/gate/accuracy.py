@@ -1,9 +1,9 @@
-"""Gates on accuracy: retention, drop and flips, each decided by its interval."""
+"""Gates on accuracy: retention, score, drop and flips, each decided by its interval."""
 
 import numpy as np
 
 from pipeline.base.estimate import Estimate
-from pipeline.gate.budget import Budget, LeastKept, MostShare
+from pipeline.gate.budget import Budget, LeastKept, LeastScore, MostShare
 from pipeline.gate.expected import Expected, host_of, scores_of
 from pipeline.gate.finding import (
     Gate,
@@ -17,6 +17,7 @@ from pipeline.gate.finding import (
     table_of,
 )
 from pipeline.measure.statistics.means import drop as drop_of
+from pipeline.measure.statistics.means import mean
 from pipeline.measure.statistics.means import retention as retention_of
 from pipeline.measure.statistics.pairs import Pairs, Scores, is_right_or_wrong, pairs
 from pipeline.measure.statistics.samples import Decided, kept, samples_by_reach, samples_to_decide, undropped, unlost
@@ -25,6 +26,7 @@ from pipeline.records.parts.gates import GateRecord
 from pipeline.records.record import Record
 
 ALONE = "there is nothing to compare the baseline with"
+NO_SCORES = "the run folder has no predictions of the last model any more"
 GRADED = "an example is lost where scores are right or wrong, and these are graded"
 NO_RATIO = "Limit `drop` instead: a difference means something there"
 SAME = "Run it on the test split of the committed model, or commit this one: shrink expect RUN"
@@ -40,6 +42,15 @@ def retention(limit: LeastKept, record: Record, expected: Expected | None) -> Ga
         return gate.skipped(model.retention_reason or ALONE, NO_RATIO)
     text = f"retention is {interval(model.retention)}, the limit {limit.min:g}"
     return _decided(gate, model.retention, text, record, kept, table_of(model.score, model.test_samples, model.flips))
+
+
+def score(limit: LeastScore, record: Record) -> GateRecord:
+    """The last model's score itself, in its unit."""
+    gate, scores = Gate("score", limit.min), scores_of(record, last(record))
+    if scores is None:
+        return gate.skipped(NO_SCORES, "Run it again")
+    estimate = mean(scores, record.seed)
+    return _decided(gate, estimate, f"score is {interval(estimate)}, the limit {limit.min:g}", record, kept, None)
 
 
 def drop(limit: MostShare, record: Record) -> GateRecord:
@@ -66,7 +77,7 @@ def flips(limit: MostShare, record: Record) -> GateRecord:
 def keeps(
     budget: Budget, model: Scores, baseline: Scores | None, committed: Scores | None = None, seed: int = 0
 ) -> bool | None:
-    """Whether scores keep the limits on retention and drop with their whole intervals.
+    """Whether scores keep the limits on retention, score and drop with their whole intervals.
 
     None where there are none, or none that can be looked at, for want of what they are told of.
 
@@ -86,6 +97,8 @@ def keeps(
             else _retention(model, reference, seed, of_committed=is_of_committed)
         )
         verdicts += [at_least(share, limit.min)] if share else []
+    if budget.score:
+        verdicts.append(at_least(mean(model, seed), budget.score.min))
     if budget.drop and baseline is not None:
         verdicts.append(at_most(drop_of(model, baseline, seed), budget.drop.max))
     return all(verdict == "pass" for verdict in verdicts) if verdicts else None
@@ -135,7 +148,7 @@ def _paired(record: Record, expected: Expected | None) -> tuple[Scores, Scores] 
         return "the committed model was measured on other test examples"
     ours = scores_of(record, last(record))
     if ours is None:
-        return "the run folder has no predictions of the last model any more"
+        return NO_SCORES
     if expected.scores is None:
         return "the committed model has no test scores"
     theirs = expected.scores.scores()

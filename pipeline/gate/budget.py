@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.base.data.strict import Strict
 from pipeline.gate.limits import Latencies, Memories, RowLimit, Startups
-from pipeline.gate.units import Bytes, Count, Share, bare
+from pipeline.gate.units import Bytes, Count, Score, Share, bare
 
 Choice = Literal["pass", "warn", "fail", "inconclusive"]
 
@@ -18,6 +18,12 @@ class Least(Strict):
     """A lower limit of a share."""
 
     min: Share
+
+
+class LeastScore(Strict):
+    """A lower limit of the score itself."""
+
+    min: Score
 
 
 class LeastKept(Least):
@@ -70,6 +76,9 @@ class Budget(Strict):
 
     retention: Annotated[LeastKept | None, bare("min", LeastKept)] = Field(
         default=None, description="of the baseline's score; the interval decides"
+    )
+    score: Annotated[LeastScore | None, bare("min", LeastScore)] = Field(
+        default=None, description="the score itself on the test split, in its unit; the interval decides"
     )
     drop: Annotated[MostShare | None, bare("max", MostShare)] = Field(
         default=None, description="of the score below the baseline's; the interval decides"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.base.data.strict import Strict
-from pipeline.gate.accuracy import drop, flips, retention
+from pipeline.gate.accuracy import drop, flips, retention, score
 from pipeline.gate.budget import Budget, Choice
 from pipeline.gate.classes import worst_class
 from pipeline.gate.expected import Expected
@@ -71,6 +71,7 @@ def _gates(budget: Budget, record: Record, expected: Expected | None) -> list[Ga
     sizes = (("size_bytes", budget.size), ("params", budget.params), ("macs", budget.macs))
     gates = [
         retention(budget.retention, record, expected) if budget.retention else None,
+        score(budget.score, record) if budget.score else None,
         drop(budget.drop, record) if budget.drop else None,
         flips(budget.flips, record) if budget.flips else None,
         worst_class(budget.worst_class, record) if budget.worst_class else None,

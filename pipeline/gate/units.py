@@ -66,5 +66,11 @@ Count = Annotated[float, Field(gt=0), *SHORT]
 FIGURE = Annotated[float, Field(gt=0, le=1)] | Annotated[str, Schema(PERCENT_TEXT)]
 Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=FIGURE), Field(gt=0, le=1)]
 """Above 0, at most 1: 0.98, or `98 %`."""
+Score = Annotated[
+    float,
+    BeforeValidator(_share, json_schema_input_type=float | Annotated[str, Schema(PERCENT_TEXT)]),
+    Field(allow_inf_nan=False),
+]
+"""In the unit of the task's score: 0.9, `90 %`, or -0.3 where it is an error with its sign turned."""
 Time = Annotated[str, BeforeValidator(_time), Schema(DURATION_TEXT)]
 RatioOrTime = Annotated[float | str, BeforeValidator(_ratio_or_time), Schema(RATIO_OR_DURATION)]

@@ -30,8 +30,8 @@ _SEARCH = (
 _TUNE = "`train.supervised` trains on the labels; `recovery: {epochs: 5}` of `prune.channels` does it after pruning"
 _PACK = "`quantize.pack` stores each weight in as few bits as it needs"
 _SCORE = (
-    "no limit is on a score alone. `retention: {min: 0.97}` of a budget is the share of the baseline's score that is "
-    "kept, and `drop: {max: 0.01}` how far it may fall"
+    "`score: {min: 0.9}` of a budget is of the score itself, `retention: {min: 0.97}` the share of the baseline's "
+    "that is kept, and `drop: {max: 0.01}` how far it may fall"
 )
 _SIZE = "`size: {max: 0.25, of: baseline}` of a budget is a share of the baseline's, `size: 40 kB` absolute"
 _TIME = "`benchmark.latency` measures it"
@@ -111,7 +111,6 @@ KEYS = {
     "alpha": ("hard_weight", "`hard_weight` is the weight of the loss of the labels"),
     "tau": ("temperature", "it is called `temperature`"),
     "accuracy": ("retention", _SCORE),
-    "score": ("retention", _SCORE),
     "f1": ("retention", _SCORE),
     "speedup": ("latency", "`latency: {max: 0.5}` of a budget is a ratio to the baseline's, `latency: 5 ms` a time"),
     "compression": ("size", _SIZE),

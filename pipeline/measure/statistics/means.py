@@ -7,9 +7,16 @@ import scipy
 
 from pipeline.base.estimate import Estimate
 from pipeline.measure.statistics.pairs import Scores, is_right_or_wrong, pairs
-from pipeline.measure.statistics.shares import difference_interval, ratio_interval
+from pipeline.measure.statistics.shares import difference_interval, ratio_interval, share_interval
 
 RESAMPLES = 2000
+
+
+def mean(scores: Scores, seed: int = 0) -> Estimate:
+    """Mean of scores (N,), with a 95 % interval: exact where each is 0 or 1."""
+    if is_right_or_wrong(scores, scores):
+        return share_interval(float(scores.sum()), len(scores))
+    return Estimate(**_limits(lambda values, axis=-1: values.mean(axis), (scores,), seed))
 
 
 def retention(model: Scores, baseline: Scores, seed: int = 0) -> Estimate | None:

@@ -106,7 +106,7 @@ class Keys:
         from pipeline.measure import accuracy, batching, elsewhere
 
         budget, folder = self.built.config.budget, self.built.config.folder
-        limits = budget.model_dump(mode="json", include={"retention", "drop"}, exclude_none=True)
+        limits = budget.model_dump(mode="json", include={"retention", "score", "drop"}, exclude_none=True)
         if budget.retention and budget.retention.of == "expected":
             limits |= {"expected": content_digest(folder / budget.expected)}
         return {

@@ -18,6 +18,8 @@ def read(budget: dict[str, Any]) -> Budget:
 @pytest.mark.parametrize(("short", "whole"), [
     ({"retention": "98 %"}, {"retention": {"min": 0.98}}),
     ({"retention": {"min": "97.5%", "of": "expected"}}, {"retention": {"min": 0.975, "of": "expected"}}),
+    ({"score": "90 %"}, {"score": {"min": 0.9}}),
+    ({"score": -0.3}, {"score": {"min": -0.3}}),
     ({"worst_class": 0.9}, {"worst_class": {"min": 0.9}}),
     ({"drop": 0.01, "flips": 0.02}, {"drop": {"max": 0.01}, "flips": {"max": 0.02}}),
     ({"size": "40 kB", "params": 1000}, {"size": {"max": 40_000}, "params": {"max": 1000}}),
@@ -33,7 +35,9 @@ def test_a_figure_stands_for_its_limit(short: dict[str, Any], whole: dict[str, A
     ({"retention": "0.97"}, "expected a number, without quotes"),
     ({"retention": True}, "expected a mapping"),
     ({"drop": "1 %"}, "`drop` is '1 %'"),  # of the score, or points of it?
-    ({"accuracy": {"min": 0.9}}, "there is no key `accuracy`: no limit is on a score alone. `retention: {min: 0.97}`"),
+    ({"accuracy": {"min": 0.9}}, "there is no key `accuracy`: `score: {min: 0.9}` of a budget is of the score itself"),
+    ({"score": {"min": float("nan")}}, "`min` is nan; expected a finite number"),
+    ({"score": "high"}, "`score` is 'high'"),
     ({"speedup": 2}, "there is no key `speedup`: `latency: {max: 0.5}`"),
 ])  # fmt: skip
 def test_what_has_no_one_meaning_is_told(budget: dict[str, Any], message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 from pydantic import ValidationError
 from safetensors.numpy import save_file
 
@@ -312,6 +313,27 @@ def scored(tmp_path: Path) -> Callable[..., Record]:
 
 
 OF_EXPECTED = {"retention": {"min": 0.97, "of": "expected"}}
+
+
+def test_the_score_itself_is_decided_by_its_interval(scored: Make) -> None:
+    right = scored(np.r_[np.zeros(30), np.ones(970)])
+    gate = one({"score": "95 %"}, right)
+    exact = scipy.stats.binomtest(970, 1000).proportion_ci()
+    assert (gate.verdict, gate.value, gate.low, gate.high) == ("pass", 0.97, *map(pytest.approx, exact))
+    assert gate.message == "score is 0.970 [0.957, 0.980], the limit 0.95"
+    assert one({"score": 0.99}, right).verdict == "fail"
+    near = one({"score": {"min": 0.96}}, right)
+    assert (near.verdict, bool(near.samples_needed)) == ("inconclusive", True)
+
+
+def test_a_limit_of_a_score_that_is_an_error_is_below_zero(scored: Make) -> None:
+    errors = -np.random.default_rng(0).uniform(0, 0.4, 900)
+    gate = one({"score": {"min": -0.25}}, scored(errors))
+    reach = 1.96 * errors.std() / sqrt(900)
+    ends = pytest.approx((errors.mean() - reach, errors.mean() + reach), abs=0.002)
+    assert (gate.verdict, gate.value, (gate.low, gate.high)) == ("pass", errors.mean(), ends)
+    gone = one({"score": {"min": -0.25}}, scored(errors, folder="/none"))
+    assert (gone.verdict, "has no predictions" in gone.message) == ("skipped", True)
 
 
 def test_retention_of_the_committed_model_is_paired_over_the_same_examples(scored: Make, committed: Make) -> None:

@@ -52,7 +52,7 @@ def test_no_key_is_named_that_the_stage_does_not_have(tmp_path: Path, stage: str
 
 
 @pytest.mark.parametrize(("keys", "message"), [
-    ("task: {use: digits}\nbudget: {accuracy: 0.9}\n", "no limit is on a score alone"),
+    ("task: {use: digits}\nbudget: {accuracy: 0.9}\n", "is of the score itself"),
     ("task: {use: digits}\naccuracy: 0.9\n", "there is no key `accuracy`;"),
 ])  # fmt: skip
 def test_limits_are_named_in_a_budget_alone(tmp_path: Path, keys: str, message: str) -> None:
