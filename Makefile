@@ -29,6 +29,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 ui: $(READY)
+	@echo 'http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=shrinkline'
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
 
 $(READY): pyproject.toml constraints.txt

@@ -1,9 +1,18 @@
 """A chain whose runs are tracked, and what MLflow has of them, as it lies on the disk: no API can hide anything."""
 
 import json
+import os
+import signal
+import socket
 import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.users import stage_file
 
@@ -20,6 +29,10 @@ MINE = stage_file(
     "seed: int = 0",
 )
 OF_RUN = "from runs join tags on tags.run_uuid = runs.run_uuid where key = 'shrink_uid' and (value = ? or value like ?)"
+DATA = (
+    "select d.name, d.digest, t.value from datasets d join inputs i on i.source_id = d.dataset_uuid "
+    "join input_tags t on t.input_uuid = i.input_uuid"
+)
 
 
 class Database:
@@ -60,6 +73,7 @@ class Database:
                 "tags": self.rows("select key, value from tags where run_uuid = ? order by 1", run_id),
                 "latest": self._metrics("latest_metrics", run_id, without),
                 "metrics": self._metrics("metrics", run_id, without),
+                "data": self.rows(f"{DATA} where i.destination_id = ? order by 1, 2", run_id),
                 "outputs": self.rows("select destination_id, step from inputs where source_id = ?", run_id),
                 "artifacts": self._files(run_id, without),
             })  # fmt: skip
@@ -88,3 +102,39 @@ class Database:
         (folder,) = [*self.artifacts.rglob(owner), None][:1]
         files = sorted(file for file in folder.rglob("*") if file.is_file()) if folder else []
         return [(str(f.relative_to(folder)), f.stat().st_size) for f in files if folder and f.name not in without]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Server(Database):
+    """`mlflow server` with a database and an artifact folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        super().__init__(f"http://127.0.0.1:{self.port}", folder / "db", folder / "artifacts")
+        self.log = folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = f"{sys.executable} -m mlflow server --host 127.0.0.1 --port {self.port} --workers 1".split()
+        stores = ["--backend-store-uri", f"sqlite:///{self.db}", "--artifacts-destination", str(self.artifacts)]
+        log = self.log.open("ab")
+        self.process = subprocess.Popen([*command, *stores], stdout=log, stderr=log, start_new_session=True)
+        end = time.monotonic() + 120
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
+                return
+            except OSError:
+                time.sleep(0.2)
+        pytest.fail(f"mlflow server did not start: {self.log.read_text()}")
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process:
+            self.process.wait()

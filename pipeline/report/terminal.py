@@ -18,6 +18,7 @@ from pipeline.records.rows import chosen_text
 from pipeline.report import columns
 from pipeline.report.matrix import FIGURES, Matrix, of_comparison, of_run
 from pipeline.report.mlflow.address import URI, address
+from pipeline.report.mlflow.pages import LOCAL, link
 from pipeline.report.packing import packing_text
 
 WIDE = 126  # characters of a table with one line a row and names such as benchmark.latency
@@ -42,7 +43,7 @@ def show(record: Record, console: Console) -> None:
         console.print(*_warnings([f"MLflow does not have this run whole; later: shrink sync {folder}"]))
     places = [f"model: {shown(Path(record.folder) / record.final.file)}"] if record.final else []
     # Left to the terminal to wrap, so that a path can be copied whole.
-    places.append(f"run: {folder}    MLflow: {_mlflow(Path(record.folder).parent)}")
+    places += [f"run: {folder}", *_mlflow(Path(record.folder))]
     console.print(Text("\n".join(places)), soft_wrap=True)
 
 
@@ -62,7 +63,8 @@ def show_comparison(record: ComparisonRecord, console: Console) -> None:
     console.print(*tables, *lines, *_warnings(record.warnings), *failures, sep="\n")
     folder = shown(Path(record.folder))
     # Left to the terminal to wrap, so that a path can be copied whole.
-    console.print(Text(f"comparison: {folder}\nreport: {folder / 'report.html'}"), soft_wrap=True)
+    places = [f"comparison: {folder}", f"report: {folder / 'report.html'}", *_mlflow(Path(record.folder))]
+    console.print(Text("\n".join(places)), soft_wrap=True)
 
 
 def gate_text(gate: GateRecord) -> str:
@@ -211,9 +213,15 @@ def _warnings(warnings: Iterable[str]) -> list[Text]:
     return [Text(f"warning: {warning}", style="yellow") for warning in warnings]
 
 
-def _mlflow(runs: Path) -> str:
-    """How to look at it in MLflow."""
-    if os.environ.get(URI):
-        return address(runs)
-    is_ours = runs == Path.cwd() / "runs" and Path("Makefile").exists()
-    return "make ui" if is_ours else f"mlflow ui --backend-store-uri {quote(address(runs))}"
+def _mlflow(folder: Path) -> list[str]:
+    """How to look at it in MLflow, where it is tracked: what to start, unless there is a server, and what to open."""
+    from pipeline.report.mlflow.run import STATE, experiment_of
+
+    if not (folder / STATE).exists():
+        return []
+    place, experiment = address(folder.parent), experiment_of(folder)
+    if place.startswith(("http://", "https://")):
+        return [f"MLflow: {link(place, experiment) if experiment else place}"]
+    is_ours = folder.parent == Path.cwd() / "runs" and Path("Makefile").exists() and not os.environ.get(URI)
+    start = "make ui" if is_ours else f"mlflow ui --backend-store-uri {quote(place)}"
+    return [f"MLflow: {start}{f', then open {link(LOCAL, experiment)}' if experiment else ''}"]

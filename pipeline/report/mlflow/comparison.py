@@ -11,7 +11,8 @@ from pipeline.records.comparison import BASELINE, FILE, ComparisonRecord, Strate
 from pipeline.records.figures import numbers, points, runtime_of
 from pipeline.records.folder import load_run
 from pipeline.records.rows import chosen_tags
-from pipeline.report.mlflow.connection import PARENT, Connection, milliseconds, timed
+from pipeline.report.mlflow.connection import PARAM_LENGTH, PARENT, Connection, milliseconds, timed
+from pipeline.report.mlflow.pages import NOTE, capped_text, short_name
 from pipeline.report.mlflow.run import is_synced, keep_state, log_files
 from pipeline.report.mlflow.sync import sync
 
@@ -32,7 +33,7 @@ def track_comparison(record: ComparisonRecord, *, require: bool = False) -> bool
     keep_state(folder, synced=False)
     to.tolerant(_project, to, record)
     if not to.problem:
-        keep_state(folder, synced=True)
+        keep_state(folder, synced=True, experiment=to.experiment)
     elif require:
         to.insist()
     return True
@@ -53,11 +54,11 @@ def _project(to: Connection, record: ComparisonRecord) -> None:
     folder = Path(record.folder)
     tags = {"mlflow.source.name": "shrink compare", "choice": record.choice or "none", "why": record.choice_reason}
     tags |= chosen_tags(record.chosen)
-    parent = str(to.run(record.comparison, record.comparison, record.started, tags).info.run_id)
+    parent = str(to.run(record.comparison, short_name(record.comparison), record.started, tags).info.run_id)
     params = {"axes": ", ".join(record.axes), "seeds": ", ".join(map(str, record.seeds))}
     params |= {f"file.{i}": origin for i, origin in enumerate(record.origins)}
     message_tags = {"warnings": "\n".join(record.warnings), "notes": "\n".join(record.notes)}
-    to.log(parent, params=params, tags=message_tags)
+    to.log(parent, params=params, tags=message_tags | {NOTE: capped_text(folder / "summary.md", PARAM_LENGTH)})
     for strategy in record.strategies:
         _strategy(to, record, parent, strategy)
     log_files(to, parent, folder, (FILE, "summary.md", "report.html"))

@@ -19,6 +19,7 @@ from pipeline.base.files import locked
 from pipeline.errors import TrackingError
 from pipeline.report.mlflow.address import URI, address, without_secrets
 from pipeline.report.mlflow.database import Database
+from pipeline.report.mlflow.pages import ABOUT, NOTE, experiment_tags
 
 LOG = logging.getLogger("shrinkline")
 
@@ -125,11 +126,15 @@ class Connection:
                 fix = f"{where}mlflow experiments restore --experiment-id {experiment.experiment_id}"
                 fix = f"Name another one by MLFLOW_EXPERIMENT_NAME, or restore it: {fix}"
                 raise TrackingError(f"the experiment `{name}` was deleted", fix=fix)
+            for key, value in experiment_tags().items():
+                if key not in experiment.tags:  # whoever changed one wants it so
+                    self.client.set_experiment_tag(experiment.experiment_id, key, value)
             return str(experiment.experiment_id)
         is_local = (os.environ.get(URI) or "sqlite:").startswith("sqlite:")
         place = (self.runs / "mlartifacts").resolve().as_uri() if is_local else None
         try:
-            return str(self.client.create_experiment(name, artifact_location=place))
+            tags = experiment_tags() | {NOTE: ABOUT}
+            return str(self.client.create_experiment(name, artifact_location=place, tags=tags))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                 raise

@@ -18,8 +18,18 @@ from pipeline.records.parts.models import ModelRecord
 from pipeline.records.parts.stages import StageRecord
 from pipeline.records.record import Record
 from pipeline.records.rows import chosen_tags
-from pipeline.report.mlflow.connection import PARENT, UID, Connection, allowed, milliseconds, timed, unreachable
+from pipeline.report.mlflow.connection import (
+    PARAM_LENGTH,
+    PARENT,
+    UID,
+    Connection,
+    allowed,
+    milliseconds,
+    timed,
+    unreachable,
+)
 from pipeline.report.mlflow.logged_model import Graph, log_model
+from pipeline.report.mlflow.pages import NOTE, data_inputs, note, short_name
 
 LOG = logging.getLogger("shrinkline")
 
@@ -101,14 +111,14 @@ class Tracking:
         """
         self.to.tolerant(self._end, record, status, when)
         if whole and not self.to.problem:
-            keep_state(self.folder, synced=True)
+            keep_state(self.folder, synced=True, experiment=self.to.experiment)
 
     def _open(self, record: Record) -> None:
         tags = {"mlflow.source.name": "shrink run", "data.digest": record.split_digests.get("test", "")}
         tags |= {f"git.{k}": str(record.environment.get(f"git_{k}")) for k in ("commit", "dirty")}
         above = self.to.find(member_uid(record)) if record.comparison else None
         tags |= {PARENT: str(above.info.run_id)} if above else {}
-        parent = self.to.run(record.run, record.run, record.started, tags)
+        parent = self.to.run(record.run, short_name(record.run), record.started, tags)
         self.parent = str(parent.info.run_id)
         self.gates = {name for name in parent.data.tags if name.startswith("gate.")}
         if parent.info.status != "RUNNING":
@@ -118,6 +128,7 @@ class Tracking:
             if child.info.status == "RUNNING":  # of a process that is dead
                 self.to.client.set_terminated(child.info.run_id, "KILLED")
         self.to.log(self.parent, params=flatten(record.config))
+        self.to.client.log_inputs(self.parent, datasets=data_inputs(record))
 
     def _update(self, record: Record) -> None:
         models: list[tuple[str, ModelRecord, int]] = [("baseline", record.baseline, 0)] if record.baseline else []
@@ -146,7 +157,7 @@ class Tracking:
 
     def _end(self, record: Record, status: str, when: str) -> None:
         tags = {"warnings": "\n".join(record.warnings), "notes": "\n".join(record.notes)}
-        self.to.log(self.parent, tags=tags)
+        self.to.log(self.parent, tags=tags | {NOTE: note(self.folder, record, PARAM_LENGTH)})
         if status == "FINISHED":
             log_files(self.to, self.parent, self.folder, FILES)
         self.to.client.set_terminated(self.parent, status, milliseconds(when) if when else None)
@@ -188,17 +199,28 @@ def log_files(to: Connection, run: str, folder: Path, names: tuple[str, ...]) ->
             to.client.log_artifact(run, str(folder / name))
 
 
-def keep_state(folder: Path, *, synced: bool) -> None:
-    """Keep in a folder whether MLflow has all of it."""
-    write_whole(folder / STATE, json.dumps({"synced": synced}) + "\n")
+def keep_state(folder: Path, *, synced: bool, experiment: str = "") -> None:
+    """Keep in a folder whether MLflow has all of it, and in which experiment."""
+    place = {"experiment": experiment} if experiment else {}
+    write_whole(folder / STATE, json.dumps({"synced": synced} | place) + "\n")
 
 
 def is_synced(folder: Path) -> bool:
     """Whether MLflow has all of a folder."""
+    return _state(folder).get("synced") is True
+
+
+def experiment_of(folder: Path) -> str:
+    """The experiment in which MLflow has a folder, empty where that is not known."""
+    return str(_state(folder).get("experiment", ""))
+
+
+def _state(folder: Path) -> dict[str, Any]:
     try:
-        return bool(read_json(folder / STATE) == {"synced": True})
+        state = read_json(folder / STATE)
     except (FileNotFoundError, ValueError):  # nothing, or what a crash of the machine left of it
-        return False
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def status_of(record: Record, done: bool) -> str:

@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipeline.compare.compare import compare, compare_runs
+from pipeline.report.mlflow.pages import short_name
 from pipeline.runner import run, sync_run
 from tests.aliases import Make
 from tests.forked import Child
@@ -41,7 +42,7 @@ def test_strategies_are_children_with_the_same_figures(
     record = compare([strategies(timed=False)], runs=tmp_path / "runs")
     runs = tracked()
     (parent,) = below(runs, None).values()
-    assert (parent.info.run_name, parent.info.status) == (record.comparison, "FINISHED")
+    assert (parent.info.run_name, parent.info.status) == (short_name(record.comparison), "FINISHED")
     children = below(runs, parent)
     assert set(children) == {"baseline", "noisy", "close"}
     for strategy in record.strategies:
@@ -50,7 +51,7 @@ def test_strategies_are_children_with_the_same_figures(
         assert figures["score"] == pytest.approx(strategy.score.mean if strategy.score else None)
     # What MLflow's compare page lines up has the same names in every strategy.
     assert set(children["noisy"].data.metrics) == set(children["close"].data.metrics)
-    assert set(below(runs, children["close"])) == set(record.strategies[2].runs)
+    assert set(below(runs, children["close"])) == set(map(short_name, record.strategies[2].runs))
     assert {
         file.path for file in MlflowClient(f"sqlite:///{tmp_path / 'tracked.db'}").list_artifacts(parent.info.run_id)
     } == {"comparison.json", "report.html", "summary.md"}
@@ -61,8 +62,8 @@ def test_earlier_runs_stay_where_they_are(strategies: Make, tmp_path: Path, trac
     made = [run(file, strategy=name, runs=tmp_path / "runs") for name in ("noisy", "close")]
     record = compare_runs([one.folder for one in made], runs=tmp_path / "runs")
     top = below(tracked(), None)
-    assert set(top) == {record.comparison, *(one.run for one in made)}
-    assert set(below(tracked(), top[record.comparison])) == {"baseline", "noisy", "close"}
+    assert set(top) == set(map(short_name, [record.comparison, *(one.run for one in made)]))
+    assert set(below(tracked(), top[short_name(record.comparison)])) == {"baseline", "noisy", "close"}
 
 
 @pytest.mark.slow

@@ -1,10 +1,9 @@
-"""Records with everything that a page can show, and a browser that sees what it shows."""
+"""Records with everything that a page can show."""
 
 import io
 import math
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -256,23 +255,3 @@ def comparison(tmp_path: Path) -> Callable[..., ComparisonRecord]:
         return ComparisonRecord(**{**given, **changes})
 
     return make
-
-
-def chromium() -> str | None:
-    return next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A headless Chromium; where there is none the test is skipped, under CI it fails."""
-    path = chromium()
-    if path is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("there is no Chromium, and CI must look at the pages")
-        pytest.skip("there is no Chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        shown = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield shown
-        shown.close()

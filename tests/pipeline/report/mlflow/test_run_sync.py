@@ -7,12 +7,10 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,7 +31,7 @@ from pipeline.report.mlflow.run import open_tracking
 from pipeline.runner import resume, run, sync_run
 from tests.aliases import Make, Patch
 from tests.forked import shrink, start
-from tests.tracked import MINE, Database
+from tests.tracked import MINE, Database, Server, free_port
 from tests.users import MINE_ALONE
 
 ROOT = Path(__file__).parents[4]
@@ -217,42 +215,6 @@ def test_required_tracking_that_is_down_ends_a_run_at_once(project: Make, tmp_pa
 
 
 # From here on with a server.
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-class Server(Database):
-    """`mlflow server` with a database and an artifact folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        super().__init__(f"http://127.0.0.1:{self.port}", folder / "db", folder / "artifacts")
-        self.log = folder / "log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = f"{sys.executable} -m mlflow server --host 127.0.0.1 --port {self.port} --workers 1".split()
-        stores = ["--backend-store-uri", f"sqlite:///{self.db}", "--artifacts-destination", str(self.artifacts)]
-        log = self.log.open("ab")
-        self.process = subprocess.Popen([*command, *stores], stdout=log, stderr=log, start_new_session=True)
-        end = time.monotonic() + 120
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
-                return
-            except OSError:
-                time.sleep(0.2)
-        pytest.fail(f"mlflow server did not start: {self.log.read_text()}")
-
-    def stop(self) -> None:
-        if self.process and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        if self.process:
-            self.process.wait()
 
 
 class Proxy(ThreadingHTTPServer):
