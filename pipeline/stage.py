@@ -171,6 +171,8 @@ class Stage(Strict, ABC):
     host_bound: ClassVar[bool] = False
     """Whether what it finds holds on this machine alone, as a latency does."""
 
+    extra: ClassVar[str] = ""
+    """The extra of the package that brings what it needs, where one does."""
     keeps_structure: ClassVar[bool] = False
     """Whether what it gives has the layers and shapes of what comes in, so that these are known before it runs."""
 

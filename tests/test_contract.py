@@ -70,7 +70,13 @@ OWN = {
     "export.seq2seq": (translators.task, Reference(use="translators.py:marian", folder=HERE)),
 }
 
-every_stage = pytest.mark.parametrize("name", sorted(STAGES))
+every_stage = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[getattr(pytest.mark, stage.extra)] if stage.extra else [])
+        for name, stage in sorted(STAGES.items())
+    ],
+)
 
 
 def given(name: str, folder: Path) -> tuple[Task, Model]:

@@ -25,6 +25,7 @@ BIN = Path(sys.executable).parent
 WORKFLOWS = [*sorted((ROOT / ".github" / "workflows").glob("*.yml")), ROOT / "docs" / "example-workflow.yml"]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
 GITLAB = re.findall(r'```yaml title="\.gitlab-ci\.yml"\n(.*?)```', (ROOT / "docs" / "ci.md").read_text(), re.DOTALL)
+OWN_VERSIONS = "--constraint {own}/constraints.txt -- {own}[optimum]"
 REPORTS = {"record.json", "report.html", "summary.md", "junit.xml"}
 
 MINE = """
@@ -219,8 +220,11 @@ def test_the_exit_codes_are_documented_and_handled() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({}, "--constraint {own}/constraints.txt -- {own}"),
-        ({"torch-index": "file:///cpu"}, "--extra-index-url file:///cpu --constraint {own}/constraints.txt -- {own}"),
+        ({}, OWN_VERSIONS),
+        (
+            {"torch-index": "file:///cpu"},
+            f"--extra-index-url file:///cpu {OWN_VERSIONS}",
+        ),
         ({"install": "shrinkline==0.1.0; touch x"}, "-- shrinkline==0.1.0; touch x"),
     ],
 )

@@ -13,6 +13,8 @@ from .words import END, PAD, START, WORDS
 
 TOGETHER = 16  # examples of like length
 
+CACHES = ("past_key_values", "cache")  # what versions of transformers call it
+
 
 class Translator(MarianMTModel):
     """A Marian model whose forward gives `logits` alone, zero at the decoder's padding, or as `generate` wants it."""
@@ -27,7 +29,7 @@ class Translator(MarianMTModel):
         """(N, S) ids, (N, S) mask and (N, T) ids -> `logits` (N, T, words)."""
         if input_ids is None or attention_mask is None or decoder_input_ids is None or rest:
             found = super().forward(input_ids, attention_mask, decoder_input_ids, **rest)
-            return Seq2SeqLMOutput(logits=found.logits, past_key_values=found.past_key_values)
+            return Seq2SeqLMOutput(**{name: value for name, value in found.items() if name in ("logits", *CACHES)})
         if torch.compiler.is_exporting():
             hidden = self._decoded(input_ids, attention_mask, decoder_input_ids)
             return Seq2SeqLMOutput(logits=self.lm_head(hidden * (decoder_input_ids != PAD).unsqueeze(-1)))

@@ -9,6 +9,8 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from .data import END, PAD, SOURCE, START, TARGET, VOCABULARY
 
+CACHES = ("past_key_values", "cache")  # what versions of transformers call it
+
 
 class Translator(MarianMTModel):
     """A Marian model whose forward gives `logits` alone, and the cache where `generate` asks for one."""
@@ -21,11 +23,11 @@ class Translator(MarianMTModel):
         **rest: Any,
     ) -> Seq2SeqLMOutput:
         """(N, S) ids, (N, S) mask and (N, T) ids -> `logits` (N, T, words)."""
-        if decoder_input_ids is not None and rest.get("past_key_values") is None:
+        if decoder_input_ids is not None and all(rest.get(name) is None for name in CACHES):
             # The library's own default is left out while a graph is traced, and its mask is then one too wide.
             rest.setdefault("decoder_attention_mask", torch.ones_like(decoder_input_ids))
         found = super().forward(input_ids, attention_mask, decoder_input_ids, **rest)
-        return Seq2SeqLMOutput(logits=found.logits, past_key_values=found.past_key_values)
+        return Seq2SeqLMOutput(**{name: value for name, value in found.items() if name in ("logits", *CACHES)})
 
 
 def translator(

@@ -76,9 +76,12 @@ def host() -> str:
 
 
 @cache
-def version(library: str) -> str:
-    """Of an installed library, read once, for the one that is loaded stays."""
-    return metadata.version(library)
+def version(library: str) -> str | None:
+    """Of an installed library, read once, for the one that is loaded stays; None where it is not installed."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def describe(folder: Path) -> dict[str, JsonValue]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 import onnx
 from onnx import TensorProto
@@ -30,6 +31,8 @@ class OptimumExport(Stage):
     Example:
         - {use: export.optimum, opset: 18}
     """
+
+    extra: ClassVar[str] = "optimum"
 
     opset: int = Field(18, ge=14, le=20, description="ONNX operator set")
     tolerance: float = Field(1e-4, gt=0, description="largest difference |onnx - torch| / (1 + |torch|) allowed")

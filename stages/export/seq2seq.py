@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx
 import torch
@@ -35,6 +35,8 @@ class Seq2SeqExport(Stage):
     Example:
         - {use: export.seq2seq, beams: 1, max_tokens: 64}
     """
+
+    extra: ClassVar[str] = "optimum"
 
     beams: int = Field(1, ge=1, description="width of the beam search; 1 is greedy")
     max_tokens: int | None = Field(

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import onnx
 from pydantic import Field, JsonValue
@@ -49,6 +49,8 @@ class OptimumQuantization(Stage):
     Example:
         - {use: quantize.optimum, target: avx512_vnni}
     """
+
+    extra: ClassVar[str] = "optimum"
 
     target: Target = Field(
         default_factory=this_machine,

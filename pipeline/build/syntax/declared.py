@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from pipeline.base.code.extras import expect_extra
 from pipeline.base.use import built_in, is_built_in, nearest
 from pipeline.build.config import PipelineConfig, StageConfig
 from pipeline.build.syntax.asked import answer, answer_key
@@ -16,7 +17,7 @@ STAGE = "pipeline.stage:Stage"
 
 
 def check_declared(config: PipelineConfig, source: Places | None) -> None:
-    """Raise ConfigError for the first built-in stage that there is not, or that has no such key."""
+    """Raise ConfigError for the first built-in stage that there is not, that has no such key or lacks its extra."""
     for key, entries in (("baseline", config.baseline), ("stages", config.stages)):
         check_entries(entries, key, source)
 
@@ -35,6 +36,10 @@ def check_entries(entries: Sequence[StageConfig], key: str, source: Places | Non
             where = source.place((key, i, unknown)) if source else f"{key}[{i}]"
             hint = answer_key(unknown, known) or nearest(unknown, known)
             raise ConfigError(f"there is no key `{unknown}`{hint}", where=where)
+        if extra := extra_of(entry.use):
+            place = f"{key}[{i}] ({entry.use})"
+            where = f"{source.place((key, i, 'use'))}: {place}" if source else place
+            expect_extra(extra, where)
 
 
 def stage_hint(use: str) -> str:
@@ -55,6 +60,13 @@ def keys_of(use: str) -> list[str]:
     """The keys of a built-in stage."""
     module = f"stages.{use}"
     return list(_fields(module, _stage_in(module)))
+
+
+@cache
+def extra_of(use: str) -> str:
+    """The extra that a built-in stage needs; empty where it needs none, and for what is no such stage."""
+    module = f"stages.{use}"
+    return _extra(module, _stage_in(module)) if use in stage_names() else ""
 
 
 def _stage_in(module: str) -> str:
@@ -80,6 +92,14 @@ def _fields(module: str, name: str) -> dict[str, None]:
             is_field = "ClassVar" not in ast.unparse(node.annotation) and not node.target.id.startswith("_")
             fields |= {node.target.id: None} if is_field else {}
     return fields
+
+
+def _extra(module: str, name: str) -> str:
+    """What a class says that its extra is, or else one above it."""
+    for node in _classes(module)[name].body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "extra":
+            return str(ast.literal_eval(node.value)) if node.value else ""
+    return next((extra for base in _bases(module, name) if (extra := _extra(*base))), "")
 
 
 def _bases(module: str, name: str) -> list[tuple[str, str]]:

@@ -4,14 +4,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.code.extras import expect_extra, install
 from pipeline.base.data.hub import Kind
 from pipeline.base.use import Reference
 from pipeline.build.config import PipelineConfig
 from pipeline.build.source import load_all
+from pipeline.build.syntax.declared import extra_of
 from pipeline.cli.doctor import machine
 from pipeline.cli.doctor.files import CONCERN, File, located
 from pipeline.cli.doctor.finding import Finding
-from pipeline.cli.doctor.packages import install
 from pipeline.cli.doctor.sources import Absent, missing_imports, source_of
 from pipeline.errors import ConfigError
 
@@ -49,7 +50,7 @@ def _of(config: PipelineConfig) -> Iterator[Finding | File]:
         yield from code("model", config.model.use, folder, package)
     for key, entries in (("baseline", config.baseline), ("stages", config.stages)):
         for entry in entries:
-            yield from code(key, entry.use, folder, "stages")
+            yield from _extra(key, entry.use) or code(key, entry.use, folder, "stages")
             yield from _inside(key, entry.settings, folder)
     yield from _inside("model", config.model.model_dump(mode="json"), folder, builders=False)
     for key, reference in (("task", config.task), ("model", config.model)):
@@ -81,6 +82,16 @@ def code(place: str, use: str, folder: Path, package: str = "") -> Iterator[Find
         yield Finding(CONCERN, name, "missing", f"it imports `{module}`, which is not installed", install(module))
     if not absent:
         yield Finding(CONCERN, name, "ok", "here, with what it imports" if source else "here")
+
+
+def _extra(key: str, use: str) -> list[Finding]:
+    """A row where an extra is not installed that a stage needs."""
+    try:
+        if extra := extra_of(use):
+            expect_extra(extra)
+    except ConfigError as error:
+        return [Finding(CONCERN, f"{key}: {use}", "missing", error.found, error.fix)]
+    return []
 
 
 def _inside(place: str, value: Any, folder: Path, builders: bool = True) -> Iterator[Finding | File]:

@@ -1,10 +1,11 @@
 """Libraries and runtimes: which are installed, in which versions, and which are older than what is tested."""
 
 from collections.abc import Iterable
-from importlib import metadata
 
 from packaging.version import Version
 
+from pipeline.base.code.extras import EXTRAS, install
+from pipeline.base.hardware import version
 from pipeline.cli.doctor.finding import Finding
 
 PACKAGES, RUNTIME = "packages", "runtimes"
@@ -15,8 +16,6 @@ TESTED = {
     "onnxruntime": "1.31.1",
     "onnxscript": "0.7.2",
     "torch-pruning": "1.6.1",
-    "optimum": "2.1.0",
-    "optimum-onnx": "0.1.0",
     "transformers": "4.57.6",
     "datasets": "5.0.1",
     "accelerate": "1.15.0",
@@ -26,22 +25,14 @@ TESTED = {
 }
 """What nothing runs without, and the versions of constraints.txt, which the tests run with."""
 
+NEWEST = {"torch": "2.14.1", "transformers": "5.24.0"}
+"""Of what runs in newer versions too: the newest that was tried."""
+
 OTHER_BUILDS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino"), "mlflow": ("mlflow-skinny",)}
 """Distributions that bring the same module."""
 
-EXTRAS = {"audio": ("soundfile",), "openvino": ("openvino",), "timm": ("timm",)}
-"""Optional extras of ours, and what they bring."""
-
 RUNTIMES = {"TensorRT": "tensorrt"}
 """Runtimes that no stage asks for, by the distribution that brings them; `shrink runtimes` lists the others."""
-
-
-def version(name: str) -> str | None:
-    """The installed version of a distribution, None where it is not there."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def packages() -> Iterable[Finding]:
@@ -57,12 +48,6 @@ def packages() -> Iterable[Finding]:
             yield Finding(PACKAGES, f"extra `{extra}`", "ok", text)
 
 
-def install(name: str = "", extra: str = "") -> str:
-    """The command that brings a distribution, by our extra where it is in one."""
-    extra = extra or next((e for e, names in EXTRAS.items() if name in names), "")
-    return f"pip install 'shrinkline[{extra}]'" if extra else f"pip install {name}"
-
-
 def _library(name: str, tested: str) -> Finding:
     builds = (name, *OTHER_BUILDS.get(name, ()))
     build, number = next(((build, number) for build in builds if (number := version(build))), (name, None))
@@ -72,6 +57,10 @@ def _library(name: str, tested: str) -> Finding:
     if Version(number) < Version(tested):
         fix = install(f"-U '{build}>={tested}'")
         return Finding(PACKAGES, name, "warning", f"{text}; older than {tested}, which is tested", fix=fix)
+    newest = NEWEST.get(name, number)
+    if Version(number).release > Version(newest).release:
+        fix = install(f"'{build}<={newest}'")
+        return Finding(PACKAGES, name, "warning", f"{text}; newer than {newest}, the newest that was tried", fix=fix)
     return Finding(PACKAGES, name, "ok", text)
 
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from pipeline.base.code.extras import expect_extra
 from pipeline.base.quiet import muted
 from pipeline.errors import ConfigError, ShrinkError
 from pipeline.forms.description import load_rest, save_rest
@@ -71,8 +72,10 @@ class Seq2SeqOnnx:
         """Optimum's ORTModelForSeq2SeqLM, opened on first use.
 
         Raises:
+            ConfigError: Optimum is not installed.
             ShrinkError: another provider than the CPU's took over.
         """
+        expect_extra("optimum", str(self.path))
         with hush():
             import onnxruntime
             from optimum.onnxruntime import ORTModelForSeq2SeqLM

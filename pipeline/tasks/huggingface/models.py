@@ -35,6 +35,8 @@ PLAIN: dict[str, Any] = {
 }
 OF_THEIR_FILE = ("architectures", "transformers_version", "_name_or_path", "dtype", "torch_dtype", "label2id")
 EAGER = {"attn_implementation": "eager"}  # exports to plain matrix products and softmax
+CACHES = ("past_key_values", "cache")
+"""What versions of transformers call the keys and values that a decoder has seen, 4 and late ones of 5."""
 
 
 def network(kind: Kind, config: dict[str, Any], labels: int | None = None, **changes: Any) -> nn.Module:
@@ -140,11 +142,11 @@ def _of_logits(base: Any) -> Any:
     @wraps(base.forward)
     def forward(self: Any, *args: Any, **named: Any) -> Seq2SeqLMOutput:
         ids = named.get("decoder_input_ids")
-        if ids is not None and named.get("past_key_values") is None and named.get("decoder_attention_mask") is None:
+        if ids is not None and all(named.get(name) is None for name in (*CACHES, "decoder_attention_mask")):
             # The library's own default is left out while a graph is traced, and its mask is then one too wide.
             named["decoder_attention_mask"] = torch.ones_like(ids)
         outputs = base.forward(self, *args, **named)
-        return Seq2SeqLMOutput(logits=outputs.logits, past_key_values=outputs.get("past_key_values"))
+        return Seq2SeqLMOutput(**{name: value for name, value in outputs.items() if name in ("logits", *CACHES)})
 
     named = {"forward": forward, "__module__": base.__module__, "__qualname__": base.__qualname__}
     return type(base.__name__, (base,), named)

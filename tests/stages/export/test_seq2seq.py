@@ -30,6 +30,7 @@ from tests.aliases import Make
 from tests.contexts import preview_of
 from tests.translators import END, START, TARGET, Logits, copies, greedy, inputs, made, padded
 
+pytestmark = pytest.mark.optimum
 FAMILIES = ("marian", "t5", "bart")
 
 

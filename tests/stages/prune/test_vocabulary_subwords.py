@@ -75,7 +75,7 @@ def network(name: str) -> nn.Module:
         return WithHead(size)
     if name == "t5":
         config = hf.T5Config(
-            size, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=1, **end
+            vocab_size=size, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=1, **end
         )
         return OfTexts(hf.T5ForSequenceClassification(config))
     if name == "bart":
@@ -175,9 +175,9 @@ def kept(kind: str) -> dict[str, Any]:
 def marian() -> hf.MarianMTModel:
     """A translator with a bias of its own for each token."""
     size, marks = len(tokenizer("unigram")) + 3, {"pad_token_id": 1, "eos_token_id": 2, "forced_eos_token_id": 2}
-    made: Any = hf.MarianConfig(size, decoder_start_token_id=1, **marks, **BART)
-    made.bad_words_ids = [[30, 31], [30, 9]]
+    made: Any = hf.MarianConfig(vocab_size=size, decoder_start_token_id=1, **marks, **BART)
     model = hf.MarianMTModel(made)
+    model.generation_config.bad_words_ids = [[30, 31], [30, 9]]
     model.final_logits_bias.copy_(torch.arange(float(size)))
     return model.eval()
 
@@ -195,7 +195,7 @@ def test_a_tied_output_layer_and_its_bias_lose_the_same_rows() -> None:
     assert inner.final_logits_bias[0].tolist() == KEPT
     assert inner.get_output_embeddings().out_features == inner.config.vocab_size == len(KEPT)
     assert (inner.config.decoder_start_token_id, inner.config.forced_eos_token_id) == (1, 2)
-    assert inner.config.bad_words_ids == [[7, 6]], "words of which a token left are left out"
+    assert inner.generation_config.bad_words_ids == [[7, 6]], "words of which a token left are left out"
     assert int(inner.generate(new, max_new_tokens=4, num_beams=1, do_sample=False).max()) < len(KEPT)
 
 

@@ -32,6 +32,7 @@ from tests.aliases import Make
 from tests.contexts import preview_of, refused
 from tests.translators import WORDS, copies, inputs, made, padded
 
+pytestmark = pytest.mark.optimum
 Made = tuple[Seq2SeqOnnx, Seq2SeqOnnx, dict[str, Any]]
 
 

@@ -19,6 +19,8 @@ from tests.aliases import Patch
 from tests.graphs import node
 from tests.quantizing import DYNAMIC, LOW, PER_TENSOR, STATIC, Ran, draw, images, old
 
+OPTIMUM = pytest.param(OptimumQuantization(target="avx2"), marks=pytest.mark.optimum)
+
 
 def convolution(opset: int = 17, ir: int = 8, inputs: tuple[str, ...] = ()) -> onnx.ModelProto:
     nodes = [
@@ -186,7 +188,13 @@ def products(*shape: int) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3)])
 @pytest.mark.parametrize(
-    "stage", [STATIC, PER_TENSOR, DYNAMIC, OptimumQuantization(target="avx2", operators=("MatMul",))]
+    "stage",
+    [
+        STATIC,
+        PER_TENSOR,
+        DYNAMIC,
+        pytest.param(OptimumQuantization(target="avx2", operators=("MatMul",)), marks=pytest.mark.optimum),
+    ],
 )
 def test_weights_of_more_than_two_axes(stage: Stage, shape: tuple[int, ...], quantized: Callable[..., Ran]) -> None:
     ran = quantized(stage, products(*shape), x=images(*[1] * len(shape), 1, 16))
@@ -222,7 +230,7 @@ SHARED: dict[str, list[onnx.NodeProto]] = {
 
 
 @pytest.mark.parametrize("kind", SHARED)
-@pytest.mark.parametrize("stage", [STATIC, PER_TENSOR, DYNAMIC, OptimumQuantization(target="avx2")])
+@pytest.mark.parametrize("stage", [STATIC, PER_TENSOR, DYNAMIC, OPTIMUM])
 def test_constants_that_several_nodes_read_in_their_own_way(
     stage: Stage, kind: str, quantized: Callable[..., Ran]
 ) -> None:
@@ -234,7 +242,7 @@ def test_constants_that_several_nodes_read_in_their_own_way(
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
-@pytest.mark.parametrize("kind", ["dynamic", "optimum"])
+@pytest.mark.parametrize("kind", ["dynamic", pytest.param("optimum", marks=pytest.mark.optimum)])
 def test_two_lstms_with_the_same_weights(kind: str, per_channel: bool, quantized: Callable[..., Ran]) -> None:
     settings: dict[str, Any] = {"operators": ("LSTM", "MatMul"), "per_channel": per_channel}
     stage = DynamicQuantization(**settings) if kind == "dynamic" else OptimumQuantization(target="avx2", **settings)
@@ -279,7 +287,7 @@ def test_tables_are_quantized_by_default_and_what_stays_is_told(quantized: Calla
 
 
 @pytest.mark.parametrize("low", [-np.inf, LOW, -1e9, -1e4])
-@pytest.mark.parametrize("stage", [DYNAMIC, STATIC, OptimumQuantization(target="avx2")])
+@pytest.mark.parametrize("stage", [DYNAMIC, STATIC, OPTIMUM])
 def test_a_table_with_a_row_that_hides_the_others_stays(
     stage: Stage, low: float, quantized: Callable[..., Ran]
 ) -> None:
@@ -301,7 +309,7 @@ def test_a_table_that_is_tied_to_an_output_layer_is_stored_once(quantized: Calla
     assert onnx_params(ran.model) == onnx_params(ran.before)
 
 
-@pytest.mark.parametrize("stage", [STATIC, DYNAMIC, OptimumQuantization(target="avx2")])
+@pytest.mark.parametrize("stage", [STATIC, DYNAMIC, OPTIMUM])
 def test_weights_that_are_not_finite_stay_and_are_named(stage: Stage, quantized: Callable[..., Ran]) -> None:
     weight = draw(16, 8)
     weight[0, 0] = np.inf

@@ -7,18 +7,34 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.base.code import extras
 from pipeline.build.source import load_config
 from pipeline.build.syntax.asked import ASKED, KEYS, MEASURED, answer
-from pipeline.build.syntax.declared import check_declared, keys_of, stage_names
+from pipeline.build.syntax.declared import check_declared, extra_of, keys_of, stage_names
 from pipeline.cli.catalogue import built_in_stages
+from pipeline.cli.doctor.needs import needs
 from pipeline.errors import ConfigError
 from pipeline.gate.budget import Budget
+from tests.aliases import Patch
 
 
 def test_stages_and_keys_are_those_of_the_classes() -> None:
     assert {name: {*keys_of(name)} for name in stage_names()} == {
         name: {*stage.model_fields} for name, stage in built_in_stages().items()
     }
+    assert {name: extra_of(name) for name in stage_names()} == {n: s.extra for n, s in built_in_stages().items()}
+    assert extra_of("export.none") == extra_of("mine.py") == ""
+
+
+@pytest.mark.parametrize("stage", ["export.optimum", "export.seq2seq", "quantize.optimum"])
+def test_a_stage_without_its_extra_is_told_with_what_installs_it(
+    stage: str, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(extras, "version", lambda name: None)
+    with pytest.raises(ConfigError, match=r"optimum and optimum-onnx are not.* pip install 'shrinkline\[optimum\]'\.$"):
+        check_declared(*load_config(config_with(tmp_path, stage)))
+    (row,) = (row for row in needs(tmp_path / "my.yaml") if row.name == f"stages: {stage}")
+    assert (row.state, row.fix) == ("missing", "pip install 'shrinkline[optimum]'")
 
 
 def config_with(folder: Path, stage: str) -> Path:

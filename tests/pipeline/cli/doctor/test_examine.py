@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
 
 from pipeline.base.data import hub
 from pipeline.cli.doctor import files, machine, packages, tracking
@@ -60,16 +59,12 @@ def test_without_a_config_nothing_is_imported_that_takes_seconds() -> None:
 
 
 def test_the_table_of_versions_is_that_of_the_constraints_and_of_the_project() -> None:
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    constraints = (ROOT / "constraints.txt").read_text()
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", constraints, re.MULTILINE))
     assert packages.TESTED.items() <= pins.items()
+    assert packages.NEWEST["transformers"] == re.findall(r"transformers 5: transformers==(\S+)", constraints)[0]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(packages.TESTED) <= {re.split("[<>=!~ ]", name)[0] for name in project["dependencies"]}
-    extras = {
-        name: tuple(Requirement(one).name for one in needed)
-        for name, needed in project["optional-dependencies"].items()
-        if name != "dev"
-    }
-    assert extras == packages.EXTRAS
 
 
 @pytest.fixture
@@ -90,6 +85,9 @@ def test_old_and_absent_libraries_are_told_apart(installed: Callable[..., dict[s
         "torch": "ok", "onnx": "warning", "numpy": "ok", "mlflow": "ok", "onnxruntime": "missing",
     }  # fmt: skip
     assert f"older than {packages.TESTED['onnx']}" in found["onnx"].found
+    newer = installed(torch="2.99.0+cpu", transformers=packages.NEWEST["transformers"])
+    assert (newer["torch"].state, newer["transformers"].state) == ("warning", "ok")
+    assert "newer than 2.14.1, the newest that was tried" in newer["torch"].found
     assert found["mlflow"].found == "3.17.2 of mlflow-skinny"
     assert (found["extra `audio`"].state, found["extra `timm`"].state) == ("ok", "note")
     assert found["extra `timm`"].fix == "pip install 'shrinkline[timm]'"

@@ -23,6 +23,7 @@ from stages.export.seq2seq import Seq2SeqExport
 from tests import translators
 from tests.translators import END, PAD, SOURCE, START, TARGET, WORDS, copies, inputs, made
 
+pytestmark = pytest.mark.optimum
 Pair = tuple[TorchModel, Seq2SeqOnnx]
 FIRST = 777  # stands for the first token that is generated
 SETTINGS: dict[str, Any] = {"pad_token_id": PAD, "eos_token_id": END, "decoder_start_token_id": START}

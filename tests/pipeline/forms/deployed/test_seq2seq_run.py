@@ -21,7 +21,7 @@ from pipeline.run.store.store import Store
 from tests.forked import shrink
 from tests.translators import copies, inputs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.optimum]
 TESTS = Path(__file__).parents[3]
 ALONE = """
 import runpy, sys

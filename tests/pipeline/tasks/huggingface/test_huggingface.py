@@ -105,6 +105,7 @@ def test_a_limit_reaches_a_stream_before_it_is_read(tmp_path: Path, offline: Pat
     assert [Dataset.from_file(str(file)).num_rows for file in made] == [15, 15]
 
 
+@pytest.mark.optimum
 @pytest.mark.parametrize(("target", "stages"), [
     ("cpu", ["distill.sequence", "export.seq2seq", "quantize.optimum", "benchmark.latency"]),
     ("edge", ["distill.sequence", "export.seq2seq", "quantize.optimum"]),

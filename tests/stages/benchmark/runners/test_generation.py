@@ -20,6 +20,7 @@ from tests.contexts import preview_of, refused
 from tests.devices import Server, python_with, served
 from tests.translators import END, PAD, START, TARGET, copies, inputs, made, padded
 
+pytestmark = pytest.mark.optimum
 SETTINGS = {"pad_token_id": PAD, "decoder_start_token_id": START, "eos_token_id": END}
 HOW: dict[str, Any] = {"tokens": 5, "settings": SETTINGS}
 
