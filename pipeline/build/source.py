@@ -10,6 +10,7 @@ import yaml
 from pipeline.base.data.keys import Keys
 from pipeline.base.use import nearest
 from pipeline.build.config import PipelineConfig
+from pipeline.build.syntax.carried import carried
 from pipeline.build.syntax.parse import compose, parse
 from pipeline.build.syntax.validate import fields, validate
 from pipeline.errors import ConfigError
@@ -193,7 +194,8 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise ConfigError(f"there is no file {path}{nearest(path.name, beside)}", where="config") from None
+        fix = "" if path.suffix else f"Give a file, or one that comes with the package: {', '.join(sorted(carried()))}"
+        raise ConfigError(f"there is no file {path}{nearest(path.name, beside)}", where="config", fix=fix) from None
     except IsADirectoryError:
         raise ConfigError("this is a folder", where=str(path), expected="a pipeline file in YAML") from None
     except (UnicodeDecodeError, OSError) as error:

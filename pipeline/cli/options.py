@@ -6,7 +6,9 @@ from typing import Annotated, Any
 import typer
 
 Strategy = Annotated[str | None, typer.Option(help="Which one of a file with `strategies:`.", show_default=False)]
-Config = Annotated[Path, typer.Argument(help="A pipeline file in YAML.", show_default=False)]
+Config = Annotated[
+    Path, typer.Argument(help="A pipeline file in YAML; `digits` comes with the package.", show_default=False)
+]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Such as stages.1.temperature=2.")]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Examples of each split at most, for a trial.", show_default=False)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.base.quiet import uncollected
+from pipeline.build.syntax.carried import STRATEGIES, located
 from pipeline.cli import options
 from pipeline.cli.gate import EXIT_CODES, data_even_of_a_failure
 from pipeline.errors import ConfigError, ShrinkError, TrackingError
@@ -40,7 +41,7 @@ def run(
     from pipeline.build.source import load_config
     from pipeline.build.syntax.declared import check_declared
 
-    overrides = _with_limit(overrides, limit)
+    config, overrides = located(config), _with_limit(overrides, limit)
     check_declared(*load_config(config, overrides, strategy))  # what is wrong in the file is told before torch is there
     from pipeline.report.mlflow.following import following
 
@@ -89,6 +90,7 @@ def compare(
         from pipeline.build.source import load_all
         from pipeline.build.syntax.declared import check_declared
 
+        paths = [located(path, STRATEGIES) for path in paths]
         for path in paths:
             for loaded in load_all(path, overrides).values():
                 check_declared(*loaded)
@@ -200,7 +202,7 @@ def plan(
     from pipeline.build.source import load_config
     from pipeline.build.syntax.declared import check_declared
 
-    overrides = _with_limit(overrides, limit)
+    config, overrides = located(config), _with_limit(overrides, limit)
     check_declared(*load_config(config, overrides, strategy))
     from rich.console import Console
 

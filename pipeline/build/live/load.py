@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.build.config import PipelineConfig
 from pipeline.build.source import Source, load_config
+from pipeline.build.syntax.carried import located
 from pipeline.errors import ConfigError
 from pipeline.records.record import Origin
 
@@ -63,7 +64,7 @@ def load(
         ConfigError: it does not fit; or overrides, a strategy or a builder is of something else.
     """
     if isinstance(asked, str | Path):
-        path = Path(asked)
+        path = located(Path(asked))
         origin = Origin(file=str(path), folder=str(path.resolve().parent), overrides=[*overrides], strategy=strategy)
         config, source = load_config(path, overrides, strategy)
         return Loaded(config, source, origin)

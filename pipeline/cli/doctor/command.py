@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from pipeline.build.syntax.carried import located
 from pipeline.cli.options import AsJson, Runs
 
 MISSING = 2
 
-Config = Annotated[Path | None, typer.Argument(help="A pipeline file in YAML.", show_default=False)]
+Config = Annotated[
+    Path | None, typer.Argument(help="A pipeline file in YAML; `digits` comes with the package.", show_default=False)
+]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Such as task.path=FOLDER.")]
 RequireTracking = Annotated[bool, typer.Option("--require-tracking", help="MLflow that is down counts as missing.")]
 
@@ -33,6 +36,7 @@ def doctor(
     from pipeline.cli.doctor.finding import as_json as to_json
     from pipeline.cli.doctor.finding import is_missing, show
 
+    config = located(config) if config else None
     examination = examine(config, overrides=overrides, runs=runs, require_tracking=require_tracking)
     if as_json:
         print(json.dumps(to_json(examination), indent=2))  # noqa: T201
