@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from pipeline.base.estimate import Estimate
 
@@ -73,3 +75,10 @@ def few(names: Sequence[str], most: int = 3) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def flow(value: object) -> str:
+    """A value in one line of YAML: {use: models.py:net, width: 16}; what YAML has no word for as its text."""
+    plain = to_jsonable_python(value, fallback=str)
+    text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
+    return str(text).removesuffix("...\n").strip()

@@ -1,6 +1,6 @@
 """The built-in stages, for people (`shrink stages`) and for editors (`shrink schema`)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +9,13 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from pipeline.base.use import built_in, classes_in, find
+from pipeline.base.formatting import flow
+from pipeline.base.use import built_in, classes_in, find, nearest
 from pipeline.build.config import PipelineConfig
 from pipeline.build.source import ANCHORS
+from pipeline.errors import ConfigError
 from pipeline.stage import FORMS, Stage
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from pipeline.report.packaged.target import Target
 
 RUNTIMES = "stages.benchmark.runtimes"
+TRAINING = "train.supervised"
+"""The stage whose settings those of all training are."""
 
 
 def built_in_stages() -> dict[str, type[Stage]]:
@@ -29,12 +34,24 @@ def built_in_stages() -> dict[str, type[Stage]]:
     return {name: classes[0] for name, module in modules.items() if (classes := classes_in(module, Stage))}
 
 
-def describe() -> list[dict[str, Any]]:
-    """Name, one line of help, and each setting with its type, default and help."""
-    result = []
-    for name, stage in built_in_stages().items():
-        result.append({"name": name, "help": _help(stage), "settings": _settings(stage, stage.model_fields)})
-    return result
+def describe(names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Name, one line of help, and each setting with its type, default and help.
+
+    Args:
+        names: of stages, or of families; all of them unless given.
+
+    Raises:
+        ConfigError: there is no stage of a name.
+    """
+    stages = built_in_stages()
+    for name in names:
+        if name not in {*stages, *(stage.partition(".")[0] for stage in stages)}:
+            raise ConfigError(f"there is no stage `{name}`{nearest(name, list(stages))}", where="shrink stages")
+    return [
+        {"name": name, "help": _help(stage), "settings": _settings(stage, stage.model_fields)}
+        for name, stage in stages.items()
+        if not names or name in names or name.partition(".")[0] in names
+    ]
 
 
 def _help(model: type[BaseModel]) -> str:
@@ -101,14 +118,34 @@ def show_runtimes(console: Console) -> None:
     console.print(table, highlight=False, markup=False)
 
 
-def show(console: Console) -> None:
-    """Print a table a stage."""
-    for entry in describe():
-        title = f"{entry['name']}: {entry['help']}"
-        table = Table("setting", "default", "type", "help", title=title, title_justify="left")
+def show_names(entries: Sequence[dict[str, Any]], console: Console) -> None:
+    """Print a row a stage: its name, and what comes out of it."""
+    table = Table("stage", "what comes out", caption="shrink stages NAME: its settings", caption_justify="left")
+    for i, entry in enumerate(entries):
+        family = entry["name"].partition(".")[0]
+        last = i + 1 == len(entries) or not entries[i + 1]["name"].startswith(f"{family}.")
+        table.add_row(Text(entry["name"]), Text(entry["help"]), end_section=last)
+    console.print(table, highlight=False, markup=False)
+
+
+def show(entries: Sequence[dict[str, Any]], console: Console, *, full: bool = False) -> None:
+    """Print a table a stage; those settings that all training has are named alone, unless `full`."""
+    training = _settings(trained := built_in_stages()[TRAINING], trained.model_fields)
+    for entry in entries:
+        hidden = [] if full or entry["name"] == TRAINING else [s for s in entry["settings"] if s in training]
+        names = ", ".join(setting["name"] for setting in hidden)
+        table = Table("setting", "default", "type", "help", title=f"{entry['name']}: {entry['help']}")
+        table.caption = f"and how it is trained, as {TRAINING} is: {names}" if hidden else None
+        table.title_justify = table.caption_justify = "left"
         for setting in entry["settings"]:
-            table.add_row(setting["name"], str(setting["default"]), setting["type"], setting["help"])
+            if setting not in hidden:
+                table.add_row(*map(Text, _row(setting)))
         console.print(table, highlight=False, markup=False)
+
+
+def _row(setting: dict[str, Any]) -> list[str]:
+    kinds = " | ".join(dict.fromkeys(setting["type"].split(" | ")))  # a mapping of each kind is a mapping
+    return [setting["name"], flow(setting["default"]), kinds, setting["help"]]
 
 
 def pipeline_schema() -> dict[str, Any]:

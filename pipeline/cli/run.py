@@ -194,6 +194,7 @@ def plan(
     strategy: options.Strategy = None,
     runs: Annotated[Path, typer.Option(help="Where run folders and the store are.")] = Path("runs"),
     explain: Annotated[bool, typer.Option("--explain", help="Say why a stage would run again.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Show all settings, defaults too.")] = False,
     allow_unsafe_load: options.Unsafe = False,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
@@ -217,20 +218,29 @@ def plan(
         if as_json:
             print(json.dumps(plan_json(built, store), indent=2))  # noqa: T201
         else:
-            show(built, store, Console(), explain=explain)
+            show(built, store, Console(), explain=explain, full=full)
     return 0
 
 
-def stages(as_json: options.AsJson = False) -> int:
-    """List every built-in stage with its settings, defaults and one line of help."""
+def stages(
+    names: Annotated[
+        list[str], typer.Argument(metavar="[NAME]...", help="Stages such as distill.logits, or families.")
+    ] = [],  # noqa: B006
+    full: Annotated[bool, typer.Option("--full", help="Show all settings of all of them.")] = False,
+    as_json: options.AsJson = False,
+) -> int:
+    """List the built-in stages; of those that are named, the settings with their defaults."""
     from rich.console import Console
 
-    from pipeline.cli.catalogue import describe, show
+    from pipeline.cli.catalogue import describe, show, show_names
 
+    entries = describe(names)
     if as_json:
-        print(json.dumps(describe(), indent=2))  # noqa: T201
+        print(json.dumps(entries, indent=2))  # noqa: T201
+    elif names or full:
+        show(entries, Console(), full=full)
     else:
-        show(Console())
+        show_names(entries, Console())
     return 0
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.base.devices import pick_device
 from pipeline.base.files import folder_digest, scratch
+from pipeline.base.formatting import flow
 from pipeline.build.build import Built, outline
 from pipeline.gate.judge import has_limits
 from pipeline.measure.cost import counted_macs, onnx_params, torch_macs, torch_params
@@ -20,6 +22,7 @@ from pipeline.run.roundtrip import save_exactly
 from pipeline.run.store import key
 from pipeline.run.store.key import Keys, Parts
 from pipeline.run.store.store import RESULT, Store
+from pipeline.stage import Stage
 
 
 def as_json(built: Built, store: Store) -> dict[str, Any]:
@@ -89,8 +92,16 @@ def _states(built: Built, store: Store, keys: Keys, start: Parts) -> list[dict[s
     return stage_states
 
 
-def show(built: Built, store: Store, console: Console, *, explain: bool = False) -> None:
-    """Print it; with `explain` also why a stage would run."""
+def show(built: Built, store: Store, console: Console, *, explain: bool = False, full: bool = False) -> None:
+    """Print it: of each stage the settings that the file names, and what was foreseen of it.
+
+    Args:
+        built: the chain.
+        store: what is there already.
+        console: where to print.
+        explain: say why a stage would run.
+        full: print all settings, those that the file names marked.
+    """
     plan = as_json(built, store)
     splits = ", ".join(f"{size:,} {name}" for name, size in plan["data"].items())
     console.print(f"[bold]{plan['name']}[/]: {splits} examples, seed {plan['seed']}", highlight=False)
@@ -98,16 +109,48 @@ def show(built: Built, store: Store, console: Console, *, explain: bool = False)
         macs = plan["model"]["macs"]
         counts = f"{plan['model']['params']:,} parameters, {'-' if macs is None else f'{macs:,}'} MACs"
         console.print(f"model: {counts}", highlight=False)
-    table = Table("stage", "state", "settings")
-    for entry in plan["chain"]:
-        settings = "\n".join(f"{name}: {value}" for name, value in entry["settings"].items() if value is not None)
+    caption = "* as the file has it" if full else "all other settings have their defaults: --full"
+    table = Table("stage", "state", "settings", caption=caption, caption_justify="left")
+    chain = [
+        *zip(built.config.baseline, built.baseline, strict=True),
+        *zip(built.config.stages, built.stages, strict=True),
+    ]
+    for entry, (config, (_, stage)) in zip(plan["chain"], chain, strict=True):
+        settings = _all(entry["settings"], config.settings) if full else _own(stage, config.settings)
         state = "\n".join([entry["state"], *(f"- {why}" for why in entry["why"] if explain)])
-        table.add_row(entry["place"], state, settings, end_section=True)
+        notes = [f"-> {_without(note, entry['place'])}" for note in plan["notes"] if note.startswith(entry["place"])]
+        table.add_row(entry["place"], state, Text("\n".join([*settings, *notes])), end_section=True)
     console.print(table, highlight=False)
     if has_limits(built.config.budget):
-        budget_text = json.dumps(plan["budget"]).replace('"', "")
-        console.print(f"budget: {budget_text}", highlight=False)
+        console.print(f"budget: {_budget(built, full=full)}", highlight=False, markup=False)
+    places = tuple(entry["place"] for entry in plan["chain"])
     for note in plan["notes"]:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        if not note.startswith(places):
+            console.print(f"note: {note}", highlight=False, markup=False)
     for warning in plan["warnings"]:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+
+
+def _own(stage: Stage, settings: dict[str, Any]) -> list[str]:
+    """The settings that a file names, as it does, each with the default where that is another number or word."""
+    lines = []
+    for name, value in settings.items():
+        field = type(stage).model_fields.get(name)
+        default = field.get_default() if field and not field.is_required() else None
+        differs = isinstance(default, str | int | float) and default != value
+        lines.append(f"{name}: {flow(value)}" + f" (default {flow(default)})" * differs)
+    return lines
+
+
+def _all(settings: dict[str, Any], own: dict[str, Any]) -> list[str]:
+    """All settings but those that are null, with a mark at those that a file names."""
+    return [f"{'* ' * (name in own)}{name}: {flow(value)}" for name, value in settings.items() if value is not None]
+
+
+def _without(note: str, place: str) -> str:
+    return note.removeprefix(place).lstrip(": ,")
+
+
+def _budget(built: Built, *, full: bool) -> str:
+    """The limits in a line of YAML; with `full` also what they mean by default."""
+    return flow(built.config.budget.model_dump(mode="json", exclude_none=True, exclude_unset=not full))

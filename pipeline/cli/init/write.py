@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.base.formatting import flow
 from pipeline.base.use import Reference
 from pipeline.build.build import build_chain, check_budget, check_stages
 from pipeline.build.config import ModelSource, PipelineConfig
@@ -114,11 +115,6 @@ def _what(facts: Facts, stages: Preset) -> str:
     if "quantize.aware" in stages:
         return done + ", and its weights become integers of 4 bits"
     return done + (", and becomes int8" if any(stage.startswith("quantize.") for stage in stages) else "")
-
-
-def flow(value: dict[str, Any]) -> str:
-    """A mapping in one line of YAML."""
-    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True).strip()
 
 
 def _check(text: str, folder: Path, facts: Facts, task: Task, preview: Preview) -> None:

@@ -151,7 +151,11 @@ def test_memory_that_runs_out_is_no_bug(shrink: Make, chain: Make, tmp_path: Pat
 def test_plan_shows_the_resolved_chain_and_trains_nothing(shrink: Make, project: Make, tmp_path: Path) -> None:
     ended = shrink("plan", project(), "--set", "stages.0.temperature=1")
     assert ended.code == 0
-    assert all(text in ended.out for text in ("stages[0] (distill.logits)", "hard_weight: 0.3", "warning: stages[0]"))
+    assert all(text in ended.out for text in ("stages[0] (distill.logits)", "temperature: 1", "warning: stages[0]"))
+    assert "hard_weight" not in ended.out  # has its default
+    full = shrink("plan", project(), "--full", "--set", "stages.0.temperature=1").out
+    assert "│ * temperature: 1" in full
+    assert "│ hard_weight: 0.3" in full
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["store"]  # what was tried
 
 

@@ -1,6 +1,7 @@
 """The list of stages and the schema say the same as the stages themselves."""
 
 import copy
+from collections.abc import Callable
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -11,7 +12,16 @@ import pytest
 import yaml
 from rich.console import Console
 
-from pipeline.cli.catalogue import built_in_stages, describe, describe_runtimes, pipeline_schema, show, show_runtimes
+from pipeline.cli.catalogue import (
+    built_in_stages,
+    describe,
+    describe_runtimes,
+    pipeline_schema,
+    show,
+    show_names,
+    show_runtimes,
+)
+from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
 CONFIG = yaml.safe_load((ROOT / "configs" / "digits" / "compress.yaml").read_text())
@@ -40,13 +50,38 @@ def test_every_setting_has_help_a_type_and_a_default() -> None:
             assert setting["type"] not in ("", "any"), place
 
 
-def test_show_prints_every_stage_and_setting() -> None:
+def printed(show: Callable[..., None], *args: Any, **options: Any) -> str:
     console = Console(width=200, record=True, file=StringIO())
-    show(console)
-    text = console.export_text()
+    show(*args, console, **options)
+    return console.export_text()
+
+
+def test_in_full_every_stage_and_setting_is_printed() -> None:
+    text = printed(show, describe(), full=True)
     for entry in describe():
         assert f"{entry['name']}: " in text
-        assert all(setting["name"] in text for setting in entry["settings"])
+        assert all(f"│ {setting['name']} " in text for setting in entry["settings"])
+
+
+def test_without_a_name_each_stage_is_a_line() -> None:
+    text = printed(show_names, describe())
+    assert all(f"│ {entry['name']} " in text and entry["help"] in text for entry in describe())
+    assert "temperature" not in text
+
+
+def test_a_stage_shows_what_is_its_own_and_names_what_all_training_has() -> None:
+    text = printed(show, describe(["quantize.aware"]))
+    assert "│ bits " in text
+    assert "│ epochs " in text  # with another default
+    assert "│ batch_size " not in text
+    assert "as train.supervised is: batch_size, " in text
+    assert "│ batch_size " in printed(show, describe(["train.supervised"]))
+
+
+def test_a_family_is_its_stages_and_a_name_that_there_is_not_is_told() -> None:
+    assert [entry["name"] for entry in describe(["prune"])] == ["prune.channels", "prune.vocabulary"]
+    with pytest.raises(ConfigError, match=r"there is no stage `distil.logits`; did you mean `distill.logits`"):
+        describe(["distil.logits"])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: f"{p.parent.name}/{p.name}")
