@@ -79,7 +79,9 @@ def expected(kept: dict[str, Outcome], quick: Make, tmp_path: Path) -> Outcome:
     return kept["outcome"]
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "after", [pytest.param(False, marks=pytest.mark.slow, id="before"), pytest.param(True, id="after")]
+)
 @pytest.mark.parametrize("point", range(len(EVENTS)))
 def test_killed_at_every_journalled_point_a_run_ends_as_if_it_had_not_been(
     quick: Make, tmp_path: Path, expected: Outcome, point: int, after: bool
@@ -134,13 +136,14 @@ def test_killed_before_every_change_of_the_disk_a_run_ends_as_if_it_had_not_been
     quick: Make, tmp_path: Path, expected: Outcome
 ) -> None:
     chain, point = quick(), 0
+    step = 1 if os.environ.get("FUZZ") == "all" else 3
     while True:
         runs = tmp_path / f"runs{point}"
         code = exit_code(run_until_change, point, chain, runs)
         if code == 0:
             break
         assert code == -signal.SIGKILL
-        point += 1
+        point += step
         started = [path.parent for path in runs.glob("*/journal.jsonl") if journal.read(path)]
         for folder in started:
             assert damaged(Store(runs / "store")) == {}

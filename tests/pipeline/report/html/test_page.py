@@ -19,7 +19,7 @@ from pipeline.measure.strategies.pairwise import sentences
 from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.parts.gates import GateRecord
 from pipeline.records.record import Failure, Record
-from pipeline.report.html.page import HERE, PLOTLY, write_comparison, write_report
+from pipeline.report.html.page import HERE, PLOTLY, coded, write_comparison, write_report
 from pipeline.report.html.parts import bytes_by_layer
 from tests.aliases import Make
 from tests.records import interval, packing
@@ -239,6 +239,16 @@ def poisoned(record: Record, text: str) -> Record:
         record.flipped.confusions = [c.model_copy(update={"label": text}) for c in record.flipped.confusions]
         record.flipped.examples = [e.model_copy(update={"label": text, "text": text}) for e in record.flipped.examples]
     return record
+
+
+@pytest.mark.parametrize(("text", "html"), [
+    ("`bits` is <b>; set `bits: 4`", "<code>bits</code> is &lt;b&gt;; set <code>bits: 4</code>"),
+    ("`<i>`", "<code>&lt;i&gt;</code>"),
+    ("one ` alone", "one ` alone"),
+    ("", ""),
+])  # fmt: skip
+def test_what_stands_in_backticks_is_code_and_all_is_escaped(text: str, html: str) -> None:
+    assert coded(text) == html
 
 
 def test_half_a_character_does_not_stop_the_page(record: Record, tmp_path: Path) -> None:
