@@ -81,8 +81,12 @@ def plan(config: "Asked", **options: Any) -> dict[str, Any]:
             return as_json(built, store)
 
 
-def compare(*runs: "str | Path | Result", **options: Any) -> "Compared":
-    """Compare all strategies of pipeline files, which are run; or runs that are there, by result or folder."""
+def compare(*runs: "str | Path | Result | Mapping[str, Any]", **options: Any) -> "Compared":
+    """Compare all strategies of pipeline files, or of one mapping of their keys, which are run; or runs that are there.
+
+    Runs are given as results or by their folders. For the options see `pipeline.compare.compare.compare`,
+    `pipeline.compare.mapping.compare_mapping` and `pipeline.compare.compare.compare_runs`.
+    """
     with _said():
         from pathlib import Path
 
@@ -91,15 +95,20 @@ def compare(*runs: "str | Path | Result", **options: Any) -> "Compared":
         from pipeline.errors import ConfigError
         from pipeline.report.result import Compared, Result
 
-        expected = "pipeline files; or runs, as results or by their folders"
+        if len(runs) == 1 and isinstance(runs[0], Mapping):
+            from pipeline.compare.mapping import compare_mapping
+
+            return Compared(compare_mapping(runs[0], **options))
+        expected = "pipeline files; one mapping of their keys; or runs, as results or by their folders"
         if not runs:
             raise ConfigError("there is nothing to compare", where="compare", expected=expected)
+        places = list[Path]()
         for entry in runs:
             if not isinstance(entry, str | Path | Result):
-                fix = "Run it, and give what that returns" if isinstance(entry, Mapping) else ""
+                fix = "Give one mapping alone, with `strategies`" if isinstance(entry, Mapping) else ""
                 raise ConfigError(f"it is a {type(entry).__name__}", where="compare", expected=expected, fix=fix)
-        places = [entry.folder if isinstance(entry, Result) else Path(entry) for entry in runs]
-        of_runs = bool(places) and all(place.is_dir() for place in places)
+            places.append(entry.folder if isinstance(entry, Result) else Path(entry))
+        of_runs = all(place.is_dir() for place in places)
         return Compared((compare_runs if of_runs else compare_files)(places, **options))
 
 

@@ -27,6 +27,7 @@ import shrinkline
 from pipeline.base.use import LENT
 from pipeline.errors import ConfigError
 from pipeline.records.folder import load_run, verified
+from pipeline.task import Split, classification
 from stages.export.onnx import OnnxExport
 from tests.conftest import TinyNet
 from tests.contexts import tiny_task
@@ -355,8 +356,40 @@ def test_a_builder_that_gives_other_outputs_is_refused(data: dict[str, Pair], tm
 
 @pytest.mark.parametrize("run", [{"stages": ["export.onnx"]}, {}, ["a.yaml", "b.yaml"], None])
 def test_what_cannot_be_compared_is_told(run: Any) -> None:
-    with pytest.raises(ConfigError, match=r"compare: it is a .*; expected pipeline files; or runs, as results or"):
+    with pytest.raises(ConfigError, match=r"compare: it is a .*; expected pipeline files; one mapping of their keys"):
         shrinkline.compare("first.yaml", run)
+
+
+STRATEGIES = {"as it is": ["export.onnx"], "int8": ["export.onnx", {"use": "quantize.dynamic"}]}
+
+
+def test_strategies_of_a_mapping_with_objects_are_compared(data: dict[str, Pair], tmp_path: Path) -> None:
+    parts = [Split(TensorDataset(*data[name])) for name in ("train", "validation", "test")]
+    config = {"model": TinyNet(8), "task": classification(*parts), "compare": {"axes": ["size", "retention"]}}
+    compared = shrinkline.compare({**config, "strategies": STRATEGIES}, runs=tmp_path / "runs", track=False)
+    sizes = {strategy.name: strategy.size_bytes for strategy in compared.record.strategies}
+    assert [*sizes] == ["baseline", *STRATEGIES]
+    assert sizes["int8"] < sizes["as it is"]
+    assert compared.record.axes == ["size", "retention"]
+    assert (Path(compared.record.folder) / "report.html").is_file()
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"strategies": None}, "strategies: there is nothing to compare; expected"),
+    ({"stages": []}, "strategies: there is nothing to compare; expected"),
+    ({"strategies": {"baseline": []}}, "strategies: a strategy is called `baseline`, as the reference is"),
+    ({"strategies": {"good": ["export.onnx"], "bad": ["prune.chanels"]}}, "did you mean `prune.channels`"),
+    ({"seed": "3"}, "`seed` is '3'"),
+    ({"compare": {"seed": 3}}, "there is no key `seed`; did you mean `seeds`"),
+])  # fmt: skip
+def test_strategies_that_cannot_work_are_told_before_any_runs(
+    changes: Any, message: str, data: dict[str, Pair], tmp_path: Path
+) -> None:
+    parts = [Split(TensorDataset(*data[name])) for name in ("train", "validation", "test")]
+    config = {"model": TinyNet(8), "task": classification(*parts), "strategies": STRATEGIES, **changes}
+    with pytest.raises(ConfigError, match=message):
+        shrinkline.compare(config, runs=tmp_path / "runs", track=False)
+    assert not list(tmp_path.glob("runs/*/record.json"))
 
 
 @pytest.mark.slow
