@@ -33,9 +33,12 @@ def found(folder: str) -> DatasetTask:
 
 @pytest.fixture(scope="module")
 def translator(found: DatasetTask) -> TorchModel:
-    torch.manual_seed(1)
-    made = model(found, example_inputs(found.train), config={**sets.MARIAN, "init_std": 0.7}).model
-    made.module.final_logits_bias[0, found.tokenizer.eos_token_id] = 8.0  # type: ignore[index, operator]  # some end early
+    made = model(found, example_inputs(found.train), config=sets.MARIAN).model
+    torch.manual_seed(2)
+    for name, weight in sorted(made.module.named_parameters()):  # whatever a version draws, and in which order
+        if weight.dim() > 1 and "positions" not in name:
+            torch.nn.init.normal_(weight, std=0.7)
+    made.module.final_logits_bias[0, found.tokenizer.eos_token_id] = 6.0  # type: ignore[index, operator]  # some end early
     return made
 
 
