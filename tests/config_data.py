@@ -34,9 +34,11 @@ def cifar10(folder: Path) -> list[str]:
     """Pictures, and untrained weights wrapped as the published ones are."""
     data = pictures(32, 32, 3)(folder)
     torch.manual_seed(0)
-    module = find("models.py:resnet56", ROOT / "configs" / "cifar10")()
-    state = {f"module.{name}": value for name, value in module.state_dict().items()}
-    torch.save({"state_dict": state, "best_prec1": 0.0}, folder / "resnet56.th")
+    teacher = find("models.py:resnet56", ROOT / "configs" / "cifar10")()
+    student = find("models.py:ResNet", ROOT / "configs" / "cifar10")(blocks=(3, 3, 3), learned=False)
+    for name, module in {"resnet56": teacher, "resnet20": student}.items():
+        state = {f"module.{name}": value for name, value in module.state_dict().items()}
+        torch.save({"state_dict": state, "best_prec1": 0.0}, folder / f"{name}.th")
     return [*data, f"model.weights={folder / 'resnet56.th'}"]
 
 

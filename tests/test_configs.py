@@ -51,8 +51,13 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]
 
 @pytest.fixture
 def data(request: pytest.FixtureRequest, local: Callable[[str], list[str]]) -> list[str]:
-    """The overrides for the config of a test."""
-    return local(request.node.callspec.params["config"].parent.name)
+    """The overrides for the config of a test; of a strategy that begins with a published network its weights too."""
+    tested = request.node.callspec.params
+    overrides = local(tested["config"].parent.name)
+    if not str(tested.get("strategy")).startswith("published"):
+        return overrides
+    weights = Path(overrides[-1].removeprefix("model.weights="))
+    return [*overrides, f"stages.0.weights={weights.with_name('resnet20.th')}"]
 
 
 def smaller(config: Path, strategy: str | None, data: list[str]) -> list[str]:
