@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from packaging.version import Version
 
-from pipeline.base.code.extras import EXTRAS, install
+from pipeline.base.code.extras import EXTRAS, install, misfits
 from pipeline.base.hardware import version
 from pipeline.cli.doctor.finding import Finding
 
@@ -40,12 +40,13 @@ def packages() -> Iterable[Finding]:
     for name, tested in TESTED.items():
         yield _library(name, tested)
     for extra, names in EXTRAS.items():
-        versions = {name: version(name) for name in names}
-        text = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
-        if None in versions.values():
-            yield Finding(PACKAGES, f"extra `{extra}`", "note", text or "not installed", fix=install(extra=extra))
+        name, text = f"extra `{extra}`", ", ".join(f"{name} {version(name)}" for name in names if version(name))
+        if not text:
+            yield Finding(PACKAGES, name, "note", "not installed", fix=install(extra=extra))
+        elif clauses := misfits(extra):
+            yield Finding(PACKAGES, name, "warning", "; ".join([text, *clauses]), fix=install(extra=extra))
         else:
-            yield Finding(PACKAGES, f"extra `{extra}`", "ok", text)
+            yield Finding(PACKAGES, name, "ok", text)
 
 
 def _library(name: str, tested: str) -> Finding:

@@ -31,7 +31,10 @@ def test_a_stage_without_its_extra_is_told_with_what_installs_it(
     stage: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(extras, "version", lambda name: None)
-    with pytest.raises(ConfigError, match=r"optimum and optimum-onnx are not.* pip install 'shrinkline\[optimum\]'\.$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"optimum is not installed and optimum-onnx is not installed\. pip install 'shrinkline\[optimum\]'\.$",
+    ):
         check_declared(*load_config(config_with(tmp_path, stage)))
     (row,) = (row for row in needs(tmp_path / "my.yaml") if row.name == f"stages: {stage}")
     assert (row.state, row.fix) == ("missing", "pip install 'shrinkline[optimum]'")

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.base.code import extras
 from pipeline.base.data import hub
 from pipeline.cli.doctor import files, machine, packages, tracking
 from pipeline.cli.doctor.finding import Finding, as_json, is_missing
@@ -73,7 +74,8 @@ def installed(monkeypatch: Patch) -> Callable[..., dict[str, Finding]]:
 
     def make(**versions: str) -> dict[str, Finding]:
         found = {name.replace("_", "-"): number for name, number in versions.items()}
-        monkeypatch.setattr(packages, "version", found.get)
+        for module in (packages, extras):
+            monkeypatch.setattr(module, "version", found.get)
         return {finding.name: finding for finding in packages.packages()}
 
     return make
@@ -91,6 +93,8 @@ def test_old_and_absent_libraries_are_told_apart(installed: Callable[..., dict[s
     assert found["mlflow"].found == "3.17.2 of mlflow-skinny"
     assert (found["extra `audio`"].state, found["extra `timm`"].state) == ("ok", "note")
     assert found["extra `timm`"].fix == "pip install 'shrinkline[timm]'"
+    half = installed(soundfile="0.14.0", optimum="2.1.0")["extra `optimum`"]
+    assert (half.state, half.found) == ("warning", "optimum 2.1.0; optimum-onnx is not installed")
     assert is_missing(list(found.values()))
     assert as_json([found["torch"]])["ok"]
 
