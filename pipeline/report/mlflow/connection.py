@@ -156,12 +156,15 @@ def went_away(problem: str, later: str) -> TrackingError:
 
 
 def _client(uri: str) -> Any:
-    """MLflow's client. Raises TrackingError where MLflow knows no such kind of address."""
+    """MLflow's client. Raises TrackingError where MLflow knows no such kind of address, or its driver is missing."""
     from mlflow import MlflowClient
     from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
     try:
         return MlflowClient(uri)
+    except ModuleNotFoundError as error:
+        problem = f"{URI} is {without_secrets(uri)}, which needs the module `{error.name}`, and that is not installed"
+        raise TrackingError(problem, fix="Install the package that has it") from None
     except UnsupportedModelRegistryStoreURIException:
         server = uri.rpartition("://")[2].lstrip("/")
         fix = f"Write http://{server} for a server, or sqlite:////folder/mlflow.db for a database"

@@ -31,6 +31,13 @@ def test_a_uid_with_quotes_of_both_kinds_is_made_once(tmp_path: Path) -> None:
     assert len(runs) == 1
 
 
+def test_a_driver_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql+pymysql://user:secret@localhost/db")
+    with pytest.raises(TrackingError, match="needs the module `pymysql`, and that is not installed") as caught:
+        Connection(tmp_path, "shrink sync").open()
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("uri", "server"), [
     ("localhost:5000", "localhost:5000"), ("htp://host/x", "host/x"), ("sqlight:///x.db", "x.db"),
 ])  # fmt: skip
