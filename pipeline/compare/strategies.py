@@ -9,6 +9,7 @@ from pipeline.base.use import nearest
 from pipeline.build.build import Built, build
 from pipeline.build.config import PipelineConfig
 from pipeline.build.source import Source, load_all
+from pipeline.build.syntax.carried import STRATEGIES, located
 from pipeline.errors import ConfigError
 from pipeline.records.comparison import BASELINE
 from pipeline.stage import Stage
@@ -46,7 +47,7 @@ def find_strategies(
         ConfigError: a file cannot be read, or two strategies have the same name.
     """
     strategies = []
-    for file in files:
+    for file in (located(file, STRATEGIES) for file in files):
         for key, (config, source) in load_all(file, overrides).items():
             name = key or str(config.name)
             strategies.append(Strategy(name, file, key, tuple(overrides), config, source, allow_unsafe_load))

@@ -7,6 +7,7 @@ import pytest
 from pipeline.build.live.load import load
 from pipeline.build.source import load_config
 from pipeline.build.syntax.carried import CONFIGS, STRATEGIES, TASKS, carried, located
+from pipeline.compare.strategies import find_strategies
 from pipeline.errors import ConfigError
 from tests.aliases import Patch
 from tests.forked import shrink
@@ -19,6 +20,7 @@ def test_a_name_is_that_of_a_file_that_comes_with_the_package(tmp_path: Path, mo
     assert located(Path("digits"), STRATEGIES) == digits / "strategies.yaml"
     assert located(Path("digits/dkd")) == digits / "dkd.yaml"
     assert {*carried().values()} == {file for task in TASKS for file in (CONFIGS / task).glob("*.yaml")}
+    assert {strategy.file for strategy in find_strategies([Path("digits")])} == {digits / "strategies.yaml"}
     loaded = load("digits")
     assert loaded.config.name == "compress"
     assert loaded.config.folder == digits
