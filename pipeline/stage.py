@@ -1,6 +1,5 @@
-"""What a stage is, what it is given, and whether a chain of stages fits together."""
+"""What a stage is, and what it is given."""
 
-import inspect
 import logging
 import tempfile
 from abc import ABC, abstractmethod
@@ -9,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pydantic import JsonValue
@@ -22,7 +21,7 @@ from pipeline.base.files import scratch
 from pipeline.base.targets.labelling import Labelling
 from pipeline.base.use import classes_in
 from pipeline.base.world import ALONE, World
-from pipeline.errors import ConfigError, blame
+from pipeline.errors import ConfigError
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.forms.graph import OPSET
 from pipeline.model import Deployed, Model, OnnxModel, TorchModel
@@ -30,8 +29,6 @@ from pipeline.task import AsTarget, Augment, Forward, Split, Task
 
 AnyForm = TypeVar("AnyForm", TorchModel, OnnxModel, Seq2SeqOnnx)
 """For a stage that takes every form and gives the same form back."""
-
-FORMS = {TorchModel: "a torch model", OnnxModel: "an ONNX file", Seq2SeqOnnx: "an encoder-decoder as ONNX files"}
 
 
 def _of_task(name: str) -> Any:
@@ -251,56 +248,3 @@ def stage_class(module: Any) -> type[Stage]:
         problem = f"the module defines {len(classes)} stages ({names})"
         raise ConfigError(problem, expected="exactly one subclass of Stage")
     return classes[0]
-
-
-def forms(stage: type[Stage]) -> tuple[frozenset[type], type | None]:
-    """What `stage.run` takes, and what it gives; None where it gives the form that it got."""
-    hints = get_type_hints(stage.run)
-    name = next(iter(list(inspect.signature(stage.run).parameters)[1:]), "")
-    model_hint, return_hint = hints.get(name, Any), hints.get("return", Any)
-    takes = frozenset(_members(model_hint))
-    gives = _members(return_hint)
-    known = takes and gives and takes | set(gives) <= set(FORMS)
-    if not known or (len(gives) > 1 and model_hint != return_hint):
-        problem = f"`{stage.__name__}.run` is annotated ({model_hint}) -> {return_hint}"
-        expected = "(model: TorchModel | OnnxModel, ctx: Context) -> TorchModel or OnnxModel, AnyForm for all"
-        raise ConfigError(problem, expected=expected)
-    if isinstance(return_hint, TypeVar) or len(gives) > 1:
-        return takes, None
-    return takes, gives[0]
-
-
-def check_chain(chain: Sequence[tuple[str, Stage]], start: type) -> type:
-    """The form at the end of a chain of (place, stage) that begins with `start`.
-
-    Raises:
-        ConfigError: a stage does not take what the one before it gives.
-    """
-    form, giver = start, "the model"
-    for place, stage in chain:
-        with blame(ConfigError, place):
-            takes, gives = forms(type(stage))
-        if form not in takes:
-            problem = f"it is given {FORMS[form]} by {giver}"
-            expected = " or ".join(FORMS[t] for t in FORMS if t in takes)
-            raise ConfigError(problem, where=place, expected=expected, fix=_remedy(form, takes, giver))
-        form, giver = gives or form, place
-    return form
-
-
-def _remedy(form: type, takes: frozenset[type], giver: str) -> str:
-    if TorchModel in takes:
-        return f"Move it before {giver}"
-    if form is Seq2SeqOnnx and "quantize." in giver:  # which is done; what follows would be another step
-        return "Leave it out, or use export.onnx in place of export.seq2seq"
-    if form is Seq2SeqOnnx:
-        return "Use quantize.optimum, which takes these files, or export.onnx in place of export.seq2seq"
-    return "Put export.onnx before it"
-
-
-def _members(hint: Any) -> list[type]:
-    if isinstance(hint, TypeVar):
-        return list(hint.__constraints__)
-    if get_origin(hint) is Union or "UnionType" in type(hint).__name__:
-        return list(get_args(hint))
-    return [hint] if isinstance(hint, type) else []

@@ -20,9 +20,10 @@ from pipeline.base.use import Reference
 from pipeline.build.probe import example_inputs
 from pipeline.cli.catalogue import built_in_stages
 from pipeline.deploy import deploy
+from pipeline.fit import forms
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.run.roundtrip import differing, save_exactly
-from pipeline.stage import Stage, forms
+from pipeline.stage import Stage
 from pipeline.task import Task
 from stages.kd.student import Student
 from stages.quantize.static import StaticQuantization

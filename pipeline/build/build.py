@@ -21,11 +21,12 @@ from pipeline.build.syntax.validate import validate
 from pipeline.build.tensors import tensor_digests
 from pipeline.build.trial import try_out
 from pipeline.errors import ConfigError, Note, blame
+from pipeline.fit import check_chain
 from pipeline.gate.expected import load_expected
 from pipeline.gate.limited import check_choosing, check_rows
 from pipeline.measure.statistics.samples import samples_needed
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Preview, Stage, check_chain, stage_class
+from pipeline.stage import Preview, Stage, stage_class
 from pipeline.task import Task
 
 Chain = tuple[tuple[str, Stage], ...]

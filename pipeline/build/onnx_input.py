@@ -7,12 +7,13 @@ from pipeline.base.batches import Inputs
 from pipeline.build.config import ModelSource
 from pipeline.build.onnx_calls import calls_of, remedies
 from pipeline.errors import ConfigError, Note, blame
+from pipeline.fit import forms
 from pipeline.forms.sandbox.check import FilePort, Graph, check
 from pipeline.forms.sandbox.process import Limits
 from pipeline.forms.sandbox.session import Outside
 from pipeline.forms.weights import verify
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Stage, forms
+from pipeline.stage import Stage
 from pipeline.task import Task
 
 BARE = "input", "output"

@@ -16,7 +16,8 @@ from pipeline.base.use import built_in, classes_in, find, nearest
 from pipeline.build.config import PipelineConfig
 from pipeline.build.source import ANCHORS
 from pipeline.errors import ConfigError
-from pipeline.stage import FORMS, Stage
+from pipeline.fit import FORMS
+from pipeline.stage import Stage
 
 if TYPE_CHECKING:
     from pipeline.records.record import Record

@@ -17,12 +17,13 @@ from pipeline.base.files import folder_digest, scratch
 from pipeline.build.build import Built
 from pipeline.deploy import deploy, located
 from pipeline.errors import ConfigError, Note, StageError, blame
+from pipeline.fit import forms
 from pipeline.forms.graph import OPSET
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.run import disk
 from pipeline.run.store.key import Keys, Parts, digest
 from pipeline.run.store.store import Store
-from pipeline.stage import Preview, Stage, forms
+from pipeline.stage import Preview, Stage
 
 NOTES, FILE = "notes.json", "model.onnx"
 

@@ -17,12 +17,13 @@ from pipeline.base.progress import progress
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built
 from pipeline.errors import Note, StageError
+from pipeline.fit import forms
 from pipeline.measure.accuracy import Evaluation
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.run.measuring import DeployedFiles
 from pipeline.run.roundtrip import save_exactly
 from pipeline.run.store.store import RESULT
-from pipeline.stage import Context, Stage, forms
+from pipeline.stage import Context, Stage
 from pipeline.task import kind
 
 LOG = logging.getLogger("shrinkline")

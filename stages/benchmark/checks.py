@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from pipeline.errors import ConfigError
+from pipeline.fit import FORMS
 from pipeline.model import Model, TorchModel
-from pipeline.stage import FORMS
 from stages.benchmark.runtime import Runtime
 
 

@@ -15,11 +15,11 @@ from pipeline.base.batches import Inputs, Outputs
 from pipeline.base.use import Reference
 from pipeline.build.build import check_stages
 from pipeline.errors import ConfigError, StageError
+from pipeline.fit import check_chain
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.forms.external_data import CONFIGS
 from pipeline.forms.generate import GRAPHS
 from pipeline.model import TorchModel
-from pipeline.stage import check_chain
 from pipeline.task import Split
 from stages.export.optimum import OptimumExport
 from stages.export.seq2seq import Seq2SeqExport

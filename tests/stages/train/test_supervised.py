@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pipeline.fit import forms
 from pipeline.model import TorchModel
 from pipeline.run.roundtrip import save_exactly
-from pipeline.stage import forms
 from stages.train.supervised import SupervisedTraining
 from tests.aliases import Make
 from tests.trained import score, teach
