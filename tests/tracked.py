@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.report.mlflow.pages import NOTE, short_name
 from tests.users import stage_file
 
 MINE = stage_file(
@@ -70,7 +71,7 @@ class Database:
             found["runs"].append({
                 "facts": facts[:-1] if without else facts,
                 "params": self.rows("select key, value from params where run_uuid = ? order by 1", run_id),
-                "tags": self.rows("select key, value from tags where run_uuid = ? order by 1", run_id),
+                "tags": self._tags(run_id, without),
                 "latest": self._metrics("latest_metrics", run_id, without),
                 "metrics": self._metrics("metrics", run_id, without),
                 "data": self.rows(f"{DATA} where i.destination_id = ? order by 1, 2", run_id),
@@ -88,7 +89,7 @@ class Database:
             runs[0][0] if runs else "",
         )
         text = json.dumps(found)
-        for one, name in (*ids.items(), (run, "RUN")):
+        for one, name in (*ids.items(), (run, "RUN"), (short_name(run), "RUN")):
             text = text.replace(one, name)
         return json.loads(text)
 
@@ -97,6 +98,10 @@ class Database:
             f"select key, value, step, is_nan, timestamp from {table} where run_uuid = ? order by 1, 3, 5, 2", run_id
         )
         return [row[:-1] if without else row for row in rows if row[0] not in without]
+
+    def _tags(self, run_id: str, without: tuple[str, ...]) -> list[Any]:
+        rows = self.rows("select key, value from tags where run_uuid = ? order by 1", run_id)
+        return [row for row in rows if row[0] != NOTE or "summary.md" not in without]  # which is what the note is
 
     def _files(self, owner: str, without: tuple[str, ...]) -> list[tuple[str, int]]:
         (folder,) = [*self.artifacts.rglob(owner), None][:1]
