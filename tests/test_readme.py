@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.records.record import Record
 from tests import forked
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,19 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
     done = (shrink if command in FIRST else forked.shrink)(*words, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_stage_of_its_example_pays(folder: Path) -> None:
+    done = forked.shrink("run", "my.yaml", "--json", cwd=folder)
+    record = Record.model_validate_json(done.stdout)
+    sizes = [model.size_bytes for model in (record.baseline, *record.stages)]
+    baseline, distilled, _, _, quantized, packed = sizes
+    assert packed < quantized < distilled < baseline
+    (first, *_) = record.stages[-1].reports["packing"]["tensors"]
+    assert first["encoding"].startswith("codebook4")  # what rounding brought
+    assert record.final.retention.value > 0.98
+    before, *then, last = (f"{size / 1000:.1f}" for size in (baseline, distilled, quantized, packed))
+    assert f"{before} kB become {', '.join(then)} and at last {last} kB" in " ".join(README.split())
 
 
 def test_the_chain_that_it_recommends_fits_its_model_and_data(folder: Path) -> None:

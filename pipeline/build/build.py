@@ -221,7 +221,7 @@ def unseen(seen: dict[str, Seen]) -> list[str]:
 
 
 def check_budget(config: PipelineConfig, task: Task, stages: Chain) -> list[str]:
-    """Warns where the test split is too small to tell the budget's margin, and where latency is not the last model's.
+    """Notes that the test split is too small to tell the budget's margin, and warns of latency not of the last model.
 
     Raises:
         ConfigError: what a benchmark measures is limited and no stage measures it, or none in the runtime that a limit
@@ -237,8 +237,10 @@ def check_budget(config: PipelineConfig, task: Task, stages: Chain) -> list[str]
         return warnings
     return [
         *warnings,
-        f"budget: {len(task.test)} test examples can hardly decide a retention of {limit.min:g}; about {needed} would, "
-        "for a model as good as the baseline that differs from it on 5 % of the examples",
+        Note(
+            f"budget: {len(task.test)} test examples can hardly decide a retention of {limit.min:g}; about {needed} "
+            "would, for a model as good as the baseline that differs from it on 5 % of the examples"
+        ),
     ]
 
 

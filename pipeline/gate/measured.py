@@ -10,7 +10,7 @@ from pipeline.records.record import Record
 
 WORDS = {"size_bytes": "file", "params": "number of parameters", "macs": "number of MACs"}
 KNOBS = {
-    "size_bytes": "quantize to int8, prune more, or distill into a smaller student",
+    "size_bytes": "prune more, or distill into a smaller student",
     "params": "prune more, or distill into a smaller student",
     "macs": "prune more channels, or distill into a smaller student",
 }
@@ -58,7 +58,22 @@ def _shrink_more(name: str, value: int, limit: float, record: Record) -> str:
     steps = zip([record.baseline, *record.stages], record.stages, strict=False)
     counts = [(getattr(before, name), getattr(stage, name), stage) for before, stage in steps if before]
     shrunk = [(old / new, stage) for old, new, stage in counts if old and new and new < old]
+    knob = f"{_bits(record)}, {KNOBS[name]}" if name == "size_bytes" else KNOBS[name]
     if not shrunk:
-        return f"{over}, and no stage makes it smaller: {KNOBS[name]}"
+        return f"{over}, and no stage makes it smaller: {knob}"
     factor, least = min(shrunk, key=lambda pair: pair[0])
-    return f"{over}; {place(least)} shrinks it least, by a factor of {factor:.2f}: turn it up, or {KNOBS[name]}"
+    return f"{over}; {place(least)} shrinks it least, by a factor of {factor:.2f}: turn it up, or {knob}"
+
+
+def is_quantized(record: Record) -> bool:
+    """Whether a stage has quantized the model, or most of its weights are of less than two bytes."""
+    is_small = record.final is not None and record.final.payload_bytes < 2 * record.final.params
+    return is_small or any(stage.name.startswith("quantize.") for stage in record.stages)
+
+
+def _bits(record: Record) -> str:
+    """What quantization has left to give."""
+    if not is_quantized(record):
+        return "quantize to int8"
+    packed = any(stage.name == "quantize.pack" for stage in record.stages)
+    return "take fewer `bits`" if packed else "take fewer `bits` and quantize.pack"

@@ -9,7 +9,7 @@ from pipeline.base.estimate import Estimate
 from pipeline.base.formatting import bytes_text, milliseconds_text
 from pipeline.gate.finding import CASES, Gate, at_most, interval, place
 from pipeline.gate.limits import MostLatency, MostMemory, MostStartup, RowLimit
-from pipeline.gate.measured import KNOBS
+from pipeline.gate.measured import KNOBS, is_quantized
 from pipeline.measure.statistics.samples import POWER, reach_ratio
 from pipeline.records.parts.gates import GateRecord
 from pipeline.records.parts.stages import StageRecord
@@ -31,8 +31,8 @@ ANEW = "Run it again with `{}` in the budget, which has it measured in the run"
 OTHER_MODEL = "its answers are those of another model, so no other figure of it counts"
 TELL = "Leave the runtime out, or look at `agreement` and `score` of its row"
 MORE = "Have {place} measure it: raise its `rounds` or `seconds`, or measure where the system tells it"
-SMALLER = f"{KNOBS['params']}, quantize to int8, or take another runtime"
-FASTER = f"{KNOBS['macs']}, or quantize to int8"
+ELSEWHERE = "take another runtime"
+SMALLER, FASTER = f"{ELSEWHERE}, {KNOBS['params']}", KNOBS["macs"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def quantity(limit: RowLimit) -> Quantity:
     if isinstance(limit, MostLatency) and limit.ms is not None:
         key = limit.key
         read = median_ms if key == "p50_ms" else lambda row: estimate(row.get(key))
-        return Quantity("latency", key, read, limit.ms, milliseconds_text, "ms", f"{FASTER}, or take another runtime")
+        return Quantity("latency", key, read, limit.ms, milliseconds_text, "ms", f"{ELSEWHERE}, {FASTER}")
     return Quantity("latency", "ratio", ratio, float(limit.model_dump()["max"]), _ratio_text, None, FASTER)
 
 
@@ -136,7 +136,7 @@ def _judged(
     text = _text(of, row, figure)
     if figure.high <= gate.limit:
         return gate.decided("pass", figure, text)
-    return gate.decided("inconclusive", figure, text, _more_rounds(of, row, figure, stage))
+    return gate.decided("inconclusive", figure, text, _more_rounds(of, row, figure, stage, record))
 
 
 def limit_text(of: Quantity) -> str:
@@ -154,20 +154,25 @@ def _less(of: Quantity, figure: Estimate, record: Record) -> str:
     fix = f"The model takes {figure.value / of.limit:.2f} times what the limit allows"
     if of.key == "ratio" and record.baseline and record.final and record.baseline.macs and record.final.macs:
         fix += f", with {record.final.macs / record.baseline.macs:.2f} of the baseline's MACs"
-    return f"{fix}: {of.knob}"
+    return f"{fix}: {_knobs(of, record)}"
 
 
-def _more_rounds(of: Quantity, row: Row, figure: Estimate, stage: StageRecord) -> str:
+def _knobs(of: Quantity, record: Record) -> str:
+    """What to turn to make it less."""
+    return of.knob if is_quantized(record) else f"quantize to int8, {of.knob}"
+
+
+def _more_rounds(of: Quantity, row: Row, figure: Estimate, stage: StageRecord, record: Record) -> str:
     """How many rounds would decide: on the log scale the interval narrows with the root of their number."""
-    knob = _knob(stage)
+    rounds_of = _knob(stage)
     margin = abs(log(figure.value / of.limit))
     rounds = row.get("rounds")
     if margin < 1e-6 or not isinstance(rounds, int) or of.name == "startup":
-        return f"Raise {knob} on a quiet machine, or make it less: {of.knob}"
+        return f"Raise {rounds_of} on a quiet machine, or make it less: {_knobs(of, record)}"
     reach = log(figure.value / figure.low) if figure.value > of.limit else log(figure.high / figure.value)
     needed = max(ceil(rounds * (reach_ratio(POWER) * reach / margin) ** 2), rounds + 1)
     then = "passes" if figure.value <= of.limit else "fails"
-    return f"Raise {knob} from {rounds:,} to about {needed:,}: a model as fast as this one then {then} in {CASES}"
+    return f"Raise {rounds_of} from {rounds:,} to about {needed:,}: a model as fast as this one then {then} in {CASES}"
 
 
 def _knob(stage: StageRecord) -> str:

@@ -45,12 +45,12 @@ def misfits(terms: Sequence[Term], student: TorchModel, teachers: Sequence[Teach
 
 
 def too_small(student: TorchModel, teachers: Sequence[Teacher]) -> Iterator[str]:
-    """A warning of a student that is small beside its largest teacher."""
+    """A note of a student that is small beside its largest teacher."""
     size, largest = torch_params(student.module), max(torch_params(teacher.look()) for teacher in teachers)
     if size < SMALL_SHARE * largest:
-        yield (
-            f"the student has {size:,} parameters, {size / largest:.1%} of the teacher's {largest:,}; below "
-            f"{SMALL_SHARE:.0%} it may be too small to follow: compare with a wider one, or let it `grow`"
+        yield Note(
+            f"the student has {size:,} parameters, {size / largest:.1%} of the teacher's {largest:,}; where it cannot "
+            "follow, make it wider or let it `grow`"
         )
 
 

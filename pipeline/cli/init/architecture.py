@@ -65,6 +65,11 @@ def depth_of(module: nn.Module) -> int:
     return max(map(len, layer_lists(module).values()), default=0)
 
 
+def layers_of(module: nn.Module) -> int:
+    """How many of its parts have parameters of their own."""
+    return len({name.rpartition(".")[0] for name, _ in module.named_parameters()})
+
+
 def share_in_layers(module: nn.Module) -> float:
     """Share of its parameters that are in its lists of layers, from 0 to 1."""
     return share_in(module, (module.get_submodule(name) for names in layer_lists(module).values() for name in names))

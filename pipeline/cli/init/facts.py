@@ -18,6 +18,7 @@ from pipeline.cli.init.architecture import (
     depth_of,
     kind_of,
     kind_of_operators,
+    layers_of,
     share_between,
     share_in,
     share_in_layers,
@@ -50,6 +51,7 @@ class Facts:
         params: number of parameters.
         width: the usual number of outputs of its layers.
         depth: layers in its longest list of layers.
+        layers: parts with parameters of their own, or the nodes of a file.
         between: share of the weights that are in neither the first nor the last layer.
         in_layers: share of the parameters in such lists.
         embeddings: share of the parameters in tables of embeddings.
@@ -70,6 +72,7 @@ class Facts:
     params: int
     width: int
     depth: int
+    layers: int
     between: float
     in_layers: float
     embeddings: float
@@ -134,6 +137,7 @@ def _facts(model: TorchModel | OnnxModel, trained: bool, task: Task, ratio: bool
         params=onnx_params(file) if file else torch_params(module),
         width=width_of(module),
         depth=depth_of(module),
+        layers=len(operators) if file else layers_of(module),
         between=share_between(module),
         in_layers=share_in_layers(module),
         embeddings=share_in(module, [part for part in module.modules() if isinstance(part, nn.Embedding)]),

@@ -17,7 +17,7 @@ LIMITS = (0.98, 0.97, 0.95, 0.9)  # of retention, the first that the test split 
 INT8 = 0.27  # of fp32, with scales
 PACKED = 0.17  # of fp32: integers of 4 bits, of 8 in the first and the last layer, and scales
 AWARE_RATE = 3e-4  # at most, where weights are trained with their rounding
-OVERHEAD = 20e3  # bytes of a graph beside its weights
+GRAPH, LAYER = 1e3, 500  # bytes of a graph beside its weights, and for each of its layers
 ROOM = 1.4  # between what is likely to come out and the limit
 HIGHEST = 0.95  # of the baseline; more would ask for nothing
 BIG_STEP, SMALL_STEP = 10_000, 1_000
@@ -67,7 +67,8 @@ def values(facts: Facts, target: Target, stages: Sequence[str], student: Student
     macs = 0.4 if target == "edge" and student is None else 0.5
     share = _share(facts, macs, stages, student.share if student else 1.0)
     width = facts.width // 2 if student and student.narrows else facts.width
-    size = min(ceil(20 * (ROOM * share + OVERHEAD / max(facts.size_bytes, 1))) / 20, HIGHEST) if share < 1 else None
+    overhead = (GRAPH + LAYER * facts.layers) / max(facts.size_bytes, 1)
+    size = min(ceil(20 * (ROOM * share + overhead)) / 20, HIGHEST) if share < 1 else None
     bytes_ = (size or 1.0) * facts.size_bytes
     step = BIG_STEP if bytes_ > 10 * BIG_STEP else SMALL_STEP
     return Values(

@@ -86,6 +86,16 @@ def test_what_is_too_large_is_told_by_how_much_and_which_stage_shrank_it_least()
     assert "no stage makes it smaller" in one({"size": {"max": 800}}, run(stage())).fix
 
 
+@pytest.mark.parametrize(("stages", "advice"), [
+    ([stage()], ": quantize to int8, prune more"),
+    ([stage(0, "quantize.static")], ": take fewer `bits` and quantize.pack, prune more"),
+    ([stage(0, "quantize.static"), stage(1, "quantize.pack")], ": take fewer `bits`, prune more"),
+    ([stage(0, "mine.py", payload_bytes=250)], ": take fewer `bits` and quantize.pack, prune more"),  # of 200 weights
+])  # fmt: skip
+def test_what_is_too_large_is_told_what_it_has_not_done_yet(stages: list[StageRecord], advice: str) -> None:
+    assert advice in one({"size": {"max": 800}}, run(*stages)).fix
+
+
 @pytest.mark.parametrize(("interval", "expected"), [
     ((0.95, 0.97, 0.99), "pass"),
     ((0.949, 0.97, 0.99), "inconclusive"),

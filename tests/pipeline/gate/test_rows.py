@@ -53,6 +53,17 @@ def test_the_interval_of_the_rows_that_a_limit_is_on_decides(
     assert bool(gate.fix) == (verdict != "pass")
 
 
+@pytest.mark.parametrize(
+    "limits", [{"latency": {"max": "3 ms"}}, {"latency": {"max": 0.1}}, {"memory": {"max": "2 MB"}}]
+)
+def test_what_is_quantized_is_not_told_to_become_int8(limits: Any) -> None:
+    timed = stage(1, "benchmark.latency", changed=False, latency=[NCNN])
+    for name, expected in (("prune.channels", True), ("quantize.static", False)):
+        fix = one(limits, record(stage(0, name), timed, baseline=model())).fix
+        assert ("quantize to int8" in fix) is expected
+        assert "prune more" in fix
+
+
 def test_each_limit_of_a_list_is_a_gate() -> None:
     limits = {"latency": [{"max": 0.9}, {"max": "3 ms"}, {"max": "5 ms", "runtime": "ncnn"}]}
     timed = stage(1, "benchmark.latency", changed=False, latency=[ORT, NCNN])
