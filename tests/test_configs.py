@@ -21,15 +21,11 @@ from tests.config_data import WRITERS
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
 STRATEGIES = {config: names for config in CONFIGS if (names := Source(config).strategies())}
-QUICK = ("compress.yaml", "strategies.yaml", "minilm.yaml")  # of the tasks with small networks; the others are slow
-LARGE = ("cifar10", "fashion_mnist", "fsdd", "mnist", "multi30k", "sst2", "translation")
+QUICK = ROOT / "configs" / "digits" / "compress.yaml"
 CHAINS = [
-    # The last strategy of a file has the most stages.
-    pytest.param(config, name, marks=[] if is_quick and name == names[-1] else [pytest.mark.slow])
+    pytest.param(config, name, marks=[] if config == QUICK else [pytest.mark.slow])
     for config in CONFIGS
-    for names in [STRATEGIES.get(config, [None])]
-    for is_quick in [config.name in QUICK and config.parent.name not in LARGE]
-    for name in names
+    for name in STRATEGIES.get(config, [None])
 ]
 SMALL = {"epochs": 1, "steps": 1, "rounds": 2, "iterations": 20, "beams": 2}
 

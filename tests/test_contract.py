@@ -60,7 +60,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "quantize.aware": {"epochs": 1},
     "quantize.optimum": {},
     "quantize.pack": {},
-    "benchmark.latency": {"rounds": 2, "iterations": 20},
+    "benchmark.latency": {"runtimes": ["onnxruntime"], "rounds": 1, "iterations": 20},
 }
 
 # What stages are given that do not take images: a task, and the builder of a model for it.

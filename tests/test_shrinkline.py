@@ -181,6 +181,7 @@ for FACTOR in (1.0, 1.0, 2.0):
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_is_run_once_and_its_code_is_in_the_keys(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

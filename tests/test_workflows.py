@@ -245,6 +245,7 @@ def test_the_action_installs_itself_or_what_it_is_told(
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_a_model_that_keeps_its_budget_passes_and_is_uploaded(chain: Make, act: Callable[..., Job]) -> None:
     job = act(chain())
     assert job.code == 0, job.said

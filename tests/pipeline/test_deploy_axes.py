@@ -136,7 +136,7 @@ class Recurrent(nn.Module):
         return torch.cat([onward, back.expand_as(onward)], 2).amax(1)
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("kind", [nn.LSTM, pytest.param(nn.GRU, marks=pytest.mark.slow)])
 def test_each_recurrent_module_is_deployed_for_any_length_whatever_was_captured_before(
     kind: type[nn.RNNBase], tmp_path: Path
 ) -> None:

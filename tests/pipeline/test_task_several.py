@@ -173,6 +173,7 @@ ENCODER = chain_of(
 )
 
 
+@pytest.mark.slow
 def test_an_encoder_with_padding_to_each_batch_goes_through_a_chain(several: Callable[..., Path]) -> None:
     record = run(several(ENCODER, **TEXT))
     assert record.baseline.score > 0.75

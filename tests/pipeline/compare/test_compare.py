@@ -30,6 +30,7 @@ def events(runs: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
+@pytest.mark.slow
 def test_all_strategies_run_and_one_that_fails_stops_no_other(strategies: Make, tmp_path: Path) -> None:
     file, runs = strategies(FAILING + KILLED), tmp_path / "runs"
     ended = shrink("compare", file, "--into", runs, "--jobs", "2", "--json", cwd=tmp_path, prepare=children)

@@ -11,6 +11,7 @@ from pipeline.errors import TrackingError
 from pipeline.report.mlflow.connection import Connection
 
 
+@pytest.mark.slow
 def test_a_deleted_experiment_is_told_and_the_command_restores_it(tmp_path: Path) -> None:
     connection = Connection(tmp_path, "shrink sync")
     connection.open()

@@ -149,6 +149,7 @@ def finish(folder: Path, *words: str) -> None:
     assert again.code == 0, again.err
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_and_resume_gives_the_same_weights(folder: Path, whole: list[str]) -> None:
     (folder / "asked-1").write_text("os.kill(os.getpid(), signal.SIGKILL)")
     child = begin(folder)

@@ -39,6 +39,7 @@ def runtimes(server: Server, required: bool = False, **changes: Any) -> list[Any
     return ["onnxruntime", there, {**other, "required": required}]
 
 
+@pytest.mark.slow
 def test_a_run_has_rows_of_the_device_and_of_this_machine_and_says_why_one_is_skipped(
     server: Server, project: Make
 ) -> None:

@@ -81,6 +81,7 @@ def test_with_a_cache_it_generates_all_tokens_whatever_they_are(files: list[Seq2
     assert torch.equal(torch.from_numpy(found), padded(files[0].predict(given)["sequences"]))
 
 
+@pytest.mark.slow
 def test_its_rows_say_how_many_tokens_and_are_beside_the_baselines(files: list[Seq2SeqOnnx], context: Any) -> None:
     stage = Latency(rounds=3, iterations=20, warmup=1, batch=(1, 4))
     assert stage.run(files[1], context(baseline=files[0], deployed=lambda model: model)) is files[1]
