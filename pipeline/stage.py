@@ -172,6 +172,8 @@ class Stage(Strict, ABC):
     """The extra of the package that brings what it needs, where one does."""
     keeps_structure: ClassVar[bool] = False
     """Whether what it gives has the layers and shapes of what comes in, so that these are known before it runs."""
+    narrows: ClassVar[bool] = False
+    """Whether what it gives has the layers of what comes in, but smaller by what is only known when it runs."""
 
     def check(self, before: Sequence["Stage"], preview: Preview) -> Iterable[str]:
         """What the types cannot say: raise ConfigError for what cannot work, give warnings for what is suspicious.
@@ -180,13 +182,15 @@ class Stage(Strict, ABC):
         """
         return ()
 
-    def reach(self, model: Model) -> Iterable[str]:
+    def reach(self, model: Model, before: Sequence["Stage"] = ()) -> Iterable[str]:
         """What it would change, and what it would leave as it is, by name: notes and warnings, told before any work.
 
         Raise ConfigError where it could change nothing.
 
         Args:
-            model: untrained, with the layers and operators of what will come in.
+            model: untrained, with the layers and operators of what will come in; where one of `before` narrows them,
+                they are wider here.
+            before: the stages before it.
         """
         return ()
 

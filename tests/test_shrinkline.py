@@ -239,6 +239,14 @@ WRONG: dict[str, tuple[Callable[[dict[str, Pair]], dict[str, Any]], str]] = {
         lambda d: {"test": Subset(TensorDataset(*d["test"]), [0, 1, -128, 2])},
         r"test: it, a Subset, takes examples twice, 1 times; expected each example once\. Give each index once",
     ),
+    "a part of a part takes one twice": (
+        lambda d: {"test": Subset(Subset(TensorDataset(*d["test"]), [0, 1, 0]), [0, 1, 2])},
+        "test: it, a Subset, takes examples twice, 1 times",
+    ),
+    "train takes one twice and validation is of it": (
+        lambda d: {"train": Subset(TensorDataset(*d["train"]), [*range(100)] * 2), "validation": None},
+        "train: it, a Subset, takes examples twice, 100 times",
+    ),
     "a sampler drops": (
         lambda d: {"test": loaded(d["test"], RandomSampler(range(128), num_samples=20))},
         "test: its sampler, a RandomSampler, takes 20 of 128 examples",
@@ -291,6 +299,11 @@ def test_what_cannot_work_is_one_error_before_work(
 def test_a_model_that_is_none_is_told(model: Any, data: dict[str, Pair], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model: it is .*; expected a torch nn.Module"):
         planned(model, data, tmp_path)
+
+
+def test_what_is_trained_on_may_come_more_often(data: dict[str, Pair], tmp_path: Path) -> None:
+    parts = {**data, "train": Subset(TensorDataset(*data["train"]), [*range(100)] * 2)}
+    assert len(planned(TinyNet(), parts, tmp_path).task.train) == 200
 
 
 def test_loaders_and_dictionaries_are_taken_as_they_are(data: dict[str, Pair], tmp_path: Path) -> None:

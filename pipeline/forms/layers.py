@@ -58,13 +58,12 @@ def make_copyable(module: nn.Module) -> None:
         vars(part)[name] = value.detach()
 
 
-def refuse_scripted(module: nn.Module, where: str) -> None:
-    """Raise ConfigError where a module, or a part of it, is TorchScript."""
-    for name, part in module.named_modules():
-        if isinstance(part, torch.jit.ScriptModule):
-            subject = f"`{name}`" if name else "it"
-            fix = "Give the module that torch.jit.script or torch.jit.trace was given"
-            raise ConfigError(f"{subject} is TorchScript, which cannot be exported", where=where, fix=fix)
+def refuse_scripted(module: nn.Module, where: str, name: str = "") -> None:
+    """Raise ConfigError where a module, or the part of this name, is TorchScript."""
+    if isinstance(module, torch.jit.ScriptModule):
+        subject = f"`{name}`" if name else "it"
+        fix = "Give the module that torch.jit.script or torch.jit.trace was given"
+        raise ConfigError(f"{subject} is TorchScript, which cannot be exported", where=where, fix=fix)
 
 
 def aside(module: nn.Module) -> list[nn.Parameter]:

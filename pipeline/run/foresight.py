@@ -87,11 +87,12 @@ class _Foresight:
 
         def tell(to: Path) -> None:
             with _before_work(place):
-                texts = [[isinstance(text, Note), str(text)] for text in stage.reach(model)]
+                texts = [[isinstance(text, Note), str(text)] for text in stage.reach(model, self.before)]
             (to / NOTES).write_text(json.dumps(texts))
 
         parts = self.keys.stage(stage, use, self._parts(model), None)
-        folder = self._kept({**parts, "stage": f"{use}, foreseen"}, place, tell)
+        narrowed = any(earlier.narrows for earlier in self.before)
+        folder = self._kept({**parts, "stage": f"{use}, foreseen", "narrowed": narrowed}, place, tell)
         texts = json.loads((folder / NOTES).read_text())
         return [(Note if is_note else str)(f"{place}: {text}") for is_note, text in texts]
 

@@ -43,6 +43,7 @@ class ChannelPruning(Stage):
     """
 
     distributed: ClassVar[bool] = True
+    narrows: ClassVar[bool] = True
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [t]} for t in ("macs", "params", "channels")]})
 
     macs: float | None = Field(None, gt=0, lt=1, description="share of the MACs kept, at most")
@@ -88,7 +89,7 @@ class ChannelPruning(Stage):
         """The layers stay, only narrower."""
         return model
 
-    def reach(self, model: Model) -> Iterable[str]:
+    def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which layers can lose channels and which stay; refuse a model of which none, or not enough, can."""
         if not isinstance(model, TorchModel):
             return
@@ -106,12 +107,17 @@ class ChannelPruning(Stage):
         for names, why in ((narrow, reason), (couplings.whole, WHOLE)):
             if names:
                 yield Note(f"all channels stay of {counted(names)}: {why}")
-        prunable = {*layers(couplings.groups)}
+        if not any(stage.narrows for stage in before):  # the target is a share of a cost that is not known then
+            self._ensure_within_reach(model, couplings.groups)
+        yield from unproven(model)
+
+    def _ensure_within_reach(self, model: TorchModel, groups: list[Coupled]) -> None:
+        """Raise StageError where the target is out of reach however much is removed."""
+        prunable = {*layers(groups)}
         target = self._target[1] * self._cost(model.module, model.example, prunable)
         with self._blamed():
-            cost = self._trimmed_cost(model, couplings.groups, prunable)
-            ensure_within_reach(couplings.groups, cost, target, self.scope, self.round_to)
-        yield from unproven(model)
+            cost = self._trimmed_cost(model, groups, prunable)
+            ensure_within_reach(groups, cost, target, self.scope, self.round_to)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The pruned, and where asked trained, model.

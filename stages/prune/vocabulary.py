@@ -1,7 +1,7 @@
 """Pruning of the vocabulary: tokens that the training data does not use leave the tokenizer and the embedding."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, JsonValue
 from torch import nn
@@ -38,6 +38,8 @@ class VocabularyPruning(Stage):
     Reference: Amine Abdaoui, Camille Pradel and Gregoire Sigel, "Load What You Need: Smaller Versions of Multilingual
     BERT", 2020, arXiv:2010.05609, which drops the tokens that a language does not use.
     """
+
+    narrows: ClassVar[bool] = True
 
     min_count: int = Field(1, ge=1, description="how often a token must occur in train to stay")
     keep: int | None = Field(None, ge=1, description="tokens that stay at most, the most frequent; null for any number")

@@ -95,7 +95,7 @@ class AwareQuantization(Retraining, Stage):
         if self.activations == "uint8" and saturates(cpu_flags()):
             yield SATURATION
 
-    def reach(self, model: Model) -> Iterable[str]:
+    def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which layers have weights to quantize; refuse `layers` that name none, and a model with none."""
         if isinstance(model, TorchModel):
             layers = [f"`{layer_of(weight)}`" for weight in self._schemes(*prepared(model), ConfigError)]

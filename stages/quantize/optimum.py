@@ -72,7 +72,7 @@ class OptimumQuantization(Stage):
         if self.target != "avx2" and not self.reduce_range and saturates(cpu_flags()):
             yield f"this CPU has no VNNI, so what is made for {self.target} loses accuracy here that it has there"
 
-    def reach(self, model: Model) -> Iterable[str]:
+    def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which nodes have weights to quantize; refuse a graph without any."""
         return reached(model, self.operators)
 

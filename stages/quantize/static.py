@@ -68,7 +68,7 @@ class StaticQuantization(RoundingSettings, Stage):
         if self.activations == "uint8" and not self.reduce_range and saturates(cpu_flags()):
             yield SATURATION
 
-    def reach(self, model: Model) -> Iterable[str]:
+    def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which nodes have weights to quantize; refuse a graph without any."""
         return reached(model, self.operators or quantizable(), self.exclude)
 

@@ -26,22 +26,27 @@ from pipeline.task import Split
 KINDS = "a DataLoader, a dataset of (inputs, target), or a pair of tensors (inputs, targets)"
 
 
-def split_of(name: str, value: Any) -> Split:
+def split_of(name: str, value: Any, *, may_repeat: bool = False) -> Split:
     """The split that a loader, a dataset or tensors make.
 
     Of a loader its dataset, `collate_fn` and choice of examples are taken; order and size of batches are the stages'.
 
+    Args:
+        name: of the split, for errors.
+        value: see KINDS.
+        may_repeat: whether a Subset may have examples more often than once, as those to train on may.
+
     Raises:
-        ConfigError: it is none of these, a loader's sampler or a Subset of validation or test does not take each
-            example once, or its examples are neither pairs nor dictionaries with a target.
+        ConfigError: it is none of these, a loader's sampler or a Subset does not take each example once, or its
+            examples are neither pairs nor dictionaries with a target.
     """
     with blame(ConfigError, name):
         if value is None:
             raise ConfigError("there are no data", expected=KINDS, fix=f"Give `{name}=`")
+        if not may_repeat:
+            _refuse_repeats(value.dataset if isinstance(value, DataLoader | Split) else value)
         if isinstance(value, Split):
             return value
-        if name != "train":  # there, some of the examples may be meant to come more often
-            _refuse_repeats(value.dataset if isinstance(value, DataLoader) else value)
         if isinstance(value, DataLoader):
             return _of_loader(value)
         if _is_pair(value):
@@ -120,12 +125,26 @@ def _of_loader(loader: DataLoader[Any]) -> Split:
 
 def _refuse_repeats(dataset: Any) -> None:
     if isinstance(dataset, Subset):
-        _require_once("it, a Subset,", dataset.indices, dataset.dataset, "Give each index once")
+        _require_once("it, a Subset,", _places(dataset), "Give each index once")
 
 
-def _require_once(what: str, indices: Sequence[int], dataset: Any, fix: str) -> None:
-    """Raise ConfigError where an example is taken twice; -1 is the last one."""
-    if repeats := len(indices) - len({int(i) % len(dataset) for i in indices}):
+def _places(subset: Subset[Any]) -> list[int]:
+    """Which examples of the innermost dataset it takes."""
+    places = _whole(subset.indices, subset.dataset)
+    if not isinstance(subset.dataset, Subset):
+        return places
+    inner = _places(subset.dataset)
+    return [inner[place] for place in places]
+
+
+def _whole(indices: Sequence[int], dataset: Any) -> list[int]:
+    """Indices with -1 as what it means, the last one."""
+    return [int(i) if i >= 0 else int(i) + len(dataset) for i in indices]
+
+
+def _require_once(what: str, places: Sequence[int], fix: str) -> None:
+    """Raise ConfigError where an example is taken twice."""
+    if repeats := len(places) - len({*places}):
         raise ConfigError(f"{what} takes examples twice, {repeats} times", expected="each example once", fix=fix)
 
 
@@ -140,7 +159,7 @@ def _chosen(loader: DataLoader[Any]) -> list[int] | None:
         name = "none" if loader.batch_sampler is None else f"a {type(loader.batch_sampler).__name__}"
         raise ConfigError(f"its batch sampler is {name}, so the examples that it takes are not known", fix=fix)
     if type(sampler) is SubsetRandomSampler:
-        _require_once("its sampler, a SubsetRandomSampler,", sampler.indices, loader.dataset, fix)
+        _require_once("its sampler, a SubsetRandomSampler,", _whole(sampler.indices, loader.dataset), fix)
         return [int(i) for i in sampler.indices]
     in_turn = type(sampler) is SequentialSampler
     shuffled = type(sampler) is RandomSampler and not sampler.replacement

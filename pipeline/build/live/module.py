@@ -27,7 +27,8 @@ Builder = str | Mapping[str, Any] | Callable[..., nn.Module]
 
 def own_copy(module: nn.Module) -> nn.Module:
     """A copy on the CPU, out of its wrappers and without gradients. Raises ConfigError where it cannot be copied."""
-    refuse_scripted(module, "model")
+    for name, part in module.named_modules():
+        refuse_scripted(part, "model", name)  # a copy of it cannot be exported
     if lazy := [name for name, value in module.named_parameters() if is_lazy(value)]:
         raise ConfigError(f"`{lazy[0]}` has no shape yet", where="model", fix="Call the model on a batch once")
     with blame(ConfigError, "model", fix="Give one that copy.deepcopy copies: detach tensors, hold no open files"):

@@ -54,8 +54,10 @@ def task_of(module: nn.Module | None, data: Mapping[str, Any], **options: Any) -
     Raises:
         ConfigError: data are missing or of no known kind, or the targets do not tell what a good answer is.
     """
-    splits = {name: split_of(name, data.get(name)) for name in ("train", "test")}
-    if data.get("validation") is None:
+    is_held_out = data.get("validation") is None  # of what comes twice, one could be in train and one in validation
+    splits = {"train": split_of("train", data.get("train"), may_repeat=not is_held_out)}
+    splits["test"] = split_of("test", data.get("test"))
+    if is_held_out:
         splits["train"], splits["validation"] = split_by_seed(splits["train"], [1 - HELD_OUT, HELD_OUT])
     else:
         splits["validation"] = split_of("validation", data["validation"])

@@ -38,6 +38,11 @@ def net(width=32):
         nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, 16), nn.ReLU(), nn.Linear(16, 4)
     )
 
+def deep():
+    widths = (64, 256, 256, 64, 64, 4)
+    layers = [part for i in range(5) for part in (nn.Linear(widths[i], widths[i + 1]), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *layers[:-1])
+
 class Aux(nn.Module):
     def __init__(self):
         super().__init__()
@@ -75,6 +80,19 @@ def test_what_would_fail_after_training_is_refused_before_it(
         run(path, runs=path.parent / "runs", track=False)
     assert refusal.value.where == where
     assert [file.name for file in path.parent.glob("runs/*")] == ["store"]
+
+
+def test_a_target_of_a_model_that_was_pruned_before_is_not_known_before(project: Make) -> None:
+    stages = "prune.channels, macs: 0.15, ignore: ['5', '7']", "prune.channels, macs: 0.6, ignore: ['1', '3']"
+    path = project(chain("deep", stages[1]), **{"models.py": MODELS})
+    store = Store(path.parent / "store")
+    with pytest.raises(ConfigError, match=r"stages\[0\] \(prune.channels\): target macs: 0.6: the cost is still"):
+        as_json(build(*load_config(path)), store)
+    path = project(chain("deep", *stages), **{"models.py": MODELS})
+    as_json(build(*load_config(path)), store)
+    record = run(path, runs=path.parent / "runs", track=False)
+    first, second = (made.macs for made in record.stages)
+    assert second <= 0.6 * first
 
 
 def test_the_reach_of_each_stage_is_told_and_tried_once(project: Make, monkeypatch: Patch) -> None:

@@ -59,5 +59,6 @@ def test_weights_that_are_there_are_not_believed(tmp_path: Path) -> None:
 def test_torchscript_is_called_so() -> None:
     with pytest.raises(ConfigError, match=r"model: it is TorchScript, which cannot be exported.*torch.jit.script or"):
         own_copy(torch.jit.script(nn.Linear(3, 4)))
-    with pytest.raises(ConfigError, match="model: `1` is TorchScript"):
-        own_copy(nn.Sequential(nn.ReLU(), torch.jit.script(nn.Linear(3, 4))))
+    for part in (torch.jit.script(nn.Linear(3, 4)), torch.jit.trace(nn.Linear(3, 4), X)):
+        with pytest.raises(ConfigError, match="model: `1` is TorchScript"):
+            own_copy(nn.Sequential(nn.ReLU(), part))
