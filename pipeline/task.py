@@ -61,6 +61,10 @@ def taken_by(function: Any) -> tuple[str, ...]:
     return next((names for ours, names in OURS if ours is getattr(function, "func", function)), ())
 
 
+HIGHEST = ((correct, 1), (jaccard, 1), (minus_squared_error, 0))
+"""Our scores, and the best that each can be."""
+
+
 @dataclass(frozen=True)
 class Task:
     """The data and what is good.
@@ -159,6 +163,11 @@ class Task:
         return replace(self, test=Split(Sealed(len(self.test))))
 
 
+def highest(score: Any) -> int | None:
+    """The best that a score of ours can be; None for one of the user's."""
+    return next((best for ours, best in HIGHEST if ours is getattr(score, "func", score)), None)
+
+
 def classification(train: Split, validation: Split, test: Split, **rest: Any) -> Task:
     """A task of one class an example, or at each position: cross-entropy on logits, right or wrong.
 
@@ -179,7 +188,7 @@ def multi_label(train: Split, validation: Split, test: Split, **rest: Any) -> Ta
 def regression(train: Split, validation: Split, test: Split, **rest: Any) -> Task:
     """A task of real numbers, (N,) or (N, ...): the mean squared error is the loss, an example's negative the score.
 
-    That is no ratio scale: there is no retention, and a budget limits the `drop`, in squared units of the targets.
+    That is no ratio scale: there is no retention. A budget limits `drop` or `score`, in squared units of the targets.
     """
     own = {"loss": squared_error, "score": minus_squared_error, "target_kind": "regression"}
     return Task(train, validation, test, **{**own, **rest})

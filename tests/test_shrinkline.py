@@ -394,6 +394,8 @@ def test_strategies_of_a_mapping_with_objects_are_compared(data: dict[str, Pair]
     ({"strategies": {"baseline": []}}, "strategies: a strategy is called `baseline`, as the reference is"),
     ({"strategies": {"good": ["export.onnx"], "bad": ["prune.chanels"]}}, "did you mean `prune.channels`"),
     ({"seed": "3"}, "`seed` is '3'"),
+    ({"compare": {"claims": {"int4": "8x"}}}, "compare.claims: there is no strategy `int4`; did you mean `int8`"),
+    ({"strategies": {"good": ["export.onnx"], "bad": [{"use": "prune.channels", "macs": 0.01}]}}, "can lose channels"),
     ({"compare": {"seed": 3}}, "there is no key `seed`; did you mean `seeds`"),
 ])  # fmt: skip
 def test_strategies_that_cannot_work_are_told_before_any_runs(

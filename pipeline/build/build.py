@@ -27,7 +27,7 @@ from pipeline.gate.limited import check_choosing, check_rows
 from pipeline.measure.statistics.samples import samples_needed
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Preview, Stage, stage_class
-from pipeline.task import Task
+from pipeline.task import Task, highest
 
 Chain = tuple[tuple[str, Stage], ...]
 """Stages with their places, such as "stages[1] (prune.channels)"."""
@@ -225,10 +225,14 @@ def check_budget(config: PipelineConfig, task: Task, stages: Chain) -> list[str]
 
     Raises:
         ConfigError: what a benchmark measures is limited and no stage measures it, or none in the runtime that a limit
-            names; or a limit is told of an expected.json that is not there.
+            names; a limit is told of an expected.json that is not there; or no score can keep it.
     """
     load_expected(config.budget, config.folder)
     warnings = check_rows(config.budget, stages)
+    best, least = highest(task.score), config.budget.score
+    if least and best is not None and least.min > best:
+        problem = f"`score` is {least.min:g}, and that of this task is {best} at best"
+        raise ConfigError(problem, where="budget", fix="Write `90 %` or 0.9" if best else "Write a number below 0")
     limit = config.budget.retention
     if limit is None or limit.min >= 1:
         return warnings

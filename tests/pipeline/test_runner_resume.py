@@ -132,9 +132,10 @@ def run_until_change(point: int, chain: Path, runs: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_before_every_change_of_the_disk_a_run_ends_as_if_it_had_not_been(
+def test_killed_before_every_third_change_of_the_disk_a_run_ends_as_if_it_had_not_been(
     quick: Make, tmp_path: Path, expected: Outcome
 ) -> None:
+    """With FUZZ=all before every one."""
     chain, point = quick(), 0
     step = 1 if os.environ.get("FUZZ") == "all" else 3
     while True:

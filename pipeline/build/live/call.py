@@ -28,7 +28,7 @@ def arranged(
         ConfigError: the model is no model, there is no such option, or the data make no task; see `task_of`.
     """
     keys = [name for name, field in PipelineConfig.model_fields.items() if not field.exclude]
-    of_run = _keywords(run)
+    of_run = keywords(run)
     for name in options:
         if name not in (*keys, *OPTIONS, *of_run):
             raise ConfigError(f"there is no argument `{name}`{nearest(name, [*keys, *OPTIONS, *of_run])}")
@@ -47,8 +47,8 @@ def arranged(
     return config, {name: value for name, value in options.items() if name in of_run}
 
 
-def _keywords(function: Callable[..., Any]) -> list[str]:
-    """The names of what it takes by name, those of its unpacked TypedDict among them."""
+def keywords(function: Callable[..., Any]) -> list[str]:
+    """The names of what a function takes by name, those of its unpacked TypedDict among them."""
     parameters = inspect.signature(function).parameters.values()
     unpacked = [get_args(p.annotation)[0].__annotations__ for p in parameters if p.kind is p.VAR_KEYWORD]
     return [*(p.name for p in parameters if p.kind is p.KEYWORD_ONLY), *(name for names in unpacked for name in names)]

@@ -13,15 +13,12 @@ CHAIN, STRATEGIES = "compress", "strategies"
 
 
 def carried(main: str = CHAIN) -> dict[str, Path]:
-    """Each file by its name: `digits` for the file `main` of that task, `digits/dkd` for another beside it."""
+    """Each file by its name, `digits/dkd`, and the file `main` of a task by the task's alone too, `digits`."""
     files = [file for task in TASKS for file in sorted((CONFIGS / task).glob("*.yaml"))]
-    return {_name(file, main): file for file in files}
+    whole = {f"{file.parent.name}/{file.stem}": file for file in files}
+    return {**{file.parent.name: file for file in files if file.stem == main}, **whole}
 
 
 def located(asked: Path, main: str = CHAIN) -> Path:
     """The path of a pipeline file: as it is asked for, or of what comes with the package where nothing is there."""
     return asked if asked.exists() else carried(main).get(asked.as_posix(), asked)
-
-
-def _name(file: Path, main: str) -> str:
-    return file.parent.name if file.stem == main else f"{file.parent.name}/{file.stem}"

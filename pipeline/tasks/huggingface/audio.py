@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.base.batches import Inputs
+from pipeline.base.code.extras import install
 from pipeline.errors import ConfigError
 from pipeline.tasks.huggingface.columns import Columns, types_of
 from pipeline.tasks.huggingface.rows import DatasetTask, Encoding, dataset_task, encoded_parts
@@ -181,7 +182,7 @@ def sound(file: Mapping[str, Any]) -> tuple[Wave, int]:
     try:
         import soundfile
     except ImportError as error:
-        fix = "pip install 'shrinkline[audio]'"
+        fix = install(extra="audio")
         raise ConfigError("reading sound files needs soundfile, which is not installed", fix=fix) from error
     content = file.get("bytes")
     try:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.base.batches import Inputs
+from pipeline.base.code.extras import install
 from pipeline.base.data.hub import check_reachable
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError
@@ -39,7 +40,7 @@ def network(name: str, **arguments: Any) -> nn.Module:
     try:
         import timm
     except ImportError as error:
-        fix = "pip install 'shrinkline[timm]'"
+        fix = install(extra="timm")
         raise ConfigError(f"the model {name} is timm's, and timm cannot be imported ({error})", fix=fix) from error
     module: nn.Module = timm.create_model(name, pretrained=False, **arguments)
     return module

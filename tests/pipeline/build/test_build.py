@@ -1,6 +1,7 @@
 """All that can fail before any work fails in build, with its place."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.base.use import import_file
 from pipeline.build.build import Built, build, outline
 from pipeline.build.source import load_config
 from pipeline.errors import ConfigError
+from pipeline.task import correct, highest, minus_squared_error
 from tests.aliases import Make
 from tests.users import chain_of, stage_file
 
@@ -262,6 +264,21 @@ def test_what_may_turn_out_well_is_a_note(project: Make, chain: str, message: st
     built = made(project(chain))
     assert any(re.search(message, note) for note in built.notes), built.notes
     assert not any(re.search(message, warning) for warning in built.warnings)
+
+
+@pytest.mark.parametrize(("limit", "message"), [
+    ("score: 90", r"budget: `score` is 90, and that of this task is 1 at best\. Write `90 %` or 0\.9"),
+    ("score: 1.01", "`score` is 1.01, and"),
+])  # fmt: skip
+def test_a_limit_that_no_score_can_keep_is_refused_before_work(project: Make, limit: str, message: str) -> None:
+    refused(project(TRAINED + f"budget: {{{limit}}}\n"), message)
+
+
+@pytest.mark.parametrize(("score", "best"), [
+    (correct, 1), (partial(correct, axis=1), 1), (minus_squared_error, 0), (lambda p, y: p, None),
+])  # fmt: skip
+def test_the_best_of_our_scores_is_known(score: Any, best: int | None) -> None:
+    assert highest(score) == best
 
 
 def test_nothing_suspicious_gives_no_warning(project: Make) -> None:

@@ -19,6 +19,7 @@ def test_a_name_is_that_of_a_file_that_comes_with_the_package(tmp_path: Path, mo
     assert located(Path("digits")) == digits / "compress.yaml"
     assert located(Path("digits"), STRATEGIES) == digits / "strategies.yaml"
     assert located(Path("digits/dkd")) == digits / "dkd.yaml"
+    assert located(Path("digits/compress"), STRATEGIES) == located(Path("digits/compress")) == digits / "compress.yaml"
     assert {*carried().values()} == {file for task in TASKS for file in (CONFIGS / task).glob("*.yaml")}
     assert {strategy.file for strategy in find_strategies([Path("digits")])} == {digits / "strategies.yaml"}
     loaded = load("digits")
