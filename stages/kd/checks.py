@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.base.batches import Inputs
-from pipeline.base.formatting import few
+from pipeline.base.formatting import bytes_text, few
 from pipeline.base.targets.labelling import Labelling
 from pipeline.errors import ConfigError, Note
 from pipeline.measure.cost import torch_params
@@ -44,7 +44,7 @@ def misfits(terms: Sequence[Term], student: TorchModel, teachers: Sequence[Teach
     adapters(terms, teachers, student, preview.output)
 
 
-def too_small(student: TorchModel, teachers: Sequence[Teacher]) -> Iterator[str]:
+def smallness(student: TorchModel, teachers: Sequence[Teacher]) -> Iterator[Note]:
     """A note of a student that is small beside its largest teacher."""
     size, largest = torch_params(student.module), max(torch_params(teacher.look()) for teacher in teachers)
     if size < SMALL_SHARE * largest:
@@ -67,7 +67,9 @@ def caching(
     until = max((term.end for term, looks in zip(terms, inside, strict=True) if looks), default=0.0)
     steps = f", and in every step of the first {until:.0%}, where its layers are looked at" if until else ""
     most = "at most " if any(isinstance(term, LogitMethod) and term.mass for term in terms) else ""
-    return Note(f"the teacher runs once an example{views_text}; its logits take {most}{needed:,} bytes on disk{steps}")
+    return Note(
+        f"the teacher runs once an example{views_text}; its logits take {most}{bytes_text(needed)} on disk{steps}"
+    )
 
 
 def taught(terms: Sequence[Term], student: TorchModel, teachers: Sequence[Teacher]) -> Iterator[Note]:

@@ -16,7 +16,7 @@ from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import torch_params
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage
-from stages.kd.checks import caching, misfits, taught, too_small
+from stages.kd.checks import caching, misfits, smallness, taught
 from stages.kd.diagnosis import diagnose
 from stages.kd.objective import Distillation
 from stages.kd.student import Student
@@ -77,12 +77,13 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
         return "incoming" in {self.student.use, *(config.use for config in self.teacher_configs())}
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
-        """Refuses teachers, layers and logits that do not fit; warns of students that are far smaller."""
+        """Refuses teachers, layers and logits that do not fit; tells of students that are far smaller."""
         pairs = ((config, self._expected(config, before, preview)) for config in self.teacher_configs())
         teachers = [Teacher(config, model, output=preview.output) for config, model in pairs]
         student = self._expected_student(before, preview, smallest=True)
         yield from misfits(self.terms_of(), student, teachers, preview)
-        yield from too_small(student, teachers)
+        if not self.grow:
+            yield from smallness(student, teachers)
         yield from self.foresee(student, teachers, preview)
 
     def outlook(self, model: Model, before: Sequence[Stage], preview: Preview) -> Model | None:

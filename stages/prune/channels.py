@@ -27,7 +27,7 @@ from stages.prune.telling import WHOLE, counted, layers, listed, report_whole, u
 from stages.trainer.loop import train
 
 TAYLOR_BATCH = 32
-FAR_BELOW = 0.9  # of the target; below it the record carries a warning
+FAR_BELOW = 0.9  # of the target; below it the record carries a note
 
 
 class ChannelPruning(Stage):
@@ -255,7 +255,7 @@ class ChannelPruning(Stage):
         ctx.report("pruning", report)
         if rest / full < FAR_BELOW * requested:
             outcome = f"`{name}: {requested:g}` was asked for and {rest / full:.3f} remains"
-            ctx.warn(f"{outcome}; widths are multiples of round_to = {self.round_to}")
+            ctx.warn(Note(f"{outcome}; widths are multiples of round_to = {self.round_to}, a smaller one comes closer"))
 
 
 def _lost(groups: Sequence[Coupled], counts: Counts) -> dict[str, list[int]]:

@@ -32,6 +32,12 @@ def test_a_part_of_the_training_without_a_term_is_refused(tiny: Make, terms: Any
     refused(f"no term counts after {share} of the training", stage.check((), preview_of(tiny())))
 
 
+@pytest.mark.parametrize(("grow", "expected"), [(None, 1), ({"argument": "width", "sizes": [1, 2, 4]}, 0)])
+def test_a_student_that_grows_is_not_told_to(tiny: Make, grow: Any, expected: int) -> None:
+    said = LogitDistillation(student=tiny_student(1), grow=grow).check((), preview_of(tiny(64)))
+    assert len([text for text in said if "let it `grow`" in text]) == expected
+
+
 def test_a_term_that_rises_from_zero_trains_from_the_first_step(tiny: Make, context: Make) -> None:
     stage = CombinedDistillation(student=STUDENT, terms=[{"use": "logits", "ramp": "up"}], epochs=1)
     assert stage.run(tiny(16), context()).builder.arguments == {"width": 4}
@@ -60,7 +66,7 @@ def test_the_plan_says_in_which_part_the_teacher_runs_in_every_step(tiny: Make) 
     note, layers = [text for text in stage.check((), preview_of(tiny())) if isinstance(text, Note)]
     assert layers == "layers learn: `conv2` from `conv2`"
     assert note == (
-        "the teacher runs once an example; its logits take 4,096 bytes on disk, and in every step of the first 25%, "
+        "the teacher runs once an example; its logits take 4.1 kB on disk, and in every step of the first 25%, "
         "where its layers are looked at"
     )
 
