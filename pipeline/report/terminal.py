@@ -17,7 +17,7 @@ from pipeline.records.record import Record
 from pipeline.records.rows import chosen_text
 from pipeline.report import columns
 from pipeline.report.matrix import FIGURES, Matrix, of_comparison, of_run
-from pipeline.report.mlflow.address import URI, address
+from pipeline.report.mlflow.address import HIDDEN, URI, address
 from pipeline.report.mlflow.pages import LOCAL, link
 from pipeline.report.packing import packing_text
 
@@ -221,7 +221,10 @@ def _mlflow(folder: Path) -> list[str]:
         return []
     place, experiment = address(folder.parent), experiment_of(folder)
     if place.startswith(("http://", "https://")):
-        return [f"MLflow: {link(place, experiment) if experiment else place}"]
+        server = place.replace(f"{HIDDEN}@", "")  # who opens it is asked for what lets one in
+        return [f"MLflow: {link(server, experiment) if experiment else server}"]
+    if HIDDEN in place or place.startswith("databricks"):  # what is shown of it starts nothing
+        return [f"MLflow: {place}"]
     is_ours = folder.parent == Path.cwd() / "runs" and Path("Makefile").exists() and not os.environ.get(URI)
     start = "make ui" if is_ours else f"mlflow ui --backend-store-uri {quote(place)}"
     return [f"MLflow: {start}{f', then open {link(LOCAL, experiment)}' if experiment else ''}"]

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.use import LENT
 from pipeline.records.record import Record
 
 LOCAL = "http://127.0.0.1:5000"
@@ -78,13 +79,18 @@ def data_inputs(record: Record) -> list[Any]:
 
 
 def data_name(record: Record) -> str:
-    """What the data is called: the set of a hub, the folder of the file that reads it, or the built-in task."""
+    """What the data is called: the set of a hub, the folder of the file that reads it, the built-in task, or the run's.
+
+    Of data that were given from Python the run's name is all that is known.
+    """
     use, arguments = _task(record)
+    if use.startswith(f"{LENT}:"):
+        return str(record.config.get("name"))
     data = arguments.get("data") if isinstance(arguments, dict) else None
     if isinstance(data, str):
         return Path(data).stem or use
     folder = record.origin.folder if record.origin else ""
-    return Path(folder).name or use if ".py" in use else use
+    return Path(folder).name or use if use.partition(":")[0].endswith(".py") else use
 
 
 def note(folder: Path, record: Record, longest: int) -> str:

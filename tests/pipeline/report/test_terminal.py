@@ -126,3 +126,19 @@ def test_a_packed_file_has_a_line_of_its_bytes_by_encoding(tmp_path: Path) -> No
     assert "Packed" not in text(record, 200)
     record.stages[0].reports["packing"] = records.packing()
     assert ", graph 3.1 kB\n" in text(record, 200)
+
+
+@pytest.mark.parametrize(("uri", "line"), [
+    ("https://me:secret@host/mlflow", "MLflow: https://host/mlflow/#/experiments/7/runs?"),
+    ("postgresql://me:secret@host/db", "MLflow: postgresql://***@host/db"),
+    ("databricks", "MLflow: databricks"),
+    ("sqlite:////data/mlflow.db", "MLflow: mlflow ui --backend-store-uri sqlite:////data/mlflow.db, then open http://127."),
+])  # fmt: skip
+def test_what_opens_mlflow_can_be_typed_as_it_stands(tmp_path: Path, monkeypatch: Patch, uri: str, line: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    (tmp_path / "tracking.json").write_text('{"experiment": "7"}')
+    shown = text(full(tmp_path), 200)
+    assert line in shown
+    assert "secret" not in shown
+    if "***" in line or uri == "databricks":
+        assert f"{line}\n" in shown

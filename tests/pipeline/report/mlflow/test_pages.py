@@ -34,10 +34,12 @@ def test_a_name_is_short_and_keeps_what_tells_runs_apart(folder: str, name: str)
     ({"use": "data.py"}, "/home/me/configs/fsdd", "fsdd"),
     ({"use": "huggingface", "arguments": {"data": "sst2", "test": "validation"}}, "/home/me", "sst2"),
     ({"use": "huggingface", "arguments": {"data": "/home/me/reviews.csv"}}, "/home/me", "reviews"),
+    ({"use": "my.pytorch_data:task"}, "/home/me", "my.pytorch_data:task"),
+    ({"use": "pipeline.build.live.lent:task"}, "", "Net"),
     (None, "", "data"),
 ])  # fmt: skip
 def test_data_is_called_what_its_user_calls_it(task: Any, folder: str, name: str) -> None:
-    config = {"task": task} if task else {}
+    config = {"name": "Net", **({"task": task} if task else {})}
     assert data_name(records.record(config=config, origin=Origin(file="x.yaml", folder=folder))) == name
 
 
