@@ -27,7 +27,7 @@ CHAINS = [
     for config in CONFIGS
     for name in STRATEGIES.get(config, [None])
 ]
-SMALL = {"epochs": 1, "steps": 1, "rounds": 2, "iterations": 20, "beams": 2}
+SMALL = {"epochs": 1, "steps": 1, "rounds": 2, "iterations": 20, "beams": 2, "views": 1}
 
 
 def title(value: Any) -> str:
@@ -59,7 +59,7 @@ def data(request: pytest.FixtureRequest, local: Callable[[str], list[str]]) -> l
 def smaller(config: Path, strategy: str | None, data: list[str]) -> list[str]:
     """Overrides that cut every stage to a moment's work."""
     loaded, _ = load_config(config, data, strategy)
-    found = [*data, "limit=512"]
+    found = [*data, f"limit={128 if config.parent.name in WRITERS else 512}"]
     for key in ("baseline", "stages"):
         for i, (_, stage) in enumerate(getattr(build(loaded), key)):
             parts: dict[str, Any] = {"": stage, "recovery.": getattr(stage, "recovery", None)}

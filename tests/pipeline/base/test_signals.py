@@ -23,6 +23,7 @@ from pipeline.base.signals import SIGNALS, Interrupts
 from pipeline.errors import Interruption, StageError
 from pipeline.records import journal
 from pipeline.records.record import Record
+from pipeline.report.mlflow.pages import short_name
 from pipeline.runner import resume, run
 from tests.forked import PATIENCE, Shrink
 from tests.users import chain_of, digests, only_run, stage_file
@@ -322,7 +323,7 @@ def test_a_real_process_is_killed_in_mlflow_until_its_run_is_resumed(
     def status() -> list[str]:
         (experiment,) = client.search_experiments(filter_string="name = 'shrinkline'")
         runs = client.search_runs([experiment.experiment_id])
-        return [str(found.info.status) for found in runs if found.info.run_name == stopped.name]
+        return [str(found.info.status) for found in runs if found.info.run_name == short_name(stopped.name)]
 
     assert status() == ["KILLED"]
     (folder / "slow").unlink()
