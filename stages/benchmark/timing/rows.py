@@ -108,10 +108,16 @@ def _scored(reasons: dict[str, str], score: Score | None) -> dict[str, JsonValue
 
 
 def failure(cells: Sequence[Cell], name: str) -> StageError | ResourceError | None:
-    """Why a model fails as a whole: it has no row, or none where one is required."""
-    errors = [cell.failures.error(name) for cell in cells]
-    required = [error for cell, error in zip(cells, errors, strict=True) if cell.required and error]
-    return required[0] if required else errors[0] if all(errors) else None
+    """Why a model fails as a whole, and in which runtime: it has no row, or none where one is required."""
+    errors = [(cell, error) for cell in cells if (error := cell.failures.error(name))]
+    required = [(cell, error) for cell, error in errors if cell.required]
+    failed = required or (errors if len(errors) == len(cells) else [])
+    if not failed:
+        return None
+    cell, error = failed[0]
+    if cell.title not in str(error):
+        error.where = f"{cell.title}: {error.where}" if error.where else cell.title
+    return error
 
 
 def remarks(cell: Cell, failures: Collection[str]) -> Iterator[str]:
