@@ -270,10 +270,11 @@ class Run:
         for text in warnings:
             self._warn(f"{place}: {text}")
         for text in notes:
-            self._note(f"{place}: {text}")
+            self._note(f"{place}: {text}", is_known=f"{place}: {text}" in self.built.notes)
 
-    def _note(self, text: str) -> None:
-        LOG.info(text)
+    def _note(self, text: str, is_known: bool = False) -> None:
+        if not is_known:  # or it was said before all work
+            LOG.info(text)
         self.record.notes.append(text)
 
     def _warn(self, text: str) -> None:

@@ -15,7 +15,7 @@ from pipeline.run import foresight
 from pipeline.run.plan import as_json
 from pipeline.run.store.store import Store
 from pipeline.runner import run
-from tests.aliases import Make, Patch
+from tests.aliases import Logs, Make, Patch
 from tests.users import chain_of
 
 MODELS = """
@@ -42,6 +42,15 @@ def deep():
     widths = (64, 256, 256, 64, 64, 4)
     layers = [part for i in range(5) for part in (nn.Linear(widths[i], widths[i + 1]), nn.ReLU())]
     return nn.Sequential(nn.Flatten(), *layers[:-1])
+
+class Fixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.up, self.head = nn.Linear(8, 32), nn.Linear(32, 64), nn.Linear(64, 4)
+
+    def forward(self, x):
+        x = self.qkv(x.squeeze(1)).view(-1, 8, 4, 8).mean(1).flatten(1)
+        return self.head(torch.relu(self.up(x)))
 
 class Aux(nn.Module):
     def __init__(self):
@@ -136,6 +145,15 @@ def test_what_is_said_before_work_is_not_said_again(project: Make) -> None:
     path = project(chain("Aux", "prune.channels, channels: 0.6"), **{"models.py": MODELS})
     record = run(path, runs=path.parent / "runs", track=False)
     assert len([text for text in record.warnings if "not run in evaluation mode" in text]) == 1
+
+
+def test_a_note_of_before_work_is_in_the_log_once_and_in_the_record(project: Make, caplog: Logs) -> None:
+    path = project(chain("Fixed", "prune.channels, macs: 0.8"), **{"models.py": MODELS})
+    with caplog.at_level("INFO", "shrinkline"):
+        record = run(path, runs=path.parent / "runs", track=False)
+    note = "stages[0] (prune.channels): all channels stay of 1 layer (`qkv`): "
+    assert [text.startswith(note) for text in record.notes] == [True]
+    assert sum(note in entry.getMessage() for entry in caplog.records) == 1
 
 
 def test_what_a_stage_of_a_users_makes_of_the_layers_is_not_guessed(project: Make) -> None:
