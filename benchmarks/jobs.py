@@ -28,14 +28,26 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).parent
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```', flags=re.DOTALL | re.MULTILINE)
 PAGES = {"README": "README.md", "vision": "docs/vision-in-15-minutes.md", "under 1 MB": "docs/under-1-mb.md"}
+ON_FILES = ("shrink plan my.yaml", "shrink run my.yaml")
 FOLDERS = ("sensor", "table", "vit", "bert")
 
 
-class Job(NamedTuple):
-    """Files by name, and commands in order, each with the exit code that it should have."""
+class File(NamedTuple):
+    """A file that is written, in place of one of that name."""
 
-    files: dict[str, str]
-    commands: list[tuple[str, int]]
+    name: str
+    text: str
+
+
+class Command(NamedTuple):
+    """A command, and the exit code that it should have."""
+
+    line: str
+    code: int
+
+
+Job = list[File | Command]
+"""What a user does, in order."""
 
 
 class Outcome(NamedTuple):
@@ -50,21 +62,20 @@ class Outcome(NamedTuple):
 
 def of_page(page: Path, *, is_readme: bool) -> Job:
     """The job that a page tells: its titled blocks are files; of the README, its two commands on them."""
-    files, commands = {}, list[str]()
+    job = Job()
     for language, title, text in BLOCK.findall(page.read_text()):
         if title:
-            files[title] = text
+            job.append(File(title, text))
         elif language == "sh":
-            commands += text.splitlines()
-    if is_readme:
-        commands = [command for command in commands if command in ("shrink plan my.yaml", "shrink run my.yaml")]
-    return Job(files, [(command, _expected(command)) for command in commands])
+            lines = [line for line in text.splitlines() if not is_readme or line in ON_FILES]
+            job += [Command(line, _expected(line)) for line in lines]
+    return job
 
 
 def of_folder(folder: Path) -> Job:
     """A job of benchmarks/jobs/."""
-    files = {path.name: path.read_text() for path in sorted(folder.iterdir()) if path.is_file()}
-    return Job(files, [("shrink plan my.yaml", 0), ("shrink run my.yaml", 0)])
+    files = [File(path.name, path.read_text()) for path in sorted(folder.iterdir()) if path.is_file()]
+    return [*files, *(Command(line, 0) for line in ON_FILES)]
 
 
 def jobs(checkout: Path) -> Iterator[tuple[str, Job]]:
@@ -83,20 +94,21 @@ def did(job: Job, checkout: Path, work: Path) -> Outcome:
     shrink.chmod(0o755)
     shutil.copy(checkout / "docs" / "ci.sh", work)
     started, ended = time.perf_counter(), "ok"
-    for name, text in job.files.items():
-        (work / name).parent.mkdir(parents=True, exist_ok=True)
-        (work / name).write_text(text)
-    for command, expected in job.commands:
-        code, error = _run(command, checkout, work)
-        if code != expected:
-            ended = f"{command}: exit {code}: {error}"
+    for step in job:
+        if isinstance(step, File):
+            (work / step.name).parent.mkdir(parents=True, exist_ok=True)
+            (work / step.name).write_text(step.text)
+            continue
+        code, error = _run(step.line, checkout, work)
+        if code != step.code:
+            ended = f"{step.line}: exit {code}: {error}"
             break
-    return Outcome(ended, time.perf_counter() - started, written(job.files), *_figures(work))
+    return Outcome(ended, time.perf_counter() - started, written(job), *_figures(work))
 
 
-def written(files: dict[str, str]) -> int:
-    """Lines that are neither empty nor comments."""
-    lines = [line.strip() for text in files.values() for line in text.splitlines()]
+def written(job: Job) -> int:
+    """Lines of its files that are neither empty nor comments."""
+    lines = [line.strip() for step in job if isinstance(step, File) for line in step.text.splitlines()]
     return len([line for line in lines if line and not line.startswith("#")])
 
 

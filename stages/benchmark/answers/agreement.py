@@ -16,6 +16,7 @@ from pipeline.measure.agreement import agreeing
 from pipeline.model import Model
 from pipeline.stage import Context
 from stages.benchmark.answers.distances import Apart, tolerance_of
+from stages.benchmark.answers.fitting import fitting
 from stages.benchmark.processes.process import Spec, answers, as_arrays
 from stages.benchmark.runners.loaded import Arrays, read_batches, write_batches
 from stages.benchmark.runtime import Runtime
@@ -98,7 +99,7 @@ class Examination:
 
     def _answers(self, model: Model, runtime: Runtime, spec: Spec) -> Iterator[Arrays]:
         feeds = (feed for inputs in self._inputs() for feed in runtime.batches(model, self.ctx, inputs))
-        return answers(spec, map(as_arrays, feeds), self.folder)
+        return answers(spec, fitting(map(as_arrays, feeds), runtime, spec), self.folder)
 
     def _inputs(self) -> Iterator[Inputs]:
         """Full batches, one at least; a split of fewer examples than that is gone through again."""

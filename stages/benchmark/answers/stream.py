@@ -15,6 +15,7 @@ from pipeline.forms.sandbox.calls import Calls
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context
 from stages.benchmark.answers.agreement import output_at
+from stages.benchmark.answers.fitting import fitting
 from stages.benchmark.processes.process import PIECE, Spec, answers, as_arrays
 from stages.benchmark.runners.loaded import Arrays
 from stages.benchmark.runtime import Runtime
@@ -77,7 +78,8 @@ class Stream:
             if self.ctx.interrupted():
                 raise Interruption("stopped while a runtime answered")
             pieces = calls.each(lambda feed: {}, as_arrays(inputs))
-            feeds = [as_arrays(feed) for piece in pieces for feed in self._fed(dict(piece))]
+            fed = (as_arrays(feed) for piece in pieces for feed in self._fed(dict(piece)))
+            feeds = [*fitting(fed, self.runtime, self.spec)]
             counts.append((len(next(iter(inputs.values()))), len(feeds)))
             yield from feeds
 
