@@ -133,9 +133,10 @@ def latency(name: str, models: tuple[OnnxModel, OnnxModel], count: int) -> None:
 
 
 def session(path: Path, threads: int) -> Any:
-    """A session of so many threads."""
+    """A session of so many threads, which sleep between calls: else they take the cores of the other file's."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
