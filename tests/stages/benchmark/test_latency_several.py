@@ -91,7 +91,7 @@ def test_a_model_that_is_killed_fails_alone(tmp_path: Path, context: Make, monke
     monkeypatch.setattr(rounds, "time_process", killed)
     models = {name: chain(tmp_path / f"{name}.onnx", 2) for name in ("greedy", "modest")}
     found: dict[str, Any] = Latency(**ONCE).measure(models, context())
-    assert (found["greedy"], found["modest"][0]["samples"]) == ({"failure": "it was killed"}, 30)
+    assert (found["greedy"], found["modest"][0]["samples"]) == ({"failure": "onnxruntime: it was killed"}, 30)
 
 
 def test_a_form_that_the_runtime_cannot_run_fails_alone(tmp_path: Path, context: Make, tiny: Make) -> None:

@@ -69,8 +69,8 @@ def notes(model: TorchModel, augmented: bool = False, **settings: Any) -> list[s
 
 
 @pytest.mark.parametrize(("augmented", "settings", "expected"), [
-    (False, {}, "runs once an example; its logits take 4,096 bytes"),
-    (True, {"views": 10}, "runs once an example in 10 views; its logits take 40,960 bytes"),
+    (False, {}, "runs once an example; its logits take 4.1 kB on disk"),
+    (True, {"views": 10}, "runs once an example in 10 views; its logits take 41.0 kB on disk"),
     (False, {"cache_teacher": False}, "runs in every step: cache_teacher is false"),
     (True, {}, "runs in every step: each epoch shows a new augmentation; `views: 10` would keep ten"),
 ])  # fmt: skip
