@@ -59,7 +59,7 @@ def data(request: pytest.FixtureRequest, local: Callable[[str], list[str]]) -> l
 def smaller(config: Path, strategy: str | None, data: list[str]) -> list[str]:
     """Overrides that cut every stage to a moment's work."""
     loaded, _ = load_config(config, data, strategy)
-    found = [*data, f"limit={128 if config.parent.name in WRITERS else 512}"]
+    found = [*data, f"limit={64 if config.parent.name in WRITERS else 512}"]
     for key in ("baseline", "stages"):
         for i, (_, stage) in enumerate(getattr(build(loaded), key)):
             parts: dict[str, Any] = {"": stage, "recovery.": getattr(stage, "recovery", None)}
