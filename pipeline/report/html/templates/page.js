@@ -59,7 +59,9 @@
       [p.x - 9, p.x + 9, p.y - 9, p.y + 9], [p.x - 5, p.x + 5, p.high - 2, p.low + 2], [p.left - 2, p.right + 2, p.y - 5, p.y + 5],
     ]);
     for (const trace of traces.filter((found) => found.mode === "lines")) {
-      const path = trace.x.map((x, i) => [xaxis.d2p(x), yaxis.d2p(trace.y[i])]);
+      const corners = trace.x.map((x, i) => [xaxis.d2p(x), yaxis.d2p(trace.y[i])]);
+      const isStepped = trace.line && trace.line.shape === "hv"; // across, then along
+      const path = corners.flatMap((at, i) => (isStepped && i ? [[at[0], corners[i - 1][1]], at] : [at]));
       for (let i = 1; i < path.length; i++) {
         const steps = Math.ceil(Math.hypot(path[i][0] - path[i - 1][0], path[i][1] - path[i - 1][1]) / 4) || 1;
         for (let step = 0; step < steps; step++) { // a box every few pixels, however long the line

@@ -13,6 +13,7 @@ from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.parts.stages import StageRecord
 from pipeline.records.record import Record
 from pipeline.report.html.page import write_comparison, write_report
+from tests.pipeline.report.html.conftest import strategy
 
 Make = Callable[..., Any]
 
@@ -361,6 +362,39 @@ def test_no_text_covers_another_at_any_width(request: pytest.FixtureRequest, ope
             assert bad == [], width
             assert count > 100
             assert shown.evaluate("document.documentElement.scrollWidth") <= width
+
+
+CROSSED = """
+() => [...document.querySelectorAll('.scatterlayer path.js-line')].flatMap((line) => {
+  const onPage = line.getScreenCTM();
+  const step = line.getTotalLength() / 400;
+  const points = Array.from({ length: 401 }, (_, i) => line.getPointAtLength(i * step).matrixTransform(onPage));
+  const names = [...line.closest('.js-plotly-plot').querySelectorAll('.annotation-text')];
+  return names.filter((name) => {
+    const box = name.getBoundingClientRect();
+    return points.some((at) => at.x > box.left && at.x < box.right && at.y > box.top + 3 && at.y < box.bottom - 3);
+  }).map((name) => name.textContent);
+})
+"""
+"""The names of points that a line behind them runs through."""
+
+
+def test_no_name_stands_on_the_front(comparison: Make, tmp_path: Path, opened: Make) -> None:
+    strategies = [
+        strategy("baseline", 901_439, 1.0, 1.0, validation_retention=None, retention=None, verdicts=[]),
+        strategy("prune", 153_735, 1.006, 0.34, on_front=True),
+        strategy("quantize", 230_900, 0.994, 0.42),
+        strategy("distill", 7_506, 0.971, 0.08),  # below the line from prune to the next, and on its step
+        strategy("distill + quantize", 3_393, 0.971, 0.11, on_front=True, chosen=True),
+        strategy("distill + prune + quantize", 2_741, 0.942, 0.12, on_front=True),
+    ]
+    record = comparison(strategies=strategies, axes=["size", "retention"])
+    with opened(write_comparison(record, tmp_path / "c.html")) as shown:
+        for width in (1280, 390):
+            shown.set_viewport_size({"width": width, "height": 900})
+            shown.wait_for_function(FITTED)
+            shown.wait_for_timeout(400)
+            assert shown.evaluate(CROSSED) == [], width
 
 
 def test_a_touch_screen_has_no_toolbar_over_its_figures(run_page: Path, browser: Any, place: Path) -> None:
