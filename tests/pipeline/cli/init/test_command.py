@@ -281,7 +281,7 @@ def test_an_onnx_file_starts_at_quantization(home: Path) -> None:
 
 @pytest.mark.parametrize(("folder", "model", "task", "target", "stages"), [
     ("text", "encoder", "data.py", "cpu", [*DISTILLED, "quantize.dynamic", "benchmark.latency"]),
-    ("translation", "translator", "data.py:task", "edge", ["distill.sequence"]),
+    pytest.param("translation", "translator", "data.py:task", "edge", ["distill.sequence"], marks=pytest.mark.optimum),
 ])  # fmt: skip
 def test_text_loses_layers(tmp_path: Path, folder: str, model: str, task: str, target: str, stages: list[str]) -> None:
     for file in (ROOT / "configs" / folder).glob("*.py"):
