@@ -14,7 +14,7 @@ from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage
 from stages.kd.retraining import Retraining
 from stages.kd.teacher import Teacher
-from stages.quantize.quantizer import check_settings
+from stages.quantize.quantizing.quantizer import check_settings
 from stages.quantize.rounding.settings import Codebook, Size
 from stages.quantize.training import folding
 from stages.quantize.training import module as quantized

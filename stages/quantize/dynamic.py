@@ -11,10 +11,10 @@ from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
-from stages.quantize.quantizer import SATURATION, Prepared, check_settings, quantize
+from stages.quantize.quantizing.quantizer import SATURATION, Prepared, check_settings, quantize
+from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
 from stages.quantize.rounding.settings import RoundingSettings
-from stages.quantize.work import Work
 
 
 class DynamicQuantization(RoundingSettings, Stage):

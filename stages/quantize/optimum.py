@@ -18,8 +18,8 @@ from pipeline.stage import Context, Preview, Stage
 from stages.quantize.dynamic import quantizable
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.tied_embeddings import Tied
-from stages.quantize.quantizer import Prepared, check_settings, quantize, quantized_graph
-from stages.quantize.work import Work
+from stages.quantize.quantizing.quantizer import Prepared, check_settings, quantize, quantized_graph
+from stages.quantize.quantizing.work import Work
 
 Target = Literal["arm64", "avx2", "avx512", "avx512_vnni", "ppc64le"]
 ORDER = (DECODER, WITH_PAST, ENCODER)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pipeline.base.batches import Inputs
 from pipeline.model import OnnxModel
+from stages.quantize.quantizing.work import Work, worker
 from stages.quantize.steps.files import Files
-from stages.quantize.work import Work, worker
 
 ROUNDS = 2
 NO_PEAK = "this system does not tell the most memory that a process held"

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from stages.quantize.calibration_data import CalibrationData
 from stages.quantize.graphs.rewrite import drop_unread
+from stages.quantize.quantizing.calibration_data import CalibrationData
 from stages.quantize.rounding.bias import take_off
 from stages.quantize.rounding.codes import Floats, Integers
 from stages.quantize.rounding.layers import PLAIN, Layer, Scheme, choose, layers_of, squared

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stages.quantize.calibration_data import CalibrationData
+from stages.quantize.quantizing.calibration_data import CalibrationData
 from stages.quantize.steps.dynamic import dynamic
 from stages.quantize.steps.files import Done, Files
 from stages.quantize.steps.optimized import optimized

@@ -6,7 +6,6 @@ from typing import Any
 
 import onnx
 
-from stages.quantize.calibration_data import CalibrationData
 from stages.quantize.graphs.masks import hidden_weights, touching
 from stages.quantize.graphs.reasons import NEAREST, WEIGHT, WHOLE
 from stages.quantize.graphs.rewrite import (
@@ -19,6 +18,7 @@ from stages.quantize.graphs.rewrite import (
     transpose_gemms,
 )
 from stages.quantize.graphs.tied_embeddings import Tied
+from stages.quantize.quantizing.calibration_data import CalibrationData
 from stages.quantize.rounding.rounder import Rounder, Rounding
 from stages.quantize.steps.files import Done, Files
 

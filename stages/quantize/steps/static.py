@@ -5,11 +5,11 @@ from typing import Any
 
 import onnx
 
-from stages.quantize.calibration_data import CalibrationData
 from stages.quantize.graphs.exact import exact_names
 from stages.quantize.graphs.masks import hidden_weights, masked, touching
 from stages.quantize.graphs.reasons import BIAS, EXACT, MASK, NEAREST, RANGE, WEIGHT, WHOLE
 from stages.quantize.graphs.rewrite import chosen, deep_products, torn_weights
+from stages.quantize.quantizing.calibration_data import CalibrationData
 from stages.quantize.rounding.rounder import Rounder, Rounding
 from stages.quantize.steps.files import Done, Files
 
@@ -67,7 +67,7 @@ def _write_ranges(
     """Measure the ranges of what nodes read and write, for `_write_qdq`; the names of those that 8 bits cannot hold."""
     from onnxruntime.quantization.calibrate import save_tensors_data
 
-    from stages.quantize.calibration import ranges_of
+    from stages.quantize.quantizing.calibration import ranges_of
 
     values = {name for node in nodes for name in (*node.input, *node.output)}
     ranges, hidden = ranges_of(files.source, files.target.parent, values, data, calibration, percentile)

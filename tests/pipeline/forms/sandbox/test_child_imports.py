@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[4]
 MODULES = [
-    "pipeline.forms.sandbox.child", "stages.quantize.child", "stages.benchmark.runners.child",
+    "pipeline.forms.sandbox.child", "stages.quantize.quantizing.child", "stages.benchmark.runners.child",
     "pipeline.report.mlflow.follower", "pipeline.report.mlflow.following",
 ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from pipeline.measure.cost import UncountedError, counted_macs, onnx_macs, onnx_params
 from pipeline.measure.operators.macs import uncounted
 from pipeline.model import OnnxModel
-from stages.quantize.calibration_data import CalibrationData
+from stages.quantize.quantizing.calibration_data import CalibrationData
 from tests.graphs import graph, node
 
 RNG = np.random.default_rng(0)

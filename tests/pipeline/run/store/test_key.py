@@ -240,7 +240,7 @@ def ours(tmp_path: Path, monkeypatch: Patch) -> Path:
 @pytest.mark.parametrize(("stage", "imported", "other"), [
     ("distill/logits.py", "stages/kd/losses/logits.py", "stages/prune/channels.py"),
     ("distill/logits.py", "stages/trainer/loop.py", "stages/quantize/static.py"),
-    ("quantize/static.py", "stages/quantize/quantizer.py", "stages/trainer/loop.py"),
+    ("quantize/static.py", "stages/quantize/quantizing/quantizer.py", "stages/trainer/loop.py"),
     ("export/onnx.py", "pipeline/model.py", "pipeline/runner.py"),
 ])  # fmt: skip
 def test_a_stages_code_has_its_imports_and_no_other_stage(ours: Path, stage: str, imported: str, other: str) -> None:

@@ -23,8 +23,8 @@ from stages.quantize.graphs.outcome import Quantized, fp32_weights, tally, tell
 from stages.quantize.graphs.reasons import NOTES
 from stages.quantize.graphs.rewrite import original, share_initializers
 from stages.quantize.graphs.scales import check_scales
+from stages.quantize.quantizing.work import Do, Work, worker
 from stages.quantize.steps.files import Files
-from stages.quantize.work import Do, Work, worker
 
 
 class Prepared(NamedTuple):
@@ -192,7 +192,7 @@ def check_settings(before: Sequence[Stage], model: Model, operators: Sequence[st
         problem = f"`{others[0]}` is {str(floats[others[0]]).removeprefix('torch.')}"
         fix = "End the builder with `.float()`, and give float32 inputs"
         raise ConfigError(problem, expected="float32, which can be quantized", fix=fix)
-    family = __name__.rpartition(".")[0]
+    family = __name__.rsplit(".", 2)[0]
     if any(type(stage).__module__.startswith(family) for stage in before):
         raise ConfigError("an earlier stage quantizes already", fix="Quantize once, from fp32")
     for operator in operators:

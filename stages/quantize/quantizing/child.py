@@ -1,4 +1,4 @@
-"""The process that quantizes an ONNX file from outside: `python -m stages.quantize.child BYTES`.
+"""The process that quantizes an ONNX file from outside: `python -m stages.quantize.quantizing.child BYTES`.
 
 It is told which steps to do, and asks for calibration data batch by batch; see `work` for the other end. Nothing is
 unpickled on either side.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.forms.sandbox.frames import Arrays
 from pipeline.forms.sandbox.parent import Parent
-from stages.quantize.calibration_data import CalibrationData
+from stages.quantize.quantizing.calibration_data import CalibrationData
 from stages.quantize.steps.do import do
 from stages.quantize.steps.files import Files
 

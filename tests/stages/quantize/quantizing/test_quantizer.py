@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-import stages.quantize.quantizer as onnx_tools
+import stages.quantize.quantizing.quantizer as onnx_tools
 from pipeline.base.use import Reference
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError

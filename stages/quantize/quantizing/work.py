@@ -14,7 +14,7 @@ from pipeline.forms.sandbox.check import check
 from pipeline.forms.sandbox.frames import Arrays
 from pipeline.forms.sandbox.process import Process
 from pipeline.model import OnnxModel
-from stages.quantize.calibration_data import CalibrationData
+from stages.quantize.quantizing.calibration_data import CalibrationData
 from stages.quantize.steps.do import do
 from stages.quantize.steps.files import Done, Files
 
@@ -52,7 +52,7 @@ def worker(model: OnnxModel) -> Iterator[Do]:
     if model.outside is None:
         yield _here
         return
-    with closing(Process(model.path, "stages.quantize.child", "quantizes", model.outside.limits)) as process:
+    with closing(Process(model.path, "stages.quantize.quantizing.child", "quantizes", model.outside.limits)) as process:
         yield partial(_there, process)
 
 

@@ -18,7 +18,7 @@ from pipeline.forms.sandbox.session import Outside
 from pipeline.model import OnnxModel
 from pipeline.stage import Stage
 from pipeline.task import Split
-from stages.quantize import quantizer, work
+from stages.quantize.quantizing import quantizer, work
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.optimum import OptimumQuantization
 from stages.quantize.static import StaticQuantization

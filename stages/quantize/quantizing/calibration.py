@@ -16,8 +16,8 @@ from onnxruntime.quantization.calibrate import (
 
 from pipeline.forms.sandbox.child import open_session
 from pipeline.forms.sandbox.frames import Arrays
-from stages.quantize.calibration_data import CalibrationData
 from stages.quantize.graphs.masks import LARGE, hides
+from stages.quantize.quantizing.calibration_data import CalibrationData
 from stages.quantize.rounding.scales import least_range
 
 BINS = 4096

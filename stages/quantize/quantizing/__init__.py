@@ -1,0 +1,1 @@
+"""How a quantizing stage does its work: the graph prepared, read over calibration data, and told of afterwards."""
