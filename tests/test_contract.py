@@ -60,6 +60,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "quantize.aware": {"epochs": 1},
     "quantize.optimum": {},
     "quantize.pack": {},
+    "quantize.weights": {},
     "benchmark.latency": {"runtimes": ["onnxruntime"], "rounds": 1, "iterations": 20},
 }
 

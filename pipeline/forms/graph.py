@@ -11,7 +11,11 @@ from pipeline.errors import StageError, blame
 OPSET = 20
 EXTERNAL_DATA_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; above this the weights go to a file beside the graph
 QDQ = ("QuantizeLinear", "DequantizeLinear")
-QUANTIZED = {*QDQ, "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul"}
+BLOCKWISE = ("MatMulNBits", "GatherBlockQuantized")
+"""Operators of ONNX Runtime whose weights have few bits, and a scale for each block of a row."""
+QUANTIZED = {
+    *QDQ, *BLOCKWISE, "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul"
+}  # fmt: skip
 """Operators that a quantized graph alone has."""
 TOOLS = ("pkg.", "onnx.")
 """How the metadata of a file begin that exporters and quantizers write for themselves; others are its user's."""

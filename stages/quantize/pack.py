@@ -12,7 +12,7 @@ from pipeline.base.batches import Inputs
 from pipeline.base.formatting import bytes_text
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.forms.external_data import load_whole
-from pipeline.forms.graph import QUANTIZED, graphs_in, opset
+from pipeline.forms.graph import BLOCKWISE, QUANTIZED, graphs_in, opset
 from pipeline.forms.packed import is_packed
 from pipeline.measure.size import layer_of, size_bytes
 from pipeline.model import OnnxModel
@@ -21,8 +21,10 @@ from pipeline.task import Split
 from stages.quantize.packing.candidates import candidates, first_right
 from stages.quantize.packing.graph import Packed, floats_of, weight_names, weights_of
 from stages.quantize.packing.proof import behaviour, difference, loading
+from stages.quantize.weights import WeightQuantization
 
 FAMILY = __name__.rpartition(".")[0]
+BLOCKS = "weights in blocks, as quantize.weights makes them, have no more bits than they need"
 QUANTIZE = "Put quantize.static or quantize.dynamic before it"
 
 
@@ -52,6 +54,8 @@ class WeightPacking(Stage):
         """Refuse a chain in which nothing quantizes before it, or something packs already."""
         if any(isinstance(stage, WeightPacking) for stage in before):
             raise ConfigError("an earlier stage packs already", fix="Pack once, at the end")
+        if any(isinstance(stage, WeightQuantization) for stage in before):
+            raise ConfigError(BLOCKS, fix="Leave quantize.pack out")
         places = [type(stage).__module__ for stage in before]
         if any(place.startswith(FAMILY) or not place.startswith("stages.") for place in places):  # a user's may, too
             return ()
@@ -100,6 +104,8 @@ def check_graph(proto: onnx.ModelProto, newest: int | None, error: type[ConfigEr
     if is_packed(proto.graph):
         raise error("its weights are packed already", expected="a quantized file", fix="Leave quantize.pack out")
     operators = {node.op_type for part in graphs_in(proto.graph) for node in part.node}
+    if operators & {*BLOCKWISE}:
+        raise error(BLOCKS, expected="weights in integers of 8 bits", fix="Leave quantize.pack out")
     if not weight_names(proto.graph) and not operators & QUANTIZED:
         raise error("nothing in it is quantized", expected="weights in integers", fix=QUANTIZE)
     if newest is not None and opset(proto) > newest:

@@ -12,6 +12,7 @@ _HALF = (
     "no stage stores floats in 16 bits. `precision: bf16` or `fp16` of a training stage is of its arithmetic, the "
     "runtime {use: openvino, precision: native} computes so where the CPU can; `quantize.static` makes smaller files"
 )
+_BLOCKS = "`quantize.weights` makes weights of products and tables 8, 4 or 2 bits and leaves activations in fp32"
 _LOGITS = "`distill.logits` is the usual distillation"
 _HEADS = (
     "no stage removes attention heads. `prune.channels` makes feed-forward layers narrower, and a distilled student "
@@ -45,8 +46,14 @@ ASKED = {
     "int8": _STATIC,
     "w8a8": _STATIC,
     "quantization": _STATIC,
-    "int4": "`quantize.static` or `quantize.aware` with `bits: 4`, then `quantize.pack`, which stores 4 bits",
-    "gptq": "`quantize.static` or `quantize.dynamic` with `rounding: adaptive`",
+    "int4": f"{_BLOCKS}. For convolutions `quantize.aware` or `quantize.static` with `bits: 4`, then `quantize.pack`",
+    "int2": _BLOCKS,
+    "w4a16": _BLOCKS,
+    "weight_only": _BLOCKS,
+    "matmulnbits": _BLOCKS,
+    "gptq": "`quantize.weights` with `method: gptq`, or `quantize.static` with `rounding: adaptive`",
+    "hqq": "`quantize.weights` with `method: hqq`",
+    "k_quant": "`quantize.weights`, whose method it is",
     "ternary": "`quantize.aware` or `quantize.static` with `bits: ternary`, then `quantize.pack`",
     "fp16": _HALF,
     "half": _HALF,

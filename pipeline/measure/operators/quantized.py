@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from math import prod
 
 import onnx
 
@@ -35,10 +36,13 @@ def scales_and_zero_points(graph: onnx.GraphProto) -> set[str]:
 def packed_elements(graph: onnx.GraphProto) -> dict[str, int]:
     """How many numbers a weight holds of which several lie in one byte, by its name."""
     counts = {}
+    sizes = {tensor.name: prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in INTEGERS}
     for node in graph.node:
+        numbers = {a.name: a.i for a in node.attribute if a.type == onnx.AttributeProto.INT}
         if node.op_type == "MatMulNBits":
-            sizes = {a.name: a.i for a in node.attribute if a.name in ("K", "N")}
-            counts[node.input[1]] = sizes["K"] * sizes["N"]
+            counts[node.input[1]] = numbers["K"] * numbers["N"]
+        elif node.op_type == "GatherBlockQuantized" and node.input[0] in sizes:
+            counts[node.input[0]] = sizes[node.input[0]] * 8 // numbers.get("bits", 4)
     return counts
 
 

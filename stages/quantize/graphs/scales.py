@@ -3,7 +3,7 @@
 import onnx
 
 from pipeline.errors import StageError
-from pipeline.forms.graph import QUANTIZED
+from pipeline.forms.graph import BLOCKWISE, QUANTIZED
 from pipeline.measure.operators.quantized import scales_and_zero_points
 from stages.quantize.graphs.masks import FLOATS
 
@@ -13,7 +13,8 @@ LARGEST = 1e30
 
 def check_scales(graph: onnx.GraphProto) -> None:
     """Raise StageError for a scale that is not finite, not above zero or absurdly large, naming its node."""
-    names = scales_and_zero_points(graph)
+    # Those of blocks may be below zero, and come from weights that were looked at.
+    names = scales_and_zero_points(graph) - {a for node in graph.node if node.op_type in BLOCKWISE for a in node.input}
     for tensor in graph.initializer:
         if tensor.name not in names or tensor.data_type not in FLOATS:
             continue

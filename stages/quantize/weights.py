@@ -1,0 +1,115 @@
+"""Weight-only quantization: weights of 8, 4 or 2 bits in blocks, activations in fp32."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.errors import ConfigError
+from pipeline.model import Model, OnnxModel
+from pipeline.stage import Context, Preview, Stage
+from stages.quantize.blocks.methods import Method
+from stages.quantize.graphs.reach import reached
+from stages.quantize.graphs.rewrite import chosen
+from stages.quantize.quantizer import Prepared, check_settings, quantize
+from stages.quantize.rounding.data import calibration
+from stages.quantize.rounding.plan import schemes
+from stages.quantize.work import Work
+
+Operator = Literal["MatMul", "Gemm", "Gather"]
+OPERATORS: tuple[Operator, ...] = ("MatMul", "Gemm", "Gather")
+Bits = Literal[8, 4, 2]
+FEW = 100
+
+
+class WeightQuantization(Stage):
+    """An ONNX file with weights of 8, 4 or 2 bits in blocks, and activations in fp32, or in 8 bits within a product.
+
+    Choose it for transformers whose size counts, or whose accuracy `quantize.dynamic` costs. ONNX Runtime alone reads
+    its operators. Where a CPU has fast 8-bit kernels `compute: int8` and `quantize.dynamic` are faster.
+
+    Example:
+        - {use: quantize.weights, bits: 4, layers: {head: 8}}
+
+    Reference: k-quants of llama.cpp; Elias Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative
+    Pre-trained Transformers", 2022, arXiv:2210.17323; Hicham Badri and Appu Shaji, "Half-Quadratic Quantization of
+    Large Machine Learning Models", 2023.
+    """
+
+    bits: Bits = Field(4, description="of the weights")
+    method: Method = Field(
+        "k_quant",
+        description="how they are rounded: nearest; k_quant, of least squared error; hqq, which forgives outliers, for "
+        "4 and 2 bits; gptq, so that outputs on the calibration data change least",
+    )
+    block_size: Literal[16, 32, 64, 128, 256] = Field(
+        32, description="weights of a row that share a scale of 32 bits and a zero point"
+    )
+    symmetric: bool = Field(False, description="no zero points, for nearest and gptq; a little smaller and less exact")
+    compute: Literal["fp32", "int8"] = Field(
+        "int8", description="int8 rounds the inputs of products to 8 bits at each call, block by block: faster on CPUs"
+    )
+    operators: tuple[Operator, ...] = Field(
+        OPERATORS,
+        min_length=1,
+        description="ONNX operators to quantize, of those with constant weights; Gather is an embedding's",
+    )
+    layers: dict[str, Bits] = Field(
+        {}, description="bits of some layers, by the name of a node, a layer or what layers are in"
+    )
+    exclude: tuple[str, ...] = Field((), description="names of nodes to leave in fp32")
+    examples: int | None = Field(None, ge=1, description="calibration examples at most, for gptq; null takes all")
+    batch_size: int = Field(64, ge=1, description="calibration examples a batch, for gptq")
+
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
+        """Refuse settings that contradict each other; warn of few calibration examples."""
+        check_settings(before, preview.model, self.operators, OPERATORS)
+        if self.symmetric and self.method in ("k_quant", "hqq"):
+            fix = "Set method: nearest or gptq, or leave symmetric out"
+            raise ConfigError(f"`symmetric` is true, and `method: {self.method}` chooses zero points", fix=fix)
+        if self.method == "hqq" and 8 in (self.bits, *self.layers.values()):
+            problem = "`method: hqq` with 8 bits has zero points between whole numbers, which ONNX Runtime does not run"
+            raise ConfigError(problem, expected="4 or 2 bits", fix="Set method: k_quant for 8 bits")
+        if self.examples is not None and self.method != "gptq":
+            fix = "Set method: gptq, or leave examples out"
+            raise ConfigError(f"`examples` is given, and method: {self.method} reads no calibration data", fix=fix)
+        used = min(len(preview.calibration), self.examples or len(preview.calibration))
+        if self.method == "gptq" and used < FEW:
+            yield f"calibration uses {used} examples; what gptq chooses is steadier with {FEW} or more"
+        yield from self._slow()
+
+    def _slow(self) -> Iterable[str]:
+        """A warning where x86 CPUs compute more slowly than in fp32, as `python benchmarks/weights.py` measures."""
+        bits = {self.bits, *self.layers.values()}
+        if self.method == "hqq":
+            yield "hqq is two to three times slower than fp32 on CPUs for its fractional zero points; k_quant is not"
+        elif self.compute == "fp32" and bits & {8, 2}:
+            yield "`compute: fp32` with 8 or 2 bits is two to five times slower than an fp32 file on CPUs; int8 is not"
+        elif 2 in bits:
+            yield "products with weights of 2 bits are slower than fp32 on x86 CPUs; those of 4 bits are faster"
+
+    def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
+        """Which nodes have weights to quantize; refuse a graph without any."""
+        return reached(model, self.operators, self.exclude)
+
+    def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
+        """The quantized file. Raises StageError when no node was quantized or a name is unknown."""
+        if self.method != "gptq":
+            return quantize(model, ctx, self.operators, self.exclude, self._work)
+        with calibration(model, ctx, self.examples, self.batch_size) as data:
+
+            def work(prepared: Prepared) -> Work:
+                return replace(self._work(prepared), batches=data.batches(*prepared), count=data.count)
+
+            return quantize(model, ctx, self.operators, self.exclude, work, calibration_examples=data.examples)
+
+    def _work(self, prepared: Prepared) -> Work:
+        exclude = [name for name, old in prepared.names.nodes.items() if old in self.exclude]
+        asked = chosen(prepared.graph, self.operators, exclude)
+        default = {"bits": self.bits}
+        layers = {name: {"bits": bits} for name, bits in self.layers.items()}
+        bits, named = schemes(*prepared, asked, default, default, layers)
+        settings = self.model_dump(include={"method", "block_size", "symmetric"})
+        settings |= {"operators": [*self.operators], "exclude": exclude, "has_int8_inputs": self.compute == "int8"}
+        return Work("weights", settings | {"schemes": bits, "named": named})
