@@ -12,10 +12,10 @@ from pipeline.stage import Context, Preview, Stage
 from stages.quantize.blocks.methods import Method
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
-from stages.quantize.quantizer import Prepared, check_settings, quantize
+from stages.quantize.quantizing.quantizer import Prepared, check_settings, quantize
+from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
 from stages.quantize.rounding.plan import schemes
-from stages.quantize.work import Work
 
 Operator = Literal["MatMul", "Gemm", "Gather"]
 OPERATORS: tuple[Operator, ...] = ("MatMul", "Gemm", "Gather")

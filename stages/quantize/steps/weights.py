@@ -11,10 +11,10 @@ from onnx import numpy_helper
 from stages.quantize.blocks.methods import Method, quantized
 from stages.quantize.blocks.nodes import Tensors, fits, import_operators, put, rows_of, weight_of
 from stages.quantize.blocks.rows import Rows
-from stages.quantize.calibration_data import CalibrationData
 from stages.quantize.graphs.masks import hidden_weights, touching
 from stages.quantize.graphs.reasons import NEAREST, SHAPE, WEIGHT
 from stages.quantize.graphs.rewrite import chosen, drop_unread
+from stages.quantize.quantizing.calibration_data import CalibrationData
 from stages.quantize.rounding.codes import Floats
 from stages.quantize.rounding.layers import Scheme
 from stages.quantize.rounding.moments import Moments

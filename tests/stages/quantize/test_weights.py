@@ -19,9 +19,9 @@ from pipeline.measure.size import payload_bytes, size_bytes
 from pipeline.model import OnnxModel
 from pipeline.stage import Stage
 from pipeline.task import Split
-from stages.quantize import quantizer
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.pack import WeightPacking
+from stages.quantize.quantizing import quantizer
 from stages.quantize.weights import WeightQuantization
 from tests.aliases import Patch
 from tests.contexts import preview_of, reporting_context

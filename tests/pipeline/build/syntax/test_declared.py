@@ -48,7 +48,7 @@ def config_with(folder: Path, stage: str) -> Path:
 
 @pytest.mark.parametrize(("stage", "message"), [
     ("qat", "there is no stage `qat`: `quantize.aware` trains"),
-    ("quantize.int4", "there is no stage `quantize.int4`: `quantize.weights` makes weights of products and tables 8, 4"),
+    ("quantize.int4", "there is no stage `quantize.int4`: `quantize.weights` makes weights of products and tables"),
     ("low-rank", "there is no stage `low-rank`: no stage factorizes weights. `distill.logits`"),
     ("OpenVINO", "there is no stage `OpenVINO`: `benchmark.latency` with `runtimes: [openvino]`"),
     ("prune", "there is no stage `prune`; there are `prune.channels`, `prune.vocabulary`. A file of your own"),

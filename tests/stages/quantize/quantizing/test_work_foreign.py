@@ -18,9 +18,9 @@ from pipeline.forms.sandbox.session import Outside
 from pipeline.model import OnnxModel
 from pipeline.stage import Stage
 from pipeline.task import Split
-from stages.quantize.quantizing import quantizer, work
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.optimum import OptimumQuantization
+from stages.quantize.quantizing import quantizer, work
 from stages.quantize.static import StaticQuantization
 from tests.aliases import Make, Patch
 from tests.contexts import bare_context
