@@ -61,6 +61,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "quantize.optimum": {},
     "quantize.pack": {},
     "quantize.weights": {},
+    "quantize.half": {},
     "benchmark.latency": {"runtimes": ["onnxruntime"], "rounds": 1, "iterations": 20},
 }
 

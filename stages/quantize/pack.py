@@ -18,6 +18,7 @@ from pipeline.measure.size import layer_of, size_bytes
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from pipeline.task import Split
+from stages.quantize.half import HalfPrecision
 from stages.quantize.packing.candidates import candidates, first_right
 from stages.quantize.packing.graph import Packed, floats_of, weight_names, weights_of
 from stages.quantize.packing.proof import behaviour, difference, loading
@@ -56,6 +57,9 @@ class WeightPacking(Stage):
             raise ConfigError("an earlier stage packs already", fix="Pack once, at the end")
         if any(isinstance(stage, WeightQuantization) for stage in before):
             raise ConfigError(BLOCKS, fix="Leave quantize.pack out")
+        if any(isinstance(stage, HalfPrecision) for stage in before):
+            problem = "quantize.half leaves no integers that could take fewer bits"
+            raise ConfigError(problem, expected="weights in integers", fix="Leave quantize.pack out")
         places = [type(stage).__module__ for stage in before]
         if any(place.startswith(FAMILY) or not place.startswith("stages.") for place in places):  # a user's may, too
             return ()

@@ -9,8 +9,8 @@ Text = TypeVar("Text")
 _AWARE = "`quantize.aware` trains with the rounding of the deployed file, at 2 to 8 bits"
 _STATIC = "`quantize.static` makes weights and activations int8 after training, `quantize.dynamic` weights alone"
 _HALF = (
-    "no stage stores floats in 16 bits. `precision: bf16` or `fp16` of a training stage is of its arithmetic, the "
-    "runtime {use: openvino, precision: native} computes so where the CPU can; `quantize.static` makes smaller files"
+    "`quantize.half` stores weights in 16 bits, fp16 or bf16. `precision: bf16` or `fp16` of a training stage is of "
+    "its arithmetic, and the runtime {use: openvino, precision: native} computes so where the CPU can"
 )
 _BLOCKS = "`quantize.weights` makes weights of products and tables 8, 4 or 2 bits and leaves activations in fp32"
 _LOGITS = "`distill.logits` is the usual distillation"

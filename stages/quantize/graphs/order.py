@@ -27,8 +27,12 @@ def name_captures(graph: onnx.GraphProto) -> None:
 
 def sort(graph: onnx.GraphProto) -> None:
     """Put the nodes, where there are graphs inside them, after what they and these read."""
-    if not any(True for node in graph.node for _ in graphs_inside(node)):
-        return
+    if any(True for node in graph.node for _ in graphs_inside(node)):
+        put_in_order(graph)
+
+
+def put_in_order(graph: onnx.GraphProto) -> None:
+    """Put the nodes after what they, and the graphs inside them, read."""
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     needs = {i: sorted({makers[name] for name in read_by(node) if name in makers}) for i, node in enumerate(graph.node)}
     nodes = list(graph.node)

@@ -1,7 +1,7 @@
 """Why a node stays in fp32, or is quantized otherwise than asked, and how the log says it."""
 
 MASK, WEIGHT, RANGE, EXACT, DEEP, WHOLE = "mask", "weight", "range", "exact", "axes", "whole"
-NEAREST, BIAS, SHAPE = "nearest", "bias", "shape"
+NEAREST, BIAS, SHAPE, LARGE = "nearest", "bias", "shape", "large"
 NOTES = (WHOLE, NEAREST, BIAS)
 """Reasons that do not leave a node in fp32."""
 REASONS = {
@@ -12,6 +12,7 @@ REASONS = {
     DEEP: "in fp32 for a weight of more than two axes",
     WHOLE: "with one scale for a weight of more than two axes, or one that other nodes read along another axis",
     NEAREST: "rounded to the nearest, as a lookup, a recurrent layer, a weight of more axes or with other readers is",
+    LARGE: "in fp32 for a mask, or a constant that is too large for fp16",
     SHAPE: "in fp32 for a weight of other axes than two, rows that fill no bytes, or a Gemm that is no plain product",
     BIAS: "without a bias that a mean shift could be taken off",
 }

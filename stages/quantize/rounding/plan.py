@@ -40,8 +40,8 @@ def schemes(
             a codebook is larger than the weight, or all stay at 8 bits where fewer are asked for.
     """
     weighted = readers(graph)
-    labels = {name: [*_labels(graph, node, names)] for name, node in weighted.items()}
-    named = _named(labels, layers)
+    called = {name: [*labels(graph, node, names)] for name, node in weighted.items()}
+    named = _named(called, layers)
     for name, (key, _) in named.items():
         if name not in asked:
             raise _not_rounded(key, names.nodes[name], weighted[name].op_type)
@@ -75,7 +75,7 @@ def readers(graph: onnx.GraphProto) -> Readers:
     }
 
 
-def _labels(graph: onnx.GraphProto, node: onnx.NodeProto, names: Names) -> Iterator[str]:
+def labels(graph: onnx.GraphProto, node: onnx.NodeProto, names: Names) -> Iterator[str]:
     """What a user may call a node: its name, that of its weight, and that of the layer that has the weight or bias."""
     yield names.nodes[node.name]
     yield names.nodes[node.name].removesuffix(FUSED)
@@ -89,13 +89,13 @@ def _labels(graph: onnx.GraphProto, node: onnx.NodeProto, names: Names) -> Itera
             yield plain
 
 
-def _named(labels: Mapping[str, list[str]], layers: Mapping[str, Scheme]) -> dict[str, tuple[str, Scheme]]:
+def _named(called: Mapping[str, list[str]], layers: Mapping[str, Scheme]) -> dict[str, tuple[str, Scheme]]:
     """The key and the scheme of each node that a key of `layers` means."""
     named: dict[str, tuple[str, Scheme]] = {}
     for key, scheme in sorted(layers.items(), key=lambda item: len(item[0])):  # a longer name says it more precisely
-        meant = [n for n, some in labels.items() if any(f"{label}.".startswith(f"{key}.") for label in some)]
+        meant = [n for n, some in called.items() if any(f"{label}.".startswith(f"{key}.") for label in some)]
         if not meant:
-            known = [*dict.fromkeys(label for some in labels.values() for label in some)]
+            known = [*dict.fromkeys(label for some in called.values() for label in some)]
             problem = f"`layers` has `{key}`, and no node with a weight or layer has that name{nearest(key, known)}"
             raise StageError(problem, expected="names of nodes, or of layers as their weights and biases have them")
         named |= dict.fromkeys(meant, (key, scheme))

@@ -5,6 +5,7 @@ from typing import Any
 from stages.quantize.quantizing.calibration_data import CalibrationData
 from stages.quantize.steps.dynamic import dynamic
 from stages.quantize.steps.files import Done, Files
+from stages.quantize.steps.half import half
 from stages.quantize.steps.optimized import optimized
 from stages.quantize.steps.optimum import optimum
 from stages.quantize.steps.prepare import prepare
@@ -22,5 +23,5 @@ def do(step: str, files: Files, settings: dict[str, Any], data: CalibrationData)
         data: read where there are batches.
     """
     arguments = {**settings, "data": data} if len(data) else settings
-    steps = (prepare, static, dynamic, optimum, optimized, weights)
+    steps = (prepare, static, dynamic, optimum, optimized, weights, half)
     return {function.__name__: function for function in steps}[step](files, **arguments)

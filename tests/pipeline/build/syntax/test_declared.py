@@ -55,7 +55,7 @@ def config_with(folder: Path, stage: str) -> Path:
     ("prune.engine", "there is no stage `prune.engine`; did you mean `prune.channels`"),
     ("export.onnx, opsett: 18", "there is no key `opsett`; did you mean `opset`?"),
     ("distill.logits, tau: 2", "there is no key `tau`: it is called `temperature`"),
-    ("quantize.static, fp16: true", "there is no key `fp16`: no stage stores floats in 16 bits"),
+    ("quantize.static, fp16: true", "there is no key `fp16`: `quantize.half` stores weights in 16 bits"),
 ])  # fmt: skip
 def test_what_there_is_not_is_told_with_the_nearest(tmp_path: Path, stage: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
