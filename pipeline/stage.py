@@ -18,6 +18,7 @@ from pipeline.base.batches import Inputs, Outputs
 from pipeline.base.data.strict import Strict
 from pipeline.base.estimate import Estimate
 from pipeline.base.files import scratch
+from pipeline.base.hardware import Isa
 from pipeline.base.targets.labelling import Labelling
 from pipeline.base.use import classes_in
 from pipeline.base.world import ALONE, World
@@ -98,11 +99,13 @@ class Preview(HasTask):
         model: the untrained or loaded model at the start of the chain.
         task: the task; its test split can be counted and not read.
         in_baseline: whether the stage is one that makes the baseline, so that there is none yet.
+        isa: of the CPUs that the last file is for; None for this one.
     """
 
     model: Model
     task: Task
     in_baseline: bool = False
+    isa: Isa | None = None
 
 
 def make_anew(what: str, model: Model, parts: dict[str, JsonValue], make: Callable[[Path], None]) -> Path:

@@ -8,6 +8,7 @@ import subprocess
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -37,6 +38,10 @@ CPU_INFO = Path("/proc/cpuinfo")
 VNNI = {"avx512_vnni", "avx_vnni"}
 """The names that Linux has for it."""
 
+Isa = Literal["avx2", "avx512", "vnni", "arm64"]
+"""Instruction sets of CPUs by how they add products of integers: x86 without VNNI, x86 with it, and Arm."""
+SATURATING = ("avx2", "avx512")
+
 
 def lines_of(path: Path) -> list[str]:
     """The lines of a file that the kernel may have; none where it has not."""
@@ -60,6 +65,25 @@ def cpu_flags() -> set[str]:
 def saturates(flags: set[str]) -> bool:
     """Whether `cpu_flags` are of an x86 CPU without VNNI, which adds products of uint8 and int8 in 16 bits."""
     return "avx2" in flags and not flags & VNNI
+
+
+def saturates_on(isa: Isa | None) -> bool:
+    """The same of CPUs of a kind; of this one where none is named."""
+    return isa in SATURATING if isa else saturates(cpu_flags())
+
+
+def saturation(isa: Isa | None, fix: str) -> list[str]:
+    """A warning of what is quantized for CPUs of a kind, or for this one, where its sums saturate there.
+
+    Args:
+        isa: the kind; None for this CPU.
+        fix: what avoids it, as a clause.
+    """
+    if not saturates_on(isa):
+        return []
+    cpu, there = (f"{isa}, the target, is x86 without", "there") if isa else ("this CPU has no", "here")
+    lost = f"its sums of 8-bit products saturate, which costs accuracy {there}, not on newer CPUs"
+    return [f"{cpu} VNNI: {lost}; {fix}"]
 
 
 def cores() -> int:

@@ -121,12 +121,13 @@ def _messages(built: Built, loading: Sequence[str], tried: Sequence[str]) -> lis
     """Warnings and notes of the task, the model and the stages; what these built is seen too."""
     # Of a few examples the highest label says little of how many classes there are.
     doubtful = _notes(tried) if built.config.limit else tried
+    preview = Preview(built.model, built.task, isa=built.config.isa)
     return [
         *map(Note, getattr(built.whole, "notes", ())),
         *loading,
         *doubtful,
         *varying(built.task),
-        *check_stages(built.baseline, built.stages, Preview(built.model, built.task), built.seen, built.config),
+        *check_stages(built.baseline, built.stages, preview, built.seen, built.config),
         *unseen(built.seen),
         *in_vain(built.stages),
     ]

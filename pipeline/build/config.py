@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from pipeline.base.data.strict import Strict
+from pipeline.base.hardware import Isa
 from pipeline.base.use import Reference
 from pipeline.gate.budget import Budget
 from pipeline.gate.choice.choosing import Choosing
@@ -152,6 +153,15 @@ class Comparing(Strict):
         return axes
 
 
+class Target(Strict):
+    """`target:`: the CPUs that the last file is for, where they are others than this one."""
+
+    isa: Isa = Field(
+        description="how they add products of integers: x86 without VNNI (avx2, avx512), x86 with it (vnni), or arm64; "
+        "what files with integers answer there is emulated, and stands beside what they answer here"
+    )
+
+
 LONGEST = 200  # bytes of a name; that of the run's folder, which has a time too, may have 255
 
 
@@ -184,6 +194,7 @@ class PipelineConfig(Strict):
     budget: Budget = Budget()
     choose: Choosing | None = Field(default=None, description="the runtime to take, and in a comparison the pair")
     compare: Comparing = Comparing()
+    target: Target | None = Field(default=None, description="the CPUs that it is for, where they are others")
     seed: int = Field(default=0, ge=0, lt=2**32)
     limit: int | None = Field(
         default=None, gt=0, description="examples of each split at most, drawn with a fixed seed, for a trial"
@@ -196,6 +207,11 @@ class PipelineConfig(Strict):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     folder: Path = Field(default=Path(), exclude=True, description="where files are looked for; the file's own folder")
+
+    @property
+    def isa(self) -> Isa | None:
+        """The kind of CPU that it is for, where one is named."""
+        return self.target.isa if self.target else None
 
     @property
     def choosing(self) -> Choosing | None:

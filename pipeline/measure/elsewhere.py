@@ -76,7 +76,7 @@ def paired(
     Raises:
         StageError: its predictions are of another shape.
     """
-    changed, difference = _decisions(own, measured, task)
+    changed, difference = differing(own, measured, task)
     scores, before = own.scores.numpy(), measured.scores.numpy()
     table = pairs(scores, before) if is_right_or_wrong(scores, before) else None
     lost = worst_first(measured, own, task.logits)
@@ -100,7 +100,7 @@ def _retention(scores: torch.Tensor | None, baseline: torch.Tensor | None, seed:
     return None if scores is None or baseline is None else retention(scores.numpy(), baseline.numpy(), seed)
 
 
-def _decisions(own: Evaluation, measured: Evaluation, task: Task) -> tuple[float | None, float | None]:
+def differing(own: Evaluation, measured: Evaluation, task: Task) -> tuple[float | None, float | None]:
     """The share of examples with another decision; else the largest difference as a share of the range."""
     ours, theirs = own.predictions, measured.predictions
     if ours.is_floating_point() and ours.shape != theirs.shape:

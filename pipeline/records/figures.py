@@ -28,7 +28,7 @@ def metrics(model: ModelRecord) -> dict[str, float]:
     for entry in model.latency:
         kind = f"latency.{runtime_of(entry, '.')}.threads{entry.get('threads')}.batch{entry.get('batch')}"
         figures |= {f"{kind}.{key}": float(value) for key, value in flatten(entry).items() if _is_number(value)}
-    return figures | _gained(model)
+    return figures | _gained(model) | _there(model)
 
 
 def runtime_of(row: Mapping[str, Any], between: str = " ") -> str:
@@ -88,6 +88,15 @@ def _gained(stage: StageRecord) -> dict[str, float]:
         for name, estimate in gain.metrics.items():
             figures |= flat(f"gain.{name}", estimate)
     return figures
+
+
+def _there(stage: StageRecord) -> dict[str, float]:
+    """What the file answers on another CPU."""
+    if stage.target is None:
+        return {}
+    names = [name for name in type(stage.target).model_fields if name != "layer_examples"]
+    there = numbers(stage.target, names)
+    return {f"target.{stage.target.isa}.{name}": value for name, value in there.items()}
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

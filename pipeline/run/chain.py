@@ -35,6 +35,7 @@ from pipeline.run import disk
 from pipeline.run.executor import Executor
 from pipeline.run.recorded import LATENCY, comparison, located, now, remarks
 from pipeline.run.result import Result
+from pipeline.run.target import elsewhere, missing
 from pipeline.stage import Stage
 
 LOG = logging.getLogger("shrinkline")
@@ -89,7 +90,7 @@ class Run:
         self.record.verdict = verdict(self.record.gates)
         config = self.built.config
         self.record.chosen = chosen_in(self.record, config.choosing, config.budget)
-        for text in warnings_of(self.record.gates):
+        for text in (*warnings_of(self.record.gates), *missing(self.built, self.record)):
             self._warn(text)
         self._doubt(last)
         self._keep()
@@ -193,12 +194,14 @@ class Run:
         self._tell(place, (*result.warnings, *remarks(stage, result, model, self.record.final)), result.notes)
         comparisons, others = self._compared(place, result)
         gain = self._gained(place, stage, model, others)
+        there = elsewhere(self.executor, place, result, model, self.baseline, self.record.final)
+        self._tell(place, there.warnings, there.notes)
         reports = dict(result.reports)
         latency: Any = reports.pop("latency", [])
         with blame(StageError, place, fix=LATENCY):
             stage_record = StageRecord(
                 **model.measure.model_dump(),
-                **located(self.folder, model, result, [other.key for other in comparisons.values()]),
+                **located(self.folder, model, result, [*there.keys, *(other.key for other in comparisons.values())]),
                 finished=self._finished(place, result.key),
                 position=position,
                 name=use,
@@ -209,6 +212,7 @@ class Run:
                 comparisons=comparisons,
                 seeds=seeds_of(model.evaluation.scores.numpy(), _scores(others)),
                 gain=gain,
+                target=there.target,
             )
         self.record.stages.append(stage_record)
         self._keep()

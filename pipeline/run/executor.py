@@ -17,11 +17,13 @@ from pipeline import model as models
 from pipeline.base.code.recorder import recorder
 from pipeline.base.devices import pick_device, set_seed
 from pipeline.base.files import folder_digest, link
+from pipeline.base.hardware import Isa
 from pipeline.base.progress import progress
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built
 from pipeline.errors import StageError
 from pipeline.measure.accuracy import Evaluation
+from pipeline.measure.isa.answers import Answers, answers, load, save
 from pipeline.model import Deployed, Model, OnnxModel
 from pipeline.records.journal import Journal
 from pipeline.run.distributed.launch import Processes
@@ -95,6 +97,18 @@ class Executor:
                     evaluate_into(to, result.model, self.built.task, size, partial(progress, self.console, LOG))
             link(claim.path / "measured", folder)
         return self.deployed.add(result.model, folder / DEPLOYED), Evaluation.load(folder / PREDICTIONS), claim.key
+
+    def answer(self, place: str, result: Result, file: Deployed, batch: int, isa: Isa) -> tuple[Answers | None, str]:
+        """What the file of a result answers on CPUs of a kind, and the key of that; see `answers` for the errors."""
+        self.interrupts.check()
+        parts = self.keys.target(self._identity(result), isa, batch)
+        with claimed(self.store, self.journal, f"{place}, on {isa}", parts) as claim:
+            if not claim.cached:
+                with claim.filling() as to:
+                    show = partial(progress, self.console, LOG)
+                    save(answers(file, isa, self.built.task, batch, show, claim.work), to)
+                    (to / RESULT).write_text("{}")
+            return load(claim.path), claim.key
 
     def _run(self, stage: Stage, run: StageRun, to: Path) -> None:
         """Run a stage and write what it made into `to`."""

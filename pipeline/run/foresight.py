@@ -67,7 +67,7 @@ class _Foresight:
     def _through(self, chain: str, model: Model | None) -> Generator[str, None, Model | None]:
         """What the stages of a list say, one after the other; gives what comes out of the last one."""
         entries = zip(getattr(self.built, chain), getattr(self.built.config, chain), strict=True)
-        preview = Preview(self.built.model, self.built.task, in_baseline=chain == "baseline")
+        preview = Preview(self.built.model, self.built.task, in_baseline=chain == "baseline", isa=self.built.config.isa)
         for (place, stage), entry in entries:
             if model is None:
                 return None

@@ -53,7 +53,7 @@ def scored(known: Sequence[Known], progress: Progress, model: Model, predict: Pr
     measured = one.evaluation() if one else None
     if one is None or measured is None:
         return "the model was not measured before, so there is no score to pair it with"
-    task, config = one.built.task, one.built.config
+    task = one.built.task
     if task.test.varies or task.validation.varies:
         return "the examples of test or validation are others each time that they are read"
     if predict:
@@ -65,10 +65,15 @@ def scored(known: Sequence[Known], progress: Progress, model: Model, predict: Pr
             return str(error)
     else:
         own = measured
-    baseline = one.baseline()
+    return in_pairs(one.built, own, measured, one.baseline())
+
+
+def in_pairs(built: Built, own: Evaluation, measured: Evaluation, baseline: Evaluation | None) -> Scored:
+    """What a model gives elsewhere, in pairs with what it gave where it was measured and with the baseline."""
+    config = built.config
     scores = baseline.scores.numpy() if baseline else None
-    kept = partial(keeps, config.budget, baseline=scores, committed=_committed(one.built), seed=config.seed)
-    return paired(own, measured, baseline, task, kept, config.seed)
+    kept = partial(keeps, config.budget, baseline=scores, committed=_committed(built), seed=config.seed)
+    return paired(own, measured, baseline, built.task, kept, config.seed)
 
 
 def _committed(built: Built) -> Scores | None:

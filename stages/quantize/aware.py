@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from pipeline.base.formatting import few
-from pipeline.base.hardware import cpu_flags, saturates
+from pipeline.base.hardware import saturation
 from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
 from pipeline.forms.text.remapped import split
@@ -28,10 +28,6 @@ from stages.quantize.training.ranges import Calibration, calibrate
 from stages.trainer.loop import train
 
 FEW = 100
-SATURATION = (
-    "this CPU has no VNNI: its sums of uint8 times 8-bit products saturate, which costs accuracy here, not on newer "
-    "CPUs; `bits` and `first_last` of 7 or less avoid it"
-)
 BATCH_SIZE = 64
 
 
@@ -92,8 +88,7 @@ class AwareQuantization(Retraining, Stage):
         used = min(len(preview.calibration), self.examples)
         if used < FEW:
             yield f"calibration uses {used} examples; ranges are steadier with {FEW} or more"
-        if self.activations == "uint8" and saturates(cpu_flags()):
-            yield SATURATION
+        yield from saturation(preview.isa, "`bits` and `first_last` of 7 or less avoid it")
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which layers have weights to quantize; refuse `layers` that name none, and a model with none."""

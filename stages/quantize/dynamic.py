@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from pipeline.base.hardware import cpu_flags, saturates
+from pipeline.base.hardware import saturation
 from pipeline.errors import ConfigError
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
-from stages.quantize.quantizing.quantizer import SATURATION, Prepared, check_settings, quantize
+from stages.quantize.quantizing.quantizer import REDUCE, Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
 from stages.quantize.rounding.settings import RoundingSettings
@@ -53,8 +53,8 @@ class DynamicQuantization(RoundingSettings, Stage):
             yield from self.few_examples(preview)
         if "Conv" in self.operators:
             yield "dynamically quantized convolutions are several times slower on CPUs; quantize.static is for them"
-        if not self.reduce_range and saturates(cpu_flags()):
-            yield SATURATION
+        if not self.reduce_range:
+            yield from saturation(preview.isa, REDUCE)
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which nodes have weights to quantize; refuse a graph without any."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import onnx
 from pydantic import Field, JsonValue
 
-from pipeline.base.hardware import VNNI, cpu_flags, saturates
+from pipeline.base.hardware import VNNI, cpu_flags, saturation
 from pipeline.errors import StageError, blame
 from pipeline.forms.deployed.seq2seq import DECODER, ENCODER, WITH_PAST, Seq2SeqOnnx
 from pipeline.forms.external_data import CONFIGS, save_together
@@ -69,8 +69,8 @@ class OptimumQuantization(Stage):
         check_settings(before, preview.model, self.operators, quantizable())
         if self.reduce_range and self.target not in REDUCIBLE:
             yield f"`reduce_range` does nothing for {self.target}, whose sums do not saturate"
-        if self.target != "avx2" and not self.reduce_range and saturates(cpu_flags()):
-            yield f"this CPU has no VNNI, so what is made for {self.target} loses accuracy here that it has there"
+        if self.target != "avx2" and not self.reduce_range:
+            yield from saturation(preview.isa, "the weights of `target: avx2` are unsigned, whose sums do not saturate")
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which nodes have weights to quantize; refuse a graph without any."""

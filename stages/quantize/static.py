@@ -5,13 +5,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.base.hardware import cpu_flags, saturates
+from pipeline.base.hardware import saturation
 from pipeline.errors import ConfigError
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
-from stages.quantize.quantizing.quantizer import SATURATION, Prepared, check_settings, quantize
+from stages.quantize.quantizing.quantizer import REDUCE, Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
 from stages.quantize.rounding.layout import LINEAR
@@ -65,8 +65,8 @@ class StaticQuantization(RoundingSettings, Stage):
             fix = "Set calibration: percentile, or leave percentile out"
             raise ConfigError(f"`percentile` is {self.percentile:g} and `calibration` is {self.calibration}", fix=fix)
         yield from self.few_examples(preview)
-        if self.activations == "uint8" and not self.reduce_range and saturates(cpu_flags()):
-            yield SATURATION
+        if not self.reduce_range:  # ONNX Runtime makes int8 activations uint8 on x86
+            yield from saturation(preview.isa, REDUCE)
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which nodes have weights to quantize; refuse a graph without any."""

@@ -5,6 +5,7 @@ from pydantic import BaseModel, JsonValue
 from pipeline.base.estimate import Estimate
 from pipeline.records.fields import Inside
 from pipeline.records.parts.models import ModelRecord
+from pipeline.records.parts.targets import TargetRecord
 
 
 class Comparison(BaseModel):
@@ -49,7 +50,10 @@ class Gain(Estimate):
 
 
 class StageRecord(ModelRecord):
-    """What one stage did; `seeds` has the scores of its trainings with several seeds."""
+    """What one stage did; `seeds` has the scores of its trainings with several seeds.
+
+    `target` is what its file answers on the CPUs of `target:`, where that has integers.
+    """
 
     position: int
     name: str
@@ -59,3 +63,4 @@ class StageRecord(ModelRecord):
     comparisons: dict[str, Comparison] = {}
     seeds: Spread | None = None
     gain: Gain | None = None
+    target: TargetRecord | None = None

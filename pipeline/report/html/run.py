@@ -15,7 +15,7 @@ from pipeline.report.columns import spread_text, tokenizer_text
 from pipeline.report.html import evidence, pictures
 from pipeline.report.html.effects import effects
 from pipeline.report.html.headline import judgement, tiles
-from pipeline.report.html.parts import bytes_by_encoding, bytes_by_layer
+from pipeline.report.html.parts import bytes_by_encoding, bytes_by_layer, elsewhere
 from pipeline.report.html.text import count_of, duration_text, joined, matrix_parts, settings_table
 from pipeline.report.html.views import Cell, Details, Section, Short, Table
 from pipeline.report.matrix import of_run
@@ -32,6 +32,7 @@ def sections(record: Record) -> list[Section]:
         Section("effects", "What each stage took", _figures(effects(record), side_by_side=True)),
         Section("runtimes", "Runtimes", matrix_parts(of_run(record), record.chosen)),
         Section("latency", "Latency", _latency(record)),
+        Section("target", "On the CPUs that it is for", elsewhere(record)),
         Section("classes", "By class", _classes(record)),
         Section("lost", "What was lost", _lost(record)),
         Section("bytes", "Where the bytes are", _bytes(record)),

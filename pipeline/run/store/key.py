@@ -20,7 +20,7 @@ from pipeline.base.code import places
 from pipeline.base.code.seen import Seen, content_digest, variable_digest
 from pipeline.base.code.sources import Sources
 from pipeline.base.files import file_digest
-from pipeline.base.hardware import LIBRARIES, host, version
+from pipeline.base.hardware import LIBRARIES, Isa, host, version
 from pipeline.base.use import Reference, reading
 from pipeline.build.build import Built
 from pipeline.forms.text.tokenizer import canonical
@@ -100,6 +100,13 @@ class Keys:
             "host": host(),
             **({"batch": self.built.config.batch} if self.built.config.batch else {}),
         }
+
+    def target(self, model: Parts, isa: Isa, batch: int) -> Parts:
+        """What a model's answers on another CPU depend on: its measurement here, and how it is emulated."""
+        from pipeline.measure.isa import answers
+
+        code = self.sources.code([Path(str(answers.__file__))])
+        return {**self.measure(model), "stage": "target", "isa": isa, "emulation": code, "batch": batch}
 
     def _scored(self) -> Parts:
         """What the scores elsewhere depend on that a stage of this machine is told of the model that comes in."""

@@ -178,10 +178,7 @@ def name_nodes(model: OnnxModel, path: Path, external: bool = False) -> None:
     onnx.save(proto, path, save_as_external_data=external, location=f"{path.name}.data")
 
 
-SATURATION = (
-    "this CPU has no VNNI: its sums of uint8 times int8 products saturate, which costs accuracy here, not on newer "
-    "CPUs; `reduce_range: true` avoids it"
-)
+REDUCE = "`reduce_range: true` avoids it"
 
 
 def check_settings(before: Sequence[Stage], model: Model, operators: Sequence[str], quantizable: Sequence[str]) -> None:

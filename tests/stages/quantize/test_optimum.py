@@ -138,14 +138,14 @@ def test_where_nothing_or_all_is_quantized_it_fails(quantized: Make, context: An
 
 
 def test_what_a_preset_does_not_heed_or_this_cpu_does_not_do_is_said(tiny: Make, monkeypatch: Any) -> None:
-    monkeypatch.setattr(optimum, "saturates", lambda _: False)
+    monkeypatch.setattr("pipeline.base.hardware.cpu_flags", lambda: {"avx2", "avx_vnni"})
     preview = preview_of(tiny(), 10)
     assert list(OptimumQuantization(target="avx2", reduce_range=True).check((), preview)) == []
     (text,) = OptimumQuantization(target="avx512_vnni", reduce_range=True).check((), preview)
     assert "does nothing for avx512_vnni" in text
-    monkeypatch.setattr(optimum, "saturates", lambda _: True)
+    monkeypatch.setattr("pipeline.base.hardware.cpu_flags", lambda: {"avx2"})
     (text,) = OptimumQuantization(target="arm64").check((), preview)
-    assert "no VNNI, so what is made for arm64 loses accuracy here" in text
+    assert "this CPU has no VNNI: its sums of 8-bit products saturate, which costs accuracy here" in text
     assert not list(OptimumQuantization(target="avx2").check((), preview))
     refused("`MatMull`; did you mean `MatMul`", OptimumQuantization(operators=("MatMull",)).check((), preview))
     refused("quantizes already", OptimumQuantization().check((StaticQuantization(),), preview))

@@ -1,4 +1,6 @@
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,19 +262,27 @@ def check(stage: Stage, calibration: int = 512) -> list[str]:
 
 
 def test_check_warns_of_few_examples(monkeypatch: Patch) -> None:
-    monkeypatch.setattr("stages.quantize.static.saturates", lambda _: False)
+    monkeypatch.setattr("pipeline.base.hardware.cpu_flags", lambda: {"avx2", "avx_vnni"})
     assert check(StaticQuantization()) == []
     assert "uses 20 examples of 20" in check(StaticQuantization(), 20)[0]
     assert "uses 50 examples of 512" in check(StaticQuantization(examples=50))[0]
 
 
 def test_check_warns_of_saturation_and_slow_convolutions(monkeypatch: Patch) -> None:
-    for name in ("static", "dynamic"):
-        monkeypatch.setattr(f"stages.quantize.{name}.saturates", lambda _: True)
-    assert "reduce_range" in check(StaticQuantization())[0]
-    assert "reduce_range" in check(DynamicQuantization())[0]
-    assert check(StaticQuantization(reduce_range=True)) == check(StaticQuantization(activations="int8")) == []
+    monkeypatch.setattr("pipeline.base.hardware.cpu_flags", lambda: {"avx2"})
+    for stage in (StaticQuantization(), StaticQuantization(activations="int8"), DynamicQuantization()):
+        assert re.match("this CPU has no VNNI: .* accuracy here, .*; `reduce_range: true` avoids it", check(stage)[0])
+    assert check(StaticQuantization(reduce_range=True)) == []
     assert "slower" in check(DynamicQuantization(operators=("Conv",), reduce_range=True))[0]
+
+
+def test_check_warns_of_the_target_instead_of_this_cpu(monkeypatch: Patch) -> None:
+    preview = preview_of(OnnxModel(Path("x.onnx"), EXAMPLE), 512)
+    for flags, isa, warned in (({"avx_vnni"}, "avx512", True), ({"avx2"}, "arm64", False), ({"avx2"}, "vnni", False)):
+        monkeypatch.setattr("pipeline.base.hardware.cpu_flags", lambda flags=flags: flags)
+        for stage in (StaticQuantization(), DynamicQuantization()):
+            texts = list(stage.check([], replace(preview, isa=isa)))
+            assert [f"{isa}, the target, is x86 without VNNI" in text for text in texts] == [True] * warned
 
 
 @pytest.mark.parametrize(("stage", "message"), [

@@ -1,0 +1,1 @@
+"""Graphs whose products of integers are rewritten, so that every CPU answers as one does."""
