@@ -208,6 +208,13 @@ class Stage(Strict, ABC):
         """
         return model if self.keeps_structure or self.host_bound else None
 
+    def sensitivity(self) -> Sequence[dict[str, JsonValue]]:
+        """The entries of a chain that measure in its place how much the answers depend on each layer; none unless said.
+
+        They have `use` and settings, as in a pipeline file; see `shrink sensitivity`.
+        """
+        return ()
+
     def exported_opset(self) -> int:
         """The ONNX operator set of what it exports, where it does."""
         return OPSET

@@ -41,7 +41,7 @@ def run(
     from pipeline.build.source import load_config
     from pipeline.build.syntax.declared import check_declared
 
-    config, overrides = located(config), _with_limit(overrides, limit)
+    config, overrides = located(config), with_limit(overrides, limit)
     check_declared(*load_config(config, overrides, strategy))  # what is wrong in the file is told before torch is there
     from pipeline.report.mlflow.following import following
 
@@ -64,7 +64,7 @@ def run(
             processes=processes,
             allow_unsafe_load=allow_unsafe_load,
         )
-    return _end(record, as_json)
+    return end(record, as_json)
 
 
 def compare(
@@ -85,7 +85,7 @@ def compare(
     """
     if of_runs and (limit or jobs > 1):
         raise options.UsageError("--limit and --jobs are for pipeline files: with --runs nothing is run")
-    overrides = _with_limit(overrides, limit)
+    overrides = with_limit(overrides, limit)
     if not of_runs:
         from pipeline.build.source import load_all
         from pipeline.build.syntax.declared import check_declared
@@ -131,7 +131,7 @@ def resume(
             processes=processes,
             allow_unsafe_load=allow_unsafe_load,
         )
-    return _end(record, as_json)
+    return end(record, as_json)
 
 
 def sync(
@@ -163,7 +163,7 @@ def sync(
     return failures[0].exit_code if failures else 0
 
 
-def _with_limit(overrides: list[str], limit: int | None) -> list[str]:
+def with_limit(overrides: list[str], limit: int | None) -> list[str]:
     """The overrides with the limit among them, which a `--set limit=` still changes."""
     return overrides if limit is None else [f"limit={limit}", *overrides]
 
@@ -178,7 +178,7 @@ def _print(record: Any, as_json: bool, show: Callable[..., None]) -> None:
         show(record, Console(width=None if sys.stdout.isatty() else 160))
 
 
-def _end(record: Any, as_json: bool) -> int:
+def end(record: Any, as_json: bool) -> int:
     """Print a run and give its exit code."""
     from pipeline.report.terminal import show
 
@@ -203,7 +203,7 @@ def plan(
     from pipeline.build.source import load_config
     from pipeline.build.syntax.declared import check_declared
 
-    config, overrides = located(config), _with_limit(overrides, limit)
+    config, overrides = located(config), with_limit(overrides, limit)
     check_declared(*load_config(config, overrides, strategy))
     from rich.console import Console
 

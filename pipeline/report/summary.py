@@ -12,9 +12,11 @@ from pipeline.records.rows import chosen_text
 from pipeline.report import columns, commands
 from pipeline.report.markdown import block, capped, code, escaped, heading, items, paragraph, table
 from pipeline.report.matrix import FIGURES, Matrix, of_comparison, of_run
-from pipeline.report.packing import COLUMNS, by_encoding, packing, packing_cells
+from pipeline.report.parts.layers import kept_text, sensitivity, sensitivity_cells
+from pipeline.report.parts.packing import COLUMNS, by_encoding, packing, packing_cells
 
 WORST = 3
+MOST_LAYERS = 20
 MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "skipped": "⏭️"}
 
 
@@ -28,6 +30,7 @@ def summary(record: Record) -> str:
             *_stages(record),
             *(paragraph(f"{text}.") if (text := columns.tokenizer_text(record)) else []),
             *_runtimes(of_run(record), record.chosen),
+            *_sensitivity(record),
             *_packing(record),
             *_lost(record.final.classes if record.final else []),
             *items("Warnings", record.warnings),
@@ -130,6 +133,17 @@ def _runtimes(matrix: Matrix, chosen: Chosen | None) -> list[str]:
         *(piece for text in choice for piece in paragraph(text)),
         *lines,
     ]
+
+
+def _sensitivity(record: Record) -> list[str]:
+    """How much the answers depend on each layer, the most first, and the widths that were chosen by it."""
+    measured = sensitivity(record)
+    lines = paragraph(kept_text(record)) if kept_text(record) else []
+    if measured is None:
+        return lines
+    rows = [[escaped(name), *cells] for name, *cells in map(sensitivity_cells, measured.worst_first[:MOST_LAYERS])]
+    columns = ["layer", "operator", "elements", *measured.changes]
+    return [*heading("Sensitivity of layers"), *table(columns, rows, texts=(0, 1)), *lines]
 
 
 def _packing(record: Record) -> list[str]:

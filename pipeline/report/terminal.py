@@ -19,9 +19,11 @@ from pipeline.report import columns
 from pipeline.report.matrix import FIGURES, Matrix, of_comparison, of_run
 from pipeline.report.mlflow.address import HIDDEN, URI, address
 from pipeline.report.mlflow.pages import LOCAL, link
-from pipeline.report.packing import packing_text
+from pipeline.report.parts.layers import kept_text, sensitivity, sensitivity_cells
+from pipeline.report.parts.packing import packing_text
 
 WIDE = 126  # characters of a table with one line a row and names such as benchmark.latency
+MOST_LAYERS = 20
 VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skipped": "yellow"}
 
 
@@ -30,9 +32,9 @@ def show(record: Record, console: Console) -> None:
     from pipeline.report.mlflow.run import STATE, is_synced  # `shrink gate`, which says less, does without torch
 
     matrix = runtimes_table(of_run(record), console.width)
-    tables = table(record, console.width), metrics_table(record, console.width), matrix
+    tables = table(record, console.width), metrics_table(record, console.width), matrix, sensitivity_table(record)
     console.print(*(part for part in tables if part))
-    notes = [Text(note) for note in (columns.tokenizer_text(record), packing_text(record), *record.notes) if note]
+    notes = [Text(note) for note in (*_texts(record), *record.notes) if note]
     notes += _warnings(record.warnings)
     notes += [Text(gate_text(gate), style=VERDICTS[gate.verdict]) for gate in record.gates]
     notes += _chosen(record.chosen)
@@ -45,6 +47,25 @@ def show(record: Record, console: Console) -> None:
     # Left to the terminal to wrap, so that a path can be copied whole.
     places += [f"run: {folder}", *_mlflow(Path(record.folder))]
     console.print(Text("\n".join(places)), soft_wrap=True)
+
+
+def _texts(record: Record) -> list[str]:
+    return [columns.tokenizer_text(record), kept_text(record), packing_text(record)]
+
+
+def sensitivity_table(record: Record) -> Table | None:
+    """A row a layer, those first on which the answers depend most; None where that was not measured."""
+    measured = sensitivity(record)
+    if measured is None:
+        return None
+    title = "how far the answers move where one layer alone has fewer bits"
+    layer_table = Table(title=title, padding=(0, 1))
+    _add_columns(layer_table, ["layer", "operator"], ["elements", *measured.changes])
+    for layer in measured.worst_first[:MOST_LAYERS]:
+        layer_table.add_row(*sensitivity_cells(layer))
+    if len(measured.layers) > MOST_LAYERS:
+        layer_table.caption = f"the first {MOST_LAYERS} of {len(measured.layers)}; the report and the record have all"
+    return layer_table
 
 
 def show_comparison(record: ComparisonRecord, console: Console) -> None:

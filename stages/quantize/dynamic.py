@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from pipeline.base.hardware import saturation
 from pipeline.errors import ConfigError
@@ -11,6 +12,9 @@ from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
+from stages.quantize.mixed.keep import KEEP, Keep
+from stages.quantize.mixed.keeping import Keeping
+from stages.quantize.mixed.measuring import Sensitivity
 from stages.quantize.quantizing.quantizer import REDUCE, Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
@@ -42,6 +46,8 @@ class DynamicQuantization(RoundingSettings, Stage):
         False, description="7-bit weights, against saturation on x86 CPUs without VNNI (before about 2019)"
     )
 
+    keep: Keep | None = Field(None, description=KEEP)
+
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators; warn of convolutions."""
         check_settings(before, preview.model, self.operators, quantizable())
@@ -51,6 +57,8 @@ class DynamicQuantization(RoundingSettings, Stage):
             raise ConfigError("`examples` is given, and rounding: nearest reads no calibration data", fix=fix)
         if self.rounding == "adaptive":
             yield from self.few_examples(preview)
+        if self.keep:
+            yield from self.keep.check(self.model_dump(exclude_unset=True), preview)
         if "Conv" in self.operators:
             yield "dynamically quantized convolutions are several times slower on CPUs; quantize.static is for them"
         if not self.reduce_range:
@@ -60,8 +68,28 @@ class DynamicQuantization(RoundingSettings, Stage):
         """Which nodes have weights to quantize; refuse a graph without any."""
         return reached(model, self.operators, self.exclude)
 
+    def sensitivity(self) -> list[dict[str, JsonValue]]:
+        """Of its layers to fewer bits, with activations of 8."""
+        own = self.model_dump(mode="json", include={"per_channel", "reduce_range", "exclude", "operators"})
+        return [{"use": "quantize.sensitivity", "activations": "dynamic", **own}]
+
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
-        """The quantized file. Raises StageError when no node was quantized or a node's name is unknown."""
+        """The quantized file.
+
+        Raises:
+            StageError: no node was quantized, a node's name is unknown, or no mixture of widths keeps the score.
+        """
+        if not self.keep:
+            return self._quantized(model, ctx)
+        own = self.model_dump(include={"per_channel", "reduce_range", "exclude", "operators", "batch_size"})
+        rows = Sensitivity(self.keep.integers, "dynamic", examples=self.keep.examples, **own).of(model, ctx)
+
+        def quantize(settings: dict[str, Any], inner: Context) -> OnnxModel:
+            return self.model_copy(update=settings)._quantized(model, inner)
+
+        return Keeping(self.keep, rows, model, ctx, self.exclude, quantize).smallest()
+
+    def _quantized(self, model: OnnxModel, ctx: Context) -> OnnxModel:
         if self.rounding == "nearest":
             return quantize(model, ctx, self.operators, self.exclude, self._work)
         with calibration(model, ctx, self.examples, self.batch_size) as data:

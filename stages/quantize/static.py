@@ -1,9 +1,11 @@
 """Static quantization: 8-bit weights and activations, with ranges measured on calibration data."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from pipeline.base.hardware import saturation
 from pipeline.errors import ConfigError
@@ -11,6 +13,9 @@ from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
+from stages.quantize.mixed.keep import KEEP, Keep
+from stages.quantize.mixed.keeping import Keeping
+from stages.quantize.mixed.measuring import Sensitivity
 from stages.quantize.quantizing.quantizer import REDUCE, Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
@@ -54,6 +59,7 @@ class StaticQuantization(RoundingSettings, Stage):
         None, min_length=1, description="ONNX operators to quantize; null takes all that can be"
     )
     exclude: tuple[str, ...] = Field((), description="names of nodes to leave in fp32")
+    keep: Keep | None = Field(None, description=KEEP)
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators and a percentile without its method; warn of few calibration examples."""
@@ -65,6 +71,8 @@ class StaticQuantization(RoundingSettings, Stage):
             fix = "Set calibration: percentile, or leave percentile out"
             raise ConfigError(f"`percentile` is {self.percentile:g} and `calibration` is {self.calibration}", fix=fix)
         yield from self.few_examples(preview)
+        if self.keep:
+            yield from self.keep.check(self.model_dump(exclude_unset=True), preview)
         if not self.reduce_range:  # ONNX Runtime makes int8 activations uint8 on x86
             yield from saturation(preview.isa, REDUCE)
 
@@ -72,15 +80,41 @@ class StaticQuantization(RoundingSettings, Stage):
         """Which nodes have weights to quantize; refuse a graph without any."""
         return reached(model, self.operators or quantizable(), self.exclude)
 
+    def sensitivity(self) -> list[dict[str, JsonValue]]:
+        """Of its layers to fewer bits, with activations of 8."""
+        operators: list[JsonValue] = [name for name in LINEAR if name in (self.operators or LINEAR)]
+        own = self.model_dump(mode="json", include={"per_channel", "reduce_range", "exclude"})
+        return [{"use": "quantize.sensitivity", "activations": "static", "operators": operators, **own}]
+
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
-        """The quantized file. Raises StageError when no node was quantized or a node's name is unknown."""
+        """The quantized file.
+
+        Raises:
+            StageError: no node was quantized, a node's name is unknown, or no mixture of widths keeps the score.
+        """
+        if not self.keep:
+            return self._quantized(model, ctx)
+        operators = tuple(name for name in LINEAR if name in (self.operators or LINEAR))
+        own = self.model_dump(include={"per_channel", "reduce_range", "exclude", "batch_size"})
+        rows = Sensitivity(self.keep.integers, "static", operators, examples=self.keep.examples, **own).of(model, ctx)
+        with TemporaryDirectory(dir=ctx.directory, prefix="ranges-") as folder:
+            ranges = Path(folder).absolute() / "ranges.json"
+
+            def quantize(settings: dict[str, Any], inner: Context) -> OnnxModel:
+                return self.model_copy(update=settings)._quantized(model, inner, ranges)
+
+            return Keeping(self.keep, rows, model, ctx, self.exclude, quantize).smallest()
+
+    def _quantized(self, model: OnnxModel, ctx: Context, ranges: Path | None = None) -> OnnxModel:
+        """The same; with a file in which ranges are kept from one call to the next."""
         operators = self.operators or quantizable()
         with calibration(model, ctx, self.examples, self.batch_size) as data:
 
             def work(prepared: Prepared) -> Work:
                 own = {"calibration", "percentile", "activations", "per_channel", "reduce_range"}
                 nodes = [name for name, old in prepared.names.nodes.items() if old in self.exclude]
-                lists = {"op_types_to_quantize": sorted(operators), "nodes_to_exclude": nodes}
+                lists: dict[str, Any] = {"ranges": str(ranges) if ranges else None}
+                lists |= {"op_types_to_quantize": sorted(operators), "nodes_to_exclude": nodes}
                 asked = chosen(prepared.graph, {*operators} & {*LINEAR}, nodes)
                 weights = self.plan(*prepared, asked, bias_correction=self.bias_correction)
                 settings = self.model_dump(include=own) | lists | {"weights": weights}

@@ -15,11 +15,11 @@ from pipeline.report.columns import spread_text, tokenizer_text
 from pipeline.report.html import evidence, pictures
 from pipeline.report.html.effects import effects
 from pipeline.report.html.headline import judgement, tiles
-from pipeline.report.html.parts import bytes_by_encoding, bytes_by_layer, elsewhere
+from pipeline.report.html.parts import bytes_by_encoding, bytes_by_layer, elsewhere, sensitivity_figure
 from pipeline.report.html.text import count_of, duration_text, joined, matrix_parts, settings_table
 from pipeline.report.html.views import Cell, Details, Section, Short, Table
 from pipeline.report.matrix import of_run
-from pipeline.report.packing import PACKING
+from pipeline.report.parts.packing import PACKING
 
 MOST_STEPS = 7  # boxes of the chain in a line of a wide screen
 
@@ -35,6 +35,7 @@ def sections(record: Record) -> list[Section]:
         Section("target", "On the CPUs that it is for", elsewhere(record)),
         Section("classes", "By class", _classes(record)),
         Section("lost", "What was lost", _lost(record)),
+        Section("sensitivity", "Sensitivity of layers", _figures([sensitivity_figure(record)])),
         Section("bytes", "Where the bytes are", _bytes(record)),
         Section("training", "Training", _figures(evidence.trainings(record))),
         Section("gain", "What distillation brought", _gains(record)),

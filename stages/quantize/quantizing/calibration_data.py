@@ -17,7 +17,7 @@ class CalibrationData:
         self.batches, self.count = batches, count
         self.first: Arrays = {}
         self.is_next = False
-        self.also: Callable[[Arrays], None] = lambda batch: None
+        self.also: Callable[[Arrays], None] | None = None
         """Is handed each batch that is read."""
 
     def __len__(self) -> int:
@@ -41,5 +41,6 @@ class CalibrationData:
         self.is_next = False
         batch = next(self.batches)
         self.first = self.first or batch
-        self.also(batch)
+        if self.also:
+            self.also(batch)
         return batch

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -17,6 +17,7 @@ from stages.quantize.rounding.codes import HIGHEST, Floats, Integers, nearest, u
 from stages.quantize.rounding.layout import WEIGHTS, has_rows, places
 from stages.quantize.rounding.scales import fitted, largest, least_squares, total, with_codebook
 
+Number = TypeVar("Number", np.int8, np.float64)
 Scheme = dict[str, Any]
 """{"bits": 2 to 8, or "ternary"} or {"codebook": how many values}."""
 PLAIN: Scheme = {"bits": 8}
@@ -66,7 +67,7 @@ class Layer:
         are_alike = all(np.array_equal(first, other) for other in others)
         return are_alike and not self.is_shared and all(has_rows(node, self.array.shape) for node in self.nodes)
 
-    def stored(self, blocks: Integers) -> Integers:
+    def stored(self, blocks: NDArray[Number]) -> NDArray[Number]:
         """Blocks (groups, channels, width) in the shape of the weight."""
         flat = np.empty(self.array.size, blocks.dtype)
         flat[places(self.nodes[0], self.array.shape).ravel()] = blocks.ravel()

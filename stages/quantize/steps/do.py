@@ -9,6 +9,7 @@ from stages.quantize.steps.half import half
 from stages.quantize.steps.optimized import optimized
 from stages.quantize.steps.optimum import optimum
 from stages.quantize.steps.prepare import prepare
+from stages.quantize.steps.sensitivity import sensitivity
 from stages.quantize.steps.static import static
 from stages.quantize.steps.weights import weights
 
@@ -23,5 +24,5 @@ def do(step: str, files: Files, settings: dict[str, Any], data: CalibrationData)
         data: read where there are batches.
     """
     arguments = {**settings, "data": data} if len(data) else settings
-    steps = (prepare, static, dynamic, optimum, optimized, weights, half)
+    steps = (prepare, static, dynamic, optimum, optimized, weights, half, sensitivity)
     return {function.__name__: function for function in steps}[step](files, **arguments)

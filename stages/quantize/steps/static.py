@@ -1,6 +1,8 @@
 """A graph with 8-bit weights and activations by ONNX Runtime."""
 
+import json
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -15,6 +17,8 @@ from stages.quantize.steps.files import Done, Files
 
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile", "mse": "Entropy"}
 RANGES = "ranges.json"
+HIDDEN = ".hidden"
+"""How the file beside kept ranges ends: names of values that have none."""
 
 
 def static(
@@ -24,6 +28,7 @@ def static(
     calibration: str,
     percentile: float,
     weights: dict[str, Any],
+    ranges: str | None = None,
     **settings: Any,
 ) -> Done:
     """The graph with 8-bit weights and activations; `source` is changed where biases are corrected.
@@ -33,6 +38,7 @@ def static(
         data: what ranges are measured on.
         calibration, percentile: of `quantize.static`.
         weights: of `Rounding`.
+        ranges: a file where they are kept: read where it is there, else written. Those of more nodes will do.
         settings: further ones of `quantize.static`, and arguments of ONNX Runtime's quantizer.
     """
     proto = onnx.load(files.source)
@@ -44,7 +50,7 @@ def static(
     whole = {*deep_products(graph).values(), *torn_weights(graph)} if settings["per_channel"] else None
     rounder = Rounder(graph, free, whole, Rounding(reduce_range=settings["reduce_range"], **weights))
     rounder.watch(files.source, data)
-    values[RANGE] = _write_ranges(files, free.values(), data, calibration, percentile)
+    values[RANGE] = _write_ranges(files, free.values(), data, calibration, percentile, Path(ranges) if ranges else None)
     left = {why: [name for name in touching(graph, names) if name in asked] for why, names in values.items()}
     left[EXACT] = [name for name in exact if name in asked]
     rounder.choose(left[RANGE])
@@ -62,16 +68,32 @@ def static(
 
 
 def _write_ranges(
-    files: Files, nodes: Iterable[onnx.NodeProto], data: CalibrationData, calibration: str, percentile: float
+    files: Files,
+    nodes: Iterable[onnx.NodeProto],
+    data: CalibrationData,
+    calibration: str,
+    percentile: float,
+    kept: Path | None,
 ) -> set[str]:
-    """Measure the ranges of what nodes read and write, for `_write_qdq`; the names of those that 8 bits cannot hold."""
+    """Measure the ranges of what nodes read and write, for `_write_qdq`; the names of those that 8 bits cannot hold.
+
+    Where they are kept they are not measured, and the data are read only where rounding heeds them.
+    """
     from onnxruntime.quantization.calibrate import save_tensors_data
 
     from stages.quantize.quantizing.calibration import ranges_of
 
-    values = {name for node in nodes for name in (*node.input, *node.output)}
+    values, path = {name for node in nodes for name in (*node.input, *node.output)}, files.target.with_name(RANGES)
+    if kept and kept.exists():
+        if data.also:
+            data.read()
+        path.write_bytes(kept.read_bytes())
+        return {*json.loads(kept.with_suffix(HIDDEN).read_text())} & values
     ranges, hidden = ranges_of(files.source, files.target.parent, values, data, calibration, percentile)
-    save_tensors_data(ranges, files.target.with_name(RANGES))
+    save_tensors_data(ranges, path)
+    if kept:
+        kept.with_suffix(HIDDEN).write_text(json.dumps(sorted(hidden)))
+        kept.write_bytes(path.read_bytes())
     return hidden
 
 

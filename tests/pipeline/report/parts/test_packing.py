@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.records.record import Record
-from pipeline.report.packing import by_encoding, cost_text, packing, packing_cells, packing_text
+from pipeline.report.parts.packing import by_encoding, cost_text, packing, packing_cells, packing_text
 from tests import records
 from tests.aliases import Logs
 

@@ -1,0 +1,44 @@
+"""The command that looks at single layers: which of them suffer most."""
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.quiet import uncollected
+from pipeline.build.syntax.carried import located
+from pipeline.cli import options
+from pipeline.cli.run import end, with_limit
+
+
+@uncollected()
+def sensitivity(
+    config: options.Config,
+    overrides: options.Overrides = [],  # noqa: B006  # typer reads it and does not keep it
+    limit: options.Limit = None,
+    strategy: options.Strategy = None,
+    runs: options.Runs = Path("runs"),
+    require_tracking: options.RequireTracking = False,
+    allow_unsafe_load: options.Unsafe = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
+) -> int:
+    """Measure how much the answers change where one layer at a time has fewer bits, before the chain's first stage
+    that quantizes; a run of its own, with a report.
+
+    Exit codes as `run`.
+    """
+    from pipeline.build.source import load_config
+    from pipeline.build.syntax.declared import check_declared
+
+    config, overrides = located(config), with_limit(overrides, limit)
+    check_declared(*load_config(config, overrides, strategy))
+    from pipeline import runner
+    from pipeline.run.sensitive import measuring
+
+    loading: Any = {"runs": runs, "allow_unsafe_load": allow_unsafe_load}
+    with redirect_stdout(sys.stderr):
+        with runner.planned(config, overrides=overrides, strategy=strategy, **loading) as (built, _):
+            chain = measuring(built)
+        record = runner.run(chain, require_tracking=require_tracking, **loading)
+    return end(record, as_json)

@@ -1,0 +1,89 @@
+"""What a run says of single layers: how much the answers depend on each, and the widths that were chosen."""
+
+import logging
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from pipeline.base.estimate import Estimate
+from pipeline.base.formatting import bytes_text, interval_text
+from pipeline.records.record import Record
+
+LOG = logging.getLogger("shrinkline")
+SENSITIVITY, KEEP = "sensitivity", "keep"
+"""The names of the reports."""
+Report = TypeVar("Report", bound=BaseModel)
+
+
+class Layer(BaseModel):
+    """A layer, and how far the answers are from what they were where it alone is changed, by the change."""
+
+    layer: str
+    operator: str
+    elements: int = Field(ge=0)
+    effects: dict[str, float] = Field(min_length=1)
+
+    @property
+    def worst(self) -> float:
+        """The largest of its effects."""
+        return max(self.effects.values())
+
+
+class Sensitivity(BaseModel):
+    """What a stage that measures layers reports."""
+
+    layers: list[Layer] = Field(min_length=1)
+
+    @property
+    def changes(self) -> list[str]:
+        """What was tried of every layer, in order."""
+        return [*self.layers[0].effects]
+
+    @property
+    def worst_first(self) -> list[Layer]:
+        """The layers on which the answers depend most, first."""
+        return sorted(self.layers, key=lambda layer: -layer.worst)
+
+
+class Kept(Estimate):
+    """The mixture of widths that keeps a limit, and what became of the score on validation."""
+
+    limit: str
+    examples: int
+    weights_bytes: int
+    counts: dict[str, int]
+    tried: list[Any]
+
+
+def sensitivity(record: Record) -> Sensitivity | None:
+    """The report of the last stage that measured layers; None where there is none, or none that can be read."""
+    return _last(record, SENSITIVITY, Sensitivity)
+
+
+def sensitivity_cells(layer: Layer) -> list[str]:
+    """Layer, operator, elements, and each effect."""
+    return [layer.layer, layer.operator, f"{layer.elements:,}", *(f"{value:.2g}" for value in layer.effects.values())]
+
+
+def kept_text(record: Record) -> str:
+    """Kept drop 0.003 with ...: the mixture in words; empty where none was chosen."""
+    kept = _last(record, KEEP, Kept)
+    if kept is None:
+        return ""
+    counts = ", ".join(f"{count} of {width}" for width, count in kept.counts.items())
+    figures = f"{interval_text(kept)} on {kept.examples:,} validation examples"
+    size = bytes_text(kept.weights_bytes)
+    return f"Kept {kept.limit}, {figures}: layers {counts}, {size} of weights once packed, {len(kept.tried)} tried"
+
+
+def _last(record: Record, name: str, kind: type[Report]) -> Report | None:
+    for stage in reversed(record.stages):
+        if name in stage.reports:
+            try:
+                return kind.model_validate(stage.reports[name])
+            except ValidationError as error:
+                reason = error.errors()[0]
+                where = ".".join(map(str, reason["loc"]))
+                LOG.warning("%s: its report `%s` is not shown: %s: %s", stage.name, name, where, reason["msg"])
+                return None
+    return None

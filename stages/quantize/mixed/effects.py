@@ -1,0 +1,113 @@
+"""What each width does to each layer's network: measured on activations that are computed once."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from pipeline.base.targets.labelling import Labelling
+from pipeline.forms.graph import refill
+from pipeline.forms.sandbox.frames import Arrays
+from pipeline.measure.sensitivity.behind import Behind, behind
+from pipeline.measure.sensitivity.divergence import divergence
+from pipeline.measure.sensitivity.replay import Replay
+from stages.quantize.mixed.units import Unit, largest_inputs
+from stages.quantize.rounding.layout import LINEAR
+from stages.quantize.rounding.rounder import Entry
+
+Activations = Literal["static", "dynamic", "float"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How layers are tried.
+
+    Args:
+        widths: bits 2 to 8 or "ternary".
+        activations: static has the range of what is read, dynamic that of each batch; float leaves them.
+        output: name of the output that counts.
+        labelling: of logits; None where answers are something else.
+        is_reduced: whether 8 bits are 7.
+    """
+
+    widths: Sequence[int | str]
+    activations: Activations
+    output: str
+    labelling: Labelling | None
+    is_reduced: bool = False
+
+
+def effects(
+    source: Path, proto: onnx.ModelProto, units: Sequence[Unit], batches: Iterable[Arrays], trial: Trial
+) -> list[Entry]:
+    """For each unit its nodes, its size, and at each width the mean divergence of the network's answers.
+
+    One unit at a time is quantized, all else stays as it is. What is in front of it is computed once, for all.
+
+    Args:
+        source: the graph's file; others are written beside it.
+        proto: the same graph with its weights.
+        units: see `units_of`.
+        batches: examples, name -> (B, ...); no more are read than there is room for their values.
+        trial: what is tried.
+
+    Raises:
+        ValueError: values that nodes read are not finite.
+    """
+    parts = [behind(proto, unit.names, trial.output) for unit in units]
+    names = {name for part in parts if part for name in part.sources}
+    replay = Replay(source, trial.output, names)
+    replay.read(batches)
+    return [_entry(unit, part, replay, trial) for unit, part in zip(units, parts, strict=True)]
+
+
+def _entry(unit: Unit, part: Behind | None, replay: Replay, trial: Trial) -> Entry:
+    measured = dict.fromkeys(map(str, trial.widths), 0.0)
+    if part:
+        with_activations = _quantized_inputs(part, unit, replay, trial.activations)
+        session = replay.part(with_activations, [layer.weight for layer in unit.layers])
+        for width in trial.widths:
+            weights = unit.rounded({"bits": width}, is_reduced=trial.is_reduced)
+            parts = [divergence(one, other, trial.labelling) for one, other in session.answers(weights)]
+            measured[str(width)] = float(np.concatenate(parts).mean())
+    return {"nodes": unit.names, "operator": unit.nodes[0].op_type, "elements": unit.elements, "effects": measured}
+
+
+def _quantized_inputs(part: Behind, unit: Unit, replay: Replay, activations: Activations) -> Behind:
+    """The same part, in which the nodes of the unit read their first inputs in 8 bits; it is changed."""
+    linear = {node.name for node in unit.nodes if node.op_type in LINEAR}
+    if activations == "float" or not linear:
+        return part
+    ranges = largest_inputs(unit, replay.batches)
+    nodes: list[onnx.NodeProto] = []
+    for node in part.proto.graph.node:
+        if node.name in linear:
+            name = node.input[0]
+            added, constants = _in_8_bits(name, node.name, ranges.get(name) if activations == "static" else None)
+            nodes.extend(added)
+            part.proto.graph.initializer.extend(constants)
+            node.input[0] = added[-1].output[0]
+        nodes.append(node)
+    refill(part.proto.graph.node, nodes)
+    return part
+
+
+def _in_8_bits(
+    name: str, reader: str, ends: tuple[float, float] | None
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """The nodes that round a value to 256 steps, between fixed ends or between those of each batch."""
+    integers, scale, zero, rounded = (f"{reader}_{part}" for part in ("integers", "scale", "zero", "rounded"))
+    back = helper.make_node("DequantizeLinear", [integers, scale, zero], [rounded])
+    if ends is None:
+        return [helper.make_node("DynamicQuantizeLinear", [name], [integers, scale, zero]), back], []
+    low, high = min(ends[0], 0.0), max(ends[1], 0.0)
+    if not np.isfinite(high - low):
+        raise ValueError(f"what the node `{reader}` reads is not finite")
+    step = (high - low) / 255 or 1.0
+    tensors = {scale: np.float32(step), zero: np.uint8(np.clip(np.rint(-low / step), 0, 255))}
+    constants = [numpy_helper.from_array(np.asarray(value), key) for key, value in tensors.items()]
+    return [helper.make_node("QuantizeLinear", [name, scale, zero], [integers]), back], constants

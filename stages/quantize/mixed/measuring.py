@@ -1,0 +1,129 @@
+"""How much the answers depend on the width of each layer, measured once for a model and kept in the store."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx
+
+from pipeline.base.formatting import few
+from pipeline.errors import StageError
+from pipeline.forms.graph import output_names
+from pipeline.model import OnnxModel
+from pipeline.stage import Context
+from stages.quantize.graphs.names import Names
+from stages.quantize.mixed.effects import Activations
+from stages.quantize.quantizing.quantizer import check_names, prepare
+from stages.quantize.quantizing.work import Work, worker
+from stages.quantize.rounding.data import calibration
+from stages.quantize.rounding.plan import labels
+from stages.quantize.rounding.rounder import Entry
+from stages.quantize.steps.files import Files
+
+FILE = "sensitivity.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A unit of layers.
+
+    Args:
+        layer: what a user calls it.
+        nodes: names of its nodes.
+        operator: of the first of them.
+        elements: numbers in its weights.
+        effects: mean divergence of the answers by width, all else in fp32.
+    """
+
+    layer: str
+    nodes: list[str]
+    operator: str
+    elements: int
+    effects: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What is measured.
+
+    Args:
+        widths: of weights, bits 2 to 8 or "ternary".
+        activations: how those are rounded that a layer reads; see `Trial`.
+        operators: types of the nodes with weights.
+        exclude: names of nodes to leave out.
+        per_channel: whether each output channel has a scale.
+        reduce_range: whether 8 bits are 7.
+        examples: of the calibration split, at most.
+        batch_size: examples at a time.
+    """
+
+    widths: Sequence[int | str]
+    activations: Activations
+    operators: Sequence[str]
+    exclude: Sequence[str] = ()
+    per_channel: bool = True
+    reduce_range: bool = False
+    examples: int = 128
+    batch_size: int = 64
+
+    def of(self, model: OnnxModel, ctx: Context) -> list[Row]:
+        """A row for each unit of layers of an fp32 file, in their order.
+
+        Raises:
+            StageError: no node has a weight of these operators, or a name of `exclude` is unknown.
+        """
+        parts = json.loads(json.dumps(asdict(self))) | {"output": ctx.output, "logits": asdict(ctx.labelling)}
+
+        def make(to: Path) -> None:
+            rows = _measured(self, model, ctx)
+            (to / FILE).write_text(json.dumps([asdict(row) for row in rows]))
+
+        folder = ctx.kept("sensitivity", model, parts, make)
+        return [Row(**row) for row in json.loads((folder / FILE).read_text())]
+
+
+def _measured(sensitivity: Sensitivity, model: OnnxModel, ctx: Context) -> list[Row]:
+    ctx.directory.mkdir(parents=True, exist_ok=True)
+    with (
+        TemporaryDirectory(dir=ctx.directory, prefix="sensitivity-") as folder,
+        worker(model) as do,
+        calibration(model, ctx, sensitivity.examples, sensitivity.batch_size) as data,
+    ):
+        prepared = prepare(model, Path(folder), do, external=False)
+        graph, names = prepared
+        check_names(sensitivity.exclude, list(names.nodes.values()))
+        settings = asdict(sensitivity) | {"output": _output(model, ctx, names), "labelling": _labelling(ctx)}
+        settings["exclude"] = [name for name, old in names.nodes.items() if old in sensitivity.exclude]
+        for key, name in {"reduce_range": "is_reduced", "examples": "", "batch_size": ""}.items():
+            value = settings.pop(key)
+            settings |= {name: value} if name else {}
+        work = Work("sensitivity", settings, data.batches(*prepared), data.count)
+        with names.blame("the sensitivity of its layers"):
+            entries = do(work, Files(Path(folder) / "prepared.onnx", Path(folder) / "none.onnx", external=False)).layers
+    if not entries:
+        counts = few(sorted({node.op_type for node in graph.node}))
+        problem = f"no node of {', '.join(sensitivity.operators)} has a constant weight; there are {counts}"
+        raise StageError(problem, expected="at least one such node", fix="Name others in `operators`")
+    by_name = {node.name: node for node in graph.node}
+    return [_row(graph, by_name[entry["nodes"][0]], names, entry) for entry in entries]
+
+
+def _row(graph: onnx.GraphProto, node: onnx.NodeProto, names: Names, entry: Entry) -> Row:
+    known = list(labels(graph, node, names))
+    layers = [label for label in known if f"{label}.weight" in known or f"{label}.bias" in known]
+    nodes = [names.nodes[name] for name in entry["nodes"]]
+    return Row(**{**entry, "layer": (layers or known)[0], "nodes": nodes})
+
+
+def _output(model: OnnxModel, ctx: Context, names: Names) -> str:
+    """The name, in the prepared graph, of the output that counts."""
+    known = output_names(model.path)
+    wanted = ctx.output if ctx.output in known else known[0]
+    return next(new for new, old in names.values.items() if old == wanted)
+
+
+def _labelling(ctx: Context) -> dict[str, Any] | None:
+    return asdict(ctx.labelling) if ctx.logits else None
