@@ -62,6 +62,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "quantize.pack": {},
     "quantize.weights": {},
     "quantize.half": {},
+    "quantize.sensitivity": {"examples": 8},
     "benchmark.latency": {"runtimes": ["onnxruntime"], "rounds": 1, "iterations": 20},
 }
 

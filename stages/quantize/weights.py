@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from pipeline.errors import ConfigError
 from pipeline.model import Model, OnnxModel
@@ -12,6 +12,9 @@ from pipeline.stage import Context, Preview, Stage
 from stages.quantize.blocks.methods import Method
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
+from stages.quantize.mixed.keep import FLOATS, KEEP, Keep
+from stages.quantize.mixed.keeping import Keeping
+from stages.quantize.mixed.measuring import Sensitivity
 from stages.quantize.quantizing.quantizer import Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
@@ -59,16 +62,21 @@ class WeightQuantization(Stage):
         {}, description="bits of some layers, by the name of a node, a layer or what layers are in"
     )
     exclude: tuple[str, ...] = Field((), description="names of nodes to leave in fp32")
+    keep: Keep | None = Field(None, description=KEEP)
     examples: int | None = Field(None, ge=1, description="calibration examples at most, for gptq; null takes all")
     batch_size: int = Field(64, ge=1, description="calibration examples a batch, for gptq")
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse settings that contradict each other; warn of few calibration examples."""
         check_settings(before, preview.model, self.operators, OPERATORS)
+        if self.keep:
+            yield from self.keep.check(self.model_dump(exclude_unset=True), preview)
+            if others := [width for width in self.keep.widths if width not in (*get_args(Bits), *FLOATS)]:
+                raise ConfigError(f"`keep` has the width {others[0]}", expected="8, 4, 2, fp16 or fp32")
         if self.symmetric and self.method in ("k_quant", "hqq"):
             fix = "Set method: nearest or gptq, or leave symmetric out"
             raise ConfigError(f"`symmetric` is true, and `method: {self.method}` chooses zero points", fix=fix)
-        if self.method == "hqq" and 8 in (self.bits, *self.layers.values()):
+        if self.method == "hqq" and 8 in self._widths:
             problem = "`method: hqq` with 8 bits has zero points between whole numbers, which ONNX Runtime does not run"
             raise ConfigError(problem, expected="4 or 2 bits", fix="Set method: k_quant for 8 bits")
         if self.examples is not None and self.method != "gptq":
@@ -79,9 +87,14 @@ class WeightQuantization(Stage):
             yield f"calibration uses {used} examples; what gptq chooses is steadier with {FEW} or more"
         yield from self._slow()
 
+    @property
+    def _widths(self) -> set[int | str]:
+        """The bits that some layer may have."""
+        return {*self.keep.integers} if self.keep else {self.bits, *self.layers.values()}
+
     def _slow(self) -> Iterable[str]:
         """A warning where x86 CPUs compute more slowly than in fp32, as `python benchmarks/weights.py` measures."""
-        bits = {self.bits, *self.layers.values()}
+        bits = self._widths
         if self.method == "hqq":
             yield "hqq is two to three times slower than fp32 on CPUs for its fractional zero points; k_quant is not"
         elif self.compute == "fp32" and bits & {8, 2}:
@@ -94,7 +107,27 @@ class WeightQuantization(Stage):
         return reached(model, self.operators, self.exclude)
 
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
-        """The quantized file. Raises StageError when no node was quantized or a name is unknown."""
+        """The quantized file.
+
+        Raises:
+            StageError: no node was quantized, a name is unknown, or no mixture of widths keeps the score.
+        """
+        if not self.keep:
+            return self._quantized(model, ctx)
+        own = self.model_dump(include={"exclude", "operators", "batch_size"})
+        rows = Sensitivity(self.keep.integers, "float", examples=self.keep.examples, **own).of(model, ctx)
+
+        def quantize(settings: dict[str, Any], inner: Context) -> OnnxModel:
+            return self.model_copy(update={**settings, "bits": 8})._quantized(model, inner)
+
+        return Keeping(self.keep, rows, model, ctx, self.exclude, quantize).smallest()
+
+    def sensitivity(self) -> list[dict[str, JsonValue]]:
+        """Of its layers to fewer bits, with activations as they are."""
+        own = self.model_dump(mode="json", include={"exclude", "operators"})
+        return [{"use": "quantize.sensitivity", "activations": "float", **own}]
+
+    def _quantized(self, model: OnnxModel, ctx: Context) -> OnnxModel:
         if self.method != "gptq":
             return quantize(model, ctx, self.operators, self.exclude, self._work)
         with calibration(model, ctx, self.examples, self.batch_size) as data:

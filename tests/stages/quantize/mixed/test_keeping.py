@@ -1,0 +1,104 @@
+"""`keep` as a user has it: the file holds the limit, smaller ones do not, and what is out of reach is told."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import ConfigError, StageError
+from pipeline.measure.accuracy import scores_on_validation
+from pipeline.measure.statistics.means import drop, retention
+from pipeline.model import OnnxModel
+from pipeline.stage import Preview, Stage
+from pipeline.task import Split, Task
+from stages.quantize.dynamic import DynamicQuantization
+from stages.quantize.mixed.keep import Keep
+from stages.quantize.static import StaticQuantization
+from stages.quantize.weights import WeightQuantization
+from tests.contexts import context_of, quadrants
+
+KINDS: list[Any] = [StaticQuantization, DynamicQuantization, WeightQuantization]
+
+
+def scores(model: OnnxModel, task: Task) -> Any:
+    return scores_on_validation(model, task, 64, lambda steps: None).numpy()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("limit", [{"drop": 0.03}, {"retention": 0.97}], ids=["drop", "retention"])
+def test_the_file_keeps_the_limit_and_what_was_smaller_does_not(
+    kind: Any, limit: dict[str, float], exported: OnnxModel, task: Task, tmp_path: Path
+) -> None:
+    reports: dict[str, Any] = {}
+    ctx = context_of(task, tmp_path / "stage", report=reports.__setitem__)
+    model = kind(keep=limit).run(exported, ctx)
+    ours, before = scores(model, task), scores(exported, task)
+    estimate = drop(ours, before) if "drop" in limit else retention(ours, before)
+    report = reports["keep"]
+    assert estimate.model_dump() == pytest.approx({end: report[end] for end in ("value", "low", "high")}, abs=0.003)
+    holds = (lambda one: one["high"] <= 0.03) if "drop" in limit else (lambda one: one["low"] >= 0.97)
+    assert holds(report)
+    smaller = [one for one in report["tried"] if one["weights_bytes"] < report["weights_bytes"]]
+    assert not any(map(holds, smaller))
+    assert {*report["widths"].values()} & {4, 2}
+    assert "quantization" in reports
+
+
+def test_the_same_file_comes_of_the_layers_that_it_reports(exported: OnnxModel, task: Task, tmp_path: Path) -> None:
+    reports: dict[str, Any] = {}
+    ctx = context_of(task, tmp_path / "stage", report=reports.__setitem__)
+    model = StaticQuantization(keep=Keep(drop=0.03)).run(exported, ctx)
+    widths = reports["keep"]["widths"]
+    layers = {name: width for name, width in widths.items() if isinstance(width, int)}
+    again = StaticQuantization(layers=layers).run(exported, context_of(task, tmp_path / "again"))
+    assert again.path.read_bytes() == model.path.read_bytes()
+
+
+def test_what_none_keeps_is_an_error_with_the_nearest(exported: OnnxModel, task: Task, tmp_path: Path) -> None:
+    stage = StaticQuantization(keep=Keep(drop=0.007, widths=("ternary", 2)))
+    with pytest.raises(
+        StageError, match=r"no mixture of ternary, 2 keeps drop 0.007 on 600 .*the nearest has drop 0\.\d"
+    ):
+        stage.run(exported, context_of(task, tmp_path / "stage"))
+
+
+def preview(task: Task, model: OnnxModel) -> Preview:
+    return Preview(model, task)
+
+
+def refused(stage: Stage, task: Task, model: OnnxModel) -> None:
+    list(stage.check([], preview(task, model)))
+
+
+def test_what_few_validation_examples_cannot_show_is_refused_before_work(exported: OnnxModel, task: Task) -> None:
+    stage = StaticQuantization(keep=Keep(drop=0.003))
+    with pytest.raises(ConfigError, match=r"600 examples: where none of them is lost 0.0061 .*1,228 or more for drop"):
+        refused(stage, task, exported)
+
+
+@pytest.mark.parametrize("beside", [{"bits": 4}, {"layers": {"a": 4}}])
+def test_what_keep_chooses_may_not_stand_beside_it(beside: Any, exported: OnnxModel, task: Task) -> None:
+    with pytest.raises(ConfigError, match=r"stands beside `keep`"):
+        refused(StaticQuantization(keep=Keep(drop=0.03), **beside), task, exported)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ({}, "one of `retention` and `drop`"),
+        ({"drop": 0.1, "retention": 0.9}, "one of `retention` and `drop`"),
+        ({"drop": 0.1, "widths": (8,)}, "one is no choice"),
+        ({"drop": 0.1, "widths": ("fp16", "fp32")}, "a width in `widths` that is quantized"),
+        ({"drop": 0.1, "widths": (8, 9)}, "less than or equal to 8"),
+    ],
+)
+def test_a_space_without_choice_is_refused(keep: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Keep(**keep)
+
+
+def test_an_empty_validation_split_is_refused(exported: OnnxModel, task: Task) -> None:
+    empty = replace(task, validation=Split(quadrants(0, 0)))
+    with pytest.raises(ConfigError, match="the validation split is empty"):
+        refused(StaticQuantization(keep=Keep(drop=0.03)), empty, exported)
