@@ -15,7 +15,9 @@ from pipeline.report.columns import spread_text, tokenizer_text
 from pipeline.report.html import evidence, pictures
 from pipeline.report.html.effects import effects
 from pipeline.report.html.headline import judgement, tiles
-from pipeline.report.html.parts import bytes_by_encoding, bytes_by_layer, elsewhere, sensitivity_figure
+from pipeline.report.html.layers.bytes import bytes_by_encoding, bytes_by_layer
+from pipeline.report.html.layers.sensitivity import sensitivity_figure
+from pipeline.report.html.layers.target import elsewhere
 from pipeline.report.html.text import count_of, duration_text, joined, matrix_parts, settings_table
 from pipeline.report.html.views import Cell, Details, Section, Short, Table
 from pipeline.report.matrix import of_run

@@ -19,8 +19,8 @@ from pipeline.measure.strategies.pairwise import sentences
 from pipeline.records.comparison import ComparisonRecord
 from pipeline.records.parts.gates import GateRecord
 from pipeline.records.record import Failure, Record
+from pipeline.report.html.layers.bytes import bytes_by_layer
 from pipeline.report.html.page import HERE, PLOTLY, coded, write_comparison, write_report
-from pipeline.report.html.parts import bytes_by_layer
 from tests.aliases import Make
 from tests.records import interval, packing
 

@@ -1,7 +1,7 @@
 """Where the bytes of a packed file are."""
 
 from pipeline.records.record import Record
-from pipeline.report.html.parts import bytes_by_encoding
+from pipeline.report.html.layers.bytes import bytes_by_encoding
 from tests import records
 
 
