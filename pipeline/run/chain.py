@@ -33,9 +33,9 @@ from pipeline.report.mlflow.run import Projection
 from pipeline.report.mlflow.sync import graph_of
 from pipeline.run import disk
 from pipeline.run.executor import Executor
+from pipeline.run.proofs.target import elsewhere, missing
 from pipeline.run.recorded import LATENCY, comparison, located, now, remarks
 from pipeline.run.result import Result
-from pipeline.run.target import elsewhere, missing
 from pipeline.stage import Stage
 
 LOG = logging.getLogger("shrinkline")
