@@ -206,6 +206,9 @@ class PipelineConfig(Strict):
         "model whose answers depend on the examples beside them, and many for others",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    slower: Literal["warn", "fail", "ignore"] = Field(
+        default="warn", description="what follows where a stage's file is surely slower than the one that came in"
+    )
     folder: Path = Field(default=Path(), exclude=True, description="where files are looked for; the file's own folder")
 
     @property

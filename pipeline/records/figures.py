@@ -28,7 +28,7 @@ def metrics(model: ModelRecord) -> dict[str, float]:
     for entry in model.latency:
         kind = f"latency.{runtime_of(entry, '.')}.threads{entry.get('threads')}.batch{entry.get('batch')}"
         figures |= {f"{kind}.{key}": float(value) for key, value in flatten(entry).items() if _is_number(value)}
-    return figures | _gained(model) | _there(model)
+    return figures | _gained(model) | _there(model) | _kernels(model)
 
 
 def runtime_of(row: Mapping[str, Any], between: str = " ") -> str:
@@ -97,6 +97,14 @@ def _there(stage: StageRecord) -> dict[str, float]:
     names = [name for name in type(stage.target).model_fields if name != "layer_examples"]
     there = numbers(stage.target, names)
     return {f"target.{stage.target.isa}.{name}": value for name, value in there.items()}
+
+
+def _kernels(stage: StageRecord) -> dict[str, float]:
+    """The share of MACs in integers, and the time over that of the file that came in."""
+    if stage.kernels is None:
+        return {}
+    ratio = flat("latency_ratio_before", stage.kernels.ratio) if stage.kernels.ratio else {}
+    return numbers(stage.kernels, ["integer_macs"]) | ratio
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

@@ -31,7 +31,7 @@ from pipeline.records.record import Failure, Record
 from pipeline.report.files import write_files
 from pipeline.report.mlflow.run import Projection
 from pipeline.report.mlflow.sync import graph_of
-from pipeline.run import disk
+from pipeline.run import disk, faster
 from pipeline.run.executor import Executor
 from pipeline.run.proofs.target import elsewhere, missing
 from pipeline.run.recorded import LATENCY, comparison, located, now, remarks
@@ -129,10 +129,12 @@ class Run:
         result = Result(model.model, model.digest, model.folder, evaluation=model.evaluation)
         self.executor.baseline = result
         for position, use, place, stage, folder in self._steps("stages", benchmarks):
-            result = self.executor.make(place, stage, use, result, folder)
-            measured_model = self._examined(place, result, folder, measured_model)
+            before, result = measured_model, self.executor.make(place, stage, use, result, folder)
+            measured_model = self._examined(place, result, folder, before)
             result = replace(result, evaluation=measured_model.evaluation)
+            result = faster.proven(self.executor, place, result, before, measured_model)
             self._record(position, use, place, stage, result, measured_model)
+            faster.refuse(place, result.kernels, self.built.config.slower)
         return measured_model
 
     def _steps(self, chain: str, benchmarks: bool) -> Iterator[tuple[int, str, str, Stage, Path]]:
@@ -213,6 +215,7 @@ class Run:
                 seeds=seeds_of(model.evaluation.scores.numpy(), _scores(others)),
                 gain=gain,
                 target=there.target,
+                kernels=result.kernels,
             )
         self.record.stages.append(stage_record)
         self._keep()

@@ -20,6 +20,7 @@ from pipeline.errors import Note, StageError
 from pipeline.fit import forms
 from pipeline.measure.accuracy import Evaluation
 from pipeline.model import Model, OnnxModel, TorchModel
+from pipeline.records.parts.kernels import Kernels
 from pipeline.run.measuring import DeployedFiles
 from pipeline.run.roundtrip import save_exactly
 from pipeline.run.store.store import RESULT
@@ -48,6 +49,8 @@ class Result:
     comparisons: dict[str, "Result"] = field(default_factory=dict)
     evaluation: Evaluation | None = None
     """What the model gives on test and validation, once it is measured."""
+    kernels: Kernels | None = None
+    """How its file runs beside that of the model that came in, once that is measured."""
 
 
 @dataclass

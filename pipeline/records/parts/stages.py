@@ -4,6 +4,7 @@ from pydantic import BaseModel, JsonValue
 
 from pipeline.base.estimate import Estimate
 from pipeline.records.fields import Inside
+from pipeline.records.parts.kernels import Kernels
 from pipeline.records.parts.models import ModelRecord
 from pipeline.records.parts.targets import TargetRecord
 
@@ -53,6 +54,7 @@ class StageRecord(ModelRecord):
     """What one stage did; `seeds` has the scores of its trainings with several seeds.
 
     `target` is what its file answers on the CPUs of `target:`, where that has integers.
+    `kernels` is how its file runs beside the one that came in, null where both have the same operators and shapes.
     """
 
     position: int
@@ -64,3 +66,4 @@ class StageRecord(ModelRecord):
     seeds: Spread | None = None
     gain: Gain | None = None
     target: TargetRecord | None = None
+    kernels: Kernels | None = None

@@ -108,6 +108,25 @@ class Keys:
         code = self.sources.code([Path(str(answers.__file__))])
         return {**self.measure(model), "stage": "target", "isa": isa, "emulation": code, "batch": batch}
 
+    def kernels(self, before: str, after: str) -> Parts:
+        """What the kernels and the time of a file depend on, beside those of the file before it: this machine.
+
+        Args:
+            before, after: keys of their measurements, which tell all of the files.
+        """
+        from pipeline.measure.kernels import kernels
+
+        code = self.sources.code([Path(kernels.__file__)])
+        versions: Parts = {"onnxruntime": self.versions["onnxruntime"]}
+        return {
+            "stage": "kernels",
+            "before": before,
+            "after": after,
+            "code": code,
+            "versions": versions,
+            "host": host(),
+        }
+
     def _scored(self) -> Parts:
         """What the scores elsewhere depend on that a stage of this machine is told of the model that comes in."""
         from pipeline.measure import accuracy, batching, elsewhere
