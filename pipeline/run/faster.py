@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pipeline.base.formatting import few, interval_text
 from pipeline.errors import StageError
+from pipeline.measure.kernels.compared import SLOWER
 from pipeline.measure.kernels.kernels import is_another_graph, kernels_of
 from pipeline.measure.measurement import MeasuredModel
 from pipeline.model import OnnxModel
@@ -50,7 +51,7 @@ def said(kernels: Kernels) -> Iterator[str]:
     """The share of MACs in integers and the time, in a line; nothing where there is nothing to say."""
     integers = any(row.integer for row in kernels.operators)
     parts = [f"{kernels.integer_macs:.0%} of MACs in integers"] if integers and kernels.integer_macs is not None else []
-    if kernels.ratio and not kernels.slower:
+    if kernels.ratio and not kernels.slower and (parts or kernels.ratio.high < 1 / SLOWER):
         parts.append(f"takes {interval_text(kernels.ratio, 2)} of the time of what came in")
     elif not kernels.ratio:
         parts.append(f"not timed: {kernels.ratio_reason}")

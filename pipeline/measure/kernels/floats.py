@@ -32,13 +32,13 @@ def _why(node: Node, facts: Facts) -> str:
         return f"ONNX Runtime has no kernel of integers for {node.operator}"
     if node.operator == "MatMulNBits":
         return "its weights alone are integers, and it may not compute in them: it has no accuracy_level"
-    constant = [name for name in node.inputs[1:] if name and run.is_constant(name)]
-    given = [name for name in node.inputs[:2] if name and not run.is_constant(name)]
-    quantized = [name for name in (*constant, *given) if run.dequantized(name)]
+    weights = [name for name in node.inputs[1:] if name and run.is_constant(name)]
+    values = [name for name in node.inputs[:2] if name and not run.is_constant(name)]
+    quantized = {name for name in (*weights, *values) if run.dequantized(run.past_moves(name)[0])}
     if not quantized:
-        return "nothing quantizes it" if constant else "nothing quantizes the two values that it multiplies"
-    if not all(run.dequantized(name) for name in given):
-        return "its weight is quantized and its input is not"
-    if constant and not any(run.dequantized(name) for name in constant):
+        return "nothing quantizes it" if weights else "nothing quantizes the two values that it multiplies"
+    if not quantized.issuperset(values):
+        return "its weight is quantized and its input is not" if weights else "one of its inputs is not quantized"
+    if weights and quantized.isdisjoint(weights):
         return "its input is quantized and its weight is not"
     return "ONNX Runtime does not make it and the conversions around it one kernel"

@@ -13,6 +13,7 @@ from pipeline.records.record import Record
 from pipeline.report import commands
 from pipeline.report.columns import spread_text, tokenizer_text
 from pipeline.report.html import evidence, pictures
+from pipeline.report.html.details.kernels import kernel_tables
 from pipeline.report.html.effects import effects
 from pipeline.report.html.headline import judgement, tiles
 from pipeline.report.html.layers.bytes import bytes_by_encoding, bytes_by_layer
@@ -152,7 +153,11 @@ def _baseline_details(record: Record) -> list[Details]:
 
 def _details(record: Record) -> list[Details]:
     return [
-        Details(f"{s.position + 1}. {s.name}", [*_tables("Settings", s.settings), *_reports(s)], _stage_note(s))
+        Details(
+            f"{s.position + 1}. {s.name}",
+            [*(kernel_tables(s.kernels) if s.kernels else []), *_tables("Settings", s.settings), *_reports(s)],
+            _stage_note(s),
+        )
         for s in record.stages
     ]
 

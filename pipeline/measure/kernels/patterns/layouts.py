@@ -65,7 +65,7 @@ def filled_blocks(facts: Facts, cpu: Cpu) -> Iterator[Alarm]:
             nodes += [maker] if maker and maker.is_product and between else []
     if nodes:
         why = (
-            "its channels do not fill the blocks in which this CPU takes them (16 with AVX-512, else 8): empty ones are "
+            "its channels do not fill the blocks that this CPU takes them in (16 with AVX-512, else 8): empty ones are "
             "computed along, and each result is taken out of its blocks"
         )
         yield Alarm("odd widths", nodes, why, ROUND)

@@ -53,7 +53,7 @@ def cut_pair(facts: Facts, cpu: Cpu) -> Iterator[Alarm]:
     run, nodes = facts.run, list[Node]()
     for node in facts.floats():
         sources = [run.past_moves(name) for name in node.inputs[:2]]
-        if any(moved and run.dequantized(name) for name, moved in sources):
+        if all(run.dequantized(name) for name, _ in sources) and any(moved for _, moved in sources):
             nodes.append(node)
     if nodes:
         why = (

@@ -1,0 +1,1 @@
+"""What is to unfold of a stage."""
