@@ -31,8 +31,9 @@ from pipeline.records.record import Failure, Record
 from pipeline.report.files import write_files
 from pipeline.report.mlflow.run import Projection
 from pipeline.report.mlflow.sync import graph_of
-from pipeline.run import disk, faster
+from pipeline.run import disk
 from pipeline.run.executor import Executor
+from pipeline.run.proofs import faster
 from pipeline.run.proofs.target import elsewhere, missing
 from pipeline.run.recorded import LATENCY, comparison, located, now, remarks
 from pipeline.run.result import Result

@@ -1,4 +1,4 @@
-"""Sessions that show what they do: the graph as ONNX Runtime runs it, the profile, one thread.
+"""Sessions on one thread, with the graph rewritten as far as it goes: plain ones, and those that show what they do.
 
 Nothing here imports torch, for a file from outside is opened in a process of its own; see `child`.
 """
@@ -7,23 +7,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-EXTENDED, ALL = "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"
-"""How far ONNX Runtime rewrites a graph: with fused operators; and with the layouts that this CPU likes, too."""
-
-
-def write_optimized(source: Path, target: Path, level: str = EXTENDED) -> None:
-    """Write the graph with constants folded and operators fused, its weights in a file beside it."""
-    _open(source, _showing(target, level))
+from pipeline.forms.deployed.optimized import ALL, writing
 
 
 def open_plain(source: Path) -> Any:
-    """A session on one thread, with the graph rewritten as far as it goes."""
-    return _open(source, _options(ALL))
+    """A session to be timed."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return _open(source, options)
 
 
 def open_profiled(source: Path, target: Path) -> Any:
-    """The same, which writes its graph to `target` and its profile beside it; see `node_events`."""
-    options = _showing(target, ALL)
+    """A session that writes its graph to `target` and its profile beside it; see `node_events`."""
+    options = writing(target, ALL)
     options.enable_profiling = True
     options.profile_file_prefix = str(target.with_suffix(""))
     return _open(source, options)
@@ -37,25 +35,8 @@ def node_events(session: Any) -> list[dict[str, Any]]:
     return [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
 
 
-def _options(level: str) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
-    return options
-
-
-def _showing(target: Path, level: str) -> Any:
-    options = _options(level)
-    options.optimized_model_filepath = str(target)
-    entry = "session.optimized_model_external_initializers_file_name"
-    options.add_session_config_entry(entry, f"{target.name}.data")
-    return options
-
-
 def _open(source: Path, options: Any) -> Any:
     import onnxruntime
 
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -13,10 +13,10 @@ from pipeline.records.record import Record
 from pipeline.report import commands
 from pipeline.report.columns import spread_text, tokenizer_text
 from pipeline.report.html import evidence, pictures
-from pipeline.report.html.details.kernels import kernel_tables
 from pipeline.report.html.effects import effects
 from pipeline.report.html.headline import judgement, tiles
 from pipeline.report.html.layers.bytes import bytes_by_encoding, bytes_by_layer
+from pipeline.report.html.layers.kernels import kernel_tables
 from pipeline.report.html.layers.sensitivity import sensitivity_figure
 from pipeline.report.html.layers.target import elsewhere
 from pipeline.report.html.text import count_of, duration_text, joined, matrix_parts, settings_table

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from pipeline.base.estimate import Estimate
 from pipeline.records.parts.kernels import Fallback, KernelAlarm, Kernels, OperatorUse
-from pipeline.report.html.details.kernels import kernel_tables, kernels_text
+from pipeline.report.html.layers.kernels import kernel_tables, kernels_text
 from pipeline.report.html.page import write_report
 from tests.records import model, record, stage
 

@@ -13,7 +13,7 @@ from pipeline.errors import StageError
 from pipeline.records.figures import metrics
 from pipeline.records.parts.kernels import Fallback, KernelAlarm, Kernels, OperatorUse
 from pipeline.records.record import Record
-from pipeline.run import faster
+from pipeline.run.proofs import faster
 from pipeline.runner import run
 from tests.aliases import Make
 from tests.conftest import TinyNet

@@ -1,1 +1,0 @@
-"""What is to unfold of a stage."""
