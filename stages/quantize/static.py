@@ -11,6 +11,7 @@ from pipeline.base.hardware import saturation
 from pipeline.errors import ConfigError
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
+from stages.quantize.balance.balance import Balance
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
 from stages.quantize.mixed.keep import KEEP, Keep
@@ -51,6 +52,13 @@ class StaticQuantization(RoundingSettings, Stage):
     bias_correction: bool = Field(
         False, description="take what rounding shifts the mean of each output channel by off its bias"
     )
+    smooth: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="SmoothQuant: how much of outliers moves from inputs of products into weights; 0.5",
+    )
+    equalize: bool = Field(False, description="give channels between two layers the same largest weight in both")
     per_channel: bool = Field(True, description="a scale for each output channel instead of one for each weight")
     reduce_range: bool = Field(
         False, description="7-bit weights, against saturation on x86 CPUs without VNNI (before about 2019)"
@@ -108,7 +116,8 @@ class StaticQuantization(RoundingSettings, Stage):
     def _quantized(self, model: OnnxModel, ctx: Context, ranges: Path | None = None) -> OnnxModel:
         """The same; with a file in which ranges are kept from one call to the next."""
         operators = self.operators or quantizable()
-        with calibration(model, ctx, self.examples, self.batch_size) as data:
+        balance = Balance(self.smooth, self.equalize)
+        with calibration(model, ctx, self.examples, self.batch_size, balance.passes) as data:
 
             def work(prepared: Prepared) -> Work:
                 own = {"calibration", "percentile", "activations", "per_channel", "reduce_range"}
@@ -118,6 +127,7 @@ class StaticQuantization(RoundingSettings, Stage):
                 asked = chosen(prepared.graph, {*operators} & {*LINEAR}, nodes)
                 weights = self.plan(*prepared, asked, bias_correction=self.bias_correction)
                 settings = self.model_dump(include=own) | lists | {"weights": weights}
+                settings["balance"] = balance._asdict()
                 return Work("static", settings, data.batches(*prepared), data.count)
 
             return quantize(model, ctx, operators, self.exclude, work, calibration_examples=data.examples)

@@ -2,7 +2,8 @@
 
 MASK, WEIGHT, RANGE, EXACT, DEEP, WHOLE = "mask", "weight", "range", "exact", "axes", "whole"
 NEAREST, BIAS, SHAPE, LARGE = "nearest", "bias", "shape", "large"
-NOTES = (WHOLE, NEAREST, BIAS)
+SMOOTHED, EQUALIZED = "smoothed", "equalized"
+NOTES = (WHOLE, NEAREST, BIAS, SMOOTHED, EQUALIZED)
 """Reasons that do not leave a node in fp32."""
 REASONS = {
     MASK: "in fp32 for a mask among their values",
@@ -14,5 +15,7 @@ REASONS = {
     NEAREST: "rounded to the nearest, as a lookup, a recurrent layer, a weight of more axes or with other readers is",
     LARGE: "in fp32 for a mask, or a constant that is too large for fp16",
     SHAPE: "in fp32 for a weight of other axes than two, rows that fill no bytes, or a Gemm that is no plain product",
+    SMOOTHED: "with outliers of their inputs moved into their weights",
+    EQUALIZED: "with channels equalized to those of the layer before",
     BIAS: "without a bias that a mean shift could be taken off",
 }

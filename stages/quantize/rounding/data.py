@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import onnx
 from torch import Tensor
@@ -25,12 +26,14 @@ class Calibration:
         batch_size: examples of a batch.
         model: the file that takes them.
         advance: told the number of examples of each batch that is read.
+        passes: how often they are read, one time after the other.
     """
 
     split: Split
     batch_size: int
     model: OnnxModel
     advance: Callable[..., None]
+    passes: int = 1
 
     @property
     def examples(self) -> int:
@@ -41,7 +44,8 @@ class Calibration:
     def count(self) -> int:
         """How many times the file is given a batch."""
         loader = self.split.loader(self.batch_size)
-        return sum(self.model.count(batch.inputs) for batch in loader) if self.model.in_calls else len(loader)
+        calls = sum(self.model.count(batch.inputs) for batch in loader) if self.model.in_calls else len(loader)
+        return self.passes * calls
 
     def batches(self, graph: onnx.GraphProto, names: Names) -> Iterator[Arrays]:
         """Name -> array (B, ...), one batch in memory at a time.
@@ -54,7 +58,7 @@ class Calibration:
             StageError: the graph takes an input that the data lack, or one has a value that is not a number.
         """
         inputs = {value.name: names.values[value.name] for value in inputs_of(graph)}
-        for batch in self.split.loader(self.batch_size):
+        for batch in chain.from_iterable(self.split.loader(self.batch_size) for _ in range(self.passes)):
             self.advance(len(batch.index))
             for feed in self.model.calls(batch.inputs):
                 if missing := {*inputs.values()} - set(feed):
@@ -68,7 +72,9 @@ class Calibration:
 
 
 @contextmanager
-def calibration(model: OnnxModel, ctx: Context, examples: int | None, batch_size: int) -> Iterator[Calibration]:
+def calibration(
+    model: OnnxModel, ctx: Context, examples: int | None, batch_size: int, passes: int = 1
+) -> Iterator[Calibration]:
     """The calibration split, or the first examples of it, with its progress shown.
 
     Raises:
@@ -77,8 +83,8 @@ def calibration(model: OnnxModel, ctx: Context, examples: int | None, batch_size
     used = min(len(ctx.calibration), examples or len(ctx.calibration))
     if not used:
         raise StageError("the calibration split is empty", expected="typical inputs, 100 or more")
-    with ctx.progress("calibration", used) as advance:
-        yield Calibration(ctx.calibration.select(list(range(used))), batch_size, model, advance)
+    with ctx.progress("calibration", passes * used) as advance:
+        yield Calibration(ctx.calibration.select(list(range(used))), batch_size, model, advance, passes)
 
 
 def _has_nan(values: Tensor) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx
 
+from stages.quantize.balance.balance import balanced
 from stages.quantize.graphs.exact import exact_names
 from stages.quantize.graphs.masks import hidden_weights, masked, touching
 from stages.quantize.graphs.reasons import BIAS, EXACT, MASK, NEAREST, RANGE, WEIGHT, WHOLE
@@ -28,19 +29,22 @@ def static(
     calibration: str,
     percentile: float,
     weights: dict[str, Any],
+    balance: dict[str, Any],
     ranges: str | None = None,
     **settings: Any,
 ) -> Done:
-    """The graph with 8-bit weights and activations; `source` is changed where biases are corrected.
+    """The graph with 8-bit weights and activations; `source` may be changed.
 
     Args:
         files: as in `do`.
         data: what ranges are measured on.
         calibration, percentile: of `quantize.static`.
         weights: of `Rounding`.
+        balance: of `Balance`.
         ranges: a file where they are kept: read where it is there, else written. Those of more nodes will do.
         settings: further ones of `quantize.static`, and arguments of ONNX Runtime's quantizer.
     """
+    data, notes = balanced(files, data, balance)
     proto = onnx.load(files.source)
     graph, operators, exclude = proto.graph, settings["op_types_to_quantize"], settings.pop("nodes_to_exclude")
     asked = chosen(graph, operators, exclude)
@@ -64,7 +68,7 @@ def static(
     if rounder.choices:
         files.save(proto, files.target)
     shared = [node.name for node in free.values() if (whole or set()).intersection(node.input)]
-    return Done(left | {WHOLE: shared, NEAREST: rounder.unheeding, BIAS: uncorrected}, entries)
+    return Done(left | notes | {WHOLE: shared, NEAREST: rounder.unheeding, BIAS: uncorrected}, entries)
 
 
 def _write_ranges(
