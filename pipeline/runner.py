@@ -146,15 +146,9 @@ def resume(folder: str | Path, **options: Unpack[RunOptions]) -> Record:
     The code that the run's config names is run, from the folder that its journal has: treat both like code.
     """
     folder = Path(folder).resolve()
-    expected = f"a {JOURNAL} and a {RECORD}"
-    earlier = load_run(folder, ended=False, expected=expected)
-    events = load_events(folder)
+    earlier, events, config = recorded(folder)
     starts = [event for event in events if event["event"] == "start" and event.get("folder")]
-    if not starts:
-        raise ConfigError("this is no run folder", where=str(folder), expected=expected)
-    size, code = how_many(options.get("processes"), starts[-1].get("processes", 1)), Path(starts[0]["folder"])
-    with blame(ConfigError, str(folder / RECORD)):
-        config = validate(PipelineConfig, {**earlier.config, "folder": code}, None, (), code)
+    size = how_many(options.get("processes"), starts[-1].get("processes", 1))
     with recorder().holding():
         built = build(config, allow_unsafe_load=options.get("allow_unsafe_load", False))
         _check(built, size)
@@ -165,6 +159,23 @@ def resume(folder: str | Path, **options: Unpack[RunOptions]) -> Record:
         anew |= {"notes": [], "interface": None, "flipped": None, "test_uses": None, "chosen": None}
         record = earlier.model_copy(update={**anew, "warnings": [*built.warnings]})
         return _go(built, record, size, options, times)
+
+
+def recorded(folder: Path) -> tuple[Record, list[Any], PipelineConfig]:
+    """What a run folder holds: its record, the events of its journal, and the config, whose code it names.
+
+    Raises:
+        ConfigError: it is no run folder, or is damaged.
+    """
+    expected = f"a {JOURNAL} and a {RECORD}"
+    record = load_run(folder, ended=False, expected=expected)
+    events = load_events(folder)
+    starts = [event for event in events if event["event"] == "start" and event.get("folder")]
+    if not starts:
+        raise ConfigError("this is no run folder", where=str(folder), expected=expected)
+    code = Path(starts[0]["folder"])
+    with blame(ConfigError, str(folder / RECORD)):
+        return record, events, validate(PipelineConfig, {**record.config, "folder": code}, None, (), code)
 
 
 def sync_run(folder: str | Path) -> bool:

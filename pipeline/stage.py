@@ -215,6 +215,13 @@ class Stage(Strict, ABC):
         """
         return ()
 
+    def bisection(self) -> Sequence[dict[str, JsonValue]]:
+        """The entries of a chain that find, in its place, which layers cost the accuracy; none unless said.
+
+        See `shrink bisect`.
+        """
+        return ()
+
     def exported_opset(self) -> int:
         """The ONNX operator set of what it exports, where it does."""
         return OPSET

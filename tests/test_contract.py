@@ -63,6 +63,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "quantize.weights": {},
     "quantize.half": {},
     "quantize.sensitivity": {"examples": 8},
+    "quantize.bisect": {"examples": 8},
     "benchmark.latency": {"runtimes": ["onnxruntime"], "rounds": 1, "iterations": 20},
 }
 

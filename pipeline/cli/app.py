@@ -14,7 +14,7 @@ from pipeline.base.quiet import leave_garbage, unreported
 from pipeline.cli.doctor.command import doctor
 from pipeline.cli.gate import expect, gate
 from pipeline.cli.init.command import init
-from pipeline.cli.layers import sensitivity
+from pipeline.cli.layers import bisect, sensitivity
 from pipeline.cli.options import UsageError
 from pipeline.cli.report import package, report
 from pipeline.cli.run import compare, plan, resume, run, schema, stages, sync
@@ -41,6 +41,7 @@ for command in (
     sync,
     plan,
     sensitivity,
+    bisect,
     stages,
     schema,
     gate,

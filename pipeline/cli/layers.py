@@ -1,9 +1,11 @@
-"""The command that looks at single layers: which of them suffer most."""
+"""The commands that look at single layers: which of them would suffer most, and which cost what a run has lost."""
 
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from pipeline.base.quiet import uncollected
 from pipeline.build.syntax.carried import located
@@ -34,11 +36,39 @@ def sensitivity(
     config, overrides = located(config), with_limit(overrides, limit)
     check_declared(*load_config(config, overrides, strategy))
     from pipeline import runner
-    from pipeline.run.sensitive import measuring
+    from pipeline.run.sensitive import looking
 
     loading: Any = {"runs": runs, "allow_unsafe_load": allow_unsafe_load}
     with redirect_stdout(sys.stderr):
         with runner.planned(config, overrides=overrides, strategy=strategy, **loading) as (built, _):
-            chain = measuring(built)
+            chain = looking(built, "sensitivity", lambda stage: stage.sensitivity())
+        record = runner.run(chain, require_tracking=require_tracking, **loading)
+    return end(record, as_json)
+
+
+@uncollected()
+def bisect(
+    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    stage: Annotated[str | None, typer.Option(help="Which stage, such as quantize.static.", show_default=False)] = None,
+    require_tracking: options.RequireTracking = False,
+    allow_unsafe_load: options.Unsafe = False,
+    as_json: options.AsJson = False,
+    debug: options.Debug = False,
+) -> int:
+    """Find the layers that cost what a stage of a run has lost: they are left as they came, in groups that are halved;
+    a run of its own beside it. The code that the run's config names is run.
+
+    Exit codes as `run`.
+    """
+    from pipeline import runner
+    from pipeline.build.build import build
+    from pipeline.run.sensitive import looking
+
+    folder = run.resolve()
+    with redirect_stdout(sys.stderr):
+        _, _, config = runner.recorded(folder)
+        built = build(config, allow_unsafe_load=allow_unsafe_load)
+        chain = looking(built, "bisect", lambda one: one.bisection(), stage)
+        loading: Any = {"runs": folder.parent, "allow_unsafe_load": allow_unsafe_load}
         record = runner.run(chain, require_tracking=require_tracking, **loading)
     return end(record, as_json)

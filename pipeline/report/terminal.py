@@ -19,7 +19,7 @@ from pipeline.report import columns
 from pipeline.report.matrix import FIGURES, Matrix, of_comparison, of_run
 from pipeline.report.mlflow.address import HIDDEN, URI, address
 from pipeline.report.mlflow.pages import LOCAL, link
-from pipeline.report.parts.layers import kept_text, sensitivity, sensitivity_cells
+from pipeline.report.parts.layers import bisection_text, kept_text, sensitivity, sensitivity_cells
 from pipeline.report.parts.packing import packing_text
 
 WIDE = 126  # characters of a table with one line a row and names such as benchmark.latency
@@ -50,7 +50,7 @@ def show(record: Record, console: Console) -> None:
 
 
 def _texts(record: Record) -> list[str]:
-    return [columns.tokenizer_text(record), kept_text(record), packing_text(record)]
+    return [columns.tokenizer_text(record), kept_text(record), bisection_text(record), packing_text(record)]
 
 
 def sensitivity_table(record: Record) -> Table | None:

@@ -1,24 +1,40 @@
-"""The chain that measures which layers would suffer most, in place of the stage that would harm them."""
+"""Chains that look at single layers: what comes before a stage, and in its place what measures its layers."""
+
+from collections.abc import Callable, Sequence
+
+from pydantic import JsonValue
 
 from pipeline.build.build import Built
 from pipeline.build.config import PipelineConfig, StageConfig
 from pipeline.errors import ConfigError
 from pipeline.gate.budget import Budget
+from pipeline.stage import Stage
+
+Entries = Callable[[Stage], Sequence[dict[str, JsonValue]]]
+"""What a stage says: the entries to put in its place, none where it has none."""
 
 
-def measuring(built: Built) -> PipelineConfig:
-    """The same up to the first stage that says how its layers' sensitivity is measured, and that measurement.
+def looking(built: Built, what: str, entries: Entries, use: str | None = None) -> PipelineConfig:
+    """The chain up to a stage and, in its place, what that says looks at its layers.
+
+    Args:
+        built: the whole chain.
+        what: the word that its name ends with.
+        entries: what a stage says.
+        use: name of the stage, as the file has it; the first that says something unless given.
 
     Raises:
-        ConfigError: no stage says so.
+        ConfigError: there is no such stage, or it says nothing.
     """
     config = built.config
+    uses = [entry.use for entry in config.stages]
+    if use is not None and use not in uses:
+        raise ConfigError(f"no stage is `{use}`", where="stages", expected=f"one of {', '.join(uses)}")
     for position, (_, stage) in enumerate(built.stages):
-        entries = [StageConfig.model_validate(entry) for entry in stage.sensitivity()]
-        if entries:
-            stages = [*config.stages[:position], *entries]
-            name = f"{config.name}-sensitivity"
-            return config.model_copy(update={"stages": stages, "name": name, "budget": Budget(), "choose": None})
-    uses = ", ".join(entry.use for entry in config.stages)
-    expected = "a stage whose layers can be measured, such as quantize.static or quantize.dynamic"
-    raise ConfigError(f"the stages are {uses}", where="stages", expected=expected)
+        own = [StageConfig.model_validate(entry) for entry in entries(stage)]
+        if own and use in (None, uses[position]):
+            stages = [*config.stages[:position], *own]
+            changes = {"stages": stages, "name": f"{config.name}-{what}", "budget": Budget(), "choose": None}
+            return config.model_copy(update=changes)
+    expected = "a stage whose layers can be looked at: quantize.static, quantize.dynamic or quantize.weights"
+    raise ConfigError(f"the stages are {', '.join(uses)}", where="stages", expected=expected)

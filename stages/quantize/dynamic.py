@@ -1,7 +1,9 @@
 """Dynamic quantization: 8-bit weights, and activations whose range is measured at each call."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import Field, JsonValue
@@ -13,7 +15,7 @@ from pipeline.stage import Context, Preview, Stage
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
 from stages.quantize.mixed.keep import KEEP, Keep
-from stages.quantize.mixed.keeping import Keeping
+from stages.quantize.mixed.keeping import Keeping, Trial
 from stages.quantize.mixed.measuring import Sensitivity
 from stages.quantize.quantizing.quantizer import REDUCE, Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
@@ -73,6 +75,16 @@ class DynamicQuantization(RoundingSettings, Stage):
         own = self.model_dump(mode="json", include={"per_channel", "reduce_range", "exclude", "operators"})
         return [{"use": "quantize.sensitivity", "activations": "dynamic", **own}]
 
+    def bisection(self) -> list[dict[str, JsonValue]]:
+        """Which layers cost the accuracy."""
+        return [
+            {
+                "use": "quantize.bisect",
+                "method": "dynamic",
+                "settings": self.model_dump(mode="json", exclude_unset=True),
+            }
+        ]
+
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
         """The quantized file.
 
@@ -83,28 +95,36 @@ class DynamicQuantization(RoundingSettings, Stage):
             return self._quantized(model, ctx)
         own = self.model_dump(include={"per_channel", "reduce_range", "exclude", "operators", "batch_size"})
         rows = Sensitivity(self.keep.integers, "dynamic", examples=self.keep.examples, **own).of(model, ctx)
+        with self.trials(model, ctx) as trial:
+            return Keeping(self.keep, rows, model, ctx, self.exclude, trial).smallest()
 
-        def quantize(settings: dict[str, Any], inner: Context) -> OnnxModel:
-            return self.model_copy(update=settings)._quantized(model, inner)
+    @contextmanager
+    def trials(self, model: OnnxModel, ctx: Context) -> Iterator[Trial]:
+        """What quantizes a model with other settings, or without some nodes."""
 
-        return Keeping(self.keep, rows, model, ctx, self.exclude, quantize).smallest()
+        def trial(inner: Context, spared: Collection[str] = (), **settings: Any) -> OnnxModel:
+            return self.model_copy(update=settings)._quantized(model, inner, spared)
 
-    def _quantized(self, model: OnnxModel, ctx: Context) -> OnnxModel:
+        yield trial
+
+    def _quantized(self, model: OnnxModel, ctx: Context, spared: Collection[str] = ()) -> OnnxModel:
+        """The same, but for nodes that are spared."""
+        exclude = (*self.exclude, *spared)
         if self.rounding == "nearest":
-            return quantize(model, ctx, self.operators, self.exclude, self._work)
+            return quantize(model, ctx, self.operators, exclude, partial(self._work, spared))
         with calibration(model, ctx, self.examples, self.batch_size) as data:
 
             def work(prepared: Prepared) -> Work:
-                return replace(self._work(prepared), batches=data.batches(*prepared), count=data.count)
+                return replace(self._work(spared, prepared), batches=data.batches(*prepared), count=data.count)
 
-            return quantize(model, ctx, self.operators, self.exclude, work, calibration_examples=data.examples)
+            return quantize(model, ctx, self.operators, exclude, work, calibration_examples=data.examples)
 
-    def _work(self, prepared: Prepared) -> Work:
-        exclude = [name for name, old in prepared.names.nodes.items() if old in self.exclude]
+    def _work(self, spared: Collection[str], prepared: Prepared) -> Work:
+        exclude, without = prepared.named(self.exclude), prepared.named(spared)
         asked = chosen(prepared.graph, self.operators, exclude)
         settings = self.model_dump(include={"per_channel", "reduce_range"})
-        settings |= {"operators": [*self.operators], "exclude": exclude}
-        settings["weights"] = self.plan(*prepared, asked, bias_correction=False)
+        settings |= {"operators": [*self.operators], "exclude": [*exclude, *without]}
+        settings["weights"] = self.plan(*prepared, asked, without, bias_correction=False)
         return Work("dynamic", settings)
 
 

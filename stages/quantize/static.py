@@ -1,6 +1,7 @@
 """Static quantization: 8-bit weights and activations, with ranges measured on calibration data."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from stages.quantize.balance.balance import Balance
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
 from stages.quantize.mixed.keep import KEEP, Keep
-from stages.quantize.mixed.keeping import Keeping
+from stages.quantize.mixed.keeping import Keeping, Trial
 from stages.quantize.mixed.measuring import Sensitivity
 from stages.quantize.quantizing.quantizer import REDUCE, Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
@@ -94,6 +95,12 @@ class StaticQuantization(RoundingSettings, Stage):
         own = self.model_dump(mode="json", include={"per_channel", "reduce_range", "exclude"})
         return [{"use": "quantize.sensitivity", "activations": "static", "operators": operators, **own}]
 
+    def bisection(self) -> list[dict[str, JsonValue]]:
+        """Which layers cost the accuracy."""
+        return [
+            {"use": "quantize.bisect", "method": "static", "settings": self.model_dump(mode="json", exclude_unset=True)}
+        ]
+
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
         """The quantized file.
 
@@ -105,32 +112,42 @@ class StaticQuantization(RoundingSettings, Stage):
         operators = tuple(name for name in LINEAR if name in (self.operators or LINEAR))
         own = self.model_dump(include={"per_channel", "reduce_range", "exclude", "batch_size"})
         rows = Sensitivity(self.keep.integers, "static", operators, examples=self.keep.examples, **own).of(model, ctx)
+        with self.trials(model, ctx) as trial:
+            return Keeping(self.keep, rows, model, ctx, self.exclude, trial).smallest()
+
+    @contextmanager
+    def trials(self, model: OnnxModel, ctx: Context) -> Iterator[Trial]:
+        """What quantizes a model with other settings, or without some nodes; ranges are measured once for all."""
+        ctx.directory.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=ctx.directory, prefix="ranges-") as folder:
             ranges = Path(folder).absolute() / "ranges.json"
 
-            def quantize(settings: dict[str, Any], inner: Context) -> OnnxModel:
-                return self.model_copy(update=settings)._quantized(model, inner, ranges)
+            def trial(inner: Context, spared: Collection[str] = (), **settings: Any) -> OnnxModel:
+                return self.model_copy(update=settings)._quantized(model, inner, spared, ranges)
 
-            return Keeping(self.keep, rows, model, ctx, self.exclude, quantize).smallest()
+            yield trial
 
-    def _quantized(self, model: OnnxModel, ctx: Context, ranges: Path | None = None) -> OnnxModel:
-        """The same; with a file in which ranges are kept from one call to the next."""
+    def _quantized(
+        self, model: OnnxModel, ctx: Context, spared: Collection[str] = (), ranges: Path | None = None
+    ) -> OnnxModel:
+        """The same, but for nodes that are spared; with a file in which ranges are kept from one call to the next."""
         operators = self.operators or quantizable()
         balance = Balance(self.smooth, self.equalize)
         with calibration(model, ctx, self.examples, self.batch_size, balance.passes) as data:
 
             def work(prepared: Prepared) -> Work:
                 own = {"calibration", "percentile", "activations", "per_channel", "reduce_range"}
-                nodes = [name for name, old in prepared.names.nodes.items() if old in self.exclude]
+                nodes, without = prepared.named(self.exclude), prepared.named(spared)
                 lists: dict[str, Any] = {"ranges": str(ranges) if ranges else None}
-                lists |= {"op_types_to_quantize": sorted(operators), "nodes_to_exclude": nodes}
+                lists |= {"op_types_to_quantize": sorted(operators), "nodes_to_exclude": [*nodes, *without]}
                 asked = chosen(prepared.graph, {*operators} & {*LINEAR}, nodes)
-                weights = self.plan(*prepared, asked, bias_correction=self.bias_correction)
+                weights = self.plan(*prepared, asked, without, bias_correction=self.bias_correction)
                 settings = self.model_dump(include=own) | lists | {"weights": weights}
                 settings["balance"] = balance._asdict()
                 return Work("static", settings, data.batches(*prepared), data.count)
 
-            return quantize(model, ctx, operators, self.exclude, work, calibration_examples=data.examples)
+            exclude = (*self.exclude, *spared)
+            return quantize(model, ctx, operators, exclude, work, calibration_examples=data.examples)
 
 
 def quantizable() -> list[str]:

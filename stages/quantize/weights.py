@@ -1,7 +1,9 @@
 """Weight-only quantization: weights of 8, 4 or 2 bits in blocks, activations in fp32."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 from pydantic import Field, JsonValue
@@ -13,7 +15,7 @@ from stages.quantize.blocks.methods import Method
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
 from stages.quantize.mixed.keep import FLOATS, KEEP, Keep
-from stages.quantize.mixed.keeping import Keeping
+from stages.quantize.mixed.keeping import Keeping, Trial
 from stages.quantize.mixed.measuring import Sensitivity
 from stages.quantize.quantizing.quantizer import Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
@@ -106,6 +108,16 @@ class WeightQuantization(Stage):
         """Which nodes have weights to quantize; refuse a graph without any."""
         return reached(model, self.operators, self.exclude)
 
+    def bisection(self) -> list[dict[str, JsonValue]]:
+        """Which layers cost the accuracy."""
+        return [
+            {
+                "use": "quantize.bisect",
+                "method": "weights",
+                "settings": self.model_dump(mode="json", exclude_unset=True),
+            }
+        ]
+
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
         """The quantized file.
 
@@ -116,33 +128,46 @@ class WeightQuantization(Stage):
             return self._quantized(model, ctx)
         own = self.model_dump(include={"exclude", "operators", "batch_size"})
         rows = Sensitivity(self.keep.integers, "float", examples=self.keep.examples, **own).of(model, ctx)
+        with self.trials(model, ctx) as trial:
+            return Keeping(self.keep, rows, model, ctx, self.exclude, partial(trial, bits=8)).smallest()
 
-        def quantize(settings: dict[str, Any], inner: Context) -> OnnxModel:
-            return self.model_copy(update={**settings, "bits": 8})._quantized(model, inner)
+    @contextmanager
+    def trials(self, model: OnnxModel, ctx: Context) -> Iterator[Trial]:
+        """What quantizes a model with other settings, or without some nodes."""
 
-        return Keeping(self.keep, rows, model, ctx, self.exclude, quantize).smallest()
+        def trial(inner: Context, spared: Collection[str] = (), **settings: Any) -> OnnxModel:
+            return self.model_copy(update=settings)._quantized(model, inner, spared)
+
+        yield trial
 
     def sensitivity(self) -> list[dict[str, JsonValue]]:
         """Of its layers to fewer bits, with activations as they are."""
         own = self.model_dump(mode="json", include={"exclude", "operators"})
         return [{"use": "quantize.sensitivity", "activations": "float", **own}]
 
-    def _quantized(self, model: OnnxModel, ctx: Context) -> OnnxModel:
+    def _quantized(self, model: OnnxModel, ctx: Context, spared: Collection[str] = ()) -> OnnxModel:
+        """The same, but for nodes that are spared."""
+        exclude = (*self.exclude, *spared)
         if self.method != "gptq":
-            return quantize(model, ctx, self.operators, self.exclude, self._work)
+            return quantize(model, ctx, self.operators, exclude, partial(self._work, spared))
         with calibration(model, ctx, self.examples, self.batch_size) as data:
 
             def work(prepared: Prepared) -> Work:
-                return replace(self._work(prepared), batches=data.batches(*prepared), count=data.count)
+                return replace(self._work(spared, prepared), batches=data.batches(*prepared), count=data.count)
 
-            return quantize(model, ctx, self.operators, self.exclude, work, calibration_examples=data.examples)
+            return quantize(model, ctx, self.operators, exclude, work, calibration_examples=data.examples)
 
-    def _work(self, prepared: Prepared) -> Work:
-        exclude = [name for name, old in prepared.names.nodes.items() if old in self.exclude]
+    def _work(self, spared: Collection[str], prepared: Prepared) -> Work:
+        exclude, without = prepared.named(self.exclude), prepared.named(spared)
         asked = chosen(prepared.graph, self.operators, exclude)
         default = {"bits": self.bits}
         layers = {name: {"bits": bits} for name, bits in self.layers.items()}
         bits, named = schemes(*prepared, asked, default, default, layers)
+        bits = {name: scheme for name, scheme in bits.items() if name not in without}
         settings = self.model_dump(include={"method", "block_size", "symmetric"})
-        settings |= {"operators": [*self.operators], "exclude": exclude, "has_int8_inputs": self.compute == "int8"}
-        return Work("weights", settings | {"schemes": bits, "named": named})
+        settings |= {
+            "operators": [*self.operators],
+            "exclude": [*exclude, *without],
+            "has_int8_inputs": self.compute == "int8",
+        }
+        return Work("weights", settings | {"schemes": bits, "named": [name for name in named if name in bits]})

@@ -10,7 +10,7 @@ from pipeline.base.formatting import bytes_text, interval_text
 from pipeline.records.record import Record
 
 LOG = logging.getLogger("shrinkline")
-SENSITIVITY, KEEP = "sensitivity", "keep"
+SENSITIVITY, KEEP, BISECTION = "sensitivity", "keep", "bisection"
 """The names of the reports."""
 Report = TypeVar("Report", bound=BaseModel)
 
@@ -53,6 +53,34 @@ class Kept(Estimate):
     weights_bytes: int
     counts: dict[str, int]
     tried: list[Any]
+
+
+class Culprit(BaseModel):
+    """A layer, and the share of what is lost that it accounts for."""
+
+    layer: str
+    nodes: list[str]
+    share: float
+
+
+class Bisection(BaseModel):
+    """What a stage that bisects reports."""
+
+    divergence: float
+    layers: list[Culprit]
+    of: int
+
+
+def bisection_text(record: Record) -> str:
+    """What is lost comes from ...: the layers with their shares; empty where nothing was bisected."""
+    bisection = _last(record, BISECTION, Bisection)
+    if bisection is None:
+        return ""
+    if not bisection.layers:
+        return f"Of {bisection.of} layers none accounts for much of what is lost: it comes from many of them"
+    names = ", ".join(f"{culprit.layer} ({culprit.share:.0%})" for culprit in bisection.layers)
+    nodes = ", ".join(node for culprit in bisection.layers for node in culprit.nodes)
+    return f"What is lost comes, of {bisection.of} layers, from {names}; `exclude: [{nodes}]` keeps it"
 
 
 def sensitivity(record: Record) -> Sensitivity | None:

@@ -67,7 +67,7 @@ def effects(
 
 def _entry(unit: Unit, part: Behind | None, replay: Replay, trial: Trial) -> Entry:
     measured = dict.fromkeys(map(str, trial.widths), 0.0)
-    if part:
+    if part and trial.widths:
         with_activations = _quantized_inputs(part, unit, replay, trial.activations)
         session = replay.part(with_activations, [layer.weight for layer in unit.layers])
         for width in trial.widths:

@@ -1,9 +1,9 @@
 """The smallest mixture of widths that keeps the score: ordered by sensitivity, then quantized and scored."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import JsonValue
 
@@ -24,8 +24,13 @@ from stages.quantize.mixed.search import smallest
 UNHEARD = logging.getLogger(f"{__name__}.unheard")
 UNHEARD.addHandler(logging.NullHandler())
 UNHEARD.propagate = False
-Quantize = Callable[[dict[str, Any], Context], OnnxModel]
-"""(settings of the stage, such as `layers` and `exclude`, context) -> the quantized file."""
+
+
+class Trial(Protocol):
+    """What a stage makes of a model with other settings, or where some nodes are spared."""
+
+    def __call__(self, inner: Context, spared: Collection[str] = (), **settings: Any) -> OnnxModel:
+        """The quantized file, which lies in the folder of the context."""
 
 
 @dataclass
@@ -56,7 +61,7 @@ class Keeping:
         model: that comes in.
         ctx: of the stage.
         exclude: nodes that stay in fp32 whatever happens.
-        quantize: makes the file of a mixture.
+        trial: makes the file of a mixture.
     """
 
     keep: Keep
@@ -64,7 +69,7 @@ class Keeping:
     model: OnnxModel
     ctx: Context
     exclude: Sequence[str]
-    quantize: Quantize
+    trial: Trial
 
     def smallest(self) -> OnnxModel:
         """The file of the smallest mixture that keeps the score; reports the mixture and all that were tried.
@@ -128,7 +133,7 @@ class Keeping:
             warn=warnings.append,
             log=UNHEARD,
         )
-        model = self.quantize(self.settings(mixture), inner)
+        model = self.trial(inner, **self.settings(mixture))
         estimate = self.keep.estimate(self._scores(model), reference, self.ctx.seed)
         model.close()
         if estimate is None:

@@ -95,7 +95,8 @@ def _measured(sensitivity: Sensitivity, model: OnnxModel, ctx: Context) -> list[
         prepared = prepare(model, Path(folder), do, external=False)
         graph, names = prepared
         check_names(sensitivity.exclude, list(names.nodes.values()))
-        settings = asdict(sensitivity) | {"output": _output(model, ctx, names), "labelling": _labelling(ctx)}
+        output = next(new for new, old in names.values.items() if old == counted_output(model, ctx))
+        settings = asdict(sensitivity) | {"output": output, "labelling": _labelling(ctx)}
         settings["exclude"] = [name for name, old in names.nodes.items() if old in sensitivity.exclude]
         for key, name in {"reduce_range": "is_reduced", "examples": "", "batch_size": ""}.items():
             value = settings.pop(key)
@@ -118,11 +119,11 @@ def _row(graph: onnx.GraphProto, node: onnx.NodeProto, names: Names, entry: Entr
     return Row(**{**entry, "layer": (layers or known)[0], "nodes": nodes})
 
 
-def _output(model: OnnxModel, ctx: Context, names: Names) -> str:
-    """The name, in the prepared graph, of the output that counts."""
+def counted_output(model: OnnxModel, ctx: Context) -> str:
+    """The name, in the file, of the output that counts."""
     known = output_names(model.path)
-    wanted = ctx.output if ctx.output in known else known[0]
-    return next(new for new, old in names.values.items() if old == wanted)
+    names = model.outside.outputs if model.outside else {}  # of the task, by those of a file from outside
+    return next((name for name in known if ctx.output in (name, names.get(name))), known[0])
 
 
 def _labelling(ctx: Context) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """What static and dynamic quantization share: preparing a graph, telling what was quantized, making the file small."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +32,10 @@ class Prepared(NamedTuple):
 
     graph: onnx.GraphProto
     names: Names
+
+    def named(self, names: Collection[str]) -> list[str]:
+        """What the nodes are called here that a user calls so."""
+        return [name for name, old in self.names.nodes.items() if old in names]
 
 
 Quantizer = Callable[[Prepared], Work]

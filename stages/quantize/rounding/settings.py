@@ -58,18 +58,27 @@ class RoundingSettings(Strict):
         if used < FEW:
             yield f"calibration uses {used} examples of {example_count}; what it chooses is steadier with {FEW} or more"
 
-    def plan(self, graph: onnx.GraphProto, names: Names, asked: Collection[str], **more: bool) -> dict[str, Any]:
+    def plan(
+        self, graph: onnx.GraphProto, names: Names, asked: Collection[str], spared: Collection[str] = (), **more: bool
+    ) -> dict[str, Any]:
         """What a step is told: the integers that each node's weight may take, and how they are chosen.
 
         Args:
             graph, names: as prepared.
-            asked: names of the nodes that will be quantized.
+            asked: names of the nodes that would be quantized.
+            spared: names of those among them that stay as they are, whatever the settings say of them.
             more: further settings of the step.
         """
         default: Scheme = {"bits": self.bits} if self.codebook is None else {"codebook": self.codebook}
         layers = {key: _scheme(value) for key, value in self.layers.items()}
         chosen, named = schemes(graph, names, asked, default, _scheme(self.first_last), layers)
-        return {"schemes": chosen, "named": named, "rounding": self.rounding, **more}
+        chosen = {name: scheme for name, scheme in chosen.items() if name not in spared}
+        return {
+            "schemes": chosen,
+            "named": [name for name in named if name in chosen],
+            "rounding": self.rounding,
+            **more,
+        }
 
 
 def _scheme(value: int | str | Codebook) -> Scheme:

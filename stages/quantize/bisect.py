@@ -1,0 +1,146 @@
+"""Bisection: which layers cost the accuracy that quantization loses."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, JsonValue, ValidationError
+
+from pipeline.base.formatting import few
+from pipeline.errors import ConfigError
+from pipeline.measure.sensitivity.divergence import divergence
+from pipeline.model import OnnxModel
+from pipeline.stage import Context, Preview, Stage
+from stages.quantize.dynamic import DynamicQuantization
+from stages.quantize.mixed.culprits import Culprit, culprits
+from stages.quantize.mixed.keeping import UNHEARD, Trial
+from stages.quantize.mixed.measuring import Row, Sensitivity, counted_output
+from stages.quantize.rounding.layout import WEIGHTS
+from stages.quantize.static import StaticQuantization
+from stages.quantize.weights import WeightQuantization
+
+Quantization = StaticQuantization | DynamicQuantization | WeightQuantization
+METHODS: dict[str, type[Quantization]] = {
+    "static": StaticQuantization,
+    "dynamic": DynamicQuantization,
+    "weights": WeightQuantization,
+}
+
+
+class QuantizationBisection(Stage):
+    """The model that came in, and the layers that cost the accuracy where it is quantized in one way.
+
+    `shrink bisect RUN` does that for a stage of a run. Groups of layers are left as they came, and halved where that
+    brings the answers back, so that one bad layer among n takes about 2 log2(n) files.
+
+    Example:
+        - {use: quantize.bisect, method: static, settings: {bits: 4}}
+
+    Reference: Andreas Zeller and Ralf Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", IEEE
+    Transactions on Software Engineering 28, 2002.
+    """
+
+    method: Literal["static", "dynamic", "weights"] = Field("static", description="which stage of quantize")
+    settings: dict[str, JsonValue] = Field({}, description="its settings")
+    share: float = Field(0.1, gt=0, lt=1, description="of what is lost, that a layer accounts for at least to be named")
+    examples: int = Field(256, ge=1, description="validation examples at most, on which answers are compared")
+    batch_size: int = Field(64, ge=1, description="validation examples a batch")
+
+    def check(self, before: Sequence[Stage], preview: Preview) -> Sequence[str]:
+        """Refuse settings that the stage refuses, and `keep`, whose mixture is another each time."""
+        stage = self._stage()
+        if stage.keep:
+            fix = "Set `exclude` and `layers` as the report `keep` has them, or look at its widths"
+            raise ConfigError("`keep` chooses another mixture where layers are left out", fix=fix)
+        return list(stage.check(before, preview))
+
+    def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
+        """The model itself. Raises StageError where it cannot be quantized so."""
+        stage = self._stage()
+        operators = [name for name in WEIGHTS if name in (stage.operators or WEIGHTS)]
+        units = Sensitivity((), "float", operators, stage.exclude, examples=1).of(model, ctx)
+        nodes = {row.layer: row.nodes for row in _distinct(units)}
+        ctx.directory.mkdir(parents=True, exist_ok=True)
+        with (
+            TemporaryDirectory(dir=ctx.directory, prefix="bisect-") as folder,
+            stage.trials(model, ctx) as trial,
+            ctx.progress("files", 2 * (len(nodes) - 1).bit_length() + 1) as advance,
+        ):
+            answers = Answers(self, model, replace(ctx, directory=Path(folder), log=UNHEARD, warn=_unheard), trial)
+
+            def loss(spared: frozenset[str]) -> float:
+                advance(1)
+                return answers.loss([name for layer in nodes if layer in spared for name in nodes[layer]])
+
+            whole = loss(frozenset())
+            some = culprits([*nodes], whole, loss, self.share)
+        self._tell(ctx, some, whole, nodes)
+        return model
+
+    def _stage(self) -> Quantization:
+        try:
+            return METHODS[self.method].model_validate(self.settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"][:1]))
+            expected = f"those of quantize.{self.method}"
+            raise ConfigError(f"`settings` has `{where}`: {first['msg']}", expected=expected) from error
+
+    def _tell(self, ctx: Context, some: Sequence[Culprit], whole: float, nodes: dict[str, list[str]]) -> None:
+        layers: list[JsonValue] = [
+            {"layer": culprit.part, "nodes": [*nodes[culprit.part]], "share": culprit.gain / whole} for culprit in some
+        ]
+        ctx.report("bisection", {"divergence": whole, "layers": layers, "of": len(nodes)})
+        if some:
+            names = few([f"`{culprit.part}` ({culprit.gain / whole:.0%})" for culprit in some])
+            excluded = ", ".join(name for culprit in some for name in nodes[culprit.part])
+            ctx.log.info("what is lost comes from %s; `exclude: [%s]` keeps it", names, excluded)
+        else:
+            text = "no layer accounts for %s of what is lost: it comes from many, or from operators without weights"
+            ctx.log.info(text, f"{self.share:.0%}")
+
+
+class Answers:
+    """What files with some nodes spared answer, beside the model that came in.
+
+    Args:
+        settings: examples and batch.
+        model: that came in.
+        ctx: whose folder gets the files.
+        trial: makes them.
+    """
+
+    def __init__(self, settings: QuantizationBisection, model: OnnxModel, ctx: Context, trial: Trial) -> None:
+        self.settings, self.ctx, self.trial, self.count = settings, ctx, trial, 0
+        self.output = counted_output(model, ctx)
+        split = ctx.validation
+        self.split = split.select(list(range(min(len(split), settings.examples))))
+        self.reference = self._of(model)
+
+    def loss(self, spared: Sequence[str]) -> float:
+        """The mean divergence from the answers of the model that came in, where some nodes are as they were."""
+        self.count += 1
+        inner = replace(self.ctx, directory=self.ctx.directory / str(self.count), report=_unheard)
+        answers = self._of(self.trial(inner, spared))
+        labelling = self.ctx.labelling if self.ctx.logits else None
+        pairs = zip(self.reference, answers, strict=True)
+        return float(np.concatenate([divergence(one, other, labelling) for one, other in pairs]).mean())
+
+    def _of(self, model: OnnxModel) -> list[Any]:
+        batches = self.split.loader(self.settings.batch_size)
+        answers = [model.predict(batch.inputs)[self.output].numpy() for batch in batches]
+        model.close()
+        return answers
+
+
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """The rows, with the name of a node where two layers are called alike."""
+    names = [row.layer for row in rows]
+    return [replace(row, layer=row.nodes[0]) if names.count(row.layer) > 1 else row for row in rows]
+
+
+def _unheard(*_: Any) -> None:
+    pass
