@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, StageError, blame
 from pipeline.forms.external_data import load_whole
 from pipeline.forms.graph import BLOCKWISE, QUANTIZED, graphs_in, opset
 from pipeline.forms.packed import is_packed
-from pipeline.measure.size import layer_of, size_bytes
+from pipeline.measure.size import elements, layer_of, size_bytes
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from pipeline.task import Split
@@ -132,6 +132,12 @@ def calibration_inputs(split: Split, batch_size: int) -> Iterator[Inputs]:
         yield batch.inputs
 
 
+def halves_in(graph: onnx.GraphProto) -> Iterator[tuple[onnx.TensorProto, str]]:
+    """The constants of 16 bits, which stay as they are, and their kind."""
+    kinds = {onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.BFLOAT16: "bf16"}
+    return ((tensor, kinds[tensor.data_type]) for tensor in graph.initializer if tensor.data_type in kinds)
+
+
 def counts(graph: onnx.GraphProto, packed: Packed, before: int, after: int) -> dict[str, JsonValue]:
     """What the record says of the bytes of a packed file, and of each tensor of the file before.
 
@@ -143,10 +149,11 @@ def counts(graph: onnx.GraphProto, packed: Packed, before: int, after: int) -> d
     layers = layer_of(graph)
     sizes = {weight.name: ("int8", weight.integers.nbytes, weight.integers.size) for weight in weights_of(graph)}
     sizes |= {name: ("fp32", array.nbytes, array.size) for name, array in floats_of(graph).items()}
+    sizes |= {tensor.name: (kind, 2 * elements(tensor), elements(tensor)) for tensor, kind in halves_in(graph)}
     rows: list[dict[str, JsonValue]] = []
-    for name, (kind, size, elements) in sizes.items():
+    for name, (kind, size, count) in sizes.items():
         encoding, stored = packed.stored.get(name, (kind, size))
         label = name if "." in name else f"{layers[name]}: {name}"
-        rows.append({"name": label, "encoding": encoding, "elements": elements, "before": size, "bytes": stored})
+        rows.append({"name": label, "encoding": encoding, "elements": count, "before": size, "bytes": stored})
     weights = sum(int(packed.stored[name].bytes if name in packed.stored else sizes[name][1]) for name in sizes)
     return {"bytes": {"before": before, "after": after}, "graph_bytes": after - weights, "tensors": [*rows]}

@@ -1,6 +1,6 @@
 """A graph whose weights are stored in 16 bits, or that computes in them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -31,10 +31,10 @@ def floats(graph: onnx.GraphProto, apart: Collection[str] = ()) -> Iterator[onnx
             yield tensor
 
 
-def store(graph: onnx.GraphProto, kind: Kind, apart: Collection[str]) -> None:
+def store(graph: onnx.GraphProto, kind: Kind, weights: Iterable[onnx.TensorProto]) -> None:
     """Store weights in 16 bits, in place, each with a Cast that gives the node what it reads in fp32."""
     casts = []
-    for tensor in [*floats(graph, apart)]:
+    for tensor in [*weights]:
         name, stored = tensor.name, f"{tensor.name}_{kind}"
         tensor.CopyFrom(numpy_helper.from_array(halved(numpy_helper.to_array(tensor), kind), stored))
         casts.append(onnx.helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))

@@ -5,17 +5,23 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from onnx import numpy_helper
 from pydantic import JsonValue
 
 from pipeline.base.estimate import Estimate
 from pipeline.base.formatting import bytes_text
 from pipeline.errors import StageError
+from pipeline.forms.external_data import load_whole
+from pipeline.forms.graph import save
 from pipeline.measure.accuracy import scores_on_validation
 from pipeline.measure.batching import batches_for
+from pipeline.measure.operators.quantized import scales_and_zero_points
 from pipeline.measure.size import size_bytes
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context
+from stages.quantize.halves.graph import floats, store
+from stages.quantize.halves.numbers import loss
 from stages.quantize.mixed.front import Choice, Mixture, front
 from stages.quantize.mixed.keep import BITS, FLOATS, Keep
 from stages.quantize.mixed.measuring import Row
@@ -134,6 +140,8 @@ class Keeping:
             log=UNHEARD,
         )
         model = self.trial(inner, **self.settings(mixture))
+        if any(choice.width == "fp16" for choice in mixture):
+            model = _in_halves(model)
         estimate = self.keep.estimate(self._scores(model), reference, self.ctx.seed)
         model.close()
         if estimate is None:
@@ -183,6 +191,17 @@ class Keeping:
         problem += f"validation examples; the nearest has {self._figures(nearest)}"
         fix = "Ask for that, train with quantize.aware first, or give `operators` without those that cost most"
         return StageError(problem, fix=f"{fix}: `shrink sensitivity` shows them")
+
+
+def _in_halves(model: OnnxModel) -> OnnxModel:
+    """The file with the matrices in fp16 that are not quantized and that fp16 holds; they are computed in fp32."""
+    proto = load_whole(model.path)
+    aside = scales_and_zero_points(proto.graph)
+    floats_left = (tensor for tensor in floats(proto.graph) if len(tensor.dims) > 1 and tensor.name not in aside)
+    store(proto.graph, "fp16", [t for t in floats_left if not loss(numpy_helper.to_array(t), "fp16").overflowing])
+    result = replace(model, path=model.path.with_name("mixed.onnx"))
+    save(proto, result.path)
+    return result
 
 
 def _is_quantized(mixture: Mixture) -> bool:

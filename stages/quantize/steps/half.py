@@ -47,7 +47,7 @@ def half(files: Files, *, kind: Kind, compute: str, apart: list[str]) -> Done:
     if compute == "half":
         proto = _computing(proto, [*apart, *left])
     else:
-        store(graph, kind, apart)
+        store(graph, kind, floats(graph, apart))
     files.save(proto, files.target)
     return Done({LARGE: left}, entries)
 

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+import torch
 
 from pipeline.errors import ConfigError, StageError
 from pipeline.measure.accuracy import scores_on_validation
@@ -14,6 +16,7 @@ from pipeline.stage import Preview, Stage
 from pipeline.task import Split, Task
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.mixed.keep import Keep
+from stages.quantize.pack import WeightPacking
 from stages.quantize.static import StaticQuantization
 from stages.quantize.weights import WeightQuantization
 from tests.contexts import context_of, quadrants
@@ -102,3 +105,22 @@ def test_an_empty_validation_split_is_refused(exported: OnnxModel, task: Task) -
     empty = replace(task, validation=Split(quadrants(0, 0)))
     with pytest.raises(ConfigError, match="the validation split is empty"):
         refused(StaticQuantization(keep=Keep(drop=0.03)), empty, exported)
+
+
+def test_layers_that_bear_no_integers_are_halves_and_pack_takes_them(
+    exported: OnnxModel, task: Task, tmp_path: Path
+) -> None:
+    reports: dict[str, Any] = {}
+    ctx = context_of(task, tmp_path / "stage", report=reports.__setitem__)
+    model = StaticQuantization(keep=Keep(drop=0.03, widths=(2, "fp16", "fp32"))).run(exported, ctx)
+    widths = [*reports["keep"]["widths"].values()]
+    assert "fp16" in widths
+    assert "fp32" not in widths
+    kinds = [tensor.data_type for tensor in onnx.load(model.path).graph.initializer if len(tensor.dims) > 1]
+    assert kinds.count(onnx.TensorProto.FLOAT16) == widths.count("fp16")
+    assert onnx.TensorProto.FLOAT not in kinds
+    packed = WeightPacking().run(model, context_of(task, tmp_path / "packed", report=reports.__setitem__))
+    inputs = next(iter(task.validation.loader(32))).inputs
+    assert torch.equal(packed.predict(inputs)["output"], model.predict(inputs)["output"])
+    rows = [row for row in reports["packing"]["tensors"] if row["encoding"] == "fp16"]
+    assert sum(row["bytes"] for row in rows) == 2 * sum(row["elements"] for row in rows) > 0
