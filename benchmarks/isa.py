@@ -2,12 +2,14 @@
 
     python benchmarks/isa.py [--nets digits cifar10 fsdd sst2] [--data FOLDER] [--weights FILE] [--words MODEL]
         [--examples 200] [--emulator qemu-x86_64-static] [--cpu Haswell] [--runs runs] [--limit N]
+        [--isa avx512 --build FOLDER]
 
 Networks and arguments are those of runtimes.py, besides. ONNX Runtime runs in QEMU's user-mode emulator (Debian:
 package qemu-user-static) as a CPU with AVX2 and no VNNI. Printed for each network: its score on all test examples here
 and, emulated, there; and on the first `examples` of them how many decisions of the emulation are those of the real run,
 the largest difference of an output, and how many decisions of the real run are others than here. Without the emulator
-it ends with 1.
+it ends with 1. FOLDER has a package onnxruntime of the same version that does not use VNNI, which then runs in place of
+the emulator.
 """
 
 import argparse
@@ -17,12 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 COLUMNS = (
-    *("network", "score here", "score on avx2", "decisions changed", "worst layer"),
-    *("examples", "decisions as in the real run", "largest difference", "others than here", "in the emulator, s"),
+    *("network", "score here", "score there", "decisions changed", "worst layer"),
+    *("examples", "decisions as in the real run", "largest difference", "others than here", "real run, s"),
 )
 
 
@@ -38,7 +41,7 @@ def answer(folder: Path) -> None:
         np.savez(folder / feed.name.replace("feed", "outputs"), *session.run(None, dict(np.load(feed))))
 
 
-def answered(model: Path, feeds: list[dict[str, Any]], before: list[str]) -> list[list[Any]]:
+def answered(model: Path, feeds: list[dict[str, Any]], before: Sequence[str] = ()) -> list[list[Any]]:
     """The outputs of a file for feeds, from a process that a command such as an emulator's is put before."""
     import numpy as np
 
@@ -52,25 +55,16 @@ def answered(model: Path, feeds: list[dict[str, Any]], before: list[str]) -> lis
         return [[*np.load(file).values()] for file in sorted(folder.glob("outputs-*.npz"))]
 
 
-def line(name: str, arguments: argparse.Namespace) -> list[str]:
-    """The line of a network."""
-    import numpy as np
+def quantized(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
+    """The record of a network's run, and its task."""
     import yaml
     from runtimes import CONFIGS, nets
 
     from pipeline import runner
-    from pipeline.measure.isa.emulate import emulate
-    from pipeline.model import OnnxModel
 
     net = nets(arguments.data.resolve(), arguments.weights.resolve(), arguments.words)[name]
-    stages = [{"use": "export.onnx"}, net.quantize]
-    chain = {
-        "task": net.task,
-        "model": net.model,
-        "baseline": net.baseline,
-        "stages": stages,
-        "target": {"isa": "avx2"},
-    }
+    chain = {"task": net.task, "model": net.model, "baseline": net.baseline, "target": {"isa": arguments.isa}}
+    chain["stages"] = [{"use": "export.onnx"}, net.quantize]
     limit = arguments.limit or net.limit
     with tempfile.NamedTemporaryFile("w", dir=CONFIGS / net.folder, suffix=".yaml") as config:
         yaml.safe_dump({**chain, **({"limit": limit} if limit else {})}, config)
@@ -78,7 +72,17 @@ def line(name: str, arguments: argparse.Namespace) -> list[str]:
         command = [sys.executable, "-m", "pipeline", "run", config.name, "--json", "--runs", str(arguments.runs)]
         record = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
         with runner.planned(config.name, runs=arguments.runs) as (built, _):
-            task = built.task
+            return record, built.task
+
+
+def line(name: str, arguments: argparse.Namespace) -> list[str]:
+    """The line of a network."""
+    import numpy as np
+
+    from pipeline.measure.isa.emulate import emulate
+    from pipeline.model import OnnxModel
+
+    record, task = quantized(name, arguments)
     stage = record["stages"][-1]
     model = OnnxModel.load(Path(record["folder"]) / stage["folder"])
     split = task.test.select(list(range(min(arguments.examples, len(task.test)))))
@@ -86,13 +90,15 @@ def line(name: str, arguments: argparse.Namespace) -> list[str]:
     taken = {value.name for value in model.session.get_inputs()}
     feeds = [{key: value.numpy() for key, value in batch.items() if key in taken} for batch in batches]
     start = time.perf_counter()
-    real = answered(model.path, feeds, [arguments.emulator, "-cpu", arguments.cpu])
+    emulator = [arguments.emulator, "-cpu", arguments.cpu]
+    before = ["env", f"PYTHONPATH={arguments.build.resolve()}"] if arguments.build else emulator
+    real = answered(model.path, feeds, before)
     took = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
-        emulated = answered(emulate(model, "avx2", Path(folder)).model.path, feeds, [])
-    here = answered(model.path, feeds, [])
+        emulated = answered(emulate(model, arguments.isa, Path(folder)).model.path, feeds)
+    here = answered(model.path, feeds)
     logits = [np.concatenate([outputs[0] for outputs in each]) for each in (real, emulated, here)]
-    there, ours, before = (values.reshape(-1, values.shape[-1]).argmax(-1) for values in logits)
+    there, ours, usual = (values.reshape(-1, values.shape[-1]).argmax(-1) for values in logits)
     target = stage["target"]
     worst = target["layers"][0] if target["layers"] else None
     return [
@@ -101,10 +107,10 @@ def line(name: str, arguments: argparse.Namespace) -> list[str]:
         f"{target['score']:.4f}",
         f"{target['changed']:.2%}",
         f"{worst['place']}, {worst['operator']}: {worst['error']:.2%}" if worst else "-",
-        f"{len(split)}",
+        f"{len(split):,}",
         f"{(there == ours).mean():.2%}",
         f"{abs(logits[0] - logits[1]).max():.3g} of {np.ptp(logits[0]):.3g}",
-        f"{(there != before).mean():.2%}",
+        f"{(there != usual).mean():.2%}",
         f"{took:.0f}",
     ]
 
@@ -121,12 +127,14 @@ def main() -> None:
     parser.add_argument("--emulator", default="qemu-x86_64-static")
     parser.add_argument("--cpu", default="Haswell")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--isa", default="avx2", choices=["avx2", "avx512"], help="of the real run, too")
+    parser.add_argument("--build", type=Path)
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.answer:
         answer(arguments.answer)
         return
-    if not shutil.which(arguments.emulator):
+    if not arguments.build and not shutil.which(arguments.emulator):
         sys.exit(f"{arguments.emulator} is not installed")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for name in arguments.nets:

@@ -34,7 +34,7 @@ def emulate(model: Deployed, isa: Isa, folder: Path, *, exact: Collection[str] =
     Args:
         model: with integers. A file from outside is opened in a process of its own.
         isa: of the CPU.
-        folder: gets the files.
+        folder: gets the files; none where this CPU answers so too, for then it is the model itself.
         exact: names of layers whose sums do not saturate nevertheless.
         counted: give it outputs that count what saturates; see `rewrite.COUNTS`.
 
@@ -44,7 +44,13 @@ def emulate(model: Deployed, isa: Isa, folder: Path, *, exact: Collection[str] =
         ForeignError: a file from outside crashed the process that rewrites it.
         StageError: ONNX Runtime refuses the file.
     """
-    how = {"saturates": saturates_on(isa), "exact": sorted(exact), "counted": counted}
+    as_it_is = not saturates_on(isa) and not saturates_on(None)
+    how: dict[str, Any] = {
+        "saturates": saturates_on(isa),
+        "exact": sorted(exact),
+        "counted": counted,
+        "as_it_is": as_it_is,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, Seq2SeqOnnx):
         return _several(model, folder, how)
@@ -54,7 +60,7 @@ def emulate(model: Deployed, isa: Isa, folder: Path, *, exact: Collection[str] =
             layers = _there(model.path, model.outside.limits, target, how)
         else:
             layers = write_emulated(model.path, target, **how)
-    return Emulated(replace(model, path=target), layers)
+    return Emulated(model if as_it_is else replace(model, path=target), layers)
 
 
 def _several(model: Seq2SeqOnnx, folder: Path, how: dict[str, Any]) -> Emulated:
@@ -63,6 +69,8 @@ def _several(model: Seq2SeqOnnx, folder: Path, how: dict[str, Any]) -> Emulated:
     for graph in model.graphs:
         with blame(StageError, graph.name):
             layers += write_emulated(graph, folder / graph.name, **how)
+    if how["as_it_is"]:
+        return Emulated(model, layers)
     for name in CONFIGS:
         shutil.copyfile(model.path / name, folder / name)
     return Emulated(replace(model, path=folder), layers)

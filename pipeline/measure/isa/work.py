@@ -35,12 +35,13 @@ class Layer(NamedTuple):
     at_risk: float
 
 
-def write_emulated(source: Path, target: Path, **how: Any) -> list[Layer]:
+def write_emulated(source: Path, target: Path, *, as_it_is: bool = False, **how: Any) -> list[Layer]:
     """Write the graph that answers so; gives its layers at risk.
 
     Args:
         source: a file with integers.
         target: the file to write.
+        as_it_is: only see whether it has integers; it answers so itself, and nothing is written.
         how: arguments of `Rewriting`.
 
     Raises:
@@ -52,6 +53,8 @@ def write_emulated(source: Path, target: Path, **how: Any) -> list[Layer]:
     if not operators & (QUANTIZED | BESIDES):
         problem = f"{source.name} has no integers, so it answers the same on every CPU"
         raise NoIntegersError(problem, expected="a file that a stage of quantize made")
+    if as_it_is:
+        return []
     with TemporaryDirectory(dir=target.parent) as name:
         optimized = Path(name) / "optimized.onnx"
         write_optimized(source, optimized)

@@ -1,5 +1,6 @@
 """The products of integers in a graph as ONNX Runtime runs it, and which of them saturate on x86 without VNNI."""
 
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,9 +77,10 @@ def products(node: onnx.NodeProto, constants: Constants, kinds: Mapping[str, int
     if node.op_type not in WEIGHTS:
         return
     value, weight, zero_point = WEIGHTS[node.op_type]
-    if _kind(node, zero_point, value, constants, kinds) != TensorProto.UINT8:
-        return  # kernels for signed values add in 32 bits
     array = constants.get(node.input[weight])
+    if _kind(node, zero_point, value, constants, kinds) != TensorProto.UINT8:
+        _refuse_signed(node, array)
+        return  # kernels for signed values add in 32 bits
     if array is None:
         if kinds.get(node.input[weight]) == TensorProto.INT8:
             raise UnknownError(f"`{node.name}` ({node.op_type}) multiplies with int8 values that are not constant")
@@ -115,12 +117,18 @@ def _kind(node: onnx.NodeProto, place: int | None, value: int, constants: Consta
     return kinds.get(node.input[value], int(TensorProto.UINT8))
 
 
+def _refuse_signed(node: onnx.NodeProto, weight: NDArray[Any] | None) -> None:
+    """Raise UnknownError for signed values where ONNX Runtime does not show what it would make of them on x86."""
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    if weight is not None and weight.dtype == np.int8 and not is_x86:
+        problem = f"the values of `{node.name}` ({node.op_type}) are int8, which ONNX Runtime makes uint8 on x86 alone"
+        raise UnknownError(problem, fix="Run it on an x86 CPU, or quantize with activations: uint8")
+
+
 def _refuse(node: onnx.NodeProto, constants: Constants) -> None:
     """Raise UnknownError for an operator that is not known."""
-    read = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    in_bytes = node.op_type == "MatMulNBits" and read.get("bits", 4) == 8 and read.get("accuracy_level", 0) == 4
     weights = [constants[name] for name in node.input if name in constants]
     signed = any(array.dtype == np.int8 and array.ndim > 1 for array in weights)
-    if in_bytes or (signed and node.domain == "com.microsoft" and node.op_type in UNKNOWN):
+    if signed and node.domain == "com.microsoft" and node.op_type in UNKNOWN:
         problem = f"`{node.name}` is {node.op_type}, of which it is not known what it answers on another CPU"
         raise UnknownError(problem, fix="Leave its layer in fp32, or measure on that CPU")
