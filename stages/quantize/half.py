@@ -13,9 +13,10 @@ from pydantic import Field, JsonValue
 from pipeline.base.batches import Outputs
 from pipeline.base.formatting import bytes_text, few
 from pipeline.base.use import nearest
-from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
+from pipeline.errors import ConfigError, ForeignError, Note, ShrinkError, StageError, blame
 from pipeline.forms.external_data import load_whole
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES, save, strip
+from pipeline.forms.sandbox.session import Outside
 from pipeline.measure.size import elements
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
@@ -28,6 +29,7 @@ from stages.quantize.steps.files import Done, Files
 CLOSE = 0.01
 """How far outputs may be from fp32's, as a share of their range, before a warning says so."""
 
+BATCH = 16
 MANY = 0.01
 """Share of a weight's numbers that may become zero before a warning says so; the record has all."""
 
@@ -109,12 +111,18 @@ class HalfPrecision(Stage):
     def _far(self, before: OnnxModel, after: OnnxModel, ctx: Context) -> dict[str, JsonValue]:
         """How far the outputs are from fp32's at most, as a share of their range; nothing without calibration data."""
         differences = []
-        for old, new in _outputs(before, after, ctx, self.examples):
-            for name, value in old.items():
-                if value.is_floating_point():
-                    differences.append(difference(name, value, new[name]))
-        for opened in (before, after):
-            opened.close()
+        if self.compute == "half":  # which may crash the runtime
+            after = replace(after, outside=before.outside or Outside())
+        try:
+            for old, new in _outputs(before, after, ctx, self.examples):
+                names = [name for name, value in old.items() if value.is_floating_point()]
+                differences += [difference(name, old[name], new[name]) for name in names]
+        except ForeignError as error:
+            fix = "Leave compute at fp32, or try `fp32: [Transpose]`, which its fusions stumble over"
+            raise StageError(f"ONNX Runtime does not run the file here: {error.found}", fix=fix) from error
+        finally:
+            for opened in (before, after):
+                opened.close()
         if not differences:
             return {}
         if max(differences) > CLOSE:
@@ -127,8 +135,9 @@ SOME = "weights of float32, of 32 numbers or more"
 
 def _outputs(before: OnnxModel, after: OnnxModel, ctx: Context, examples: int) -> Iterator[tuple[Outputs, Outputs]]:
     split = ctx.calibration.select(list(range(min(len(ctx.calibration), examples))))
-    for batch in split.loader(16) if len(split) else ():
-        yield before.predict(batch.inputs), after.predict(batch.inputs)
+    batches = (batch.inputs for batch in split.loader(BATCH)) if len(split) else filter(None, [before.example])
+    for inputs in batches:
+        yield before.predict(inputs), after.predict(inputs)
 
 
 def difference(name: str, old: torch.Tensor, new: torch.Tensor) -> float:

@@ -31,8 +31,8 @@ FEW = 100
 class WeightQuantization(Stage):
     """An ONNX file with weights of 8, 4 or 2 bits in blocks, and activations in fp32, or in 8 bits within a product.
 
-    Choose it for transformers whose size counts, or whose accuracy `quantize.dynamic` costs. ONNX Runtime alone reads
-    its operators. Where a CPU has fast 8-bit kernels `compute: int8` and `quantize.dynamic` are faster.
+    Choose it for transformers whose size counts, or whose accuracy `quantize.dynamic` costs. ONNX Runtime and
+    OpenVINO read its operators. Where a CPU has fast 8-bit kernels `compute: int8` and `quantize.dynamic` are faster.
 
     Example:
         - {use: quantize.weights, bits: 4, layers: {head: 8}}

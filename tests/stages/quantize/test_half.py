@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from pipeline.errors import ConfigError, StageError
+from pipeline.errors import ConfigError, ForeignError, StageError
 from pipeline.forms.sandbox.process import DEFAULT
 from pipeline.forms.sandbox.session import Outside
 from pipeline.measure.cost import onnx_macs, onnx_params
@@ -22,6 +22,7 @@ from stages.quantize.half import HalfPrecision, difference
 from stages.quantize.pack import WeightPacking
 from stages.quantize.packing.proof import operators
 from stages.quantize.static import StaticQuantization
+from tests.aliases import Patch
 from tests.contexts import preview_of, reporting_context
 from tests.graphs import graph, node
 from tests.quantizing import draw, images
@@ -124,6 +125,20 @@ def test_outputs_that_become_infinite_are_an_error() -> None:
     for wrong in (torch.inf, torch.nan):
         with pytest.raises(StageError, match="the output `y` becomes infinite on the calibration data"):
             difference("y", old, torch.tensor([1.0, wrong, -torch.inf]))
+
+
+def test_a_runtime_that_crashes_is_an_error(made: Callable[..., Result], monkeypatch: Patch) -> None:
+    predict = OnnxModel.predict
+
+    def crash(model: OnnxModel, inputs: Any) -> Any:
+        if model.outside and model.path.name == "half.onnx":
+            raise ForeignError("the process that runs it was killed by SIGSEGV")
+        return predict(model, inputs)
+
+    monkeypatch.setattr(OnnxModel, "predict", crash)
+    with pytest.raises(StageError, match=r"does not run the file here: .*SIGSEGV\. Leave compute at fp32"):
+        made(HalfPrecision(compute="half"), network())
+    assert made(HalfPrecision(), network()).report["layers"]
 
 
 def test_far_outputs_are_told(made: Callable[..., Result]) -> None:
