@@ -16,7 +16,7 @@ from pipeline.measure.kernels.turns import Timed
 from pipeline.model import OnnxModel
 from pipeline.records.parts.kernels import Fallback, KernelAlarm, Kernels, OperatorUse
 
-PROFILED_SECONDS, MOST_PROFILED = 0.2, 5
+PROFILED_SECONDS, MOST_PROFILED = 0.2, 10
 """So long a file is profiled, but once at least and not more often than that."""
 
 

@@ -3,7 +3,7 @@
 Nothing here imports torch, for files from outside are timed in a process of their own; see `child`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ BLOCK_SECONDS, MOST_RUNS = 3e-4, 15
 """A block lasts so long, but for at most so many runs."""
 ENOUGH_SECONDS = 2.5
 """No round begins after that, but for the fewest that tell a ratio."""
-LONGEST = 0.7
-"""Seconds of one inference of both, above which they are run once alone."""
+LONGEST = 0.4
+"""Seconds of an inference above which there is no ratio."""
 
 
 class Timed(NamedTuple):
@@ -31,11 +31,18 @@ class Timed(NamedTuple):
 
 
 class _Runner:
+    """A session with what it is fed; `seconds` of its second inference, or of the first where that takes long."""
+
     def __init__(self, timed: Timed) -> None:
         self.session = open_plain(timed.path)
         self.feed = {port.name: timed.feed[port.name] for port in self.session.get_inputs() if port.name in timed.feed}
-        self.fastest(1)  # it plans its memory
-        self.seconds = self.fastest(1)
+        self.seconds = self.fastest(1)  # it plans its memory
+        if not self.takes_long:
+            self.seconds = self.fastest(1)
+
+    @property
+    def takes_long(self) -> bool:
+        return self.seconds > LONGEST
 
     def fastest(self, runs: int) -> float:
         seconds = []
@@ -54,13 +61,22 @@ def in_turns(one: Timed, other: Timed) -> tuple[list[float], list[float]]:
     """
     until, rounds = perf_counter() + ENOUGH_SECONDS, list[tuple[float, float]]()
     for _ in range(OPENINGS):
-        first, second = _Runner(one), _Runner(other)
-        if first.seconds + second.seconds > LONGEST:
+        if len(rounds) >= FEWEST_ROUNDS and perf_counter() > until:
+            break
+        second = _Runner(other)
+        first = second if second.takes_long else _Runner(one)
+        if first.takes_long:
             return [first.seconds], [second.seconds]
-        runs = max(1, min(MOST_RUNS, round(BLOCK_SECONDS / max(first.seconds, second.seconds, 1e-6))))
-        for i in range(ROUNDS):
-            if len(rounds) >= FEWEST_ROUNDS and perf_counter() > until:
-                break
-            after = second.fastest(runs) if i % 2 else 0.0
-            rounds.append((first.fastest(runs), after or second.fastest(runs)))
+        rounds += _rounds(first, second, until, FEWEST_ROUNDS - len(rounds))
     return [before for before, _ in rounds], [after for _, after in rounds]
+
+
+def _rounds(first: _Runner, second: _Runner, until: float, fewest: int) -> Iterator[tuple[float, float]]:
+    """The times of both, round by round, each of them first every other time."""
+    runs = max(1, min(MOST_RUNS, round(BLOCK_SECONDS / max(first.seconds, second.seconds, 1e-6))))
+    for i in range(ROUNDS):
+        if i >= fewest and perf_counter() > until:
+            return
+        after = second.fastest(runs) if i % 2 else None
+        before = first.fastest(runs)
+        yield before, second.fastest(runs) if after is None else after

@@ -10,6 +10,9 @@ WEIGHTS = {
     "QLinearMatMul": 3,
 }  # fmt: skip
 """Which of their inputs are weights."""
+ZEROS = 3
+"""Which input of MatMulNBits has the zero points."""
+AT_RUN_TIME = "weights dequantized at run time"
 TINY = 100_000
 """MACs of a product that is done before its inputs are converted."""
 MUCH = 0.1
@@ -92,14 +95,21 @@ def groups(facts: Facts, cpu: Cpu) -> Iterator[Alarm]:
 
 
 def few_bits(facts: Facts, cpu: Cpu) -> Iterator[Alarm]:
-    """MatMulNBits that was not allowed to compute in integers."""
-    nodes = [node for node in facts.products() if node.operator == "MatMulNBits" and not node.is_integer]
-    nodes = [node for node in nodes if facts.slower or node.attributes.get("bits") == 8]
-    if nodes:
+    """MatMulNBits that makes floats of its weights at each run, or has a slow kernel; where the file is slower."""
+    nodes = [node for node in facts.products() if node.operator == "MatMulNBits"]
+    plain = [n for n in nodes if not n.is_integer and (facts.slower or n.attributes.get("bits") == 8)]
+    if plain:
         why = "it has no accuracy_level, so its weights are made floats again at each run"
+        yield Alarm(AT_RUN_TIME, plain, why, "Set accuracy_level to 4 when quantizing its weights")
+    fractional = [n for n in nodes if len(n.inputs) > ZEROS and "float" in facts.run.constants.get(n.inputs[ZEROS], "")]
+    if facts.slower and fractional:
+        why = "its zero points lie between whole numbers, for which the kernel is slow"
         yield Alarm(
-            "weights dequantized at run time", nodes, why, "Set accuracy_level to 4 when quantizing its weights"
+            AT_RUN_TIME, fractional, why, "Quantize with whole zero points: quantize.weights, `method: k_quant`"
         )
+    smallest = [node for node in nodes if node.attributes.get("bits") == 2]
+    if facts.slower and smallest and cpu.is_x86:
+        yield Alarm("weights of 2 bits", smallest, "the kernel for 2 bits is slow on x86", "Quantize to 4 bits")
 
 
 def _computes_floats(node: Node, facts: Facts) -> bool:

@@ -1,21 +1,26 @@
 """The proof after a stage: in the record, said, kept for this machine, and refused where the config says so."""
 
-import subprocess
-import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 import shrinkline
+from pipeline import runner
 from pipeline.base.estimate import Estimate
+from pipeline.deploy import deploy
 from pipeline.errors import StageError
+from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
+from pipeline.model import OnnxModel
 from pipeline.records.figures import metrics
 from pipeline.records.parts.kernels import Fallback, KernelAlarm, Kernels, OperatorUse
 from pipeline.records.record import Record
 from pipeline.run.proofs import faster
+from pipeline.run.result import Result
 from pipeline.runner import run
-from tests.aliases import Make
+from tests.aliases import Make, Patch
 from tests.conftest import TinyNet
 from tests.test_shrinkline import pairs
 from tests.users import only_run, stage_file
@@ -78,12 +83,12 @@ def test_what_it_rests_on_is_among_the_keys_of_the_record(heavier: Path) -> None
     assert '"host"' in (kernels / "parts.json").read_text()
 
 
-def test_the_run_fails_where_the_config_says_so(heavier: Path) -> None:
-    command = [sys.executable, "-m", "pipeline", "run", str(heavier), "--set", "slower=fail", "--runs"]
-    done = subprocess.run([*command, str(heavier.parent / "runs")], capture_output=True, text=True)
-    assert done.returncode == 3, done.stderr
-    assert "its file is slower than what came in" in done.stderr
-    assert "slower: warn" in done.stderr
+def test_the_run_fails_where_the_config_says_so(heavier: Path, shrink: Make, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(runner, "open_tracking", lambda *_, **__: nullcontext())
+    ended = shrink("run", heavier, "--set", "slower=fail", "--runs", heavier.parent / "runs")
+    assert ended.code == 3, ended.err
+    assert "its file is slower than what came in" in ended.err
+    assert "slower: warn" in ended.err
     record = Record.load(only_run(heavier.parent))
     assert record.failure
     assert record.failure.exit_code == 3
@@ -116,6 +121,27 @@ def test_training_is_not_looked_at_and_pruning_and_quantizing_are(project: Make)
     assert record.stages[3].kernels
     assert record.stages[3].kernels.integer_macs == 1.0
     assert any("100% of MACs in integers" in note for note in record.notes)
+
+
+def test_a_file_from_outside_is_looked_at_too(project: Make, tiny: Make, tmp_path: Path) -> None:
+    deploy(tiny(), tmp_path / "project" / "net.onnx")
+    chain = "task: {use: data.py}\nmodel: {onnx: net.onnx}\nstages: [{use: quantize.static}]\n"
+    kernels = ran(project(chain)).stages[0].kernels
+    assert kernels
+    assert kernels.integer_macs == 1.0
+    assert kernels.ratio
+
+
+def test_an_encoder_decoder_is_left_to_the_benchmark() -> None:
+    graphs = (
+        Mock(deployed=Mock(spec=Seq2SeqOnnx), digest="before"),
+        Mock(deployed=Mock(spec=Seq2SeqOnnx), digest="after"),
+    )
+    result = faster.proven(Mock(), "stages[1]", Result(Mock(), "after", Path()), *graphs)
+    assert result.notes == (faster.UNSEEN,)
+    before = Mock(deployed=Mock(spec=OnnxModel), digest="before")
+    exported = faster.proven(Mock(), "stages[1]", Result(Mock(), "after", Path()), before, graphs[1])
+    assert exported.notes == ()  # it is no longer the same kind of file
 
 
 def test_what_is_said_and_warned_of() -> None:

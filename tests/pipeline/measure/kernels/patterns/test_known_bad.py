@@ -10,7 +10,11 @@ import onnx
 import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from pipeline.measure.kernels.facts import Cpu, Facts, Graph
 from pipeline.measure.kernels.kernels import kernels_of
+from pipeline.measure.kernels.look import graph_of, look
+from pipeline.measure.kernels.patterns.alarm import Alarm
+from pipeline.measure.kernels.patterns.known import alarms
 from pipeline.model import OnnxModel
 from pipeline.records.parts.kernels import Kernels
 from tests.qdq import IMAGE, TOKENS, Builder
@@ -230,22 +234,40 @@ def test_a_convolution_that_was_quantized_dynamically(tmp_path: Path) -> None:
     assert "quantize.static" in alarm_of(kernels, "dynamic convolution").remedy
 
 
+def of_a_slower_file(builder: Builder, value: str, shape: tuple[int, ...], folder: Path) -> dict[str, Alarm]:
+    """The alarms of a file that was found to be slower, by their patterns."""
+    model = builder.model(folder, value, shape)
+    seen = look(model.path, {"x": model.example["x"].numpy()}, 2, folder / "optimized.onnx")
+    facts = Facts(Graph.of(seen["graph"]), Graph.of(graph_of(model.path)), True, {})
+    return {alarm.pattern: alarm for alarm in alarms(facts, Cpu(is_x86=True))}
+
+
 def test_products_that_are_smaller_than_their_conversions(tmp_path: Path) -> None:
-    """The one in integers takes longer, which is measured."""
-    floats, integers = Builder(), Builder()
-    before = "x"
-    after = integers.qdq("x")
+    builder = Builder()
+    value = builder.qdq("x")
     for _ in range(3):
-        before = floats.op("Relu", floats.op("MatMul", before, floats.floats(16, 16)))
-        after = integers.op("Relu", integers.product(after, 16, 16))
-        after = integers.qdq(after, zero=0)
-    one = floats.model(tmp_path, before, (1, 4, 16), "before")
-    kernels = kernels_of(one, integers.model(tmp_path, after, (1, 4, 16), "after"))
-    assert kernels.slower
-    assert kernels.ratio
-    assert kernels.ratio.low > 1.05
-    assert alarm_of(kernels, "tiny products"), kernels
-    assert "in floats" in alarm_of(kernels, "tiny products").remedy
+        value = builder.qdq(builder.op("Relu", builder.product(value, 16, 16)), zero=0)
+    alarm = of_a_slower_file(builder, value, (1, 4, 16), tmp_path)["tiny products"]
+    assert [node.operator for node in alarm.nodes] == ["QLinearMatMul"] * 3
+    assert "in floats" in alarm.remedy
+
+
+def test_channels_that_do_not_fill_their_blocks(tmp_path: Path) -> None:
+    builder, value = Builder(), "x"
+    for inputs, outputs in ((3, 12), (12, 12), (12, 12)):
+        value = builder.op("Sigmoid", builder.op("Conv", value, builder.floats(outputs, inputs, 3, 3), pads=[1] * 4))
+    alarm = of_a_slower_file(builder, value, IMAGE, tmp_path)["odd widths"]
+    assert "round_to" in alarm.remedy
+
+
+@pytest.mark.parametrize(("bits", "zeros", "remedy"), [(2, None, "4 bits"), (4, np.float32, "k_quant")])
+def test_weights_of_few_bits_with_a_slow_kernel(bits: int, zeros: Any, remedy: str, tmp_path: Path) -> None:
+    builder = Builder()
+    packed = builder.constant(builder.rng.integers(0, 255, (64, 2, 4 * bits)).astype(np.uint8))
+    ends = [packed, builder.floats(128), *([builder.constant(np.full(128, 1.5, zeros))] if zeros else [])]
+    sizes = {"K": 64, "N": 64, "bits": bits, "block_size": 32, "accuracy_level": 4}
+    value = builder.op("MatMulNBits", "x", *ends, domain="com.microsoft", **sizes)
+    assert any(remedy in alarm.remedy for alarm in of_a_slower_file(builder, value, TOKENS, tmp_path).values())
 
 
 def test_scales_along_a_wrong_axis_change_the_answers(tmp_path: Path) -> None:
