@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -16,8 +17,6 @@ THROUGH = ("Relu", "LeakyRelu", "Identity")
 """Operators that give c f(x) for c x, where c is above zero, whatever axis the channels have."""
 POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 """And those for channels in the second axis."""
-FLAT = ("Flatten", "Reshape", "ReduceMean")
-"""Those that may put them in the last."""
 
 
 class Pair(NamedTuple):
@@ -96,33 +95,35 @@ class Graph:
         return name, None
 
     def _followed(self, first: onnx.NodeProto, bias: tuple[onnx.NodeProto, int] | None, value: str) -> Pair | None:
-        is_image = first.op_type == "Conv"
+        is_image, rank = first.op_type == "Conv", len(self.tensors[first.input[1]].dims)
         while (node := self.only_reader(value)) is not None:
             if self.is_layer(node) and node.input[0] == value and (node.op_type == "Conv") == is_image:
                 width = len(inputs(node, self.array(node.input[1])))
                 repeats, rest = divmod(width, len(outputs(first, self.array(first.input[1]))))
                 return Pair(first, bias, (node,), value, repeats=repeats) if repeats and not rest else None
-            if is_image and self._flattens(node):
+            if is_image and self._flattens(node, rank):
                 is_image = False
-            elif not (node.op_type in THROUGH or (is_image and (node.op_type in POOLS or self._means(node)))):
+            elif not (node.op_type in THROUGH or (is_image and (node.op_type in POOLS or self._means(node, rank)))):
                 return None
             value = node.output[0]
         return None
 
-    def _flattens(self, node: onnx.NodeProto) -> bool:
-        """Whether it makes (N, C * ...) of (N, C, ...)."""
+    def _flattens(self, node: onnx.NodeProto, rank: int) -> bool:
+        """Whether it makes (N, C * ...) of (N, C, ...), which has so many axes."""
         if node.op_type == "Flatten":
             return bool(attributes(node).get("axis", 1) == 1)
-        if node.op_type == "Reshape":
-            return len(self._numbers(node.input[1])) == 2
-        return self._means(node) and not attributes(node).get("keepdims", 1)
+        if node.op_type != "Reshape":
+            return self._means(node, rank) and not attributes(node).get("keepdims", 1)
+        shape, dims = self._numbers(node.input[1]), self._dims(node.input[0])
+        is_batch = len(shape) == 2 and shape[0] == 0 and not attributes(node).get("allowzero", 0)
+        return is_batch or (len(shape) == 2 and bool(dims) and shape[1] > 0 and shape[1] == prod(dims[1:]))
 
-    def _means(self, node: onnx.NodeProto) -> bool:
-        """Whether it is the mean over the axes behind the channels."""
+    def _means(self, node: onnx.NodeProto, rank: int) -> bool:
+        """Whether it is the mean over all axes behind the channels."""
         if node.op_type != "ReduceMean":
             return False
         axes = attributes(node).get("axes") or (self._numbers(node.input[1]) if len(node.input) > 1 else [])
-        return sorted(axes) in ([-2, -1], [2, 3])
+        return sorted(axis % rank for axis in axes) == [*range(2, rank)]
 
     def _numbers(self, name: str) -> list[int]:
         tensors = [tensor for tensor in self.proto.initializer if tensor.name == name]
@@ -144,8 +145,10 @@ class Graph:
     def _is_plain_norm(self, node: onnx.NodeProto) -> bool:
         constants = [name in self.tensors and len(self.tensors[name].dims) == 1 for name in node.input[1:]]
         is_last = attributes(node).get("axis", -1) == -1
-        return all(constants) and (is_last or self._rank(node.input[0]) == attributes(node)["axis"] + 1)
+        return all(constants) and (is_last or len(self._dims(node.input[0])) == attributes(node)["axis"] + 1)
 
-    def _rank(self, name: str) -> Any:
+    def _dims(self, name: str) -> list[int]:
+        """The shape of a value, 0 for what varies; nothing where it is not known."""
         values = (*self.proto.value_info, *self.proto.input, *self.proto.output)
-        return next((len(value.type.tensor_type.shape.dim) for value in values if value.name == name), None)
+        shapes = [value.type.tensor_type.shape.dim for value in values if value.name == name]
+        return [dim.dim_value for dim in shapes[0]] if shapes else []

@@ -109,3 +109,25 @@ def test_what_a_factor_does_not_go_through_is_left(between: list[onnx.NodeProto]
 def test_a_weight_that_is_read_twice_is_left() -> None:
     nodes = [node("Gemm", ["x", "a"], ["h"]), node("Gemm", ["h", "a"], ["y"])]
     assert equalize(graph(nodes, {"x": ["n", 4]}, {"y": ["n", 4]}, {"a": planted(4, 4)}).graph) == []
+
+
+@pytest.mark.parametrize(("shape", "is_flat"), [([0, -1], True), ([-1, 64], True), ([-1, 8], False), ([8, -1], False)])
+def test_a_reshape_that_tears_channels_is_left(shape: list[int], is_flat: bool) -> None:
+    nodes = [node("Conv", ["x", "a"], ["h"]), node("Reshape", ["h", "shape"], ["k"]), node("MatMul", ["k", "b"], ["y"])]
+    width = 64 if is_flat else 8
+    weights = {"a": planted(8, 3, 1, 1), "b": planted(width, 2), "shape": np.array(shape)}
+    proto = graph(nodes, {"x": ["n", 3, 1, 8]}, {"y": ["m", 2]}, weights)
+    proto = onnx.shape_inference.infer_shapes(proto)
+    x = RNG.normal(size=(2, 3, 1, 8)).astype(np.float32)
+    before = None if shape == [8, -1] else run(proto, x)
+    assert bool(equalize(proto.graph)) == is_flat
+    if before is not None:
+        assert run(proto, x) == pytest.approx(before, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize(("axes", "is_all"), [([2], True), ([-1], True), ([1], False), ([-2, -1], False)])
+def test_a_mean_is_of_all_that_is_behind_the_channels(axes: list[int], is_all: bool) -> None:
+    nodes = [node("Conv", ["x", "a"], ["h"]), node("ReduceMean", ["h", "axes"], ["k"], keepdims=0)]
+    nodes.append(node("MatMul", ["k", "b"], ["y"]))
+    proto = graph(nodes, {"x": ["n", 3, 8]}, {"y": None}, {"a": planted(8, 3, 1), "b": planted(8, 2), "axes": axes})
+    assert bool(equalize(proto.graph)) == is_all
