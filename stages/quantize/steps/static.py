@@ -18,8 +18,8 @@ from stages.quantize.steps.files import Done, Files
 
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile", "mse": "Entropy"}
 RANGES = "ranges.json"
-HIDDEN = ".hidden"
-"""How the file beside kept ranges ends: names of values that have none."""
+KNOWN = ".known"
+"""How the file beside kept ranges ends: the names of the values that were looked at, and of those that have none."""
 
 
 def static(
@@ -41,7 +41,7 @@ def static(
         calibration, percentile: of `quantize.static`.
         weights: of `Rounding`.
         balance: of `Balance`.
-        ranges: a file where they are kept: read where it is there, else written. Those of more nodes will do.
+        ranges: a file where they are kept: read where it has all that is needed, else written.
         settings: further ones of `quantize.static`, and arguments of ONNX Runtime's quantizer.
     """
     data, notes = balanced(files, data, balance)
@@ -88,15 +88,16 @@ def _write_ranges(
     from stages.quantize.quantizing.calibration import ranges_of
 
     values, path = {name for node in nodes for name in (*node.input, *node.output)}, files.target.with_name(RANGES)
-    if kept and kept.exists():
+    known = json.loads(kept.with_suffix(KNOWN).read_text()) if kept and kept.exists() else {"values": [], "hidden": []}
+    if kept and values <= {*known["values"]}:
         if data.also:
             data.read()
         path.write_bytes(kept.read_bytes())
-        return {*json.loads(kept.with_suffix(HIDDEN).read_text())} & values
+        return {*known["hidden"]} & values
     ranges, hidden = ranges_of(files.source, files.target.parent, values, data, calibration, percentile)
     save_tensors_data(ranges, path)
     if kept:
-        kept.with_suffix(HIDDEN).write_text(json.dumps(sorted(hidden)))
+        kept.with_suffix(KNOWN).write_text(json.dumps({"values": sorted(values), "hidden": sorted(hidden)}))
         kept.write_bytes(path.read_bytes())
     return hidden
 
