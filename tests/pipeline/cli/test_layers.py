@@ -1,0 +1,83 @@
+"""`shrink sensitivity` and `shrink bisect`: runs of their own beside the chain, with the layers in what they print."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from pipeline import runner
+from tests.aliases import Make, Patch
+from tests.users import chain_of, only_run
+
+NET = "use: models.py:TinyNet"
+CHAIN = chain_of("export.onnx", "quantize.static, layers: {conv2: 2}", "quantize.pack", model=NET)
+
+
+@pytest.fixture
+def shrink(shrink: Make, monkeypatch: Patch) -> Make:
+    """The command in this process, without MLflow."""
+    monkeypatch.setattr(runner, "open_tracking", lambda *_, **__: nullcontext())
+    return shrink
+
+
+def words(text: str) -> str:
+    """A message as one line, however it was wrapped."""
+    return " ".join(text.split())
+
+
+@pytest.fixture
+def chain(project: Make, monkeypatch: Patch) -> Path:
+    path: Path = project(CHAIN + "budget: {size: {max: 1 B}}\n")
+    monkeypatch.chdir(path.parent)
+    return path
+
+
+def test_sensitivity_measures_in_place_of_the_stage_and_judges_nothing(chain: Path, shrink: Make) -> None:
+    ended = shrink("sensitivity", chain, "--json")
+    assert ended.code == 0, ended.err
+    record = json.loads(ended.out)
+    assert [stage["name"] for stage in record["stages"]] == ["export.onnx", "quantize.sensitivity"]
+    layers = record["stages"][1]["reports"]["sensitivity"]["layers"]
+    assert [layer["layer"] for layer in layers] == ["conv1", "conv2", "head"]
+    assert all({*layer["effects"]} == {"8", "4", "2"} for layer in layers)
+    assert record["gates"] == []
+    report = (Path(record["folder"]) / "report.html").read_text()
+    assert "Sensitivity of layers" in report
+    assert "Sensitivity of layers" in (Path(record["folder"]) / "summary.md").read_text()
+
+
+def test_it_prints_the_layers_that_matter_most_first(chain: Path, shrink: Make) -> None:
+    ended = shrink("sensitivity", chain)
+    assert "how far the answers move where one layer alone has fewer bits" in ended.out
+    rows = [line for line in ended.out.splitlines() if "Conv" in line or "Gemm" in line]
+    worst = [float(row.strip("│ ").split("│")[-1]) for row in rows]
+    assert worst == sorted(worst, reverse=True)
+
+
+def test_bisect_names_the_layer_of_a_run_that_costs_the_accuracy(chain: Path, shrink: Make) -> None:
+    assert shrink("run", chain).code == 1  # over the budget
+    ended = shrink("bisect", only_run(chain.parent))
+    assert ended.code == 0, ended.err
+    assert "What is lost comes, of 3 layers, from conv2 (" in words(ended.out)
+
+
+@pytest.mark.parametrize("command", ["sensitivity", "bisect"])
+def test_a_chain_without_such_a_stage_is_refused(command: str, project: Make, shrink: Make) -> None:
+    path = project(chain_of("export.onnx", model=NET))
+    asked = path if command == "sensitivity" else path.parent
+    if command == "bisect":
+        shrink("run", path, "--runs", path.parent / "runs")
+        asked = only_run(path.parent)
+    ended = shrink(command, asked)
+    assert ended.code == 2
+    assert "the stages are export.onnx; expected a stage whose layers can be looked at" in words(ended.err)
+
+
+def test_bisect_refuses_another_folder_and_an_unknown_stage(chain: Path, shrink: Make) -> None:
+    ended = shrink("bisect", chain.parent)
+    assert (ended.code, "no run folder" in ended.err) == (2, True)
+    shrink("run", chain)
+    ended = shrink("bisect", only_run(chain.parent), "--stage", "quantize.dynamic")
+    assert ended.code == 2
+    assert "no stage is `quantize.dynamic`; expected one of export.onnx, quantize.static" in words(ended.err)
