@@ -21,7 +21,7 @@ def test_weights_are_stored_with_a_cast_each() -> None:
     proto = net()
     x = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)
     before = run(proto, x)
-    store(proto.graph, "fp16", ["last"])
+    store(proto.graph, "fp16", floats(proto.graph, ["last"]))
     kinds = {t.name: t.data_type for t in proto.graph.initializer}
     assert kinds["blocks.0.fc.weight_fp16"] == onnx.TensorProto.FLOAT16
     assert kinds["head.weight"] == kinds["small"] == onnx.TensorProto.FLOAT
