@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, get_args
 
+import onnx
 from pydantic import Field, JsonValue
 
 from pipeline.errors import ConfigError
@@ -26,6 +27,8 @@ Operator = Literal["MatMul", "Gemm", "Gather"]
 OPERATORS: tuple[Operator, ...] = ("MatMul", "Gemm", "Gather")
 Bits = Literal[8, 4, 2]
 FEW = 100
+NARROW = 128
+"""Wide as products must be for their weights in blocks to be read sooner than those in fp32."""
 
 
 class WeightQuantization(Stage):
@@ -105,8 +108,15 @@ class WeightQuantization(Stage):
             yield "products with weights of 2 bits are slower than fp32 on x86 CPUs; those of 4 bits are faster"
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
-        """Which nodes have weights to quantize; refuse a graph without any."""
-        return reached(model, self.operators, self.exclude)
+        """Which nodes have weights to quantize; warn of narrow ones, refuse a graph without any."""
+        yield from reached(model, self.operators, self.exclude)
+        if isinstance(model, OnnxModel) and not self.keep:
+            graph = onnx.load(model.path, load_external_data=False).graph
+            tables = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+            matrices = [t for t in graph.initializer if len(t.dims) == 2 and t.name not in tables]
+            widest = max((min(tensor.dims) for tensor in matrices), default=NARROW)
+            if widest < NARROW:
+                yield f"its products are narrow, {widest} wide at most: in blocks they take longer than in fp32 on CPUs"
 
     def bisection(self) -> list[dict[str, JsonValue]]:
         """Which layers cost the accuracy."""

@@ -251,3 +251,11 @@ def test_a_graph_without_products_is_refused_before_work(tmp_path: Path) -> None
     model = OnnxModel(tmp_path / "net.onnx", {})
     with pytest.raises(ConfigError, match="the nodes with weights are 1 Conv, and none of them would be quantized"):
         list(WeightQuantization().reach(model))
+
+
+@pytest.mark.parametrize(("width", "is_told"), [(64, True), (200, False)])
+def test_narrow_products_are_told_before_work(width: int, is_told: bool, tmp_path: Path) -> None:
+    proto = graph([node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 300]}, {"y": ["n", width]}, {"w": draw(300, width)})
+    onnx.save(proto, tmp_path / "net.onnx")
+    told = [*WeightQuantization().reach(OnnxModel(tmp_path / "net.onnx", {}))]
+    assert any("narrow" in text for text in told) == is_told
