@@ -15,8 +15,8 @@ FEWEST_ROUNDS = 3
 OPENINGS = 3
 """Times that both files are opened anew, for a session has its own luck with memory."""
 ROUNDS = 5
-BLOCK_SECONDS, MOST_RUNS = 3e-4, 15
-"""A block lasts so long, but for at most so many runs."""
+BLOCK_SECONDS, LEAST_RUNS, MOST_RUNS = 1e-2, 3, 15
+"""Of the runs of a block the fastest counts. It lasts so long, but for so many runs at least and at most."""
 ENOUGH_SECONDS = 2.5
 """No round begins after that, but for the fewest that tell a ratio."""
 LONGEST = 0.4
@@ -73,7 +73,7 @@ def in_turns(one: Timed, other: Timed) -> tuple[list[float], list[float]]:
 
 def _rounds(first: _Runner, second: _Runner, until: float, fewest: int) -> Iterator[tuple[float, float]]:
     """The times of both, round by round, each of them first every other time."""
-    runs = max(1, min(MOST_RUNS, round(BLOCK_SECONDS / max(first.seconds, second.seconds, 1e-6))))
+    runs = max(LEAST_RUNS, min(MOST_RUNS, round(BLOCK_SECONDS / max(first.seconds, second.seconds, 1e-6))))
     for i in range(ROUNDS):
         if i >= fewest and perf_counter() > until:
             return

@@ -6,6 +6,7 @@ from pipeline.measure.kernels.facts import Cpu, Facts, Graph, Node
 from pipeline.measure.kernels.patterns.alarm import Alarm
 
 CONVOLUTIONS = ("Conv", "FusedConv")
+PRODUCTS = (*CONVOLUTIONS, "FusedGemm", "Gemm", "MatMul")
 RECURRENT = ("GRU", "LSTM", "RNN")
 ACTIVATIONS = {
     "BiasGelu", "Celu", "Clip", "Elu", "Erf", "FastGelu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish",
@@ -15,19 +16,20 @@ ACTIVATIONS = {
 
 
 def signed_activations(facts: Facts, cpu: Cpu) -> Iterator[Alarm]:
-    """Products whose Relu stays, for the zero of signed activations lies in the middle of their range."""
-    nodes = [node for node in _between(facts) if cpu.is_x86 and "int8" in _behind(node, facts)]
+    """Products of signed activations that x86 has no kernel for: it makes them unsigned where that is easy alone."""
+    nodes = _signed(facts, cpu)
     if nodes:
         why = (
-            "its activations are int8: the zero lies in the middle of their range, so the Relu behind it stays an "
-            "operator of its own, and the product before it is computed in floats between conversions"
+            "its activations are int8, for which x86 has no kernel: ONNX Runtime makes them uint8 where one operator "
+            "reads them and no Relu stands behind, and computes the others in floats between conversions"
         )
         yield Alarm("int8 activations", nodes, why, "Quantize with `activations: uint8`, which x86 has kernels for")
 
 
 def unfused_activation(facts: Facts, cpu: Cpu) -> Iterator[Alarm]:
     """A function between a product and the QuantizeLinear behind it, with which no integer kernel is fused."""
-    nodes = [node for node in _between(facts) if not (cpu.is_x86 and "int8" in _behind(node, facts))]
+    signed = _signed(facts, cpu)
+    nodes = [node for node in _between(facts) if node not in signed]
     if nodes:
         why = (
             "there is an activation function between it and the QuantizeLinear behind it, which no integer kernel "
@@ -118,10 +120,27 @@ def recurrent(facts: Facts, cpu: Cpu) -> Iterator[Alarm]:
         yield Alarm("recurrent layer", nodes, why, remedy)
 
 
+def _signed(facts: Facts, cpu: Cpu) -> list[Node]:
+    """Quantized products of floats with int8 before or behind them, and no function but Relu in between."""
+    others = [node for node in _between(facts) if not _is_relu(node, facts.run)]
+    return [
+        node
+        for node in _quantized(facts, PRODUCTS)
+        if cpu.is_x86 and node not in others and "int8" in {_kind_before(node, facts.run), *_behind(node, facts)}
+    ]
+
+
+def _is_relu(node: Node, run: Graph) -> bool:
+    """Whether the activation function behind a product is Relu or Clip."""
+    return {node.attributes.get("activation"), *(reader.operator for reader in run.readers(node))} <= {
+        None, "Clip", "QuantizeLinear", "Relu",
+    }  # fmt: skip
+
+
 def _between(facts: Facts) -> list[Node]:
     """Quantized products of floats with an activation function between them and the QuantizeLinear."""
     run, nodes = facts.run, list[Node]()
-    for node in _quantized(facts, (*CONVOLUTIONS, "FusedGemm", "Gemm", "MatMul")):
+    for node in _quantized(facts, PRODUCTS):
         readers = run.readers(node)
         fused = "activation" in node.attributes and any(r.operator == "QuantizeLinear" for r in readers)
         activations = [reader for reader in readers if reader.operator in ACTIVATIONS]

@@ -68,6 +68,11 @@ def half_added(b: Builder) -> str:
     return b.qdq(b.conv(b.qdq(b.op("Add", one, other)), 16, 16))
 
 
+def signed_residual(b: Builder) -> str:
+    value = b.qdq(b.conv(b.qdq("x", np.int8), 3, 16), np.int8)
+    return b.qdq(b.op("Add", value, b.qdq(b.conv(value, 16, 16), np.int8)), np.int8)
+
+
 def recurrent(b: Builder, operator: str, gates: int) -> str:
     weights = b.weight(1, gates * 32, 64, axis=None), b.weight(1, gates * 32, 32, axis=None)
     return b.op(operator, "x", *weights, outputs=2, hidden_size=32)
@@ -133,6 +138,9 @@ BAD = {
         "int8 activations",
         lambda b: convolutions(b, lambda value: b.op("Relu", value), kind=np.int8),
         "`Conv_3`", "FusedConv", "activations: uint8",
+    ),
+    "int8 activations that two operators read": Bad(
+        "int8 activations", signed_residual, "`Conv_3`", "Conv", "activations: uint8"
     ),
     "SiLU between convolutions": Bad(
         "unfused activation", lambda b: convolutions(b, silu(b)), "`Conv_3`", "Conv", "between the two"
