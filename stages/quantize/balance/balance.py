@@ -52,6 +52,7 @@ def balanced(files: Files, data: CalibrationData, settings: Mapping[str, Any]) -
             problem = "no layer alone reads another one, with at most a Relu or a pooling between"
             raise ValueError(f"{problem}, so nothing can be equalized. Leave `equalize` out")
         files.save(proto, files.source)
+        proto = onnx.load(files.source)  # for what is saved beside has left the graph
     if balance.smooth is not None:
         if not places(Graph(proto.graph)):
             raise ValueError("no matrix product reads a LayerNormalization or another product. Leave `smooth` out")

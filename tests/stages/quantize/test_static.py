@@ -15,7 +15,9 @@ from pipeline.forms.sandbox.session import Outside
 from pipeline.model import OnnxModel
 from pipeline.stage import Stage
 from pipeline.task import Split
+from stages.quantize.quantizing import quantizer
 from stages.quantize.static import StaticQuantization
+from tests.aliases import Patch
 from tests.contexts import reporting_context
 from tests.graphs import graph, node
 from tests.quantizing import Ran
@@ -119,3 +121,10 @@ def test_a_file_from_outside_gives_the_same_file(tmp_path: Path) -> None:
         files.append(stage.run(model, ctx).path.read_bytes())
         assert reports["progress"][1:3] == (256, 256)
     assert files[0] == files[1]
+
+
+def test_large_models_are_balanced_with_their_weights_beside(quantized: Callable[..., Ran], monkeypatch: Patch) -> None:
+    stage = StaticQuantization(smooth=0.5, equalize=True, bias_correction=True, **SAFE)
+    inside = quantized(stage, norms(), x=TEXT).error
+    monkeypatch.setattr(quantizer, "EXTERNAL_DATA_BYTES", 0)
+    assert quantized(stage, norms(), x=TEXT).error == pytest.approx(inside)
