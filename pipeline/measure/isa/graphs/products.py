@@ -102,6 +102,8 @@ def _product(node: onnx.NodeProto, weight: NDArray[np.int8]) -> Product | None:
     if any(a.i for a in node.attribute if a.name == "transB"):
         weight = weight.T
     if weight.ndim != 2:
+        if weight.ndim > 2 and not saturable(np.moveaxis(weight, -2, 0).reshape(weight.shape[-2], -1)).size:
+            return None
         raise UnknownError(f"the weight of `{node.name}` ({node.op_type}) has {weight.ndim} axes", expected="two")
     pairs = saturable(weight)
     return Product(node, weight, pairs) if pairs.size else None

@@ -149,7 +149,8 @@ def test_what_cannot_saturate_stays_as_it_is() -> None:
     narrow = model_of("MatMulInteger", ["x", "w"], {"w": np.full((8, 2), 64, np.int8)}, TensorProto.INT32)
     unsigned = model_of("MatMulInteger", ["x", "w"], {"w": np.full((8, 2), 255, np.uint8)}, TensorProto.INT32)
     window = model_of("ConvInteger", ["x", "w"], {"w": np.full((2, 8, 1, 1), 127, np.int8)}, TensorProto.INT32)
-    for proto in (depthwise, narrow, unsigned, window):
+    several = model_of("MatMulInteger", ["x", "w"], {"w": np.full((2, 8, 2), 64, np.int8)}, TensorProto.INT32)
+    for proto in (depthwise, narrow, unsigned, window, several):
         before = proto.SerializeToString()
         assert not Rewriting(proto, saturates=True).products
         assert proto.SerializeToString() == before
@@ -210,6 +211,9 @@ def test_padding_by_the_size_of_the_input_and_values_that_vary_are_refused() -> 
         Rewriting(proto, saturates=True)
     ends = {"x": (TensorProto.UINT8, None), "w": (TensorProto.INT8, None)}
     node = graphs.node("MatMulInteger", ["x", "w"], ["y"], name="it")
+    several = model_of("MatMulInteger", ["x", "w"], {"w": np.full((2, 8, 2), 65, np.int8)}, TensorProto.INT32)
+    with pytest.raises(UnknownError, match=r"the weight of `it`.*has 3 axes; expected two"):
+        Rewriting(several, saturates=True)
     varying = graphs.graph([node], ends, {"y": (TensorProto.INT32, None)})
     with pytest.raises(UnknownError, match="multiplies with int8 values that are not constant"):
         Rewriting(varying, saturates=True)
