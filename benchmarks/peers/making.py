@@ -42,12 +42,14 @@ class Way(NamedTuple):
 WAYS = {
     "cifar10": (
         *(Way(tool, "static") for tool in REQUIREMENTS),
-        *(Way("nncf", "accuracy"), Way("nncf", "example"), Way("ours", "static + pack")),
+        *(Way("nncf", "accuracy"), Way("nncf", "example")),
+        *(Way("ours", method) for method in ("static + pack", "static keep + pack")),
     ),
     "sst2": (
         *(Way(tool, "static") for tool in REQUIREMENTS),
         *(Way(tool, "dynamic") for tool in REQUIREMENTS if tool != "nncf"),
-        *(Way("nncf", "accuracy"), Way("ours", "static + pack"), Way("ours", "dynamic + pack")),
+        Way("nncf", "accuracy"),
+        *(Way("ours", f"{kind} + pack") for kind in ("static", "dynamic", "static keep", "dynamic keep")),
     ),
 }
 """By network; dynamic quantization is for encoders of text, of which NNCF's example takes half an hour."""
@@ -88,7 +90,7 @@ def install(tool: str, environments: Path) -> None:
 
 def made(way: Way, folder: Path, environments: Path, drop: float) -> Cost:
     """What the way makes of fp32.onnx of a network's folder, in a folder of its own there."""
-    out = folder / f"{way.tool}-{way.method.replace(' + ', '-')}"
+    out = folder / f"{way.tool}-{way.method.replace(' + ', ' ').replace(' ', '-')}"
     out.mkdir(exist_ok=True)
     for old in out.iterdir():
         old.unlink()
