@@ -1,6 +1,6 @@
 """The sensitivity of layers, beside an evaluation of a whole file for each layer and width."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from onnx import numpy_helper
 
 from pipeline.errors import StageError
+from pipeline.forms.sandbox.process import DEFAULT
+from pipeline.forms.sandbox.session import Outside
 from pipeline.measure.agreement import kl_divergence
 from pipeline.model import OnnxModel
 from pipeline.task import Task
@@ -47,6 +49,15 @@ def test_it_is_the_divergence_of_a_file_in_which_one_layer_is_rounded(
         after = OnnxModel(tmp_path / "one.onnx", inputs).predict(inputs)["output"]
         divergence = float(kl_divergence(before, after, task.labelling).mean())
         assert row.effects == {"8": pytest.approx(divergence, rel=0.05, abs=1e-9)}
+
+
+def test_a_file_from_outside_gives_the_same(exported: OnnxModel, task: Task, tmp_path: Path) -> None:
+    outside = replace(exported, outside=Outside(limits=DEFAULT))
+    rows = [
+        Sensitivity([4], "static", OPERATORS, examples=64).of(model, context_of(task, tmp_path / name))
+        for name, model in {"ours": exported, "outside": outside}.items()
+    ]
+    assert rows[0] == rows[1]
 
 
 def test_fewer_bits_do_more_and_the_order_of_layers_is_that_of_whole_evaluations(
