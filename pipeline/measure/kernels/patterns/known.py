@@ -1,7 +1,7 @@
 """All patterns, in the order in which their alarms are told."""
 
 from pipeline.measure.kernels.facts import Cpu, Facts
-from pipeline.measure.kernels.patterns import conversions, layouts, products
+from pipeline.measure.kernels.patterns import conversions, gemms, layouts, products
 from pipeline.measure.kernels.patterns.alarm import Alarm, Pattern
 
 PATTERNS: tuple[Pattern, ...] = (
@@ -10,6 +10,8 @@ PATTERNS: tuple[Pattern, ...] = (
     products.unfused_activation,
     products.wide_activations,
     products.open_end,
+    gemms.without_zero_point,
+    gemms.with_bias,
     products.cut_pair,
     products.one_of_two,
     products.weights_at_run_time,

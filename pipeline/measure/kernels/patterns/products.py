@@ -87,7 +87,7 @@ def open_end(facts: Facts, cpu: Cpu) -> Iterator[Alarm]:
     run = facts.run
     nodes = [
         node
-        for node in _quantized(facts, CONVOLUTIONS)
+        for node in quantized(facts, CONVOLUTIONS)
         if not any(reader.operator == "QuantizeLinear" for reader in _through(run.readers(node), run))
     ]
     if nodes:
@@ -125,7 +125,7 @@ def _signed(facts: Facts, cpu: Cpu) -> list[Node]:
     others = [node for node in _between(facts) if not _is_relu(node, facts.run)]
     return [
         node
-        for node in _quantized(facts, PRODUCTS)
+        for node in quantized(facts, PRODUCTS)
         if cpu.is_x86 and node not in others and "int8" in {_kind_before(node, facts.run), *_behind(node, facts)}
     ]
 
@@ -140,7 +140,7 @@ def _is_relu(node: Node, run: Graph) -> bool:
 def _between(facts: Facts) -> list[Node]:
     """Quantized products of floats with an activation function between them and the QuantizeLinear."""
     run, nodes = facts.run, list[Node]()
-    for node in _quantized(facts, PRODUCTS):
+    for node in quantized(facts, PRODUCTS):
         readers = run.readers(node)
         fused = "activation" in node.attributes and any(r.operator == "QuantizeLinear" for r in readers)
         activations = [reader for reader in readers if reader.operator in ACTIVATIONS]
@@ -166,7 +166,7 @@ def _behind(node: Node, facts: Facts) -> set[str]:
     return {file.kind(reader) for reader in behind if reader.operator == "QuantizeLinear"}
 
 
-def _quantized(facts: Facts, operators: Sequence[str]) -> list[Node]:
+def quantized(facts: Facts, operators: Sequence[str]) -> list[Node]:
     """Products of floats whose input and weight were quantized to 8 bits."""
     run = facts.run
     return [

@@ -62,6 +62,13 @@ def reshaped_weight(b: Builder) -> str:
     return b.qdq(b.op("MatMul", b.qdq("x"), weight))
 
 
+def gemm(b: Builder, bias: bool = False, zeros: bool = True) -> str:
+    value, weight = b.qdq("x"), b.weight(64, 64, axis=1)
+    if not zeros:
+        del b.nodes[-1].input[2]
+    return b.op("Gemm", value, weight, *([b.floats(64)] if bias else []))
+
+
 def half_added(b: Builder) -> str:
     one = b.qdq(b.conv(b.qdq("x"), 3, 16))
     other = b.op("Relu", b.op("Conv", "x", b.floats(16, 3, 3, 3), pads=[1] * 4))
@@ -165,6 +172,12 @@ BAD = {
     ),
     "no output quantized": Bad(
         "unquantized output", lambda b: b.op("Relu", b.conv(b.qdq("x"), 3, 16)), "`Conv_3`", "FusedConv", "behind it"
+    ),
+    "a Gemm with a bias and an output of floats": Bad(
+        "unquantized output", lambda b: gemm(b, bias=True), "`Gemm_3`", "Gemm", "int32", shape=(1, 64)
+    ),
+    "a Gemm without zero points": Bad(
+        "Gemm without a zero point", lambda b: gemm(b, zeros=False), "`Gemm_3`", "Gemm", "of 0", shape=(1, 64)
     ),
     "Pad between": Bad(
         "cut pair", lambda b: moved(b, "Pad", [0, 1, 0, 0, 1, 0]), "`MatMul_8`", "MatMul", "behind", shape=TOKENS
