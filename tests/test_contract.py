@@ -62,6 +62,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "quantize.pack": {},
     "quantize.weights": {},
     "quantize.half": {},
+    "prune.sensitivity": {"examples": 8},
     "quantize.sensitivity": {"examples": 8},
     "quantize.bisect": {"examples": 8},
     "benchmark.latency": {"runtimes": ["onnxruntime"], "rounds": 1, "iterations": 20},

@@ -12,6 +12,8 @@ from pipeline.build.syntax.carried import located
 from pipeline.cli import options
 from pipeline.cli.run import end, with_limit
 
+Stage = Annotated[str | None, typer.Option(help="Which stage, such as quantize.static.", show_default=False)]
+
 
 @uncollected()
 def sensitivity(
@@ -19,14 +21,15 @@ def sensitivity(
     overrides: options.Overrides = [],  # noqa: B006  # typer reads it and does not keep it
     limit: options.Limit = None,
     strategy: options.Strategy = None,
+    stage: Stage = None,
     runs: options.Runs = Path("runs"),
     require_tracking: options.RequireTracking = False,
     allow_unsafe_load: options.Unsafe = False,
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> int:
-    """Measure how much the answers change where one layer at a time has fewer bits, before the chain's first stage
-    that quantizes; a run of its own, with a report.
+    """Measure how much the answers change where one layer at a time has fewer bits or channels, before the chain's
+    first stage that quantizes or prunes; a run of its own, with a report.
 
     Exit codes as `run`.
     """
@@ -41,7 +44,7 @@ def sensitivity(
     loading: Any = {"runs": runs, "allow_unsafe_load": allow_unsafe_load}
     with redirect_stdout(sys.stderr):
         with runner.planned(config, overrides=overrides, strategy=strategy, **loading) as (built, _):
-            chain = looking(built, "sensitivity", lambda stage: stage.sensitivity())
+            chain = looking(built, "sensitivity", lambda one: one.sensitivity(), stage)
         record = runner.run(chain, require_tracking=require_tracking, **loading)
     return end(record, as_json)
 
@@ -49,7 +52,7 @@ def sensitivity(
 @uncollected()
 def bisect(
     run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
-    stage: Annotated[str | None, typer.Option(help="Which stage, such as quantize.static.", show_default=False)] = None,
+    stage: Stage = None,
     require_tracking: options.RequireTracking = False,
     allow_unsafe_load: options.Unsafe = False,
     as_json: options.AsJson = False,

@@ -58,7 +58,7 @@ def sensitivity_table(record: Record) -> Table | None:
     measured = sensitivity(record)
     if measured is None:
         return None
-    title = "how far the answers move where one layer alone has fewer bits"
+    title = "how far the answers move where one layer alone has fewer bits or channels"
     layer_table = Table(title=title, padding=(0, 1))
     _add_columns(layer_table, ["layer", "operator"], ["elements", *measured.changes])
     for layer in measured.worst_first[:MOST_LAYERS]:

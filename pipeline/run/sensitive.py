@@ -36,5 +36,5 @@ def looking(built: Built, what: str, entries: Entries, use: str | None = None) -
             stages = [*config.stages[:position], *own]
             changes = {"stages": stages, "name": f"{config.name}-{what}", "budget": Budget(), "choose": None}
             return config.model_copy(update=changes)
-    expected = "a stage whose layers can be looked at: quantize.static, quantize.dynamic or quantize.weights"
+    expected = "a stage whose layers can be looked at, such as quantize.static"
     raise ConfigError(f"the stages are {', '.join(uses)}", where="stages", expected=expected)

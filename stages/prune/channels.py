@@ -1,12 +1,10 @@
 """Structured pruning: whole channels leave, and what is left is an ordinary, smaller network."""
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import nn
 
@@ -15,18 +13,19 @@ from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
 from pipeline.forms.layers import aside
 from pipeline.measure.cost import torch_macs, torch_params
-from pipeline.model import Model, TorchModel, call
+from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage
 from stages.kd.teacher import Teacher
 from stages.prune import engine
+from stages.prune.allocation.effects import RATIOS, by_effect, effects
+from stages.prune.allocation.importance import with_importance
+from stages.prune.allocation.search import Counts, Scope, ensure_within_reach, kept, removed, solve
 from stages.prune.engine import Coupled, Couplings
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
-from stages.prune.search import Counts, Scope, ensure_within_reach, kept, removed, solve
 from stages.prune.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
 from stages.trainer.loop import train
 
-TAYLOR_BATCH = 32
 FAR_BELOW = 0.9  # of the target; below it the record carries a note
 
 
@@ -55,7 +54,9 @@ class ChannelPruning(Stage):
         "magnitude", description="magnitude needs no data; taylor: gradient times weight on calibration data"
     )
     scope: Scope = Field(
-        "uniform", description="uniform: the same share of each layer; global: all channels ranked together"
+        "uniform",
+        description="uniform: the same share of each layer; global: all channels ranked together; sensitivity: each "
+        "layer as far as the answers bear it, which is measured on calibration data",
     )
     steps: int = Field(1, gt=0, description="prune gradually; importance is measured again at each step")
     round_to: int = Field(
@@ -202,8 +203,9 @@ class ChannelPruning(Stage):
         """
         if self._cost(model.module, model.example, prunable) <= budget:
             return model.module, 0.0, groups
-        if self.importance == "taylor":
-            groups = engine.scored(groups, differentiated(copy.deepcopy(model.module), ctx), "taylor")
+        groups = with_importance(groups, model, self.importance, ctx)
+        if self.scope == "sensitivity":
+            groups = by_effect(groups, list(effects(model, groups, RATIOS, ctx)), RATIOS)
         names = counted(layers(groups))
         while groups:
             lost, ratio = self._solved(model, groups, budget, prunable)
@@ -214,6 +216,20 @@ class ChannelPruning(Stage):
         problem = f"no channels can leave {names}: without the chosen ones the model gives other values"
         fix = "Choose others by another `importance`, `scope` or target, or leave this stage out"
         raise StageError(problem, fix=fix)
+
+    def prunable(self, model: TorchModel, ctx: Context) -> tuple[TorchModel, list[Coupled]]:
+        """The model with plain weights, and the groups of its channels that can be removed, with their importance.
+
+        Raises:
+            StageError: there are none, or a layer in `ignore` does not exist.
+        """
+        plain = with_plain_weights(model, ctx.warn)
+        return plain, with_importance(self._couplings(plain, StageError).groups, plain, self.importance, ctx)
+
+    def sensitivity(self) -> list[dict[str, JsonValue]]:
+        """Of its layers to becoming narrower."""
+        own = self.model_dump(mode="json", include={"importance", "ignore"})
+        return [{"use": "prune.sensitivity", **own}]
 
     def _solved(
         self, model: TorchModel, groups: list[Coupled], budget: float, prunable: set[str]
@@ -262,17 +278,3 @@ def _lost(groups: Sequence[Coupled], counts: Counts) -> dict[str, list[int]]:
     """The channels that each group loses, by its root, where so many stay."""
     pairs = zip(groups, counts, strict=True)
     return {group.root: removed(group, count) for group, count in pairs if count < len(group.scores)}
-
-
-def differentiated(module: nn.Module, ctx: Context) -> nn.Module:
-    """The module on the CPU, with the gradient of the task's loss summed over the calibration batches in `.grad`."""
-    from accelerate.utils import send_to_device  # takes its time
-
-    module.requires_grad_(True).to(ctx.device)
-    for batch in ctx.calibration.loader(TAYLOR_BATCH):
-        inputs, targets = send_to_device((batch.inputs, batch.targets), ctx.device)
-        with blame(StageError, "the task's loss"), torch.enable_grad():
-            torch.autograd.backward(ctx.loss(call(module, inputs), targets))
-    for parameter in module.parameters():
-        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    return module.cpu()

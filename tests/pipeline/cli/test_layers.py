@@ -49,7 +49,7 @@ def test_sensitivity_measures_in_place_of_the_stage_and_judges_nothing(chain: Pa
 
 def test_it_prints_the_layers_that_matter_most_first(chain: Path, shrink: Make) -> None:
     ended = shrink("sensitivity", chain)
-    assert "how far the answers move where one layer alone has fewer bits" in ended.out
+    assert "how far the answers move where one layer alone has fewer bits or channels" in ended.out
     rows = [line for line in ended.out.splitlines() if "Conv" in line or "Gemm" in line]
     worst = [float(row.strip("│ ").split("│")[-1]) for row in rows]
     assert worst == sorted(worst, reverse=True)
@@ -71,7 +71,7 @@ def test_a_chain_without_such_a_stage_is_refused(command: str, project: Make, sh
         asked = only_run(path.parent)
     ended = shrink(command, asked)
     assert ended.code == 2
-    assert "the stages are export.onnx; expected a stage whose layers can be looked at" in words(ended.err)
+    assert "the stages are export.onnx; expected a stage whose layers can be looked at, such as" in words(ended.err)
 
 
 def test_bisect_refuses_another_folder_and_an_unknown_stage(chain: Path, shrink: Make) -> None:

@@ -15,7 +15,8 @@ from pipeline.measure.cost import onnx_macs, torch_macs, torch_params
 from pipeline.run.roundtrip import save_exactly
 from pipeline.stage import stage_class
 from stages.prune import channels, engine
-from stages.prune.channels import ChannelPruning, differentiated
+from stages.prune.allocation.importance import TAYLOR_BATCH, differentiated
+from stages.prune.channels import ChannelPruning
 from stages.prune.engine import Couplings
 from stages.trainer.loop import TrainingSettings, train
 from stages.trainer.objective import Supervised
@@ -168,7 +169,7 @@ def test_taylor_keeps_what_the_loss_needs(tmp_path):
 
 def test_the_gradients_are_those_of_the_whole_calibration_split(tmp_path):
     model, ctx = built("prune_nets.py:PlainNet"), context(tmp_path, {})
-    batches = list(ctx.calibration.loader(channels.TAYLOR_BATCH))
+    batches = list(ctx.calibration.loader(TAYLOR_BATCH))
     loss = sum(torch.nn.functional.cross_entropy(model.module(b.inputs["input"]), b.targets) for b in batches)
     expected = torch.autograd.grad(loss, model.module.one.weight)[0]
     module = differentiated(built("prune_nets.py:PlainNet").module, ctx)

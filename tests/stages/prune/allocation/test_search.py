@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pipeline.errors import StageError
+from stages.prune.allocation.search import kept, removed, solve
 from stages.prune.engine import Coupled
-from stages.prune.search import kept, removed, solve
 
 
 def group(scores: torch.Tensor, groups: int = 1) -> Coupled:

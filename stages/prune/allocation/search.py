@@ -10,7 +10,7 @@ import torch
 from pipeline.errors import StageError
 from stages.prune.engine import Coupled
 
-Scope = Literal["uniform", "global"]
+Scope = Literal["uniform", "global", "sensitivity"]
 Counts = tuple[int, ...]
 """Channels that are kept, for each group of coupled channels and each of its parts."""
 
@@ -60,7 +60,8 @@ def kept(groups: Sequence[Coupled], ratio: float, scope: Scope, round_to: int) -
     Args:
         groups: what can be removed.
         ratio: share of the channels to remove, 0 to 1, before rounding.
-        scope: "uniform" removes that share of each group, "global" of all channels ranked together.
+        scope: "uniform" removes that share of each group; else it is removed of all channels ranked together, whose
+            scores are effects for "sensitivity".
         round_to: widths that change become the nearest multiple of it, at least one; a group that is no wider than
             `round_to` stays as it is.
     """

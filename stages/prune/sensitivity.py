@@ -1,0 +1,61 @@
+"""Sensitivity to pruning: how much the answers change where one layer at a time becomes narrower."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Lt
+from pydantic import Field, JsonValue
+
+from pipeline.model import Model, TorchModel
+from pipeline.stage import Context, Stage
+from stages.prune.allocation.effects import EXAMPLES, RATIOS, effects
+from stages.prune.channels import ChannelPruning
+
+Share = Annotated[float, Gt(0), Lt(1)]
+
+
+class PruningSensitivity(Stage):
+    """The model that came in, and for each group of channels how much the answers change where that alone is pruned.
+
+    Put it before `prune.channels` to see which layers want to stay wide; `scope: sensitivity` there allocates by it.
+    `shrink sensitivity FILE` does that for any pipeline file that prunes first. The change is the KL divergence of
+    logits, or of other answers the squared difference over their square, on calibration examples.
+
+    Example:
+        - {use: prune.sensitivity, ratios: [0.3, 0.6]}
+
+    Reference: Hao Li et al., "Pruning Filters for Efficient ConvNets", 2017, arXiv:1608.08710, section 3.2, with the
+    divergence of the answers in place of accuracy.
+    """
+
+    ratios: tuple[Share, ...] = Field(RATIOS, min_length=1, description="shares of the channels that are removed")
+    importance: Literal["magnitude", "taylor"] = Field(
+        "magnitude", description="which channels go first, as in prune.channels"
+    )
+    ignore: tuple[str, ...] = Field((), description="layers, or parts with layers, to leave out, as there")
+    examples: int = Field(EXAMPLES, ge=1, description="calibration examples at most")
+
+    def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
+        """Refuse a model of which no layer can lose channels."""
+        for _ in self._pruning().reach(model, before):
+            pass
+        return ()
+
+    def run(self, model: TorchModel, ctx: Context) -> TorchModel:
+        """The model itself. Raises StageError where nothing can be removed, or a layer in `ignore` does not exist."""
+        plain, groups = self._pruning().prunable(model, ctx)
+        ratios = sorted(self.ratios)
+        layers: list[JsonValue] = []
+        with ctx.progress("groups of channels", len(groups)) as advance:
+            for group, row in zip(groups, effects(plain, groups, ratios, ctx, self.examples), strict=True):
+                measured: dict[str, JsonValue] = {f"{r:g}": value for r, value in zip(ratios, row, strict=True)}
+                size = len(group.scores) * group.groups
+                entry: dict[str, JsonValue] = {"layer": group.root, "nodes": [*group.layers], "operator": "channels"}
+                layers.append({**entry, "elements": size, "effects": measured})
+                advance(1)
+        ctx.report("sensitivity", {"ratios": [*ratios], "layers": layers})
+        return model
+
+    def _pruning(self) -> ChannelPruning:
+        own = self.model_dump(include={"importance", "ignore"})
+        return ChannelPruning.model_validate({"channels": 0.5, "round_to": 1, **own})
