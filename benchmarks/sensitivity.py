@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 from pipeline.base.use import Reference, find
 from pipeline.deploy import deploy
 from pipeline.forms.weights import load_weights
-from pipeline.measure.agreement import kl_divergence
+from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Context
 from pipeline.task import Split
@@ -65,7 +65,7 @@ def evaluated(model: OnnxModel, rows: list[Row], ctx: Context, split: Split) -> 
                 began = time.perf_counter()
                 after = answers(file, split)
                 seconds += time.perf_counter() - began
-                divergences[-1].append(float(kl_divergence(before, after, ctx.labelling).mean()))
+                divergences[-1].append(float(divergence(before.numpy(), after.numpy(), ctx.labelling).mean()))
     return divergences, seconds
 
 

@@ -19,7 +19,7 @@ class PruningSensitivity(Stage):
 
     Put it before `prune.channels` to see which layers want to stay wide; `scope: sensitivity` there allocates by it.
     `shrink sensitivity FILE` does that for any pipeline file that prunes first. The change is the KL divergence of
-    logits, or of other answers the squared difference over their square, on calibration examples.
+    logits at temperature 4, or of other answers the squared difference over their square, on calibration examples.
 
     Example:
         - {use: prune.sensitivity, ratios: [0.3, 0.6]}

@@ -20,8 +20,8 @@ class QuantizationSensitivity(Stage):
 
     Put it behind `export.onnx` to see which layers want more bits, before `keep` or `layers` of a quantizing stage.
     `shrink sensitivity FILE` does that for any pipeline file. What lies in front of a layer is computed once, so all of
-    it costs a few evaluations. The change is the KL divergence of logits, or of other answers the squared difference
-    over their square.
+    it costs a few evaluations. The change is the KL divergence of logits at temperature 4, or of other answers the
+    squared difference over their square.
 
     Example:
         - {use: quantize.sensitivity, widths: [8, 4]}

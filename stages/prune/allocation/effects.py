@@ -28,7 +28,7 @@ def effects(
 ) -> Iterator[list[float]]:
     """For each group the mean divergence of the answers without its least important channels, at each ratio.
 
-    The divergence is KL's of logits, else the squared difference over the mean square; all other groups stay whole.
+    The divergence is that of `pipeline.measure.sensitivity.divergence`; all other groups stay whole.
 
     Args:
         model: not changed.

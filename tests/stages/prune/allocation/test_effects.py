@@ -43,7 +43,9 @@ def test_an_effect_is_that_of_channels_that_give_nothing(tmp_path: Any) -> None:
         for ratio, measured in zip(RATIOS, row, strict=True):
             gone = removed(group, round(len(group.scores) * (1 - ratio)))
             after = answers(zeroed(model.module, group.root, gone), ctx)
-            assert measured == pytest.approx(float(kl_divergence(before, after, ctx.labelling).mean()), rel=1e-3)
+            assert measured == pytest.approx(
+                16 * float(kl_divergence(before / 4, after / 4, ctx.labelling).mean()), rel=1e-3
+            )
 
 
 def test_channels_ranked_by_effect_leave_each_group_as_far_as_it_bears_it() -> None:
