@@ -1,7 +1,7 @@
 """What is known of the inputs of layers: the sums over the calibration data that rounding and biases are chosen by."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -71,6 +71,24 @@ class Moments:
             for part in rows(node, shape, values[node.input[0]].astype(np.float32, copy=False)):
                 new = part.shape[1], part.sum(1, dtype=np.float64), part.swapaxes(1, 2) @ part
                 self.sums[key] = Sums(*(old + one for old, one in zip(self.sums.get(key, (0, 0, 0)), new, strict=True)))
+
+    def save(self, path: Path) -> None:
+        """Keep the sums of all batches in an .npz file."""
+        pairs = ((key, part, value) for key, sums in self.sums.items() for part, value in sums._asdict().items())
+        arrays: dict[str, Any] = {f"{part}.{key}": np.asarray(value) for key, part, value in pairs}
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+
+    def restore(self, path: Path) -> bool:
+        """Take up what `save` wrote, of which more layers do no harm; whether it has all that are needed."""
+        with np.load(path) as arrays:
+            names = {f"{part}.{key}": (part, key) for key in self.nodes for part in Sums._fields}
+            if not {*names} <= {*arrays}:
+                return False
+            for key in self.nodes:
+                total, products = (arrays[f"{part}.{key}"] for part in ("total", "products"))
+                self.sums[key] = Sums(int(arrays[f"number.{key}"]), total, products)
+        return True
 
     def of(self, node: onnx.NodeProto, shape: tuple[int, ...]) -> Sums:
         """The sums of a layer."""

@@ -68,8 +68,13 @@ class Rounder:
         self.moments: Moments | None = None
         self.choices: dict[str, tuple[Integers, Floats]] = {}
 
-    def watch(self, source: Path, data: CalibrationData) -> None:
+    def watch(self, source: Path, data: CalibrationData, kept: Path | None = None) -> None:
         """Have the inputs of the layers summed up while the calibration data are read, if that is of use.
+
+        Args:
+            source: the graph's file.
+            data: is told whom to hand its batches.
+            kept: an .npz file of such sums, read in their place where it has them all.
 
         Raises:
             ValueError: it would be of use, and no layer's inputs can be.
@@ -80,7 +85,8 @@ class Rounder:
         if not nodes:
             raise ValueError("no weight is one of a convolution or matrix product. Set rounding: nearest")
         self.moments = Moments(source, nodes)
-        data.also = self.moments.add
+        if not (kept and kept.exists() and self.moments.restore(kept)):
+            data.also = self.moments.add
 
     def choose(self, without: Collection[str]) -> None:
         """Choose integers and scales for all layers but those of some nodes, and those that a quantizer gets right."""

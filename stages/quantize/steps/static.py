@@ -18,6 +18,8 @@ from stages.quantize.steps.files import Done, Files
 
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile", "mse": "Entropy"}
 RANGES = "ranges.json"
+SUMS = ".npz"
+"""How the file beside kept ranges ends that has the sums over what layers read."""
 KNOWN = ".known"
 """How the file beside kept ranges ends: the names of the values that were looked at, and of those that have none."""
 
@@ -53,8 +55,12 @@ def static(
     free = chosen(graph, operators, [*exclude, *exact, *touching(graph, values[MASK] | values[WEIGHT])])
     whole = {*deep_products(graph).values(), *torn_weights(graph)} if settings["per_channel"] else None
     rounder = Rounder(graph, free, whole, Rounding(reduce_range=settings["reduce_range"], **weights))
-    rounder.watch(files.source, data)
-    values[RANGE] = _write_ranges(files, free.values(), data, calibration, percentile, Path(ranges) if ranges else None)
+    kept = Path(ranges) if ranges else None
+    sums = kept.with_suffix(SUMS) if kept else None
+    rounder.watch(files.source, data, sums)
+    values[RANGE] = _write_ranges(files, free.values(), data, calibration, percentile, kept)
+    if sums and rounder.moments and data.also:
+        rounder.moments.save(sums)
     left = {why: [name for name in touching(graph, names) if name in asked] for why, names in values.items()}
     left[EXACT] = [name for name in exact if name in asked]
     rounder.choose(left[RANGE])

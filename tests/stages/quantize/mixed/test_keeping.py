@@ -124,3 +124,15 @@ def test_layers_that_bear_no_integers_are_halves_and_pack_takes_them(
     assert torch.equal(packed.predict(inputs)["output"], model.predict(inputs)["output"])
     rows = [row for row in reports["packing"]["tensors"] if row["encoding"] == "fp16"]
     assert sum(row["bytes"] for row in rows) == 2 * sum(row["elements"] for row in rows) > 0
+
+
+def test_what_is_kept_from_one_trial_to_the_next_changes_no_file(
+    exported: OnnxModel, task: Task, tmp_path: Path
+) -> None:
+    stage = StaticQuantization(rounding="adaptive", bias_correction=True)
+    ctx = context_of(task, tmp_path / "stage")
+    with stage.trials(exported, ctx) as trial:
+        for i, settings in enumerate(({}, {"bits": 4}, {"bits": 3, "first_last": 3})):
+            kept = trial(replace(ctx, directory=tmp_path / f"kept{i}"), **settings)
+            anew = stage.model_copy(update=settings).run(exported, context_of(task, tmp_path / f"anew{i}"))
+            assert kept.path.read_bytes() == anew.path.read_bytes()
