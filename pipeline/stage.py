@@ -171,6 +171,9 @@ class Stage(Strict, ABC):
     host_bound: ClassVar[bool] = False
     """Whether what it finds holds on this machine alone, as a latency does."""
 
+    only_measures: ClassVar[bool] = False
+    """Whether it gives back the model that came in, so that those behind it find what stood before it."""
+
     extra: ClassVar[str] = ""
     """The extra of the package that brings what it needs, where one does."""
     keeps_structure: ClassVar[bool] = False
@@ -206,7 +209,7 @@ class Stage(Strict, ABC):
             model: as in `reach`.
             before, preview: as in `check`.
         """
-        return model if self.keeps_structure or self.host_bound else None
+        return model if self.keeps_structure or self.host_bound or self.only_measures else None
 
     def sensitivity(self) -> Sequence[dict[str, JsonValue]]:
         """The entries of a chain that measure in its place how much the answers depend on each layer; none unless said.

@@ -1,7 +1,7 @@
 """Sensitivity to pruning: how much the answers change where one layer at a time becomes narrower."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Gt, Lt
 from pydantic import Field, JsonValue
@@ -27,6 +27,8 @@ class PruningSensitivity(Stage):
     Reference: Hao Li et al., "Pruning Filters for Efficient ConvNets", 2017, arXiv:1608.08710, section 3.2, with the
     divergence of the answers in place of accuracy.
     """
+
+    only_measures: ClassVar[bool] = True
 
     ratios: tuple[Share, ...] = Field(RATIOS, min_length=1, description="shares of the channels that are removed")
     importance: Literal["magnitude", "taylor"] = Field(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, JsonValue, ValidationError
@@ -42,6 +42,8 @@ class QuantizationBisection(Stage):
     Reference: Andreas Zeller and Ralf Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", IEEE
     Transactions on Software Engineering 28, 2002.
     """
+
+    only_measures: ClassVar[bool] = True
 
     method: Literal["static", "dynamic", "weights"] = Field("static", description="which stage of quantize")
     settings: dict[str, JsonValue] = Field({}, description="its settings")

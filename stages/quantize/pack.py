@@ -60,7 +60,7 @@ class WeightPacking(Stage):
         if any(isinstance(stage, HalfPrecision) for stage in before):
             problem = "quantize.half leaves no integers that could take fewer bits"
             raise ConfigError(problem, expected="weights in integers", fix="Leave quantize.pack out")
-        places = [type(stage).__module__ for stage in before]
+        places = [type(stage).__module__ for stage in before if not stage.only_measures]
         if any(place.startswith(FAMILY) or not place.startswith("stages.") for place in places):  # a user's may, too
             return ()
         if not isinstance(preview.model, OnnxModel):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,8 @@ class QuantizationSensitivity(Stage):
     Reference: Zhewei Yao et al., "HAWQ-V3: Dyadic Neural Network Quantization", 2020, arXiv:2011.10680, section 3.3,
     for the sum of layers' effects; here they are measured and not approximated.
     """
+
+    only_measures: ClassVar[bool] = True
 
     widths: tuple[Bits, ...] = Field((8, 4, 2), min_length=1, description="bits of the weights: 2 to 8, or ternary")
     activations: Literal["static", "dynamic", "float"] = Field(

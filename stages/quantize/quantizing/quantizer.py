@@ -194,7 +194,7 @@ def check_settings(before: Sequence[Stage], model: Model, operators: Sequence[st
         fix = "End the builder with `.float()`, and give float32 inputs"
         raise ConfigError(problem, expected="float32, which can be quantized", fix=fix)
     family = __name__.rsplit(".", 2)[0]
-    if any(type(stage).__module__.startswith(family) for stage in before):
+    if any(type(stage).__module__.startswith(family) and not stage.only_measures for stage in before):
         raise ConfigError("an earlier stage quantizes already", fix="Quantize once, from fp32")
     for operator in operators:
         if operator not in quantizable:

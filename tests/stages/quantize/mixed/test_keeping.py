@@ -17,6 +17,7 @@ from pipeline.task import Split, Task
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.mixed.keep import Keep
 from stages.quantize.pack import WeightPacking
+from stages.quantize.sensitivity import QuantizationSensitivity
 from stages.quantize.static import StaticQuantization
 from stages.quantize.weights import WeightQuantization
 from tests.contexts import context_of, quadrants
@@ -136,3 +137,10 @@ def test_what_is_kept_from_one_trial_to_the_next_changes_no_file(
             kept = trial(replace(ctx, directory=tmp_path / f"kept{i}"), **settings)
             anew = stage.model_copy(update=settings).run(exported, context_of(task, tmp_path / f"anew{i}"))
             assert kept.path.read_bytes() == anew.path.read_bytes()
+
+
+def test_a_measurement_before_it_is_no_quantization(exported: OnnxModel, task: Task) -> None:
+    before = [QuantizationSensitivity()]
+    assert not [*StaticQuantization().check(before, preview(task, exported))]
+    with pytest.raises(ConfigError, match="nothing in it is quantized"):
+        WeightPacking().check(before, preview(task, exported))
