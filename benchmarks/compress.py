@@ -8,8 +8,8 @@ Each tool is installed in an environment of its own below `--environments`, and 
 made and wrote. `--data` has cifar10 and sst2 as parquet, `--weights` is the published resnet56.th, `--words` is
 all-MiniLM-L6-v2, which is trained on SST-2 for an epoch first.
 
-All get the same 512 examples to calibrate on, and those that control accuracy the same 2,000 with labels at most: of
-SST-2 phrases held out from train, of CIFAR-10 test images, for the published weights have seen train. Printed for each,
+All get the same 512 examples to calibrate on, and those that control accuracy the same with labels: of SST-2 8,000
+phrases held out from train, of CIFAR-10 5,000 test images, for the published weights have seen train. Printed for each,
 as a table a network: wall time and peak memory of the fresh process that made the file, its bytes, accuracy on the test
 with the paired interval of the difference to fp32, and latency over that of fp32 in ONNX Runtime, in turns, one thread,
 batch 1; below it each of ours beside the best of theirs. A tool that fails has its last line in its row.

@@ -27,6 +27,7 @@ from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Context
 from pipeline.task import Split
 from stages.quantize.mixed.measuring import Row, Sensitivity
+from stages.quantize.rounding.settings import schemes_of
 from stages.quantize.static import StaticQuantization
 from tests.contexts import context_of
 
@@ -83,7 +84,7 @@ def main() -> None:
         folder = Path(scratch)
         model, ctx = network(given.weights, folder), context_of(task, folder / "stage")
         began = time.perf_counter()
-        rows = Sensitivity(WIDTHS, "static", OPERATORS, examples=given.tried).of(model, ctx)
+        rows = Sensitivity(schemes_of(WIDTHS), "static", OPERATORS, examples=given.tried).of(model, ctx)
         ours = time.perf_counter() - began
         print(f"ours: {len(rows)} layers at {len(WIDTHS)} widths in {ours:.1f} s", flush=True)
         split = task.validation.select(list(range(given.examples)))

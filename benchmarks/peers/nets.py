@@ -17,8 +17,9 @@ from pipeline.task import Split, Task
 from .samples import Example, write
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-VALIDATION = 2000
-"""Examples on which accuracy is controlled, at most."""
+CALIBRATION = 512
+VALIDATION = 8000
+"""Examples on which ranges are measured and accuracy is controlled, at most."""
 
 
 class Net(NamedTuple):
@@ -52,7 +53,7 @@ def nets(data: Path, weights: Path, words: str) -> dict[str, Net]:
         ),
         "sst2": Net(
             "sst2",
-            {"use": "data.py", "data": str(data / "sst2"), "tokenizer": words},
+            {"use": "data.py", "data": str(data / "sst2"), "tokenizer": words, "validation": 0.125},
             {"use": "huggingface", "name": words},
             [trained | {"warmup": 0.1, "precision": "bf16"}],
             is_seen=False,
@@ -71,8 +72,8 @@ def prepare(net: Net, folder: Path, limit: int | None) -> None:
     task: Task = Reference(use="data.py:task", arguments=arguments, folder=CONFIGS / net.folder).call()
     first = list(range(min(VALIDATION, len(task.test) // 2))) if net.is_seen else []
     validation = task.test.select(first) if first else task.validation
-    parts = {"calibration": task.calibration, "validation": validation}
-    write(folder / "samples.npz", {name: _part(split, limit or VALIDATION) for name, split in parts.items()})
+    parts = {"calibration": (task.calibration, CALIBRATION), "validation": (validation, VALIDATION)}
+    write(folder / "samples.npz", {name: _part(split, limit or most) for name, (split, most) in parts.items()})
     rest = task.test.select(list(range(len(first), len(task.test))))
     write(folder / "test.npz", {"test": _part(rest, limit)})
 

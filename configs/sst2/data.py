@@ -14,10 +14,11 @@ def task(
     limit: int | None = None,
     swap: float = 0.0,
     mask: float = 0.0,
+    validation: float = 1 / 30,
 ) -> Task:
     """Single-label classification of texts, from `input_ids` and `attention_mask` (tokens,).
 
-    GLUE's dev part is the test split, for the labels of its own test part are secret; a thirtieth of train validates.
+    GLUE's dev part is the test split, for the labels of its own test part are secret; a part of train validates.
     Phrases of train that are dev sentences are left out.
 
     Args:
@@ -26,13 +27,14 @@ def task(
         limit: examples of each part at most, for small runs.
         swap, mask: share of the tokens that augmentation replaces by near ones, and by [MASK]; others in each view.
             Where both are 0 there is none.
+        validation: share of train that is held out.
     """
     found = huggingface.task(
         data=data,
         tokenizer=tokenizer,
         kind="text_classification",
         limit=limit,
-        validation=1 / 30,
+        validation=validation,
         test="validation",
         overlap="drop",
         max_length=64,

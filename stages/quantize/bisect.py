@@ -63,7 +63,7 @@ class QuantizationBisection(Stage):
         """The model itself. Raises StageError where it cannot be quantized so."""
         stage = self._stage()
         operators = [name for name in WEIGHTS if name in (stage.operators or WEIGHTS)]
-        units = Sensitivity((), "float", operators, stage.exclude, examples=1).of(model, ctx)
+        units = Sensitivity({}, "float", operators, stage.exclude, examples=1).of(model, ctx)
         nodes = {row.layer: row.nodes for row in _distinct(units)}
         ctx.directory.mkdir(parents=True, exist_ok=True)
         with (

@@ -20,7 +20,7 @@ from stages.quantize.mixed.measuring import Sensitivity
 from stages.quantize.quantizing.quantizer import REDUCE, Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
-from stages.quantize.rounding.settings import RoundingSettings
+from stages.quantize.rounding.settings import RoundingSettings, schemes_of
 
 
 class DynamicQuantization(RoundingSettings, Stage):
@@ -94,7 +94,7 @@ class DynamicQuantization(RoundingSettings, Stage):
         if not self.keep:
             return self._quantized(model, ctx)
         own = self.model_dump(include={"per_channel", "reduce_range", "exclude", "operators", "batch_size"})
-        rows = Sensitivity(self.keep.integers, "dynamic", examples=self.keep.examples, **own).of(model, ctx)
+        rows = Sensitivity(schemes_of(self.keep.integers), "dynamic", examples=self.keep.examples, **own).of(model, ctx)
         with self.trials(model, ctx) as trial:
             return Keeping(self.keep, rows, model, ctx, self.exclude, trial).smallest()
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
@@ -12,7 +12,7 @@ from stages.quantize.graphs.reach import reached
 from stages.quantize.mixed.measuring import Sensitivity
 from stages.quantize.quantizing.quantizer import check_settings
 from stages.quantize.rounding.layout import LINEAR, WEIGHTS
-from stages.quantize.rounding.settings import Bits
+from stages.quantize.rounding.settings import Width, schemes_of
 
 
 class QuantizationSensitivity(Stage):
@@ -32,7 +32,9 @@ class QuantizationSensitivity(Stage):
 
     only_measures: ClassVar[bool] = True
 
-    widths: tuple[Bits, ...] = Field((8, 4, 2), min_length=1, description="bits of the weights: 2 to 8, or ternary")
+    widths: tuple[Width, ...] = Field(
+        (8, 4, 2), min_length=1, description="of the weights: bits from 2 to 8, ternary, or {codebook: 16}"
+    )
     activations: Literal["static", "dynamic", "float"] = Field(
         "static", description="8 bits with the range of all batches, or of each batch; float rounds weights alone"
     )
@@ -56,9 +58,8 @@ class QuantizationSensitivity(Stage):
 
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
         """The model itself. Raises StageError when no node has such a weight or a node's name is unknown."""
-        rows = Sensitivity(**self.model_dump()).of(model, ctx)
-        ctx.report(
-            "sensitivity",
-            {"activations": self.activations, "widths": [*self.widths], "layers": [asdict(row) for row in rows]},
-        )
+        widths = schemes_of(self.widths)
+        rows = Sensitivity(**{**self.model_dump(), "widths": widths}).of(model, ctx)
+        layers: list[JsonValue] = [asdict(row) for row in rows]
+        ctx.report("sensitivity", {"activations": self.activations, "widths": [*widths], "layers": layers})
         return model

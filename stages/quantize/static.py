@@ -22,7 +22,7 @@ from stages.quantize.quantizing.quantizer import REDUCE, Prepared, check_setting
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
 from stages.quantize.rounding.layout import LINEAR
-from stages.quantize.rounding.settings import RoundingSettings
+from stages.quantize.rounding.settings import RoundingSettings, schemes_of
 
 
 class StaticQuantization(RoundingSettings, Stage):
@@ -111,7 +111,9 @@ class StaticQuantization(RoundingSettings, Stage):
             return self._quantized(model, ctx)
         operators = tuple(name for name in LINEAR if name in (self.operators or LINEAR))
         own = self.model_dump(include={"per_channel", "reduce_range", "exclude", "batch_size"})
-        rows = Sensitivity(self.keep.integers, "static", operators, examples=self.keep.examples, **own).of(model, ctx)
+        rows = Sensitivity(schemes_of(self.keep.integers), "static", operators, examples=self.keep.examples, **own).of(
+            model, ctx
+        )
         with self.trials(model, ctx) as trial:
             return Keeping(self.keep, rows, model, ctx, self.exclude, trial).smallest()
 

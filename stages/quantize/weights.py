@@ -22,6 +22,7 @@ from stages.quantize.quantizing.quantizer import Prepared, check_settings, quant
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
 from stages.quantize.rounding.plan import schemes
+from stages.quantize.rounding.settings import label, schemes_of
 
 Operator = Literal["MatMul", "Gemm", "Gather"]
 OPERATORS: tuple[Operator, ...] = ("MatMul", "Gemm", "Gather")
@@ -77,7 +78,7 @@ class WeightQuantization(Stage):
         if self.keep:
             yield from self.keep.check(self.model_dump(exclude_unset=True), preview)
             if others := [width for width in self.keep.widths if width not in (*get_args(Bits), *FLOATS)]:
-                raise ConfigError(f"`keep` has the width {others[0]}", expected="8, 4, 2, fp16 or fp32")
+                raise ConfigError(f"`keep` has the width {label(others[0])}", expected="8, 4, 2, fp16 or fp32")
         if self.symmetric and self.method in ("k_quant", "hqq"):
             fix = "Set method: nearest or gptq, or leave symmetric out"
             raise ConfigError(f"`symmetric` is true, and `method: {self.method}` chooses zero points", fix=fix)
@@ -93,7 +94,7 @@ class WeightQuantization(Stage):
         yield from self._slow()
 
     @property
-    def _widths(self) -> set[int | str]:
+    def _widths(self) -> set[object]:
         """The bits that some layer may have."""
         return {*self.keep.integers} if self.keep else {self.bits, *self.layers.values()}
 
@@ -137,7 +138,7 @@ class WeightQuantization(Stage):
         if not self.keep:
             return self._quantized(model, ctx)
         own = self.model_dump(include={"exclude", "operators", "batch_size"})
-        rows = Sensitivity(self.keep.integers, "float", examples=self.keep.examples, **own).of(model, ctx)
+        rows = Sensitivity(schemes_of(self.keep.integers), "float", examples=self.keep.examples, **own).of(model, ctx)
         with self.trials(model, ctx) as trial:
             return Keeping(self.keep, rows, model, ctx, self.exclude, partial(trial, bits=8)).smallest()
 

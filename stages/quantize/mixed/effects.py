@@ -1,6 +1,6 @@
 """What each width does to each layer's network: measured on activations that are computed once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from pipeline.measure.sensitivity.behind import Behind, behind
 from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.measure.sensitivity.replay import Replay
 from stages.quantize.mixed.units import Unit, largest_inputs
+from stages.quantize.rounding.layers import Scheme
 from stages.quantize.rounding.layout import LINEAR
 from stages.quantize.rounding.rounder import Entry
 
@@ -27,14 +28,14 @@ class Trial:
     """How layers are tried.
 
     Args:
-        widths: bits 2 to 8 or "ternary".
+        widths: the integers that weights may take, by what the width is called.
         activations: static has the range of what is read, dynamic that of each batch; float leaves them.
         output: name of the output that counts.
         labelling: of logits; None where answers are something else.
         is_reduced: whether 8 bits are 7.
     """
 
-    widths: Sequence[int | str]
+    widths: Mapping[str, Scheme]
     activations: Activations
     output: str
     labelling: Labelling | None
@@ -66,14 +67,14 @@ def effects(
 
 
 def _entry(unit: Unit, part: Behind | None, replay: Replay, trial: Trial) -> Entry:
-    measured = dict.fromkeys(map(str, trial.widths), 0.0)
+    measured = dict.fromkeys(trial.widths, 0.0)
     if part and trial.widths:
         with_activations = _quantized_inputs(part, unit, replay, trial.activations)
         session = replay.part(with_activations, [layer.weight for layer in unit.layers])
-        for width in trial.widths:
-            weights = unit.rounded({"bits": width}, is_reduced=trial.is_reduced)
+        for width, scheme in trial.widths.items():
+            weights = unit.rounded(scheme, is_reduced=trial.is_reduced)
             parts = [divergence(one, other, trial.labelling) for one, other in session.answers(weights)]
-            measured[str(width)] = float(np.concatenate(parts).mean())
+            measured[width] = float(np.concatenate(parts).mean())
     return {"nodes": unit.names, "operator": unit.nodes[0].op_type, "elements": unit.elements, "effects": measured}
 
 

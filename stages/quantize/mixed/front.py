@@ -2,19 +2,19 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Choice(NamedTuple):
     """A width of a unit of layers.
 
     Args:
-        width: bits, "ternary", "fp16" or "fp32".
+        width: bits, "ternary", a codebook, "fp16" or "fp32".
         size: bytes of its weights.
         effect: what it does to the answers; 0 for nothing.
     """
 
-    width: int | str
+    width: Any
     size: float
     effect: float
 

@@ -14,9 +14,10 @@ from pipeline.measure.statistics.pairs import Scores
 from pipeline.measure.statistics.shares import LEVEL
 from pipeline.stage import Preview
 from pipeline.task import correct
-from stages.quantize.rounding.settings import Bits
+from stages.quantize.rounding.settings import Codebook
+from stages.quantize.rounding.settings import Width as Quantized
 
-Width = Bits | Literal["fp16", "fp32"]
+Width = Quantized | Literal["fp16", "fp32"]
 FLOATS = ("fp16", "fp32")
 BITS = {"fp16": 16.0, "fp32": 32.0, "ternary": 1.6}
 
@@ -27,6 +28,13 @@ KEEP = (
 )
 
 
+def bits_of(width: int | str | Codebook) -> float:
+    """Of a weight, once packed."""
+    if isinstance(width, Codebook):
+        return math.log2(width.codebook)
+    return float(width) if isinstance(width, int) else BITS[width]
+
+
 class Keep(Strict):
     """The score that stays, on validation, with its whole 95 % interval, and the widths that layers may have.
 
@@ -34,7 +42,7 @@ class Keep(Strict):
         retention: at least this share of the score.
         drop: at most so much less of it.
         of: of the model that comes in, or of the baseline.
-        widths: bits 2 to 8, ternary, and fp16 and fp32 for layers that are not quantized.
+        widths: bits 2 to 8, ternary, {codebook: 16}, and fp16 and fp32 for layers that are not quantized.
         examples: of the calibration split, on which the sensitivity of layers is measured.
     """
 
@@ -55,7 +63,7 @@ class Keep(Strict):
         return self
 
     @property
-    def integers(self) -> tuple[int | str, ...]:
+    def integers(self) -> tuple[int | str | Codebook, ...]:
         """The widths at which a layer is quantized."""
         return tuple(width for width in self.widths if width not in FLOATS)
 

@@ -23,9 +23,10 @@ from pipeline.stage import Context
 from stages.quantize.halves.graph import floats, store
 from stages.quantize.halves.numbers import loss
 from stages.quantize.mixed.front import Choice, Mixture, front
-from stages.quantize.mixed.keep import BITS, FLOATS, Keep
+from stages.quantize.mixed.keep import FLOATS, Keep, bits_of
 from stages.quantize.mixed.measuring import Row
 from stages.quantize.mixed.search import smallest
+from stages.quantize.rounding.settings import label
 
 UNHEARD = logging.getLogger(f"{__name__}.unheard")
 UNHEARD.addHandler(logging.NullHandler())
@@ -98,7 +99,7 @@ class Keeping:
 
     def _search(self, attempt: Callable[[Mixture], Tried]) -> Tried | None:
         """The smallest that holds, None where none does; with layers in floats only where 8 bits do not hold."""
-        finest = max(self.keep.integers, key=_bits)
+        finest = max(self.keep.integers, key=bits_of)
         widest = attempt(tuple(next(c for c in self._choices(row) if c.width == finest) for row in self.rows))
         if self.keep.holds(widest.estimate):
             mixtures = front([[c for c in self._choices(row) if c.width not in FLOATS] for row in self.rows])
@@ -116,8 +117,8 @@ class Keeping:
 
     def _choices(self, row: Row) -> list[Choice]:
         """The widths that a unit may have, with the bytes of its weights."""
-        sizes = {width: row.elements * _bits(width) / 8 for width in self.keep.widths}
-        effects = {width: row.effects.get(str(width), 0.0) for width in self.keep.widths}
+        sizes = {width: row.elements * bits_of(width) / 8 for width in self.keep.widths}
+        effects = {width: row.effects.get(label(width), 0.0) for width in self.keep.widths}
         return [Choice(width, sizes[width], effects[width]) for width in self.keep.widths]
 
     def _reference(self) -> Scores:
@@ -163,7 +164,8 @@ class Keeping:
         for text in chosen.warnings:
             self.ctx.warn(text)
         widths: dict[str, JsonValue] = {
-            row.layer: choice.width for row, choice in zip(self.rows, chosen.mixture, strict=True)
+            row.layer: choice.width if isinstance(choice.width, int) else label(choice.width)
+            for row, choice in zip(self.rows, chosen.mixture, strict=True)
         }
         entries = [self._entry(one) for one in tried]
         kept = {"limit": self.keep.text, "examples": examples, **self._entry(chosen)}
@@ -187,7 +189,7 @@ class Keeping:
 
     def _out_of_reach(self, tried: Sequence[Tried], examples: int) -> StageError:
         nearest = max(tried, key=lambda one: self.keep.nearness(one.estimate))
-        problem = f"no mixture of {', '.join(map(str, self.keep.widths))} keeps {self.keep.text} on {examples:,} "
+        problem = f"no mixture of {', '.join(map(label, self.keep.widths))} keeps {self.keep.text} on {examples:,} "
         problem += f"validation examples; the nearest has {self._figures(nearest)}"
         fix = "Ask for that, train with quantize.aware first, or give `operators` without those that cost most"
         return StageError(problem, fix=f"{fix}: `shrink sensitivity` shows them")
@@ -208,14 +210,10 @@ def _is_quantized(mixture: Mixture) -> bool:
     return any(choice.width not in FLOATS for choice in mixture)
 
 
-def _bits(width: int | str) -> float:
-    return float(width) if isinstance(width, int) else BITS[width]
-
-
 def _size(mixture: Mixture) -> float:
     return sum(choice.size for choice in mixture)
 
 
 def _counts(mixture: Mixture) -> dict[str, int]:
-    names = [f"{choice.width} bits" if isinstance(choice.width, int) else choice.width for choice in mixture]
+    names = [f"{choice.width} bits" if isinstance(choice.width, int) else label(choice.width) for choice in mixture]
     return {name: names.count(name) for name in sorted({*names})}

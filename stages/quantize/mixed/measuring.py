@@ -1,7 +1,7 @@
 """How much the answers depend on the width of each layer, measured once for a model and kept in the store."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from stages.quantize.mixed.effects import Activations
 from stages.quantize.quantizing.quantizer import check_names, prepare
 from stages.quantize.quantizing.work import Work, worker
 from stages.quantize.rounding.data import calibration
+from stages.quantize.rounding.layers import Scheme
 from stages.quantize.rounding.plan import labels
 from stages.quantize.rounding.rounder import Entry
 from stages.quantize.steps.files import Files
@@ -50,7 +51,7 @@ class Sensitivity:
     """What is measured.
 
     Args:
-        widths: of weights, bits 2 to 8 or "ternary".
+        widths: the integers that weights may take, by what the width is called; see `schemes_of`.
         activations: how those are rounded that a layer reads; see `Trial`.
         operators: types of the nodes with weights.
         exclude: names of nodes to leave out.
@@ -60,7 +61,7 @@ class Sensitivity:
         batch_size: examples at a time.
     """
 
-    widths: Sequence[int | str]
+    widths: Mapping[str, Scheme]
     activations: Activations
     operators: Sequence[str]
     exclude: Sequence[str] = ()

@@ -1,6 +1,6 @@
 """How weights are rounded: the settings that quantizations after training have in common."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import onnx
@@ -28,6 +28,19 @@ class Codebook(Strict):
     codebook: Size
 
 
+Width = Bits | Codebook
+
+
+def label(width: object) -> str:
+    """What a width is called, as a key of effects and in texts: 8, ternary, codebook 16, fp16."""
+    return f"codebook {width.codebook}" if isinstance(width, Codebook) else str(width)
+
+
+def schemes_of(widths: Iterable[int | str | Codebook]) -> dict[str, Scheme]:
+    """The integers that each width allows, by its label."""
+    return {label(width): _scheme(width) for width in widths}
+
+
 class RoundingSettings(Strict):
     """Which integers weights become; the settings of every quantization after training."""
 
@@ -35,7 +48,7 @@ class RoundingSettings(Strict):
     codebook: Size | None = Field(
         None, description="instead of bits: how many int8 values weights take, chosen for each layer by k-means"
     )
-    layers: dict[str, Bits | Codebook] = Field(
+    layers: dict[str, Width] = Field(
         {}, description="bits, or {codebook: 16}, of some layers, by the name of a node, a layer or what layers are in"
     )
     first_last: Bits = Field(8, description="bits of the first and of the last node with a weight, unless named")

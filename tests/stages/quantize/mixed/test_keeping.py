@@ -144,3 +144,17 @@ def test_a_measurement_before_it_is_no_quantization(exported: OnnxModel, task: T
     assert not [*StaticQuantization().check(before, preview(task, exported))]
     with pytest.raises(ConfigError, match="nothing in it is quantized"):
         WeightPacking().check(before, preview(task, exported))
+
+
+def test_codebooks_are_widths_too(exported: OnnxModel, task: Task, tmp_path: Path) -> None:
+    reports: dict[str, Any] = {}
+    ctx = context_of(task, tmp_path / "stage", report=reports.__setitem__)
+    keep = Keep.model_validate({"drop": 0.03, "widths": [8, {"codebook": 16}, {"codebook": 4}]})
+    StaticQuantization(keep=keep).run(exported, ctx)
+    widths = {*reports["keep"]["widths"].values()}
+    assert widths <= {8, "codebook 16", "codebook 4"}
+    assert widths & {"codebook 16", "codebook 4"}
+    sizes = {"8 bits": 8, "codebook 16": 4, "codebook 4": 2}
+    for one in reports["keep"]["tried"]:
+        assert one["weights_bytes"] <= 1224  # of 8 bits
+        assert {*one["counts"]} <= {*sizes}

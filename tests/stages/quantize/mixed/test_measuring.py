@@ -18,6 +18,7 @@ from pipeline.measure.agreement import kl_divergence
 from pipeline.model import OnnxModel
 from pipeline.task import Task
 from stages.quantize.mixed.measuring import Sensitivity
+from stages.quantize.rounding.settings import schemes_of
 from tests.contexts import context_of
 
 OPERATORS = ("Conv", "MatMul", "Gemm")
@@ -35,7 +36,7 @@ def test_it_is_the_divergence_of_a_file_in_which_one_layer_is_rounded(
     exported: OnnxModel, task: Task, tmp_path: Path
 ) -> None:
     ctx = context_of(task, tmp_path / "stage")
-    rows = Sensitivity([8], "float", OPERATORS, examples=64).of(exported, ctx)
+    rows = Sensitivity(schemes_of([8]), "float", OPERATORS, examples=64).of(exported, ctx)
     assert [row.operator for row in rows] == ["Conv", "Conv", "Gemm", "Gemm"]
     assert [row.elements for row in rows] == [72, 576, 512, 64]
     inputs = {"input": torch.stack([task.calibration.dataset[i][0] for i in range(64)])}
@@ -54,7 +55,7 @@ def test_it_is_the_divergence_of_a_file_in_which_one_layer_is_rounded(
 def test_a_file_from_outside_gives_the_same(exported: OnnxModel, task: Task, tmp_path: Path) -> None:
     outside = replace(exported, outside=Outside(limits=DEFAULT))
     rows = [
-        Sensitivity([4], "static", OPERATORS, examples=64).of(model, context_of(task, tmp_path / name))
+        Sensitivity(schemes_of([4]), "static", OPERATORS, examples=64).of(model, context_of(task, tmp_path / name))
         for name, model in {"ours": exported, "outside": outside}.items()
     ]
     assert rows[0] == rows[1]
@@ -64,7 +65,9 @@ def test_fewer_bits_do_more_and_the_order_of_layers_is_that_of_whole_evaluations
     exported: OnnxModel, task: Task, tmp_path: Path
 ) -> None:
     ctx = context_of(task, tmp_path / "stage")
-    few, many = (Sensitivity([8, 4, 2], "static", OPERATORS, examples=n).of(exported, ctx) for n in (64, 512))
+    few, many = (
+        Sensitivity(schemes_of([8, 4, 2]), "static", OPERATORS, examples=n).of(exported, ctx) for n in (64, 512)
+    )
     effects = np.array([[row.effects[bits] for bits in "842"] for row in few])
     assert (np.diff(effects, axis=1) > 0).all()
     every = np.array([[row.effects[bits] for bits in "842"] for row in many])
@@ -83,13 +86,13 @@ def test_it_is_measured_once_for_a_store(exported: OnnxModel, task: Task, tmp_pa
         return folders[key]
 
     ctx = context_of(task, tmp_path / "stage", kept=kept)
-    one, again = (Sensitivity([8], "static", OPERATORS, examples=32).of(exported, ctx) for _ in range(2))
+    one, again = (Sensitivity(schemes_of([8]), "static", OPERATORS, examples=32).of(exported, ctx) for _ in range(2))
     assert [asdict(row) for row in one] == [asdict(row) for row in again]
     assert len(folders) == 1
-    Sensitivity([4], "static", OPERATORS, examples=32).of(exported, ctx)
+    Sensitivity(schemes_of([4]), "static", OPERATORS, examples=32).of(exported, ctx)
     assert len(folders) == 2
 
 
 def test_a_graph_without_such_weights_is_an_error(exported: OnnxModel, task: Task, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"no node of LSTM has a constant weight; there are .*Conv.*Name others"):
-        Sensitivity([8], "float", ["LSTM"]).of(exported, context_of(task, tmp_path / "stage"))
+        Sensitivity(schemes_of([8]), "float", ["LSTM"]).of(exported, context_of(task, tmp_path / "stage"))
