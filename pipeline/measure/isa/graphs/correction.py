@@ -9,7 +9,9 @@ from pipeline.measure.isa.graphs.pairs import LEAST, MOST, Pairs
 from pipeline.measure.isa.graphs.writer import Writer
 
 AT_ONCE = 128
-"""Pairs whose sums are held at the same time, unless a column has more of them."""
+"""Pairs whose sums are held at the same time, unless a column or a share of `PIECES` has more of them."""
+PIECES = 8
+"""Parts of a layer at most: ONNX Runtime takes minutes to load a graph of many thousand nodes."""
 EXACT = 512
 """Excesses of 15 bits that float32 adds without rounding, below 2^24."""
 
@@ -35,11 +37,12 @@ def corrected(writer: Writer, values: str, pairs: Pairs, outputs: int) -> tuple[
 
 def pieces(pairs: Pairs, outputs: int) -> Iterator[tuple[int, int, Pairs]]:
     """Ranges of columns that have about `AT_ONCE` pairs together, with these, whose columns begin anew at 0."""
+    at_once = max(AT_ONCE, -(-pairs.size // PIECES))
     ends = np.searchsorted(pairs.column, np.arange(outputs), side="right")
     start, before = 0, 0
     for column in range(outputs):
         is_last = column + 1 == outputs
-        if is_last or ends[column + 1] - before > AT_ONCE:
+        if is_last or ends[column + 1] - before > at_once:
             some = Pairs(*(part[before : ends[column]] for part in pairs))
             yield start, column + 1, some._replace(column=some.column - start)
             start, before = column + 1, int(ends[column])
