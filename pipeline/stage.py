@@ -181,6 +181,9 @@ class Stage(Strict, ABC):
     narrows: ClassVar[bool] = False
     """Whether what it gives has the layers of what comes in, but smaller by what is only known when it runs."""
 
+    quantizes: ClassVar[bool] = False
+    """Whether weights of what it gives are rounded, so that nothing behind it may round them again."""
+
     def check(self, before: Sequence["Stage"], preview: Preview) -> Iterable[str]:
         """What the types cannot say: raise ConfigError for what cannot work, give warnings for what is suspicious.
 
@@ -241,6 +244,10 @@ class Stage(Strict, ABC):
         """Whether anything of the model that comes in is in what it gives; else all stages before it are in vain."""
         return True
 
+    def builds_anew(self) -> bool:
+        """Whether what it gives is built by code alone, so that nothing of what earlier stages changed is in it."""
+        return False
+
     def timeable(self) -> bool:
         """Whether what it gives can be timed."""
         return True
@@ -262,6 +269,14 @@ class Stage(Strict, ABC):
     @abstractmethod
     def run(self, model: Any, ctx: Context) -> Any:
         """The new model. Subclasses annotate `model` and the result with TorchModel, OnnxModel or AnyForm."""
+
+
+def quantizing(before: Sequence[Stage]) -> Stage | None:
+    """The last of the stages before that rounded the weights of what comes in; None where they are as trained."""
+    for stage in reversed(before):
+        if stage.quantizes or stage.builds_anew():
+            return stage if stage.quantizes else None
+    return None
 
 
 def stage_class(module: Any) -> type[Stage]:

@@ -19,7 +19,7 @@ from pipeline.stage import Context, Preview, Stage
 from stages.kd.checks import caching, misfits, smallness, taught
 from stages.kd.diagnosis import diagnose
 from stages.kd.objective import Distillation
-from stages.kd.student import Student
+from stages.kd.student import GIVEN, Student
 from stages.kd.teacher import Teacher, open_teachers
 from stages.kd.teacher_config import NO_BASELINE, TeacherConfig, TeacherSettings
 from stages.kd.terms.labels import Labels
@@ -75,6 +75,10 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
     def builds_on_incoming(self) -> bool:
         """As the student or as a teacher; not where the baseline teaches a student that is built or made of it."""
         return "incoming" in {self.student.use, *(config.use for config in self.teacher_configs())}
+
+    def builds_anew(self) -> bool:
+        """Where the student has a builder of its own."""
+        return bool(self.student.use) and self.student.use not in GIVEN
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuses teachers, layers and logits that do not fit; tells of students that are far smaller."""

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
 from pipeline.forms.layers import aside
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Context, Preview, Stage, quantizing
 from stages.kd.teacher import Teacher
 from stages.prune import engine
 from stages.prune.allocation.effects import RATIOS, by_effect, effects
@@ -26,6 +26,8 @@ from stages.prune.reshape import USE, difference
 from stages.prune.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
 from stages.trainer.loop import train
 
+QUANTIZED = "the weights are quantized, with steps for the channels that they have"
+FIRST = "Put prune.channels before quantize.aware"
 FAR_BELOW = 0.9  # of the target; below it the record carries a note
 
 
@@ -80,7 +82,9 @@ class ChannelPruning(Stage):
         return self
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
-        """Warn of steps that train nothing in between; refuse teachers of the recovery that are not there."""
+        """Warn of steps that train nothing in between; refuse quantized weights, and teachers that are not there."""
+        if quantizing(before):
+            raise ConfigError(QUANTIZED, fix=FIRST)
         if self.recovery:
             yield from self.recovery.check_teachers(preview, known=not before, name="recovery")
         if self.steps > 1 and not self.recovery and self.importance == "magnitude":
@@ -128,8 +132,7 @@ class ChannelPruning(Stage):
                 model is quantized.
         """
         if aside(model.module):
-            fix = "Put prune.channels before quantize.aware"
-            raise StageError("the weights are quantized, with steps for the channels that they have", fix=fix)
+            raise StageError(QUANTIZED, fix=FIRST)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
         model = with_plain_weights(model, ctx.warn)
         for text in unproven(model):

@@ -1,7 +1,7 @@
 """Quantization-aware training: a network learns with what integers leave of its weights and activations."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -47,6 +47,8 @@ class AwareQuantization(Retraining, Stage):
         arXiv:1909.13144. Batch norms folded and integers only: B. Jacob et al., "Quantization and Training of Neural
         Networks for Efficient Integer-Arithmetic-Only Inference", 2018, arXiv:1712.05877.
     """
+
+    quantizes: ClassVar[bool] = True
 
     epochs: int = Field(10, gt=0, description="passes over the training split, in all steps of a gradual one")
     learning_rate: float = Field(3e-4, gt=0, description="its peak, after warm-up")

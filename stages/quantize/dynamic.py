@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, JsonValue
 
@@ -36,6 +36,8 @@ class DynamicQuantization(RoundingSettings, Stage):
     Reference: Ofir Zafrir et al., "Q8BERT: Quantized 8Bit BERT", 2019, arXiv:1910.06188, which compares it with
     quantization-aware training.
     """
+
+    quantizes: ClassVar[bool] = True
 
     operators: tuple[str, ...] = Field(
         ("MatMul", "Gemm", "Gather"),

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import ClassVar, Literal
 
 import onnx
 import torch
@@ -46,6 +46,8 @@ class HalfPrecision(Stage):
     Reference: Paulius Micikevicius et al., "Mixed Precision Training", 2018, arXiv:1710.03740; bf16: Dhiraj Kalamkar et
     al., "A Study of BFLOAT16 for Deep Learning Training", 2019, arXiv:1905.12322.
     """
+
+    quantizes: ClassVar[bool] = True
 
     kind: Kind = Field(
         "fp16", description="fp16 has 11 bits of precision and ends at 65504; bf16 has 8, and fp32's range"

@@ -50,6 +50,7 @@ class OptimumQuantization(Stage):
         - {use: quantize.optimum, target: avx512_vnni}
     """
 
+    quantizes: ClassVar[bool] = True
     extra: ClassVar[str] = "optimum"
 
     target: Target = Field(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 import onnx
 from pydantic import Field, JsonValue
@@ -16,7 +17,7 @@ from pipeline.forms.graph import BLOCKWISE, QUANTIZED, graphs_in, opset
 from pipeline.forms.packed import is_packed
 from pipeline.measure.size import elements, layer_of, size_bytes
 from pipeline.model import OnnxModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Context, Preview, Stage, quantizing
 from pipeline.task import Split
 from stages.quantize.half import HalfPrecision
 from stages.quantize.packing.candidates import candidates, first_right
@@ -24,8 +25,8 @@ from stages.quantize.packing.graph import Packed, floats_of, weight_names, weigh
 from stages.quantize.packing.proof import behaviour, difference, loading
 from stages.quantize.weights import WeightQuantization
 
-FAMILY = __name__.rpartition(".")[0]
 BLOCKS = "weights in blocks, as quantize.weights makes them, have no more bits than they need"
+ANEW = "what an earlier stage quantized is gone: a student is built anew behind it"
 QUANTIZE = "Put quantize.static or quantize.dynamic before it"
 
 
@@ -41,6 +42,8 @@ class WeightPacking(Stage):
     Reference: codebooks and sparse indices: Song Han, Huizi Mao and William J. Dally, "Deep Compression: Compressing
     Deep Neural Networks with Pruning, Trained Quantization and Huffman Coding", 2016, arXiv:1510.00149, section 2.
     """
+
+    quantizes: ClassVar[bool] = True
 
     opset: int | None = Field(
         None, ge=13, description="newest opset that the runtime loads; null allows 21, whose 4-bit integers save bytes"
@@ -60,9 +63,11 @@ class WeightPacking(Stage):
         if any(isinstance(stage, HalfPrecision) for stage in before):
             problem = "quantize.half leaves no integers that could take fewer bits"
             raise ConfigError(problem, expected="weights in integers", fix="Leave quantize.pack out")
-        places = [type(stage).__module__ for stage in before if not stage.only_measures]
-        if any(place.startswith(FAMILY) or not place.startswith("stages.") for place in places):  # a user's may, too
+        own = [stage for stage in before if not type(stage).__module__.startswith("stages.")]
+        if quantizing(before) or not all(stage.only_measures for stage in own):  # a user's may round them, too
             return ()
+        if any(stage.quantizes for stage in before):
+            raise ConfigError(ANEW, expected="weights in integers", fix=QUANTIZE)
         if not isinstance(preview.model, OnnxModel):
             raise ConfigError("no earlier stage quantizes", expected="weights in integers", fix=QUANTIZE)
         with blame(ConfigError, str(preview.model.path)):

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
@@ -38,6 +38,8 @@ class StaticQuantization(RoundingSettings, Stage):
     Integer-Arithmetic-Only Inference", 2018, arXiv:1712.05877, eq. 1; per channel: Raghuraman Krishnamoorthi,
     "Quantizing deep convolutional networks for efficient inference: A whitepaper", 2018, arXiv:1806.08342.
     """
+
+    quantizes: ClassVar[bool] = True
 
     activations: Literal["uint8", "int8"] = Field(
         "uint8", description="type of the activations; uint8 is the fast one on x86, int8 suits Arm and TensorRT"

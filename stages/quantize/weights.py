@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import onnx
 from pydantic import Field, JsonValue
@@ -45,6 +45,8 @@ class WeightQuantization(Stage):
     Pre-trained Transformers", 2022, arXiv:2210.17323; Hicham Badri and Appu Shaji, "Half-Quadratic Quantization of
     Large Machine Learning Models", 2023.
     """
+
+    quantizes: ClassVar[bool] = True
 
     bits: Bits = Field(4, description="of the weights")
     method: Method = Field(

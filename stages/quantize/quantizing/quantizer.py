@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, StageError
 from pipeline.forms.external_data import load_whole
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES, QUANTIZED, graphs_in, opset, save, strip
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.stage import Context, Stage, quantizing
 from stages.quantize.graphs.exact import read_exactly
 from stages.quantize.graphs.names import Names, blame_plainly, compact_names, distinct_names, merge_copies
 from stages.quantize.graphs.order import name_captures, sort
@@ -193,8 +193,7 @@ def check_settings(before: Sequence[Stage], model: Model, operators: Sequence[st
         problem = f"`{others[0]}` is {str(floats[others[0]]).removeprefix('torch.')}"
         fix = "End the builder with `.float()`, and give float32 inputs"
         raise ConfigError(problem, expected="float32, which can be quantized", fix=fix)
-    family = __name__.rsplit(".", 2)[0]
-    if any(type(stage).__module__.startswith(family) and not stage.only_measures for stage in before):
+    if quantizing(before):
         raise ConfigError("an earlier stage quantizes already", fix="Quantize once, from fp32")
     for operator in operators:
         if operator not in quantizable:
