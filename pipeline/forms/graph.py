@@ -30,9 +30,14 @@ def graphs_in(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[Any]:
 
 def graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The graphs inside a node, such as the body of a loop, and those inside their nodes."""
+    for graph in graphs_of(node):
+        yield from graphs_in(graph)
+
+
+def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """A node's own graphs, without those inside their nodes."""
     for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            yield from graphs_in(graph)
+        yield from (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
 
 
 def reads(graph: onnx.GraphProto) -> set[str]:

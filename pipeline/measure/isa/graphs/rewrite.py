@@ -4,15 +4,18 @@ Each product that saturates on x86 without VNNI is computed exactly, by kernels 
 its pairs lose is added. What comes before and behind the sums is computed as ONNX Runtime's kernels do it.
 """
 
-from collections.abc import Collection, Mapping
+from collections import ChainMap
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto
 
-from pipeline.forms.graph import graphs_in, opset, refill
+from pipeline.forms.graph import graphs_of, opset, refill
 from pipeline.measure.isa.errors import UnknownError
-from pipeline.measure.isa.graphs.products import WEIGHTS, Product, products
+from pipeline.measure.isa.graphs.products import WEIGHTS, Constants, Product, products
 from pipeline.measure.isa.graphs.stand_in import StandIn
 from pipeline.measure.isa.graphs.writer import PREFIX, Writer
 
@@ -49,28 +52,26 @@ class Rewriting:
         self.places: list[int] = []
         """Where each stands among all products of the graph, from 1."""
         self.seen = 0
-        graphs = list(graphs_in(proto.graph))
-        self.constants = {t.name: onnx.numpy_helper.to_array(t) for graph in graphs for t in graph.initializer}
-        for graph in reversed(graphs):  # those inside others first
-            self._graph(graph)
+        for graph, constants in reversed([*_scopes(proto.graph, ChainMap())]):  # those inside others first
+            self._graph(graph, constants)
         if self.products and opset(proto) < OLDEST:
             problem = f"its operators are of opset {opset(proto)}"
             raise UnknownError(problem, expected=f"{OLDEST} or newer", fix="Export it again, with a newer opset")
 
-    def _graph(self, graph: onnx.GraphProto) -> None:
+    def _graph(self, graph: onnx.GraphProto, constants: Constants) -> None:
         self.writer.nodes, kinds = [], _kinds(graph)
         for node in graph.node:
             self.seen += node.op_type in WEIGHTS
-            some = list(products(node, self.constants, kinds))
+            some = list(products(node, constants, kinds))
             if not some:
                 self.writer.nodes.append(node)
             for product in some:
-                self._product(product, is_main=graph is self.proto.graph)
+                self._product(product, constants, is_main=graph is self.proto.graph)
         refill(graph.node, self.writer.nodes)
 
-    def _product(self, product: Product, *, is_main: bool) -> None:
+    def _product(self, product: Product, constants: Constants, *, is_main: bool) -> None:
         """Write a product and what belongs to it in place of its node."""
-        writer, values = self.writer, StandIn(product, self.constants, self.writer)
+        writer, values = self.writer, StandIn(product, constants, self.writer)
         exact, taken, counts = values.exact(), "", list[str]()
         if self.saturates and product.name not in self.exact:
             taken, counts = values.correction(exact)
@@ -92,6 +93,18 @@ class Rewriting:
         for count, value in zip(COUNTS, (saturated, pairs, *squares), strict=True):
             name = writer.add("Identity", value, output=output_of(index, count))
             self.proto.graph.output.append(onnx.helper.make_tensor_value_info(name, TensorProto.DOUBLE, [1]))
+
+
+def _scopes(graph: onnx.GraphProto, outer: ChainMap[str, NDArray[Any]]) -> Iterator[tuple[onnx.GraphProto, Constants]]:
+    """A graph and those inside its nodes, each with the constants that it sees: its own, then those around it.
+
+    Two branches may use one name for constants of their own.
+    """
+    seen = outer.new_child({tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer})
+    yield graph, seen
+    for node in graph.node:
+        for inner in graphs_of(node):
+            yield from _scopes(inner, seen)
 
 
 def _kinds(graph: onnx.GraphProto) -> Mapping[str, int]:

@@ -198,6 +198,19 @@ def test_products_in_graphs_inside_nodes_are_rewritten_too() -> None:
     assert run(rewritten(proto), np.array([[255, 255]], np.uint8))[0].item() == 32767
 
 
+@pytest.mark.parametrize(("is_first", "answer"), [(True, 127 * 510), (False, 100 * 510)])
+def test_branches_may_use_one_name_for_constants_of_their_own(is_first: bool, answer: int) -> None:
+    def branch(name: str, weight: int) -> Any:
+        node = graphs.node("MatMulInteger", ["x", "w"], [name], name=f"of {name}")
+        constant = onnx.numpy_helper.from_array(np.full((2, 1), weight, np.int8), "w")
+        return onnx.helper.make_graph([node], name, [], [graphs.port(name, None, TensorProto.INT32)], [constant])
+
+    either = graphs.node("If", ["c"], ["y"], then_branch=branch("first", 127), else_branch=branch("second", 100))
+    inputs = {"x": (TensorProto.UINT8, None)}
+    proto = graphs.graph([either], inputs, {"y": (TensorProto.INT32, None)}, {"c": np.array(is_first)})
+    assert [y.item() for y in answers(proto, np.array([[255, 255]], np.uint8))] == [32767, answer]
+
+
 @pytest.mark.parametrize("operator", ["DynamicQuantizeLSTM", "QAttention"])
 def test_operators_of_which_it_is_not_known_are_refused(operator: str) -> None:
     proto = model_of(operator, ["x", "w"], {"w": np.full((8, 2), 127, np.int8)}, TensorProto.FLOAT)
