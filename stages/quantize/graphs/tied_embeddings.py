@@ -17,6 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline.forms.graph import refill
 
 Array = NDArray[np.generic]
+PREFIX = "tied."
+"""Of the names that are added: ONNX Runtime calls the scale of an activation by its name and `_scale`, as these end."""
+LAST_AXIS = f"{PREFIX}last_axis"
 
 
 class Table(NamedTuple):
@@ -89,14 +92,15 @@ def _digest(array: Array) -> bytes:
 
 def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, table: Table) -> None:
     """(rows[ids] - zero[ids]) * scale[ids] in place of one lookup."""
-    old, ids, name = node.input[0], node.input[1], node.output[0]
+    ids, name = node.input[1], node.output[0]
+    old, new = f"{PREFIX}{node.input[0]}", f"{PREFIX}{name}"
     parts = {f"{old}_{part}": array for part, array in table._asdict().items()}
     there = {tensor.name for tensor in graph.initializer}
     last = np.array([-1], np.int64)
-    for part, array in {**parts, "last_axis": last}.items():
+    for part, array in {**parts, LAST_AXIS: last}.items():
         if part not in there:
             graph.initializer.append(numpy_helper.from_array(array, part))
-    rows, scale, zero = (f"{name}_{part}" for part in table._fields)
+    rows, scale, zero = (f"{new}_{part}" for part in table._fields)
     nodes = [helper.make_node("Gather", [f"{old}_rows", ids], [rows], node.name)]
     nodes += _column(f"{old}_scale", ids, scale)
     nodes.append(helper.make_node("Cast", [rows], [f"{rows}_float"], f"{rows}_float", to=TensorProto.FLOAT))
@@ -106,14 +110,14 @@ def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, table: Table) -> None
         nodes.append(helper.make_node("Cast", [zero], [f"{zero}_float"], f"{zero}_float", to=TensorProto.FLOAT))
         nodes.append(helper.make_node("Sub", [value, f"{zero}_float"], [f"{value}_centred"], f"{value}_centred"))
         value = f"{value}_centred"
-    nodes.append(helper.make_node("Mul", [value, scale], [name], f"{name}_scaled"))
+    nodes.append(helper.make_node("Mul", [value, scale], [name], f"{new}_scaled"))
     _swap(graph, node, nodes)
 
 
 def _column(parts: str, ids: str, name: str) -> list[onnx.NodeProto]:
     """One number a token, with an axis for the row's width."""
     looked_up = helper.make_node("Gather", [parts, ids], [f"{name}_flat"], f"{name}_flat")
-    return [looked_up, helper.make_node("Unsqueeze", [f"{name}_flat", "last_axis"], [name], f"{name}_column")]
+    return [looked_up, helper.make_node("Unsqueeze", [f"{name}_flat", LAST_AXIS], [name], f"{name}_column")]
 
 
 def _swap(graph: onnx.GraphProto, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:

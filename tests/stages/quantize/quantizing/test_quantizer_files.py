@@ -309,6 +309,22 @@ def test_a_table_that_is_tied_to_an_output_layer_is_stored_once(quantized: Calla
     assert onnx_params(ran.model) == onnx_params(ran.before)
 
 
+@pytest.mark.parametrize("stage", [DYNAMIC, OPTIMUM])
+def test_a_tied_table_may_be_read_by_a_product_at_once(stage: Stage, quantized: Callable[..., Ran]) -> None:
+    table = draw(50, 16)
+    nodes = [
+        node("Gather", ["table", "ids"], ["e"]),
+        node("MatMul", ["e", "w"], ["h"]),
+        node("MatMul", ["h", "head"], ["y"]),
+    ]
+    weights = {"table": table, "w": draw(16, 16), "head": table.T.copy()}
+    proto = old(nodes, {"ids": (TensorProto.INT64, ["n", 6])}, {"y": ["n", 6, 50]}, weights=weights)
+    ran = quantized(stage, proto, ids=torch.randint(0, 50, (64, 6)))
+    assert ran.report["quantized"] == {"Gather": 1, "MatMul": 2}
+    assert ran.error < 0.05
+    assert onnx_params(ran.model) == onnx_params(ran.before)
+
+
 @pytest.mark.parametrize("stage", [STATIC, DYNAMIC, OPTIMUM])
 def test_weights_that_are_not_finite_stay_and_are_named(stage: Stage, quantized: Callable[..., Ran]) -> None:
     weight = draw(16, 8)
