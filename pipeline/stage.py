@@ -137,6 +137,7 @@ class Context(HasTask):
         kept: kept(what, model, parts, make) -> folder that make(folder) has filled, once for all runs; the parts are
             what it depends on beside the model, the training data, the task and the code of the file that `make` is in.
         compare: compare(name, model) has a model measured on the test split beside the one that the stage gives.
+        batch: examples that the deployed model is given at a time, as the file says; None where it does not.
         scored: scored(model, predict) -> how a model that was measured before scores on test and validation where
             `predict` answers, or why that is not to be had; without `predict` it answers as it did. That is no look at
             the test split to choose by: the model stays the same.
@@ -154,6 +155,7 @@ class Context(HasTask):
     interrupted: Callable[[], bool] = lambda: False
     warn: Callable[[str], None] = logging.getLogger("shrinkline").warning
     world: World = ALONE
+    batch: int | None = None
     kept: Callable[[str, Model, dict[str, JsonValue], Callable[[Path], None]], Path] = make_anew
     compare: Callable[[str, TorchModel], None] = lambda name, model: None
     scored: Callable[[Model, Predict | None], Scored | str] = lambda model, predict: "no test examples are here"
@@ -231,6 +233,10 @@ class Stage(Strict, ABC):
     def exported_opset(self) -> int:
         """The ONNX operator set of what it exports, where it does."""
         return OPSET
+
+    def chooses_by_answers(self) -> bool:
+        """Whether what it gives depends on how models score, which on another processor they do otherwise."""
+        return False
 
     def trainings(self) -> Iterable[tuple[int, int]]:
         """For each training that it does its batch size, and in how many parts a process computes a batch."""

@@ -12,11 +12,10 @@ from pipeline.records.rows import chosen_text
 from pipeline.report import columns, commands
 from pipeline.report.markdown import block, capped, code, escaped, heading, items, paragraph, table
 from pipeline.report.matrix import FIGURES, Matrix, of_comparison, of_run
-from pipeline.report.parts.layers import kept_text, sensitivity, sensitivity_cells
+from pipeline.report.parts.layers import MOST_LAYERS, kept_text, sensitivity, sensitivity_cells
 from pipeline.report.parts.packing import COLUMNS, by_encoding, packing, packing_cells
 
 WORST = 3
-MOST_LAYERS = 20
 MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "skipped": "⏭️"}
 
 

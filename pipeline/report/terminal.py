@@ -19,11 +19,10 @@ from pipeline.report import columns
 from pipeline.report.matrix import FIGURES, Matrix, of_comparison, of_run
 from pipeline.report.mlflow.address import HIDDEN, URI, address
 from pipeline.report.mlflow.pages import LOCAL, link
-from pipeline.report.parts.layers import bisection_text, kept_text, sensitivity, sensitivity_cells
+from pipeline.report.parts.layers import MOST_LAYERS, bisection_text, kept_text, sensitivity, sensitivity_cells
 from pipeline.report.parts.packing import packing_text
 
 WIDE = 126  # characters of a table with one line a row and names such as benchmark.latency
-MOST_LAYERS = 20
 VERDICTS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "skipped": "yellow"}
 
 

@@ -82,6 +82,7 @@ class StageRun:
             report=self.report,
             deployed=partial(deployed.of, folder=self.work),
             interrupted=interrupts.requested,
+            batch=built.config.batch,
             warn=self.warnings.append,
             compare=self.comparisons.__setitem__,
         )

@@ -6,18 +6,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field, JsonValue, ValidationError
 
 from pipeline.base.formatting import few
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Interruption
 from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.mixed.culprits import Culprit, culprits
-from stages.quantize.mixed.keeping import UNHEARD, Trial
-from stages.quantize.mixed.measuring import Row, Sensitivity, counted_output
+from stages.quantize.mixed.keeping import UNHEARD
+from stages.quantize.mixed.measuring import Sensitivity, counted_output
+from stages.quantize.quantizing.assigned import Assigned, Trial
 from stages.quantize.rounding.layout import WEIGHTS
 from stages.quantize.static import StaticQuantization
 from stages.quantize.weights import WeightQuantization
@@ -51,11 +51,15 @@ class QuantizationBisection(Stage):
     examples: int = Field(256, ge=1, description="validation examples at most, on which answers are compared")
     batch_size: int = Field(64, ge=1, description="validation examples a batch")
 
+    def chooses_by_answers(self) -> bool:
+        """It looks for what changes them."""
+        return True
+
     def check(self, before: Sequence[Stage], preview: Preview) -> Sequence[str]:
         """Refuse settings that the stage refuses, and `keep`, whose mixture is another each time."""
         stage = self._stage()
         if stage.keep:
-            fix = "Set `exclude` and `layers` as the report `keep` has them, or look at its widths"
+            fix = "Take `layers` and `exclude` from `settings` of its report `keep`"
             raise ConfigError("`keep` chooses another mixture where layers are left out", fix=fix)
         return list(stage.check(before, preview))
 
@@ -64,20 +68,21 @@ class QuantizationBisection(Stage):
         stage = self._stage()
         operators = [name for name in WEIGHTS if name in (stage.operators or WEIGHTS)]
         units = Sensitivity({}, "float", operators, stage.exclude, examples=1).of(model, ctx)
-        nodes = {row.layer: row.nodes for row in _distinct(units)}
         ctx.directory.mkdir(parents=True, exist_ok=True)
         with (
             TemporaryDirectory(dir=ctx.directory, prefix="bisect-") as folder,
             stage.trials(model, ctx) as trial,
-            ctx.progress("files", 2 * (len(nodes) - 1).bit_length() + 1) as advance,
+            ctx.progress("files", 2 * len(units).bit_length() + 1) as advance,
         ):
             answers = Answers(self, model, replace(ctx, directory=Path(folder), log=UNHEARD, warn=_unheard), trial)
+            whole = answers.loss([])
+            nodes = {row.layer: row.nodes for row in units if answers.quantized.issuperset(row.nodes)}
+            advance(1)
 
             def loss(spared: frozenset[str]) -> float:
                 advance(1)
                 return answers.loss([name for layer in nodes if layer in spared for name in nodes[layer]])
 
-            whole = loss(frozenset())
             some = culprits([*nodes], whole, loss, self.share)
         self._tell(ctx, some, whole, nodes)
         return model
@@ -116,32 +121,29 @@ class Answers:
     """
 
     def __init__(self, settings: QuantizationBisection, model: OnnxModel, ctx: Context, trial: Trial) -> None:
-        self.settings, self.ctx, self.trial, self.count = settings, ctx, trial, 0
-        self.output = counted_output(model, ctx)
+        self.ctx, self.trial, self.count = ctx, trial, 0
+        self.output, self.quantized = counted_output(model, ctx), set[str]()
         split = ctx.validation
-        self.split = split.select(list(range(min(len(split), settings.examples))))
+        few_of_it = split.select(list(range(min(len(split), settings.examples))))
+        self.inputs = [batch.inputs for batch in few_of_it.loader(settings.batch_size)]
         self.reference = self._of(model)
 
     def loss(self, spared: Sequence[str]) -> float:
-        """The mean divergence from the answers of the model that came in, where some nodes are as they were."""
+        """The divergence from the answers of the model that came in, where some nodes are as they were."""
+        if self.ctx.interrupted():
+            raise Interruption("stopped between two files")
         self.count += 1
-        inner = replace(self.ctx, directory=self.ctx.directory / str(self.count), report=_unheard)
-        answers = self._of(self.trial(inner, spared))
+        reports: dict[str, Any] = {}
+        inner = replace(self.ctx, directory=self.ctx.directory / str(self.count), report=reports.__setitem__)
+        answers = self._of(self.trial(inner, Assigned(spared)))
+        self.quantized = self.quantized or {entry["node"] for entry in reports["quantization"].get("layers", [])}
         labelling = self.ctx.labelling if self.ctx.logits else None
-        pairs = zip(self.reference, answers, strict=True)
-        return float(np.concatenate([divergence(one, other, labelling) for one, other in pairs]).mean())
+        return divergence(zip(self.reference, answers, strict=True), labelling)
 
     def _of(self, model: OnnxModel) -> list[Any]:
-        batches = self.split.loader(self.settings.batch_size)
-        answers = [model.predict(batch.inputs)[self.output].numpy() for batch in batches]
+        answers = [model.predict(inputs)[self.output].numpy() for inputs in self.inputs]
         model.close()
         return answers
-
-
-def _distinct(rows: Sequence[Row]) -> list[Row]:
-    """The rows, with the name of a node where two layers are called alike."""
-    names = [row.layer for row in rows]
-    return [replace(row, layer=row.nodes[0]) if names.count(row.layer) > 1 else row for row in rows]
 
 
 def _unheard(*_: Any) -> None:

@@ -43,7 +43,7 @@ class QuantizationSensitivity(Stage):
     per_channel: bool = Field(True, description="a scale for each output channel instead of one for each weight")
     reduce_range: bool = Field(False, description="8 bits are 7, as against saturation on x86 CPUs without VNNI")
     examples: int = Field(128, ge=1, description="calibration examples at most")
-    batch_size: int = Field(64, ge=1, description="calibration examples a batch")
+    batch_size: int = Field(16, ge=1, description="calibration examples a batch")
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse operators without weights to round, and weights that are not fp32."""

@@ -1,6 +1,6 @@
 """Static quantization: 8-bit weights and activations, with ranges measured on calibration data."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,8 +16,9 @@ from stages.quantize.balance.balance import Balance
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
 from stages.quantize.mixed.keep import KEEP, Keep
-from stages.quantize.mixed.keeping import Keeping, Trial
+from stages.quantize.mixed.keeping import Keeping
 from stages.quantize.mixed.measuring import Sensitivity
+from stages.quantize.quantizing.assigned import Assigned, Trial
 from stages.quantize.quantizing.quantizer import REDUCE, Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
@@ -91,6 +92,10 @@ class StaticQuantization(RoundingSettings, Stage):
         """Which nodes have weights to quantize; refuse a graph without any."""
         return reached(model, self.operators or quantizable(), self.exclude)
 
+    def chooses_by_answers(self) -> bool:
+        """Where it keeps a score, which is then measured."""
+        return self.keep is not None
+
     def sensitivity(self) -> list[dict[str, JsonValue]]:
         """Of its layers to fewer bits, with activations of 8."""
         operators: list[JsonValue] = [name for name in LINEAR if name in (self.operators or LINEAR)]
@@ -112,12 +117,12 @@ class StaticQuantization(RoundingSettings, Stage):
         if not self.keep:
             return self._quantized(model, ctx)
         operators = tuple(name for name in LINEAR if name in (self.operators or LINEAR))
-        own = self.model_dump(include={"per_channel", "reduce_range", "exclude", "batch_size"})
+        own = self.model_dump(include={"per_channel", "reduce_range", "exclude"})
         rows = Sensitivity(schemes_of(self.keep.integers), "static", operators, examples=self.keep.examples, **own).of(
             model, ctx
         )
         with self.trials(model, ctx) as trial:
-            return Keeping(self.keep, rows, model, ctx, self.exclude, trial).smallest()
+            return Keeping(self.keep, rows, model, ctx, trial).smallest()
 
     @contextmanager
     def trials(self, model: OnnxModel, ctx: Context) -> Iterator[Trial]:
@@ -126,32 +131,33 @@ class StaticQuantization(RoundingSettings, Stage):
         with TemporaryDirectory(dir=ctx.directory, prefix="ranges-") as folder:
             ranges = Path(folder).absolute() / "ranges.json"
 
-            def trial(inner: Context, spared: Collection[str] = (), **settings: Any) -> OnnxModel:
-                return self.model_copy(update=settings)._quantized(model, inner, spared, ranges)
+            def trial(inner: Context, assigned: Assigned = Assigned(), **settings: Any) -> OnnxModel:  # noqa: B008
+                return self.model_copy(update=settings)._quantized(model, inner, assigned, ranges)
 
             yield trial
 
     def _quantized(
-        self, model: OnnxModel, ctx: Context, spared: Collection[str] = (), ranges: Path | None = None
+        self, model: OnnxModel, ctx: Context, assigned: Assigned | None = None, ranges: Path | None = None
     ) -> OnnxModel:
-        """The same, but for nodes that are spared; with a file in which ranges are kept from one call to the next."""
+        """The same, with what a search assigns, and a file in which ranges are kept from one call to the next."""
+        left, halves = (assigned.left, assigned.halves) if assigned else ((), ())
         operators = self.operators or quantizable()
         balance = Balance(self.smooth, self.equalize)
         with calibration(model, ctx, self.examples, self.batch_size, balance.passes) as data:
 
             def work(prepared: Prepared) -> Work:
                 own = {"calibration", "percentile", "activations", "per_channel", "reduce_range"}
-                nodes, without = prepared.named(self.exclude), prepared.named(spared)
+                nodes, without = prepared.named(self.exclude), prepared.named(left)
                 lists: dict[str, Any] = {"ranges": str(ranges) if ranges else None}
                 lists |= {"op_types_to_quantize": sorted(operators), "nodes_to_exclude": [*nodes, *without]}
                 asked = chosen(prepared.graph, {*operators} & {*LINEAR}, nodes)
-                weights = self.plan(*prepared, asked, without, bias_correction=self.bias_correction)
+                weights = self.plan(*prepared, asked, assigned, bias_correction=self.bias_correction)
                 settings = self.model_dump(include=own) | lists | {"weights": weights}
                 settings["balance"] = balance._asdict()
                 return Work("static", settings, data.batches(*prepared), data.count)
 
-            exclude = (*self.exclude, *spared)
-            return quantize(model, ctx, operators, exclude, work, calibration_examples=data.examples)
+            exclude = (*self.exclude, *left)
+            return quantize(model, ctx, operators, exclude, work, halves, calibration_examples=data.examples)
 
 
 def quantizable() -> list[str]:

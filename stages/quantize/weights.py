@@ -1,6 +1,6 @@
 """Weight-only quantization: weights of 8, 4 or 2 bits in blocks, activations in fp32."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,8 +16,9 @@ from stages.quantize.blocks.methods import Method
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
 from stages.quantize.mixed.keep import FLOATS, KEEP, Keep
-from stages.quantize.mixed.keeping import Keeping, Trial
+from stages.quantize.mixed.keeping import Keeping
 from stages.quantize.mixed.measuring import Sensitivity
+from stages.quantize.quantizing.assigned import Assigned, Trial
 from stages.quantize.quantizing.quantizer import Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
@@ -139,39 +140,44 @@ class WeightQuantization(Stage):
         """
         if not self.keep:
             return self._quantized(model, ctx)
-        own = self.model_dump(include={"exclude", "operators", "batch_size"})
+        own = self.model_dump(include={"exclude", "operators"})
         rows = Sensitivity(schemes_of(self.keep.integers), "float", examples=self.keep.examples, **own).of(model, ctx)
         with self.trials(model, ctx) as trial:
-            return Keeping(self.keep, rows, model, ctx, self.exclude, partial(trial, bits=8)).smallest()
+            return Keeping(self.keep, rows, model, ctx, partial(trial, bits=8)).smallest()
 
     @contextmanager
     def trials(self, model: OnnxModel, ctx: Context) -> Iterator[Trial]:
         """What quantizes a model with other settings, or without some nodes."""
 
-        def trial(inner: Context, spared: Collection[str] = (), **settings: Any) -> OnnxModel:
-            return self.model_copy(update=settings)._quantized(model, inner, spared)
+        def trial(inner: Context, assigned: Assigned = Assigned(), **settings: Any) -> OnnxModel:  # noqa: B008
+            return self.model_copy(update=settings)._quantized(model, inner, assigned)
 
         yield trial
+
+    def chooses_by_answers(self) -> bool:
+        """Where it keeps a score, which is then measured."""
+        return self.keep is not None
 
     def sensitivity(self) -> list[dict[str, JsonValue]]:
         """Of its layers to fewer bits, with activations as they are."""
         own = self.model_dump(mode="json", include={"exclude", "operators"})
         return [{"use": "quantize.sensitivity", "activations": "float", **own}]
 
-    def _quantized(self, model: OnnxModel, ctx: Context, spared: Collection[str] = ()) -> OnnxModel:
-        """The same, but for nodes that are spared."""
-        exclude = (*self.exclude, *spared)
+    def _quantized(self, model: OnnxModel, ctx: Context, assigned: Assigned | None = None) -> OnnxModel:
+        """The same, with what a search assigns."""
+        left, halves = (assigned.left, assigned.halves) if assigned else ((), ())
+        exclude = (*self.exclude, *left)
         if self.method != "gptq":
-            return quantize(model, ctx, self.operators, exclude, partial(self._work, spared))
+            return quantize(model, ctx, self.operators, exclude, partial(self._work, assigned), halves)
         with calibration(model, ctx, self.examples, self.batch_size) as data:
 
             def work(prepared: Prepared) -> Work:
-                return replace(self._work(spared, prepared), batches=data.batches(*prepared), count=data.count)
+                return replace(self._work(assigned, prepared), batches=data.batches(*prepared), count=data.count)
 
-            return quantize(model, ctx, self.operators, exclude, work, calibration_examples=data.examples)
+            return quantize(model, ctx, self.operators, exclude, work, halves, calibration_examples=data.examples)
 
-    def _work(self, spared: Collection[str], prepared: Prepared) -> Work:
-        exclude, without = prepared.named(self.exclude), prepared.named(spared)
+    def _work(self, assigned: Assigned | None, prepared: Prepared) -> Work:
+        exclude, without = prepared.named(self.exclude), prepared.named(assigned.left if assigned else ())
         asked = chosen(prepared.graph, self.operators, exclude)
         default = {"bits": self.bits}
         layers = {name: {"bits": bits} for name, bits in self.layers.items()}
@@ -183,4 +189,4 @@ class WeightQuantization(Stage):
             "exclude": [*exclude, *without],
             "has_int8_inputs": self.compute == "int8",
         }
-        return Work("weights", settings | {"schemes": bits, "named": [name for name in named if name in bits]})
+        return Work("weights", settings | {"schemes": bits, "named": [] if assigned is not None else named})

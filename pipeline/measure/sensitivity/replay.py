@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from pipeline.forms.graph import inputs_of, refill
+from pipeline.forms.graph import EXTERNAL_DATA_BYTES, inputs_of, refill
 from pipeline.forms.sandbox.child import open_session
 from pipeline.forms.sandbox.frames import Arrays
 from pipeline.measure.sensitivity.behind import Behind
@@ -70,7 +70,9 @@ class Replay:
         ports = [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
         refill(proto.graph.input, ports)
         path = self.folder / "part.onnx"
-        onnx.save(proto, path)
+        path.with_name("part.onnx.data").unlink(missing_ok=True)  # a file that is there would be added to
+        external = proto.ByteSize() > EXTERNAL_DATA_BYTES
+        onnx.save(proto, path, save_as_external_data=external, location="part.onnx.data")
         return Part(open_session(path, optimize=True), part.sources, self)
 
 

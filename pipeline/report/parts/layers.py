@@ -12,6 +12,8 @@ from pipeline.records.record import Record
 LOG = logging.getLogger("shrinkline")
 SENSITIVITY, KEEP, BISECTION = "sensitivity", "keep", "bisection"
 """The names of the reports."""
+MOST_LAYERS = 20
+"""Of which lines of text are shown."""
 Report = TypeVar("Report", bound=BaseModel)
 
 

@@ -81,7 +81,8 @@ class Keys:
             "seed": self.built.config.seed,
             "threads": torch.get_num_threads(),
             "processes": self.processes if stage.distributed else 1,
-            "host": host() if stage.host_bound else None,
+            "host": host() if stage.host_bound or stage.chooses_by_answers() else None,
+            **({"batch": self.built.config.batch} if stage.chooses_by_answers() and self.built.config.batch else {}),
             **({"run": self.run} if self.is_own(stage) else {}),
         }
 
@@ -150,7 +151,7 @@ class Keys:
             "stage": what,
             "parts": parts,
             "code": self.sources.code([Path(make.__code__.co_filename)]),
-            **self._common(model, ("train",)),
+            **self._common(model, ("train", "calibration")),
             "host": host(),
         }
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.base.batches import Inputs
 from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context
-from pipeline.task import Split
 from stages.prune import engine
 from stages.prune.allocation.search import removed
 from stages.prune.engine import Coupled
@@ -38,15 +38,15 @@ def effects(
         examples: of them at most.
     """
     split = ctx.calibration.select(list(range(min(len(ctx.calibration), examples))))
-    before = _answers(model.module, split, ctx)
+    inputs = [batch.inputs for batch in split.loader(BATCH)]  # once, for they may be others each time
+    before = _answers(model.module, inputs, ctx)
     labelling = ctx.labelling if ctx.logits else None
     for group in groups:
         row = []
         for ratio in ratios:
             count = max(round(len(group.scores) * (1 - ratio)), 1)
             smaller = engine.trimmed(model.module, {group.root: removed(group, count)}, [group])
-            pairs = zip(before, _answers(smaller, split, ctx), strict=True)
-            row.append(float(np.concatenate([divergence(one, other, labelling) for one, other in pairs]).mean()))
+            row.append(divergence(zip(before, _answers(smaller, inputs, ctx), strict=True), labelling))
         yield row
 
 
@@ -81,10 +81,10 @@ def _between(shares: Any, ratios: Sequence[float], rising: Any) -> Any:
     return np.where(shares > ratios[-1], rising[-1] + slopes[-1] * (shares - ratios[-1]), values) + 1e-6 * shares
 
 
-def _answers(module: nn.Module, split: Split, ctx: Context) -> list[Any]:
+def _answers(module: nn.Module, batches: Sequence[Inputs], ctx: Context) -> list[Any]:
     module.eval()
     with torch.no_grad():
-        outputs = [call(module, batch.inputs) for batch in split.loader(BATCH)]
+        outputs = [call(module, inputs) for inputs in batches]
     return [_counted(output, ctx.output).numpy() for output in outputs]
 
 

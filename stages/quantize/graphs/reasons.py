@@ -2,8 +2,8 @@
 
 MASK, WEIGHT, RANGE, EXACT, DEEP, WHOLE = "mask", "weight", "range", "exact", "axes", "whole"
 NEAREST, BIAS, SHAPE, LARGE = "nearest", "bias", "shape", "large"
-SMOOTHED, EQUALIZED = "smoothed", "equalized"
-NOTES = (WHOLE, NEAREST, BIAS, SMOOTHED, EQUALIZED)
+SMOOTHED, EQUALIZED, HALF = "smoothed", "equalized", "fp16"
+NOTES = (WHOLE, NEAREST, BIAS, SMOOTHED, EQUALIZED, HALF)
 """Reasons that do not leave a node in fp32."""
 REASONS = {
     MASK: "in fp32 for a mask among their values",
@@ -17,5 +17,6 @@ REASONS = {
     SHAPE: "in fp32 for a weight of other axes than two, rows that fill no bytes, or a Gemm that is no plain product",
     SMOOTHED: "with outliers of their inputs moved into their weights",
     EQUALIZED: "with channels equalized to those of the layer before",
+    HALF: "not quantized, with weights in fp16",
     BIAS: "without a bias that a mean shift could be taken off",
 }

@@ -63,7 +63,16 @@ def effects(
     names = {name for part in parts if part for name in part.sources}
     replay = Replay(source, trial.output, names)
     replay.read(batches)
-    return [_entry(unit, part, replay, trial) for unit, part in zip(units, parts, strict=True)]
+    entries = [_entry(unit, part, replay, trial) for unit, part in zip(units, parts, strict=True)]
+    if len(proto.graph.output) > 1:
+        _assume(entries, [entry for entry, part in zip(entries, parts, strict=True) if part is None])
+    return entries
+
+
+def _assume(entries: list[Entry], unseen: list[Entry]) -> None:
+    """Give layers that other outputs alone depend on the largest effect of all, in place: it is not known."""
+    for entry in unseen:
+        entry["effects"] = {width: max(one["effects"][width] for one in entries) for width in entry["effects"]}
 
 
 def _entry(unit: Unit, part: Behind | None, replay: Replay, trial: Trial) -> Entry:
@@ -73,9 +82,9 @@ def _entry(unit: Unit, part: Behind | None, replay: Replay, trial: Trial) -> Ent
         session = replay.part(with_activations, [layer.weight for layer in unit.layers])
         for width, scheme in trial.widths.items():
             weights = unit.rounded(scheme, is_reduced=trial.is_reduced)
-            parts = [divergence(one, other, trial.labelling) for one, other in session.answers(weights)]
-            measured[width] = float(np.concatenate(parts).mean())
-    return {"nodes": unit.names, "operator": unit.nodes[0].op_type, "elements": unit.elements, "effects": measured}
+            measured[width] = divergence(session.answers(weights), trial.labelling)
+    fields = {"nodes": unit.names, "operator": unit.nodes[0].op_type, "elements": unit.elements}
+    return {**fields, "effects": measured, "examples": replay.examples}
 
 
 def _quantized_inputs(part: Behind, unit: Unit, replay: Replay, activations: Activations) -> Behind:

@@ -13,7 +13,7 @@ from pipeline.measure.statistics.means import drop, retention
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.measure.statistics.shares import LEVEL
 from pipeline.stage import Preview
-from pipeline.task import correct
+from pipeline.task import correct, highest
 from stages.quantize.rounding.settings import Codebook
 from stages.quantize.rounding.settings import Width as Quantized
 
@@ -100,6 +100,12 @@ class Keep(Strict):
             raise ConfigError(f"`{beside[0]}` stands beside `keep`, which chooses it for each layer", fix=fix)
         if self.of == "baseline" and preview.in_baseline:
             raise ConfigError("`keep: {of: baseline}` in `baseline:`, where there is none yet")
+        if preview.validation.varies:
+            problem = "the examples of validation are others each time that they are read"
+            raise ConfigError(problem, expected="the same, on which models are compared in pairs")
+        if self.retention is not None and highest(preview.score) == 0:
+            problem = "the scores are errors below zero, of which no share can be kept"
+            raise ConfigError(problem, fix="Set `drop` under `keep`, in the unit of the score")
         size = len(preview.validation)
         if not size:
             raise ConfigError("the validation split is empty", expected="examples on which `keep` is decided")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,7 +11,7 @@ import onnx
 
 from pipeline.base.formatting import few
 from pipeline.errors import StageError
-from pipeline.forms.graph import output_names
+from pipeline.forms.graph import EXTERNAL_DATA_BYTES, output_names
 from pipeline.model import OnnxModel
 from pipeline.stage import Context
 from stages.quantize.graphs.names import Names
@@ -37,6 +37,7 @@ class Row:
         operator: of the first of them.
         elements: numbers in its weights.
         effects: mean divergence of the answers by width, all else in fp32.
+        examples: on which it was measured.
     """
 
     layer: str
@@ -44,6 +45,7 @@ class Row:
     operator: str
     elements: int
     effects: dict[str, float]
+    examples: int
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Sensitivity:
     per_channel: bool = True
     reduce_range: bool = False
     examples: int = 128
-    batch_size: int = 64
+    batch_size: int = 16
 
     def of(self, model: OnnxModel, ctx: Context) -> list[Row]:
         """A row for each unit of layers of an fp32 file, in their order.
@@ -83,7 +85,10 @@ class Sensitivity:
             (to / FILE).write_text(json.dumps([asdict(row) for row in rows]))
 
         folder = ctx.kept("sensitivity", model, parts, make)
-        return [Row(**row) for row in json.loads((folder / FILE).read_text())]
+        rows = [Row(**row) for row in json.loads((folder / FILE).read_text())]
+        if (used := rows[0].examples) < min(self.examples, len(ctx.calibration)) and self.widths:
+            ctx.warn(f"layers were compared on {used} of {self.examples} examples, whose values take 1 GiB of memory")
+        return rows
 
 
 def _measured(sensitivity: Sensitivity, model: OnnxModel, ctx: Context) -> list[Row]:
@@ -93,7 +98,8 @@ def _measured(sensitivity: Sensitivity, model: OnnxModel, ctx: Context) -> list[
         worker(model) as do,
         calibration(model, ctx, sensitivity.examples, sensitivity.batch_size) as data,
     ):
-        prepared = prepare(model, Path(folder), do, external=False)
+        external = sum(file.stat().st_size for file in model.files()) > EXTERNAL_DATA_BYTES
+        prepared = prepare(model, Path(folder), do, external)
         graph, names = prepared
         check_names(sensitivity.exclude, list(names.nodes.values()))
         output = next(new for new, old in names.values.items() if old == counted_output(model, ctx))
@@ -105,13 +111,13 @@ def _measured(sensitivity: Sensitivity, model: OnnxModel, ctx: Context) -> list[
         work = Work("sensitivity", settings, data.batches(*prepared), data.count)
         with names.blame("the sensitivity of its layers"):
             source = Path(folder) / "prepared.onnx"  # nothing is written; of a file from outside the target is checked
-            entries = do(work, Files(source, source, external=False)).layers
+            entries = do(work, Files(source, source, external)).layers
     if not entries:
         counts = few(sorted({node.op_type for node in graph.node}))
         problem = f"no node of {', '.join(sensitivity.operators)} has a constant weight; there are {counts}"
         raise StageError(problem, expected="at least one such node", fix="Name others in `operators`")
     by_name = {node.name: node for node in graph.node}
-    return [_row(graph, by_name[entry["nodes"][0]], names, entry) for entry in entries]
+    return _distinct([_row(graph, by_name[entry["nodes"][0]], names, entry) for entry in entries])
 
 
 def _row(graph: onnx.GraphProto, node: onnx.NodeProto, names: Names, entry: Entry) -> Row:
@@ -119,6 +125,12 @@ def _row(graph: onnx.GraphProto, node: onnx.NodeProto, names: Names, entry: Entr
     layers = [label for label in known if f"{label}.weight" in known or f"{label}.bias" in known]
     nodes = [names.nodes[name] for name in entry["nodes"]]
     return Row(**{**entry, "layer": (layers or known)[0], "nodes": nodes})
+
+
+def _distinct(rows: list[Row]) -> list[Row]:
+    """The rows, with the name of a node where two layers are called alike."""
+    names = [row.layer for row in rows]
+    return [replace(row, layer=row.nodes[0]) if names.count(row.layer) > 1 else row for row in rows]
 
 
 def counted_output(model: OnnxModel, ctx: Context) -> str:

@@ -20,9 +20,10 @@ from stages.quantize.graphs.exact import read_exactly
 from stages.quantize.graphs.names import Names, blame_plainly, compact_names, distinct_names, merge_copies
 from stages.quantize.graphs.order import name_captures, sort
 from stages.quantize.graphs.outcome import Quantized, fp32_weights, tally, tell
-from stages.quantize.graphs.reasons import NOTES
+from stages.quantize.graphs.reasons import HALF, NOTES
 from stages.quantize.graphs.rewrite import original, share_initializers
 from stages.quantize.graphs.scales import check_scales
+from stages.quantize.halves.mixed import store_in_halves
 from stages.quantize.quantizing.work import Do, Work, worker
 from stages.quantize.steps.files import Files
 
@@ -43,7 +44,13 @@ Quantizer = Callable[[Prepared], Work]
 
 
 def quantize(
-    model: OnnxModel, ctx: Context, operators: Sequence[str], exclude: Sequence[str], quantizer: Quantizer, **noted: int
+    model: OnnxModel,
+    ctx: Context,
+    operators: Sequence[str],
+    exclude: Sequence[str],
+    quantizer: Quantizer,
+    halves: Collection[str] = (),
+    **noted: int,
 ) -> OnnxModel:
     """The file that `quantizer` makes of the model, small and checked; reports how many nodes became what.
 
@@ -53,6 +60,7 @@ def quantize(
         operators: types of the nodes to quantize.
         exclude: names of nodes to leave alone.
         quantizer: says how to make a quantized graph of the prepared one.
+        halves: names of nodes of `exclude` whose weights are stored in fp16.
         noted: figures added to the report.
 
     Raises:
@@ -60,7 +68,7 @@ def quantize(
             quantized, or a scale cannot be right.
         ForeignError: a file from outside crashed the process that quantizes it.
     """
-    quantized = quantized_graph(model, ctx, operators, exclude, quantizer)
+    quantized = quantized_graph(model, ctx, operators, exclude, quantizer, halves)
     path = ctx.directory / "quantized.onnx"
     save(quantized.proto, path)
     ctx.report("quantization", {**quantized.counts, **noted})
@@ -68,7 +76,12 @@ def quantize(
 
 
 def quantized_graph(
-    model: OnnxModel, ctx: Context, operators: Sequence[str], exclude: Sequence[str], quantizer: Quantizer
+    model: OnnxModel,
+    ctx: Context,
+    operators: Sequence[str],
+    exclude: Sequence[str],
+    quantizer: Quantizer,
+    halves: Collection[str] = (),
 ) -> Quantized:
     """The small graph that `quantizer` makes, and what became of its nodes; says in the log what stays in fp32.
 
@@ -92,12 +105,14 @@ def quantized_graph(
     if not nodes:
         raise _nothing_done(graph, unquantized)
     repair(proto, names, external)
+    stored = store_in_halves(proto.graph, prepared.named(halves))
     weights = {names.plain(name): size for name, size in fp32_weights(proto.graph).items()}
     strip(proto)
     share_initializers(proto.graph)
     compact_names(proto.graph, names.values)
     by_reason = {why: [names.nodes.get(name, name) for name in some] for why, some in left.items() if some}
     plain_layers = [entry | {key: original(names.plain(entry[key])) for key in ("node", "weight")} for entry in layers]
+    by_reason |= {HALF: [names.nodes[name] for name in stored]} if stored else {}
     quantized = Quantized(proto, nodes, unquantized, by_reason, weights, plain_layers)
     tell(quantized, ctx)
     return quantized

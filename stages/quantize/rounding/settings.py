@@ -10,6 +10,7 @@ from pipeline.base.data.strict import Strict
 from pipeline.errors import ConfigError
 from pipeline.stage import Preview
 from stages.quantize.graphs.names import Names
+from stages.quantize.quantizing.assigned import Assigned
 from stages.quantize.rounding.layers import Scheme
 from stages.quantize.rounding.plan import schemes
 
@@ -72,26 +73,28 @@ class RoundingSettings(Strict):
             yield f"calibration uses {used} examples of {example_count}; what it chooses is steadier with {FEW} or more"
 
     def plan(
-        self, graph: onnx.GraphProto, names: Names, asked: Collection[str], spared: Collection[str] = (), **more: bool
+        self,
+        graph: onnx.GraphProto,
+        names: Names,
+        asked: Collection[str],
+        assigned: Assigned | None = None,
+        **more: bool,
     ) -> dict[str, Any]:
         """What a step is told: the integers that each node's weight may take, and how they are chosen.
 
         Args:
             graph, names: as prepared.
             asked: names of the nodes that would be quantized.
-            spared: names of those among them that stay as they are, whatever the settings say of them.
+            assigned: by a search; then none is named by the user, and some stay as they are.
             more: further settings of the step.
         """
         default: Scheme = {"bits": self.bits} if self.codebook is None else {"codebook": self.codebook}
         layers = {key: _scheme(value) for key, value in self.layers.items()}
         chosen, named = schemes(graph, names, asked, default, _scheme(self.first_last), layers)
-        chosen = {name: scheme for name, scheme in chosen.items() if name not in spared}
-        return {
-            "schemes": chosen,
-            "named": [name for name in named if name in chosen],
-            "rounding": self.rounding,
-            **more,
-        }
+        if assigned is not None:
+            chosen = {name: scheme for name, scheme in chosen.items() if names.nodes[name] not in assigned.left}
+            named = []
+        return {"schemes": chosen, "named": named, "rounding": self.rounding, **more}
 
 
 def _scheme(value: int | str | Codebook) -> Scheme:

@@ -7,16 +7,22 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from torch import nn
 
-from pipeline.errors import ConfigError, StageError
+from pipeline.base.use import Reference
+from pipeline.deploy import deploy
+from pipeline.errors import ConfigError, Interruption, StageError
 from pipeline.measure.accuracy import scores_on_validation
 from pipeline.measure.statistics.means import drop, retention
-from pipeline.model import OnnxModel
+from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Preview, Stage
-from pipeline.task import Split, Task
+from pipeline.task import Split, Task, regression
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.mixed.keep import Keep
+from stages.quantize.mixed.keeping import Keeping
+from stages.quantize.mixed.measuring import Sensitivity
 from stages.quantize.pack import WeightPacking
+from stages.quantize.rounding.settings import schemes_of
 from stages.quantize.sensitivity import QuantizationSensitivity
 from stages.quantize.static import StaticQuantization
 from stages.quantize.weights import WeightQuantization
@@ -49,13 +55,12 @@ def test_the_file_keeps_the_limit_and_what_was_smaller_does_not(
     assert "quantization" in reports
 
 
-def test_the_same_file_comes_of_the_layers_that_it_reports(exported: OnnxModel, task: Task, tmp_path: Path) -> None:
+def test_the_same_file_comes_of_the_settings_that_it_reports(exported: OnnxModel, task: Task, tmp_path: Path) -> None:
     reports: dict[str, Any] = {}
     ctx = context_of(task, tmp_path / "stage", report=reports.__setitem__)
     model = StaticQuantization(keep=Keep(drop=0.03)).run(exported, ctx)
-    widths = reports["keep"]["widths"]
-    layers = {name: width for name, width in widths.items() if isinstance(width, int)}
-    again = StaticQuantization(layers=layers).run(exported, context_of(task, tmp_path / "again"))
+    stage = StaticQuantization.model_validate(reports["keep"]["settings"])
+    again = stage.run(exported, context_of(task, tmp_path / "again"))
     assert again.path.read_bytes() == model.path.read_bytes()
 
 
@@ -158,3 +163,68 @@ def test_codebooks_are_widths_too(exported: OnnxModel, task: Task, tmp_path: Pat
     for one in reports["keep"]["tried"]:
         assert one["weights_bytes"] <= 1224  # of 8 bits
         assert {*one["counts"]} <= {*sizes}
+
+
+def test_a_layer_that_fewer_bits_do_not_harm_keeps_the_search_going(
+    exported: OnnxModel, task: Task, tmp_path: Path
+) -> None:
+    rows = Sensitivity(schemes_of([8, 2]), "static", ("Conv", "Gemm"), examples=32).of(
+        exported, context_of(task, tmp_path / "rows")
+    )
+    blind = [replace(row, effects=dict.fromkeys(row.effects, 0.0)) for row in rows]  # as if nothing depended on them
+    stage, keep = StaticQuantization(), Keep(drop=0.03, widths=(8, 2))
+    ctx = context_of(task, tmp_path / "stage")
+    with stage.trials(exported, ctx) as trial:
+        model = Keeping(keep, blind, exported, ctx, trial).smallest()
+    assert drop(scores(model, task), scores(exported, task)).high <= 0.03
+
+
+@pytest.mark.parametrize("kind", [DynamicQuantization, WeightQuantization])
+def test_what_cannot_be_quantized_ends_no_search(kind: Any, task: Task, tmp_path: Path) -> None:
+    """A table of ten columns, whose rows fill no bytes at 2 bits, and one with a row that 8 bits would lose."""
+
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.words, self.masked = nn.Embedding(64, 10), nn.Embedding(64, 64)
+            self.masked.weight.data *= 0.1
+            self.masked.weight.data[0] = -1e9
+            self.head = nn.Linear(10 + 64, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            numbers = (x.flatten(1) * 40).long().clamp(1, 63)
+            return self.head(torch.cat([self.words(numbers).mean(1), self.masked(numbers).mean(1)], 1))
+
+    example = {"input": next(iter(task.train.loader(2))).inputs["input"]}
+    model = deploy(TorchModel(Words(), example, Reference(use="none")), tmp_path / "net.onnx")
+    reports: dict[str, Any] = {}
+    ctx = context_of(task, tmp_path / "stage", report=reports.__setitem__)
+    kind(keep=Keep(drop=0.2)).run(model, ctx)
+    assert "masked" not in reports["keep"]["widths"]
+    assert {"words", "head"} >= {*reports["keep"]["widths"]}
+
+
+def test_a_node_that_the_user_excludes_stays_in_fp32(exported: OnnxModel, task: Task, tmp_path: Path) -> None:
+    proto = onnx.load(exported.path)
+    (last,) = (node.name for node in proto.graph.node if "output" in node.output)
+    stage = StaticQuantization(exclude=(last,), keep=Keep(drop=0.03, widths=(2, "fp16")))
+    model = stage.run(exported, context_of(task, tmp_path / "stage"))
+    kinds = [tensor.data_type for tensor in onnx.load(model.path).graph.initializer if len(tensor.dims) > 1]
+    assert kinds.count(onnx.TensorProto.FLOAT) == 1
+
+
+def test_validation_that_varies_and_scores_without_shares_are_refused(exported: OnnxModel, task: Task) -> None:
+    varying = replace(task, validation=replace(task.validation, varies=True))
+    with pytest.raises(ConfigError, match="are others each time that they are read"):
+        refused(StaticQuantization(keep=Keep(drop=0.03)), varying, exported)
+    errors = regression(task.train, task.validation, task.test)
+    with pytest.raises(ConfigError, match="the scores are errors below zero"):
+        refused(StaticQuantization(keep=Keep(retention=0.9)), errors, exported)
+
+
+def test_a_stop_is_heard_between_two_mixtures(exported: OnnxModel, task: Task, tmp_path: Path) -> None:
+    with pytest.raises(Interruption, match="stopped between two mixtures"):
+        StaticQuantization(keep=Keep(drop=0.03)).run(
+            exported, context_of(task, tmp_path / "stage", interrupted=lambda: True)
+        )

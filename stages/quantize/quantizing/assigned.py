@@ -1,0 +1,34 @@
+"""What a search has the nodes of a graph do, in place of what a user says of them."""
+
+from collections.abc import Collection
+from typing import Any, NamedTuple, Protocol
+
+from pipeline.model import OnnxModel
+from pipeline.stage import Context
+
+
+class Assigned(NamedTuple):
+    """Nodes that are not quantized, by the user's names for them.
+
+    Other nodes get what the settings say, as far as they can be quantized: that one cannot is no error, as it is where
+    a user names it.
+
+    Args:
+        spared: they stay as they are.
+        halves: of these the weights are stored in fp16 where that holds them.
+    """
+
+    spared: Collection[str] = ()
+    halves: Collection[str] = ()
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """All that are not quantized."""
+        return (*self.spared, *self.halves)
+
+
+class Trial(Protocol):
+    """What a stage makes of a model with other settings."""
+
+    def __call__(self, inner: Context, assigned: Assigned = Assigned(), **settings: Any) -> OnnxModel:  # noqa: B008
+        """The quantized file, which lies in the folder of the context."""
