@@ -21,6 +21,7 @@ from stages.quantize.quantizing.assigned import Assigned, Trial
 from stages.quantize.quantizing.quantizer import REDUCE, Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
+from stages.quantize.rounding.layout import WEIGHTS
 from stages.quantize.rounding.settings import RoundingSettings, schemes_of
 
 
@@ -79,8 +80,10 @@ class DynamicQuantization(RoundingSettings, Stage):
 
     def sensitivity(self) -> list[dict[str, JsonValue]]:
         """Of its layers to fewer bits, with activations of 8."""
-        own = self.model_dump(mode="json", include={"per_channel", "reduce_range", "exclude", "operators"})
-        return [{"use": "quantize.sensitivity", "activations": "dynamic", **own}]
+        operators: list[JsonValue] = [*self._weighted()]
+        own = self.model_dump(mode="json", include={"per_channel", "reduce_range", "exclude"})
+        entry: dict[str, JsonValue] = {"use": "quantize.sensitivity", "activations": "dynamic", "operators": operators}
+        return [entry | own] if operators else []
 
     def bisection(self) -> list[dict[str, JsonValue]]:
         """Which layers cost the accuracy."""
@@ -100,8 +103,14 @@ class DynamicQuantization(RoundingSettings, Stage):
         """
         if not self.keep:
             return self._quantized(model, ctx)
+<<<<<<< Updated upstream
         own = self.model_dump(include={"per_channel", "reduce_range", "exclude", "operators"})
         rows = Sensitivity(schemes_of(self.keep.integers), "dynamic", examples=self.keep.examples, **own).of(model, ctx)
+=======
+        own = self.model_dump(include={"per_channel", "reduce_range", "exclude", "batch_size"})
+        own |= {"operators": self._weighted(), "examples": self.keep.examples}
+        rows = Sensitivity(schemes_of(self.keep.integers), "dynamic", **own).of(model, ctx)
+>>>>>>> Stashed changes
         with self.trials(model, ctx) as trial:
             return Keeping(self.keep, rows, model, ctx, trial).smallest()
 
@@ -114,10 +123,20 @@ class DynamicQuantization(RoundingSettings, Stage):
 
         yield trial
 
+<<<<<<< Updated upstream
     def _quantized(self, model: OnnxModel, ctx: Context, assigned: Assigned | None = None) -> OnnxModel:
         """The same, with what a search assigns."""
         left, halves = (assigned.left, assigned.halves) if assigned else ((), ())
         exclude = (*self.exclude, *left)
+=======
+    def _weighted(self) -> tuple[str, ...]:
+        """Those of its operators whose weights take fewer bits."""
+        return tuple(name for name in self.operators if name in WEIGHTS)
+
+    def _quantized(self, model: OnnxModel, ctx: Context, spared: Collection[str] = ()) -> OnnxModel:
+        """The same, but for nodes that are spared."""
+        exclude = (*self.exclude, *spared)
+>>>>>>> Stashed changes
         if self.rounding == "nearest":
             return quantize(model, ctx, self.operators, exclude, partial(self._work, assigned), halves)
         with calibration(model, ctx, self.examples, self.batch_size) as data:

@@ -100,7 +100,8 @@ class StaticQuantization(RoundingSettings, Stage):
         """Of its layers to fewer bits, with activations of 8."""
         operators: list[JsonValue] = [name for name in LINEAR if name in (self.operators or LINEAR)]
         own = self.model_dump(mode="json", include={"per_channel", "reduce_range", "exclude"})
-        return [{"use": "quantize.sensitivity", "activations": "static", "operators": operators, **own}]
+        entry: dict[str, JsonValue] = {"use": "quantize.sensitivity", "activations": "static", "operators": operators}
+        return [entry | own] if operators else []
 
     def bisection(self) -> list[dict[str, JsonValue]]:
         """Which layers cost the accuracy."""

@@ -47,9 +47,23 @@ def test_sensitivity_measures_in_place_of_the_stage_and_judges_nothing(chain: Pa
     assert "Sensitivity of layers" in (Path(record["folder"]) / "summary.md").read_text()
 
 
+def test_operators_whose_weights_take_no_fewer_bits_are_left_out(project: Make, shrink: Make) -> None:
+    def asked(operators: str) -> Path:
+        path: Path = project(chain_of("export.onnx", f"quantize.dynamic, operators: {operators}", model=NET))
+        return path
+
+    ended = shrink("sensitivity", path := asked("[Attention, Gemm]"), "--json", "--runs", path.parent / "runs")
+    assert ended.code == 0, ended.err
+    (row,) = json.loads(ended.out)["stages"][1]["reports"]["sensitivity"]["layers"]
+    assert row["operator"] == "Gemm"
+    ended = shrink("sensitivity", asked("[Attention]"))
+    assert ended.code == 2
+    assert "expected a stage whose layers can be looked at" in words(ended.err)
+
+
 def test_it_prints_the_layers_that_matter_most_first(chain: Path, shrink: Make) -> None:
     ended = shrink("sensitivity", chain)
-    assert "how far the answers move where one layer alone has fewer bits or channels" in ended.out
+    assert "how far the answers move where one layer alone has fewer bits or channels" in words(ended.out)
     rows = [line for line in ended.out.splitlines() if "Conv" in line or "Gemm" in line]
     worst = [float(row.strip("│ ").split("│")[-1]) for row in rows]
     assert worst == sorted(worst, reverse=True)
