@@ -103,14 +103,9 @@ class DynamicQuantization(RoundingSettings, Stage):
         """
         if not self.keep:
             return self._quantized(model, ctx)
-<<<<<<< Updated upstream
-        own = self.model_dump(include={"per_channel", "reduce_range", "exclude", "operators"})
-        rows = Sensitivity(schemes_of(self.keep.integers), "dynamic", examples=self.keep.examples, **own).of(model, ctx)
-=======
-        own = self.model_dump(include={"per_channel", "reduce_range", "exclude", "batch_size"})
+        own = self.model_dump(include={"per_channel", "reduce_range", "exclude"})
         own |= {"operators": self._weighted(), "examples": self.keep.examples}
         rows = Sensitivity(schemes_of(self.keep.integers), "dynamic", **own).of(model, ctx)
->>>>>>> Stashed changes
         with self.trials(model, ctx) as trial:
             return Keeping(self.keep, rows, model, ctx, trial).smallest()
 
@@ -123,20 +118,14 @@ class DynamicQuantization(RoundingSettings, Stage):
 
         yield trial
 
-<<<<<<< Updated upstream
-    def _quantized(self, model: OnnxModel, ctx: Context, assigned: Assigned | None = None) -> OnnxModel:
-        """The same, with what a search assigns."""
-        left, halves = (assigned.left, assigned.halves) if assigned else ((), ())
-        exclude = (*self.exclude, *left)
-=======
     def _weighted(self) -> tuple[str, ...]:
         """Those of its operators whose weights take fewer bits."""
         return tuple(name for name in self.operators if name in WEIGHTS)
 
-    def _quantized(self, model: OnnxModel, ctx: Context, spared: Collection[str] = ()) -> OnnxModel:
-        """The same, but for nodes that are spared."""
-        exclude = (*self.exclude, *spared)
->>>>>>> Stashed changes
+    def _quantized(self, model: OnnxModel, ctx: Context, assigned: Assigned | None = None) -> OnnxModel:
+        """The same, with what a search assigns."""
+        left, halves = (assigned.left, assigned.halves) if assigned else ((), ())
+        exclude = (*self.exclude, *left)
         if self.rounding == "nearest":
             return quantize(model, ctx, self.operators, exclude, partial(self._work, assigned), halves)
         with calibration(model, ctx, self.examples, self.batch_size) as data:
