@@ -20,6 +20,7 @@ from pipeline.run.disk import estimate_bytes
 from pipeline.run.foresight import foreseen
 from pipeline.run.roundtrip import save_exactly
 from pipeline.run.store import key
+from pipeline.run.store.changes import changed
 from pipeline.run.store.key import Keys, Parts
 from pipeline.run.store.store import RESULT, Store
 from pipeline.stage import Stage
@@ -79,10 +80,10 @@ def _states(built: Built, store: Store, keys: Keys, start: Parts) -> list[dict[s
             continue
         parts = keys.stage(stage, use, model, baseline)
         entry = store.peek(key.digest(parts))
-        late = key.changed(entry.read, keys.read_now(entry.read)) if entry else []
+        late = changed(entry.read, keys.read_now(entry.read)) if entry else []
         if entry is None or late:
             near = store.nearest(parts)
-            why = key.changed(near.parts, parts) if near else ["there is no result of this stage yet"]
+            why = changed(near.parts, parts) if near else ["there is no result of this stage yet"]
             stage_states.append({"state": "would run", "why": late or why or ["its stored result is damaged"]})
             model = None
         else:

@@ -6,14 +6,13 @@ A key is the SHA-256 of its parts as canonical JSON. The parts are kept beside t
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable
 from inspect import getfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 
 from pipeline import deploy
 from pipeline.base.code import places
@@ -25,9 +24,8 @@ from pipeline.base.use import Reference, reading
 from pipeline.build.build import Built
 from pipeline.forms.text.tokenizer import canonical
 from pipeline.forms.weights import files_at
+from pipeline.run.store.changes import Parts
 from pipeline.stage import Stage
-
-Parts = dict[str, JsonValue]
 
 
 def digest(parts: Parts) -> str:
@@ -231,22 +229,6 @@ class Keys:
         }
 
 
-def changed(old: Parts, new: Parts, prefix: str = "") -> list[str]:
-    """The parts that differ, as lines: "settings.epochs: 3 -> 5", "code.models.py: changed"."""
-    lines = []
-    for name in sorted(old.keys() | new.keys()):
-        a, b = old.get(name), new.get(name)
-        if a == b:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += changed(a, b, f"{prefix}{name}.")
-        elif _is_digest(a) and _is_digest(b):
-            lines.append(f"{prefix}{name}: changed")
-        else:
-            lines.append(f"{prefix}{name}: {_short(a)} -> {_short(b)}")
-    return lines
-
-
 def references(stage: BaseModel, folder: Path) -> list[Path]:
     """The code that a stage's settings name: the user's files, and where the parts of the settings are defined."""
     settings_parts = [value for value in _values(stage) if isinstance(value, BaseModel)]
@@ -302,12 +284,3 @@ def _values(holder: Any) -> Iterable[Any]:
             yield value
         if isinstance(value, BaseModel | list | tuple | dict):
             yield from _values(value)
-
-
-def _short(value: JsonValue) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _is_digest(value: JsonValue) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{32,64}", value) is not None

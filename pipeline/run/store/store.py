@@ -27,7 +27,8 @@ from typing import Any
 from pipeline.base.files import file_digest, files_below, locked, read_json, whole_folder
 from pipeline.errors import ConfigError, LockTimeoutError, StageError, blame
 from pipeline.records.journal import Journal
-from pipeline.run.store.key import Parts, changed, digest
+from pipeline.run.store.changes import Parts, changed
+from pipeline.run.store.key import digest
 
 LOG = logging.getLogger("shrinkline")
 

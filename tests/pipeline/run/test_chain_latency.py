@@ -15,7 +15,8 @@ from pipeline.records.record import Record
 from pipeline.run import plan
 from pipeline.run.executor import Executor
 from pipeline.run.recorded import latency_record
-from pipeline.run.store.key import Keys, changed
+from pipeline.run.store.changes import changed
+from pipeline.run.store.key import Keys
 from pipeline.run.store.store import Store
 from pipeline.runner import resume, run
 from tests.aliases import Make

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from pipeline.build.build import build
 from pipeline.build.source import load_config
 from pipeline.run import measuring, plan
-from pipeline.run.store.key import Keys, changed
+from pipeline.run.store.changes import changed
+from pipeline.run.store.key import Keys
 from pipeline.run.store.store import Store
 from pipeline.runner import run
 from tests.forked import exit_code
