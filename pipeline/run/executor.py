@@ -31,7 +31,8 @@ from pipeline.run.measuring import DEPLOYED, PREDICTIONS, DeployedFiles, evaluat
 from pipeline.run.result import Result, StageRun
 from pipeline.run.roundtrip import differing, save_exactly
 from pipeline.run.scoring import Known, Scoring, scored
-from pipeline.run.store.key import Keys, Parts
+from pipeline.run.store.changes import Parts
+from pipeline.run.store.key import Keys
 from pipeline.run.store.store import READ, RESULT, Claim, Store, claimed
 from pipeline.stage import Context, Stage
 

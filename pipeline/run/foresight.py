@@ -21,7 +21,8 @@ from pipeline.fit import forms
 from pipeline.forms.graph import OPSET
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.run import disk
-from pipeline.run.store.key import Keys, Parts, digest
+from pipeline.run.store.changes import Parts
+from pipeline.run.store.key import Keys, digest
 from pipeline.run.store.store import Store
 from pipeline.stage import Preview, Stage
 

@@ -20,8 +20,8 @@ from pipeline.run.disk import estimate_bytes
 from pipeline.run.foresight import foreseen
 from pipeline.run.roundtrip import save_exactly
 from pipeline.run.store import key
-from pipeline.run.store.changes import changed
-from pipeline.run.store.key import Keys, Parts
+from pipeline.run.store.changes import Parts, changed
+from pipeline.run.store.key import Keys
 from pipeline.run.store.store import RESULT, Store
 from pipeline.stage import Stage
 

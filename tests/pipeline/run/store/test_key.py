@@ -18,8 +18,8 @@ from pipeline.build.source import load_config
 from pipeline.cli import app
 from pipeline.run import plan
 from pipeline.run.store import key
-from pipeline.run.store.changes import changed
-from pipeline.run.store.key import Keys, Parts, digest
+from pipeline.run.store.changes import Parts, changed
+from pipeline.run.store.key import Keys, digest
 from pipeline.run.store.store import Store
 from pipeline.runner import run
 from stages.benchmark import runtime
