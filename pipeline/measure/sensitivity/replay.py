@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from pipeline.forms.graph import EXTERNAL_DATA_BYTES, inputs_of, refill
+from pipeline.forms.deployed.values import Values
+from pipeline.forms.graph import EXTERNAL_DATA_BYTES, refill
 from pipeline.forms.sandbox.child import open_session
 from pipeline.forms.sandbox.frames import Arrays
 from pipeline.measure.sensitivity.behind import Behind
@@ -30,14 +31,7 @@ class Replay:
 
     def __init__(self, source: Path, output: str, names: Iterable[str], most_bytes: int = MOST_BYTES) -> None:
         self.folder, self.output, self.most_bytes = source.parent, output, most_bytes
-        proto = onnx.load(source, load_external_data=False)
-        fed = {value.name for value in inputs_of(proto.graph)}
-        self.names = sorted({*names} - fed)
-        kept = [value for value in proto.graph.output if value.name == output]
-        refill(proto.graph.output, [*kept, *(onnx.ValueInfoProto(name=n) for n in self.names if n != output)])
-        path = self.folder / "kept.onnx"  # beside its external data
-        onnx.save(proto, path)
-        self.session = open_session(path, optimize=True)
+        self.values = Values(source, [output, *sorted(names)])
         self.batches: list[dict[str, Array]] = []
 
     @property
@@ -49,8 +43,7 @@ class Replay:
         """Compute and keep the values of batches, name -> (B, ...), as long as there is room."""
         held = 0
         for feed in batches:
-            names = [self.output, *(name for name in self.names if name != self.output)]
-            values = {**feed, **dict(zip(names, self.session.run(names, dict(feed)), strict=True))}
+            values = self.values.of(feed)
             self.batches.append(values)
             held += sum(array.nbytes for array in values.values())
             if held >= self.most_bytes:

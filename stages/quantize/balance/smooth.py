@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from pipeline.forms.graph import inputs_of, refill
-from pipeline.forms.sandbox.child import open_session
+from pipeline.forms.deployed.values import Values
 from pipeline.forms.sandbox.frames import Arrays
 from stages.quantize.balance.channels import Floats, inputs
 from stages.quantize.balance.factors import apply
@@ -49,17 +48,13 @@ def smooth(proto: onnx.GraphProto, strength: float, source: Path, data: Calibrat
 
 def _peaks(source: Path, names: list[str], data: CalibrationData) -> dict[str, Floats]:
     """For each value the largest size in each of its last axis: (channels,)."""
-    proto = onnx.load(source, load_external_data=False)
-    fed = {value.name for value in inputs_of(proto.graph)}
-    refill(proto.graph.output, [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names)])
-    path = source.with_name("peaks.onnx")  # beside its external data
-    onnx.save(proto, path)
-    session = open_session(path, optimize=True)
+    values = Values(source, names)
     peaks: dict[str, Floats] = {}
 
     def add(batch: Arrays) -> None:
-        some = [*dict.fromkeys(names)]
-        for name, value in zip(some, session.run(some, {key: batch[key] for key in fed}), strict=True):
+        computed = values.of(batch)
+        for name in dict.fromkeys(names):
+            value = computed[name]
             if not np.isfinite(value).all():
                 raise ValueError("the calibration data give inputs of matrix products that are not finite")
             sizes = np.abs(value).reshape(-1, value.shape[-1]).max(0).astype(np.float64)

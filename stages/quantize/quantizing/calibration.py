@@ -14,7 +14,7 @@ from onnxruntime.quantization.calibrate import (
     TensorsData,
 )
 
-from pipeline.forms.sandbox.child import open_session
+from pipeline.forms.deployed.values import Values
 from pipeline.forms.sandbox.frames import Arrays
 from stages.quantize.graphs.masks import LARGE, hides
 from stages.quantize.quantizing.calibration_data import CalibrationData
@@ -135,11 +135,5 @@ def _hiding(source: Path, ranges: TensorsData, hidden: set[str], first: Arrays) 
     large = [name for name, range_value in ends.items() if np.abs(range_value).max() >= LARGE]
     if not large:
         return set()
-    proto = onnx.load(source, load_external_data=False)
-    ports = {value.name for value in (*proto.graph.input, *proto.graph.output)}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in large if name not in ports)
-    onnx.save(proto, source.with_name("seen.onnx"))  # beside its external data
-    session = open_session(source.with_name("seen.onnx"), optimize=False)
-    outputs = [value.name for value in session.get_outputs()]
-    seen = {**first, **dict(zip(outputs, session.run(outputs, first), strict=True))}
+    seen = Values(source, large, optimize=False).of(first)
     return {name for name in large if hides(np.append(seen[name].clip(*ends[name]), ends[name]))}

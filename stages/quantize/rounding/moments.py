@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
-from pipeline.forms.graph import inputs_of, refill
-from pipeline.forms.sandbox.child import open_session
+from pipeline.forms.deployed.values import Values
 from pipeline.forms.sandbox.frames import Arrays
 from stages.quantize.rounding.codes import Floats
 from stages.quantize.rounding.layout import attributes, rows
@@ -52,19 +51,11 @@ class Moments:
         for node, shape in nodes:
             self.nodes.setdefault(self._key(node, shape), (node, shape))
         self.sums: dict[str, Sums] = {}
-        proto = onnx.load(source, load_external_data=False)
-        fed = {value.name for value in inputs_of(proto.graph)}
-        self.names = sorted({node.input[0] for node, _ in nodes} - fed)
-        if self.names:
-            refill(proto.graph.output, [onnx.ValueInfoProto(name=name) for name in self.names])
-        path = source.with_name("layers.onnx")  # beside its external data
-        onnx.save(proto, path)
-        self.session = open_session(path, optimize=True)
+        self.values = Values(source, sorted({node.input[0] for node, _ in nodes}))
 
     def add(self, batch: Arrays) -> None:
         """Count a batch too. Raises ValueError where a layer's inputs are not finite."""
-        outputs = self.session.run(self.names, dict(batch)) if self.names else []
-        values = {**batch, **dict(zip(self.names, outputs, strict=True))}
+        values = self.values.of(batch)
         for key, (node, shape) in self.nodes.items():
             if not np.isfinite(values[node.input[0]]).all():
                 raise ValueError(f"the calibration data give the node `{node.name}` inputs that are not finite")
