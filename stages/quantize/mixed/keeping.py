@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pydantic import JsonValue
@@ -64,6 +64,7 @@ class Keeping:
             chosen = self._search(attempt)
         if chosen is None:
             raise self._out_of_reach(len(reference))
+        self.ctx.report("sensitivity", {"layers": [asdict(row) for row in self.rows]})
         return report(self.keep, self.rows, chosen, self.tried, len(reference), self.ctx)
 
     def _search(self, attempt: Callable[[Mixture], Tried]) -> Tried | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipeline.records.record import Record
-from pipeline.report.html.plots.charts import SERIES, axis_json, figure_json, log_ticks
+from pipeline.report.html.plots.charts import SERIES, axis_json, figure_json, log_ticks, trace_json
 from pipeline.report.html.text import label
 from pipeline.report.html.views import Cell, Figure, Json, Plot, Table
 from pipeline.report.parts.layers import Layer, Sensitivity, kept_text, sensitivity, sensitivity_cells
@@ -39,13 +39,12 @@ def _drawn(measured: Sensitivity) -> Json:
 def _marks(change: str, layers: Sequence[Layer], i: int) -> Json:
     points = [(layer.effects[change], place, layer) for place, layer in enumerate(layers)]
     shown = [(value, place, layer) for value, place, layer in points if value > 0]  # zero has no place on a log scale
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": change,
-        "x": [value for value, _, _ in shown],
-        "y": [place for _, place, _ in shown],
-        "marker": {"color": SERIES[i % len(SERIES)], "size": 9},
-        "hoverinfo": "text",
-        "hovertext": [f"<b>{label(layer.layer, 60)}</b><br>{change}: {value:.3g}" for value, _, layer in shown],
-    }
+    return trace_json(
+        f"{change} bits" if change.isdigit() else change,
+        type="scatter",
+        mode="markers",
+        x=[value for value, _, _ in shown],
+        y=[place for _, place, _ in shown],
+        marker={"color": SERIES[i % len(SERIES)], "size": 9},
+        hovertext=[f"<b>{label(layer.layer, 60)}</b><br>{change}: {value:.3g}" for value, _, layer in shown],
+    )
