@@ -1,0 +1,32 @@
+"""Every legal chain on a BERT."""
+
+from pathlib import Path
+
+import pytest
+
+from tests import chain_nets
+from tests.chain_proofs import prove, prove_answers
+from tests.chains import NETS, entries, longest, ran
+
+NET = NETS["bert"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", longest())
+def test_a_chain_loads_agrees_and_is_smaller_by_what_it_says(chain: str, runs: Path) -> None:
+    prove(ran(NET, entries(chain, NET), runs), chain_nets.texts())
+
+
+@pytest.mark.slow
+def test_a_mixture_of_widths_is_packed(runs: Path) -> None:
+    record = ran(NET, entries("eyk", NET, y={"keep": {"drop": 0.2, "widths": [8, 4]}}), runs)
+    before, after = record.stages[1:]
+    assert before.score >= record.stages[0].score - 0.2
+    assert after.size_bytes < 0.9 * before.size_bytes
+    folder, inputs = Path(record.folder), next(iter(chain_nets.texts().test.loader(64))).inputs["input"]
+    prove_answers(after.name, after, before.name, before, folder, inputs)
