@@ -24,16 +24,14 @@ from pipeline.base.devices import pick_device
 from pipeline.base.hardware import describe
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built, build
-from pipeline.build.config import PipelineConfig
 from pipeline.build.live.lent import lending
 from pipeline.build.live.load import Asked, Loaded, load
 from pipeline.build.live.module import Builder, check_same
-from pipeline.build.syntax.validate import validate
-from pipeline.errors import ConfigError, LockTimeoutError, ShrinkError, blame
+from pipeline.errors import ConfigError, LockTimeoutError, ShrinkError
 from pipeline.model import TorchModel
 from pipeline.records import journal
 from pipeline.records.comparison import FILE
-from pipeline.records.folder import JOURNAL, RECORD, load_comparison, load_events, load_run
+from pipeline.records.folder import load_comparison, load_run
 from pipeline.records.journal import Journal, alone
 from pipeline.records.record import Record
 from pipeline.report.mlflow.comparison import track_comparison
@@ -44,6 +42,7 @@ from pipeline.run.chain import Run, Times
 from pipeline.run.distributed.launch import check_division, gathered, how_many
 from pipeline.run.executor import Executor
 from pipeline.run.foresight import foreseen
+from pipeline.run.recorded import recorded
 from pipeline.run.store.store import Store
 
 LOG = logging.getLogger("shrinkline")
@@ -159,23 +158,6 @@ def resume(folder: str | Path, **options: Unpack[RunOptions]) -> Record:
         anew |= {"notes": [], "interface": None, "flipped": None, "test_uses": None, "chosen": None}
         record = earlier.model_copy(update={**anew, "warnings": [*built.warnings]})
         return _go(built, record, size, options, times)
-
-
-def recorded(folder: Path) -> tuple[Record, list[Any], PipelineConfig]:
-    """What a run folder holds: its record, the events of its journal, and the config, whose code it names.
-
-    Raises:
-        ConfigError: it is no run folder, or is damaged.
-    """
-    expected = f"a {JOURNAL} and a {RECORD}"
-    record = load_run(folder, ended=False, expected=expected)
-    events = load_events(folder)
-    starts = [event for event in events if event["event"] == "start" and event.get("folder")]
-    if not starts:
-        raise ConfigError("this is no run folder", where=str(folder), expected=expected)
-    code = Path(starts[0]["folder"])
-    with blame(ConfigError, str(folder / RECORD)):
-        return record, events, validate(PipelineConfig, {**record.config, "folder": code}, None, (), code)
 
 
 def sync_run(folder: str | Path) -> bool:

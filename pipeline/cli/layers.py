@@ -65,11 +65,12 @@ def bisect(
     """
     from pipeline import runner
     from pipeline.build.build import build
+    from pipeline.run.recorded import recorded
     from pipeline.run.sensitive import looking
 
     folder = run.resolve()
     with redirect_stdout(sys.stderr):
-        _, _, config = runner.recorded(folder)
+        _, _, config = recorded(folder)
         built = build(config, allow_unsafe_load=allow_unsafe_load)
         chain = looking(built, "bisect", lambda one: one.bisection(), stage)
         loading: Any = {"runs": folder.parent, "allow_unsafe_load": allow_unsafe_load}

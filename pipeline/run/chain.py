@@ -17,7 +17,7 @@ from pipeline.gate.expected import Expected, load_expected
 from pipeline.gate.judge import judge, unfinished, verdict, warnings_of
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.batching import batch_warning
-from pipeline.measure.classes import absent, doubt
+from pipeline.measure.classes import absent
 from pipeline.measure.flips import flipped
 from pipeline.measure.gain import are_shares, gain_of, gain_text, is_clear, seeds_of
 from pipeline.measure.interface import interface
@@ -35,7 +35,7 @@ from pipeline.run import disk
 from pipeline.run.executor import Executor
 from pipeline.run.proofs import faster
 from pipeline.run.proofs.target import elsewhere, missing
-from pipeline.run.recorded import LATENCY, comparison, located, now, remarks
+from pipeline.run.recorded import LATENCY, comparison, doubts, located, now, remarks
 from pipeline.run.result import Result
 from pipeline.stage import Stage
 
@@ -91,25 +91,15 @@ class Run:
         self.record.verdict = verdict(self.record.gates)
         config = self.built.config
         self.record.chosen = chosen_in(self.record, config.choosing, config.budget)
-        for text in (*warnings_of(self.record.gates), *missing(self.built, self.record)):
+        doubtful = doubts(self.built.task, self.record, self.baseline, last)
+        for text in (*warnings_of(self.record.gates), *missing(self.built, self.record), *doubtful):
             self._warn(text)
-        self._doubt(last)
         self._keep()
         self.executor.journal.write("end", verdict=self.record.verdict)
         if self.tracking:  # first, for another process logs the model while this one writes the reports
             self.tracking.finish(self.record, graph_of(last.deployed))
         write_files(self.record)
         return self.record
-
-    def _doubt(self, last: MeasuredModel) -> None:
-        """Warn of a last model that the budget, if any, lets pass though it can hardly be of use."""
-        task = self.built.task
-        if not self.baseline or self.record.verdict not in ("pass", None):
-            return
-        labelling = task.labelling if task.logits else None
-        if text := doubt(last.evaluation, self.baseline.evaluation, labelling, task.labels):
-            passing = "the budget is kept, but " if self.record.verdict else "the last model: "
-            self._warn(f"{passing}{text}. Look at the baseline's score, the labels and the task's `score`")
 
     def _look_at(self, last: MeasuredModel) -> None:
         """Keep what whoever deploys the last model has to know, and what it lost against the baseline."""

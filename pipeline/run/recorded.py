@@ -1,4 +1,4 @@
-"""What the record says of a result: where it lies, what it was compared with, what is to be warned of."""
+"""What the record says of a result, where it lies, and what is to be warned of; and a run folder, read back."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -8,20 +8,41 @@ from typing import Any
 from pydantic import JsonValue
 
 from pipeline.base.files import file_digest
-from pipeline.errors import StageError, blame
+from pipeline.build.config import PipelineConfig
+from pipeline.build.syntax.validate import validate
+from pipeline.errors import ConfigError, StageError, blame
 from pipeline.measure.accuracy import Evaluation
+from pipeline.measure.classes import doubt
 from pipeline.measure.measurement import MeasuredModel
 from pipeline.measure.statistics.means import retention
 from pipeline.model import Deployed
-from pipeline.records.folder import verified
+from pipeline.records.folder import JOURNAL, RECORD, load_events, load_run, verified
 from pipeline.records.parts.models import ModelRecord
 from pipeline.records.parts.stages import Comparison, StageRecord
 from pipeline.records.record import Record
 from pipeline.run.measuring import PREDICTIONS
 from pipeline.run.result import Result
 from pipeline.stage import Stage
+from pipeline.task import Task
 
 LATENCY = "A report named `latency` is a list of dictionaries"
+
+
+def recorded(folder: Path) -> tuple[Record, list[Any], PipelineConfig]:
+    """What a run folder holds: its record, the events of its journal, and the config, whose code it names.
+
+    Raises:
+        ConfigError: it is no run folder, or is damaged.
+    """
+    expected = f"a {JOURNAL} and a {RECORD}"
+    record = load_run(folder, ended=False, expected=expected)
+    events = load_events(folder)
+    starts = [event for event in events if event["event"] == "start" and event.get("folder")]
+    if not starts:
+        raise ConfigError("this is no run folder", where=str(folder), expected=expected)
+    code = Path(starts[0]["folder"])
+    with blame(ConfigError, str(folder / RECORD)):
+        return record, events, validate(PipelineConfig, {**record.config, "folder": code}, None, (), code)
 
 
 def now() -> str:
@@ -72,6 +93,16 @@ def remarks(stage: Stage, result: Result, model: MeasuredModel, before: ModelRec
         yield model.measure.macs_reason
     if result.cached and stage.host_bound:
         yield "its figures are those of an earlier run on this machine"
+
+
+def doubts(task: Task, record: Record, baseline: MeasuredModel | None, last: MeasuredModel) -> Iterator[str]:
+    """What is to be warned of a last model that the budget, if any, lets pass though it can hardly be of use."""
+    if not baseline or record.verdict not in ("pass", None):
+        return
+    labelling = task.labelling if task.logits else None
+    if text := doubt(last.evaluation, baseline.evaluation, labelling, task.labels):
+        passing = "the budget is kept, but " if record.verdict else "the last model: "
+        yield f"{passing}{text}. Look at the baseline's score, the labels and the task's `score`"
 
 
 def latency_record(

@@ -13,7 +13,7 @@ from stages.quantize.graphs.masks import hidden_weights, masked, touching
 from stages.quantize.graphs.reasons import BIAS, EXACT, MASK, NEAREST, RANGE, WEIGHT, WHOLE
 from stages.quantize.graphs.rewrite import chosen, deep_products, torn_weights
 from stages.quantize.quantizing.calibration_data import CalibrationData
-from stages.quantize.rounding.rounder import Rounder, Rounding
+from stages.quantize.rounding.rounder import Entry, Rounder, Rounding
 from stages.quantize.steps.files import Done, Files
 
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile", "mse": "Entropy"}
@@ -69,12 +69,18 @@ def static(
         files.save(proto, files.source)
     exclude = [*exclude, *(name for names in left.values() for name in names)]
     _write_qdq(files, whole or set(), METHODS[calibration], nodes_to_exclude=exclude, **settings)
+    entries = _put(files, rounder)
+    shared = [node.name for node in free.values() if (whole or set()).intersection(node.input)]
+    return Done(left | notes | {WHOLE: shared, NEAREST: rounder.unheeding, BIAS: uncorrected}, entries)
+
+
+def _put(files: Files, rounder: Rounder) -> list[Entry]:
+    """Put the chosen integers into the quantized graph; what is to be told of them."""
     proto = onnx.load(files.target)
     entries = rounder.put(proto.graph)
     if rounder.choices:
         files.save(proto, files.target)
-    shared = [node.name for node in free.values() if (whole or set()).intersection(node.input)]
-    return Done(left | notes | {WHOLE: shared, NEAREST: rounder.unheeding, BIAS: uncorrected}, entries)
+    return entries
 
 
 def _write_ranges(
