@@ -1,0 +1,22 @@
+"""Every legal chain on a ViT."""
+
+from pathlib import Path
+
+import pytest
+
+from tests import chain_nets
+from tests.chain_proofs import prove
+from tests.chains import NETS, entries, longest, ran
+
+NET = NETS["vit"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", longest())
+def test_a_chain_loads_agrees_and_is_smaller_by_what_it_says(chain: str, runs: Path) -> None:
+    prove(ran(NET, entries(chain, NET), runs), chain_nets.images())
