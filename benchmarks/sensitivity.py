@@ -3,10 +3,10 @@
     python benchmarks/sensitivity.py --data FOLDER --weights FILE [--examples 1000] [--tried 128]
 
 FOLDER has parquet files of CIFAR-10, FILE is the published resnet56.th. For its layers at 8, 4 and 2 bits the change
-of the answers is measured in two ways, on one thread: by `quantize.sensitivity` on `--tried` calibration images, and for
-each layer and width by a file that `quantize.static` makes of that layer alone, which answers `--examples` validation
-images. It prints the seconds of ours over those of as many evaluations on all 5,000 validation images, of which one is
-timed, and the rank correlation of the layers at each width and of all together.
+of the answers is measured in two ways, on one thread: by `quantize.sensitivity` on `--tried` calibration images, and
+for each layer and width by a file that `quantize.static` makes of that layer alone, which answers `--examples`
+validation images. It prints the seconds of ours over those of as many evaluations on all 5,000 validation images, of
+which one is timed, and the rank correlation of the layers at each width and of all together.
 """
 
 import argparse
