@@ -59,20 +59,23 @@ def bisect(
     debug: options.Debug = False,
 ) -> int:
     """Find the layers that cost what a stage of a run has lost: they are left as they came, in groups that are halved;
-    a run of its own beside it. The code that the run's config names is run.
+    a run of its own beside it. The code that the run's config names is run; where code or data are no longer those of
+    the run it is refused.
 
     Exit codes as `run`.
     """
     from pipeline import runner
     from pipeline.build.build import build
     from pipeline.run.recorded import recorded
-    from pipeline.run.sensitive import looking
+    from pipeline.run.sensitive import check_recorded, looking
+    from pipeline.run.store.store import Store
 
     folder = run.resolve()
     with redirect_stdout(sys.stderr):
-        _, _, config = recorded(folder)
+        earlier, _, config = recorded(folder)
         built = build(config, allow_unsafe_load=allow_unsafe_load)
         chain = looking(built, "bisect", lambda one: one.bisection(), stage)
+        check_recorded(built, chain, earlier, Store(folder.parent / "store"))
         loading: Any = {"runs": folder.parent, "allow_unsafe_load": allow_unsafe_load}
         record = runner.run(chain, require_tracking=require_tracking, **loading)
     return end(record, as_json)

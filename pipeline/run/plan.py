@@ -39,7 +39,7 @@ def as_json(built: Built, store: Store) -> dict[str, Any]:
         "seed": built.config.seed,
         "data": {name: len(split) for name, split in built.task.splits.items()},
         "chain": [
-            {"place": place, "settings": settings, **state}
+            {"place": place, "settings": settings, "state": state["state"], "why": state["why"]}
             for (place, settings), state in zip(outline(built), stage_states, strict=True)
         ],
         "disk_bytes": estimate_bytes(built),
@@ -58,13 +58,21 @@ def as_json(built: Built, store: Store) -> dict[str, Any]:
     return plan
 
 
-def states(built: Built, store: Store) -> list[dict[str, Any]]:
-    """For each stage {"state": "cached" or "would run", "why": what differs from the nearest stored result}."""
-    keys = Keys(built, pick_device(built.config.device))
+def states(built: Built, store: Store, run: str = "a new run") -> list[dict[str, Any]]:
+    """For each stage {"state": "cached" or "would run", "why": what differs from the nearest stored result, "key"}.
+
+    The key is null where the stage's input would be made anew. `run` is the name of a run that goes on.
+    """
+    keys = Keys(built, pick_device(built.config.device), run=run)
+    return _states(built, store, keys, started(built, keys))
+
+
+def started(built: Built, keys: Keys) -> Parts:
+    """What the model at the start of the chain is in keys."""
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         start = Path(folder) / "model"
         save_exactly(built.model, start, built.config.folder)
-        return _states(built, store, keys, keys.model(folder_digest(start), start))
+        return keys.model(folder_digest(start), start)
 
 
 def _states(built: Built, store: Store, keys: Keys, start: Parts) -> list[dict[str, Any]]:
@@ -76,20 +84,22 @@ def _states(built: Built, store: Store, keys: Keys, start: Parts) -> list[dict[s
         if i == len(built.baseline):
             baseline = model
         if model is None:
-            stage_states.append({"state": "would run", "why": ["its input would be made anew"]})
+            stage_states.append({"state": "would run", "why": ["its input would be made anew"], "key": None})
             continue
         parts = keys.stage(stage, use, model, baseline)
-        entry = store.peek(key.digest(parts))
+        digest = key.digest(parts)
+        entry = store.peek(digest)
         late = changed(entry.read, keys.read_now(entry.read)) if entry else []
         if entry is None or late:
             near = store.nearest(parts)
             why = changed(near.parts, parts) if near else ["there is no result of this stage yet"]
-            stage_states.append({"state": "would run", "why": late or why or ["its stored result is damaged"]})
+            why = late or why or ["its stored result is damaged"]
+            stage_states.append({"state": "would run", "why": why, "key": digest})
             model = None
         else:
             model_digest = json.loads((entry.path / RESULT).read_text())["digest"]
             model = keys.model(model_digest, entry.path / "model") if model_digest else model
-            stage_states.append({"state": "cached", "why": []})
+            stage_states.append({"state": "cached", "why": [], "key": digest})
     return stage_states
 
 

@@ -76,6 +76,38 @@ def test_bisect_names_the_layer_of_a_run_that_costs_the_accuracy(chain: Path, sh
     assert "What is lost comes, of 3 layers, from conv2 (" in words(ended.out)
 
 
+@pytest.mark.parametrize(("file", "old", "new", "told"), [
+    ("models.py", "torch.relu(self.conv2", "torch.tanh(self.conv2", "(export.onnx): it would be made anew: "),
+    ("models.py", "width: int = 8", "width: int = 6", "model: the model is not the one that the run began with"),
+    ("data.py", "quadrants(train, 0)", "quadrants(train, 3)", "task: the data are not those of the run: train"),
+])  # fmt: skip
+def test_bisect_refuses_a_run_whose_code_or_data_have_changed(
+    file: str, old: str, new: str, told: str, chain: Path, shrink: Make
+) -> None:
+    shrink("run", chain)
+    run, path = only_run(chain.parent), chain.parent / file
+    path.write_text(path.read_text().replace(old, new))
+    ended = shrink("bisect", run)
+    assert ended.code == 2
+    assert told in words(ended.err)
+    assert "Run the pipeline again, and bisect that run" in words(ended.err)
+    assert only_run(chain.parent) == run
+    assert shrink("run", chain).code == 1  # which leaves its own results in the store
+    assert shrink("bisect", run).code == 2
+
+
+def test_bisect_refuses_to_train_a_baseline_anew(project: Make, shrink: Make) -> None:
+    last = "quantize.static, layers: {conv2: 2}"
+    path = project(chain_of("export.onnx", last, model=NET, baseline="train.supervised, epochs: 1"))
+    shrink("run", path, "--runs", path.parent / "runs")
+    run, models = only_run(path.parent), path.parent / "models.py"
+    assert shrink("bisect", run).code == 0
+    models.write_text(models.read_text() + "\nEDITED = True\n")
+    ended = shrink("bisect", run)
+    assert ended.code == 2
+    assert "baseline[0] (train.supervised): it would be made anew: " in words(ended.err)
+
+
 @pytest.mark.parametrize("command", ["sensitivity", "bisect"])
 def test_a_chain_without_such_a_stage_is_refused(command: str, project: Make, shrink: Make) -> None:
     path = project(chain_of("export.onnx", model=NET))
