@@ -126,7 +126,7 @@ def unfolded_norm(b: Builder) -> str:
 def to_and_fro(b: Builder) -> str:
     value, flat = b.op("Transpose", "x", perm=[0, 2, 3, 1]), b.constant(np.int64([1, 4096, 16]))
     for _ in range(3):
-        value = b.op("Conv", b.op("Transpose", value, perm=[0, 3, 1, 2]), b.floats(16, 16, 1, 1))
+        value = b.op("Conv", b.op("Transpose", value, perm=[0, 3, 1, 2]), b.floats(16, 1, 1, 1), group=16)
         value = b.op("Reshape", b.op("Transpose", value, perm=[0, 2, 3, 1]), flat)
         value = b.op("Reshape", b.op("Relu", value), b.constant(np.int64([1, 64, 64, 16])))
     return value
