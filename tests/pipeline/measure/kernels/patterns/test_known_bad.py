@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from pipeline.base.hardware import cpu_flags
 from pipeline.measure.kernels.facts import Cpu, Facts, Graph
 from pipeline.measure.kernels.kernels import kernels_of
 from pipeline.measure.kernels.look import graph_of, look
@@ -273,6 +274,7 @@ def test_products_that_are_smaller_than_their_conversions(tmp_path: Path) -> Non
     assert "in floats" in alarm.remedy
 
 
+@pytest.mark.skipif("avx512f" not in cpu_flags(), reason="with blocks of 8 channels ONNX Runtime leaves 12 in them")
 def test_channels_that_do_not_fill_their_blocks(tmp_path: Path) -> None:
     builder, value = Builder(), "x"
     for inputs, outputs in ((3, 12), (12, 12), (12, 12)):
