@@ -105,6 +105,7 @@ def test_a_budget_is_judged_again_once_latencies_are_there(strategies: Make, tmp
     assert kept.chosen.pair
 
 
+@pytest.mark.slow
 def test_runs_that_are_there_are_compared_without_running(strategies: Make, tmp_path: Path) -> None:
     file, runs = strategies(timed=False), tmp_path / "runs"
     made = [run(file, strategy=name, runs=runs, track=False, benchmarks=False) for name in ("noisy", "close")]

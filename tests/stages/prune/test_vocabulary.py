@@ -262,6 +262,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 def test_a_chain_counts_the_tokenizer_beside_the_model_and_packages_it(project: Any, tmp_path: Path) -> None:
     record = run(project(CHAIN, **FILES), runs=tmp_path / "runs", track=False)
     first, pruned, distilled, exported, quantized, timed = [record.baseline, *record.stages]

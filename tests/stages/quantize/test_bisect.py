@@ -49,7 +49,10 @@ def report_of(model: OnnxModel, folder: Path, **settings: Any) -> Any:
 
 
 NAMES = [*(f"layers.{i}" for i in range(LAYERS - 1)), "head"]
-PLANTED = [(method, name) for method in ("static", "dynamic") for name in NAMES]
+PLANTED = [
+    *(("static", name) for name in NAMES),
+    *(pytest.param("dynamic", name, marks=pytest.mark.slow) for name in NAMES),
+]
 
 
 @pytest.mark.parametrize(("method", "name"), PLANTED)
