@@ -1,12 +1,11 @@
 """Dynamic quantization: 8-bit weights, and activations whose range is measured at each call."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from pipeline.base.hardware import saturation
 from pipeline.errors import ConfigError
@@ -14,18 +13,17 @@ from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
-from stages.quantize.mixed.keep import KEEP, Keep
-from stages.quantize.mixed.keeping import Keeping
-from stages.quantize.mixed.measuring import Sensitivity
-from stages.quantize.quantizing.assigned import Assigned, Trial
+from stages.quantize.mixed.effects import Activations
+from stages.quantize.mixed.keeps import KeepsScore
+from stages.quantize.quantizing.assigned import Assigned
 from stages.quantize.quantizing.quantizer import REDUCE, Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
 from stages.quantize.rounding.layout import WEIGHTS
-from stages.quantize.rounding.settings import RoundingSettings, schemes_of
+from stages.quantize.rounding.settings import RoundingSettings
 
 
-class DynamicQuantization(RoundingSettings, Stage):
+class DynamicQuantization(RoundingSettings, KeepsScore, Stage):
     """An ONNX file with 8-bit weights, or fewer; activations are quantized at run time.
 
     Choose it for transformers, where weights are most of the work and activations vary much.
@@ -41,6 +39,8 @@ class DynamicQuantization(RoundingSettings, Stage):
 
     quantizes: ClassVar[bool] = True
 
+    reads: ClassVar[Activations] = "dynamic"
+
     operators: tuple[str, ...] = Field(
         ("MatMul", "Gemm", "Gather"),
         min_length=1,
@@ -51,8 +51,6 @@ class DynamicQuantization(RoundingSettings, Stage):
     reduce_range: bool = Field(
         False, description="7-bit weights, against saturation on x86 CPUs without VNNI (before about 2019)"
     )
-
-    keep: Keep | None = Field(None, description=KEEP)
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators; warn of convolutions."""
@@ -74,55 +72,11 @@ class DynamicQuantization(RoundingSettings, Stage):
         """Which nodes have weights to quantize; refuse a graph without any."""
         return reached(model, self.operators, self.exclude)
 
-    def chooses_by_answers(self) -> bool:
-        """Where it keeps a score, which is then measured."""
-        return self.keep is not None
-
-    def sensitivity(self) -> list[dict[str, JsonValue]]:
-        """Of its layers to fewer bits, with activations of 8."""
-        operators: list[JsonValue] = [*self._weighted()]
-        own = self.model_dump(mode="json", include={"per_channel", "reduce_range", "exclude"})
-        entry: dict[str, JsonValue] = {"use": "quantize.sensitivity", "activations": "dynamic", "operators": operators}
-        return [entry | own] if operators else []
-
-    def bisection(self) -> list[dict[str, JsonValue]]:
-        """Which layers cost the accuracy."""
-        return [
-            {
-                "use": "quantize.bisect",
-                "method": "dynamic",
-                "settings": self.model_dump(mode="json", exclude_unset=True),
-            }
-        ]
-
-    def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
-        """The quantized file.
-
-        Raises:
-            StageError: no node was quantized, a node's name is unknown, or no mixture of widths keeps the score.
-        """
-        if not self.keep:
-            return self._quantized(model, ctx)
-        own = self.model_dump(include={"per_channel", "reduce_range", "exclude"})
-        own |= {"operators": self._weighted(), "examples": self.keep.examples}
-        rows = Sensitivity(schemes_of(self.keep.integers), "dynamic", **own).of(model, ctx)
-        with self.trials(model, ctx) as trial:
-            return Keeping(self.keep, rows, model, ctx, trial).smallest()
-
-    @contextmanager
-    def trials(self, model: OnnxModel, ctx: Context) -> Iterator[Trial]:
-        """What quantizes a model with other settings, or without some nodes."""
-
-        def trial(inner: Context, assigned: Assigned = Assigned(), **settings: Any) -> OnnxModel:  # noqa: B008
-            return self.model_copy(update=settings)._quantized(model, inner, assigned)
-
-        yield trial
-
-    def _weighted(self) -> tuple[str, ...]:
+    def weighted(self) -> tuple[str, ...]:
         """Those of its operators whose weights take fewer bits."""
         return tuple(name for name in self.operators if name in WEIGHTS)
 
-    def _quantized(self, model: OnnxModel, ctx: Context, assigned: Assigned | None = None) -> OnnxModel:
+    def quantized(self, model: OnnxModel, ctx: Context, assigned: Assigned | None = None) -> OnnxModel:
         """The same, with what a search assigns."""
         left, halves = (assigned.left, assigned.halves) if assigned else ((), ())
         exclude = (*self.exclude, *left)

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from pipeline.base.hardware import saturation
 from pipeline.errors import ConfigError
@@ -15,18 +15,17 @@ from pipeline.stage import Context, Preview, Stage
 from stages.quantize.balance.balance import Balance
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
-from stages.quantize.mixed.keep import KEEP, Keep
-from stages.quantize.mixed.keeping import Keeping
-from stages.quantize.mixed.measuring import Sensitivity
+from stages.quantize.mixed.effects import Activations
+from stages.quantize.mixed.keeps import KeepsScore
 from stages.quantize.quantizing.assigned import Assigned, Trial
 from stages.quantize.quantizing.quantizer import REDUCE, Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
 from stages.quantize.rounding.layout import LINEAR
-from stages.quantize.rounding.settings import RoundingSettings, schemes_of
+from stages.quantize.rounding.settings import RoundingSettings
 
 
-class StaticQuantization(RoundingSettings, Stage):
+class StaticQuantization(RoundingSettings, KeepsScore, Stage):
     """An ONNX file with 8-bit weights and activations, the ranges of the activations fixed by calibration.
 
     Choose it for convolutional networks, and for whatever has typical inputs at hand: it is the fastest form on CPUs.
@@ -41,6 +40,8 @@ class StaticQuantization(RoundingSettings, Stage):
     """
 
     quantizes: ClassVar[bool] = True
+
+    reads: ClassVar[Activations] = "static"
 
     activations: Literal["uint8", "int8"] = Field(
         "uint8", description="type of the activations; uint8 is the fast one on x86, int8 suits Arm and TensorRT"
@@ -71,7 +72,6 @@ class StaticQuantization(RoundingSettings, Stage):
         None, min_length=1, description="ONNX operators to quantize; null takes all that can be"
     )
     exclude: tuple[str, ...] = Field((), description="names of nodes to leave in fp32")
-    keep: Keep | None = Field(None, description=KEEP)
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse unknown operators and a percentile without its method; warn of few calibration examples."""
@@ -92,39 +92,6 @@ class StaticQuantization(RoundingSettings, Stage):
         """Which nodes have weights to quantize; refuse a graph without any."""
         return reached(model, self.operators or quantizable(), self.exclude)
 
-    def chooses_by_answers(self) -> bool:
-        """Where it keeps a score, which is then measured."""
-        return self.keep is not None
-
-    def sensitivity(self) -> list[dict[str, JsonValue]]:
-        """Of its layers to fewer bits, with activations of 8."""
-        operators: list[JsonValue] = [name for name in LINEAR if name in (self.operators or LINEAR)]
-        own = self.model_dump(mode="json", include={"per_channel", "reduce_range", "exclude"})
-        entry: dict[str, JsonValue] = {"use": "quantize.sensitivity", "activations": "static", "operators": operators}
-        return [entry | own] if operators else []
-
-    def bisection(self) -> list[dict[str, JsonValue]]:
-        """Which layers cost the accuracy."""
-        return [
-            {"use": "quantize.bisect", "method": "static", "settings": self.model_dump(mode="json", exclude_unset=True)}
-        ]
-
-    def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
-        """The quantized file.
-
-        Raises:
-            StageError: no node was quantized, a node's name is unknown, or no mixture of widths keeps the score.
-        """
-        if not self.keep:
-            return self._quantized(model, ctx)
-        operators = tuple(name for name in LINEAR if name in (self.operators or LINEAR))
-        own = self.model_dump(include={"per_channel", "reduce_range", "exclude"})
-        rows = Sensitivity(schemes_of(self.keep.integers), "static", operators, examples=self.keep.examples, **own).of(
-            model, ctx
-        )
-        with self.trials(model, ctx) as trial:
-            return Keeping(self.keep, rows, model, ctx, trial).smallest()
-
     @contextmanager
     def trials(self, model: OnnxModel, ctx: Context) -> Iterator[Trial]:
         """What quantizes a model with other settings, or without some nodes; ranges are measured once for all."""
@@ -133,11 +100,15 @@ class StaticQuantization(RoundingSettings, Stage):
             ranges = Path(folder).absolute() / "ranges.json"
 
             def trial(inner: Context, assigned: Assigned = Assigned(), **settings: Any) -> OnnxModel:  # noqa: B008
-                return self.model_copy(update=settings)._quantized(model, inner, assigned, ranges)
+                return self.model_copy(update=settings).quantized(model, inner, assigned, ranges)
 
             yield trial
 
-    def _quantized(
+    def weighted(self) -> tuple[str, ...]:
+        """Convolutions and matrix products, of its operators."""
+        return tuple(name for name in LINEAR if name in (self.operators or LINEAR))
+
+    def quantized(
         self, model: OnnxModel, ctx: Context, assigned: Assigned | None = None, ranges: Path | None = None
     ) -> OnnxModel:
         """The same, with what a search assigns, and a file in which ranges are kept from one call to the next."""

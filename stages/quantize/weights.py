@@ -1,13 +1,12 @@
 """Weight-only quantization: weights of 8, 4 or 2 bits in blocks, activations in fp32."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import onnx
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from pipeline.errors import ConfigError
 from pipeline.model import Model, OnnxModel
@@ -15,15 +14,15 @@ from pipeline.stage import Context, Preview, Stage
 from stages.quantize.blocks.methods import Method
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
-from stages.quantize.mixed.keep import FLOATS, KEEP, Keep
-from stages.quantize.mixed.keeping import Keeping
-from stages.quantize.mixed.measuring import Sensitivity
-from stages.quantize.quantizing.assigned import Assigned, Trial
+from stages.quantize.mixed.effects import Activations
+from stages.quantize.mixed.keep import FLOATS
+from stages.quantize.mixed.keeps import KeepsScore
+from stages.quantize.quantizing.assigned import Assigned
 from stages.quantize.quantizing.quantizer import Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
 from stages.quantize.rounding.plan import schemes
-from stages.quantize.rounding.settings import label, schemes_of
+from stages.quantize.rounding.settings import label
 
 Operator = Literal["MatMul", "Gemm", "Gather"]
 OPERATORS: tuple[Operator, ...] = ("MatMul", "Gemm", "Gather")
@@ -33,7 +32,7 @@ NARROW = 128
 """Wide as products must be for their weights in blocks to be read sooner than those in fp32."""
 
 
-class WeightQuantization(Stage):
+class WeightQuantization(KeepsScore, Stage):
     """An ONNX file with weights of 8, 4 or 2 bits in blocks, and activations in fp32, or in 8 bits within a product.
 
     Choose it for transformers whose size counts, or whose accuracy `quantize.dynamic` costs. ONNX Runtime and
@@ -48,6 +47,8 @@ class WeightQuantization(Stage):
     """
 
     quantizes: ClassVar[bool] = True
+
+    reads: ClassVar[Activations] = "float"
 
     bits: Bits = Field(4, description="of the weights")
     method: Method = Field(
@@ -71,7 +72,6 @@ class WeightQuantization(Stage):
         {}, description="bits of some layers, by the name of a node, a layer or what layers are in"
     )
     exclude: tuple[str, ...] = Field((), description="names of nodes to leave in fp32")
-    keep: Keep | None = Field(None, description=KEEP)
     examples: int | None = Field(None, ge=1, description="calibration examples at most, for gptq; null takes all")
     batch_size: int = Field(64, ge=1, description="calibration examples a batch, for gptq")
 
@@ -122,48 +122,11 @@ class WeightQuantization(Stage):
             if widest < NARROW:
                 yield f"its products are narrow, {widest} wide at most: in blocks they take longer than in fp32 on CPUs"
 
-    def bisection(self) -> list[dict[str, JsonValue]]:
-        """Which layers cost the accuracy."""
-        return [
-            {
-                "use": "quantize.bisect",
-                "method": "weights",
-                "settings": self.model_dump(mode="json", exclude_unset=True),
-            }
-        ]
+    def weighted(self) -> tuple[str, ...]:
+        """All of its operators."""
+        return self.operators
 
-    def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
-        """The quantized file.
-
-        Raises:
-            StageError: no node was quantized, a name is unknown, or no mixture of widths keeps the score.
-        """
-        if not self.keep:
-            return self._quantized(model, ctx)
-        own = self.model_dump(include={"exclude", "operators"})
-        rows = Sensitivity(schemes_of(self.keep.integers), "float", examples=self.keep.examples, **own).of(model, ctx)
-        with self.trials(model, ctx) as trial:
-            return Keeping(self.keep, rows, model, ctx, partial(trial, bits=8)).smallest()
-
-    @contextmanager
-    def trials(self, model: OnnxModel, ctx: Context) -> Iterator[Trial]:
-        """What quantizes a model with other settings, or without some nodes."""
-
-        def trial(inner: Context, assigned: Assigned = Assigned(), **settings: Any) -> OnnxModel:  # noqa: B008
-            return self.model_copy(update=settings)._quantized(model, inner, assigned)
-
-        yield trial
-
-    def chooses_by_answers(self) -> bool:
-        """Where it keeps a score, which is then measured."""
-        return self.keep is not None
-
-    def sensitivity(self) -> list[dict[str, JsonValue]]:
-        """Of its layers to fewer bits, with activations as they are."""
-        own = self.model_dump(mode="json", include={"exclude", "operators"})
-        return [{"use": "quantize.sensitivity", "activations": "float", **own}]
-
-    def _quantized(self, model: OnnxModel, ctx: Context, assigned: Assigned | None = None) -> OnnxModel:
+    def quantized(self, model: OnnxModel, ctx: Context, assigned: Assigned | None = None) -> OnnxModel:
         """The same, with what a search assigns."""
         left, halves = (assigned.left, assigned.halves) if assigned else ((), ())
         exclude = (*self.exclude, *left)
@@ -179,7 +142,7 @@ class WeightQuantization(Stage):
     def _work(self, assigned: Assigned | None, prepared: Prepared) -> Work:
         exclude, without = prepared.named(self.exclude), prepared.named(assigned.left if assigned else ())
         asked = chosen(prepared.graph, self.operators, exclude)
-        default = {"bits": self.bits}
+        default = {"bits": 8 if self.keep else self.bits}
         layers = {name: {"bits": bits} for name, bits in self.layers.items()}
         bits, named = schemes(*prepared, asked, default, default, layers)
         bits = {name: scheme for name, scheme in bits.items() if name not in without}

@@ -78,7 +78,7 @@ class Sensitivity:
         Raises:
             StageError: no node has a weight of these operators, or a name of `exclude` is unknown.
         """
-        parts = json.loads(json.dumps(asdict(self))) | {"output": ctx.output, "logits": asdict(ctx.labelling)}
+        parts = json.loads(json.dumps(asdict(self))) | {"output": ctx.output, "labelling": _labelling(ctx)}
 
         def make(to: Path) -> None:
             rows = _measured(self, model, ctx)
