@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from pipeline.base.use import Reference
 from pipeline.model import TorchModel
-from stages.prune import engine
 from stages.prune.channels import ChannelPruning
+from stages.prune.coupling import engine
 from tests.contexts import bare_context
 
 

@@ -16,14 +16,14 @@ from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage, quantizing
 from stages.kd.teacher import Teacher
-from stages.prune import engine
 from stages.prune.allocation.effects import RATIOS, by_effect, effects
 from stages.prune.allocation.importance import with_importance
 from stages.prune.allocation.search import Counts, Scope, ensure_within_reach, kept, removed, solve
-from stages.prune.engine import Coupled, Couplings
+from stages.prune.coupling import engine
+from stages.prune.coupling.engine import Coupled, Couplings
+from stages.prune.coupling.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
-from stages.prune.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
 from stages.trainer.loop import train
 
 QUANTIZED = "the weights are quantized, with steps for the channels that they have"

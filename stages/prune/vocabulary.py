@@ -14,8 +14,8 @@ from pipeline.forms.text.remapped import USE, split
 from pipeline.forms.text.vocabulary import Vocabulary, ranges
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage
-from stages.prune.embedding import check_outputs, check_positions, check_values, find_embedding, size_of
-from stages.prune.tokens import Counts, always_kept, changed_share, counted, most_frequent, unknown_share
+from stages.prune.tokens.embedding import check_outputs, check_positions, check_values, find_embedding, size_of
+from stages.prune.tokens.tokens import Counts, always_kept, changed_share, counted, most_frequent, unknown_share
 
 TWICE: dict[str, Any] = {"found": "the vocabulary was pruned already", "fix": "Prune it once"}
 

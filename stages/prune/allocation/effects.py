@@ -12,9 +12,9 @@ from pipeline.base.batches import Inputs
 from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context
-from stages.prune import engine
 from stages.prune.allocation.search import removed
-from stages.prune.engine import Coupled
+from stages.prune.coupling import engine
+from stages.prune.coupling.engine import Coupled
 
 RATIOS = (0.25, 0.5, 0.75)
 EXAMPLES = 128

@@ -8,8 +8,8 @@ from torch import nn
 from pipeline.errors import StageError, blame
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context
-from stages.prune import engine
-from stages.prune.engine import Coupled
+from stages.prune.coupling import engine
+from stages.prune.coupling.engine import Coupled
 
 TAYLOR_BATCH = 32
 

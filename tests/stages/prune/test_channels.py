@@ -17,7 +17,7 @@ from pipeline.stage import stage_class
 from stages.prune import channels, engine
 from stages.prune.allocation.importance import TAYLOR_BATCH, differentiated
 from stages.prune.channels import ChannelPruning
-from stages.prune.engine import Couplings
+from stages.prune.coupling.engine import Couplings
 from stages.trainer.loop import TrainingSettings, train
 from stages.trainer.objective import Supervised
 from tests.contexts import preview_of, refused

@@ -27,7 +27,7 @@ from pipeline.report.package import package
 from pipeline.run.roundtrip import save_exactly
 from pipeline.runner import run
 from pipeline.task import Task
-from stages.prune.embedding import check_positions
+from stages.prune.tokens.embedding import check_positions
 from stages.prune.vocabulary import VocabularyPruning
 from tests import subwords
 from tests.contexts import preview_of, refused

@@ -14,7 +14,7 @@ from pipeline.model import TorchModel
 from stages.prune.allocation.effects import RATIOS, by_effect, effects
 from stages.prune.allocation.search import kept, removed
 from stages.prune.channels import ChannelPruning
-from stages.prune.engine import Coupled, couplings
+from stages.prune.coupling.engine import Coupled, couplings
 from stages.prune.sensitivity import PruningSensitivity
 from tests.stages.prune.prune_nets import built, context
 

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
+from stages.prune.coupling.engine import couplings, cut
 from stages.prune.coupling.parts import Place
 from stages.prune.coupling.proof import same_without, shaken
-from stages.prune.engine import couplings, cut
 from tests.stages.prune.coupling.nets import RIGHT, WHOLE, row
 from tests.stages.prune.prune_nets import silence
 

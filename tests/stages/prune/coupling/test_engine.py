@@ -7,9 +7,9 @@ import torch
 
 from pipeline.errors import StageError
 from pipeline.model import call
-from stages.prune import engine
+from stages.prune.coupling import engine
+from stages.prune.coupling.engine import coupled, couplings, cut, widths
 from stages.prune.coupling.parts import Place
-from stages.prune.engine import coupled, couplings, cut, widths
 from tests.stages.prune.prune_nets import DIGITS, built, silence
 
 

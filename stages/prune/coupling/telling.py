@@ -6,11 +6,11 @@ from pipeline.base.formatting import few
 from pipeline.errors import Note
 from pipeline.model import TorchModel
 from pipeline.stage import Context
-from stages.prune import engine
 from stages.prune.computed import USE as PLAIN
 from stages.prune.computed import computed
+from stages.prune.coupling import engine
+from stages.prune.coupling.engine import Coupled
 from stages.prune.coupling.flow import Flow
-from stages.prune.engine import Coupled
 
 WHOLE = "what reads them cannot be told apart, or gives other values without them"
 UNPROVEN = "not run in evaluation mode, where what is cut is proven"
