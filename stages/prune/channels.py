@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import nn
 
 from pipeline.base.batches import Inputs
-from pipeline.base.use import nearest
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
 from pipeline.forms.layers import aside
 from pipeline.measure.cost import torch_macs, torch_params
@@ -22,6 +20,7 @@ from stages.prune.allocation.search import Counts, Scope, ensure_within_reach, k
 from stages.prune.coupling import engine
 from stages.prune.coupling.engine import Coupled, Couplings
 from stages.prune.coupling.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
+from stages.prune.ignored import ignored
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
 from stages.trainer.loop import train
@@ -166,22 +165,12 @@ class ChannelPruning(Stage):
 
     def _couplings(self, model: TorchModel, error: type[ShrinkError]) -> Couplings:
         """What can be removed, and what stays whole. Raises `error` where that is nothing, or `ignore` names none."""
-        couplings = engine.couplings(model.module, model.example, self._ignored(model.module, error))
+        couplings = engine.couplings(model.module, model.example, ignored(model.module, self.ignore, error))
         if not couplings.groups:
             names = listed(couplings.whole)
             problem = f"no layer can lose channels{f'; those of {names} cannot be told apart' if names else ''}"
             raise error(problem, expected="a convolution or linear layer that is not the last one and not in `ignore`")
         return couplings
-
-    def _ignored(self, module: nn.Module, error: type[ShrinkError]) -> tuple[str, ...]:
-        """The names that the patterns of `ignore` fit. Raises `error` for one that fits none."""
-        names, ignored = [name for name, _ in module.named_modules() if name], list[str]()
-        for pattern in self.ignore:
-            fitting = [name for name in names if fnmatchcase(name, pattern)]
-            if not fitting:
-                raise error(f"`ignore` names `{pattern}`, which the model does not have{nearest(pattern, names)}")
-            ignored += fitting
-        return tuple(ignored)
 
     def _recovered(
         self, recovery: Recovery, teachers: Sequence[Teacher], current: TorchModel, ctx: Context, step: int

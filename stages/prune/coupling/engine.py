@@ -20,6 +20,7 @@ from stages.prune.coupling.clusters import Cluster, Labels, clusters, separated
 from stages.prune.coupling.flow import Flow
 from stages.prune.coupling.parts import LAYERS, Place, cutter, is_depthwise, remove, runs, width
 from stages.prune.coupling.proof import same_without, shaken
+from stages.prune.ignored import is_in
 
 PARTS = (2, 3, 4, 8)
 """In how many parts that lose the same channels each is tried where single channels cannot go: halves, shuffles."""
@@ -106,7 +107,7 @@ def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = ()) 
         pending = [cluster for cluster in pending if done.isdisjoint(cluster.widths)]
     order = list(flow.parts)
     layers = [name for cluster in pending for name in cluster.widths if isinstance(flow.parts[name], LAYERS)]
-    left = [name for name in dense if not _is_in(name, ignore)]
+    left = [name for name in dense if not is_in(name, ignore)]
     whole = tuple(sorted({*layers, *left}, key=order.index))
     groups = scored(sorted(groups, key=lambda group: order.index(group.root)), module, "magnitude")
     return Couplings(groups, whole)
@@ -214,15 +215,11 @@ def _gone(groups: Sequence[Coupled], root: str, indices: list[int]) -> Gone:
     return gone
 
 
-def _is_in(name: str, ignore: tuple[str, ...]) -> bool:
-    return any(name == ignored or name.startswith(f"{ignored}.") for ignored in ignore)
-
-
 def _is_prunable(flow: Flow, cluster: Cluster, ignore: tuple[str, ...]) -> bool:
     """Whether it has a layer with channels to spare, and none of it is to be left alone."""
     layers = [name for name in cluster.widths if isinstance(flow.parts[name], LAYERS)]
     depthwise = [name for name in cluster.columns if is_depthwise(flow.parts[name])]
-    return bool(layers) and cluster.width > 1 and not any(_is_in(n, ignore) for n in (*cluster.widths, *depthwise))
+    return bool(layers) and cluster.width > 1 and not any(is_in(n, ignore) for n in (*cluster.widths, *depthwise))
 
 
 def _coupled(flow: Flow, labels: Labels, parts: int) -> Coupled:

@@ -14,9 +14,10 @@ from pipeline.errors import ConfigError, Note, StageError
 from pipeline.measure.cost import onnx_macs, torch_macs, torch_params
 from pipeline.run.roundtrip import save_exactly
 from pipeline.stage import stage_class
-from stages.prune import channels, engine
+from stages.prune import channels
 from stages.prune.allocation.importance import TAYLOR_BATCH, differentiated
 from stages.prune.channels import ChannelPruning
+from stages.prune.coupling import engine
 from stages.prune.coupling.engine import Couplings
 from stages.trainer.loop import TrainingSettings, train
 from stages.trainer.objective import Supervised
