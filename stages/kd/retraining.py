@@ -16,6 +16,7 @@ from stages.kd.terms.labels import Labels
 from stages.kd.terms.logits import Logits
 from stages.kd.terms.named import Terms
 from stages.kd.terms.term import Term
+from stages.trainer.loop import train
 from stages.trainer.objective import Objective, Supervised
 from stages.trainer.settings import TrainingSettings
 
@@ -59,6 +60,14 @@ class Retraining(TrainingSettings, TeacherSettings):
     def objective(self, teachers: Sequence[Teacher], model: TorchModel, ctx: Context) -> Objective:
         """What is minimized when a model is trained."""
         return Distillation(self.terms_of(), teachers, model, self, ctx) if teachers else Supervised(ctx)
+
+    def retrained(
+        self, teachers: Sequence[Teacher], model: TorchModel, ctx: Context, name: str, step: int = 1, steps: int = 1
+    ) -> TorchModel:
+        """The model after a step's share of the training; where the epochs do not divide, later steps get more."""
+        epochs = self.epochs * step // steps - self.epochs * (step - 1) // steps
+        settings = self.model_copy(update={"epochs": epochs})
+        return train(model, self.objective(teachers, model, ctx), settings, ctx, name)
 
     def check_teachers(self, preview: Preview, *, known: bool, name: str = "") -> Iterable[str]:
         """What is suspicious about the teachers and terms, as far as the model is known; refuses what cannot work.

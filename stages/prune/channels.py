@@ -13,7 +13,6 @@ from pipeline.forms.layers import aside
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage, quantizing
-from stages.kd.teacher import Teacher
 from stages.prune.allocation.effects import RATIOS, by_effect, effects
 from stages.prune.allocation.importance import with_importance
 from stages.prune.allocation.search import Counts, Scope, ensure_within_reach, kept, removed, solve
@@ -23,7 +22,6 @@ from stages.prune.coupling.telling import WHOLE, counted, layers, listed, report
 from stages.prune.ignored import ignored
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
-from stages.trainer.loop import train
 
 QUANTIZED = "the weights are quantized, with steps for the channels that they have"
 FIRST = "Put prune.channels before quantize.aware"
@@ -153,7 +151,7 @@ class ChannelPruning(Stage):
             cost = self._cost(module, model.example, prunable)
             steps.append({"target": budget / full, "achieved": cost / full, "ratio": ratio})
             if self.recovery:
-                current = self._recovered(self.recovery, teachers, current, ctx, step)
+                current = self.recovery.retrained(teachers, current, ctx, f"recovery_{step}", step, self.steps)
         report_whole(model, current, whole, ctx)
         self._report(model, current, prunable, steps, ctx)
         return current
@@ -171,14 +169,6 @@ class ChannelPruning(Stage):
             problem = f"no layer can lose channels{f'; those of {names} cannot be told apart' if names else ''}"
             raise error(problem, expected="a convolution or linear layer that is not the last one and not in `ignore`")
         return couplings
-
-    def _recovered(
-        self, recovery: Recovery, teachers: Sequence[Teacher], current: TorchModel, ctx: Context, step: int
-    ) -> TorchModel:
-        """The model after a step's share of the training; where the epochs do not divide, later steps get more."""
-        epochs = recovery.epochs * step // self.steps - recovery.epochs * (step - 1) // self.steps
-        objective = recovery.objective(teachers, current, ctx)
-        return train(current, objective, recovery.model_copy(update={"epochs": epochs}), ctx, f"recovery_{step}")
 
     def _cost(self, module: nn.Module, example: Inputs, prunable: set[str]) -> int:
         name, _ = self._target

@@ -13,7 +13,6 @@ from pipeline.forms.text.remapped import split
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage
 from stages.kd.retraining import Retraining
-from stages.kd.teacher import Teacher
 from stages.quantize.quantizing.quantizer import check_settings
 from stages.quantize.rounding.settings import Codebook, Size
 from stages.quantize.training import folding
@@ -25,7 +24,6 @@ from stages.quantize.training.module import part_of
 from stages.quantize.training.numbers.schemes import Bits, Scheme, codebook_size, is_above, rungs, scheme_of
 from stages.quantize.training.outcome import in_floats, report_of
 from stages.quantize.training.ranges import Calibration, calibrate
-from stages.trainer.loop import train
 
 FEW = 100
 BATCH_SIZE = 64
@@ -112,7 +110,8 @@ class AwareQuantization(Retraining, Stage):
         for step, bits in enumerate(steps, 1):
             of_step = {name: bits if bits and is_above(bits, own) else own for name, own in schemes.items()}
             start = self._started(folded, plan, of_step, current, ctx)
-            current = self._trained(start, teachers, ctx, step, len(steps))
+            name = f"training_{step}" if len(steps) > 1 else "training"
+            current = self.retrained(teachers, start, ctx, name, step, len(steps))
         ctx.report("aware", report_of(current))
         if floats := in_floats(current):
             ctx.log.info("weights that stay in fp32: %s", few([*floats]))
@@ -165,15 +164,6 @@ class AwareQuantization(Retraining, Stage):
             core.load_state_dict({k: v for k, v in state.items() if not k.startswith(own)}, strict=False)
         part.start({name: core.get_parameter(name) for name in plan.axes})
         return start
-
-    def _trained(
-        self, start: TorchModel, teachers: Sequence[Teacher], ctx: Context, step: int, steps: int
-    ) -> TorchModel:
-        """The model after a step's share of the epochs; where they do not divide, later steps get more."""
-        epochs = self.epochs * step // steps - self.epochs * (step - 1) // steps
-        settings = self.model_copy(update={"epochs": epochs})
-        name = f"training_{step}" if steps > 1 else "training"
-        return train(start, self.objective(teachers, start, ctx), settings, ctx, name)
 
 
 def prepared(model: TorchModel) -> tuple[TorchModel, Plan]:
