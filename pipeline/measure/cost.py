@@ -6,6 +6,8 @@ activations, normalization, pooling or embeddings. They are counted on the ONNX 
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
 from inspect import unwrap
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,17 +53,42 @@ def torch_params(module: nn.Module) -> int:
 
 def torch_macs(module: nn.Module, example: Inputs) -> int:
     """MACs of one example through the module, as PyTorch's operators are dispatched."""
+    return int(_counted(module, example).get_total_flops()) // 2
+
+
+def macs_by_module(module: nn.Module, example: Inputs) -> dict[str, int]:
+    """The same by the submodule that dispatches them, without what the submodules within it do; "" is the module."""
+    counts = {name: sum(flops.values()) for name, flops in _counted(module, example, apart=True).flop_counts.items()}
+    prefix = type(module).__name__
+    own = {"": counts.pop("Global", 0)} | {name.removeprefix(f"{prefix}."): flops for name, flops in counts.items()}
+    own.pop(prefix, None)  # once more
+    whole = dict(own)
+    for name, flops in whole.items():
+        if name:
+            own[next(part for part in _around(name) if part in own)] -= flops
+    return {name: flops // 2 for name, flops in own.items()}
+
+
+def _around(name: str) -> Iterator[str]:
+    """The names of the modules that one is in, from the inside out."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _counted(module: nn.Module, example: Inputs, apart: bool = False) -> FlopCounterMode:
+    """What was counted of one example; by submodules too where they are to be told apart."""
     one = {name: value[:1] for name, value in example.items()}
     # Attention as plain products: the counter does not know the CPU's fused kernel.
     plain = sdpa_kernel(SDPBackend.MATH)
     # Nor does it know mkldnn's LSTM.
     unfused = torch.backends.mkldnn.flags(enabled=False)
     counter = FlopCounterMode(display=False)
-    with warnings.catch_warnings(), _Operators(counter):
+    with warnings.catch_warnings(), counter.mod_tracker if apart else nullcontext(), _Operators(counter):
         warnings.simplefilter("ignore")  # about the TF32 of a hardware that is not there
         with torch.no_grad(), slow_path(), plain, unfused:
             call(module, one)
-    return int(counter.get_total_flops()) // 2
+    return counter
 
 
 def onnx_params(model: Deployed) -> int:

@@ -1,21 +1,21 @@
 """Structured pruning: whole channels leave, and what is left is an ordinary, smaller network."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import nn
 
-from pipeline.base.batches import Inputs
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
 from pipeline.forms.layers import aside
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage, quantizing
+from stages.prune.allocation.costs import Cost, Unit
 from stages.prune.allocation.effects import RATIOS, by_effect, effects
 from stages.prune.allocation.importance import with_importance
-from stages.prune.allocation.search import Counts, Scope, ensure_within_reach, kept, removed, solve
+from stages.prune.allocation.search import Scope, ensure_within_reach, kept, lost, solve
 from stages.prune.coupling import engine
 from stages.prune.coupling.engine import Coupled, Couplings
 from stages.prune.coupling.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
@@ -115,11 +115,10 @@ class ChannelPruning(Stage):
 
     def _ensure_within_reach(self, model: TorchModel, groups: list[Coupled]) -> None:
         """Raise StageError where the target is out of reach however much is removed."""
-        prunable = {*layers(groups)}
-        target = self._target[1] * self._cost(model.module, model.example, prunable)
+        cost = self._cost(model, groups)
         with self._blamed():
-            cost = self._trimmed_cost(model, groups, prunable)
-            ensure_within_reach(groups, cost, target, self.scope, self.round_to)
+            counted = cost.by_counts(model.module, groups, kept(groups, 1.0, self.scope, self.round_to))
+            ensure_within_reach(groups, counted, self._target[1] * cost.of(model.module), self.scope, self.round_to)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The pruned, and where asked trained, model.
@@ -135,8 +134,8 @@ class ChannelPruning(Stage):
         for text in unproven(model):
             ctx.warn(text)
         couplings, whole = self._couplings(model, StageError), set[str]()
-        prunable = {*layers(couplings.groups)}
-        full = self._cost(model.module, model.example, prunable)
+        cost = self._cost(model, couplings.groups)
+        full = cost.of(model.module)
         current, steps = model, list[JsonValue]()
         for step in range(1, self.steps + 1):
             budget = full * self._target[1] ** (step / self.steps)
@@ -144,21 +143,20 @@ class ChannelPruning(Stage):
                 couplings = self._couplings(current, StageError)
             whole |= {*couplings.whole}
             groups = [group for group in couplings.groups if whole.isdisjoint(group.layers)]
-            module, ratio, proven = self._pruned(current, groups, budget, prunable, ctx)
+            module, ratio, proven = self._pruned(current, groups, cost, budget, ctx)
             whole |= {*layers(groups)} - {*layers(proven)}
             current = model.edited(USE, layers=difference(model.module, module))
             current.module.load_state_dict(module.state_dict())
-            cost = self._cost(module, model.example, prunable)
-            steps.append({"target": budget / full, "achieved": cost / full, "ratio": ratio})
+            steps.append({"target": budget / full, "achieved": cost.of(module) / full, "ratio": ratio})
             if self.recovery:
                 current = self.recovery.retrained(teachers, current, ctx, f"recovery_{step}", step, self.steps)
         report_whole(model, current, whole, ctx)
-        self._report(model, current, prunable, steps, ctx)
+        self._report(model, current, cost, steps, ctx)
         return current
 
     @property
-    def _target(self) -> tuple[str, float]:
-        targets = {"macs": self.macs, "params": self.params, "channels": self.channels}
+    def _target(self) -> tuple[Unit, float]:
+        targets: dict[Unit, float | None] = {"macs": self.macs, "params": self.params, "channels": self.channels}
         return next((name, value) for name, value in targets.items() if value is not None)
 
     def _couplings(self, model: TorchModel, error: type[ShrinkError]) -> Couplings:
@@ -170,30 +168,27 @@ class ChannelPruning(Stage):
             raise error(problem, expected="a convolution or linear layer that is not the last one and not in `ignore`")
         return couplings
 
-    def _cost(self, module: nn.Module, example: Inputs, prunable: set[str]) -> int:
-        name, _ = self._target
-        if name == "channels":
-            return sum(width for layer, width in engine.widths(module).items() if layer in prunable)
-        return torch_macs(module, example) if name == "macs" else torch_params(module)
+    def _cost(self, model: TorchModel, groups: Sequence[Coupled]) -> Cost:
+        return Cost(self._target[0], model.example, frozenset(layers(groups)))
 
     def _pruned(
-        self, model: TorchModel, groups: list[Coupled], budget: float, prunable: set[str], ctx: Context
+        self, model: TorchModel, groups: list[Coupled], cost: Cost, budget: float, ctx: Context
     ) -> tuple[nn.Module, float, list[Coupled]]:
         """The largest module found within the budget, the pruning ratio, and the groups without those that must stay.
 
         The same module if it is within already.
         """
-        if self._cost(model.module, model.example, prunable) <= budget:
+        if cost.of(model.module) <= budget:
             return model.module, 0.0, groups
         groups = with_importance(groups, model, self.importance, ctx)
         if self.scope == "sensitivity":
             groups = by_effect(groups, list(effects(model, groups, RATIOS, ctx)), RATIOS)
         names = counted(layers(groups))
         while groups:
-            lost, ratio = self._solved(model, groups, budget, prunable)
-            wrong = engine.unproven(model.module, model.example, lost, groups)
+            gone, ratio = self._solved(model.module, groups, cost, budget)
+            wrong = engine.unproven(model.module, model.example, gone, groups)
             if not wrong:
-                return engine.trimmed(model.module, lost, groups), ratio, groups
+                return engine.trimmed(model.module, gone, groups), ratio, groups
             groups = [group for group in groups if group.root not in wrong]
         problem = f"no channels can leave {names}: without the chosen ones the model gives other values"
         fix = "Choose others by another `importance`, `scope` or target, or leave this stage out"
@@ -214,32 +209,22 @@ class ChannelPruning(Stage):
         return [{"use": "prune.sensitivity", **own}]
 
     def _solved(
-        self, model: TorchModel, groups: list[Coupled], budget: float, prunable: set[str]
+        self, module: nn.Module, groups: list[Coupled], cost: Cost, budget: float
     ) -> tuple[dict[str, list[int]], float]:
         """The channels that each group loses, by its root, so that the cost is within the budget; and the ratio."""
+        counted = cost.by_counts(module, groups, kept(groups, 1.0, self.scope, self.round_to))
         with self._blamed():
-            cost = self._trimmed_cost(model, groups, prunable)
-            ratio, counts = solve(groups, cost, budget, self.scope, self.round_to)
-        return _lost(groups, counts), ratio
+            ratio, counts = solve(groups, counted, budget, self.scope, self.round_to)
+        return lost(groups, counts), ratio
 
     def _blamed(self) -> AbstractContextManager[None]:
         name, target = self._target
         return blame(StageError, f"target {name}: {target}")
 
-    def _trimmed_cost(self, model: TorchModel, groups: list[Coupled], prunable: set[str]) -> Callable[[Counts], float]:
-        """The cost of the model with that many channels left in each group."""
-
-        def cost(counts: Counts) -> int:
-            return self._cost(engine.trimmed(model.module, _lost(groups, counts), groups), model.example, prunable)
-
-        return cost
-
-    def _report(
-        self, before: TorchModel, after: TorchModel, prunable: set[str], steps: list[JsonValue], ctx: Context
-    ) -> None:
+    def _report(self, before: TorchModel, after: TorchModel, cost: Cost, steps: list[JsonValue], ctx: Context) -> None:
         name, requested = self._target
         example = before.example
-        full, rest = (self._cost(m.module, example, prunable) for m in (before, after))
+        full, rest = cost.of(before.module), cost.of(after.module)
         old, new = engine.widths(before.module), engine.widths(after.module)
         report: dict[str, JsonValue] = {
             "target": name,
@@ -254,9 +239,3 @@ class ChannelPruning(Stage):
         if rest / full < FAR_BELOW * requested:
             outcome = f"`{name}: {requested:g}` was asked for and {rest / full:.3f} remains"
             ctx.warn(Note(f"{outcome}; widths are multiples of round_to = {self.round_to}, a smaller one comes closer"))
-
-
-def _lost(groups: Sequence[Coupled], counts: Counts) -> dict[str, list[int]]:
-    """The channels that each group loses, by its root, where so many stay."""
-    pairs = zip(groups, counts, strict=True)
-    return {group.root: removed(group, count) for group, count in pairs if count < len(group.scores)}

@@ -83,6 +83,12 @@ def removed(group: Coupled, count: int) -> list[int]:
     return sorted(index + part * size for part in range(group.groups) for index in least)
 
 
+def lost(groups: Sequence[Coupled], counts: Counts) -> dict[str, list[int]]:
+    """The channels that each group loses, by its root, where so many stay."""
+    pairs = zip(groups, counts, strict=True)
+    return {group.root: removed(group, count) for group, count in pairs if count < len(group.scores)}
+
+
 def _step(group: Coupled, round_to: int) -> int:
     """Channels of one part that must be removed at a time for the width to stay a multiple of `round_to`."""
     return math.lcm(group.groups, round_to) // group.groups

@@ -128,14 +128,23 @@ def _loose_axes(flow: Flow, sizes: set[int]) -> dict[Place, Tensor]:
 
 
 def _read_apart(flow: Flow, index: Mapping[Place, Tensor]) -> dict[Place, Columns]:
-    """Place -> what its own channels give to read; all are read at once, those that meet there again by themselves."""
-    joint = flow.read(index) if index else {}
-    apart: dict[Place, Columns] = {}
-    for place, channels in index.items():
-        reached = flow.reached({place: torch.ones(len(channels), dtype=torch.bool)})
-        columns = {name: torch.where(mask, joint[name], NONE) for name, mask in reached.items()}
-        is_mixed = any((numbers == SEVERAL).any() for numbers in columns.values())
-        apart[place] = flow.read({place: channels}) if is_mixed else columns
+    """Place -> what its own channels give to read.
+
+    All are read at once, those that meet others there again with those of their width, and where these meet as other
+    channels by themselves.
+    """
+    apart = {place: columns for place, columns in flow.apart.items() if place in index}
+    sizes = {place: len(channels) for place, channels in index.items() if place not in apart}
+    reached = {place: flow.reached({place: torch.ones(size, dtype=torch.bool)}) for place, size in sizes.items()}
+    sets = [[*sizes], *([p for p in sizes if sizes[p] == size] for size in {*sizes.values()}), *([p] for p in sizes)]
+    for places in sets:
+        rest = [place for place in places if place not in apart]
+        joint = flow.read({place: index[place] for place in rest}) if rest else {}
+        for place in rest:
+            columns = {name: torch.where(mask, joint[name], NONE) for name, mask in reached[place].items()}
+            if len(rest) == 1 or not any((numbers == SEVERAL).any() for numbers in columns.values()):
+                apart[place] = columns
+    flow.apart |= apart
     return apart
 
 

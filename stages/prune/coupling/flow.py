@@ -43,13 +43,15 @@ class Flow:
 
     def __init__(self, module: nn.Module, example: Inputs) -> None:
         with blame(StageError, "a copy of the model"):
-            self.module, self.example = copy.deepcopy(module).requires_grad_(False), example
+            self.module, self.example = copy.deepcopy(module).requires_grad_(False).eval(), example
         self.parts = known(self.module)
         self.loose = loose(self.module)
         self._outputs: dict[tuple[bool, str], list[Any]] = {}
         self._turns: dict[str, Iterator[Any]] = {}
         self._marks: Marks = {}
         self._seen: Columns = {}
+        self.apart: dict[Place, Columns] = {}
+        """What a place's own channels give to read, once that is known."""
         self.modes = [False]
         with blame(StageError, "the model on its example"):
             self._record(training=False)
@@ -119,7 +121,8 @@ class Flow:
                 handle.remove()
 
     def _run(self, training: bool) -> dict[str, Tensor]:
-        self.module.train(training)
+        if self.module.training != training:  # it takes its time
+            self.module.train(training)
         with torch.random.fork_rng(devices=[]), torch.no_grad(), slow_path():
             torch.default_generator.manual_seed(0)  # not torch.manual_seed: it would reset the GPU's
             return call(self.module, self.example)

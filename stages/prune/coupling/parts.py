@@ -1,5 +1,6 @@
 """What has channels in a module, where they lie, and taking some of them out; torch-pruning cuts the single layers."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -89,16 +90,32 @@ def remove(module: nn.Module, gone: Mapping[Place, list[int]]) -> None:
         if isinstance(place.side, int):
             owner, _, key = place.name.rpartition(".")
             _shorten(module.get_submodule(owner), key, place.side, channels)
-            continue
-        layer = module.get_submodule(place.name)
-        if isinstance(layer, nn.RNNBase):
-            for key in [key for key, _ in layer.named_parameters() if key.startswith("weight_ih_l0")]:
-                _shorten(layer, key, 1, channels)
-            layer.input_size -= len(channels)
         else:
-            cutter(layer, place)(layer, channels)
+            _narrow(module.get_submodule(place.name), place, channels)
     for names in ties:
         _tie(module, names)
+
+
+def shortened(module: nn.Module, place: Place, channels: list[int]) -> dict[str, tuple[int, ...]]:
+    """By how much the axes of a module's parameters become shorter where channels leave a place; nothing is changed."""
+    if isinstance(place.side, int):
+        axes = range(loose(module)[place.name].ndim)
+        return {place.name: tuple(len(channels) if axis == place.side else 0 for axis in axes)}
+    layer = copy.deepcopy(module.get_submodule(place.name))
+    before = {name: parameter.shape for name, parameter in layer.named_parameters()}
+    _narrow(layer, place, channels)
+    after = {name: parameter.shape for name, parameter in layer.named_parameters()}
+    pairs = {name: zip(shape, after[name], strict=True) for name, shape in before.items()}
+    return {f"{place.name}.{name}": tuple(old - new for old, new in ends) for name, ends in pairs.items()}
+
+
+def _narrow(layer: nn.Module, place: Place, channels: list[int]) -> None:
+    if isinstance(layer, nn.RNNBase):
+        for key in [key for key, _ in layer.named_parameters() if key.startswith("weight_ih_l0")]:
+            _shorten(layer, key, 1, channels)
+        layer.input_size -= len(channels)
+    else:
+        cutter(layer, place)(layer, channels)
 
 
 def cutter(layer: nn.Module, place: Place) -> Callable[[nn.Module, list[int]], Any]:
