@@ -1,8 +1,9 @@
 """Structured pruning: whole channels leave, and what is left is an ordinary, smaller network."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import ClassVar
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from torch import nn
@@ -14,10 +15,10 @@ from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage, quantizing
 from stages.prune.allocation.costs import Cost, Unit
 from stages.prune.allocation.effects import RATIOS, by_effect, effects
-from stages.prune.allocation.importance import with_importance
+from stages.prune.allocation.importance import IMPORTANCE, READS_DATA, Importance, has_measure, with_importance
 from stages.prune.allocation.search import Scope, ensure_within_reach, kept, lost, solve
 from stages.prune.coupling import engine
-from stages.prune.coupling.engine import Coupled, Couplings
+from stages.prune.coupling.coupled import Coupled, Couplings
 from stages.prune.coupling.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
 from stages.prune.ignored import ignored
 from stages.prune.recovery import Recovery
@@ -36,8 +37,7 @@ class ChannelPruning(Stage):
 
     Reference:
         G. Fang, X. Ma, M. Song, M. Bi Mi, X. Wang, "DepGraph: Towards Any Structural Pruning", 2023, arXiv:2301.12900.
-        Taylor importance: P. Molchanov, A. Mallya, S. Tyree, I. Frosio, J. Kautz, "Importance Estimation for Neural
-        Network Pruning", 2019, arXiv:1906.10771; here the sum of |gradient * weight|.
+        What matters: see `stages.prune.allocation.importance`.
     """
 
     distributed: ClassVar[bool] = True
@@ -49,9 +49,7 @@ class ChannelPruning(Stage):
     channels: float | None = Field(
         None, gt=0, lt=1, description="share kept, at most, of the output channels of all layers that can lose some"
     )
-    importance: Literal["magnitude", "taylor"] = Field(
-        "magnitude", description="magnitude needs no data; taylor: gradient times weight on calibration data"
-    )
+    importance: Importance = Field("magnitude", description=IMPORTANCE)
     scope: Scope = Field(
         "uniform",
         description="uniform: the same share of each layer; global: all channels ranked together; sensitivity: each "
@@ -84,8 +82,13 @@ class ChannelPruning(Stage):
             raise ConfigError(QUANTIZED, fix=FIRST)
         if self.recovery:
             yield from self.recovery.check_teachers(preview, known=not before, name="recovery")
-        if self.steps > 1 and not self.recovery and self.importance == "magnitude":
-            yield "`steps` without `recovery` changes little: magnitudes stay what they are between steps"
+        if self.importance in READS_DATA and not len(preview.calibration):
+            fix = "Choose `importance: magnitude`, or give the task examples to calibrate on"
+            raise ConfigError(f"`importance: {self.importance}` reads the calibration split, which is empty", fix=fix)
+        if self.importance == "lamp" and self.scope == "uniform":
+            yield "`importance: lamp` ranks channels of different layers; with `scope: uniform` it is as magnitude"
+        if self.steps > 1 and not self.recovery and self.importance not in READS_DATA:
+            yield "`steps` without `recovery` changes little: weights stay what they are between steps"
 
     def outlook(self, model: Model, before: Sequence[Stage], preview: Preview) -> Model | None:
         """The layers stay, only narrower."""
@@ -97,8 +100,8 @@ class ChannelPruning(Stage):
             return
         notes = list[str]()
         model = with_plain_weights(model, notes.append)
+        couplings = self._couplings(model, ConfigError, notes.append)
         yield from notes
-        couplings = self._couplings(model, ConfigError)
         least = kept(couplings.groups, 1.0, self.scope, self.round_to)
         groups = [group for group, count in zip(couplings.groups, least, strict=True) if count < len(group.scores)]
         narrow = [layer for layer in layers(couplings.groups) if layer not in layers(groups)]
@@ -133,7 +136,7 @@ class ChannelPruning(Stage):
         model = with_plain_weights(model, ctx.warn)
         for text in unproven(model):
             ctx.warn(text)
-        couplings, whole = self._couplings(model, StageError), set[str]()
+        couplings, whole = self._couplings(model, StageError, ctx.warn), set[str]()
         cost = self._cost(model, couplings.groups)
         full = cost.of(model.module)
         current, steps = model, list[JsonValue]()
@@ -159,14 +162,22 @@ class ChannelPruning(Stage):
         targets: dict[Unit, float | None] = {"macs": self.macs, "params": self.params, "channels": self.channels}
         return next((name, value) for name, value in targets.items() if value is not None)
 
-    def _couplings(self, model: TorchModel, error: type[ShrinkError]) -> Couplings:
+    def _couplings(
+        self, model: TorchModel, error: type[ShrinkError], say: Callable[[str], None] = lambda text: None
+    ) -> Couplings:
         """What can be removed, and what stays whole. Raises `error` where that is nothing, or `ignore` names none."""
         couplings = engine.couplings(model.module, model.example, ignored(model.module, self.ignore, error))
         if not couplings.groups:
             names = listed(couplings.whole)
             problem = f"no layer can lose channels{f'; those of {names} cannot be told apart' if names else ''}"
             raise error(problem, expected="a convolution or linear layer that is not the last one and not in `ignore`")
-        return couplings
+        groups = [group for group in couplings.groups if has_measure(group, model.module, self.importance)]
+        if not groups:
+            problem = f"`importance: {self.importance}`, and no channels that can leave are normalized with scales"
+            raise error(problem, fix="Set importance: magnitude")
+        if blind := [layer for layer in layers(couplings.groups) if layer not in layers(groups)]:
+            say(Note(f"all channels stay of {counted(blind)}: no scale of a normalization tells how much they matter"))
+        return replace(couplings, groups=groups)
 
     def _cost(self, model: TorchModel, groups: Sequence[Coupled]) -> Cost:
         return Cost(self._target[0], model.example, frozenset(layers(groups)))

@@ -1,7 +1,7 @@
 """Sensitivity to pruning: how much the answers change where one layer at a time becomes narrower."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from annotated_types import Gt, Lt
 from pydantic import Field, JsonValue
@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Stage
 from stages.prune.allocation.effects import EXAMPLES, RATIOS, effects
+from stages.prune.allocation.importance import Importance
 from stages.prune.channels import ChannelPruning
 
 Share = Annotated[float, Gt(0), Lt(1)]
@@ -31,9 +32,7 @@ class PruningSensitivity(Stage):
     only_measures: ClassVar[bool] = True
 
     ratios: tuple[Share, ...] = Field(RATIOS, min_length=1, description="shares of the channels that are removed")
-    importance: Literal["magnitude", "taylor"] = Field(
-        "magnitude", description="which channels go first, as in prune.channels"
-    )
+    importance: Importance = Field("magnitude", description="which channels go first, as in prune.channels")
     ignore: tuple[str, ...] = Field((), description="layers, or parts with layers, to leave out, as there")
     examples: int = Field(EXAMPLES, ge=1, description="calibration examples at most")
 

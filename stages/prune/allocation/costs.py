@@ -12,7 +12,7 @@ from pipeline.base.batches import Inputs
 from pipeline.measure.cost import macs_by_module, torch_macs, torch_params
 from stages.prune.allocation.search import Counts, lost
 from stages.prune.coupling import engine
-from stages.prune.coupling.engine import Coupled
+from stages.prune.coupling.coupled import Coupled
 from stages.prune.coupling.parts import shortened
 
 Unit = Literal["macs", "params", "channels"]

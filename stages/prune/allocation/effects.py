@@ -14,7 +14,7 @@ from pipeline.model import TorchModel, call
 from pipeline.stage import Context
 from stages.prune.allocation.search import removed
 from stages.prune.coupling import engine
-from stages.prune.coupling.engine import Coupled
+from stages.prune.coupling.coupled import Coupled
 
 RATIOS = (0.25, 0.5, 0.75)
 EXAMPLES = 128

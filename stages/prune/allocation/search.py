@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from pipeline.errors import StageError
-from stages.prune.coupling.engine import Coupled
+from stages.prune.coupling.coupled import Coupled
 
 Scope = Literal["uniform", "global", "sensitivity"]
 Counts = tuple[int, ...]

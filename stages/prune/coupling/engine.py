@@ -1,84 +1,28 @@
 """Which channels can only be removed together, found and proven by values, and removing them.
 
-torch-pruning cuts the single layers and scores their channels. Which of them belong together is not read from its
-dependency graph, which goes by shapes and is wrong wherever channels change their places.
+torch-pruning cuts the single layers. Which of their channels belong together is not read from its dependency graph,
+which goes by shapes and is wrong wherever channels change their places.
 """
 
 import copy
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import chain
-from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.base.batches import Inputs
 from pipeline.errors import StageError, blame
 from stages.prune.coupling.clusters import Cluster, Labels, clusters, separated
+from stages.prune.coupling.coupled import Coupled, Couplings, Gone
 from stages.prune.coupling.flow import Flow
-from stages.prune.coupling.parts import LAYERS, Place, cutter, is_depthwise, remove, runs, width
+from stages.prune.coupling.parts import LAYERS, Place, is_depthwise, remove, runs, width
 from stages.prune.coupling.proof import same_without, shaken
 from stages.prune.ignored import is_in
 
 PARTS = (2, 3, 4, 8)
 """In how many parts that lose the same channels each is tried where single channels cannot go: halves, shuffles."""
-
-Gone = dict[Place, list[int]]
-
-
-@dataclass(frozen=True, eq=False)
-class Coupled:
-    """Output channels that can only be removed together from several layers, because their outputs are added.
-
-    Args:
-        root: the name of the layer whose channels are counted, the widest.
-        layers: names of all convolutions and linear layers that lose output channels.
-        groups: equal parts that lose the same channels each (grouped convolution, group normalization); else 1.
-        scores: (channels / groups,) importance of each, mean 1.
-        places: all that loses channels with them -> (channels there,) which of the scores each goes by, NONE for none.
-    """
-
-    root: str
-    layers: tuple[str, ...]
-    groups: int
-    scores: Tensor
-    places: Mapping[Place, Tensor] = field(default_factory=dict)
-
-    def joined(self, other: Self) -> Self:
-        """The two as one, which loses the same channels of both."""
-        both = {place: torch.maximum(own, other.places.get(place, own)) for place, own in self.places.items()}
-        return replace(self, layers=(*self.layers, *other.layers), places={**other.places, **both})
-
-    def without(self, numbers: Collection[int]) -> Gone:
-        """The channels that leave each place with some of the scores' channels."""
-        leaving = torch.tensor(sorted(numbers))
-        gone = {place: torch.isin(labels, leaving).nonzero().flatten() for place, labels in self.places.items()}
-        return {place: channels.tolist() for place, channels in gone.items() if len(channels)}
-
-
-@dataclass(frozen=True)
-class Couplings:
-    """All that can be removed of a module.
-
-    Args:
-        groups: proven ones.
-        whole: layers whose channels all stay, as what they reach cannot be told apart or is not the same without them.
-    """
-
-    groups: list[Coupled]
-    whole: tuple[str, ...]
-
-
-def coupled(module: nn.Module, example: Inputs, ignore: tuple[str, ...], importance: str) -> list[Coupled]:
-    """All channels of a module that can be removed without changing the shape of its outputs; see `couplings`.
-
-    Args:
-        module: with gradients where the importance is "taylor".
-        importance: "magnitude" or "taylor".
-    """
-    return scored(couplings(module, example, ignore).groups, module, importance)
 
 
 def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = ()) -> Couplings:
@@ -109,37 +53,12 @@ def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = ()) 
     layers = [name for cluster in pending for name in cluster.widths if isinstance(flow.parts[name], LAYERS)]
     left = [name for name in dense if not is_in(name, ignore)]
     whole = tuple(sorted({*layers, *left}, key=order.index))
-    groups = scored(sorted(groups, key=lambda group: order.index(group.root)), module, "magnitude")
-    return Couplings(groups, whole)
+    return Couplings(sorted(groups, key=lambda group: order.index(group.root)), whole)
 
 
 def widths(module: nn.Module) -> dict[str, int]:
     """Output channels of every convolution and linear layer, by name."""
     return {name: width(layer) for name, layer in module.named_modules() if isinstance(layer, LAYERS)}
-
-
-def scored(groups: Iterable[Coupled], module: nn.Module, importance: str) -> list[Coupled]:
-    """The groups with the importance of their channels in a module of the same structure.
-
-    Args:
-        module: with gradients where the importance is "taylor".
-        importance: "magnitude" or "taylor".
-
-    Raises:
-        StageError: an importance is not finite.
-    """
-    import torch_pruning as tp
-
-    named = {"magnitude": tp.importance.GroupMagnitudeImportance, "taylor": tp.importance.GroupTaylorImportance}
-    score = named[importance](normalizer=None)
-    scored_groups = []
-    for group in groups:
-        scores = score(_as_tp_group(group, module)).cpu()[: len(group.scores)]
-        if not torch.isfinite(scores).all():
-            problem, fix = f"the importance of `{group.root}` is not finite", "Look for NaN in the weights or the loss"
-            raise StageError(problem, fix=fix)
-        scored_groups.append(replace(group, scores=scores / scores.mean().clamp_min(1e-30)))
-    return scored_groups
 
 
 def cut(
@@ -151,12 +70,12 @@ def cut(
         module: not changed.
         example: a batch of its inputs.
         channels: root layer -> the output channels to remove from it and from all that is coupled to it.
-        groups: what `coupled` gave; found anew where it is None.
+        groups: of `couplings`; found anew where it is None.
 
     Raises:
         StageError: the channels cannot be removed, or not without others, or what is left does not give the same.
     """
-    groups = coupled(module, example, (), "magnitude") if groups is None else groups
+    groups = couplings(module, example).groups if groups is None else groups
     if wrong := unproven(module, example, channels, groups):
         problem = f"without dead channels of {', '.join(f'`{root}`' for root in wrong)} the model gives other values"
         fix = f"Leave out what cannot be cut: `ignore: [{', '.join(wrong)}]`"
@@ -268,19 +187,3 @@ def _is_proven(shaken_module: nn.Module, example: Inputs, gone: Gone) -> bool:
             return same_without(shaken_module, example, gone)
     except StageError:
         return False
-
-
-def _as_tp_group(group: Coupled, module: nn.Module) -> Any:
-    """A group of torch-pruning's, the root first, for its importances."""
-    from torch_pruning.dependency import Dependency, Group, Node
-
-    tp_group = Group()
-    places = sorted(group.places, key=lambda place: place != Place(group.root, "out"))
-    for place in (place for place in places if not isinstance(place.side, int)):
-        labels, layer = group.places[place], module.get_submodule(place.name)
-        if isinstance(layer, nn.RNNBase):
-            continue
-        node, function = Node(layer, None, place.name), cutter(layer, place)
-        tp_group.add_dep(Dependency(function, function, node, node), (labels >= 0).nonzero().flatten().tolist())
-        tp_group[-1].root_idxs = labels[labels >= 0].tolist()
-    return tp_group

@@ -119,7 +119,7 @@ def _narrow(layer: nn.Module, place: Place, channels: list[int]) -> None:
 
 
 def cutter(layer: nn.Module, place: Place) -> Callable[[nn.Module, list[int]], Any]:
-    """The function of torch-pruning that cuts this side of a layer; its importances go by it."""
+    """The function of torch-pruning that cuts this side of a layer."""
     import torch_pruning as tp
 
     pruner = tp.function.PrunerBox[tp.ops.module2type(layer)]

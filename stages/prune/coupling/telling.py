@@ -9,7 +9,7 @@ from pipeline.stage import Context
 from stages.prune.computed import USE as PLAIN
 from stages.prune.computed import computed
 from stages.prune.coupling import engine
-from stages.prune.coupling.engine import Coupled
+from stages.prune.coupling.coupled import Coupled
 from stages.prune.coupling.flow import Flow
 
 WHOLE = "what reads them cannot be told apart, or gives other values without them"

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.errors import StageError
 from stages.prune.allocation.search import kept, removed, solve
-from stages.prune.coupling.engine import Coupled
+from stages.prune.coupling.coupled import Coupled
 
 
 def group(scores: torch.Tensor, groups: int = 1) -> Coupled:

@@ -8,13 +8,13 @@ import torch
 from pipeline.errors import StageError
 from pipeline.model import call
 from stages.prune.coupling import engine
-from stages.prune.coupling.engine import coupled, couplings, cut, widths
+from stages.prune.coupling.engine import couplings, cut, widths
 from stages.prune.coupling.parts import Place
 from tests.stages.prune.prune_nets import DIGITS, built, silence
 
 
-def by_root(model, ignore=(), importance="magnitude"):
-    return {g.root: g for g in coupled(copy.deepcopy(model.module), model.example, ignore, importance)}
+def by_root(model, ignore=()):
+    return {g.root: g for g in couplings(copy.deepcopy(model.module), model.example, ignore).groups}
 
 
 def test_the_last_layer_is_never_a_group():
@@ -27,17 +27,6 @@ def test_layers_that_are_added_are_one_group():
     assert {g.layers for g in groups.values() if len(g.layers) == 1} == {("blocks.0.conv1",), ("blocks.1.conv1",)}
     (shared,) = (g for g in groups.values() if len(g.layers) > 1)
     assert set(shared.layers) == {"stem", "blocks.0.conv2", "blocks.1.conv2"}
-
-
-def test_scores_have_mean_one_and_find_the_zeroed_channel():
-    model = built("prune_nets.py:PlainNet")
-    with torch.no_grad():
-        model.module.two.weight[7] = 0
-        model.module.head.weight[:, 28:32] = 0  # its four places after the pooling
-    scores = by_root(model)["two"].scores
-    assert float(scores.mean()) == pytest.approx(1)
-    assert int(scores.argmin()) == 7
-    assert float(scores[7]) == 0
 
 
 def test_removing_dead_channels_changes_nothing():
@@ -130,11 +119,3 @@ def test_of_groups_that_cannot_go_together_only_as_many_stay_as_must(monkeypatch
     assert engine.unproven(model.module, model.example, channels, groups) == ["hidden"]
     monkeypatch.setattr(engine, "_is_proven", lambda _, __, gone: not gone)
     assert {*engine.unproven(model.module, model.example, channels, groups)} == {*channels}
-
-
-def test_weights_that_are_not_finite_are_refused():
-    model = built("prune_nets.py:PlainNet")
-    with torch.no_grad():
-        model.module.one.weight[0, 0, 0, 0] = float("nan")
-    with pytest.raises(StageError, match="importance of `one` is not finite"):
-        by_root(model)

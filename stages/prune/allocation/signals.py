@@ -1,0 +1,92 @@
+"""What calibration data say of weights and channels: gradients of the task's loss, and values that layers read."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import StageError, blame
+from pipeline.model import TorchModel, call
+from pipeline.stage import Context
+from stages.prune.coupling.parts import LAYERS, axis_of
+
+BATCH = 32
+
+
+def gradients(model: TorchModel, ctx: Context) -> nn.Module:
+    """A copy on the CPU, with the gradient of the task's loss summed over the calibration batches in `.grad`."""
+    module = _trainable(model, ctx)
+    for loss in _losses(module, ctx, BATCH):
+        torch.autograd.backward(loss)
+    return _complete(module)
+
+
+def squared_gradients(model: TorchModel, ctx: Context) -> nn.Module:
+    """A copy on the CPU, with the mean over the calibration examples of the squared gradient of their loss in `.grad`.
+
+    That is the diagonal of the empirical Fisher information, which stands for that of the Hessian.
+    """
+    module = _trainable(model, ctx)
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    sums = [torch.zeros_like(parameter) for parameter in parameters]
+    count = len(ctx.calibration)
+    with ctx.progress("gradients of examples", count) as advance:
+        for loss in _losses(module, ctx, 1):
+            for total, gradient in zip(sums, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+                if gradient is not None:
+                    total.addcmul_(gradient, gradient, value=1 / count)
+            advance(1)
+    for parameter, total in zip(parameters, sums, strict=True):
+        parameter.grad = total
+    return _complete(module)
+
+
+def magnitudes_read(model: TorchModel, ctx: Context) -> dict[str, Tensor]:
+    """Layer -> (inputs,) the mean absolute value of each channel that a layer with weights reads.
+
+    Layers that do not run on the calibration data are not in it.
+    """
+    module = copy.deepcopy(model.module).to(ctx.device).eval()
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def add(name: str, part: nn.Module, args: tuple[Tensor, ...]) -> None:
+        values = args[0].detach().abs().movedim(axis_of(part, args[0]), 0).flatten(1)
+        sums[name] = sums.get(name, 0) + values.sum(1)
+        counts[name] = counts.get(name, 0) + values.shape[1]
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name, part in module.named_modules():
+            if isinstance(part, (*LAYERS, nn.RNNBase)):
+                hooks.enter_context(part.register_forward_pre_hook(partial(add, name)))
+        for batch in ctx.calibration.loader(BATCH):
+            call(module, _on(ctx, batch.inputs))
+    return {name: (total / counts[name]).cpu() for name, total in sums.items()}
+
+
+def _trainable(model: TorchModel, ctx: Context) -> nn.Module:
+    return copy.deepcopy(model.module).requires_grad_(True).to(ctx.device)
+
+
+def _losses(module: nn.Module, ctx: Context, size: int) -> Iterator[Tensor]:
+    for batch in ctx.calibration.loader(size):
+        inputs, targets = _on(ctx, (batch.inputs, batch.targets))
+        with blame(StageError, "the task's loss"), torch.enable_grad():
+            loss = ctx.loss(call(module, inputs), targets)
+        yield loss
+
+
+def _complete(module: nn.Module) -> nn.Module:
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    return module.cpu()
+
+
+def _on(ctx: Context, values: Any) -> Any:
+    from accelerate.utils import send_to_device  # takes its time
+
+    return send_to_device(values, ctx.device)
