@@ -235,7 +235,7 @@ class Stage(Strict, ABC):
         return OPSET
 
     def chooses_by_answers(self) -> bool:
-        """Whether what it gives depends on how models score, which on another processor they do otherwise."""
+        """Whether what it gives depends on how models score or how fast they are, which elsewhere they are not."""
         return False
 
     def trainings(self) -> Iterable[tuple[int, int]]:

@@ -16,7 +16,8 @@ from pipeline.stage import Context, Preview, Stage, quantizing
 from stages.prune.allocation.costs import Cost, Unit
 from stages.prune.allocation.effects import RATIOS, by_effect, effects
 from stages.prune.allocation.importance import IMPORTANCE, READS_DATA, Importance, has_measure, with_importance
-from stages.prune.allocation.search import Scope, ensure_within_reach, kept, lost, solve
+from stages.prune.allocation.measured import Measured
+from stages.prune.allocation.search import Scope, ensure_within_reach, kept, lost
 from stages.prune.coupling import engine
 from stages.prune.coupling.coupled import Coupled, Couplings
 from stages.prune.coupling.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
@@ -24,6 +25,7 @@ from stages.prune.ignored import ignored
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
 
+TARGETS = ("macs", "params", "channels", "size", "latency")
 QUANTIZED = "the weights are quantized, with steps for the channels that they have"
 FIRST = "Put prune.channels before quantize.aware"
 FAR_BELOW = 0.9  # of the target; below it the record carries a note
@@ -42,12 +44,19 @@ class ChannelPruning(Stage):
 
     distributed: ClassVar[bool] = True
     narrows: ClassVar[bool] = True
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [t]} for t in ("macs", "params", "channels")]})
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [target]} for target in TARGETS]})
 
     macs: float | None = Field(None, gt=0, lt=1, description="share of the MACs kept, at most")
     params: float | None = Field(None, gt=0, lt=1, description="share of the parameters kept, at most")
     channels: float | None = Field(
         None, gt=0, lt=1, description="share kept, at most, of the output channels of all layers that can lose some"
+    )
+    size: float | None = Field(None, gt=0, lt=1, description="share of the bytes of the fp32 file kept, at most")
+    latency: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share kept, at most, of the time of one example in ONNX Runtime on one thread of this machine",
     )
     importance: Importance = Field("magnitude", description=IMPORTANCE)
     scope: Scope = Field(
@@ -70,8 +79,9 @@ class ChannelPruning(Stage):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ChannelPruning":
-        if sum(value is not None for value in (self.macs, self.params, self.channels)) != 1:
-            raise ValueError("expected exactly one target of `macs`, `params`, `channels`, such as `macs: 0.5`")
+        if sum(getattr(self, target) is not None for target in TARGETS) != 1:
+            names = ", ".join(f"`{target}`" for target in TARGETS)
+            raise ValueError(f"expected exactly one target of {names}, such as `macs: 0.5`")
         if self.recovery and self.recovery.epochs < self.steps:
             raise ValueError(f"{self.recovery.epochs} epochs of recovery cannot be divided among {self.steps} steps")
         return self
@@ -112,13 +122,14 @@ class ChannelPruning(Stage):
         for names, why in ((narrow, reason), (couplings.whole, WHOLE)):
             if names:
                 yield Note(f"all channels stay of {counted(names)}: {why}")
-        if not any(stage.narrows for stage in before):  # the target is a share of a cost that is not known then
+        # Behind a stage that narrows the target is a share of a cost that is not known yet.
+        if not self._is_measured and not any(stage.narrows for stage in before):
             self._ensure_within_reach(model, couplings.groups)
         yield from unproven(model)
 
     def _ensure_within_reach(self, model: TorchModel, groups: list[Coupled]) -> None:
         """Raise StageError where the target is out of reach however much is removed."""
-        cost = self._cost(model, groups)
+        cost = self._counted(model, groups)
         with self._blamed():
             counted = cost.by_counts(model.module, groups, kept(groups, 1.0, self.scope, self.round_to))
             ensure_within_reach(groups, counted, self._target[1] * cost.of(model.module), self.scope, self.round_to)
@@ -137,7 +148,7 @@ class ChannelPruning(Stage):
         for text in unproven(model):
             ctx.warn(text)
         couplings, whole = self._couplings(model, StageError, ctx.warn), set[str]()
-        cost = self._cost(model, couplings.groups)
+        cost = self._cost(model, couplings.groups, ctx)
         full = cost.of(model.module)
         current, steps = model, list[JsonValue]()
         for step in range(1, self.steps + 1):
@@ -158,9 +169,13 @@ class ChannelPruning(Stage):
         return current
 
     @property
-    def _target(self) -> tuple[Unit, float]:
-        targets: dict[Unit, float | None] = {"macs": self.macs, "params": self.params, "channels": self.channels}
-        return next((name, value) for name, value in targets.items() if value is not None)
+    def _target(self) -> tuple[str, float]:
+        return next((target, getattr(self, target)) for target in TARGETS if getattr(self, target) is not None)
+
+    @property
+    def _is_measured(self) -> bool:
+        """Whether the target is one of the file to deploy."""
+        return self.size is not None or self.latency is not None
 
     def _couplings(
         self, model: TorchModel, error: type[ShrinkError], say: Callable[[str], None] = lambda text: None
@@ -179,11 +194,17 @@ class ChannelPruning(Stage):
             say(Note(f"all channels stay of {counted(blind)}: no scale of a normalization tells how much they matter"))
         return replace(couplings, groups=groups)
 
-    def _cost(self, model: TorchModel, groups: Sequence[Coupled]) -> Cost:
-        return Cost(self._target[0], model.example, frozenset(layers(groups)))
+    def _cost(self, model: TorchModel, groups: Sequence[Coupled], ctx: Context) -> Cost | Measured:
+        if self._is_measured:
+            return Measured("size" if self.size is not None else "latency", model, ctx)
+        return self._counted(model, groups)
+
+    def _counted(self, model: TorchModel, groups: Sequence[Coupled]) -> Cost:
+        unit: Unit = "macs" if self.macs is not None else "params" if self.params is not None else "channels"
+        return Cost(unit, model.example, frozenset(layers(groups)))
 
     def _pruned(
-        self, model: TorchModel, groups: list[Coupled], cost: Cost, budget: float, ctx: Context
+        self, model: TorchModel, groups: list[Coupled], cost: Cost | Measured, budget: float, ctx: Context
     ) -> tuple[nn.Module, float, list[Coupled]]:
         """The largest module found within the budget, the pruning ratio, and the groups without those that must stay.
 
@@ -196,7 +217,9 @@ class ChannelPruning(Stage):
             groups = by_effect(groups, list(effects(model, groups, RATIOS, ctx)), RATIOS)
         names = counted(layers(groups))
         while groups:
-            gone, ratio = self._solved(model.module, groups, cost, budget)
+            with self._blamed():
+                ratio, counts = cost.solved(model.module, groups, budget, self.scope, self.round_to)
+            gone = lost(groups, counts)
             wrong = engine.unproven(model.module, model.example, gone, groups)
             if not wrong:
                 return engine.trimmed(model.module, gone, groups), ratio, groups
@@ -214,25 +237,22 @@ class ChannelPruning(Stage):
         plain = with_plain_weights(model, ctx.warn)
         return plain, with_importance(self._couplings(plain, StageError).groups, plain, self.importance, ctx)
 
+    def chooses_by_answers(self) -> bool:
+        """Where the target is a latency, which is another one on another machine."""
+        return self.latency is not None
+
     def sensitivity(self) -> list[dict[str, JsonValue]]:
         """Of its layers to becoming narrower."""
         own = self.model_dump(mode="json", include={"importance", "ignore"})
         return [{"use": "prune.sensitivity", **own}]
 
-    def _solved(
-        self, module: nn.Module, groups: list[Coupled], cost: Cost, budget: float
-    ) -> tuple[dict[str, list[int]], float]:
-        """The channels that each group loses, by its root, so that the cost is within the budget; and the ratio."""
-        counted = cost.by_counts(module, groups, kept(groups, 1.0, self.scope, self.round_to))
-        with self._blamed():
-            ratio, counts = solve(groups, counted, budget, self.scope, self.round_to)
-        return lost(groups, counts), ratio
-
     def _blamed(self) -> AbstractContextManager[None]:
         name, target = self._target
         return blame(StageError, f"target {name}: {target}")
 
-    def _report(self, before: TorchModel, after: TorchModel, cost: Cost, steps: list[JsonValue], ctx: Context) -> None:
+    def _report(
+        self, before: TorchModel, after: TorchModel, cost: Cost | Measured, steps: list[JsonValue], ctx: Context
+    ) -> None:
         name, requested = self._target
         example = before.example
         full, rest = cost.of(before.module), cost.of(after.module)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import onnx
 
+from pipeline.base.estimate import Estimate
 from pipeline.measure.kernels.compared import compared
 from pipeline.measure.kernels.facts import BLOCKED, Facts, Graph, Node, share_of_macs, share_of_time, this_cpu
 from pipeline.measure.kernels.floats import fallbacks
@@ -51,6 +52,15 @@ def kernels_of(before: OnnxModel, after: OnnxModel) -> Kernels:
         alarms=[_told(alarm, facts) for alarm in known],
         floats=[*_floats(facts, known)],
     )
+
+
+def latency_ratio(before: OnnxModel, after: OnnxModel) -> Estimate | None:
+    """The latency of one example after over before, in turns on one thread; None where it takes too long to tell.
+
+    Errors are those of `kernels_of`.
+    """
+    with eye(after) as looks:
+        return compared(looks, _timed(before), _timed(after)).ratio
 
 
 def _timed(model: OnnxModel) -> Timed:

@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.base.batches import Inputs
 from pipeline.measure.cost import macs_by_module, torch_macs, torch_params
-from stages.prune.allocation.search import Counts, lost
+from stages.prune.allocation.search import Counts, Scope, kept, lost, solve
 from stages.prune.coupling import engine
 from stages.prune.coupling.coupled import Coupled
 from stages.prune.coupling.parts import shortened
@@ -37,6 +37,13 @@ class Cost:
         if self.unit == "channels":
             return sum(width for layer, width in engine.widths(module).items() if layer in self.prunable)
         return torch_macs(module, self.example) if self.unit == "macs" else torch_params(module)
+
+    def solved(
+        self, module: nn.Module, groups: Sequence[Coupled], budget: float, scope: Scope, round_to: int
+    ) -> tuple[float, Counts]:
+        """The pruning ratio, and the counts of the largest module found within the budget; see `solve`."""
+        counted = self.by_counts(module, groups, kept(groups, 1.0, scope, round_to))
+        return solve(groups, counted, budget, scope, round_to)
 
     def by_counts(self, module: nn.Module, groups: Sequence[Coupled], proof: Counts) -> Callable[[Counts], float]:
         """What the module costs with so many channels left in each group.

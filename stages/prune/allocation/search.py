@@ -73,7 +73,7 @@ def kept(groups: Sequence[Coupled], ratio: float, scope: Scope, round_to: int) -
         first = int(ratio * len(ranked))
         threshold = float(ranked[first]) if first < len(ranked) else math.inf
         targets = [float((group.scores >= threshold).sum()) for group in groups]
-    return tuple(_rounded(w, size, _step(g, round_to)) for w, size, g in zip(targets, sizes, groups, strict=True))
+    return tuple(_rounded(w, size, step_of(g, round_to)) for w, size, g in zip(targets, sizes, groups, strict=True))
 
 
 def removed(group: Coupled, count: int) -> list[int]:
@@ -89,7 +89,7 @@ def lost(groups: Sequence[Coupled], counts: Counts) -> dict[str, list[int]]:
     return {group.root: removed(group, count) for group, count in pairs if count < len(group.scores)}
 
 
-def _step(group: Coupled, round_to: int) -> int:
+def step_of(group: Coupled, round_to: int) -> int:
     """Channels of one part that must be removed at a time for the width to stay a multiple of `round_to`."""
     return math.lcm(group.groups, round_to) // group.groups
 
@@ -107,15 +107,16 @@ def _filled(
 ) -> Counts:
     returns = []
     for i, (group, count) in enumerate(zip(groups, counts, strict=True)):
-        wider = min(count + _step(group, round_to), len(group.scores))
+        wider = min(count + step_of(group, round_to), len(group.scores))
         if wider > count:
             importance = group.scores.sort(descending=True).values[count:wider].mean()
-            returns.append((cost(_with(counts, i, wider)), float(importance), i, wider))
+            returns.append((cost(with_count(counts, i, wider)), float(importance), i, wider))
     for _, _, i, wider in sorted(returns, reverse=True):
-        more = _with(counts, i, wider)
+        more = with_count(counts, i, wider)
         counts = more if cost(more) <= target else counts
     return counts
 
 
-def _with(counts: Counts, i: int, count: int) -> Counts:
+def with_count(counts: Counts, i: int, count: int) -> Counts:
+    """The counts with another one for a group."""
     return (*counts[:i], count, *counts[i + 1 :])

@@ -80,8 +80,8 @@ def test_hessian_is_squares_of_weights_and_gradients(tmp_path):
             squares[name] += (
                 torch.autograd.grad(loss, model.module.get_submodule(name).weight, retain_graph=True)[0] ** 2
             )
-    given, read = ((squares[n] * model.module.get_submodule(n).weight.detach() ** 2) for n in squares)
-    both = given.sum((1, 2, 3)) + read.sum((0, 2, 3))
+    out, into = ((squares[n] * model.module.get_submodule(n).weight.detach() ** 2) for n in squares)
+    both = out.sum((1, 2, 3)) + into.sum((0, 2, 3))
     assert torch.allclose(scored(model, ctx, "hessian")["one"], both / both.mean(), rtol=1e-3)
 
 
