@@ -22,6 +22,7 @@ from stages.prune.coupling import engine
 from stages.prune.coupling.coupled import Coupled, Couplings
 from stages.prune.coupling.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
 from stages.prune.ignored import ignored
+from stages.prune.preparing import Preparation
 from stages.prune.recovery import Recovery
 from stages.prune.reshape import USE, difference
 
@@ -71,11 +72,14 @@ class ChannelPruning(Stage):
     ignore: tuple[str, ...] = Field(
         (), description="layers, or parts with layers, whose output channels stay; with * for any letters"
     )
+    prepare: Preparation | None = Field(
+        None, description="train before the cut so that channels that can leave become small (group lasso)"
+    )
     recovery: Recovery | None = Field(None, description="train after each step; the epochs are divided")
 
     def trainings(self) -> Iterable[tuple[int, int]]:
-        """Those of its recovery."""
-        return self.recovery.trainings() if self.recovery else ()
+        """Those before and after the cut."""
+        return [one for some in (self.prepare, self.recovery) if some for one in some.trainings()]
 
     @model_validator(mode="after")
     def _consistent(self) -> "ChannelPruning":
@@ -90,8 +94,11 @@ class ChannelPruning(Stage):
         """Warn of steps that train nothing in between; refuse quantized weights, and teachers that are not there."""
         if quantizing(before):
             raise ConfigError(QUANTIZED, fix=FIRST)
-        if self.recovery:
-            yield from self.recovery.check_teachers(preview, known=not before, name="recovery")
+        for name, training in (("prepare", self.prepare), ("recovery", self.recovery)):
+            if training:
+                yield from training.check_teachers(preview, known=not before, name=name)
+        if self.prepare and self.importance == "random":
+            raise ConfigError("`importance: random` does not see what `prepare` trains", fix="Leave one of them out")
         if self.importance in READS_DATA and not len(preview.calibration):
             fix = "Choose `importance: magnitude`, or give the task examples to calibrate on"
             raise ConfigError(f"`importance: {self.importance}` reads the calibration split, which is empty", fix=fix)
@@ -148,6 +155,8 @@ class ChannelPruning(Stage):
         for text in unproven(model):
             ctx.warn(text)
         couplings, whole = self._couplings(model, StageError, ctx.warn), set[str]()
+        if self.prepare:
+            model = self.prepare.prepared(model, couplings.groups, ctx)
         cost = self._cost(model, couplings.groups, ctx)
         full = cost.of(model.module)
         current, steps = model, list[JsonValue]()

@@ -35,6 +35,8 @@ def train(
 ) -> TorchModel:
     """A model with trained weights: those of the epoch with the best validation score, of equal ones the last.
 
+    With an objective that `keeps_last` it has those of the last epoch.
+
     Keeps its checkpoints in `ctx.directory / name` and goes on from the newest, if it is of a training with the same
     settings and seed that began with the same weights; reports its history under `name`.
 
@@ -213,7 +215,7 @@ class _Loop:
         if score > place.best_score:
             place.rising_epoch, place.best_score = place.epoch, score
         # Where the score is at its ceiling, training goes on to make the weights better.
-        if score >= place.best_score:
+        if score >= place.best_score or self.whole.objective.keeps_last:
             place.best_epoch = place.epoch
             if ctx.world.main:
                 checkpoint.keep(self.trained.module, self.folder, self.origin)

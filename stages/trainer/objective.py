@@ -33,6 +33,8 @@ class Objective(nn.Module, ABC):
     """
 
     views: int | None = None
+    keeps_last: bool = False
+    """Whether a training gives the weights of its last epoch, whatever their score: its loss is another by then."""
 
     def watch(self, student: nn.Module) -> None:  # most objectives see outputs alone
         """Called once with the module that is trained, for objectives that look inside it."""

@@ -1,6 +1,5 @@
 """What of a layer's weights belongs to each of its channels."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
@@ -47,4 +46,4 @@ def by_label(numbers: Tensor, labels: Tensor, size: int) -> Tensor:
         size: how many labels there are.
     """
     is_labelled = labels >= 0
-    return torch.zeros(size).scatter_add_(0, labels[is_labelled], numbers[is_labelled])
+    return numbers.new_zeros(size).scatter_add(0, labels[is_labelled], numbers[is_labelled])

@@ -1,0 +1,100 @@
+"""Training before a cut, so that what will leave hardly counts when it does: channels of little weight lose it."""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.base.batches import Outputs
+from pipeline.model import TorchModel
+from pipeline.stage import Context
+from pipeline.task import Batch
+from stages.kd.retraining import Retraining
+from stages.prune.allocation.slices import by_label, slices, weighted
+from stages.prune.coupling.coupled import Coupled
+from stages.trainer.loop import train
+from stages.trainer.objective import Objective, Progress
+
+
+class Preparation(Retraining):
+    """How to train before the cut; what is minimized besides is the group lasso of the channels that can leave.
+
+    Reference: G. Fang et al., "DepGraph: Towards Any Structural Pruning", 2023, arXiv:2301.12900, eq. 6 and 7, with a
+    strength that rises from zero along the training.
+    """
+
+    epochs: int = Field(10, gt=0, description="passes over the training split")
+    strength: float = Field(5e-4, gt=0, description="of the group lasso at the end of the training")
+    growth: float = Field(4.0, ge=0, description="the least channel of a group shrinks 2 to the power of it faster")
+
+    def prepared(self, model: TorchModel, groups: Sequence[Coupled], ctx: Context) -> TorchModel:
+        """The trained model, as wide as before.
+
+        Args:
+            model: where to start; not changed.
+            groups: the channels that can leave.
+            ctx: the data and the place.
+        """
+        objective = Sparse(self.objective(self.open(model, ctx), model, ctx), groups, self.strength, self.growth)
+        return train(model, objective, self, ctx, "preparation")
+
+
+class Sparse(Objective):
+    """An objective and the group lasso.
+
+    Args:
+        objective: what else is minimized.
+        groups: channels that can leave together.
+        strength: weight of the penalty at the end; it rises in proportion to the steps that are done.
+        growth: see `penalty`.
+    """
+
+    keeps_last = True
+
+    def __init__(self, objective: Objective, groups: Sequence[Coupled], strength: float, growth: float) -> None:
+        super().__init__()
+        self.objective, self.groups, self.strength, self.growth = objective, groups, strength, growth
+        self.views = objective.views
+        self.student: list[nn.Module] = []  # in a list, for it is no part of what is trained along
+
+    def watch(self, student: nn.Module) -> None:
+        """Remember whose weights are to shrink."""
+        self.objective.watch(student)
+        self.student = [student]
+
+    def unwatch(self) -> None:
+        """Forget it."""
+        self.objective.unwatch()
+        self.student = []
+
+    def forward(self, batch: Batch, outputs: Outputs, progress: Progress) -> Tensor:
+        """The loss with the penalty; alone where the module is not trained."""
+        loss: Tensor = self.objective(batch, outputs, progress)
+        penalties = [penalty(group, self.student[0], self.growth) for group in self.groups]
+        return loss + self.strength * progress.done * torch.stack(penalties).sum()
+
+
+def penalty(group: Coupled, module: nn.Module, growth: float) -> Tensor:
+    """Half the sum over a group's channels of their squared norm, those of least norm with the largest factor.
+
+    Args:
+        group: of the module.
+        module: whose weights it is of.
+        growth: the factor is 2**(growth * (max - norm) / (max - min)), which no gradient goes through.
+    """
+    squares = torch.stack(_squares(group, module)).sum(0)
+    norms = squares.detach().sqrt()
+    spread = (norms.max() - norms.min()).clamp_min(1e-12)
+    factors = torch.exp2(growth * (norms.max() - norms) / spread)
+    return (factors * squares).sum() / 2
+
+
+def _squares(group: Coupled, module: nn.Module) -> list[Tensor]:
+    """For each layer that gives or reads the channels the sum of the squares of its weights, by channel."""
+    sums = []
+    for place, labels in group.places.items():
+        if (weight := weighted(module, place)) is not None:
+            parts = slices(module.get_submodule(place.name), place, weight).square().sum(1)
+            sums.append(by_label(parts, labels.to(parts.device), len(group.scores)))
+    return sums
