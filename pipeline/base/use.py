@@ -41,7 +41,7 @@ MOVED = {
 LENT = "pipeline.build.live.lent"
 """The module whose functions give what was given from Python as an object, in that process alone."""
 
-SHARED = {"stages": ("kd", "trainer"), "pipeline.tasks": ("metrics", "tables")}
+SHARED = {"stages": ("kd", "layerwise", "trainer"), "pipeline.tasks": ("metrics", "tables")}
 """What stands in a package for its other modules, and no `use:` names."""
 
 

@@ -14,6 +14,7 @@ from pipeline.forms.layers import layer_lists
 from pipeline.model import TorchModel, same
 from stages.kd.inspection.layers import USE, kept_layers, spread
 from stages.kd.inspection.skipped import predicted_without
+from stages.trainer.zeros import structural
 
 GIVEN = ("teacher", "incoming")
 FUSED = ("in_proj_", "c_attn", "qkv")
@@ -92,7 +93,7 @@ class Student(Reference):
 def untrained(model: TorchModel) -> TorchModel:
     """The same structure built again, with fresh weights."""
     fresh_model = TorchModel.build(model.builder, model.example, model.axes)
-    for edit in model.edits:
+    for edit in structural(model.edits):
         fresh_model = fresh_model.edited(edit.use, **edit.arguments)
     return fresh_model
 
@@ -123,8 +124,8 @@ def copy_weights(teacher: nn.Module, student: nn.Module) -> None:
 
 def _rebuilt(teacher: TorchModel, arguments: dict[str, JsonValue]) -> TorchModel:
     """What the teacher's builder gives with some arguments changed, with the teacher's weights."""
-    if teacher.edits:
-        problem = f"the teacher's structure was changed by `{teacher.edits[-1].use}` after it was built, "
+    if changes := structural(teacher.edits):
+        problem = f"the teacher's structure was changed by `{changes[-1].use}` after it was built, "
         problem += f"so it cannot be built with other arguments ({', '.join(arguments)})"
         raise ConfigError(problem, fix="Use `layers` alone, or a builder with `use`")
     _check_arguments(teacher.builder, arguments)

@@ -23,7 +23,7 @@ from stages.prune.coupling.coupled import Coupled, Couplings
 from stages.prune.coupling.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
 from stages.prune.ignored import ignored
 from stages.prune.preparing import Preparation
-from stages.prune.recovery import Recovery
+from stages.prune.recovery import IDLE_STEPS, Recovery
 from stages.prune.reshape import USE, difference
 
 TARGETS = ("macs", "params", "channels", "size", "latency")
@@ -86,8 +86,8 @@ class ChannelPruning(Stage):
         if sum(getattr(self, target) is not None for target in TARGETS) != 1:
             names = ", ".join(f"`{target}`" for target in TARGETS)
             raise ValueError(f"expected exactly one target of {names}, such as `macs: 0.5`")
-        if self.recovery and self.recovery.epochs < self.steps:
-            raise ValueError(f"{self.recovery.epochs} epochs of recovery cannot be divided among {self.steps} steps")
+        if self.recovery:
+            self.recovery.check_steps(self.steps)
         return self
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
@@ -105,7 +105,7 @@ class ChannelPruning(Stage):
         if self.importance == "lamp" and self.scope == "uniform":
             yield "`importance: lamp` ranks channels of different layers; with `scope: uniform` it is as magnitude"
         if self.steps > 1 and not self.recovery and self.importance not in READS_DATA:
-            yield "`steps` without `recovery` changes little: weights stay what they are between steps"
+            yield IDLE_STEPS
 
     def outlook(self, model: Model, before: Sequence[Stage], preview: Preview) -> Model | None:
         """The layers stay, only narrower."""

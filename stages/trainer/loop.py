@@ -26,6 +26,7 @@ from pipeline.task import Batch
 from stages.trainer import checkpoint
 from stages.trainer.objective import Objective, Progress, scalar
 from stages.trainer.settings import TrainingSettings, lay_out, make_accelerator, make_optimizer, make_schedule
+from stages.trainer.zeros import hold_gradients
 
 STEPS_BETWEEN_CHECKS = 20  # of the loss for NaN; each check waits for the device
 
@@ -98,6 +99,7 @@ class _Loop:
         self.trained = replace(model, module=copy.deepcopy(model.module))
         self.steps = max(len(ctx.train) // settings.batch_size, 1)
         self.whole = _Learner(self.trained.module, objective)
+        hold_gradients(self.trained.module)
         if settings.channels_last:
             lay_out(self.whole, torch.channels_last)
         self.optimizer = make_optimizer(self.whole, settings)

@@ -20,8 +20,8 @@ _HEADS = (
 )
 _LOW_RANK = "no stage factorizes weights. `distill.logits` with a narrower `student` is the nearest"
 _SPARSE = (
-    "no stage makes single weights zero, and no runtime here would be faster for it. `prune.channels` removes whole "
-    "channels: `channels: 0.5` keeps half of them"
+    "`prune.weights` makes single weights zero: `sparsity: 0.5`, or `pattern: 2:4`. `quantize.pack` makes fewer bytes "
+    "of that; no kernel for CPUs is faster for it, as all are behind `prune.channels`"
 )
 _SHARE = "`macs`, `params` or `channels` of `prune.channels` is the share that is kept"
 _SEARCH = (
@@ -71,13 +71,18 @@ ASKED = {
     "lora": _LOW_RANK,
     "factorize": _LOW_RANK,
     "unstructured": _SPARSE,
-    "magnitude": "`prune.channels` with `importance: magnitude`",
+    "magnitude": "`prune.channels` with `importance: magnitude`, or `prune.weights` of single weights",
     "taylor": "`prune.channels` with `importance: taylor`",
     "sparsity": _SPARSE,
     "sparse": _SPARSE,
+    "n:m": _SPARSE,
+    "2:4": _SPARSE,
+    "semi_structured": _SPARSE,
+    "wanda": "`prune.weights` with `method: wanda`",
+    "sparsegpt": "`prune.weights` with `method: sparsegpt`",
     "structured": "`prune.channels` removes whole channels",
     "filters": "`prune.channels` removes whole channels",
-    "pruning": "`prune.channels` removes whole channels, `prune.vocabulary` tokens",
+    "pruning": "`prune.channels` removes whole channels, `prune.vocabulary` tokens; `prune.weights` makes weights zero",
     "search": _SEARCH,
     "nas": _SEARCH,
     "tune": _SEARCH,

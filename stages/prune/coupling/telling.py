@@ -49,9 +49,9 @@ def layers(groups: Iterable[Coupled]) -> list[str]:
     return [layer for group in groups for layer in group.layers]
 
 
-def counted(names: Sequence[str]) -> str:
-    """How many layers, and the first names."""
-    return f"{len(names)} layer{'s' * (len(names) > 1)} ({few([f'`{name}`' for name in names])})"
+def counted(names: Sequence[str], what: str = "layer") -> str:
+    """How many layers, or what else has the names, and the first names."""
+    return f"{len(names)} {what}{'s' * (len(names) > 1)} ({few([f'`{name}`' for name in names])})"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from stages.layerwise.compensation import compensated
 from stages.quantize.blocks.rows import Floats, Rows, in_blocks, joined
 
 Method = Literal["nearest", "k_quant", "gptq", "hqq"]
 MOST = 4096
 """Rows that are in work at once: a table of tokens has many."""
-DAMPING = 0.01
 STEPS = 20
 STEP = 0.1
 """Of k-quant: how many scales it tries, and how far apart, in whole numbers of the range."""
@@ -136,21 +136,17 @@ def _gptq(weights: Floats, bits: int, size: int, is_symmetric: bool, products: F
     Reference: Elias Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
     Transformers", 2022, arXiv:2210.17323, eq. 2 and 3 and algorithm 1; with zero points the scales are k-quant's.
     """
-    width = weights.shape[1]
-    damped = products + DAMPING * (products.diagonal().mean() or 1.0) * np.eye(width)
-    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
-    rest, parts = weights.astype(np.float64), []
-    for start in range(0, width, size):
-        span = slice(start, min(start + size, width))
-        block = rest[:, span]
-        scale, zero = ranges(block, bits, is_symmetric) if is_symmetric else _k_quant(block, bits)
-        codes = np.repeat(zero, size, 1)
-        errors = np.zeros((len(weights), span.stop - start))
-        for i in range(start, span.stop):
-            codes[:, i - start] = _codes(rest[:, i, None], scale, zero, bits)[:, 0]
-            errors[:, i - start] = (rest[:, i] - scale[:, 0] * (codes[:, i - start] - zero[:, 0])) / upper[i, i]
-            rest[:, i + 1 : span.stop] -= errors[:, i - start, None] * upper[i, i + 1 : span.stop]
-        rest[:, span.stop :] -= errors @ upper[span, span.stop :]
-        parts.append((codes, scale, zero))
+    parts: list[tuple[Floats, Floats, Floats]] = []
+
+    def choose(i: int, rest: Floats, spread: Floats) -> Floats:
+        if i % size == 0:
+            block = rest[:, i : i + size]
+            scale, zero = ranges(block, bits, is_symmetric) if is_symmetric else _k_quant(block, bits)
+            parts.append((np.repeat(zero, size, 1), scale, zero))
+        codes, scale, zero = parts[-1]
+        codes[:, i % size] = _codes(rest[:, i, None], scale, zero, bits)[:, 0]
+        return np.asarray(scale[:, 0] * (codes[:, i % size] - zero[:, 0]))
+
+    compensated(weights, products, choose, size)
     codes, scales, zeros = (np.stack(some, 1) for some in zip(*parts, strict=True))
-    return Rows(codes.astype(np.uint8), scales[..., 0], None if is_symmetric else zeros[..., 0], bits, width)
+    return Rows(codes.astype(np.uint8), scales[..., 0], None if is_symmetric else zeros[..., 0], bits, weights.shape[1])

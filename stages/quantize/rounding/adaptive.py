@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.layerwise.compensation import compensated
 from stages.quantize.rounding.codes import Floats, Integers, nearest
 
-DAMPING = 0.01
 BLOCK = 64
 SWEEPS = 4
 Mask = NDArray[np.bool_]
@@ -38,21 +38,14 @@ def adapted(weights: Floats, scale: Floats, codes: Integers, products: Floats) -
 
 
 def _fed_forward(weights: Floats, scale: Floats, codes: Integers, products: Floats, fixed: Mask) -> Integers:
-    width = len(products)
     order = np.argsort(-products.diagonal(), kind="stable")
-    damped = products[np.ix_(order, order)] + DAMPING * (products.diagonal().mean() or 1.0) * np.eye(width)
-    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
-    rest, fixed, scale = weights[:, order].astype(np.float64), fixed[:, order], scale[:, 0]
-    integers = np.zeros(weights.shape, np.int8)
-    for start in range(0, width, BLOCK):
-        block = slice(start, min(start + BLOCK, width))
-        errors = np.zeros((len(weights), width))
-        for i in range(block.start, block.stop):
-            integers[:, i] = np.where(fixed[:, i], 0, nearest(rest[:, i] / scale, codes))
-            errors[:, i] = (rest[:, i] - scale * integers[:, i]) / upper[i, i]
-            rest[:, i + 1 : block.stop] -= errors[:, i, None] * upper[i, i + 1 : block.stop]
-        rest[:, block.stop :] -= errors[:, block] @ upper[block, block.stop :]
-    return integers[:, np.argsort(order)]
+    fixed, step = fixed[:, order], scale[:, 0]
+
+    def choose(i: int, rest: Floats, spread: Floats) -> Floats:
+        return np.where(fixed[:, i], 0, step * nearest(rest[:, i] / step, codes))
+
+    rounded = compensated(weights[:, order], products[np.ix_(order, order)], choose)
+    return np.rint(rounded / scale).astype(np.int8)[:, np.argsort(order)]
 
 
 def _swept(

@@ -1,0 +1,1 @@
+"""Layer by layer: how what a layer gives is kept where its weights change."""
