@@ -175,7 +175,7 @@ def packed(model: OnnxModel, folder: Path) -> int:
 
 
 def test_zeros_stay_where_integers_are_trained(tmp_path: Path) -> None:
-    model = built("sparse_nets.py:Wide", folder=SPARSE)
+    model = built("sparse_nets.py:Wide", folder=SPARSE, width=16)
     sparse, _, _ = ran(model, tmp_path, pattern="2:4")
     (tmp_path / "aware").mkdir()
     aware = AwareQuantization(epochs=1, batch_size=128).run(sparse, context(tmp_path / "aware", {}))
@@ -185,7 +185,6 @@ def test_zeros_stay_where_integers_are_trained(tmp_path: Path) -> None:
     file = deploy(aware, tmp_path / "aware.onnx")
     shares = [float((array == 0).mean()) for array in integers(file.path).values()]
     assert sorted(shares)[1] >= 0.5
-    assert packed(file, tmp_path / "packed") < 0.8 * size_bytes(file)
 
 
 def test_zeros_stay_in_the_integers_of_a_file_and_pack_makes_bytes_of_them(tmp_path: Path) -> None:
