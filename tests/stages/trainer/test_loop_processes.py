@@ -20,6 +20,7 @@ from pipeline.task import Batch
 from stages.trainer import checkpoint
 from stages.trainer.loop import TrainingSettings, train
 from stages.trainer.objective import Objective, Progress, Supervised, first
+from stages.trainer.zeros import USE
 from tests.aliases import Make, Patch
 from tests.contexts import bare_context, saved_tiny
 from tests.forked import PATIENCE, start
@@ -122,9 +123,15 @@ def test_a_batch_in_parts_gives_the_same_weights(tiny: Make, context: Make, tmp_
     near(one, alone)
 
 
-def test_rank_0_alone_writes(tiny: Make, context: Make, tmp_path: Path) -> None:
-    in_two(tiny(), context(), tmp_path)
+def test_rank_0_alone_writes_and_zeros_are_held_in_all(tiny: Make, context: Make, tmp_path: Path) -> None:
+    model = tiny().edited(USE, weights=["conv2.weight", "head.weight"])
+    model.module.conv2.weight.data[:, ::2] = 0
+    model.module.head.weight.data[1] = 0
+    both = in_two(model, context(), tmp_path)
     assert set((tmp_path / "writers").read_text()) == {"0"}
+    zeros = weights(model) == 0
+    assert 0 < zeros.sum() < len(zeros)
+    assert all(torch.equal(one["weights"] == 0, zeros) for one in both)
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tiny: Make, context: Make) -> None:
