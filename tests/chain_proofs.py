@@ -68,7 +68,7 @@ def prove_size(name: str, stage: ModelRecord, before: ModelRecord, folder: Path)
     assert stage.payload_bytes == sum(map(stored_bytes, onnx.load(path).graph.initializer))
     if name == "distill.logits":
         assert stage.payload_bytes < 0.8 * before.payload_bytes
-    if name == "prune.channels":
+    if name in ("prune.channels", "prune.lowrank"):
         assert stage.payload_bytes < 0.9 * before.payload_bytes
     if name == "export.onnx":
         assert stage.size_bytes == before.size_bytes

@@ -111,6 +111,12 @@ def entries(chain: str, net: Net, **settings: Any) -> list[dict[str, Any]]:
     return [{"use": USES[step], **own.get(step, {}), **settings.get(step, {})} for step in chain]
 
 
+def factorizing(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with layers of low rank where channels leave."""
+    low = {"use": "prune.lowrank", "params": 0.7, "round_to": 4}
+    return [low if stage["use"] == USES["p"] else stage for stage in stages]
+
+
 def check(stages: list[dict[str, Any]], preview: Preview) -> None:
     """What building does with a chain, without reading data: raise ConfigError where it cannot work."""
     chain = build_chain([StageConfig.model_validate(stage) for stage in stages], "stages", HERE, None)

@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
 from pipeline.stage import Preview
 from tests import chain_nets
-from tests.chains import HERE, NETS, USES, check, entries, legal, longest, refusal
+from tests.chains import HERE, NETS, USES, check, entries, factorizing, legal, longest, refusal
 
 CNN = NETS["cnn"]
 
@@ -48,6 +48,14 @@ def test_a_step_behind_a_legal_chain_is_taken_or_refused_as_the_rule_says(before
         wrong = refusal(chain)
         expected = wrong and re.escape(f"stages[{wrong.position}] ({USES[step]}): ") + f".*({wrong.reason})"
         assert re.match(expected or "$", answer(entries(chain, CNN), preview)), chain
+
+
+@pytest.mark.parametrize("before", ["", *legal()])
+def test_low_rank_stands_where_channels_may_leave(before: str, preview: Preview) -> None:
+    wrong = refusal(before + "p")
+    place = f"stages[{len(before)}] (prune.lowrank): "
+    expected = wrong and re.escape(place) + f".*({wrong.reason})"
+    assert re.match(expected or "$", answer(factorizing(entries(before + "p", CNN)), preview))
 
 
 def test_what_stands_behind_a_refused_step_makes_no_chain_legal(preview: Preview) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests import chain_nets
 from tests.chain_proofs import prove, prove_answers
-from tests.chains import NETS, entries, longest, ran
+from tests.chains import NETS, entries, factorizing, longest, ran
 
 NET = NETS["cnn"]
 TELLING = {"dpaek", "pesk", "eyk", "ew", "eh"}
@@ -23,6 +23,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_chain_loads_agrees_and_is_smaller_by_what_it_says(chain: str, runs: Path) -> None:
     prove(ran(NET, entries(chain, NET), runs), chain_nets.images())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", ["dpaek", "pesk", "peh", "pdew"])
+def test_layers_of_low_rank_stand_in_it(chain: str, runs: Path) -> None:
+    prove(ran(NET, factorizing(entries(chain, NET)), runs), chain_nets.images())
 
 
 @pytest.mark.slow

@@ -51,6 +51,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "distill.itself": {"epochs": 1, "generations": 2},
     "prune.channels": {"macs": 0.5, "round_to": 1, "recovery": {"epochs": 1}},
+    "prune.lowrank": {"macs": 0.7, "round_to": 1, "recovery": {"epochs": 1}},
     "prune.vocabulary": {"max_unknown": 1},
     "prune.weights": {"sparsity": 0.5, "method": "sparsegpt", "recovery": {"epochs": 1}},
     "export.onnx": {},

@@ -7,9 +7,10 @@ models.py:SmallNet        an attribute of such a file
 torch.nn:Linear           an attribute of an installed module
 huggingface               a folder of ours stands for its file of the same name
 
-Saved models hold such names of ours: `stages.prune.reshape:reshape`, `pipeline.tasks.huggingface.models:network`,
-`pipeline.tasks.huggingface.timm:network`, those of `LENT`, and those of `MOVED`. They are part of the format of a saved
-model: where one of these functions moves, its old name goes into `MOVED`.
+Saved models hold such names of ours: `stages.prune.reshape:reshape`, `stages.prune.ranks.factors:factorized`,
+`pipeline.tasks.huggingface.models:network`, `pipeline.tasks.huggingface.timm:network`, those of `LENT`, and those of
+`MOVED`. They are part of the format of a saved model: where one of these functions moves, its old name goes into
+`MOVED`.
 """
 
 import difflib

@@ -10,7 +10,6 @@ from torch import nn
 
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
 from pipeline.forms.layers import aside
-from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage, quantizing
 from stages.prune.allocation.costs import Cost, Unit
@@ -20,7 +19,17 @@ from stages.prune.allocation.measured import Measured
 from stages.prune.allocation.search import Scope, ensure_within_reach, kept, lost
 from stages.prune.coupling import engine
 from stages.prune.coupling.coupled import Coupled, Couplings
-from stages.prune.coupling.telling import WHOLE, counted, layers, listed, report_whole, unproven, with_plain_weights
+from stages.prune.coupling.telling import (
+    WHOLE,
+    costs,
+    counted,
+    far_below,
+    layers,
+    listed,
+    report_whole,
+    unproven,
+    with_plain_weights,
+)
 from stages.prune.ignored import ignored
 from stages.prune.preparing import Preparation
 from stages.prune.recovery import IDLE_STEPS, Recovery
@@ -29,7 +38,6 @@ from stages.prune.reshape import USE, difference
 TARGETS = ("macs", "params", "channels", "size", "latency")
 QUANTIZED = "the weights are quantized, with steps for the channels that they have"
 FIRST = "Put prune.channels before quantize.aware"
-FAR_BELOW = 0.9  # of the target; below it the record carries a note
 
 
 class ChannelPruning(Stage):
@@ -263,19 +271,16 @@ class ChannelPruning(Stage):
         self, before: TorchModel, after: TorchModel, cost: Cost | Measured, steps: list[JsonValue], ctx: Context
     ) -> None:
         name, requested = self._target
-        example = before.example
         full, rest = cost.of(before.module), cost.of(after.module)
         old, new = engine.widths(before.module), engine.widths(after.module)
         report: dict[str, JsonValue] = {
             "target": name,
             "requested": requested,
             "achieved": rest / full,
-            "macs": {"before": torch_macs(before.module, example), "after": torch_macs(after.module, example)},
-            "params": {"before": torch_params(before.module), "after": torch_params(after.module)},
+            **costs(before, after),
             "channels": {layer: {"before": old[layer], "after": new[layer]} for layer in old},
             "steps": steps,
         }
         ctx.report("pruning", report)
-        if rest / full < FAR_BELOW * requested:
-            outcome = f"`{name}: {requested:g}` was asked for and {rest / full:.3f} remains"
-            ctx.warn(Note(f"{outcome}; widths are multiples of round_to = {self.round_to}, a smaller one comes closer"))
+        for note in far_below(name, requested, rest / full, f"widths are multiples of round_to = {self.round_to}"):
+            ctx.warn(note)

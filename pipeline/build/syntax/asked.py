@@ -18,7 +18,7 @@ _HEADS = (
     "no stage removes attention heads. `prune.channels` makes feed-forward layers narrower, and a distilled student "
     "may be built with fewer heads"
 )
-_LOW_RANK = "no stage factorizes weights. `distill.logits` with a narrower `student` is the nearest"
+_LOW_RANK = "`prune.lowrank` puts two or three small layers in the place of a large one"
 _SPARSE = (
     "`prune.weights` makes single weights zero: `sparsity: 0.5`, or `pattern: 2:4`. `quantize.pack` makes fewer bytes "
     "of that; no kernel for CPUs is faster for it, as all are behind `prune.channels`"
@@ -68,7 +68,8 @@ ASKED = {
     "layer_drop": _LAYERS,
     "lowrank": _LOW_RANK,
     "svd": _LOW_RANK,
-    "lora": _LOW_RANK,
+    "tucker": _LOW_RANK,
+    "lora": "no stage trains adapters. `prune.lowrank` makes the weights themselves of low rank",
     "factorize": _LOW_RANK,
     "unstructured": _SPARSE,
     "magnitude": "`prune.channels` with `importance: magnitude`, or `prune.weights` of single weights",

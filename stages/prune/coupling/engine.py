@@ -18,7 +18,7 @@ from stages.prune.coupling.clusters import Cluster, Labels, clusters, separated
 from stages.prune.coupling.coupled import Coupled, Couplings, Gone
 from stages.prune.coupling.flow import Flow
 from stages.prune.coupling.parts import LAYERS, Place, is_depthwise, remove, runs, width
-from stages.prune.coupling.proof import same_without, shaken
+from stages.prune.coupling.proof import misfits, same_without, shaken
 from stages.prune.ignored import is_in
 
 PARTS = (2, 3, 4, 8)
@@ -88,21 +88,11 @@ def unproven(
 ) -> list[str]:
     """The roots whose channels must stay so that the dead ones of all others can leave together.
 
-    The first roots whose channels cannot leave together are found by bisection: the last of them stays, and so on.
-
     Arguments and errors are those of `cut`.
     """
     shaken_module = shaken(module)
     gone = {root: _gone(groups, root, indices) for root, indices in channels.items()}
-    rest, wrong = [*gone], list[str]()
-    while rest and not _is_proven(shaken_module, example, _merged(gone[root] for root in rest)):
-        low, high = 0, len(rest)  # so many of the first can leave, so many cannot
-        while high - low > 1:
-            middle = (low + high) // 2
-            is_proven = _is_proven(shaken_module, example, _merged(gone[root] for root in rest[:middle]))
-            low, high = (middle, high) if is_proven else (low, middle)
-        wrong.append(rest.pop(low))
-    return wrong
+    return misfits(gone, lambda roots: _is_proven(shaken_module, example, _merged(gone[root] for root in roots)))
 
 
 def trimmed(module: nn.Module, channels: Mapping[str, list[int]], groups: Sequence[Coupled]) -> nn.Module:

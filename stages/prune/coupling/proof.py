@@ -1,7 +1,7 @@
 """Whether channels can leave a module, by values: where they are dead, the module without them gives the same."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -46,9 +46,10 @@ def same_without(module: nn.Module, example: Inputs, gone: Mapping[Place, list[i
     """
     smaller = copy.deepcopy(module)
     remove(smaller, gone)
-    with _watched(smaller) as values:
+    names = [name for name, part in module.named_modules() if isinstance(part, LAYERS)]
+    with watched(smaller, names) as values:
         after = {"": [*_outputs(smaller, example).values()], **values}
-    with _silenced(module, smaller, gone), _watched(module) as values:
+    with _silenced(module, smaller, gone), watched(module, names) as values:
         before = {"": [*_outputs(module, example).values()], **values}
     for name in before:
         channels = gone.get(Place(name, "out"), [])
@@ -58,24 +59,42 @@ def same_without(module: nn.Module, example: Inputs, gone: Mapping[Place, list[i
     return True
 
 
-def _outputs(module: nn.Module, example: Inputs) -> dict[str, Tensor]:
-    with torch.no_grad(), slow_path():
-        return call(module, example)
+def misfits(names: Iterable[str], fits: Callable[[list[str]], bool]) -> list[str]:
+    """Those without which all others fit together.
+
+    The first that do not fit together are found by bisection: the last of them leaves, and so on.
+
+    Args:
+        names: what is tried.
+        fits: whether some of them do.
+    """
+    rest, wrong = [*names], list[str]()
+    while rest and not fits(rest):
+        low, high = 0, len(rest)  # so many of the first fit, so many do not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(rest[:middle]) else (low, middle)
+        wrong.append(rest.pop(low))
+    return wrong
 
 
 @contextmanager
-def _watched(module: nn.Module) -> Iterator[Values]:
-    """What each convolution and linear layer gives, at each call."""
+def watched(module: nn.Module, names: Iterable[str]) -> Iterator[Values]:
+    """What each of these submodules gives, at each call."""
     values: Values = {}
 
     def keep(name: str, part: nn.Module, args: Any, output: Tensor) -> None:
         values.setdefault(name, []).append(output.clone())  # as it is: what follows may write into it
 
     with ExitStack() as hooks:
-        for name, part in module.named_modules():
-            if isinstance(part, LAYERS):
-                hooks.enter_context(part.register_forward_hook(partial(keep, name)))
+        for name in names:
+            hooks.enter_context(module.get_submodule(name).register_forward_hook(partial(keep, name)))
         yield values
+
+
+def _outputs(module: nn.Module, example: Inputs) -> dict[str, Tensor]:
+    with torch.no_grad(), slow_path():
+        return call(module, example)
 
 
 @contextmanager

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from pydantic import JsonValue
+
 from pipeline.base.formatting import few
 from pipeline.errors import Note
+from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import TorchModel
 from pipeline.stage import Context
 from stages.prune.computed import USE as PLAIN
@@ -13,6 +16,7 @@ from stages.prune.coupling.coupled import Coupled
 from stages.prune.coupling.flow import Flow
 
 WHOLE = "what reads them cannot be told apart, or gives other values without them"
+FAR_BELOW = 0.9  # of the target; below it the record carries a note
 UNPROVEN = "not run in evaluation mode, where what is cut is proven"
 
 
@@ -28,6 +32,23 @@ def report_whole(before: TorchModel, after: TorchModel, whole: set[str], ctx: Co
     texts += [f"those that earlier steps left stay of {counted(narrowed)}"] * bool(narrowed)
     ctx.warn(Note(f"{', and '.join(texts)}: {WHOLE}"))
     ctx.report("whole", [*names])
+
+
+def costs(before: TorchModel, after: TorchModel) -> dict[str, JsonValue]:
+    """MACs and parameters of both."""
+    models = {"before": before, "after": after}
+    return {
+        "macs": {when: torch_macs(model.module, model.example) for when, model in models.items()},
+        "params": {when: torch_params(model.module) for when, model in models.items()},
+    }
+
+
+def far_below(target: str, requested: float, achieved: float, rounded: str) -> list[Note]:
+    """A note where much less is left than was asked for, as `rounded` says what the numbers were rounded to."""
+    if achieved >= FAR_BELOW * requested:
+        return []
+    outcome = f"`{target}: {requested:g}` was asked for and {achieved:.3f} remains"
+    return [Note(f"{outcome}; {rounded}, a smaller one comes closer")]
 
 
 def unproven(model: TorchModel) -> list[str]:
