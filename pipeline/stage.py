@@ -186,6 +186,9 @@ class Stage(Strict, ABC):
     quantizes: ClassVar[bool] = False
     """Whether weights of what it gives are rounded, so that nothing behind it may round them again."""
 
+    bisects_result: ClassVar[bool] = False
+    """Whether `bisection` looks at what it gave and stands behind it; else it stands in its place."""
+
     def check(self, before: Sequence["Stage"], preview: Preview) -> Iterable[str]:
         """What the types cannot say: raise ConfigError for what cannot work, give warnings for what is suspicious.
 
@@ -226,7 +229,7 @@ class Stage(Strict, ABC):
     def bisection(self) -> Sequence[dict[str, JsonValue]]:
         """The entries of a chain that find, in its place, which layers cost the accuracy; none unless said.
 
-        See `shrink bisect`.
+        See `shrink bisect` and `bisects_result`.
         """
         return ()
 

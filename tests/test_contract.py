@@ -26,6 +26,7 @@ from pipeline.run.roundtrip import differing, save_exactly
 from pipeline.stage import Stage
 from pipeline.task import Task
 from stages.kd.student import Student
+from stages.quantize.aware import AwareQuantization
 from stages.quantize.static import StaticQuantization
 from tests import contexts, texts, translators
 
@@ -67,6 +68,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prune.sensitivity": {"examples": 8},
     "quantize.sensitivity": {"examples": 8},
     "quantize.bisect": {"examples": 8},
+    "quantize.aware_bisect": {"examples": 8},
     "benchmark.latency": {"runtimes": ["onnxruntime"], "rounds": 1, "iterations": 20},
 }
 
@@ -94,6 +96,8 @@ def given(name: str, folder: Path) -> tuple[Task, Model]:
     task = replace(own(), as_target=contexts.as_target)
     torch.manual_seed(0)
     model = TorchModel.build(builder, example_inputs(task.train))
+    if name == "quantize.aware_bisect":
+        return task, AwareQuantization(epochs=1).run(model, contexts.context_of(task, folder))
     if TorchModel in takes:
         return task, model
     exported = deploy(model, folder / "given" / "model.onnx")

@@ -58,9 +58,9 @@ def bisect(
     as_json: options.AsJson = False,
     debug: options.Debug = False,
 ) -> int:
-    """Find the layers that cost what a stage of a run has lost: they are left as they came, in groups that are halved;
-    a run of its own beside it. The code that the run's config names is run; where code or data are no longer those of
-    the run it is refused.
+    """Find the layers that cost what a stage of a run has lost: they are left as they came (of quantize.aware: with
+    the trained weights in fp32), in groups that are halved; a run of its own beside it. The code that the run's config
+    names is run; where code or data are no longer those of the run it is refused.
 
     Exit codes as `run`.
     """
@@ -74,7 +74,7 @@ def bisect(
     with redirect_stdout(sys.stderr):
         earlier, _, config = recorded(folder)
         built = build(config, allow_unsafe_load=allow_unsafe_load)
-        chain = looking(built, "bisect", lambda one: one.bisection(), stage)
+        chain = looking(built, "bisect", lambda one: one.bisection(), stage, behind=lambda one: one.bisects_result)
         check_recorded(built, chain, earlier, Store(folder.parent / "store"))
         loading: Any = {"runs": folder.parent, "allow_unsafe_load": allow_unsafe_load}
         record = runner.run(chain, require_tracking=require_tracking, **loading)

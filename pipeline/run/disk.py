@@ -15,12 +15,13 @@ COPIES_WHILE_TRAINING = 8  # two checkpoints of weights and two moments each, th
 
 
 def estimate_bytes(built: Built) -> int:
-    """Bytes that a chain writes at most, if every stage kept the size of the first model."""
+    """Bytes that a chain writes at most, if every stage kept the size of the first model, and all its trainings."""
     stages = len(built.baseline) + len(built.stages) + 1
     predictions = (64 * len(built.task.test) + 8 * len(built.task.validation)) * stages
     if isinstance(built.model, TorchModel):
         weights = 4 * torch_params(built.model.module)
-        return weights * (COPIES_OF_A_STAGE * stages + COPIES_WHILE_TRAINING) + predictions
+        trainings = max([1, *(len([*stage.trainings()]) for _, stage in (*built.baseline, *built.stages))])
+        return weights * (COPIES_OF_A_STAGE * stages + COPIES_WHILE_TRAINING * trainings) + predictions
     return size_bytes(built.model) * stages + predictions
 
 

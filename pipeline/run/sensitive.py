@@ -20,7 +20,14 @@ Entries = Callable[[Stage], Sequence[dict[str, JsonValue]]]
 """What a stage says: the entries to put in its place, none where it has none."""
 
 
-def looking(built: Built, what: str, entries: Entries, use: str | None = None) -> PipelineConfig:
+def looking(
+    built: Built,
+    what: str,
+    entries: Entries,
+    use: str | None = None,
+    *,
+    behind: Callable[[Stage], bool] = lambda stage: False,
+) -> PipelineConfig:
     """The chain up to a stage and, in its place, what that says looks at its layers.
 
     Args:
@@ -28,6 +35,7 @@ def looking(built: Built, what: str, entries: Entries, use: str | None = None) -
         what: the word that its name ends with.
         entries: what a stage says.
         use: name of the stage, as the file has it; the first that says something unless given.
+        behind: whether the stage itself stays.
 
     Raises:
         ConfigError: there is no such stage, or it says nothing.
@@ -39,7 +47,7 @@ def looking(built: Built, what: str, entries: Entries, use: str | None = None) -
     for position, (_, stage) in enumerate(built.stages):
         own = [StageConfig.model_validate(entry) for entry in entries(stage)]
         if own and use in (None, uses[position]):
-            stages = [*config.stages[:position], *own]
+            stages = [*config.stages[: position + behind(stage)], *own]
             changes = {"stages": stages, "name": f"{config.name}-{what}", "budget": Budget(), "choose": None}
             return config.model_copy(update=changes)
     expected = "a stage whose layers can be looked at, such as quantize.static"

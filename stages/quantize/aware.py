@@ -13,13 +13,19 @@ from pipeline.forms.text.remapped import split
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage
 from stages.kd.retraining import Retraining
+from stages.quantize.mixed.keep import KEEP
 from stages.quantize.quantizing.quantizer import check_settings
+from stages.quantize.rounding.layout import WEIGHTS
 from stages.quantize.rounding.settings import Codebook, Size
 from stages.quantize.training import folding
 from stages.quantize.training import module as quantized
 from stages.quantize.training.folding import foldable
 from stages.quantize.training.forward.calls import layer_of
 from stages.quantize.training.forward.placement import Plan, plan_of
+from stages.quantize.training.mixed.effects import Layers, sensitivity
+from stages.quantize.training.mixed.keep import TrainedKeep
+from stages.quantize.training.mixed.keeping import TrainedKeeping
+from stages.quantize.training.mixed.parts import parts_of
 from stages.quantize.training.module import part_of
 from stages.quantize.training.numbers.schemes import Bits, Scheme, codebook_size, is_above, rungs, scheme_of
 from stages.quantize.training.outcome import in_floats, report_of
@@ -47,6 +53,7 @@ class AwareQuantization(Retraining, Stage):
     """
 
     quantizes: ClassVar[bool] = True
+    bisects_result: ClassVar[bool] = True
 
     epochs: int = Field(10, gt=0, description="passes over the training split, in all steps of a gradual one")
     learning_rate: float = Field(3e-4, gt=0, description="its peak, after warm-up")
@@ -67,12 +74,14 @@ class AwareQuantization(Retraining, Stage):
         99.99, description="share of values inside the range, in per cent, for calibration: percentile"
     )
     examples: int = Field(512, gt=0, description="calibration examples at most")
+    keep: TrainedKeep | None = Field(None, description=f"{KEEP}, each mixture trained for all epochs")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.codebook is not None and self.bits != 8:
             raise ValueError(f"`bits` is {self.bits} and `codebook` is {self.codebook}: leave one out")
-        steps = len(rungs([self._usual, *map(scheme_of, (self.first_last, *self.layers.values()))])) + 1
+        widths = (*self.layers.values(), *(self.keep.widths if self.keep else ()))
+        steps = len(rungs([self._usual, *map(scheme_of, (self.first_last, *widths))])) + 1
         if self.gradual and self.epochs < steps:
             raise ValueError(f"{self.epochs} epochs cannot be divided among the {steps} steps of `gradual`")
         return self
@@ -88,20 +97,49 @@ class AwareQuantization(Retraining, Stage):
         used = min(len(preview.calibration), self.examples)
         if used < FEW:
             yield f"calibration uses {used} examples; ranges are steadier with {FEW} or more"
+        if self.keep:
+            yield from self.keep.check(self.model_dump(exclude_unset=True), preview)
         yield from saturation(preview.isa, "`bits` and `first_last` of 7 or less avoid it")
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which layers have weights to quantize; refuse `layers` that name none, and a model with none."""
         if isinstance(model, TorchModel):
-            layers = [f"`{layer_of(weight)}`" for weight in self._schemes(*prepared(model), ConfigError)]
+            folded, plan = prepared(model)
+            layers = [f"`{layer_of(weight)}`" for weight in self._schemes(folded, plan, ConfigError)]
             yield Note(f"quantizes the weights of {len(layers)} layer{'s' * (len(layers) > 1)} ({few(layers)})")
+            if self.keep:
+                parts = parts_of(split(folded.module)[0], plan)
+                yield Note(self.keep.foreseen(parts, self.epochs))
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The trained model.
 
         Raises:
-            StageError: nothing can be quantized, `layers` names none, or calibration data are not finite.
+            StageError: nothing can be quantized, `layers` names none, calibration data are not finite, or no mixture of
+                widths keeps the score.
         """
+        if self.keep is None:
+            return self._quantized(model, ctx)
+        folded, plan = prepared(model)
+        calibrated = self._started(folded, plan, dict.fromkeys(plan.axes, 8), folded, ctx)
+
+        def with_layers(layers: Layers) -> "AwareQuantization":
+            return self.model_copy(update={"keep": None, "layers": layers})
+
+        def untrained(layers: Layers) -> TorchModel:
+            schemes = with_layers(layers)._schemes(folded, plan, StageError)
+            return self._started(folded, plan, schemes, calibrated, ctx)
+
+        def trained(layers: Layers, inner: Context) -> TorchModel:
+            return with_layers(layers)._quantized(model, inner)
+
+        known = self.model_dump(mode="json", include={"activations", "calibration", "percentile", "examples"})
+        parts = parts_of(split(folded.module)[0], plan)
+        rows = sensitivity(self.keep, parts, untrained, known, model, ctx)
+        return TrainedKeeping(self.keep, rows, model, ctx, untrained, trained).smallest()
+
+    def _quantized(self, model: TorchModel, ctx: Context) -> TorchModel:
+        """The trained model, as the settings say."""
         teachers = self.open(model, ctx)
         folded, plan = prepared(model)
         schemes = self._schemes(folded, plan, StageError)
@@ -116,6 +154,23 @@ class AwareQuantization(Retraining, Stage):
         if floats := in_floats(current):
             ctx.log.info("weights that stay in fp32: %s", few([*floats]))
         return current
+
+    def chooses_by_answers(self) -> bool:
+        """Where it keeps a score, which is then measured."""
+        return self.keep is not None
+
+    def trainings(self) -> list[tuple[int, int]]:
+        """As many as it may take to keep a score."""
+        return [*super().trainings()] * (self.keep.trainings if self.keep else 1)
+
+    def sensitivity(self) -> list[dict[str, JsonValue]]:
+        """Of the layers of its file in fp32 to fewer bits."""
+        measure: dict[str, JsonValue] = {"use": "quantize.sensitivity", "operators": [*WEIGHTS]}
+        return [{"use": "export.onnx"}, measure]
+
+    def bisection(self) -> list[dict[str, JsonValue]]:
+        """Which layers of the trained network integers cost most."""
+        return [{"use": "quantize.aware_bisect"}]
 
     def _schemes(self, folded: TorchModel, plan: Plan, error: type[ShrinkError]) -> dict[str, Scheme]:
         """Which integers each weight may take. Raises `error` for layers that are not there, or are too small."""
@@ -150,7 +205,7 @@ class AwareQuantization(Retraining, Stage):
     def _started(
         self, folded: TorchModel, plan: Plan, schemes: dict[str, Scheme], current: TorchModel, ctx: Context
     ) -> TorchModel:
-        """The quantized model before a training: with its ranges, or with the weights of the training before."""
+        """The quantized model before a training: with its ranges, or with those and the weights of one before it."""
         arguments: dict[str, JsonValue] = {"schemes": {**schemes}, "activations": self.activations}
         start = folded.edited(quantized.USE, plan=plan.to_json(), **arguments)
         core, part = split(start.module)[0], part_of(start.module)

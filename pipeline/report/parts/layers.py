@@ -71,6 +71,7 @@ class Bisection(BaseModel):
     divergence: float
     layers: list[Culprit]
     of: int
+    remedy: str = ""
 
 
 def bisection_text(record: Record) -> str:
@@ -79,10 +80,12 @@ def bisection_text(record: Record) -> str:
     if bisection is None:
         return ""
     if not bisection.layers:
-        return f"Of {bisection.of} layers none accounts for much of what is lost: it comes from many of them"
+        text = f"Of {bisection.of} layers none accounts for much of what is lost: it comes from many of them"
+        return "; ".join(filter(None, [text, bisection.remedy]))
     names = ", ".join(f"{culprit.layer} ({culprit.share:.0%})" for culprit in bisection.layers)
     nodes = ", ".join(node for culprit in bisection.layers for node in culprit.nodes)
-    return f"What is lost comes, of {bisection.of} layers, from {names}; `exclude: [{nodes}]` keeps it"
+    remedy = bisection.remedy or f"`exclude: [{nodes}]` keeps it"
+    return f"What is lost comes, of {bisection.of} layers, from {names}; {remedy}"
 
 
 def sensitivity(record: Record) -> Sensitivity | None:

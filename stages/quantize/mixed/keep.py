@@ -19,7 +19,7 @@ from stages.quantize.rounding.settings import Width as Quantized
 
 Width = Quantized | Literal["fp16", "fp32"]
 FLOATS = ("fp16", "fp32")
-BITS = {"fp16": 16.0, "fp32": 32.0, "ternary": 1.6}
+BITS = {"fp16": 16.0, "fp32": 32.0, "ternary": 1.6, "apot5": 5.0, "apot4": 4.0, "apot3": 3.0}
 
 
 KEEP = (

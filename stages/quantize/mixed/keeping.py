@@ -8,14 +8,13 @@ from typing import Any
 from pydantic import JsonValue
 
 from pipeline.errors import Interruption, StageError
-from pipeline.measure.accuracy import scores_on_validation
-from pipeline.measure.batching import batches_for
 from pipeline.measure.statistics.pairs import Scores
-from pipeline.model import Model, OnnxModel
+from pipeline.model import OnnxModel
 from pipeline.stage import Context
 from stages.quantize.mixed.front import Choice, Mixture, front
 from stages.quantize.mixed.keep import FLOATS, Keep, bits_of
 from stages.quantize.mixed.measuring import Row
+from stages.quantize.mixed.scores import reference_of, scores_of
 from stages.quantize.mixed.search import smallest
 from stages.quantize.mixed.told import Tried, figures, is_quantized, report
 from stages.quantize.quantizing.assigned import Assigned, Trial
@@ -43,7 +42,7 @@ class Keeping:
     model: OnnxModel
     ctx: Context
     trial: Trial
-    tried: list[Tried] = field(default_factory=list)
+    tried: list[Tried[OnnxModel]] = field(default_factory=list)
 
     def smallest(self) -> OnnxModel:
         """The file of the smallest mixture that keeps the score; reports the mixture and all that were tried.
@@ -52,11 +51,11 @@ class Keeping:
             StageError: none keeps it; it names the nearest with its figures.
             Interruption: a stop was asked for.
         """
-        reference = self._reference()
+        reference = reference_of(self.keep, self.model, self.ctx)
         most = 1 + (len(self.rows) * len(self.keep.widths)).bit_length()
         with self.ctx.progress("mixtures", most) as advance:
 
-            def attempt(mixture: Mixture) -> Tried:
+            def attempt(mixture: Mixture) -> Tried[OnnxModel]:
                 self.tried.append(self._try(mixture, reference))
                 advance(1, figures(self.keep, self.tried[-1]))
                 return self.tried[-1]
@@ -67,7 +66,7 @@ class Keeping:
         self.ctx.report("sensitivity", {"layers": [asdict(row) for row in self.rows]})
         return report(self.keep, self.rows, chosen, self.tried, len(reference), self.ctx)
 
-    def _search(self, attempt: Callable[[Mixture], Tried]) -> Tried | None:
+    def _search(self, attempt: Callable[[Mixture], Tried[OnnxModel]]) -> Tried[OnnxModel] | None:
         """The smallest that holds, None where none does; with layers in floats only where 8 bits do not hold."""
         widest = self._widest(attempt)
         choices = [*map(self._choices, self.rows)]
@@ -87,7 +86,7 @@ class Keeping:
         place = smallest(len(mixtures), holds)
         return None if place is None else at[mixtures[place]]
 
-    def _widest(self, attempt: Callable[[Mixture], Tried]) -> Tried:
+    def _widest(self, attempt: Callable[[Mixture], Tried[OnnxModel]]) -> Tried[OnnxModel]:
         """All layers at the most bits; those that stay in fp32 by themselves are no choice from then on."""
         finest = max(self.keep.integers, key=bits_of)
 
@@ -104,21 +103,7 @@ class Keeping:
         effects = {width: row.effects.get(label(width), 0.0) for width in self.keep.widths}
         return [Choice(width, sizes[width], effects[width]) for width in self.keep.widths]
 
-    def _reference(self) -> Scores:
-        model: Model | None = self.model if self.keep.of == "incoming" else self.ctx.baseline
-        if model is None:
-            raise StageError("there is no baseline yet", fix="Set `of: incoming` under `keep`")
-        scores = self._scores(model)
-        if self.keep.estimate(scores, scores, self.ctx.seed) is None:
-            problem = "scores are not on a ratio scale, so there is no retention"
-            raise StageError(problem, fix="Set `drop` under `keep` instead")
-        return scores
-
-    def _scores(self, model: Model) -> Scores:
-        batch = batches_for(model, self.ctx.task, self.ctx.batch).batch
-        return scores_on_validation(model, self.ctx.task, batch, lambda steps: None).numpy()
-
-    def _try(self, mixture: Mixture, reference: Scores) -> Tried:
+    def _try(self, mixture: Mixture, reference: Scores) -> Tried[OnnxModel]:
         if self.ctx.interrupted():
             raise Interruption("stopped between two mixtures")
         reports, warnings = dict[str, JsonValue](), list[str]()
@@ -128,7 +113,7 @@ class Keeping:
         layers = {name: choice.width for row, choice in pairs if choice.width not in FLOATS for name in row.nodes}
         left = [[n for row, choice in pairs if choice.width == width for n in row.nodes] for width in ("fp32", "fp16")]
         model = self.trial(replace(self.ctx, directory=directory, **sinks), Assigned(*left), layers=layers)
-        estimate = self.keep.estimate(self._scores(model), reference, self.ctx.seed)
+        estimate = self.keep.estimate(scores_of(model, self.ctx), reference, self.ctx.seed)
         model.close()
         if estimate is None:
             raise StageError("no score is above zero any more", fix="Give wider `widths` under `keep`")

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import JsonValue
 
 from pipeline.base.estimate import Estimate
 from pipeline.base.formatting import bytes_text
 from pipeline.measure.size import size_bytes
-from pipeline.model import OnnxModel
+from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Context
 from stages.quantize.graphs.reasons import HALF
 from stages.quantize.mixed.front import Mixture
@@ -17,20 +17,22 @@ from stages.quantize.mixed.keep import FLOATS, Keep
 from stages.quantize.mixed.measuring import Row
 from stages.quantize.rounding.settings import Codebook, label
 
+Form = TypeVar("Form", OnnxModel, TorchModel)
+
 
 @dataclass(frozen=True)
-class Tried:
+class Tried(Generic[Form]):
     """A mixture that was quantized and scored, and what the stage said of it.
 
     Args:
         mixture: a width for each unit.
-        model: the file.
+        model: the file, or the trained network.
         estimate: what became of the score on validation.
         reports, warnings: of the stage.
     """
 
     mixture: Mixture
-    model: OnnxModel
+    model: Form
     estimate: Estimate
     reports: dict[str, JsonValue] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -49,22 +51,30 @@ class Tried:
 
 
 def report(
-    keep: Keep, rows: Sequence[Row], chosen: Tried, tried: Sequence[Tried], examples: int, ctx: Context
+    keep: Keep,
+    rows: Sequence[Row],
+    chosen: Tried[OnnxModel],
+    tried: Sequence[Tried[OnnxModel]],
+    examples: int,
+    ctx: Context,
 ) -> OnnxModel:
     """The file, once everything is reported that the stage said of it, and what each layer became."""
+    widths: dict[str, JsonValue] = {row.layer: _became(row, chosen, i) for i, row in enumerate(rows)}
+    tell(keep, chosen, tried, ctx, examples=examples, widths=widths, settings=_settings(rows, chosen))
+    return chosen.model
+
+
+def tell(keep: Keep, chosen: Tried[Form], tried: Sequence[Tried[Form]], ctx: Context, **more: JsonValue) -> None:
+    """Report all that the stage said of a mixture, what became of the score, and what was tried."""
     for name, value in chosen.reports.items():
         ctx.report(name, value)
     for text in chosen.warnings:
         ctx.warn(text)
-    widths: dict[str, JsonValue] = {row.layer: _became(row, chosen, i) for i, row in enumerate(rows)}
-    summary = {"limit": keep.text, "examples": examples, **_entry(chosen)}
-    settings = _settings(rows, chosen)
-    ctx.report("keep", {**summary, "widths": widths, "settings": settings, "tried": [_entry(one) for one in tried]})
+    ctx.report("keep", {"limit": keep.text, **entry(chosen), **more, "tried": [entry(one) for one in tried]})
     ctx.log.info("%s, of %d mixtures tried", figures(keep, chosen), len(tried))
-    return chosen.model
 
 
-def figures(keep: Keep, tried: Tried) -> str:
+def figures(keep: Keep, tried: Tried[Form]) -> str:
     """What became of the score, and of the weights."""
     counts = ", ".join(f"{count} of {width}" for width, count in _counts(tried.mixture).items())
     what = "retention" if keep.retention is not None else "drop"
@@ -77,7 +87,7 @@ def is_quantized(mixture: Mixture) -> bool:
     return any(choice.width not in FLOATS for choice in mixture)
 
 
-def _became(row: Row, tried: Tried, place: int) -> JsonValue:
+def _became(row: Row, tried: Tried[OnnxModel], place: int) -> JsonValue:
     """The width of a unit, as it came out: a layer that cannot have the integers that it was to have stays in fp32."""
     width = tried.mixture[place].width
     if tried.quantized.issuperset(row.nodes):
@@ -85,7 +95,7 @@ def _became(row: Row, tried: Tried, place: int) -> JsonValue:
     return "fp16" if tried.halves.issuperset(row.nodes) else "fp32"
 
 
-def _settings(rows: Sequence[Row], tried: Tried) -> dict[str, JsonValue]:
+def _settings(rows: Sequence[Row], tried: Tried[OnnxModel]) -> dict[str, JsonValue]:
     """The settings that make the same of the layers, but for weights in fp16."""
     layers: dict[str, JsonValue] = {}
     exclude: list[JsonValue] = []
@@ -98,13 +108,13 @@ def _settings(rows: Sequence[Row], tried: Tried) -> dict[str, JsonValue]:
     return {"layers": layers, "exclude": exclude}
 
 
-def _entry(tried: Tried) -> dict[str, JsonValue]:
+def entry(tried: Tried[Form]) -> dict[str, JsonValue]:
+    """A mixture in the record: its bytes, how many layers have which width, and what became of the score."""
+    of_file = {"size_bytes": size_bytes(tried.model)} if isinstance(tried.model, OnnxModel) else {}
+    counts: dict[str, JsonValue] = {**_counts(tried.mixture)}
     return {
-        "weights_bytes": round(_size(tried.mixture)),
-        "size_bytes": size_bytes(tried.model),
-        "counts": {**_counts(tried.mixture)},
-        **tried.estimate.model_dump(),
-    }
+        "weights_bytes": round(_size(tried.mixture)), **of_file, "counts": counts, **tried.estimate.model_dump()
+    }  # fmt: skip
 
 
 def _size(mixture: Mixture) -> float:

@@ -76,6 +76,23 @@ def test_bisect_names_the_layer_of_a_run_that_costs_the_accuracy(chain: Path, sh
     assert "What is lost comes, of 3 layers, from conv2 (" in words(ended.out)
 
 
+def test_layers_of_a_network_that_is_trained_with_integers_are_looked_at(project: Make, shrink: Make) -> None:
+    path = project(chain_of("quantize.aware, epochs: 1, layers: {conv2: 2}", "export.onnx", model=NET))
+    runs = path.parent / "runs"
+    ended = shrink("sensitivity", path, "--json", "--runs", runs)
+    assert ended.code == 0, ended.err
+    measured = json.loads(ended.out)["stages"]
+    assert [stage["name"] for stage in measured] == ["export.onnx", "quantize.sensitivity"]
+    assert [row["layer"] for row in measured[1]["reports"]["sensitivity"]["layers"]] == ["conv1", "conv2", "head"]
+    assert shrink("run", path, "--runs", runs).code == 0
+    (run,) = (one for one in runs.glob("*/record.json") if "sensitivity" not in str(one))
+    ended = shrink("bisect", run.parent, "--json")
+    assert ended.code == 0, ended.err
+    trained, bisected = json.loads(ended.out)["stages"]
+    assert (trained["name"], trained["cached"], bisected["name"]) == ("quantize.aware", True, "quantize.aware_bisect")
+    assert bisected["reports"]["bisection"]["layers"][0]["layer"] == "conv2"
+
+
 @pytest.mark.parametrize(("file", "old", "new", "told"), [
     ("models.py", "torch.relu(self.conv2", "torch.tanh(self.conv2", "(export.onnx): it would be made anew: "),
     ("models.py", "width: int = 8", "width: int = 6", "model: the model is not the one that the run began with"),

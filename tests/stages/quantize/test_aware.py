@@ -137,6 +137,25 @@ def test_a_codebook_larger_than_its_tensor_is_refused() -> None:
     refused(r"`conv1.weight` has 54 numbers, fewer than the 256", checks(stage))
 
 
+def kept(**keep: Any) -> AwareQuantization:
+    return AwareQuantization.model_validate({"keep": {"drop": 0.1, **keep}})
+
+
+def test_how_many_trainings_a_score_may_take_is_told_before_work() -> None:
+    notes = [text for text in checks(kept(trainings=3)) if "keep" in text]
+    assert notes == ["`keep` is sought among mixtures of 8, 4, 2: 3 trainings of 10 epochs at most"]
+    assert [*kept(trainings=3).trainings()] == [(64, 1)] * 3
+
+
+def test_what_keep_chooses_may_not_stand_beside_it_and_each_layer_has_a_width() -> None:
+    refused("`bits` stands beside `keep`", checks(kept().model_copy(update={"bits": 4})))
+    refused("`first_last` stands beside `keep`", checks(AwareQuantization(first_last=4, keep=kept().keep)))
+    books = [{"codebook": 64}, {"codebook": 128}]
+    refused("`conv1` has a weight of 54 numbers, fewer than each codebook of `keep`", checks(kept(widths=books)))
+    few = preview_of(model_of("Residual"), examples=20)
+    refused(r"validation has 20 examples.*36 or more for drop 0\.1", kept().check((), few))
+
+
 def test_weights_of_another_type_are_refused() -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 4)).bfloat16()
     model = model_of("Residual")

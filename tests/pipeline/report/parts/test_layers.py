@@ -47,6 +47,9 @@ def test_culprits_are_told_with_what_keeps_them(record: Make) -> None:
     layers = [{"layer": "conv1", "nodes": ["n1"], "share": 0.8}, {"layer": "fc", "nodes": ["n7"], "share": 0.15}]
     text = bisection_text(with_report(record, "bisection", {"divergence": 0.5, "layers": layers, "of": 9}))
     assert text == "What is lost comes, of 9 layers, from conv1 (80%), fc (15%); `exclude: [n1, n7]` keeps it"
+    own = {"divergence": 0.5, "layers": layers[:1], "of": 9, "remedy": "give it more bits"}
+    text = bisection_text(with_report(record, "bisection", own))
+    assert text == "What is lost comes, of 9 layers, from conv1 (80%); give it more bits"
     none = bisection_text(with_report(record, "bisection", {"divergence": 0.5, "layers": [], "of": 9}))
     assert none == "Of 9 layers none accounts for much of what is lost: it comes from many of them"
 
