@@ -98,7 +98,7 @@ class AwareQuantization(Retraining, Stage):
         if used < FEW:
             yield f"calibration uses {used} examples; ranges are steadier with {FEW} or more"
         if self.keep:
-            yield from self.keep.check(self.model_dump(exclude_unset=True), preview)
+            yield from self.keep.check(self.model_dump(exclude_defaults=True), preview)
         yield from saturation(preview.isa, "`bits` and `first_last` of 7 or less avoid it")
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:

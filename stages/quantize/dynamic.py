@@ -62,7 +62,7 @@ class DynamicQuantization(RoundingSettings, KeepsScore, Stage):
         if self.rounding == "adaptive":
             yield from self.few_examples(preview)
         if self.keep:
-            yield from self.keep.check(self.model_dump(exclude_unset=True), preview)
+            yield from self.keep.check(self.model_dump(exclude_defaults=True), preview)
         if "Conv" in self.operators:
             yield "dynamically quantized convolutions are several times slower on CPUs; quantize.static is for them"
         if not self.reduce_range:

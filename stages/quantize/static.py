@@ -84,7 +84,7 @@ class StaticQuantization(RoundingSettings, KeepsScore, Stage):
             raise ConfigError(f"`percentile` is {self.percentile:g} and `calibration` is {self.calibration}", fix=fix)
         yield from self.few_examples(preview)
         if self.keep:
-            yield from self.keep.check(self.model_dump(exclude_unset=True), preview)
+            yield from self.keep.check(self.model_dump(exclude_defaults=True), preview)
         if not self.reduce_range:  # ONNX Runtime makes int8 activations uint8 on x86
             yield from saturation(preview.isa, REDUCE)
 

@@ -79,7 +79,7 @@ class WeightQuantization(KeepsScore, Stage):
         """Refuse settings that contradict each other; warn of few calibration examples."""
         check_settings(before, preview.model, self.operators, OPERATORS)
         if self.keep:
-            yield from self.keep.check(self.model_dump(exclude_unset=True), preview)
+            yield from self.keep.check(self.model_dump(exclude_defaults=True), preview)
             if others := [width for width in self.keep.widths if width not in (*get_args(Bits), *FLOATS)]:
                 raise ConfigError(f"`keep` has the width {label(others[0])}", expected="8, 4, 2, fp16 or fp32")
         if self.symmetric and self.method in ("k_quant", "hqq"):

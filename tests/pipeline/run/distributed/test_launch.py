@@ -262,6 +262,19 @@ def test_real_processes_from_python_and_what_is_not_trained_is_shared(folder: Pa
 
 
 @pytest.mark.slow
+def test_a_search_for_widths_goes_the_same_way_in_all_processes(project: Make) -> None:
+    def trained(settings: str) -> dict[str, object]:
+        first, net = "train.supervised, epochs: 6, batch_size: 32, learning_rate: 0.01", "use: models.py:TinyNet"
+        chain = project(chain_of(f"quantize.aware, epochs: 1, {settings}", baseline=first, model=net))
+        record = runner.run(chain, runs=chain.parent / "runs", track=False, processes=2)
+        return {"digest": record.stages[0].digest, **record.stages[0].reports.get("keep", {})}
+
+    kept = trained("keep: {drop: 0.1}")
+    assert len(kept["tried"]) > 1  # type: ignore[arg-type]
+    assert trained(f"layers: {json.dumps(kept['settings']['layers'])}")["digest"] == kept["digest"]  # type: ignore[index]
+
+
+@pytest.mark.slow
 def test_under_torchrun_the_weights_are_the_same(folder: Path, whole: list[str]) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "pipeline"]
     arguments = ["run", str(folder / "chain.yaml"), "--runs", str(folder / "runs"), "--json"]

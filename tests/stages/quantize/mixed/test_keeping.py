@@ -17,6 +17,7 @@ from pipeline.measure.statistics.means import drop, retention
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Preview, Stage
 from pipeline.task import Split, Task, regression
+from stages.quantize.aware import AwareQuantization
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.mixed.keep import Keep
 from stages.quantize.mixed.keeping import Keeping
@@ -90,6 +91,12 @@ def test_what_few_validation_examples_cannot_show_is_refused_before_work(exporte
 def test_what_keep_chooses_may_not_stand_beside_it(beside: Any, exported: OnnxModel, task: Task) -> None:
     with pytest.raises(ConfigError, match=r"stands beside `keep`"):
         refused(StaticQuantization(keep=Keep(drop=0.03), **beside), task, exported)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, AwareQuantization])
+def test_a_run_that_goes_on_has_all_settings_beside_it(kind: Any, exported: OnnxModel, task: Task) -> None:
+    resolved = kind(keep={"drop": 0.03}).model_dump(mode="json")
+    refused(kind.model_validate(resolved), task, exported)
 
 
 @pytest.mark.parametrize(
