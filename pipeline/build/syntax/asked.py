@@ -23,7 +23,7 @@ _SPARSE = (
     "`prune.weights` makes single weights zero: `sparsity: 0.5`, or `pattern: 2:4`. `quantize.pack` makes fewer bytes "
     "of that; no kernel for CPUs is faster for it, as all are behind `prune.channels`"
 )
-_SHARE = "`macs`, `params` or `channels` of `prune.channels` is the share that is kept"
+_SHARE = "`macs`, `params`, `size` or `latency` of `prune.channels` is the share that is kept"
 _SEARCH = (
     "no stage searches. `strategies:` in place of `stages:` and `shrink compare` say which of several chains to take, "
     "and `--set` changes a setting"
@@ -36,7 +36,7 @@ _SCORE = (
 )
 _SIZE = "`size: {max: 0.25, of: baseline}` of a budget is a share of the baseline's, `size: 40 kB` absolute"
 _TIME = "`benchmark.latency` measures it"
-_LAYERS = "`distill.logits` with `student: {shrink_of: teacher, layers: 3}` makes a model with fewer layers"
+_LAYERS = "`prune.layers` leaves out whole blocks; a `student` with `{shrink_of: teacher, layers: 3}` has fewer layers"
 
 ASKED = {
     "qat": _AWARE,
@@ -65,6 +65,8 @@ ASKED = {
     "head": _HEADS,
     "attention_heads": _HEADS,
     "depth": _LAYERS,
+    "blocks": _LAYERS,
+    "shortgpt": _LAYERS,
     "layer_drop": _LAYERS,
     "lowrank": _LOW_RANK,
     "svd": _LOW_RANK,

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.base.batches import Inputs
 from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context
@@ -23,12 +22,39 @@ LEAST = 1e-12
 """Of a group without effect: its channels still leave one after the other."""
 
 
+class Answers:
+    """What a module answers to calibration examples, beside which others are compared.
+
+    Args:
+        module: the reference; not changed.
+        ctx: its calibration data are what answers are compared on.
+        examples: of them at most.
+    """
+
+    def __init__(self, module: nn.Module, ctx: Context, examples: int) -> None:
+        split = ctx.calibration.select(list(range(min(len(ctx.calibration), examples))))
+        self.ctx = ctx
+        self.inputs = [batch.inputs for batch in split.loader(BATCH)]  # once, for they may be others each time
+        self.before = self._of(module)
+
+    def change(self, module: nn.Module) -> float:
+        """The mean divergence of what another module answers; see `pipeline.measure.sensitivity.divergence`."""
+        labelling = self.ctx.labelling if self.ctx.logits else None
+        return divergence(zip(self.before, self._of(module), strict=True), labelling)
+
+    def _of(self, module: nn.Module) -> list[Any]:
+        module.eval()
+        with torch.no_grad():
+            outputs = [call(module, inputs) for inputs in self.inputs]
+        return [_counted(output, self.ctx.output).numpy() for output in outputs]
+
+
 def effects(
     model: TorchModel, groups: Sequence[Coupled], ratios: Sequence[float], ctx: Context, examples: int = EXAMPLES
 ) -> Iterator[list[float]]:
     """For each group the mean divergence of the answers without its least important channels, at each ratio.
 
-    The divergence is that of `pipeline.measure.sensitivity.divergence`; all other groups stay whole.
+    All other groups stay whole.
 
     Args:
         model: not changed.
@@ -37,16 +63,13 @@ def effects(
         ctx: its calibration data are what answers are compared on.
         examples: of them at most.
     """
-    split = ctx.calibration.select(list(range(min(len(ctx.calibration), examples))))
-    inputs = [batch.inputs for batch in split.loader(BATCH)]  # once, for they may be others each time
-    before = _answers(model.module, inputs, ctx)
-    labelling = ctx.labelling if ctx.logits else None
+    answers = Answers(model.module, ctx, examples)
     for group in groups:
         row = []
         for ratio in ratios:
             count = max(round(len(group.scores) * (1 - ratio)), 1)
             smaller = engine.trimmed(model.module, {group.root: removed(group, count)}, [group])
-            row.append(divergence(zip(before, _answers(smaller, inputs, ctx), strict=True), labelling))
+            row.append(answers.change(smaller))
         yield row
 
 
@@ -79,13 +102,6 @@ def _between(shares: Any, ratios: Sequence[float], rising: Any) -> Any:
     slopes = np.maximum(np.diff(rising) / np.diff(ratios), 1e-3)
     values = np.where(shares < ratios[0], rising[0] - slopes[0] * (ratios[0] - shares), values)
     return np.where(shares > ratios[-1], rising[-1] + slopes[-1] * (shares - ratios[-1]), values) + 1e-6 * shares
-
-
-def _answers(module: nn.Module, batches: Sequence[Inputs], ctx: Context) -> list[Any]:
-    module.eval()
-    with torch.no_grad():
-        outputs = [call(module, inputs) for inputs in batches]
-    return [_counted(output, ctx.output).numpy() for output in outputs]
 
 
 def _counted(outputs: dict[str, Tensor], name: str | None) -> Tensor:

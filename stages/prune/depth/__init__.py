@@ -1,0 +1,1 @@
+"""Whole blocks of a network: which can be left out, what that changes, and leaving them out."""

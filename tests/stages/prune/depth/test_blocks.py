@@ -1,0 +1,74 @@
+"""Which blocks are found, and that a bypass hands on what a block would have."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages.prune.depth.blocks import find, without
+
+
+class Residual(nn.Module):
+    def __init__(self, width: int, out: int | None = None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, out or width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x) if self.layers[2].out_features == x.shape[-1] else self.layers(x)
+
+
+class Rows(nn.Module):
+    """Blocks that give a tuple, with what all of them are handed."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.blocks, self.kind = nn.ModuleList(Cell(kind) for _ in range(3)), kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = x.mean()
+        for block in self.blocks:
+            x, *_ = block(x, mask=None, bias=bias)
+        return x
+
+
+class Cell(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.inner, self.kind = nn.ModuleList([nn.Linear(4, 4)]), kind
+
+    def forward(self, x: Tensor, mask: Tensor | None, bias: Tensor) -> tuple[Tensor | None, ...]:
+        rest = {"handed on": (None, bias), "own": (None, x.sum()), "alone": ()}[self.kind]
+        return (x + self.inner[0](x) + bias, *rest)
+
+
+def test_blocks_keep_the_shape_and_are_no_single_layers():
+    net = nn.Sequential(nn.Linear(4, 8), Residual(8), nn.ReLU(), Residual(8), Residual(8, 6), nn.Linear(6, 2)).eval()
+    blocks, others = find(net, {"input": torch.rand(2, 4)})
+    assert blocks == {"1": None, "3": None}
+    assert others == ["4"]
+
+
+@pytest.mark.parametrize(("kind", "rest"), [("handed on", [None, "bias"]), ("alone", [])])
+def test_a_bypass_hands_on_what_the_block_does(kind, rest):
+    net, x = Rows(kind).eval(), torch.rand(2, 4)
+    blocks, others = find(net, {"input": x})
+    assert blocks == dict.fromkeys(("blocks.0", "blocks.1", "blocks.2"), rest)
+    assert others == []
+    with torch.no_grad():
+        whole = net(x)
+        with without(net, {"blocks.1": blocks["blocks.1"]}):
+            shorter = net(x)
+        first = net.blocks[0](x, None, x.mean())[0]
+        assert torch.equal(shorter, net.blocks[2](first, None, x.mean())[0])
+        assert torch.equal(net(x), whole)  # as it was
+
+
+def test_what_only_a_block_gives_keeps_it():
+    assert find(Rows("own").eval(), {"input": torch.rand(2, 4)}) == ({}, ["blocks.0", "blocks.1", "blocks.2"])
+
+
+def test_they_are_as_before_after_an_error():
+    net = Rows("alone").eval()
+    block = net.blocks[1]
+    with pytest.raises(ValueError, match="inside"), without(net, {"blocks.1": []}):
+        raise ValueError("inside")
+    assert net.blocks[1] is block
