@@ -22,6 +22,7 @@ from stages.prune.ranks.layers import Cost, Layer, Layers, Ranks, find
 from stages.prune.ranks.moments import errors, roots
 from stages.prune.ranks.telling import LOSSY, OTHERS, narrow_at, possible, staying, told
 from stages.prune.recovery import Recovery
+from stages.prune.weights import WeightPruning
 
 QUANTIZED = "the weights are quantized, with steps for the layers that they are in"
 FIRST = "Put prune.lowrank before quantize.aware"
@@ -34,8 +35,8 @@ Metrics = Mapping[str, Tensor]
 class LowRankFactorization(Stage):
     """The same network with two or three smaller layers in the place of large linear layers and convolutions.
 
-    Choose it for wide linear layers, as of transformers, which channel pruning leaves whole; convolutions of few
-    channels seldom get faster. Give it `recovery`, and put it before quantization.
+    Choose it for wide linear layers, as of transformers, which channel pruning leaves whole, and for convolutions of 64
+    channels and more: narrower ones hardly get faster. Give it `recovery`, and put it before quantization.
 
     Example:
         - {use: prune.lowrank, macs: 0.6, recovery: {epochs: 5}}
@@ -84,9 +85,11 @@ class LowRankFactorization(Stage):
         return self
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
-        """Refuse quantized weights, and teachers that are not there."""
+        """Refuse quantized weights, and teachers that are not there; warn of zeros that get lost."""
         if quantizing(before):
             raise ConfigError(QUANTIZED, fix=FIRST)
+        if any(isinstance(stage, WeightPruning) for stage in before):
+            yield "layers that become factors lose the zeros of prune.weights: put it behind prune.lowrank"
         if self.recovery:
             yield from self.recovery.check_teachers(preview, known=not before, name="recovery")
 

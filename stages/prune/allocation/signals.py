@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from pipeline.errors import StageError, blame
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context
+from stages.layerwise.calibration import watch
 from stages.prune.coupling.parts import LAYERS, axis_of
 
 BATCH = 32
@@ -50,21 +50,17 @@ def magnitudes_read(model: TorchModel, ctx: Context) -> dict[str, Tensor]:
 
     Layers that do not run on the calibration data are not in it.
     """
-    module = copy.deepcopy(model.module).to(ctx.device).eval()
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def add(name: str, part: nn.Module, args: tuple[Tensor, ...]) -> None:
-        values = args[0].detach().abs().movedim(axis_of(part, args[0]), 0).flatten(1)
+    def add(name: str, part: nn.Module, args: Any, named: Any, output: Any) -> None:
+        inputs = next(iter((*args, *named.values())))
+        values = inputs.abs().movedim(axis_of(part, inputs), 0).flatten(1)
         sums[name] = sums.get(name, 0) + values.sum(1)
         counts[name] = counts.get(name, 0) + values.shape[1]
 
-    with ExitStack() as hooks, torch.no_grad():
-        for name, part in module.named_modules():
-            if isinstance(part, (*LAYERS, nn.RNNBase)):
-                hooks.enter_context(part.register_forward_pre_hook(partial(add, name)))
-        for batch in ctx.calibration.loader(BATCH):
-            call(module, _on(ctx, batch.inputs))
+    layers = [name for name, part in model.module.named_modules() if isinstance(part, (*LAYERS, nn.RNNBase))]
+    watch(model.module, {name: partial(add, name) for name in layers}, "what layers read", ctx)
     return {name: (total / counts[name]).cpu() for name, total in sums.items()}
 
 

@@ -1,41 +1,37 @@
 """What calibration data tells of layers: the second moment of what they read, and how far factors are from them."""
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import StageError
-from pipeline.forms.tracing import slow_path
-from pipeline.model import TorchModel, call
+from pipeline.model import TorchModel
 from pipeline.stage import Context
+from stages.layerwise.calibration import Look, watch
 from stages.prune.coupling.parts import axis_of
-
-BATCH = 64
-
-See = Callable[[str, Tensor, Tensor], None]
-"""Is given a layer's name, what it read and what it gave, the channels last."""
+from stages.prune.sparse.inputs import rows_of
 
 
 def roots(model: TorchModel, names: Sequence[str], ctx: Context) -> dict[str, Tensor]:
     """For each layer a root of the second moment: (in, in), root root^T is the sum of x x^T over calibration data.
 
-    An x is what a linear layer reads, or of a convolution the channels at one place.
+    An x is what the weight is multiplied with, or of a convolution with a kernel the channels at one place.
 
     Raises:
         StageError: what a layer reads is not finite, or it does not run.
     """
     moments: dict[str, Tensor] = {}
 
-    def see(name: str, inputs: Tensor, output: Tensor) -> None:
-        rows = inputs.flatten(0, -2).float()
-        moments[name] = moments.get(name, torch.zeros(())) + (rows.mT @ rows).double().cpu()
+    def look(name: str, part: nn.Module, args: Any, named: Any, output: Tensor) -> None:
+        for rows in _channels(part, args, named):
+            moments[name] = moments.get(name, torch.zeros(())) + (rows.mT @ rows).double().cpu()
 
-    _watch(model, names, ctx, see)
+    _watch(model, {name: partial(look, name) for name in names}, "what layers read", moments, ctx)
     if wrong := next((name for name, moment in moments.items() if not moment.isfinite().all()), None):
         raise StageError(f"what `{wrong}` reads is not finite", fix="Look for NaN in the calibration data")
     pairs = {name: torch.linalg.eigh(moment) for name, moment in moments.items()}
@@ -44,35 +40,29 @@ def roots(model: TorchModel, names: Sequence[str], ctx: Context) -> dict[str, Te
 
 def errors(before: TorchModel, after: TorchModel, names: Sequence[str], ctx: Context) -> dict[str, float]:
     """For each layer |y' - y| / |y| over calibration data: what it gives y, and its factors of the same inputs y'."""
-    sequences = {name: copy.deepcopy(after.module.get_submodule(name)).to(ctx.device) for name in names}
     sums: dict[str, Tensor] = {}
 
-    def see(name: str, inputs: Tensor, output: Tensor) -> None:
-        axis = axis_of(before.module.get_submodule(name), output)
-        other = sequences[name](inputs.movedim(-1, axis)).movedim(axis, -1)
-        squares = [values.double().square().sum().cpu() for values in (other - output, output)]
+    def look(name: str, factors: nn.Module, part: nn.Module, args: Any, named: Any, output: Tensor) -> None:
+        squares = [values.double().square().sum().cpu() for values in (factors(*args, **named) - output, output)]
         sums[name] = sums.get(name, torch.zeros(2)) + torch.stack(squares)
 
-    _watch(before, names, ctx, see)
+    copies = {name: copy.deepcopy(after.module.get_submodule(name)).to(ctx.device) for name in names}
+    looks = {name: partial(look, name, factors) for name, factors in copies.items()}
+    _watch(before, looks, "errors of outputs", sums, ctx)
     return {name: float((lost / whole.clamp_min(1e-300)).sqrt()) for name, (lost, whole) in sums.items()}
 
 
-def _watch(model: TorchModel, names: Sequence[str], ctx: Context, see: See) -> None:
-    """Have each layer seen on calibration data. Raises StageError where one does not run."""
-    from accelerate.utils import send_to_device  # takes its time
-
-    module, silent = copy.deepcopy(model.module).to(ctx.device), {*names}
-
-    def look(name: str, part: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
-        inputs = next(iter((*args, *kwargs.values())))
-        silent.discard(name)
-        see(name, *(values.movedim(axis_of(part, output), -1) for values in (inputs, output)))
-
-    with ExitStack() as hooks, torch.no_grad(), slow_path():
-        for name in names:
-            hooks.enter_context(module.get_submodule(name).register_forward_hook(partial(look, name), with_kwargs=True))
-        for batch in ctx.calibration.loader(BATCH):
-            call(module, send_to_device(batch.inputs, ctx.device))
-    if silent:
-        problem = f"`{min(silent)}` runs on none of the calibration examples"
+def _watch(model: TorchModel, looks: Mapping[str, Look], what: str, seen: Mapping[str, Any], ctx: Context) -> None:
+    watch(model.module, looks, what, ctx)
+    if silent := [name for name in looks if name not in seen]:
+        problem = f"`{silent[0]}` runs on none of the calibration examples"
         raise StageError(problem, fix="Name it in `ignore`, or give calibration data that it runs on")
+
+
+def _channels(part: nn.Module, args: Any, named: Any) -> Any:
+    """What a layer reads, in rows (n, in)."""
+    kernel = part.get_parameter("weight").shape[2:]
+    if prod(kernel) == 1:
+        return (rows[0] for rows in rows_of(part, args, named))
+    values = next(iter((*args, *named.values())))
+    return [values.movedim(axis_of(part, values), -1).flatten(0, -2).float()]

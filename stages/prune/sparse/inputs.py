@@ -1,8 +1,6 @@
 """What weights are multiplied with, and what changed weights do to outputs, seen on calibration data."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from copy import deepcopy
 from functools import partial
 from typing import Any, Literal
 
@@ -11,13 +9,11 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from pipeline.errors import StageError
-from pipeline.forms.tracing import slow_path
-from pipeline.model import call
 from pipeline.stage import Context
+from stages.layerwise.calibration import watch
 from stages.prune.sparse.layers import Weight, with_weight
 from stages.prune.sparse.masks import Floats
 
-BATCH = 32
 LARGEST = 2**24
 """Numbers of rows that are held at once."""
 Look = Callable[[Weight, nn.Module, tuple[Any, ...], dict[str, Any], Tensor], None]
@@ -110,14 +106,6 @@ def _single_ones(layer: _ConvNd) -> Tensor:
 def _watch(
     module: nn.Module, weights: Sequence[Weight], look: Look, description: str, ctx: Context, examples: int
 ) -> None:
-    """Have `look` see each call of the layers that have these weights, on calibration data and the context's device."""
-    split = ctx.calibration.select(list(range(min(len(ctx.calibration), examples))))
-    copied = deepcopy(module).to(ctx.device).eval()
-
-    with torch.no_grad(), slow_path(), ctx.progress(description, len(split)) as advance, ExitStack() as hooks:
-        for weight in (weight for weight in weights if weight.is_met):
-            for layer in map(copied.get_submodule, weight.layers):
-                hooks.enter_context(layer.register_forward_hook(partial(look, weight), with_kwargs=True))
-        for batch in split.loader(BATCH):
-            call(copied, {name: value.to(ctx.device) for name, value in batch.inputs.items()})
-            advance(len(batch.index))
+    """Have `look` see each call of the layers that have these weights."""
+    looks = {name: partial(look, weight) for weight in weights if weight.is_met for name in weight.layers}
+    watch(module, looks, description, ctx, examples)

@@ -18,6 +18,7 @@ from stages.prune import lowrank
 from stages.prune.channels import ChannelPruning
 from stages.prune.lowrank import LowRankFactorization
 from stages.prune.ranks.layers import GROUPED
+from stages.prune.weights import WeightPruning
 from stages.quantize.aware import AwareQuantization
 from stages.quantize.static import StaticQuantization
 from stages.trainer.loop import TrainingSettings, train
@@ -271,6 +272,14 @@ def test_weights_that_are_quantized_or_not_finite_are_refused(tmp_path):
         model.module.two.weight[0] = torch.nan
     with pytest.raises(StageError, match=r"`two\.weight` is not finite"):
         LowRankFactorization(macs=0.5, metric="weights").run(model, context(tmp_path, {}))
+
+
+def test_zeros_that_get_lost_are_warned_of():
+    preview, before = preview_of(built("prune_nets.py:PlainNet")), [WeightPruning(sparsity=0.5)]
+    assert [*LowRankFactorization(macs=0.5).check(before, preview)] == [
+        "layers that become factors lose the zeros of prune.weights: put it behind prune.lowrank"
+    ]
+    assert [*LowRankFactorization(macs=0.5).check([], preview)] == []
 
 
 @pytest.mark.parametrize(("settings", "message"), [

@@ -35,6 +35,19 @@ def test_a_root_is_of_the_second_moment_of_what_a_layer_reads(tmp_path):
         assert torch.allclose(found[name] @ found[name].mT, expected, rtol=1e-4, atol=1e-4 * float(expected.max()))
 
 
+def test_of_a_strided_1x1_convolution_it_is_of_the_places_that_it_reads(tmp_path):
+    module = nn.Sequential(nn.Conv2d(1, 6, 3), nn.Conv2d(6, 8, 1, stride=(2, 3), padding=1))
+    model = TorchModel(module, {"input": torch.rand(2, 1, 8, 8)}, Reference(use="none"))
+    ctx = context(tmp_path, {})
+    root = roots(model, ["1"], ctx)["1"]
+    inputs, outputs = read(model, ctx, "1")
+    moment = (root @ root.mT).float()
+    weight = module[1].weight.detach().flatten(1)
+    energy = (outputs - module[1].bias[:, None, None]).square().sum()
+    assert torch.allclose(torch.einsum("oi,ij,oj->", weight, moment, weight), energy, rtol=1e-4)
+    assert inputs.shape[1] == len(moment)
+
+
 def test_errors_are_of_what_the_layer_gives(tmp_path):
     model, ctx = built("ranks/rank_nets.py:Wide"), context(tmp_path, {})
     small = LowRankFactorization(rank={"*": 4}, ignore=("head",)).run(model, context(tmp_path, {}))
