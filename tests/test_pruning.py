@@ -1,6 +1,7 @@
 """Every kind of pruning on every architecture: what is left is saved, exported and quantized; or it is refused."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import onnx
 import pytest
 import torch
 
+from pipeline.base.formatting import bytes_text
 from pipeline.base.use import Reference
 from pipeline.errors import ConfigError
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Model, OnnxModel, TorchModel, call
 from pipeline.run.roundtrip import save_exactly
+from pipeline.runner import run
 from pipeline.stage import Context, Stage
 from stages.prune.channels import ChannelPruning
 from stages.prune.layers import LayerPruning
@@ -38,6 +41,9 @@ SHARES = {"LSTM": 0.99, "GRU": 0.99}
 
 BLOCKLESS = {"residual and depthwise", "U-Net", "DenseNet", "LSTM", "GRU"}
 """Networks without blocks of their own that give the shape that they read."""
+FALLING = ("prune.layers", "prune.channels", "prune.lowrank", "quantize.static", "quantize.pack")
+"""Stages whose file is smaller than the one before."""
+
 CLOSE, ROUGHLY = 1e-4, 0.15
 """How far a file may be from the module, and its int8 form as a share of the range: the weights are random."""
 
@@ -103,3 +109,35 @@ def prove_answers(pruned: TorchModel, ctx: Context) -> None:
     span = float(answers.max() - answers.min())
     assert float((rounded - answers).abs().max()) < ROUGHLY * span
     assert any(node.op_type == "DequantizeLinear" for node in onnx.load(integers.path).graph.node)
+
+
+def test_all_kinds_and_integers_on_one_network_tell_their_bytes(tmp_path):
+    """Each stage's bytes stand in the record and in the report, and fall where something leaves."""
+    recovery = {"epochs": 2, "batch_size": 32, "learning_rate": 0.003, "teacher": "labels"}
+    stages = [
+        {"use": "prune.layers", "blocks": 1, "recovery": recovery},
+        {"use": "prune.channels", "macs": 0.7, "round_to": 4, "recovery": recovery},
+        {"use": "prune.lowrank", "params": 0.85, "round_to": 4, "recovery": recovery},
+        {"use": "prune.weights", "sparsity": 0.6, "recovery": recovery},
+        {"use": "export.onnx"},
+        {"use": "quantize.static"},
+        {"use": "quantize.pack"},
+    ]
+    keys = {
+        "task": {"use": "chain_nets.py:images"},
+        "model": {"use": "pruned_nets.py:net", "name": "ConvNeXt"},
+        "baseline": [{"use": "train.supervised", "epochs": 4, "batch_size": 32, "learning_rate": 0.003}],
+        "stages": stages,
+    }
+    record = run(keys, folder=HERE, runs=tmp_path, track=False)
+    assert record.baseline
+    sizes = {stage.name: stage.size_bytes for stage in record.stages}
+    falling = [record.baseline.size_bytes, *(sizes[name] for name in FALLING)]
+    assert all(after < before for before, after in pairwise(falling)), falling
+    assert sizes["prune.weights"] == sizes["prune.lowrank"] == sizes["export.onnx"]  # zeros take bytes until packed
+    folder = Path(record.folder)
+    weights = [onnx.load(folder / stage.file).graph.initializer for stage in record.stages[-2:-1]]
+    zeros = sum(int((onnx.numpy_helper.to_array(t) == 0).sum()) for some in weights for t in some if len(t.dims) > 1)
+    assert zeros > 1000  # they outlive the training behind them, the export and the rounding
+    page = (folder / "report.html").read_text()
+    assert all(bytes_text(size) in page for size in sizes.values())
