@@ -76,17 +76,22 @@ def test_bisect_names_the_layer_of_a_run_that_costs_the_accuracy(chain: Path, sh
     assert "What is lost comes, of 3 layers, from conv2 (" in words(ended.out)
 
 
-def test_layers_of_a_network_that_is_trained_with_integers_are_looked_at(project: Make, shrink: Make) -> None:
-    path = project(chain_of("quantize.aware, epochs: 1, layers: {conv2: 2}", "export.onnx", model=NET))
-    runs = path.parent / "runs"
-    ended = shrink("sensitivity", path, "--json", "--runs", runs)
+AWARE = chain_of("quantize.aware, epochs: 1, layers: {conv2: 2}", model=NET)
+
+
+@pytest.mark.slow
+def test_sensitivity_of_a_network_that_is_to_be_trained_is_that_of_its_file(project: Make, shrink: Make) -> None:
+    ended = shrink("sensitivity", path := project(AWARE), "--json", "--runs", path.parent / "runs")
     assert ended.code == 0, ended.err
-    measured = json.loads(ended.out)["stages"]
-    assert [stage["name"] for stage in measured] == ["export.onnx", "quantize.sensitivity"]
-    assert [row["layer"] for row in measured[1]["reports"]["sensitivity"]["layers"]] == ["conv1", "conv2", "head"]
-    assert shrink("run", path, "--runs", runs).code == 0
-    (run,) = (one for one in runs.glob("*/record.json") if "sensitivity" not in str(one))
-    ended = shrink("bisect", run.parent, "--json")
+    exported, measured = json.loads(ended.out)["stages"]
+    assert (exported["name"], measured["name"]) == ("export.onnx", "quantize.sensitivity")
+    assert [row["layer"] for row in measured["reports"]["sensitivity"]["layers"]] == ["conv1", "conv2", "head"]
+
+
+def test_bisect_looks_at_a_network_that_was_trained_with_integers(project: Make, shrink: Make) -> None:
+    path = project(AWARE)
+    assert shrink("run", path, "--runs", path.parent / "runs").code == 0
+    ended = shrink("bisect", only_run(path.parent), "--json")
     assert ended.code == 0, ended.err
     trained, bisected = json.loads(ended.out)["stages"]
     assert (trained["name"], trained["cached"], bisected["name"]) == ("quantize.aware", True, "quantize.aware_bisect")
