@@ -49,7 +49,7 @@ WAYS = {
         *(Way(tool, "static") for tool in REQUIREMENTS),
         *(Way(tool, "dynamic") for tool in REQUIREMENTS if tool != "nncf"),
         Way("nncf", "accuracy"),
-        *(Way("ours", method) for method in ("dynamic + pack", "dynamic keep 1 point + pack", "weights keep")),
+        *(Way("ours", method) for method in ("dynamic + pack", "weights keep")),
     ),
 }
 """By network; dynamic quantization is for encoders of text, of which NNCF's example takes half an hour."""
