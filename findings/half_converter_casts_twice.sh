@@ -6,7 +6,7 @@
 # that reads the same value it adds a second Cast with the same output.
 # Output seen: two nodes with same node name (h_cast_to_fp32_node)
 #
-# Shrinkline keeps the first of the casts (stages/quantize/steps/half.py).
+# Shrinkline keeps the first of the casts (stages/quantize/halves/casts.py).
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -51,6 +51,10 @@ class StageError(ShrinkError):
     exit_code = 3
 
 
+class NotFinite(StageError):
+    """What a model answers is infinite or no number."""
+
+
 class ResourceError(ShrinkError):
     """Disk or memory ran out."""
 

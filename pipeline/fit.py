@@ -42,14 +42,17 @@ def check_chain(chain: Sequence[tuple[str, Stage]], start: type) -> type:
         if form not in takes:
             problem = f"it is given {FORMS[form]} by {giver}"
             expected = " or ".join(FORMS[t] for t in FORMS if t in takes)
-            raise ConfigError(problem, where=place, expected=expected, fix=_remedy(form, takes, giver))
+            fix = _remedy(form, takes, giver, stage.only_measures)
+            raise ConfigError(problem, where=place, expected=expected, fix=fix)
         form, giver = gives or form, place
     return form
 
 
-def _remedy(form: type, takes: frozenset[type], giver: str) -> str:
+def _remedy(form: type, takes: frozenset[type], giver: str, only_measures: bool) -> str:
     if TorchModel in takes:
         return f"Move it before {giver}"
+    if form is Seq2SeqOnnx and only_measures:
+        return "Use export.onnx in place of export.seq2seq, whose three graphs are not looked at layer by layer"
     if form is Seq2SeqOnnx and "quantize." in giver:  # which is done; what follows would be another step
         return "Leave it out, or use export.onnx in place of export.seq2seq"
     if form is Seq2SeqOnnx:

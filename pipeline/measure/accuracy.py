@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.base.estimate import Estimate
 from pipeline.base.targets.labelling import IGNORED, Labelling
-from pipeline.errors import StageError, blame
+from pipeline.errors import NotFinite, StageError, blame
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.measure.statistics.resamples import percentile_interval, resampled
 from pipeline.model import Model
@@ -204,7 +204,7 @@ def _check_predictions(predicted: Any, size: int) -> None:
     if not isinstance(predicted, Tensor) or predicted.shape[:1] != (size,):
         raise StageError(f"decode gave {kind(predicted)}", expected=f"a tensor ({size}, ...), one an example")
     if predicted.is_floating_point() and not torch.isfinite(predicted).all():
-        raise StageError("the model's predictions are not finite", expected="no NaN and no infinity")
+        raise NotFinite("the model's predictions are not finite", expected="no NaN and no infinity")
 
 
 def _check_scores(scored: Any, size: int) -> None:

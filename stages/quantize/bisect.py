@@ -1,6 +1,6 @@
 """Bisection: which layers cost the accuracy that quantization loses."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,26 +8,33 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
+from pipeline.base.code.extras import expect_extra
 from pipeline.base.formatting import few
 from pipeline.errors import ConfigError, Interruption
 from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.model import OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.dynamic import DynamicQuantization
+from stages.quantize.half import HalfPrecision
 from stages.quantize.mixed.culprits import Culprit, culprits
 from stages.quantize.mixed.keeping import UNHEARD
-from stages.quantize.mixed.measuring import Sensitivity, counted_output
+from stages.quantize.mixed.measuring import counted_output
+from stages.quantize.optimum import OptimumQuantization
 from stages.quantize.quantizing.assigned import Assigned, Trial
-from stages.quantize.rounding.layout import WEIGHTS
 from stages.quantize.static import StaticQuantization
 from stages.quantize.weights import WeightQuantization
 
-Quantization = StaticQuantization | DynamicQuantization | WeightQuantization
-METHODS: dict[str, type[Quantization]] = {
+Method = Literal["static", "dynamic", "weights", "half", "optimum"]
+Quantization = StaticQuantization | DynamicQuantization | WeightQuantization | HalfPrecision | OptimumQuantization
+METHODS: dict[Method, type[Quantization]] = {
     "static": StaticQuantization,
     "dynamic": DynamicQuantization,
     "weights": WeightQuantization,
+    "half": HalfPrecision,
+    "optimum": OptimumQuantization,
 }
+
+Done = Callable[[Mapping[str, Any]], set[str]]
 
 
 class QuantizationBisection(Stage):
@@ -45,7 +52,9 @@ class QuantizationBisection(Stage):
 
     only_measures: ClassVar[bool] = True
 
-    method: Literal["static", "dynamic", "weights"] = Field("static", description="which stage of quantize")
+    method: Literal["static", "dynamic", "weights", "half", "optimum"] = Field(
+        "static", description="which stage of quantize"
+    )
     settings: dict[str, JsonValue] = Field({}, description="its settings")
     share: float = Field(0.1, gt=0, lt=1, description="of what is lost, that a layer accounts for at least to be named")
     examples: int = Field(256, ge=1, description="validation examples at most, on which answers are compared")
@@ -58,23 +67,25 @@ class QuantizationBisection(Stage):
     def check(self, before: Sequence[Stage], preview: Preview) -> Sequence[str]:
         """Refuse settings that the stage refuses, and `keep`, whose mixture is another each time."""
         stage = self._stage()
+        if stage.extra:
+            expect_extra(stage.extra, f"quantize.{self.method}")
         if stage.keep:
-            fix = "Take `layers` and `exclude` from `settings` of its report `keep`"
+            fix = "Take what stands under `settings` in its report `keep`"
             raise ConfigError("`keep` chooses another mixture where layers are left out", fix=fix)
         return list(stage.check(before, preview))
 
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
         """The model itself. Raises StageError where it cannot be quantized so."""
         stage = self._stage()
-        operators = [name for name in WEIGHTS if name in (stage.operators or WEIGHTS)]
-        units = Sensitivity({}, "float", operators, stage.exclude, examples=1).of(model, ctx)
+        units = stage.measured([], model, ctx, examples=1)
         ctx.directory.mkdir(parents=True, exist_ok=True)
         with (
             TemporaryDirectory(dir=ctx.directory, prefix="bisect-") as folder,
             stage.trials(model, ctx) as trial,
             ctx.progress("files", 2 * len(units).bit_length() + 1) as advance,
         ):
-            answers = Answers(self, model, replace(ctx, directory=Path(folder), log=UNHEARD, warn=_unheard), trial)
+            inner = replace(ctx, directory=Path(folder), log=UNHEARD, warn=_unheard)
+            answers = Answers(self, model, inner, trial, stage.done)
             whole = answers.loss([])
             nodes = {row.layer: row.nodes for row in units if answers.quantized.issuperset(row.nodes)}
             advance(1)
@@ -84,7 +95,8 @@ class QuantizationBisection(Stage):
                 return answers.loss([name for layer in nodes if layer in spared for name in nodes[layer]])
 
             some = culprits([*nodes], whole, loss, self.share)
-        self._tell(ctx, some, whole, nodes)
+        named = {one.part: stage.spared(model, nodes[one.part]) for one in some}
+        self._tell(ctx, stage.spares_in, some, named, whole, len(nodes))
         return model
 
     def _stage(self) -> Quantization:
@@ -96,15 +108,18 @@ class QuantizationBisection(Stage):
             expected = f"those of quantize.{self.method}"
             raise ConfigError(f"`settings` has `{where}`: {first['msg']}", expected=expected) from error
 
-    def _tell(self, ctx: Context, some: Sequence[Culprit], whole: float, nodes: dict[str, list[str]]) -> None:
+    def _tell(
+        self, ctx: Context, setting: str, some: Sequence[Culprit], named: dict[str, list[str]], whole: float, count: int
+    ) -> None:
         layers: list[JsonValue] = [
-            {"layer": culprit.part, "nodes": [*nodes[culprit.part]], "share": culprit.gain / whole} for culprit in some
+            {"layer": culprit.part, "nodes": [*named[culprit.part]], "share": culprit.gain / whole} for culprit in some
         ]
-        ctx.report("bisection", {"divergence": whole, "layers": layers, "of": len(nodes)})
+        nodes = ", ".join(name for names in named.values() for name in names)
+        remedy = f"`{setting}: [{nodes}]` keeps it" if some else ""
+        ctx.report("bisection", {"divergence": whole, "layers": layers, "of": count, "remedy": remedy})
         if some:
-            names = few([f"`{culprit.part}` ({culprit.gain / whole:.0%})" for culprit in some])
-            excluded = ", ".join(name for culprit in some for name in nodes[culprit.part])
-            ctx.log.info("what is lost comes from %s; `exclude: [%s]` keeps it", names, excluded)
+            parts = few([f"`{culprit.part}` ({culprit.gain / whole:.0%})" for culprit in some])
+            ctx.log.info("what is lost comes from %s; %s", parts, remedy)
         else:
             text = "no layer accounts for %s of what is lost: it comes from many, or from operators without weights"
             ctx.log.info(text, f"{self.share:.0%}")
@@ -118,10 +133,13 @@ class Answers:
         model: that came in.
         ctx: whose folder gets the files.
         trial: makes them.
+        done: the names of the nodes that were quantized, by what was reported.
     """
 
-    def __init__(self, settings: QuantizationBisection, model: OnnxModel, ctx: Context, trial: Trial) -> None:
-        self.ctx, self.trial, self.count = ctx, trial, 0
+    def __init__(
+        self, settings: QuantizationBisection, model: OnnxModel, ctx: Context, trial: Trial, done: Done
+    ) -> None:
+        self.ctx, self.trial, self.done, self.count = ctx, trial, done, 0
         self.output, self.quantized = counted_output(model, ctx), set[str]()
         split = ctx.validation
         few_of_it = split.select(list(range(min(len(split), settings.examples))))
@@ -136,7 +154,7 @@ class Answers:
         reports: dict[str, Any] = {}
         inner = replace(self.ctx, directory=self.ctx.directory / str(self.count), report=reports.__setitem__)
         answers = self._of(self.trial(inner, Assigned(spared)))
-        self.quantized = self.quantized or {entry["node"] for entry in reports["quantization"].get("layers", [])}
+        self.quantized = self.quantized or self.done(reports)
         labelling = self.ctx.labelling if self.ctx.logits else None
         return divergence(zip(self.reference, answers, strict=True), labelling)
 

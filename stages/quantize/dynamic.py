@@ -39,8 +39,6 @@ class DynamicQuantization(RoundingSettings, KeepsScore, Stage):
 
     quantizes: ClassVar[bool] = True
 
-    reads: ClassVar[Activations] = "dynamic"
-
     operators: tuple[str, ...] = Field(
         ("MatMul", "Gemm", "Gather"),
         min_length=1,
@@ -61,8 +59,7 @@ class DynamicQuantization(RoundingSettings, KeepsScore, Stage):
             raise ConfigError("`examples` is given, and rounding: nearest reads no calibration data", fix=fix)
         if self.rounding == "adaptive":
             yield from self.few_examples(preview)
-        if self.keep:
-            yield from self.keep.check(self.model_dump(exclude_defaults=True), preview)
+        yield from self.check_keep(preview)
         if "Conv" in self.operators:
             yield "dynamically quantized convolutions are several times slower on CPUs; quantize.static is for them"
         if not self.reduce_range:
@@ -71,6 +68,18 @@ class DynamicQuantization(RoundingSettings, KeepsScore, Stage):
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which nodes have weights to quantize; refuse a graph without any."""
         return reached(model, self.operators, self.exclude)
+
+    def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
+        """The quantized file.
+
+        Raises:
+            StageError: no node was quantized, a node's name is unknown, or no mixture of widths keeps the score.
+        """
+        return self.kept(model, ctx)
+
+    def reads(self) -> Activations:
+        """With the range of each call."""
+        return "dynamic"
 
     def weighted(self) -> tuple[str, ...]:
         """Those of its operators whose weights take fewer bits."""

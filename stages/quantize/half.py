@@ -1,40 +1,42 @@
 """Floats in 16 bits: half the size, the same latency where they are only stored so."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import onnx
-import torch
 from pydantic import Field, JsonValue
 
-from pipeline.base.batches import Outputs
 from pipeline.base.formatting import bytes_text, few
 from pipeline.base.use import nearest
-from pipeline.errors import ConfigError, ForeignError, Note, ShrinkError, StageError, blame
+from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
 from pipeline.forms.external_data import load_whole
-from pipeline.forms.graph import EXTERNAL_DATA_BYTES, save, strip
-from pipeline.forms.sandbox.session import Outside
+from pipeline.forms.graph import EXTERNAL_DATA_BYTES, read_by, save, strip
 from pipeline.measure.size import elements
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
-from stages.quantize.halves.graph import floats, meant, names_in
+from stages.quantize.halves.answers import furthest
+from stages.quantize.halves.graph import floats, meant, names_in, with_those_behind
 from stages.quantize.halves.numbers import Kind
-from stages.quantize.quantizing.quantizer import check_settings, name_nodes
+from stages.quantize.mixed.effects import Activations
+from stages.quantize.mixed.keep import Offer, Width
+from stages.quantize.mixed.keeps import KeepsScore
+from stages.quantize.mixed.measuring import Row
+from stages.quantize.quantizing.assigned import Assigned
+from stages.quantize.quantizing.quantizer import check_settings, name_nodes, named
 from stages.quantize.quantizing.work import Work, worker
+from stages.quantize.rounding.layout import WEIGHTS
 from stages.quantize.steps.files import Done, Files
 
 CLOSE = 0.01
 """How far outputs may be from fp32's, as a share of their range, before a warning says so."""
-
-BATCH = 16
 MANY = 0.01
 """Share of a weight's numbers that may become zero before a warning says so; the record has all."""
 
 
-class HalfPrecision(Stage):
+class HalfPrecision(KeepsScore, Stage):
     """An ONNX file with weights of 16 bits, that takes and gives fp32: half the size.
 
     Choose it where int8 costs too much accuracy. By default weights are stored in 16 bits and computed in fp32: the
@@ -48,6 +50,9 @@ class HalfPrecision(Stage):
     """
 
     quantizes: ClassVar[bool] = True
+    prepares: ClassVar[bool] = False
+    spares_in: ClassVar[str] = "fp32"
+    remedy: ClassVar[str] = "Leave compute at fp32, or name in `fp32` operators that cost most"
 
     kind: Kind = Field(
         "fp16", description="fp16 has 11 bits of precision and ends at 65504; bf16 has 8, and fp32's range"
@@ -66,6 +71,7 @@ class HalfPrecision(Stage):
         if self.compute == "half" and self.kind == "bf16":
             fix = "Set kind: fp16, or leave compute at fp32"
             raise ConfigError("`kind` is bf16 and `compute` is half, for which ONNX Runtime has no kernels", fix=fix)
+        yield from self.check_keep(preview)
         if self.compute == "half":
             yield "ONNX Runtime computes most of fp16 in fp32 on CPUs, with casts between; `compute: fp32` has none"
 
@@ -80,17 +86,60 @@ class HalfPrecision(Stage):
         """The file in halves.
 
         Raises:
-            StageError: a name of `fp32` is unknown, a weight has numbers that 16 bits do not hold, or outputs become
-                infinite on the calibration data.
+            StageError: a name of `fp32` is unknown, a weight has numbers that 16 bits do not hold, outputs become
+                infinite on the calibration data, or no mixture of widths keeps the score.
             ForeignError: a file from outside crashed the process that converts it.
         """
+        return self.kept(model, ctx)
+
+    def offer(self) -> Offer:
+        """Its kind, and fp32."""
+        return Offer((self.kind,), ("fp32",), has_more=False)
+
+    def reads(self) -> Activations:
+        """As it computes."""
+        return "half" if self.compute == "half" else "float"
+
+    def weighted(self) -> tuple[str, ...]:
+        """All that have layers; other weights go with these."""
+        return tuple(WEIGHTS)
+
+    def measured(
+        self, widths: Sequence[Width], model: OnnxModel, ctx: Context, examples: int, **more: Any
+    ) -> list[Row]:
+        """The same, without what stays in fp32."""
+        apart = _apart(named(model).graph, self.fp32, StageError)
+        return super().measured(widths, model, ctx, examples, exclude=apart, **more)
+
+    def done(self, reports: Mapping[str, Any]) -> set[str]:
+        """The names of the nodes that read a weight in halves."""
+        return {entry["node"] for entry in reports.get("half", {}).get("layers", [])}
+
+    def spared(self, model: OnnxModel, nodes: Collection[str]) -> list[str]:
+        """The nodes, and those that go with them."""
+        return self._with_others(named(model).graph, nodes)
+
+    def _with_others(self, graph: onnx.GraphProto, nodes: Collection[str]) -> list[str]:
+        """Nodes and those behind each up to the next layer; where fp32 is computed in, of these the ones with weights.
+
+        So that a layer in fp32 has its bias and its norm in fp32 too, and gives large numbers to none that computes in
+        fp16.
+        """
+        every, weights = with_those_behind(graph, nodes), {tensor.name for tensor in floats(graph)}
+        reading = {node.name for node in graph.node if weights.intersection(read_by(node))}
+        return [name for name in every if self.compute == "half" or name in reading]
+
+    def quantized(self, model: OnnxModel, ctx: Context, assigned: Assigned | None = None) -> OnnxModel:
+        """The same, with what a search assigns: then nodes whose weights 16 bits do not hold stay in fp32, too."""
         ctx.directory.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=ctx.directory, prefix="quantize-") as folder, worker(model) as do:
             external = sum(file.stat().st_size for file in model.files()) > EXTERNAL_DATA_BYTES
             source, target = (Path(folder) / f"{name}.onnx" for name in ("named", "half"))
             name_nodes(model, source, external)
-            apart = _apart(onnx.load(source, load_external_data=False).graph, self.fp32, StageError)
-            settings = {"kind": self.kind, "compute": self.compute, "apart": apart}
+            graph = onnx.load(source, load_external_data=False).graph
+            others = self._with_others(graph, assigned.left) if assigned else []
+            apart = [*dict.fromkeys((*_apart(graph, self.fp32, StageError), *others))]
+            settings = {"kind": self.kind, "compute": self.compute, "apart": apart, "spares": assigned is not None}
             with blame(StageError, model.path.name):
                 done = do(Work("half", settings), Files(source, target, external))
             proto = load_whole(target)
@@ -101,56 +150,21 @@ class HalfPrecision(Stage):
         save(proto, result.path)
         self._warn(done, ctx)
         left: dict[str, JsonValue] = {why: [*names] for why, names in done.left.items() if names}
-        far = self._far(model, result, ctx)
-        ctx.report("half", {"fp32": [*apart], **left, "layers": [*done.layers], **far})
+        report: dict[str, JsonValue] = {"fp32": [*apart], **left, "layers": [*done.layers]}
+        ctx.report("half", report)  # a search wants it also where outputs become infinite
+        worst = furthest(model, result, ctx.calibration, self.examples, in_child=self.compute == "half")
+        if worst is not None and worst > CLOSE:
+            ctx.warn(f"in {self.kind} outputs are up to {worst:.1%} of their range from fp32's")
+        ctx.report("half", report if worst is None else {**report, "difference": worst})
         return result
 
     def _warn(self, done: Done, ctx: Context) -> None:
         some = [entry for entry in done.layers if entry["vanishing"] > MANY * entry["numbers"]]
-        if names := [f"{entry['vanishing']} of `{entry['weight']}`" for entry in some]:
+        if names := [*dict.fromkeys(f"{entry['vanishing']} of `{entry['weight']}`" for entry in some)]:
             ctx.warn(f"numbers too small for {self.kind} become zero: {few(names)}")
-
-    def _far(self, before: OnnxModel, after: OnnxModel, ctx: Context) -> dict[str, JsonValue]:
-        """How far the outputs are from fp32's at most, as a share of their range; nothing without calibration data."""
-        differences = []
-        if self.compute == "half":  # which may crash the runtime
-            after = replace(after, outside=before.outside or Outside())
-        try:
-            for old, new in _outputs(before, after, ctx, self.examples):
-                names = [name for name, value in old.items() if value.is_floating_point()]
-                differences += [difference(name, old[name], new[name]) for name in names]
-        except ForeignError as error:
-            fix = "Leave compute at fp32, or try `fp32: [Transpose]`, which its fusions stumble over"
-            raise StageError(f"ONNX Runtime does not run the file here: {error.found}", fix=fix) from error
-        finally:
-            for opened in (before, after):
-                opened.close()
-        if not differences:
-            return {}
-        if max(differences) > CLOSE:
-            ctx.warn(f"in {self.kind} outputs are up to {max(differences):.1%} of their range from fp32's")
-        return {"difference": max(differences)}
 
 
 SOME = "weights of float32, of 32 numbers or more"
-
-
-def _outputs(before: OnnxModel, after: OnnxModel, ctx: Context, examples: int) -> Iterator[tuple[Outputs, Outputs]]:
-    split = ctx.calibration.select(list(range(min(len(ctx.calibration), examples))))
-    batches = (batch.inputs for batch in split.loader(BATCH)) if len(split) else filter(None, [before.example])
-    for inputs in batches:
-        yield before.predict(inputs), after.predict(inputs)
-
-
-def difference(name: str, old: torch.Tensor, new: torch.Tensor) -> float:
-    """How far an output is from what it was, as a share of its range. Raises StageError where it becomes infinite."""
-    is_finite = old.isfinite()
-    if not new[is_finite].isfinite().all():
-        fix = "Name the layers that give large values in `fp32`, or leave compute at fp32"
-        raise StageError(f"the output `{name}` becomes infinite on the calibration data", fix=fix)
-    values = old[is_finite]
-    span = float(values.max() - values.min()) if values.numel() else 0.0
-    return float((new[is_finite] - values).abs().max()) / span if span > 0 else 0.0
 
 
 def _apart(graph: onnx.GraphProto, keys: Sequence[str], error: type[ShrinkError]) -> list[str]:

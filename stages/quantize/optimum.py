@@ -9,17 +9,23 @@ import onnx
 from pydantic import Field, JsonValue
 
 from pipeline.base.hardware import VNNI, cpu_flags, saturation
-from pipeline.errors import StageError, blame
+from pipeline.errors import ConfigError, StageError, blame
+from pipeline.fit import forms
 from pipeline.forms.deployed.seq2seq import DECODER, ENCODER, WITH_PAST, Seq2SeqOnnx
 from pipeline.forms.external_data import CONFIGS, save_together
 from pipeline.forms.generate import GRAPHS
 from pipeline.model import Deployed, Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.dynamic import quantizable
-from stages.quantize.graphs.reach import reached
+from stages.quantize.graphs.reach import PRODUCTS, reached
 from stages.quantize.graphs.tied_embeddings import Tied
+from stages.quantize.mixed.effects import Activations
+from stages.quantize.mixed.keep import Offer
+from stages.quantize.mixed.keeps import KeepsScore
+from stages.quantize.quantizing.assigned import Assigned
 from stages.quantize.quantizing.quantizer import Prepared, check_settings, quantize, quantized_graph
 from stages.quantize.quantizing.work import Work
+from stages.quantize.rounding.layout import WEIGHTS
 
 Target = Literal["arm64", "avx2", "avx512", "avx512_vnni", "ppc64le"]
 ORDER = (DECODER, WITH_PAST, ENCODER)
@@ -40,7 +46,7 @@ def this_machine() -> Target:
     return "avx512" if "avx512f" in flags else "avx2"
 
 
-class OptimumQuantization(Stage):
+class OptimumQuantization(KeepsScore, Stage):
     """An ONNX file, or an encoder-decoder's files, with 8-bit weights by Optimum's ORTQuantizer.
 
     Choose it after export.seq2seq, where it takes every graph, or to have Optimum's presets for a CPU. Activations are
@@ -64,10 +70,17 @@ class OptimumQuantization(Stage):
     )
     per_channel: bool = Field(True, description="a scale for each output channel instead of one for each weight")
     reduce_range: bool = Field(False, description="7-bit weights, against saturation; for avx2 and avx512 alone")
+    exclude: tuple[str, ...] = Field((), description="names of nodes to leave in fp32; of a single file")
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
-        """Refuse unknown operators; warn of what a preset does not heed."""
+        """Refuse unknown operators, and to look at layers of several graphs; warn of what a preset does not heed."""
         check_settings(before, preview.model, self.operators, quantizable())
+        yield from self.check_keep(preview)
+        asked = [name for name in ("keep", "exclude") if getattr(self, name)]
+        if asked and any(Seq2SeqOnnx in (forms(type(stage))[1],) for stage in before):
+            problem = f"`{asked[0]}` is given for an encoder-decoder, whose nodes are in three graphs"
+            fix = "Leave it out; `operators` may name fewer"
+            raise ConfigError(problem, expected="a single ONNX file", fix=fix)
         if self.reduce_range and self.target not in REDUCIBLE:
             yield f"`reduce_range` does nothing for {self.target}, whose sums do not saturate"
         if self.target != "avx2" and not self.reduce_range:
@@ -75,18 +88,39 @@ class OptimumQuantization(Stage):
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which nodes have weights to quantize; refuse a graph without any."""
-        return reached(model, self.operators)
+        return reached(model, self.operators, self.exclude)
+
+    def offer(self) -> Offer:
+        """Those that ORTQuantizer has."""
+        return Offer((8,), has_more=False)
+
+    def reads(self) -> Activations:
+        """With the range of each call."""
+        return "dynamic"
+
+    def weighted(self) -> tuple[str, ...]:
+        """Those of its operators whose weights take fewer bits; of a Gemm it makes a MatMul."""
+        kinds = {*self.operators} | (PRODUCTS if PRODUCTS & {*self.operators} else set())
+        return tuple(name for name in WEIGHTS if name in kinds)
 
     def run(self, model: Deployed, ctx: Context) -> Deployed:
-        """The quantized files. Raises StageError where no node of a graph was quantized."""
-        if isinstance(model, Seq2SeqOnnx):
-            return self._all(model, ctx)
-        return quantize(model, ctx, self.operators, (), self._work)
+        """The quantized files.
+
+        Raises:
+            StageError: no node of a graph was quantized, or no mixture of widths keeps the score.
+        """
+        return self._all(model, ctx) if isinstance(model, Seq2SeqOnnx) else self.kept(model, ctx)
+
+    def quantized(self, model: OnnxModel, ctx: Context, assigned: Assigned | None = None) -> OnnxModel:
+        """The same of a single file, with what a search assigns."""
+        left, halves = (assigned.left, assigned.halves) if assigned else ((), ())
+        exclude = (*self.exclude, *left)
+        return quantize(model, ctx, self.operators, exclude, partial(self._work, exclude), halves)
 
     def _all(self, model: Seq2SeqOnnx, ctx: Context) -> Seq2SeqOnnx:
         protos: dict[str, onnx.ModelProto] = {}
         counts: dict[str, JsonValue] = {}
-        quantizer = partial(self._work, tied=Tied())
+        quantizer = partial(self._work, (), tied=Tied())
         for name in ORDER:
             part = OnnxModel(model.path / f"{name}.onnx", {})
             with blame(StageError, part.path.name):
@@ -99,12 +133,12 @@ class OptimumQuantization(Stage):
         ctx.report("quantization", {"target": self.target, "graphs": counts, "bytes": _bytes(model, quantized_model)})
         return quantized_model
 
-    def _work(self, prepared: Prepared, **tied: Tied) -> Work:
+    def _work(self, exclude: Sequence[str], prepared: Prepared, **tied: Tied) -> Work:
         settings: dict[str, Any] = {
             "preset": self.target,
             "per_channel": self.per_channel,
             "operators_to_quantize": sorted({"MatMul" if name == "Gemm" else name for name in self.operators}),
-            "nodes_to_exclude": products_of_activations(prepared.graph),
+            "nodes_to_exclude": [*products_of_activations(prepared.graph), *prepared.named(exclude)],
         }
         reduced = {"reduce_range": self.reduce_range} if self.target in REDUCIBLE else {}
         return Work("optimum", settings | reduced | tied)

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field, JsonValue
 
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
 from stages.quantize.graphs.reach import reached
+from stages.quantize.halves.numbers import Kind
+from stages.quantize.mixed.effects import Activations
 from stages.quantize.mixed.measuring import Sensitivity
 from stages.quantize.quantizing.quantizer import check_settings
 from stages.quantize.rounding.layout import LINEAR, WEIGHTS
@@ -32,11 +34,12 @@ class QuantizationSensitivity(Stage):
 
     only_measures: ClassVar[bool] = True
 
-    widths: tuple[Width, ...] = Field(
-        (8, 4, 2), min_length=1, description="of the weights: bits from 2 to 8, ternary, or {codebook: 16}"
+    widths: tuple[Width | Kind, ...] = Field(
+        (8, 4, 2), min_length=1, description="of the weights: bits from 2 to 8, ternary, {codebook: 16}, fp16 or bf16"
     )
-    activations: Literal["static", "dynamic", "float"] = Field(
-        "static", description="8 bits with the range of all batches, or of each batch; float rounds weights alone"
+    activations: Activations = Field(
+        "static",
+        description="8 bits with the range of all batches, or of each batch; half is fp16, float rounds weights alone",
     )
     operators: tuple[str, ...] = Field(LINEAR, min_length=1, description="ONNX operators with weights")
     exclude: tuple[str, ...] = Field((), description="names of nodes to leave out")

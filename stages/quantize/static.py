@@ -41,8 +41,6 @@ class StaticQuantization(RoundingSettings, KeepsScore, Stage):
 
     quantizes: ClassVar[bool] = True
 
-    reads: ClassVar[Activations] = "static"
-
     activations: Literal["uint8", "int8"] = Field(
         "uint8", description="type of the activations; uint8 is the fast one on x86, int8 suits Arm and TensorRT"
     )
@@ -83,8 +81,7 @@ class StaticQuantization(RoundingSettings, KeepsScore, Stage):
             fix = "Set calibration: percentile, or leave percentile out"
             raise ConfigError(f"`percentile` is {self.percentile:g} and `calibration` is {self.calibration}", fix=fix)
         yield from self.few_examples(preview)
-        if self.keep:
-            yield from self.keep.check(self.model_dump(exclude_defaults=True), preview)
+        yield from self.check_keep(preview)
         if not self.reduce_range:  # ONNX Runtime makes int8 activations uint8 on x86
             yield from saturation(preview.isa, REDUCE)
 
@@ -99,10 +96,22 @@ class StaticQuantization(RoundingSettings, KeepsScore, Stage):
         with TemporaryDirectory(dir=ctx.directory, prefix="ranges-") as folder:
             ranges = Path(folder).absolute() / "ranges.json"
 
-            def trial(inner: Context, assigned: Assigned = Assigned(), **settings: Any) -> OnnxModel:  # noqa: B008
-                return self.model_copy(update=settings).quantized(model, inner, assigned, ranges)
+            def trial(inner: Context, assigned: Assigned) -> OnnxModel:
+                return self.quantized(model, inner, assigned, ranges)
 
             yield trial
+
+    def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
+        """The quantized file.
+
+        Raises:
+            StageError: no node was quantized, a node's name is unknown, or no mixture of widths keeps the score.
+        """
+        return self.kept(model, ctx)
+
+    def reads(self) -> Activations:
+        """With the ranges of the calibration data."""
+        return "static"
 
     def weighted(self) -> tuple[str, ...]:
         """Convolutions and matrix products, of its operators."""

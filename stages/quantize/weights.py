@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import onnx
 from pydantic import Field
@@ -15,14 +15,13 @@ from stages.quantize.blocks.methods import Method
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen
 from stages.quantize.mixed.effects import Activations
-from stages.quantize.mixed.keep import FLOATS
+from stages.quantize.mixed.keep import Offer
 from stages.quantize.mixed.keeps import KeepsScore
 from stages.quantize.quantizing.assigned import Assigned
 from stages.quantize.quantizing.quantizer import Prepared, check_settings, quantize
 from stages.quantize.quantizing.work import Work
 from stages.quantize.rounding.data import calibration
 from stages.quantize.rounding.plan import schemes
-from stages.quantize.rounding.settings import label
 
 Operator = Literal["MatMul", "Gemm", "Gather"]
 OPERATORS: tuple[Operator, ...] = ("MatMul", "Gemm", "Gather")
@@ -47,8 +46,6 @@ class WeightQuantization(KeepsScore, Stage):
     """
 
     quantizes: ClassVar[bool] = True
-
-    reads: ClassVar[Activations] = "float"
 
     bits: Bits = Field(4, description="of the weights")
     method: Method = Field(
@@ -78,10 +75,7 @@ class WeightQuantization(KeepsScore, Stage):
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse settings that contradict each other; warn of few calibration examples."""
         check_settings(before, preview.model, self.operators, OPERATORS)
-        if self.keep:
-            yield from self.keep.check(self.model_dump(exclude_defaults=True), preview)
-            if others := [width for width in self.keep.widths if width not in (*get_args(Bits), *FLOATS)]:
-                raise ConfigError(f"`keep` has the width {label(others[0])}", expected="8, 4, 2, fp16 or fp32")
+        yield from self.check_keep(preview)
         if self.symmetric and self.method in ("k_quant", "hqq"):
             fix = "Set method: nearest or gptq, or leave symmetric out"
             raise ConfigError(f"`symmetric` is true, and `method: {self.method}` chooses zero points", fix=fix)
@@ -99,7 +93,7 @@ class WeightQuantization(KeepsScore, Stage):
     @property
     def _widths(self) -> set[object]:
         """The bits that some layer may have."""
-        return {*self.keep.integers} if self.keep else {self.bits, *self.layers.values()}
+        return {*self.keep.quantized(self.offer())} if self.keep else {self.bits, *self.layers.values()}
 
     def _slow(self) -> Iterable[str]:
         """A warning where x86 CPUs compute more slowly than in fp32, as `python benchmarks/weights.py` measures."""
@@ -122,6 +116,22 @@ class WeightQuantization(KeepsScore, Stage):
             if widest < NARROW:
                 yield f"its products are narrow, {widest} wide at most: in blocks they take longer than in fp32 on CPUs"
 
+    def offer(self) -> Offer:
+        """Those that blocks have."""
+        return Offer(has_more=False)
+
+    def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
+        """The quantized file.
+
+        Raises:
+            StageError: no node was quantized, a node's name is unknown, or no mixture of widths keeps the score.
+        """
+        return self.kept(model, ctx)
+
+    def reads(self) -> Activations:
+        """As it is."""
+        return "float"
+
     def weighted(self) -> tuple[str, ...]:
         """All of its operators."""
         return self.operators
@@ -143,7 +153,8 @@ class WeightQuantization(KeepsScore, Stage):
         exclude, without = prepared.named(self.exclude), prepared.named(assigned.left if assigned else ())
         asked = chosen(prepared.graph, self.operators, exclude)
         default = {"bits": 8 if self.keep else self.bits}
-        layers = {name: {"bits": bits} for name, bits in self.layers.items()}
+        widths = {**self.layers, **(assigned.widths if assigned else {})}
+        layers = {name: {"bits": bits} for name, bits in widths.items()}
         bits, named = schemes(*prepared, asked, default, default, layers)
         bits = {name: scheme for name, scheme in bits.items() if name not in without}
         settings = self.model_dump(include={"method", "block_size", "symmetric"})

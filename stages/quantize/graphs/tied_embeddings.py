@@ -5,7 +5,7 @@ of its output channel.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -36,18 +36,19 @@ class Tied:
 
     tables: dict[bytes, Table] = field(default_factory=dict)
 
-    def nodes(self, before: onnx.GraphProto) -> list[str]:
-        """Names of the Gathers that the quantizer should leave alone."""
-        layers = {_digest(weight.T) for _, weight in _layers(before)}
-        table_digests = [(node.name, _digest(table)) for node, table in _gathers(before)]
+    def nodes(self, before: onnx.GraphProto, exclude: Collection[str] = ()) -> list[str]:
+        """Names of the Gathers that the quantizer should leave alone, where some nodes stay in fp32."""
+        layers = {_digest(weight.T) for _, weight in _layers(before, exclude)}
+        table_digests = [(node.name, _digest(table)) for node, table in _gathers(before) if node.name not in exclude]
         return [name for name, digest in table_digests if digest in layers or digest in self.tables]
 
-    def share(self, before: onnx.GraphProto, after: onnx.GraphProto) -> None:
-        """Have the Gathers of the quantized graph, which is changed, read 8-bit rows.
+    def share(self, before: onnx.GraphProto, after: onnx.GraphProto, names: Collection[str]) -> None:
+        """Have Gathers of the quantized graph, which is changed, read 8-bit rows.
 
         Args:
             before: as the quantizer was given it.
             after: what it made, with the names that ONNX Runtime gives.
+            names: of the Gathers.
         """
         tensors = {tensor.name: tensor for tensor in after.initializer}
         for name, weight in _layers(before):
@@ -56,7 +57,7 @@ class Tied:
                 arrays = [numpy_helper.to_array(part) for part in parts]
                 self.tables[_digest(weight.T)] = _table(*arrays)
         for node, table in list(_gathers(after)):
-            if quantized_table := self.tables.get(_digest(table)):
+            if node.name in names and (quantized_table := self.tables.get(_digest(table))):
                 _replace(after, node, quantized_table)
 
 
@@ -65,10 +66,10 @@ def _table(weights: Array, scale: Array, zero: Array) -> Table:
     return Table(weights.T.copy(), *(np.broadcast_to(part.reshape(-1), tokens).copy() for part in (scale, zero)))
 
 
-def _layers(graph: onnx.GraphProto) -> Iterator[tuple[str, Array]]:
-    """Names and values of the constant weights of matrix products."""
-    arrays = _matrices(graph)
-    for name in {node.input[1]: None for node in graph.node if node.op_type == "MatMul"}:
+def _layers(graph: onnx.GraphProto, exclude: Collection[str] = ()) -> Iterator[tuple[str, Array]]:
+    """Names and values of the constant weights of matrix products, but for some nodes."""
+    arrays, products = _matrices(graph), [n for n in graph.node if n.op_type == "MatMul" and n.name not in exclude]
+    for name in {node.input[1]: None for node in products}:
         if name in arrays:
             yield name, numpy_helper.to_array(arrays[name])
 

@@ -10,6 +10,7 @@ from pipeline.forms.graph import graphs_in, read_by, refill
 from stages.quantize.graphs.masks import masked, touching
 from stages.quantize.graphs.names import Names
 from stages.quantize.halves.numbers import LARGEST, Kind, halved
+from stages.quantize.rounding.layout import WEIGHTS
 from stages.quantize.rounding.plan import labels, readers
 
 SMALLEST = 32
@@ -29,6 +30,28 @@ def floats(graph: onnx.GraphProto, apart: Collection[str] = ()) -> Iterator[onnx
         size = int(np.prod(tensor.dims))
         if tensor.data_type == TensorProto.FLOAT and size >= SMALLEST and tensor.name not in ends:
             yield tensor
+
+
+def with_those_behind(graph: onnx.GraphProto, names: Collection[str]) -> list[str]:
+    """Some nodes with weights and, of each, those behind it up to the next, in their order.
+
+    What stands before the first goes with that. So every node goes with one that has a weight of `WEIGHTS`.
+
+    Args:
+        graph: its data may be elsewhere.
+        names: of the nodes.
+    """
+    weights = {tensor.name for tensor in floats(graph)}
+    heads = [node.name for node in graph.node if weights.intersection(_weights_of(node))]
+    head, some = next(iter(heads), ""), []
+    for node in graph.node:
+        head = node.name if node.name in heads else head
+        some += [node.name] if head in names or node.name in names else []
+    return some
+
+
+def _weights_of(node: onnx.NodeProto) -> list[str]:
+    return [node.input[place] for place in WEIGHTS.get(node.op_type, ()) if place < len(node.input)]
 
 
 def store(graph: onnx.GraphProto, kind: Kind, weights: Iterable[onnx.TensorProto]) -> None:

@@ -33,6 +33,11 @@ def halved(array: Floats, kind: Kind) -> NDArray[np.generic]:
         return array.astype(onnx.helper.tensor_dtype_to_np_dtype(TYPES[kind]))
 
 
+def nearest(array: Floats, kind: Kind) -> Floats:
+    """The nearest numbers of 16 bits that are finite, in fp32."""
+    return halved(array.clip(-LARGEST[kind], LARGEST[kind]), kind).astype(np.float32)
+
+
 def loss(array: Floats, kind: Kind) -> Loss:
     """What is lost; of the error what overflows counts nothing."""
     back = halved(array, kind).astype(np.float32)

@@ -15,12 +15,13 @@ from pipeline.forms.sandbox.frames import Arrays
 from pipeline.measure.sensitivity.behind import Behind, behind
 from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.measure.sensitivity.replay import Replay
+from stages.quantize.halves.numbers import LARGEST
 from stages.quantize.mixed.units import Unit, largest_inputs
 from stages.quantize.rounding.layers import Scheme
 from stages.quantize.rounding.layout import LINEAR
 from stages.quantize.rounding.rounder import Entry
 
-Activations = Literal["static", "dynamic", "float"]
+Activations = Literal["static", "dynamic", "float", "half"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Trial:
 
     Args:
         widths: the integers that weights may take, by what the width is called.
-        activations: static has the range of what is read, dynamic that of each batch; float leaves them.
+        activations: what layers read in 8 bits: static has the range of all batches, dynamic that of each; or what
+            they read and give in fp16: half; float leaves them.
         output: name of the output that counts.
         labelling: of logits; None where answers are something else.
         is_reduced: whether 8 bits are 7.
@@ -78,8 +80,8 @@ def _assume(entries: list[Entry], unseen: list[Entry]) -> None:
 def _entry(unit: Unit, part: Behind | None, replay: Replay, trial: Trial) -> Entry:
     measured = dict.fromkeys(trial.widths, 0.0)
     if part and trial.widths:
-        with_activations = _quantized_inputs(part, unit, replay, trial.activations)
-        session = replay.part(with_activations, [layer.weight for layer in unit.layers])
+        _round_activations(part, unit, replay, trial.activations)
+        session = replay.part(part, [layer.weight for layer in unit.layers])
         for width, scheme in trial.widths.items():
             weights = unit.rounded(scheme, is_reduced=trial.is_reduced)
             measured[width] = divergence(session.answers(weights), trial.labelling)
@@ -87,23 +89,48 @@ def _entry(unit: Unit, part: Behind | None, replay: Replay, trial: Trial) -> Ent
     return {**fields, "effects": measured, "examples": replay.examples}
 
 
-def _quantized_inputs(part: Behind, unit: Unit, replay: Replay, activations: Activations) -> Behind:
-    """The same part, in which the nodes of the unit read their first inputs in 8 bits; it is changed."""
+def _round_activations(part: Behind, unit: Unit, replay: Replay, activations: Activations) -> None:
+    """Have layers of the unit read rounded values and, where these are in fp16, give them, in place."""
     linear = {node.name for node in unit.nodes if node.op_type in LINEAR}
     if activations == "float" or not linear:
-        return part
-    ranges = largest_inputs(unit, replay.batches)
-    nodes: list[onnx.NodeProto] = []
-    for node in part.proto.graph.node:
-        if node.name in linear:
-            name = node.input[0]
-            added, constants = _in_8_bits(name, node.name, ranges.get(name) if activations == "static" else None)
-            nodes.extend(added)
-            part.proto.graph.initializer.extend(constants)
+        return
+    ranges = largest_inputs(unit, replay.batches) if activations == "static" else {}
+    graph, nodes = part.proto.graph, list[onnx.NodeProto]()
+    for node in graph.node:
+        if node.name not in linear:
+            nodes.append(node)
+        elif activations == "half":
+            nodes += _computed_in_fp16(node)
+        else:
+            added, constants = _in_8_bits(node.input[0], node.name, ranges.get(node.input[0]))
+            graph.initializer.extend(constants)
             node.input[0] = added[-1].output[0]
-        nodes.append(node)
-    refill(part.proto.graph.node, nodes)
-    return part
+            nodes += [*added, node]
+    refill(graph.node, nodes)
+
+
+def _computed_in_fp16(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The node, which is changed, between those that round what it reads and gives."""
+    before, after = _in_fp16(node.input[0], f"{node.name}_read"), _in_fp16(f"{node.name}_raw", f"{node.name}_given")
+    node.input[0], after[-1].output[0], node.output[0] = before[-1].output[0], node.output[0], f"{node.name}_raw"
+    return [*before, node, *after]
+
+
+def _in_fp16(name: str, key: str) -> list[onnx.NodeProto]:
+    """The nodes that round a value to fp16; what is beyond becomes the largest, so that its effect is a number."""
+    low, high, least, most, half, back = (f"{key}_{part}" for part in ("low", "high", "least", "most", "half", "back"))
+    ends = {low: -LARGEST["fp16"], high: LARGEST["fp16"]}
+    constants = [
+        helper.make_node("Constant", [], [end], value=numpy_helper.from_array(np.float32(value).reshape(())))
+        for end, value in ends.items()
+    ]
+    return [
+        *constants,
+        helper.make_node("Max", [name, low], [least]),
+        helper.make_node("Min", [least, high], [most]),
+        helper.make_node("Cast", [most], [half], to=onnx.TensorProto.FLOAT16),
+        helper.make_node("Cast", [half], [back], to=onnx.TensorProto.FLOAT),
+    ]
 
 
 def _in_8_bits(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -14,18 +14,47 @@ from pipeline.measure.statistics.pairs import Scores
 from pipeline.measure.statistics.shares import LEVEL
 from pipeline.stage import Preview
 from pipeline.task import correct, highest
-from stages.quantize.rounding.settings import Codebook
+from stages.quantize.rounding.settings import Codebook, label
 from stages.quantize.rounding.settings import Width as Quantized
 
-Width = Quantized | Literal["fp16", "fp32"]
-FLOATS = ("fp16", "fp32")
-BITS = {"fp16": 16.0, "fp32": 32.0, "ternary": 1.6, "apot5": 5.0, "apot4": 4.0, "apot3": 3.0}
+Width = Quantized | Literal["fp16", "bf16", "fp32"]
+FLOATS = ("fp16", "bf16", "fp32")
+BITS = {"fp16": 16.0, "bf16": 16.0, "fp32": 32.0, "ternary": 1.6, "apot5": 5.0, "apot4": 4.0, "apot3": 3.0}
 
 
 KEEP = (
-    "{retention: 0.99} or {drop: 0.003}: instead of bits, the smallest mixture of widths by layer that keeps it on "
-    "validation"
+    "{retention: 0.99} or {drop: 0.003}: instead of one width for all, the smallest mixture of widths by layer that "
+    "keeps it on validation"
 )
+
+
+class Offer(NamedTuple):
+    """The widths that a stage has for layers.
+
+    Args:
+        quantized: of those that it quantizes, unless `widths` says otherwise.
+        plain: of those that it does not.
+        has_more: whether `widths` may have any bits, ternary and codebooks, too.
+    """
+
+    quantized: tuple[Width, ...] = (8, 4, 2)
+    plain: tuple[Width, ...] = ("fp16", "fp32")
+    has_more: bool = True
+
+    @property
+    def every(self) -> tuple[Width, ...]:
+        """Those that are tried unless `widths` says otherwise."""
+        return (*self.quantized, *self.plain)
+
+    @property
+    def text(self) -> str:
+        """All that there are."""
+        *names, last = map(label, self.plain if self.has_more else self.every)
+        return ", ".join(["bits from 2 to 8, ternary, {codebook: 16}"] * self.has_more + names) + f" or {last}"
+
+    def has(self, width: Width) -> bool:
+        """Whether a layer may have it."""
+        return width in self.every or (self.has_more and (not isinstance(width, str) or width == "ternary"))
 
 
 def bits_of(width: int | str | Codebook) -> float:
@@ -42,30 +71,32 @@ class Keep(Strict):
         retention: at least this share of the score.
         drop: at most so much less of it.
         of: of the model that comes in, or of the baseline.
-        widths: bits 2 to 8, ternary, {codebook: 16}, and fp16 and fp32 for layers that are not quantized.
+        widths: bits 2 to 8, ternary, {codebook: 16}, and fp16, bf16 and fp32, as far as the stage has them; null takes
+            those that it offers.
         examples: of the calibration split, on which the sensitivity of layers is measured.
     """
 
     retention: float | None = Field(None, gt=0, le=1)
     drop: float | None = Field(None, ge=0)
     of: Literal["incoming", "baseline"] = "incoming"
-    widths: tuple[Width, ...] = Field((8, 4, 2, "fp16", "fp32"), min_length=1)
+    widths: tuple[Width, ...] | None = Field(None, min_length=1)
     examples: int = Field(128, ge=1)
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
         if (self.retention is None) == (self.drop is None):
             raise ValueError("one of `retention` and `drop`")
-        if len({*self.widths}) < 2:
-            raise ValueError("two `widths` or more, for one is no choice: set `bits` instead")
-        if not self.integers:
-            raise ValueError("a width in `widths` that is quantized, such as 8")
+        if self.widths is not None and len({*self.widths}) < 2:
+            raise ValueError("two `widths` or more, for one is no choice")
         return self
 
-    @property
-    def integers(self) -> tuple[int | str | Codebook, ...]:
-        """The widths at which a layer is quantized."""
-        return tuple(width for width in self.widths if width not in FLOATS)
+    def choices(self, offer: Offer) -> tuple[Width, ...]:
+        """The widths that layers may have."""
+        return self.widths or offer.every
+
+    def quantized(self, offer: Offer) -> tuple[Width, ...]:
+        """Those of them at which a layer is quantized."""
+        return tuple(width for width in self.choices(offer) if width not in offer.plain)
 
     @property
     def text(self) -> str:
@@ -112,6 +143,15 @@ class Keep(Strict):
         if getattr(preview.score, "func", preview.score) is correct and preview.labelling.kind == "single_label":
             self._check_size(size)
         yield from ()
+
+    def check_widths(self, offer: Offer) -> None:
+        """Raise ConfigError for a width that a stage has not, and where none is of a layer that it quantizes."""
+        widths = self.choices(offer)
+        if others := [width for width in widths if not offer.has(width)]:
+            raise ConfigError(f"`keep` has the width {label(others[0])}", expected=offer.text)
+        if not self.quantized(offer):
+            problem = f"`keep` has no width of a layer that is quantized: {', '.join(map(label, widths))}"
+            raise ConfigError(problem, expected=f"one such as {label(offer.quantized[0])}")
 
     def _check_size(self, size: int) -> None:
         """Refuse what cannot be told: the share that is lost may be so large though no example is."""

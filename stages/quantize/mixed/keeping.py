@@ -1,28 +1,39 @@
 """The smallest mixture of widths that keeps the score: ordered by sensitivity, then quantized and scored."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from pydantic import JsonValue
 
-from pipeline.errors import Interruption, StageError
+from pipeline.errors import Interruption, NotFinite, StageError
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.model import OnnxModel
 from pipeline.stage import Context
 from stages.quantize.mixed.front import Choice, Mixture, front
-from stages.quantize.mixed.keep import FLOATS, Keep, bits_of
+from stages.quantize.mixed.keep import Keep, Offer, bits_of
 from stages.quantize.mixed.measuring import Row
 from stages.quantize.mixed.scores import reference_of, scores_of
 from stages.quantize.mixed.search import smallest
-from stages.quantize.mixed.told import Tried, figures, is_quantized, report
+from stages.quantize.mixed.told import Tried, became, figures, is_quantized, of_mixture, tell
 from stages.quantize.quantizing.assigned import Assigned, Trial
-from stages.quantize.rounding.settings import label
+from stages.quantize.rounding.settings import Codebook, label
 
 UNHEARD = logging.getLogger(f"{__name__}.unheard")
 UNHEARD.addHandler(logging.NullHandler())
 UNHEARD.propagate = False
+
+
+class Quantizing(Protocol):
+    """What a stage says of itself to a search; see `KeepsScore`."""
+
+    remedy: ClassVar[str]
+    spares_in: ClassVar[str]
+
+    def offer(self) -> Offer: ...  # noqa: D102
+    def done(self, reports: Mapping[str, Any]) -> set[str]: ...  # noqa: D102
+    def spared(self, model: OnnxModel, nodes: Collection[str]) -> list[str]: ...  # noqa: D102
 
 
 @dataclass
@@ -30,19 +41,25 @@ class Keeping:
     """A search for a mixture.
 
     Args:
+        stage: that quantizes.
         keep: the limit and the widths.
         rows: the sensitivity of each unit; those that turn out not to be quantized leave them.
         model: that comes in.
         ctx: of the stage.
         trial: makes the file of a mixture.
+        tried, infinite: the mixtures that were, and of these the ones whose answers are not finite.
+        quantized: the names of the nodes that the first of them has quantized.
     """
 
+    stage: Quantizing
     keep: Keep
     rows: Sequence[Row]
     model: OnnxModel
     ctx: Context
     trial: Trial
     tried: list[Tried[OnnxModel]] = field(default_factory=list)
+    infinite: list[Mixture] = field(default_factory=list)
+    quantized: set[str] = field(default_factory=set)
 
     def smallest(self) -> OnnxModel:
         """The file of the smallest mixture that keeps the score; reports the mixture and all that were tried.
@@ -52,76 +69,114 @@ class Keeping:
             Interruption: a stop was asked for.
         """
         reference = reference_of(self.keep, self.model, self.ctx)
-        most = 1 + (len(self.rows) * len(self.keep.widths)).bit_length()
+        most = 1 + (len(self.rows) * len(self.keep.choices(self.stage.offer()))).bit_length()
         with self.ctx.progress("mixtures", most) as advance:
 
-            def attempt(mixture: Mixture) -> Tried[OnnxModel]:
-                self.tried.append(self._try(mixture, reference))
-                advance(1, figures(self.keep, self.tried[-1]))
-                return self.tried[-1]
+            def attempt(mixture: Mixture) -> Tried[OnnxModel] | None:
+                tried = self._try(mixture, reference)
+                advance(1, figures(self.keep, tried) if tried else "answers that are not finite")
+                return tried
 
             chosen = self._search(attempt)
         if chosen is None:
             raise self._out_of_reach(len(reference))
         self.ctx.report("sensitivity", {"layers": [asdict(row) for row in self.rows]})
-        return report(self.keep, self.rows, chosen, self.tried, len(reference), self.ctx)
+        widths, settings = became(self.rows, chosen), self._settings(chosen)
+        more: dict[str, JsonValue] = {"not_finite": [*map(of_mixture, self.infinite)]} if self.infinite else {}
+        more |= {"examples": len(reference), "widths": widths, "settings": settings}
+        tell(self.keep, chosen, self.tried, self.ctx, **more)
+        return chosen.model
 
-    def _search(self, attempt: Callable[[Mixture], Tried[OnnxModel]]) -> Tried[OnnxModel] | None:
+    def _search(self, attempt: Callable[[Mixture], Tried[OnnxModel] | None]) -> Tried[OnnxModel] | None:
         """The smallest that holds, None where none does; with layers in floats only where 8 bits do not hold."""
-        widest = self._widest(attempt)
-        choices = [*map(self._choices, self.rows)]
-        if self.keep.holds(widest.estimate):
+        mixture, widest = self._widest(attempt)
+        choices, plain = [*map(self._choices, self.rows)], self.stage.offer().plain
+        if self._holds(widest):
             # Of a layer whose effect more bits do not lessen the front has fewer, to the end.
-            mixtures = front([[choice for choice in some if choice.width not in FLOATS] for some in choices])
-            mixtures += [widest.mixture] if mixtures[-1] != widest.mixture else []
+            mixtures = front([[choice for choice in some if choice.width not in plain] for some in choices])
+            mixtures += [mixture] if mixtures[-1] != mixture else []
         else:
-            mixtures = [mixture for mixture in front(choices) if is_quantized(mixture)]
-        at = {widest.mixture: widest}
+            mixtures = [mixture for mixture in front(choices) if is_quantized(mixture, plain)]
+        at = {mixture: widest}
 
         def holds(place: int) -> bool:
-            mixture = mixtures[place]
-            at[mixture] = at.get(mixture) or attempt(mixture)
-            return self.keep.holds(at[mixture].estimate)
+            if mixtures[place] not in at:
+                at[mixtures[place]] = attempt(mixtures[place])
+            return self._holds(at[mixtures[place]])
 
         place = smallest(len(mixtures), holds)
         return None if place is None else at[mixtures[place]]
 
-    def _widest(self, attempt: Callable[[Mixture], Tried[OnnxModel]]) -> Tried[OnnxModel]:
+    def _holds(self, tried: Tried[OnnxModel] | None) -> bool:
+        return tried is not None and self.keep.holds(tried.estimate)
+
+    def _widest(self, attempt: Callable[[Mixture], Tried[OnnxModel] | None]) -> tuple[Mixture, Tried[OnnxModel] | None]:
         """All layers at the most bits; those that stay in fp32 by themselves are no choice from then on."""
-        finest = max(self.keep.integers, key=bits_of)
+        finest = max(self.keep.quantized(self.stage.offer()), key=bits_of)
 
         def mixture() -> Mixture:
             return tuple(next(c for c in self._choices(row) if c.width == finest) for row in self.rows)
 
         widest = attempt(mixture())
-        self.rows = [row for row in self.rows if widest.quantized.issuperset(row.nodes)]
-        return replace(widest, mixture=mixture())
+        self.rows = [row for row in self.rows if self.quantized.issuperset(row.nodes)]
+        return mixture(), replace(widest, mixture=mixture()) if widest else None
 
     def _choices(self, row: Row) -> list[Choice]:
         """The widths that a unit may have, with the bytes of its weights."""
-        sizes = {width: row.elements * bits_of(width) / 8 for width in self.keep.widths}
-        effects = {width: row.effects.get(label(width), 0.0) for width in self.keep.widths}
-        return [Choice(width, sizes[width], effects[width]) for width in self.keep.widths]
+        bytes_each = row.elements / 8
+        widths = self.keep.choices(self.stage.offer())
+        return [Choice(width, bits_of(width) * bytes_each, row.effects.get(label(width), 0.0)) for width in widths]
 
-    def _try(self, mixture: Mixture, reference: Scores) -> Tried[OnnxModel]:
+    def _try(self, mixture: Mixture, reference: Scores) -> Tried[OnnxModel] | None:
+        """The mixture; None where its answers are not finite."""
         if self.ctx.interrupted():
             raise Interruption("stopped between two mixtures")
         reports, warnings = dict[str, JsonValue](), list[str]()
-        directory = self.ctx.directory / f"mixture-{len(self.tried)}"
+        directory = self.ctx.directory / f"mixture-{len(self.tried) + len(self.infinite)}"
         sinks: dict[str, Any] = {"report": reports.__setitem__, "warn": warnings.append, "log": UNHEARD}
-        pairs = list(zip(self.rows, mixture, strict=True))
-        layers = {name: choice.width for row, choice in pairs if choice.width not in FLOATS for name in row.nodes}
-        left = [[n for row, choice in pairs if choice.width == width for n in row.nodes] for width in ("fp32", "fp16")]
-        model = self.trial(replace(self.ctx, directory=directory, **sinks), Assigned(*left), layers=layers)
-        estimate = self.keep.estimate(scores_of(model, self.ctx), reference, self.ctx.seed)
+        try:
+            model = self.trial(replace(self.ctx, directory=directory, **sinks), self._assigned(mixture))
+            scores = scores_of(model, self.ctx)
+        except NotFinite:
+            self.infinite.append(mixture)
+            return None
+        finally:
+            quantized = self.stage.done(reports)
+            self.quantized = self.quantized or quantized
         model.close()
+        estimate = self.keep.estimate(scores, reference, self.ctx.seed)
         if estimate is None:
             raise StageError("no score is above zero any more", fix="Give wider `widths` under `keep`")
-        return Tried(mixture, model, estimate, reports, warnings)
+        self.tried.append(Tried(mixture, model, estimate, reports, warnings, quantized))
+        return self.tried[-1]
+
+    def _assigned(self, mixture: Mixture) -> Assigned:
+        plain = self.stage.offer().plain
+        pairs = [(name, choice.width) for row, choice in zip(self.rows, mixture, strict=True) for name in row.nodes]
+        spared, halves = ([n for n, width in pairs if width == name and name in plain] for name in ("fp32", "fp16"))
+        return Assigned(spared, halves, {n: width for n, width in pairs if width not in plain})
+
+    def _settings(self, tried: Tried[OnnxModel]) -> dict[str, JsonValue]:
+        """The settings that make the same of the layers, but for weights in fp16 beside integers."""
+        layers: dict[str, JsonValue] = {}
+        left: list[str] = []
+        for row, choice in zip(self.rows, tried.mixture, strict=True):
+            width = choice.width.model_dump() if isinstance(choice.width, Codebook) else choice.width
+            if tried.quantized.issuperset(row.nodes):
+                layers |= dict.fromkeys(row.nodes, width)
+            else:
+                left += row.nodes
+        offer = self.stage.offer()
+        widths: dict[str, JsonValue] = {"layers": layers} if offer.has_more or len(offer.quantized) > 1 else {}
+        own = getattr(self.stage, self.stage.spares_in)
+        return {**widths, self.stage.spares_in: [*own, *self.stage.spared(self.model, left)]}
 
     def _out_of_reach(self, examples: int) -> StageError:
+        widths = ", ".join(map(label, self.keep.choices(self.stage.offer())))
+        problem = f"no mixture of {widths} keeps {self.keep.text} on {examples:,} validation examples"
+        fix = f"{self.stage.remedy}: `shrink sensitivity` shows them"
+        if not self.tried:
+            return StageError(f"{problem}: the answers of none are finite", fix=fix)
         nearest = max(self.tried, key=lambda one: self.keep.nearness(one.estimate))
-        problem = f"no mixture of {', '.join(map(label, self.keep.widths))} keeps {self.keep.text} on {examples:,} "
-        problem += f"validation examples; the nearest has {figures(self.keep, nearest)}"
-        fix = "Ask for that, train with quantize.aware first, or give `operators` without those that cost most"
-        return StageError(problem, fix=f"{fix}: `shrink sensitivity` shows them")
+        fix = f"Ask for that, or {fix[0].lower()}{fix[1:]}"
+        return StageError(f"{problem}; the nearest has {figures(self.keep, nearest)}", fix=fix)

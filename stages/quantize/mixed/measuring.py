@@ -16,7 +16,7 @@ from pipeline.model import OnnxModel
 from pipeline.stage import Context
 from stages.quantize.graphs.names import Names
 from stages.quantize.mixed.effects import Activations
-from stages.quantize.quantizing.quantizer import check_names, prepare
+from stages.quantize.quantizing.quantizer import check_names, prepare, unprepared
 from stages.quantize.quantizing.work import Work, worker
 from stages.quantize.rounding.data import calibration
 from stages.quantize.rounding.layers import Scheme
@@ -25,6 +25,8 @@ from stages.quantize.rounding.rounder import Entry
 from stages.quantize.steps.files import Files
 
 FILE = "sensitivity.json"
+NOT_OF_STEP = ("is_prepared", "examples", "batch_size")
+"""Fields that the step is not told."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Sensitivity:
         exclude: names of nodes to leave out.
         per_channel: whether each output channel has a scale.
         reduce_range: whether 8 bits are 7.
+        is_prepared: whether ONNX Runtime folds constants and norms of the graph first.
         examples: of the calibration split, at most.
         batch_size: examples at a time.
     """
@@ -69,6 +72,7 @@ class Sensitivity:
     exclude: Sequence[str] = ()
     per_channel: bool = True
     reduce_range: bool = False
+    is_prepared: bool = True
     examples: int = 128
     batch_size: int = 16
 
@@ -99,15 +103,13 @@ def _measured(sensitivity: Sensitivity, model: OnnxModel, ctx: Context) -> list[
         calibration(model, ctx, sensitivity.examples, sensitivity.batch_size) as data,
     ):
         external = sum(file.stat().st_size for file in model.files()) > EXTERNAL_DATA_BYTES
-        prepared = prepare(model, Path(folder), do, external)
+        prepared = (prepare if sensitivity.is_prepared else unprepared)(model, Path(folder), do, external)
         graph, names = prepared
         check_names(sensitivity.exclude, list(names.nodes.values()))
         output = next(new for new, old in names.values.items() if old == counted_output(model, ctx))
-        settings = asdict(sensitivity) | {"output": output, "labelling": _labelling(ctx)}
-        settings["exclude"] = [name for name, old in names.nodes.items() if old in sensitivity.exclude]
-        for key, name in {"reduce_range": "is_reduced", "examples": "", "batch_size": ""}.items():
-            value = settings.pop(key)
-            settings |= {name: value} if name else {}
+        settings = {name: value for name, value in asdict(sensitivity).items() if name not in NOT_OF_STEP}
+        settings |= {"is_reduced": settings.pop("reduce_range"), "exclude": prepared.named(sensitivity.exclude)}
+        settings |= {"output": output, "labelling": _labelling(ctx)}
         work = Work("sensitivity", settings, data.batches(*prepared), data.count)
         with names.blame("the sensitivity of its layers"):
             source = Path(folder) / "prepared.onnx"  # nothing is written; of a file from outside the target is checked

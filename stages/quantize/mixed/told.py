@@ -1,6 +1,6 @@
 """A mixture that was tried, and what is said of it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -13,9 +13,9 @@ from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Context
 from stages.quantize.graphs.reasons import HALF
 from stages.quantize.mixed.front import Mixture
-from stages.quantize.mixed.keep import FLOATS, Keep
+from stages.quantize.mixed.keep import Keep, Width
 from stages.quantize.mixed.measuring import Row
-from stages.quantize.rounding.settings import Codebook, label
+from stages.quantize.rounding.settings import label
 
 Form = TypeVar("Form", OnnxModel, TorchModel)
 
@@ -29,6 +29,7 @@ class Tried(Generic[Form]):
         model: the file, or the trained network.
         estimate: what became of the score on validation.
         reports, warnings: of the stage.
+        quantized: the names of the nodes that were.
     """
 
     mixture: Mixture
@@ -36,32 +37,13 @@ class Tried(Generic[Form]):
     estimate: Estimate
     reports: dict[str, JsonValue] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-
-    @property
-    def quantized(self) -> set[str]:
-        """The names of the nodes that were."""
-        quantization: Any = self.reports.get("quantization", {})
-        return {entry["node"] for entry in quantization.get("layers", [])}
+    quantized: set[str] = field(default_factory=set)
 
     @property
     def halves(self) -> set[str]:
         """The names of the nodes whose weights are stored in fp16."""
         quantization: Any = self.reports.get("quantization", {})
         return {*quantization.get(HALF, [])}
-
-
-def report(
-    keep: Keep,
-    rows: Sequence[Row],
-    chosen: Tried[OnnxModel],
-    tried: Sequence[Tried[OnnxModel]],
-    examples: int,
-    ctx: Context,
-) -> OnnxModel:
-    """The file, once everything is reported that the stage said of it, and what each layer became."""
-    widths: dict[str, JsonValue] = {row.layer: _became(row, chosen, i) for i, row in enumerate(rows)}
-    tell(keep, chosen, tried, ctx, examples=examples, widths=widths, settings=_settings(rows, chosen))
-    return chosen.model
 
 
 def tell(keep: Keep, chosen: Tried[Form], tried: Sequence[Tried[Form]], ctx: Context, **more: JsonValue) -> None:
@@ -82,39 +64,31 @@ def figures(keep: Keep, tried: Tried[Form]) -> str:
     return f"{what} {interval}, weights of {bytes_text(round(_size(tried.mixture)))} ({counts})"
 
 
-def is_quantized(mixture: Mixture) -> bool:
-    """Whether a layer of it is."""
-    return any(choice.width not in FLOATS for choice in mixture)
+def is_quantized(mixture: Mixture, plain: Collection[Width]) -> bool:
+    """Whether a layer of it is, where those of some widths are not."""
+    return any(choice.width not in plain for choice in mixture)
 
 
-def _became(row: Row, tried: Tried[OnnxModel], place: int) -> JsonValue:
-    """The width of a unit, as it came out: a layer that cannot have the integers that it was to have stays in fp32."""
-    width = tried.mixture[place].width
-    if tried.quantized.issuperset(row.nodes):
-        return width if isinstance(width, int) else label(width)
-    return "fp16" if tried.halves.issuperset(row.nodes) else "fp32"
-
-
-def _settings(rows: Sequence[Row], tried: Tried[OnnxModel]) -> dict[str, JsonValue]:
-    """The settings that make the same of the layers, but for weights in fp16."""
-    layers: dict[str, JsonValue] = {}
-    exclude: list[JsonValue] = []
+def became(rows: Sequence[Row], tried: Tried[OnnxModel]) -> dict[str, JsonValue]:
+    """The width of each unit, as it came out: a layer that cannot have the integers that it was to have is in fp32."""
+    widths: dict[str, JsonValue] = {}
     for row, choice in zip(rows, tried.mixture, strict=True):
-        width = choice.width.model_dump() if isinstance(choice.width, Codebook) else choice.width
         if tried.quantized.issuperset(row.nodes):
-            layers |= dict.fromkeys(row.nodes, width)
+            widths[row.layer] = choice.width if isinstance(choice.width, int) else label(choice.width)
         else:
-            exclude += row.nodes
-    return {"layers": layers, "exclude": exclude}
+            widths[row.layer] = "fp16" if tried.halves.issuperset(row.nodes) else "fp32"
+    return widths
 
 
 def entry(tried: Tried[Form]) -> dict[str, JsonValue]:
     """A mixture in the record: its bytes, how many layers have which width, and what became of the score."""
     of_file = {"size_bytes": size_bytes(tried.model)} if isinstance(tried.model, OnnxModel) else {}
-    counts: dict[str, JsonValue] = {**_counts(tried.mixture)}
-    return {
-        "weights_bytes": round(_size(tried.mixture)), **of_file, "counts": counts, **tried.estimate.model_dump()
-    }  # fmt: skip
+    return {**of_mixture(tried.mixture), **of_file, **tried.estimate.model_dump()}
+
+
+def of_mixture(mixture: Mixture) -> dict[str, JsonValue]:
+    """The bytes of a mixture's weights, and how many layers have which width."""
+    return {"weights_bytes": round(_size(mixture)), "counts": {**_counts(mixture)}}
 
 
 def _size(mixture: Mixture) -> float:

@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 
 from pipeline.forms.sandbox.frames import Arrays
+from stages.quantize.halves.numbers import nearest
 from stages.quantize.rounding.layers import PLAIN, Layer, Scheme, choose, layers_of
 
 
@@ -34,12 +35,15 @@ class Unit:
         return sum(layer.array.size for layer in self.layers)
 
     def rounded(self, scheme: Scheme, *, is_reduced: bool) -> dict[str, NDArray[np.float32]]:
-        """Its weights, by name, as the integers of a scheme hold them: float32 in their own shapes."""
-        arrays = {}
-        for layer in self.layers:
-            integers, scale = choose(replace(layer, scheme=scheme), is_reduced)
-            arrays[layer.weight] = layer.stored(integers * scale).astype(np.float32)
-        return arrays
+        """Its weights, by name, as the numbers of a scheme hold them: float32 in their own shapes."""
+        return {layer.weight: _rounded(layer, scheme, is_reduced).astype(np.float32) for layer in self.layers}
+
+
+def _rounded(layer: Layer, scheme: Scheme, is_reduced: bool) -> NDArray[np.floating]:
+    if "half" in scheme:
+        return nearest(layer.array, scheme["half"])
+    integers, scale = choose(replace(layer, scheme=scheme), is_reduced)
+    return layer.stored(integers * scale)
 
 
 def units_of(graph: onnx.GraphProto, nodes: Mapping[str, onnx.NodeProto], whole: Collection[str] | None) -> list[Unit]:

@@ -1,6 +1,6 @@
 """What a search has the nodes of a graph do, in place of what a user says of them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from pipeline.model import OnnxModel
@@ -8,18 +8,19 @@ from pipeline.stage import Context
 
 
 class Assigned(NamedTuple):
-    """Nodes that are not quantized, by the user's names for them.
+    """Nodes that are not quantized or have widths of their own, by the user's names for them.
 
-    Other nodes get what the settings say, as far as they can be quantized: that one cannot is no error, as it is where
-    a user names it.
+    Other nodes get what the settings say. That one cannot be quantized is no error, as it is where a user names it.
 
     Args:
         spared: they stay as they are.
         halves: of these the weights are stored in fp16 where that holds them.
+        widths: of nodes that are quantized.
     """
 
     spared: Collection[str] = ()
     halves: Collection[str] = ()
+    widths: Mapping[str, Any] = {}
 
     @property
     def left(self) -> tuple[str, ...]:
@@ -28,7 +29,7 @@ class Assigned(NamedTuple):
 
 
 class Trial(Protocol):
-    """What a stage makes of a model with other settings."""
+    """What a stage makes of a model where a search says what its nodes do."""
 
-    def __call__(self, inner: Context, assigned: Assigned = Assigned(), **settings: Any) -> OnnxModel:  # noqa: B008
+    def __call__(self, inner: Context, assigned: Assigned) -> OnnxModel:
         """The quantized file, which lies in the folder of the context."""

@@ -120,14 +120,26 @@ def quantized_graph(
 
 def prepare(model: OnnxModel, folder: Path, do: Do, external: bool) -> Prepared:
     """The graph that the quantizers are given, which is written to `prepared.onnx`."""
-    named, path = folder / "named.onnx", folder / "prepared.onnx"
-    name_nodes(model, named, external)
+    source, path = folder / "named.onnx", folder / "prepared.onnx"
+    name_nodes(model, source, external)
     # Its errors are of the user's file, not of a copy of it that is gone.
-    with blame_plainly("ONNX Runtime's pre-processing", lambda text: text.replace(str(named), model.path.name)):
-        do(Work("prepare"), Files(named, path, external))
+    with blame_plainly("ONNX Runtime's pre-processing", lambda text: text.replace(str(source), model.path.name)):
+        do(Work("prepare"), Files(source, path, external))
     proto = onnx.load(path, load_external_data=False)
     if opset(proto) != opset(onnx.load(model.path, load_external_data=False)):
         check_same(model, path)
+    return _distinct(proto, path)
+
+
+def unprepared(model: OnnxModel, folder: Path, do: Do, external: bool) -> Prepared:
+    """The graph as it is, but for the names, which is written to `prepared.onnx`."""
+    path = folder / "prepared.onnx"
+    name_nodes(model, path, external)
+    return _distinct(onnx.load(path, load_external_data=False), path)
+
+
+def _distinct(proto: onnx.ModelProto, path: Path) -> Prepared:
+    """The graph, which is changed and written, with a name of its own for everything in it."""
     names = distinct_names(proto.graph)
     name_captures(proto.graph)
     onnx.save(proto, path)
@@ -183,6 +195,11 @@ def name_nodes(model: OnnxModel, path: Path, external: bool = False) -> None:
     Raises:
         StageError: the graph is quantized already.
     """
+    onnx.save(named(model), path, save_as_external_data=external, location=f"{path.name}.data")
+
+
+def named(model: OnnxModel) -> onnx.ModelProto:
+    """The graph of an fp32 ONNX file with a name of its own for every node; errors as `name_nodes`."""
     proto = load_whole(model.path)
     if operators := sorted({node.op_type for part in graphs_in(proto.graph) for node in part.node} & QUANTIZED):
         fix = "Quantize once, from fp32"
@@ -194,7 +211,7 @@ def name_nodes(model: OnnxModel, path: Path, external: bool = False) -> None:
         if not node.name or node.name in taken:
             node.name = f"{node.name or node.op_type}_{i}"
         taken.add(node.name)
-    onnx.save(proto, path, save_as_external_data=external, location=f"{path.name}.data")
+    return proto
 
 
 REDUCE = "`reduce_range: true` avoids it"

@@ -19,7 +19,7 @@ from stages.quantize.rounding.scales import fitted, largest, least_squares, tota
 
 Number = TypeVar("Number", np.int8, np.float64)
 Scheme = dict[str, Any]
-"""{"bits": 2 to 8, or "ternary"} or {"codebook": how many values}."""
+"""{"bits": 2 to 8, or "ternary"}, {"codebook": how many values}, or {"half": "fp16" or "bf16"}, floats of 16 bits."""
 PLAIN: Scheme = {"bits": 8}
 REDUCED = 64
 REFITS = 3

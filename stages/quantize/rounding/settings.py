@@ -10,6 +10,7 @@ from pipeline.base.data.strict import Strict
 from pipeline.errors import ConfigError
 from pipeline.stage import Preview
 from stages.quantize.graphs.names import Names
+from stages.quantize.halves.numbers import TYPES
 from stages.quantize.quantizing.assigned import Assigned
 from stages.quantize.rounding.layers import Scheme
 from stages.quantize.rounding.plan import schemes
@@ -38,7 +39,7 @@ def label(width: object) -> str:
 
 
 def schemes_of(widths: Iterable[int | str | Codebook]) -> dict[str, Scheme]:
-    """The integers that each width allows, by its label."""
+    """The numbers that each width allows, by its label."""
     return {label(width): _scheme(width) for width in widths}
 
 
@@ -89,7 +90,8 @@ class RoundingSettings(Strict):
             more: further settings of the step.
         """
         default: Scheme = {"bits": self.bits} if self.codebook is None else {"codebook": self.codebook}
-        layers = {key: _scheme(value) for key, value in self.layers.items()}
+        widths = {**self.layers, **(assigned.widths if assigned else {})}
+        layers = {key: _scheme(value) for key, value in widths.items()}
         chosen, named = schemes(graph, names, asked, default, _scheme(self.first_last), layers)
         if assigned is not None:
             chosen = {name: scheme for name, scheme in chosen.items() if names.nodes[name] not in assigned.left}
@@ -98,4 +100,6 @@ class RoundingSettings(Strict):
 
 
 def _scheme(value: int | str | Codebook) -> Scheme:
-    return {"codebook": value.codebook} if isinstance(value, Codebook) else {"bits": value}
+    if isinstance(value, Codebook):
+        return {"codebook": value.codebook}
+    return {"half": value} if value in TYPES else {"bits": value}

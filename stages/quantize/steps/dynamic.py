@@ -63,7 +63,7 @@ def dynamic(files: Files, *, data: CalibrationData | None = None, **arguments: A
     proto = _quantized(proto, nodes, deep.keys(), files, settings)
     entries = rounder.put(proto.graph)
     if apart:
-        tied.share(graph, proto.graph)
+        tied.share(graph, proto.graph, apart)
     share_copies(proto.graph, copies)
     files.save(proto, files.target)
     return Done({WEIGHT: left, WHOLE: [*deep], NEAREST: rounder.unheeding}, entries)

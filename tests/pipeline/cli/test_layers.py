@@ -98,6 +98,20 @@ def test_bisect_looks_at_a_network_that_was_trained_with_integers(project: Make,
     assert bisected["reports"]["bisection"]["layers"][0]["layer"] == "conv2"
 
 
+def test_halves_are_looked_at_too(project: Make, shrink: Make) -> None:
+    path = project(chain_of("export.onnx", "quantize.half, kind: bf16", model=NET))
+    runs = path.parent / "runs"
+    assert shrink("run", path, "--runs", runs).code == 0
+    ended = shrink("bisect", only_run(path.parent))
+    assert ended.code == 0, ended.err
+    assert "What is lost comes, of 3 layers, from" in words(ended.out)
+    assert "`fp32: [" in words(ended.out)
+    ended = shrink("sensitivity", path, "--json", "--runs", runs)
+    assert ended.code == 0, ended.err
+    layers = json.loads(ended.out)["stages"][1]["reports"]["sensitivity"]["layers"]
+    assert [{*layer["effects"]} for layer in layers] == [{"bf16"}] * 3
+
+
 @pytest.mark.parametrize(("file", "old", "new", "told"), [
     ("models.py", "torch.relu(self.conv2", "torch.tanh(self.conv2", "(export.onnx): it would be made anew: "),
     ("models.py", "width: int = 8", "width: int = 6", "model: the model is not the one that the run began with"),

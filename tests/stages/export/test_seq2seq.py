@@ -23,6 +23,7 @@ from pipeline.model import TorchModel
 from pipeline.task import Split
 from stages.export.optimum import OptimumExport
 from stages.export.seq2seq import Seq2SeqExport
+from stages.quantize.bisect import QuantizationBisection
 from stages.quantize.dynamic import DynamicQuantization
 from stages.train.supervised import SupervisedTraining
 from tests import translators
@@ -178,6 +179,9 @@ def test_a_stage_for_one_file_does_not_take_the_three() -> None:
     chain = (("stages[0]", Seq2SeqExport()), ("stages[1]", DynamicQuantization()))
     with pytest.raises(ConfigError, match=r"an encoder-decoder as ONNX files by stages\[0\].*Use quantize.optimum"):
         check_chain(chain, TorchModel)
+    looking = (*chain[:1], ("stages[1]", QuantizationBisection(method="optimum")))
+    with pytest.raises(ConfigError, match=r"Use export.onnx in place of export.seq2seq, whose three graphs"):
+        check_chain(looking, TorchModel)
 
 
 def test_the_graphs_are_encoder_decoder_and_decoder_with_past(exported: Any) -> None:

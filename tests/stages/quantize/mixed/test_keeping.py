@@ -23,6 +23,7 @@ from stages.quantize.mixed.keep import Keep
 from stages.quantize.mixed.keeping import Keeping
 from stages.quantize.mixed.measuring import Sensitivity
 from stages.quantize.pack import WeightPacking
+from stages.quantize.quantizing.assigned import Assigned
 from stages.quantize.rounding.settings import schemes_of
 from stages.quantize.sensitivity import QuantizationSensitivity
 from stages.quantize.static import StaticQuantization
@@ -105,13 +106,35 @@ def test_a_run_that_goes_on_has_all_settings_beside_it(kind: Any, exported: Onnx
         ({}, "one of `retention` and `drop`"),
         ({"drop": 0.1, "retention": 0.9}, "one of `retention` and `drop`"),
         ({"drop": 0.1, "widths": (8,)}, "one is no choice"),
-        ({"drop": 0.1, "widths": ("fp16", "fp32")}, "a width in `widths` that is quantized"),
         ({"drop": 0.1, "widths": (8, 9)}, "less than or equal to 8"),
     ],
 )
 def test_a_space_without_choice_is_refused(keep: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Keep(**keep)
+
+
+@pytest.mark.parametrize(
+    ("stage", "widths", "message"),
+    [
+        (
+            StaticQuantization,
+            ("fp16", "fp32"),
+            "no width of a layer that is quantized: fp16, fp32; expected one such as 8",
+        ),
+        (
+            StaticQuantization,
+            (8, "bf16"),
+            r"the width bf16; expected bits from 2 to 8, ternary, \{codebook: 16\}, fp16 or fp32",
+        ),
+        (WeightQuantization, (8, 3), "the width 3; expected 8, 4, 2, fp16 or fp32"),
+    ],
+)
+def test_widths_that_the_stage_has_not_are_refused(
+    stage: Any, widths: Any, message: str, exported: OnnxModel, task: Task
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        refused(stage(keep=Keep(drop=0.03, widths=widths)), task, exported)
 
 
 def test_an_empty_validation_split_is_refused(exported: OnnxModel, task: Task) -> None:
@@ -144,10 +167,11 @@ def test_what_is_kept_from_one_trial_to_the_next_changes_no_file(
 ) -> None:
     stage = StaticQuantization(rounding="adaptive", bias_correction=True)
     ctx = context_of(task, tmp_path / "stage")
+    nodes = [node.name for node in onnx.load(exported.path).graph.node if node.op_type in ("Conv", "Gemm")]
     with stage.trials(exported, ctx) as trial:
-        for i, settings in enumerate(({}, {"bits": 4}, {"bits": 3, "first_last": 3})):
-            kept = trial(replace(ctx, directory=tmp_path / f"kept{i}"), **settings)
-            anew = stage.model_copy(update=settings).run(exported, context_of(task, tmp_path / f"anew{i}"))
+        for i, layers in enumerate(({}, dict.fromkeys(nodes[1:3], 4), dict.fromkeys(nodes, 3))):
+            kept = trial(replace(ctx, directory=tmp_path / f"kept{i}"), Assigned(widths=layers))
+            anew = stage.model_copy(update={"layers": layers}).run(exported, context_of(task, tmp_path / f"anew{i}"))
             assert kept.path.read_bytes() == anew.path.read_bytes()
 
 
@@ -179,10 +203,11 @@ def test_a_layer_that_fewer_bits_do_not_harm_keeps_the_search_going(
         exported, context_of(task, tmp_path / "rows")
     )
     blind = [replace(row, effects=dict.fromkeys(row.effects, 0.0)) for row in rows]  # as if nothing depended on them
-    stage, keep = StaticQuantization(), Keep(drop=0.03, widths=(8, 2))
+    keep = Keep(drop=0.03, widths=(8, 2))
+    stage = StaticQuantization(keep=keep)
     ctx = context_of(task, tmp_path / "stage")
     with stage.trials(exported, ctx) as trial:
-        model = Keeping(keep, blind, exported, ctx, trial).smallest()
+        model = Keeping(stage, keep, blind, exported, ctx, trial).smallest()
     assert drop(scores(model, task), scores(exported, task)).high <= 0.03
 
 

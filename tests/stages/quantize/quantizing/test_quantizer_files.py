@@ -325,6 +325,34 @@ def test_a_tied_table_may_be_read_by_a_product_at_once(stage: Stage, quantized: 
     assert onnx_params(ran.model) == onnx_params(ran.before)
 
 
+@pytest.mark.optimum
+@pytest.mark.parametrize("operator", ["Gather", "MatMul"])
+def test_a_tied_table_and_its_product_may_be_left_one_without_the_other(
+    operator: str, quantized: Callable[..., Ran]
+) -> None:
+    proto = lookup(table := draw(50, 16))
+    (head,) = (t for t in proto.graph.initializer if t.name == "head")
+    head.CopyFrom(onnx.numpy_helper.from_array(table.T.copy(), "head"))
+    (name,) = (f"{n.op_type}_{i}" for i, n in enumerate(proto.graph.node) if n.op_type == operator)
+    ran = quantized(OptimumQuantization(target="avx2", exclude=(name,)), proto, ids=torch.randint(0, 50, (64, 6)))
+    assert ran.report["quantized"] == {n: 1 for n in ("Gather", "MatMul") if n != operator}
+    assert ran.report["fp32"][operator] == 1
+    assert [entry["node"].partition("_")[0] for entry in ran.report["layers"]] == [*ran.report["quantized"]]
+    assert ran.error < 0.05
+
+
+@pytest.mark.optimum
+def test_a_gemm_whose_weight_8_bits_would_lose_stays(quantized: Callable[..., Ran]) -> None:
+    weight = draw(16, 8)
+    weight[:, 0] = -1e9
+    nodes = [node("Gemm", ["x", "w"], ["h"], "odd"), node("Clip", ["h", "low"], ["c"]), node("Gemm", ["c", "v"], ["y"])]
+    weights = {"w": weight, "v": draw(8, 4), "low": np.float32(-1)}
+    proto = old(nodes, {"x": ["n", 16]}, {"y": ["n", 4]}, weights=weights)
+    ran = quantized(OptimumQuantization(target="avx2"), proto, x=images(16).abs())
+    assert ran.report["weight"] == ["odd"]
+    assert (ran.report["quantized"]["Gemm"], ran.report["fp32"]["Gemm"]) == (1, 1)
+
+
 @pytest.mark.parametrize("stage", [STATIC, DYNAMIC, OPTIMUM])
 def test_weights_that_are_not_finite_stay_and_are_named(stage: Stage, quantized: Callable[..., Ran]) -> None:
     weight = draw(16, 8)
