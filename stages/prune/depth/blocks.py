@@ -46,8 +46,11 @@ def find(module: nn.Module, example: Inputs) -> Found:
             part = module.get_submodule(name)
             hooks.enter_context(part.register_forward_hook(partial(see, name), with_kwargs=True))
         call(module, example)
-    blocks = {name: forms[name].rest for name in dict.fromkeys(order) if forms[name]}
-    return Found(blocks, [name for name in names if name in forms and name not in blocks])
+    free = [name for name in dict.fromkeys(order) if forms[name]]
+    blocks = {name: forms[name].rest for name in free if not any(_is_within(name, other) for other in free)}
+    rest = [name for name in names if name in forms and name not in free]
+    near = [name for name in rest if not any(_is_within(name, b) or _is_within(b, name) for b in blocks)]
+    return Found(blocks, [name for name in near if not any(_is_within(name, other) for other in near)])
 
 
 @contextmanager
@@ -61,15 +64,16 @@ def without(module: nn.Module, blocks: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
+def _is_within(name: str, other: str) -> bool:
+    return name.startswith(f"{other}.")
+
+
 def _in_rows(module: nn.Module) -> Iterator[str]:
-    """Names of the parts of rows that are made of several layers, without those within another."""
-    outer: list[str] = []
+    """Names of the parts of rows that are made of several layers."""
     for name, part in module.named_modules():
         owner = module.get_submodule(name.rpartition(".")[0]) if name else None
         is_block = isinstance(owner, nn.Sequential | nn.ModuleList) and any(True for _ in part.children())
-        is_row = isinstance(part, nn.Sequential | nn.ModuleList)
-        if is_block and not is_row and not any(name.startswith(f"{other}.") for other in outer):
-            outer.append(name)
+        if is_block and not isinstance(part, nn.Sequential | nn.ModuleList):
             yield name
 
 

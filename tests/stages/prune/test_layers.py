@@ -89,11 +89,11 @@ def test_a_text_model_is_saved_and_exported_without_a_layer(tmp_path):
         assert torch.allclose(torch.from_numpy(logits), call(small.module, TEXTS)["logits"], atol=1e-5)
 
 
-def test_of_a_t5_the_layer_with_the_positions_stays():
+def test_of_a_t5_the_attention_with_the_positions_stays():
     config = T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4)
     blocks, others = find(T5EncoderModel(config).eval(), {"input_ids": IDS})
-    assert others == ["encoder.block.0"]
-    assert [*blocks] == ["encoder.block.1", "encoder.block.2"]
+    assert others == ["encoder.block.0.layer.0"]
+    assert [*blocks] == ["encoder.block.0.layer.1", "encoder.block.1", "encoder.block.2"]
 
 
 def test_recovery_trains_what_is_left(net, tmp_path):

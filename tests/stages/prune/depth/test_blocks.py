@@ -47,6 +47,22 @@ def test_blocks_keep_the_shape_and_are_no_single_layers():
     assert others == ["4"]
 
 
+def test_of_nested_ones_it_is_the_outermost_that_can_be_left_out():
+    class Stage(nn.Module):
+        def __init__(self, out: int) -> None:
+            super().__init__()
+            self.blocks, self.last = nn.ModuleList([Residual(8), Residual(8)]), nn.Linear(8, out)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x)
+            return self.last(x)
+
+    blocks, others = find(nn.Sequential(Stage(8), Stage(2)).eval(), {"input": torch.rand(2, 8)})
+    assert [*blocks] == ["0", "1.blocks.0", "1.blocks.1"]
+    assert others == []
+
+
 @pytest.mark.parametrize(("kind", "rest"), [("handed on", [None, "bias"]), ("alone", [])])
 def test_a_bypass_hands_on_what_the_block_does(kind, rest):
     net, x = Rows(kind).eval(), torch.rand(2, 4)
