@@ -50,7 +50,7 @@ def test_a_step_behind_a_legal_chain_is_taken_or_refused_as_the_rule_says(before
         assert re.match(expected or "$", answer(entries(chain, CNN), preview)), chain
 
 
-@pytest.mark.parametrize("before", ["", *legal()])
+@pytest.mark.parametrize("before", ["", *(chain for chain in legal() if len(chain) < 3 and "p" not in chain)])
 def test_low_rank_stands_where_channels_may_leave(before: str, preview: Preview) -> None:
     wrong = refusal(before + "p")
     place = f"stages[{len(before)}] (prune.lowrank): "
