@@ -34,6 +34,7 @@ from stages.prune.ignored import ignored
 from stages.prune.preparing import Preparation
 from stages.prune.recovery import IDLE_STEPS, Recovery
 from stages.prune.reshape import USE, difference
+from stages.prune.weights import WeightPruning
 
 TARGETS = ("macs", "params", "channels", "size", "latency")
 QUANTIZED = "the weights are quantized, with steps for the channels that they have"
@@ -112,6 +113,8 @@ class ChannelPruning(Stage):
             raise ConfigError(f"`importance: {self.importance}` reads the calibration split, which is empty", fix=fix)
         if self.importance == "lamp" and self.scope == "uniform":
             yield "`importance: lamp` ranks channels of different layers; with `scope: uniform` it is as magnitude"
+        if any(isinstance(stage, WeightPruning) and stage.pattern for stage in before):
+            yield "where channels leave the pattern of prune.weights does not hold: put it behind prune.channels"
         if self.steps > 1 and not self.recovery and self.importance not in READS_DATA:
             yield IDLE_STEPS
 
@@ -255,8 +258,8 @@ class ChannelPruning(Stage):
         return plain, with_importance(self._couplings(plain, StageError).groups, plain, self.importance, ctx)
 
     def chooses_by_answers(self) -> bool:
-        """Where the target is a latency, which is another one on another machine."""
-        return self.latency is not None
+        """Where the target is a latency, and where answers say how far each layer is cut."""
+        return self.latency is not None or self.scope == "sensitivity"
 
     def sensitivity(self) -> list[dict[str, JsonValue]]:
         """Of its layers to becoming narrower."""
@@ -281,6 +284,9 @@ class ChannelPruning(Stage):
             "channels": {layer: {"before": old[layer], "after": new[layer]} for layer in old},
             "steps": steps,
         }
+        if isinstance(cost, Measured):
+            report["interval"] = [(estimate := cost.estimate(after.module)).low, estimate.high]
         ctx.report("pruning", report)
-        for note in far_below(name, requested, rest / full, f"widths are multiples of round_to = {self.round_to}"):
+        why = f"widths are multiples of round_to = {self.round_to}, a smaller one comes closer"
+        for note in far_below(name, requested, rest / full, why):
             ctx.warn(note)

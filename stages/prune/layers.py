@@ -9,17 +9,20 @@ from torch import nn
 
 from pipeline.base.formatting import few
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
+from pipeline.forms.layers import aside
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage, quantizing
 from stages.prune.allocation.effects import EXAMPLES, Answers
-from stages.prune.coupling.telling import counted
+from stages.prune.coupling.telling import costs, counted, far_below
 from stages.prune.depth.blocks import find, without
 from stages.prune.depth.bypass import USE, bypassed
 from stages.prune.ignored import ignored, is_in
 from stages.prune.recovery import Recovery
 
 TARGETS = ("blocks", "macs", "params")
+QUANTIZED = "the weights are quantized, with steps for the layers that they have"
+FIRST = "Put prune.layers before quantize.aware"
 SOME = "blocks in an nn.Sequential or nn.ModuleList that give values of the shape that they read"
 
 Blocks = dict[str, Any]
@@ -60,11 +63,14 @@ class LayerPruning(Stage):
             raise ValueError("expected exactly one target of `blocks`, `macs`, `params`, such as `macs: 0.5`")
         return self
 
+    def chooses_by_answers(self) -> bool:
+        """Which blocks leave."""
+        return True
+
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse quantized weights, teachers that are not there, and an empty calibration split."""
         if quantizing(before):
-            problem = "the weights are quantized, with steps for the layers that they have"
-            raise ConfigError(problem, fix="Put prune.layers before quantize.aware")
+            raise ConfigError(QUANTIZED, fix=FIRST)
         if not len(preview.calibration):
             raise ConfigError("the calibration split is empty", expected="examples on which answers are compared")
         if self.recovery:
@@ -89,8 +95,11 @@ class LayerPruning(Stage):
         """The shallower, and where asked trained, model.
 
         Raises:
-            StageError: no block can be left out, the target cannot be reached, or a name in `ignore` is not there.
+            StageError: no block can be left out, the target cannot be reached, a name in `ignore` is not there, or the
+                model is quantized.
         """
+        if aside(model.module):
+            raise StageError(QUANTIZED, fix=FIRST)
         blocks, _ = self._blocks(model, StageError)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
         gone, steps = self._chosen(model, blocks, ctx)
@@ -153,14 +162,13 @@ class LayerPruning(Stage):
     def _report(
         self, before: TorchModel, after: TorchModel, blocks: Blocks, gone: Blocks, steps: list[JsonValue], ctx: Context
     ) -> None:
-        modules = {"before": before.module, "after": after.module}
-        costs: dict[str, JsonValue] = {
-            unit: {when: _cost(unit, module, before) for when, module in modules.items()} for unit in ("macs", "params")
-        }
         name, requested = self._target
         rest: list[JsonValue] = [block for block in blocks if block not in gone]
         target: dict[str, JsonValue] = {"target": name, "requested": requested, "gone": [*gone], "left": rest}
-        ctx.report("depth", {**target, **costs, "steps": steps})
+        ctx.report("depth", {**target, **costs(before, after), "steps": steps})
+        if name != "blocks":
+            for note in far_below(name, requested, self._share(before, gone), "whole blocks leave"):
+                ctx.warn(note)
 
 
 def _cost(unit: str, module: nn.Module, model: TorchModel) -> int:

@@ -13,7 +13,7 @@ from pipeline.forms.layers import aside
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage, quantizing
-from stages.prune.coupling.telling import costs, far_below, with_plain_weights
+from stages.prune.coupling.telling import check_finite, costs, far_below, with_plain_weights
 from stages.prune.ignored import ignored
 from stages.prune.ranks.choice import Options, as_told, by_cost, by_energy, named, options
 from stages.prune.ranks.decomposition import best, energy, kept
@@ -132,8 +132,7 @@ class LowRankFactorization(Stage):
             raise StageError(QUANTIZED, fix=FIRST)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
         plain = with_plain_weights(model, ctx.warn)
-        if wrong := next((name for name, p in plain.module.named_parameters() if not p.isfinite().all()), None):
-            raise StageError(f"`{wrong}` is not finite", fix="Look for NaN in the training before")
+        check_finite(plain)
         layers = self._layers(plain, StageError)
         for text in staying(layers.stay):
             ctx.warn(Note(text))
@@ -221,7 +220,8 @@ class LowRankFactorization(Stage):
         notes, achieved = [*map(Note, staying(stay))], min(entry["energy"] for entry in changed.values())
         if name in Cost._fields:
             achieved = _cost(after, name) / _cost(before, name)
-            notes += far_below(name, requested, achieved, f"ranks are multiples of round_to = {self.round_to}")
+            why = f"ranks are multiples of round_to = {self.round_to}, a smaller one comes closer"
+            notes += far_below(name, requested, achieved, why)
         for note in notes:
             ctx.warn(note)
         report: dict[str, JsonValue] = {

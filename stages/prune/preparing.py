@@ -69,7 +69,7 @@ class Sparse(Objective):
         self.student = []
 
     def forward(self, batch: Batch, outputs: Outputs, progress: Progress) -> Tensor:
-        """The loss with the penalty; alone where the module is not trained."""
+        """The loss with the penalty."""
         loss: Tensor = self.objective(batch, outputs, progress)
         penalties = [penalty(group, self.student[0], self.growth) for group in self.groups]
         return loss + self.strength * progress.done * torch.stack(penalties).sum()

@@ -11,7 +11,7 @@ from pipeline.forms.layers import aside
 from pipeline.measure.cost import torch_params
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage, quantizing
-from stages.prune.coupling.telling import with_plain_weights
+from stages.prune.coupling.telling import check_finite, with_plain_weights
 from stages.prune.recovery import IDLE_STEPS, Recovery
 from stages.prune.sparse.choice import Choice, by_magnitude, chosen
 from stages.prune.sparse.inputs import input_sums, output_errors
@@ -115,7 +115,7 @@ class WeightPruning(Stage):
 
         Raises:
             StageError: there is nothing to prune, a pattern does not fit, a layer in `ignore` does not exist, the model
-                is quantized, or calibration data are not finite.
+                is quantized, weights or calibration data are not finite, or no weight becomes zero.
         """
         if aside(model.module):
             raise StageError(**QUANTIZED)
@@ -123,6 +123,7 @@ class WeightPruning(Stage):
             raise StageError(**NO_DATA)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
         model = with_plain_weights(model, ctx.warn)
+        check_finite(model)
         choice = self._choice(model, StageError)
         current, steps = model.edited(USE, weights=[*choice.names]), list[JsonValue]()
         for step in range(1, self.steps + 1):
@@ -134,6 +135,9 @@ class WeightPruning(Stage):
             for name, value in changed.items():
                 current.module.get_parameter(name).data.copy_(value)
             zeros, size = _zeros(current.module, choice.names)
+            if step == self.steps and zeros == _zeros(model.module, choice.names)[0]:
+                problem = f"no weight became zero: {zeros:,} of {size:,} are already"
+                raise StageError(problem, fix="Ask for more zeros, or leave the stage out")
             steps.append({"target": share_of(amount), "achieved": zeros / size})
             if self.recovery:
                 current = self.recovery.retrained(teachers, current, ctx, f"recovery_{step}", step, self.steps)

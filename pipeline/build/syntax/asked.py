@@ -23,7 +23,7 @@ _SPARSE = (
     "`prune.weights` makes single weights zero: `sparsity: 0.5`, or `pattern: 2:4`. `quantize.pack` makes fewer bytes "
     "of that; no kernel for CPUs is faster for it, as all are behind `prune.channels`"
 )
-_SHARE = "`macs`, `params`, `size` or `latency` of `prune.channels` is the share that is kept"
+_SHARE = "`macs`, `params`, `channels`, `size` or `latency` of `prune.channels` is the share that is kept"
 _SEARCH = (
     "no stage searches. `strategies:` in place of `stages:` and `shrink compare` say which of several chains to take, "
     "and `--set` changes a setting"
@@ -85,7 +85,7 @@ ASKED = {
     "sparsegpt": "`prune.weights` with `method: sparsegpt`",
     "structured": "`prune.channels` removes whole channels",
     "filters": "`prune.channels` removes whole channels",
-    "pruning": "`prune.channels` removes whole channels, `prune.vocabulary` tokens; `prune.weights` makes weights zero",
+    "pruning": "`prune.channels`, `prune.layers`, `prune.lowrank`, `prune.vocabulary`, or `prune.weights` for zeros",
     "search": _SEARCH,
     "nas": _SEARCH,
     "tune": _SEARCH,

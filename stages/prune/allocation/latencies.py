@@ -115,13 +115,13 @@ def _kinds(module: nn.Module, example: Inputs) -> Counter[tuple[str, Kind]]:
     """How often each layer runs for one example, and as what."""
     kinds: Counter[tuple[str, Kind]] = Counter()
 
-    def see(name: str, part: nn.Module, args: tuple[Tensor, ...]) -> None:
-        kinds[name, _kind(part, args[0])] += 1
+    def see(name: str, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        kinds[name, _kind(part, args[0] if args else next(iter(kwargs.values())))] += 1
 
     with ExitStack() as hooks, torch.no_grad(), slow_path():
         for name, part in module.named_modules():
             if isinstance(part, LAYERS):
-                hooks.enter_context(part.register_forward_pre_hook(partial(see, name)))
+                hooks.enter_context(part.register_forward_pre_hook(partial(see, name), with_kwargs=True))
         call(module, {name: value[:1] for name, value in example.items()})
     return kinds
 
@@ -130,9 +130,13 @@ def _kind(layer: nn.Module, values: Tensor) -> Kind:
     shape = tuple(values.shape)
     if not isinstance(layer, _ConvNd):
         return Kind(shape[:-1], "MatMul")
-    padding = [size // 2 for size in layer.kernel_size] if isinstance(layer.padding, str) else layer.padding
+    spread = [step * (size - 1) // 2 for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+    named = {"valid": [0] * len(spread), "same": spread}
+    padding = named[layer.padding] if isinstance(layer.padding, str) else layer.padding
     attributes = {"strides": layer.stride, "dilations": layer.dilation, "pads": (*padding, *padding)}
-    operator = "ConvTranspose" if isinstance(layer, _ConvTransposeNd) else "Conv"
+    is_transposed = isinstance(layer, _ConvTransposeNd)
+    attributes |= {"output_padding": layer.output_padding} if is_transposed else {}
+    operator = "ConvTranspose" if is_transposed else "Conv"
     groups = 0 if is_depthwise(layer) else layer.groups
     return Kind((shape[0], *shape[2:]), operator, tuple(layer.kernel_size), tuple(attributes.items()), groups)
 

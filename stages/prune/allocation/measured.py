@@ -1,12 +1,18 @@
 """Targets that are measured on the file to deploy: its bytes, or its latency in ONNX Runtime on this machine."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from pipeline.errors import StageError
+from pipeline.base.estimate import Estimate
+from pipeline.base.files import scratch
+from pipeline.deploy import deploy
+from pipeline.errors import Interruption, StageError
 from pipeline.measure.kernels.kernels import latency_ratio
 from pipeline.measure.size import size_bytes
 from pipeline.model import OnnxModel, TorchModel
@@ -19,14 +25,24 @@ from stages.prune.coupling import engine
 from stages.prune.coupling.coupled import Coupled
 from stages.prune.reshape import USE, difference
 
-TRIES = 6
-CLOSE = 0.97
-"""Of the budget: what is that near is not tried again."""
+TRIES = 8
+CLOSE, AIMED = 0.97, 0.99
+"""Of the budget: what is that near is not tried again, and what the next try is for."""
+
+
+class Prediction(NamedTuple):
+    """What is known before a file is made: its share by counts, and the counts for a share, else the least."""
+
+    share: Callable[[Counts], float]
+    counts: Callable[[float], Counts]
 
 
 @dataclass(frozen=True)
 class Measured:
     """A share of what the reference costs as a file.
+
+    What was measured and solved for is kept in the folder of the stage, so that a run that goes on finds the same, and
+    it is the first process that measures for all.
 
     Args:
         unit: size, or latency of one example on one thread.
@@ -41,24 +57,19 @@ class Measured:
     seconds: dict[Any, float] = field(default_factory=dict)
 
     def of(self, module: nn.Module) -> float:
-        """The ratio of a module's file to the reference's; 1 for the reference's own.
+        """The ratio of a module's file to the reference's; see `estimate`."""
+        return self.estimate(module).value
+
+    def estimate(self, module: nn.Module) -> Estimate:
+        """The same with its interval; measured once for a module with such widths.
 
         Raises:
             StageError: an inference takes too long for a ratio, or the model is deployed as several files.
         """
-        if module is self.reference.module:
-            return 1.0
-        model = self.reference.edited(USE, layers=difference(self.reference.module, module))
-        model.module.load_state_dict(module.state_dict())
-        one, other = self.ctx.deployed(self.reference), self.ctx.deployed(model)
-        if self.unit == "size":
-            return size_bytes(other) / size_bytes(one)
-        if not isinstance(one, OnnxModel) or not isinstance(other, OnnxModel):
-            raise StageError("a model of several files is not timed", fix="Set macs instead of latency")
-        ratio = latency_ratio(one, other)
-        if ratio is None:
-            raise StageError("one inference takes too long to be timed in turns", fix="Set macs instead of latency")
-        return ratio.value
+        widths = json.dumps(engine.widths(module))
+        if widths == json.dumps(engine.widths(self.reference.module)):
+            return Estimate(value=1.0, low=1.0, high=1.0)
+        return Estimate(**self._kept(f"share of {widths}", lambda: self._ratio(module).model_dump()))
 
     def solved(
         self, module: nn.Module, groups: Sequence[Coupled], budget: float, scope: Scope, round_to: int
@@ -70,42 +81,91 @@ class Measured:
 
         Raises:
             StageError: the file stays above it however much is removed; it says what is attainable.
+            Interruption: a stop was asked for.
         """
-        propose = self._proposals(module, groups, scope, round_to)
-        above, below = (1.0, self.of(module)), (0.0, 0.0)
-        aim, shares = budget / above[1], dict[Counts, float]()
-        for _ in range(TRIES):
-            counts = propose(aim)
-            if counts in shares:
-                break
-            share = shares[counts] = self._share(module, groups, counts)
-            if CLOSE * budget <= share <= budget:
-                break
-            above, below = ((aim, share), below) if share > budget else (above, (aim, share))
-            aim = below[0] + (above[0] - below[0]) * (budget - below[1]) / (above[1] - below[1])
-        least = min(shares.values())
-        if least > budget:
-            problem = f"{least:.3f} is what the smallest one found has"
-            raise StageError(problem, fix=f"Set {self.unit} to more than that, lower round_to or shorten ignore")
-        counts = max((share, counts) for counts, share in shares.items() if share <= budget)[1]
+        key = f"counts for {budget} of {json.dumps(engine.widths(module))} in {[group.root for group in groups]}"
+        counts = tuple(self._kept(key, lambda: [*self._solved(module, groups, budget, scope, round_to)]))
         return 1 - sum(counts) / sum(len(group.scores) for group in groups), counts
 
+    def _solved(
+        self, module: nn.Module, groups: Sequence[Coupled], budget: float, scope: Scope, round_to: int
+    ) -> Counts:
+        predicted = self._predicted(module, groups, scope, round_to)
+        least = predicted.counts(0.0)
+        shares = {least: self._share(module, groups, least)}
+        if shares[least] > budget:
+            problem = f"{shares[least]:.3f} is what the smallest one has"
+            raise StageError(problem, fix=f"Set {self.unit} to more than that, lower round_to or shorten ignore")
+        below, above = (predicted.share(least), shares[least]), (1.0, self.of(module))
+        with self.ctx.progress("widths", TRIES) as advance:
+            for _ in range(TRIES):
+                aims = [_between(below, above, AIMED * budget), (below[0] + above[0]) / 2]
+                new = [(aim, counts) for aim in aims if (counts := predicted.counts(aim)) not in shares]
+                if not new:
+                    break
+                aim, counts = new[0]
+                share = shares[counts] = self._share(module, groups, counts)
+                advance(1, f"{share:.3f} of the {self.unit}")
+                if CLOSE * budget <= share <= budget:
+                    break
+                below, above = (below, (aim, share)) if share > budget else ((aim, share), above)
+        return max((share, counts) for counts, share in shares.items() if share <= budget)[1]
+
     def _share(self, module: nn.Module, groups: Sequence[Coupled], counts: Counts) -> float:
+        if self.ctx.interrupted():
+            raise Interruption("stopped in the search for widths")
         return self.of(engine.trimmed(module, lost(groups, counts), groups))
 
-    def _proposals(
-        self, module: nn.Module, groups: Sequence[Coupled], scope: Scope, round_to: int
-    ) -> Callable[[float], Counts]:
-        """What gives the counts whose predicted cost is a share of the module's; the least where none are so low."""
+    def _ratio(self, module: nn.Module) -> Estimate:
+        model = self.reference.edited(USE, layers=difference(self.reference.module, module))
+        model.module.load_state_dict(module.state_dict())
+        before = self.ctx.deployed(self.reference)
+        if not isinstance(before, OnnxModel):
+            raise StageError("a model of several files is not measured by itself", fix="Set macs instead")
+        with TemporaryDirectory(dir=scratch()) as folder:
+            after = deploy(model, Path(folder) / "model.onnx")
+            if self.unit == "size":
+                share = size_bytes(after) / size_bytes(before)
+                return Estimate(value=share, low=share, high=share)
+            ratio = latency_ratio(before, after)
+        if ratio is None:
+            raise StageError("one inference takes too long to be timed in turns", fix="Set macs instead of latency")
+        return ratio
+
+    def _predicted(self, module: nn.Module, groups: Sequence[Coupled], scope: Scope, round_to: int) -> Prediction:
         whole, least = tuple(len(group.scores) for group in groups), kept(groups, 1.0, scope, round_to)
         if self.unit == "latency":
             latencies = latencies_of(module, self.reference.example, groups, self.seconds)
             full = latencies.of(whole)
-            return lambda aim: fastest(groups, latencies, aim * full, scope, round_to)[0]
+            return Prediction(
+                lambda counts: latencies.of(counts) / full,
+                lambda aim: fastest(groups, latencies, aim * full, scope, round_to)[0],
+            )
         cost = Cost("params", self.reference.example, frozenset()).by_counts(module, groups, least)
 
         def largest(aim: float) -> Counts:
             target = aim * cost(whole)
             return solve(groups, cost, target, scope, round_to)[1] if cost(least) <= target else least
 
-        return largest
+        return Prediction(lambda counts: cost(counts) / cost(whole), largest)
+
+    def _kept(self, key: str, make: Callable[[], Any]) -> Any:
+        """What was made for a key before, by this process or by one that was stopped; made by the first process."""
+        file = self.ctx.directory / f"{self.unit}.json"
+        value = None
+        if self.ctx.world.main:
+            known = json.loads(file.read_text()) if file.is_file() else {}
+            if key not in known:
+                value = make()
+                known = (json.loads(file.read_text()) if file.is_file() else {}) | {key: value}
+                file.parent.mkdir(parents=True, exist_ok=True)
+                whole = file.with_suffix(".part")
+                whole.write_text(json.dumps(known))
+                whole.replace(file)
+            value = known[key]
+        return self.ctx.world.broadcast(value)
+
+
+def _between(below: tuple[float, float], above: tuple[float, float], share: float) -> float:
+    """What to aim at for a share, on the straight line through two (aim, share)."""
+    return below[0] + (above[0] - below[0]) * (share - below[1]) / max(above[1] - below[1], 1e-9)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pydantic import JsonValue
 
 from pipeline.base.formatting import few
-from pipeline.errors import Note
+from pipeline.errors import Note, StageError
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import TorchModel
 from pipeline.stage import Context
@@ -43,12 +43,12 @@ def costs(before: TorchModel, after: TorchModel) -> dict[str, JsonValue]:
     }
 
 
-def far_below(target: str, requested: float, achieved: float, rounded: str) -> list[Note]:
-    """A note where much less is left than was asked for, as `rounded` says what the numbers were rounded to."""
+def far_below(target: str, requested: float, achieved: float, why: str) -> list[Note]:
+    """A note where much less is left than was asked for, and why."""
     if achieved >= FAR_BELOW * requested:
         return []
     outcome = f"`{target}: {requested:g}` was asked for and {achieved:.3f} remains"
-    return [Note(f"{outcome}; {rounded}, a smaller one comes closer")]
+    return [Note(f"{outcome}; {why}")]
 
 
 def unproven(model: TorchModel) -> list[str]:
@@ -63,6 +63,13 @@ def with_plain_weights(model: TorchModel, say: Callable[[str], None]) -> TorchMo
         return model
     say(Note(f"weight normalization and the like go into the weights of {counted(names)}, which are plain ones then"))
     return model.edited(PLAIN)
+
+
+def check_finite(model: TorchModel) -> None:
+    """Raise StageError where a weight is no number."""
+    for name, parameter in model.module.named_parameters():
+        if not parameter.isfinite().all():
+            raise StageError(f"`{name}` is not finite", fix="Look for NaN in the training before")
 
 
 def layers(groups: Iterable[Coupled]) -> list[str]:

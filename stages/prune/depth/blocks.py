@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base.batches import Inputs
+from pipeline.errors import StageError, blame
 from pipeline.forms.tracing import slow_path
 from pipeline.model import call
 from stages.prune.depth.bypass import Bypass
@@ -30,7 +31,7 @@ def find(module: nn.Module, example: Inputs) -> Found:
     """Blocks are the parts of an nn.Sequential or nn.ModuleList that are no single layers; of nested ones the outer.
 
     Args:
-        module: in evaluation mode; it is not changed.
+        module: in evaluation mode; it is as it was afterwards.
         example: a batch of its inputs.
     """
     names = [*_in_rows(module)]
@@ -46,7 +47,7 @@ def find(module: nn.Module, example: Inputs) -> Found:
             part = module.get_submodule(name)
             hooks.enter_context(part.register_forward_hook(partial(see, name), with_kwargs=True))
         call(module, example)
-    free = [name for name in dict.fromkeys(order) if forms[name]]
+    free = [name for name in dict.fromkeys(order) if forms[name] and _runs_without(module, example, name, forms[name])]
     blocks = {name: forms[name].rest for name in free if not any(_is_within(name, other) for other in free)}
     rest = [name for name in names if name in forms and name not in free]
     near = [name for name in rest if not any(_is_within(name, b) or _is_within(b, name) for b in blocks)]
@@ -62,6 +63,16 @@ def without(module: nn.Module, blocks: Mapping[str, Any]) -> Iterator[None]:
             undo.callback(setattr, module.get_submodule(owner), key, module.get_submodule(name))
             setattr(module.get_submodule(owner), key, Bypass(rest).train(module.training))
         yield
+
+
+def _runs_without(module: nn.Module, example: Inputs, name: str, form: "_Form") -> bool:
+    """Whether the module runs with a bypass in place of a block, of which others may want more than what it gives."""
+    try:
+        with blame(StageError, name), torch.no_grad(), slow_path(), without(module, {name: form.rest}):
+            call(module, example)
+    except StageError:
+        return False
+    return True
 
 
 def _is_within(name: str, other: str) -> bool:

@@ -312,7 +312,7 @@ def test_quantized_weights_are_refused(tmp_path: Path) -> None:
 def test_a_layer_that_is_zero_altogether_is_warned_of(tmp_path: Path) -> None:
     model = built("prune_nets.py:PlainNet")
     model.module.two.weight.data.zero_()
-    _, _, said = ran(model, tmp_path, sparsity=0.5)
+    _, _, said = ran(model, tmp_path, sparsity=0.5, first_last=True)
     assert said == ["`two.weight` is zero altogether; name its layer in `ignore`, or ask for fewer zeros"]
     assert not isinstance(said[0], Note)
 
@@ -338,3 +338,19 @@ def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> No
 
 def test_a_pattern_needs_no_quotes_in_a_file() -> None:
     assert parse("stages: [{use: prune.weights, pattern: 2:4}]")["stages"][0]["pattern"] == "2:4"
+
+
+def test_where_no_weight_becomes_zero_it_is_refused(tmp_path: Path) -> None:
+    model = built("prune_nets.py:PlainNet")
+    with torch.no_grad():
+        model.module.two.weight[:24] = 0
+    with pytest.raises(StageError, match="no weight became zero: 3,456 of 4,608 are already"):
+        ran(model, tmp_path, sparsity=0.5)
+
+
+def test_a_weight_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    model = built("prune_nets.py:PlainNet")
+    with torch.no_grad():
+        model.module.two.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(StageError, match=r"`two.weight` is not finite"):
+        ran(model, tmp_path, sparsity=0.5)

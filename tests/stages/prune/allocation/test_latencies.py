@@ -16,7 +16,8 @@ from tests.stages.prune.prune_nets import Encoder, MobileNet, built
 @pytest.mark.parametrize("layer", [
     nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.Conv2d(8, 16, (3, 1), padding="same"), nn.Conv2d(8, 8, 3, groups=8),
     nn.Conv1d(8, 16, 3, dilation=2), nn.Conv2d(8, 16, 1, groups=4), nn.ConvTranspose2d(8, 16, 2, stride=2),
-    nn.Linear(8, 16),
+    nn.Linear(8, 16), nn.ConvTranspose2d(8, 16, 3, stride=2, output_padding=1), nn.Conv1d(8, 16, 3, padding="valid"),
+    nn.Conv2d(8, 16, 3, padding="same", dilation=2),
 ])  # fmt: skip
 def test_the_graph_gives_what_the_layer_gives(layer):
     values = torch.rand(1, *([5, 8] if isinstance(layer, nn.Linear) else [8, *[9] * (layer.weight.ndim - 2)]))

@@ -82,6 +82,13 @@ def test_what_only_a_block_gives_keeps_it():
     assert find(Rows("own").eval(), {"input": torch.rand(2, 4)}) == ({}, ["blocks.0", "blocks.1", "blocks.2"])
 
 
+def test_a_block_of_which_others_read_something_stays():
+    net = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 3).eval()
+    blocks, others = find(net, {"input": torch.rand(2, 4, 8)})
+    assert others == ["layers.0"]  # whose attention the encoder looks at
+    assert [*blocks] == ["layers.1", "layers.2"]
+
+
 def test_they_are_as_before_after_an_error():
     net = Rows("alone").eval()
     block = net.blocks[1]
