@@ -54,6 +54,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prune.channels": {"macs": 0.5, "round_to": 1, "recovery": {"epochs": 1}},
     "prune.layers": {"blocks": 0, "examples": 8, "recovery": {"epochs": 1}},
     "prune.lowrank": {"macs": 0.7, "round_to": 1, "recovery": {"epochs": 1}},
+    "prune.transformers": {"macs": 0.7, "round_to": 1, "recovery": {"epochs": 1}},
     "prune.vocabulary": {"max_unknown": 1},
     "prune.weights": {"sparsity": 0.5, "method": "sparsegpt", "recovery": {"epochs": 1}},
     "export.onnx": {},
@@ -78,6 +79,7 @@ TINY = Reference(use="conftest.py:TinyNet", arguments={"width": 8}, folder=HERE)
 OWN = {
     "prune.vocabulary": (texts.task, Reference(use="texts.py:Bag", folder=HERE)),
     "prune.layers": (contexts.tiny_task, Reference(use="encoders.py:vit", folder=HERE)),
+    "prune.transformers": (contexts.tiny_task, Reference(use="encoders.py:vit", folder=HERE)),
     "export.optimum": (contexts.tiny_task, Reference(use="encoders.py:vit", folder=HERE)),
     "export.seq2seq": (translators.task, Reference(use="translators.py:marian", folder=HERE)),
 }

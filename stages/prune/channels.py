@@ -12,13 +12,15 @@ from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
 from pipeline.forms.layers import aside
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage, quantizing
+from stages.kd.teacher import Teacher
 from stages.prune.allocation.costs import Cost, Unit
 from stages.prune.allocation.effects import RATIOS, by_effect, effects
 from stages.prune.allocation.importance import IMPORTANCE, READS_DATA, Importance, has_measure, with_importance
 from stages.prune.allocation.measured import Measured
 from stages.prune.allocation.search import Scope, ensure_within_reach, kept, lost
+from stages.prune.attention.plain import with_plain_attention
 from stages.prune.coupling import engine
-from stages.prune.coupling.coupled import Coupled, Couplings
+from stages.prune.coupling.coupled import Coupled, Couplings, Width
 from stages.prune.coupling.telling import (
     WHOLE,
     costs,
@@ -31,9 +33,9 @@ from stages.prune.coupling.telling import (
     with_plain_weights,
 )
 from stages.prune.ignored import ignored
-from stages.prune.preparing import Preparation
-from stages.prune.recovery import IDLE_STEPS, Recovery
 from stages.prune.reshape import USE, difference
+from stages.prune.training.preparing import Preparation
+from stages.prune.training.recovery import IDLE_STEPS, Recovery
 from stages.prune.weights import WeightPruning
 
 TARGETS = ("macs", "params", "channels", "size", "latency")
@@ -77,6 +79,12 @@ class ChannelPruning(Stage):
     steps: int = Field(1, gt=0, description="prune gradually; importance is measured again at each step")
     round_to: int = Field(
         8, gt=0, description="pruned widths are multiples of it, as kernels like; layers no wider stay as they are"
+    )
+    widths: tuple[Width, ...] = Field(
+        ("feed_forward", "hidden"),
+        min_length=1,
+        description="which may shrink. hidden: what several layers give and several read, as a residual sum; heads: of "
+        "attention, as by prune.transformers; feed_forward: all others",
     )
     ignore: tuple[str, ...] = Field(
         (), description="layers, or parts with layers, whose output channels stay; with * for any letters"
@@ -127,7 +135,7 @@ class ChannelPruning(Stage):
         if not isinstance(model, TorchModel):
             return
         notes = list[str]()
-        model = with_plain_weights(model, notes.append)
+        model = self._plain(model, notes.append)
         couplings = self._couplings(model, ConfigError, notes.append)
         yield from notes
         least = kept(couplings.groups, 1.0, self.scope, self.round_to)
@@ -161,8 +169,11 @@ class ChannelPruning(Stage):
         """
         if aside(model.module):
             raise StageError(QUANTIZED, fix=FIRST)
-        teachers = self.recovery.open(model, ctx) if self.recovery else []
-        model = with_plain_weights(model, ctx.warn)
+        return self.narrowed(model, self.recovery.open(model, ctx) if self.recovery else [], ctx)
+
+    def narrowed(self, model: TorchModel, teachers: list[Teacher], ctx: Context) -> TorchModel:
+        """What `run` gives, with the teachers of its recovery. Raises StageError as that does."""
+        model = self._plain(model, ctx.warn)
         for text in unproven(model):
             ctx.warn(text)
         couplings, whole = self._couplings(model, StageError, ctx.warn), set[str]()
@@ -197,14 +208,21 @@ class ChannelPruning(Stage):
         """Whether the target is one of the file to deploy."""
         return self.size is not None or self.latency is not None
 
+    def _plain(self, model: TorchModel, say: Callable[[str], None]) -> TorchModel:
+        """The model with plain weights, and plain layers in attention where its heads can leave."""
+        model = with_plain_weights(model, say)
+        return with_plain_attention(model, say) if "heads" in self.widths else model
+
     def _couplings(
         self, model: TorchModel, error: type[ShrinkError], say: Callable[[str], None] = lambda text: None
     ) -> Couplings:
         """What can be removed, and what stays whole. Raises `error` where that is nothing, or `ignore` names none."""
-        couplings = engine.couplings(model.module, model.example, ignored(model.module, self.ignore, error))
+        names = ignored(model.module, self.ignore, error)
+        couplings = engine.couplings(model.module, model.example, names, "heads" in self.widths)
+        couplings = replace(couplings, groups=[group for group in couplings.groups if group.width in self.widths])
         if not couplings.groups:
-            names = listed(couplings.whole)
-            problem = f"no layer can lose channels{f'; those of {names} cannot be told apart' if names else ''}"
+            whole = listed(couplings.whole)
+            problem = f"no layer can lose channels{f'; those of {whole} cannot be told apart' if whole else ''}"
             raise error(problem, expected="a convolution or linear layer that is not the last one and not in `ignore`")
         groups = [group for group in couplings.groups if has_measure(group, model.module, self.importance)]
         if not groups:
@@ -254,7 +272,7 @@ class ChannelPruning(Stage):
         Raises:
             StageError: there are none, or a layer in `ignore` does not exist.
         """
-        plain = with_plain_weights(model, ctx.warn)
+        plain = self._plain(model, ctx.warn)
         return plain, with_importance(self._couplings(plain, StageError).groups, plain, self.importance, ctx)
 
     def chooses_by_answers(self) -> bool:

@@ -18,7 +18,7 @@ from stages.prune.coupling.telling import costs, counted, far_below
 from stages.prune.depth.blocks import find, without
 from stages.prune.depth.bypass import USE, bypassed
 from stages.prune.ignored import ignored, is_in
-from stages.prune.recovery import Recovery
+from stages.prune.training.recovery import Recovery
 
 TARGETS = ("blocks", "macs", "params")
 QUANTIZED = "the weights are quantized, with steps for the layers that they have"

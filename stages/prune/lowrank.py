@@ -21,7 +21,7 @@ from stages.prune.ranks.factors import USE, fill
 from stages.prune.ranks.layers import Cost, Layer, Layers, Ranks, find
 from stages.prune.ranks.moments import errors, roots
 from stages.prune.ranks.telling import LOSSY, OTHERS, narrow_at, possible, staying, told
-from stages.prune.recovery import Recovery
+from stages.prune.training.recovery import Recovery
 from stages.prune.weights import WeightPruning
 
 QUANTIZED = "the weights are quantized, with steps for the layers that they are in"

@@ -12,11 +12,11 @@ from pipeline.measure.cost import torch_params
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage, quantizing
 from stages.prune.coupling.telling import check_finite, with_plain_weights
-from stages.prune.recovery import IDLE_STEPS, Recovery
 from stages.prune.sparse.choice import Choice, by_magnitude, chosen
 from stages.prune.sparse.inputs import input_sums, output_errors
 from stages.prune.sparse.masks import Amount, Pattern, share_of
 from stages.prune.sparse.methods import Method, pruned, pruned_together
+from stages.prune.training.recovery import IDLE_STEPS, Recovery
 from stages.trainer.zeros import USE
 
 QUANTIZED = {

@@ -14,10 +14,7 @@ _HALF = (
 )
 _BLOCKS = "`quantize.weights` makes weights of products and tables 8, 4 or 2 bits and leaves activations in fp32"
 _LOGITS = "`distill.logits` is the usual distillation"
-_HEADS = (
-    "no stage removes attention heads. `prune.channels` makes feed-forward layers narrower, and a distilled student "
-    "may be built with fewer heads"
-)
+_HEADS = "`prune.transformers` removes whole attention heads, feed-forward channels and the hidden width"
 _LOW_RANK = "`prune.lowrank` puts two or three small layers in the place of a large one"
 _SPARSE = (
     "`prune.weights` makes single weights zero: `sparsity: 0.5`, or `pattern: 2:4`. `quantize.pack` makes fewer bytes "

@@ -77,10 +77,9 @@ def kept(groups: Sequence[Coupled], ratio: float, scope: Scope, round_to: int) -
 
 
 def removed(group: Coupled, count: int) -> list[int]:
-    """The least important channels, so that `count` stay in each part of the group; equal ones by position."""
-    size = len(group.scores)
-    least = torch.argsort(group.scores, stable=True)[: size - count].tolist()
-    return sorted(index + part * size for part in range(group.groups) for index in least)
+    """The least important channels of the root, so that `count` scores stay; equal ones by position."""
+    least = torch.argsort(group.scores, stable=True)[: len(group.scores) - count]
+    return [int(channel) for channel in torch.isin(group.labels, least).nonzero()]
 
 
 def lost(groups: Sequence[Coupled], counts: Counts) -> dict[str, list[int]]:
@@ -90,8 +89,9 @@ def lost(groups: Sequence[Coupled], counts: Counts) -> dict[str, list[int]]:
 
 
 def step_of(group: Coupled, round_to: int) -> int:
-    """Channels of one part that must be removed at a time for the width to stay a multiple of `round_to`."""
-    return math.lcm(group.groups, round_to) // group.groups
+    """Scores that must be removed at a time for the width to stay a multiple of `round_to`."""
+    each = len(group.labels) // len(group.scores)
+    return math.lcm(each, round_to) // each
 
 
 def _rounded(target: float, size: int, step: int) -> int:

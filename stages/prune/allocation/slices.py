@@ -11,7 +11,7 @@ NORMS = (_BatchNorm, nn.LayerNorm)
 
 def weighted(module: nn.Module, place: Place) -> nn.Parameter | None:
     """The weight of the layer at a place; None where it has none that tells how much a channel matters."""
-    if isinstance(place.side, int):
+    if place.side not in ("out", "in"):
         return None
     layer = module.get_submodule(place.name)
     return dict(layer.named_parameters()).get("weight") if isinstance(layer, (*LAYERS, *NORMS)) else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from stages.prune.coupling.parts import Place
 
 Gone = dict[Place, list[int]]
+Width = Literal["heads", "feed_forward", "hidden"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,7 @@ class Coupled:
         groups: equal parts that lose the same channels each (grouped convolution, group normalization); else 1.
         scores: (channels / groups,) importance of each; ones until it is measured.
         places: all that loses channels with them -> (channels there,) which of the scores each goes by, NONE for none.
+        unit: what a score is of: a channel, or a head of attention, which has several at each place.
     """
 
     root: str
@@ -29,6 +31,20 @@ class Coupled:
     groups: int
     scores: Tensor
     places: Mapping[Place, Tensor] = field(default_factory=dict)
+    unit: Literal["channel", "head"] = "channel"
+
+    @property
+    def labels(self) -> Tensor:
+        """(channels,) of the root, which of the scores each goes by."""
+        return self.places[Place(self.root, "out")]
+
+    @property
+    def width(self) -> Width:
+        """What it is of a transformer: hidden where several layers give it and several read it, as a residual sum."""
+        if self.unit == "head":
+            return "heads"
+        givers, readers = (sum(place.side == side for place in self.places) for side in ("out", "in"))
+        return "hidden" if givers > 1 and readers > 1 else "feed_forward"
 
     def joined(self, other: Self) -> Self:
         """The two as one, which loses the same channels of both."""

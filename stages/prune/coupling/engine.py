@@ -17,6 +17,7 @@ from pipeline.errors import StageError, blame
 from stages.prune.coupling.clusters import Cluster, Labels, clusters, separated
 from stages.prune.coupling.coupled import Coupled, Couplings, Gone
 from stages.prune.coupling.flow import Flow
+from stages.prune.coupling.heads import heads
 from stages.prune.coupling.parts import LAYERS, Place, is_depthwise, remove, runs, width
 from stages.prune.coupling.proof import misfits, same_without, shaken
 from stages.prune.ignored import is_in
@@ -25,7 +26,7 @@ PARTS = (2, 3, 4, 8)
 """In how many parts that lose the same channels each is tried where single channels cannot go: halves, shuffles."""
 
 
-def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = ()) -> Couplings:
+def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = (), with_heads: bool = False) -> Couplings:
     """All channels of a module that can be removed without changing the shape of its outputs.
 
     Each group is proven: where half of its channels are dead, the module without them gives the same, whatever the
@@ -35,6 +36,7 @@ def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = ()) 
         module: in evaluation mode; it is not changed.
         example: a batch of its inputs.
         ignore: names of layers, or of parts with layers in them, whose output channels stay.
+        with_heads: whether heads of attention can be removed too.
 
     Raises:
         StageError: the module does not run on the example, or an importance is not finite.
@@ -47,6 +49,10 @@ def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = ()) 
         trial = [cluster for cluster in pending if cluster.width % parts == 0 and cluster.width > parts]
         candidates = [_coupled(flow, labels, parts) for _, labels in separated(flow, trial, parts)]
         groups += _proven(shaken_module, example, candidates)
+        if parts == 1 and with_heads:
+            done = {layer for group in groups for layer in group.layers}
+            others = [cluster for cluster in pending if done.isdisjoint(cluster.widths)]
+            groups += _with_proof(shaken_module, example, heads(flow, others))
         done = {layer for group in groups for layer in group.layers}
         pending = [cluster for cluster in pending if done.isdisjoint(cluster.widths)]
     order = list(flow.parts)
@@ -139,7 +145,7 @@ def _coupled(flow: Flow, labels: Labels, parts: int) -> Coupled:
     return Coupled(root, tuple(layers), parts, torch.ones(len(labels[Place(root, "out")]) // parts), labels)
 
 
-def _proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled]) -> list[Coupled]:
+def _proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled], joint: bool = True) -> list[Coupled]:
     """Those that stay the same with dead channels and without: tried at once, then one by one, the rest by width.
 
     Of the rest some may only be cut together though no column reads them both, as those that are stacked.
@@ -148,10 +154,21 @@ def _proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled]) ->
         return groups
     proven_groups = [group for group in groups if _are_proven(shaken_module, example, [group])]
     rest = [group for group in groups if group not in proven_groups]
-    for size in {len(group.scores) for group in rest}:
-        joint = reduce(Coupled.joined, (group for group in rest if len(group.scores) == size))
-        if joint not in rest and _are_proven(shaken_module, example, [joint]):
-            proven_groups.append(joint)
+    for size in {len(group.scores) for group in rest} if joint else ():
+        one = reduce(Coupled.joined, (group for group in rest if len(group.scores) == size))
+        if one not in rest and _are_proven(shaken_module, example, [one]):
+            proven_groups.append(one)
+    return proven_groups
+
+
+def _with_proof(shaken_module: nn.Module, example: Inputs, trials: list[list[Coupled]]) -> list[Coupled]:
+    """Of each trial the first group that stays the same with dead heads and without."""
+    pending, proven_groups = trials, list[Coupled]()
+    for turn in range(max(map(len, trials), default=0)):
+        tried = [groups[turn] for groups in pending if turn < len(groups)]
+        done = _proven(shaken_module, example, tried, joint=False)
+        proven_groups += done
+        pending = [groups for groups in pending if not any(group in done for group in groups)]
     return proven_groups
 
 

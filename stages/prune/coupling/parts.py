@@ -18,10 +18,13 @@ NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.PReLU)  # wha
 
 
 class Place(NamedTuple):
-    """One side of a layer, or an axis of a tensor that belongs to no layer; `name` is the submodule's or tensor's."""
+    """One side of a layer, an axis of a tensor that belongs to no layer, or the size of something.
+
+    `name` is the submodule's, the tensor's or the size's, which is an integer attribute of a submodule.
+    """
 
     name: str
-    side: Literal["out", "in"] | int
+    side: Literal["out", "in", "size"] | int
 
 
 def is_source(part: nn.Module) -> bool:
@@ -87,8 +90,11 @@ def remove(module: nn.Module, gone: Mapping[Place, list[int]]) -> None:
     """
     ties = _ties(module)
     for place, channels in gone.items():
-        if isinstance(place.side, int):
-            owner, _, key = place.name.rpartition(".")
+        owner, _, key = place.name.rpartition(".")
+        if place.side == "size":
+            part = module.get_submodule(owner)
+            setattr(part, key, getattr(part, key) - len(channels))
+        elif isinstance(place.side, int):
             _shorten(module.get_submodule(owner), key, place.side, channels)
         else:
             _narrow(module.get_submodule(place.name), place, channels)
@@ -98,6 +104,8 @@ def remove(module: nn.Module, gone: Mapping[Place, list[int]]) -> None:
 
 def shortened(module: nn.Module, place: Place, channels: list[int]) -> dict[str, tuple[int, ...]]:
     """By how much the axes of a module's parameters become shorter where channels leave a place; nothing is changed."""
+    if place.side == "size":
+        return {}
     if isinstance(place.side, int):
         axes = range(loose(module)[place.name].ndim)
         return {place.name: tuple(len(channels) if axis == place.side else 0 for axis in axes)}

@@ -48,13 +48,13 @@ def same_without(module: nn.Module, example: Inputs, gone: Mapping[Place, list[i
     remove(smaller, gone)
     names = [name for name, part in module.named_modules() if isinstance(part, LAYERS)]
     with watched(smaller, names) as values:
-        after = {"": [*_outputs(smaller, example).values()], **values}
+        after = {"": [*outputs(smaller, example).values()], **values}
     with _silenced(module, smaller, gone), watched(module, names) as values:
-        before = {"": [*_outputs(module, example).values()], **values}
+        before = {"": [*outputs(module, example).values()], **values}
     for name in before:
         channels = gone.get(Place(name, "out"), [])
-        outputs = [_without(output, module.get_submodule(name), channels) for output in before[name]]
-        if len(outputs) != len(after.get(name, [])) or not all(map(same, outputs, after[name])):
+        rest = [_without(output, module.get_submodule(name), channels) for output in before[name]]
+        if len(rest) != len(after.get(name, [])) or not all(map(same, rest, after[name])):
             return False
     return True
 
@@ -92,7 +92,8 @@ def watched(module: nn.Module, names: Iterable[str]) -> Iterator[Values]:
         yield values
 
 
-def _outputs(module: nn.Module, example: Inputs) -> dict[str, Tensor]:
+def outputs(module: nn.Module, example: Inputs) -> dict[str, Tensor]:
+    """What a module gives on an example, without fused kernels for a whole encoder layer."""
     with torch.no_grad(), slow_path():
         return call(module, example)
 
@@ -103,6 +104,8 @@ def _silenced(module: nn.Module, smaller: nn.Module, gone: Mapping[Place, list[i
     tensors = loose(module)
     with ExitStack() as undo:
         for (name, side), channels in gone.items():
+            if side == "size":
+                continue
             if isinstance(side, int):
                 undo.callback(tensors[name].copy_, tensors[name].clone())
                 tensors[name].index_fill_(side, torch.tensor(channels), 0)

@@ -80,7 +80,7 @@ def test_a_stage_shows_what_is_its_own_and_names_what_all_training_has() -> None
 
 def test_a_family_is_its_stages_and_a_name_that_there_is_not_is_told() -> None:
     names = [entry["name"] for entry in describe(["prune"])]
-    others = ["prune.lowrank", "prune.sensitivity", "prune.vocabulary", "prune.weights"]
+    others = ["prune.lowrank", "prune.sensitivity", "prune.transformers", "prune.vocabulary", "prune.weights"]
     assert names == ["prune.channels", "prune.layers", *others]
     with pytest.raises(ConfigError, match=r"there is no stage `distil.logits`; did you mean `distill.logits`"):
         describe(["distil.logits"])

@@ -18,7 +18,7 @@ from pipeline.model import OnnxModel, TorchModel
 from pipeline.run.roundtrip import save_exactly
 from pipeline.task import Split
 from stages.prune.channels import ChannelPruning
-from stages.prune.recovery import IDLE_STEPS, Recovery
+from stages.prune.training.recovery import IDLE_STEPS, Recovery
 from stages.prune.weights import BYTES, WeightPruning
 from stages.quantize.aware import AwareQuantization
 from stages.quantize.pack import WeightPacking

@@ -52,7 +52,7 @@ def config_with(folder: Path, stage: str) -> Path:
     ("low-rank", "there is no stage `low-rank`: `prune.lowrank` puts two or three small"),
     ("OpenVINO", "there is no stage `OpenVINO`: `benchmark.latency` with `runtimes: [openvino]`"),
     ("prune", "there is no stage `prune`; there are `prune.channels`, `prune.layers`, `prune.lowrank`, "
-              "`prune.sensitivity`, `prune.vocabulary`, `prune.weights`. A file"),
+              "`prune.sensitivity`, `prune.transformers`, `prune.vocabulary`, `prune.weights`. A file"),
     ("prune.engine", "there is no stage `prune.engine`; did you mean `prune.channels`"),
     ("export.onnx, opsett: 18", "there is no key `opsett`; did you mean `opset`?"),
     ("distill.logits, tau: 2", "there is no key `tau`: it is called `temperature`"),

@@ -15,6 +15,7 @@ from stages.prune.allocation.effects import RATIOS, by_effect, effects
 from stages.prune.allocation.search import kept, removed
 from stages.prune.channels import ChannelPruning
 from stages.prune.coupling.engine import Coupled, couplings
+from stages.prune.coupling.parts import Place
 from stages.prune.sensitivity import PruningSensitivity
 from tests.stages.prune.prune_nets import built, context
 
@@ -49,9 +50,10 @@ def test_an_effect_is_that_of_channels_that_give_nothing(tmp_path: Any) -> None:
 
 
 def test_channels_ranked_by_effect_leave_each_group_as_far_as_it_bears_it() -> None:
+    channels = torch.arange(64)
     groups = [
-        Coupled(name, (name,), 1, torch.rand(64, generator=torch.Generator().manual_seed(i)))
-        for i, name in enumerate("ab")
+        Coupled(n, (n,), 1, torch.rand(64, generator=torch.Generator().manual_seed(i)), {Place(n, "out"): channels})
+        for i, n in enumerate("ab")
     ]
     firm, frail = [1e-6, 1e-5, 1e-4], [1e-4, 1e-2, 1.0]  # the first bears at 0.75 what the second bears at 0.25
     rescored = by_effect(groups, [firm, frail], RATIOS)

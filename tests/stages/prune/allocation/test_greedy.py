@@ -1,12 +1,14 @@
 """Widths for a latency, with tables of closed form."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
 from stages.prune.allocation.greedy import fastest
 from stages.prune.coupling.coupled import Coupled
+from stages.prune.coupling.parts import Place
 
 
 class Table:
@@ -21,7 +23,8 @@ class Table:
 
 
 def groups(*widths):
-    return [Coupled("layer", ("layer",), 1, torch.arange(width) + 1.0) for width in widths]
+    place = Place("layer", "out")
+    return [Coupled("layer", ("layer",), 1, torch.arange(n) + 1.0, {place: torch.arange(n)}) for n in widths]
 
 
 def in_blocks(count):
@@ -51,7 +54,7 @@ def test_no_width_is_taken_that_is_no_faster_than_a_larger_one():
 
 def test_what_matters_less_leaves_first():
     one, other = groups(16, 16)
-    ten = Coupled("layer", ("layer",), 1, other.scores * 10)
+    ten = replace(other, scores=other.scores * 10)
     assert fastest([one, ten], Table(float, float), 20, "global", 1)[0] == (5, 15)  # its least is less than the 12th
     assert fastest([one, ten], Table(float, float), 20, "uniform", 1)[0] == (10, 10)
 

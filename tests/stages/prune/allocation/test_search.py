@@ -9,10 +9,12 @@ import torch
 from pipeline.errors import StageError
 from stages.prune.allocation.search import kept, removed, solve
 from stages.prune.coupling.coupled import Coupled
+from stages.prune.coupling.parts import Place
 
 
 def group(scores: torch.Tensor, groups: int = 1) -> Coupled:
-    return Coupled("layer", ("layer",), groups, scores.float())
+    places = {Place("layer", "out"): torch.arange(len(scores)).repeat(groups)}
+    return Coupled("layer", ("layer",), groups, scores.float(), places)
 
 
 def even(*widths: int) -> list[Coupled]:

@@ -6,7 +6,7 @@ import torch
 from pipeline.errors import ConfigError
 from stages.prune.channels import ChannelPruning
 from stages.prune.coupling.engine import couplings
-from stages.prune.preparing import Preparation, Sparse, penalty
+from stages.prune.training.preparing import Preparation, Sparse, penalty
 from stages.trainer.objective import Objective, Progress
 from tests.stages.prune.prune_nets import built, context
 

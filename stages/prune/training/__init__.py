@@ -1,0 +1,1 @@
+"""Training beside pruning: before a cut, and after it."""

@@ -1,0 +1,157 @@
+"""The stage on every kind of transformer: what is dead leaves and the outputs stay, what is refused, what is saved."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from pipeline.deploy import deploy
+from pipeline.errors import ConfigError, StageError
+from pipeline.measure.cost import torch_macs, torch_params
+from pipeline.run.roundtrip import save_exactly
+from pipeline.stage import stage_class
+from stages.prune import transformers
+from stages.prune.coupling import engine
+from stages.prune.coupling.parts import Place
+from stages.prune.transformers import TransformerPruning
+from stages.quantize.dynamic import DynamicQuantization
+from tests.stages.prune.prune_nets import HERE, built, context
+
+KINDS = ["bert", "distilbert", "gpt2", "t5", "vit", "deit", "swin", "Encoder", "Hand"]
+IMAGES = {"input": torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(3))}
+
+
+def net(kind, **arguments):
+    return built(f"transformer_nets.py:{kind}", **arguments)
+
+
+def pruned(model, tmp_path, **settings):
+    reports = {}
+    return TransformerPruning(**settings).run(model, context(tmp_path, reports)), reports
+
+
+def attentions(model):
+    groups = engine.couplings(model.module, model.example, with_heads=True).groups
+    return [group for group in groups if group.width == "heads"]
+
+
+def plain(model):
+    return TransformerPruning(heads=1)._plain(model, lambda text: None)
+
+
+def silence_heads(model, group, numbers):
+    """Let the output projections read nothing of these heads."""
+    gone = group.without(numbers)
+    with torch.no_grad():
+        for place, channels in gone.items():
+            if place.side == "in":
+                model.module.get_submodule(place.name).weight[:, channels] = 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dead_heads_leave_and_the_outputs_stay(kind, tmp_path):
+    model = plain(net(kind))
+    for number, group in enumerate(attentions(model)):
+        silence_heads(model, group, range(number, number + len(group.scores) // 2))
+    before = model.predict(IMAGES)["output"]
+    small, reports = pruned(model, tmp_path, heads=4 if kind == "Hand" else 2)
+    assert torch.allclose(small.predict(IMAGES)["output"], before, atol=1e-5)
+    save_exactly(small, tmp_path / "saved", HERE)
+    heads = reports["transformer"]["heads"]
+    assert heads
+    assert all(own["after"] == own["before"] // 2 for own in heads.values())
+    macs, params = reports["transformer"]["macs"], reports["transformer"]["params"]
+    assert macs["after"] == torch_macs(small.module, small.example) < macs["before"]
+    assert params["after"] == torch_params(small.module) < params["before"]
+
+
+EXPORTED = ("Encoder", "Hand")
+
+
+@pytest.mark.parametrize("kind", [
+    kind if kind in EXPORTED else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS
+])  # fmt: skip
+def test_the_target_holds_and_the_file_agrees(kind, tmp_path):
+    model = net(kind)
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    small, _ = pruned(model, tmp_path, macs=0.7, round_to=1, importance="magnitude")
+    assert all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
+    assert torch_macs(small.module, small.example) <= 0.7 * torch_macs(model.module, model.example)
+    file = deploy(small, tmp_path / "model.onnx")
+    assert torch.allclose(file.predict(IMAGES)["output"], small.predict(IMAGES)["output"], atol=1e-4)
+
+
+def test_grouped_queries_leave_with_their_keys(tmp_path):
+    model = net("Hand", keys=2)
+    small, reports = pruned(model, tmp_path, heads=1)
+    assert reports["transformer"]["heads"] == {"qkv": {"before": 2, "after": 1}}
+    assert (small.module.n_heads, small.module.n_keys, small.module.inner, small.module.narrow) == (4, 1, 16, 4)
+    assert small.module.qkv.out_features == 16 + 2 * 4
+    rows = next(group for group in attentions(model)).places[Place("qkv", "out")].tolist()
+    assert rows == [0] * 16 + [1] * 16 + [0] * 4 + [1] * 4 + [0] * 4 + [1] * 4
+
+
+def test_blocks_leave_first_and_the_target_counts_them(tmp_path):
+    model = net("vit")
+    small, reports = pruned(model, tmp_path, macs=0.4, layers=1, round_to=1, importance="magnitude")
+    assert len(reports["depth"]["gone"]) == 1
+    assert torch_macs(small.module, small.example) <= 0.4 * torch_macs(model.module, model.example)
+    save_exactly(small, tmp_path / "saved", HERE)
+
+
+def test_widths_say_what_may_shrink(tmp_path):
+    model = net("vit")
+    before = engine.widths(model.module)
+    for widths, layers in (
+        (("hidden",), {"projection", "dense"}), (("feed_forward",), {"dense"}), (("heads",), {"query", "key", "value"})
+    ):  # fmt: skip
+        small, _ = pruned(model, tmp_path, params=0.9, round_to=1, importance="magnitude", widths=widths)
+        after = engine.widths(small.module)
+        changed = {name for name in before if before[name] != after[name]}
+        assert {name.rpartition(".")[2] for name in changed} == layers
+        assert (small.module.model.vit.layernorm.normalized_shape != (32,)) == (widths == ("hidden",))
+
+
+def test_a_smaller_file_of_it_is_quantized(tmp_path):
+    small, _ = pruned(net("Hand"), tmp_path, heads=4)
+    quantized = DynamicQuantization().run(deploy(small, tmp_path / "model.onnx"), context(tmp_path, {}))
+    one, other = (model.predict(IMAGES)["output"] for model in (quantized, small))
+    assert torch.allclose(one, other, atol=0.1 * float(other.abs().max()))
+
+
+def test_the_plan_tells_the_heads(tmp_path):
+    told = " ".join(TransformerPruning(heads=2).reach(net("Encoder")))
+    assert "plain linear layers stand for those with weights of their own of 2 layers" in told
+    assert "at most 2 heads stay of `encoder.layers.0.self_attn.q_proj`: 4, `encoder.layers.1" in told
+    assert any(
+        "heads can leave: `qkv`: 8" in text for text in TransformerPruning(macs=0.7, round_to=4).reach(net("Hand"))
+    )
+
+
+@pytest.mark.parametrize(("model", "settings", "message"), [
+    (lambda: built("prune_nets.py:PlainNet"), {"macs": 0.5}, "no head of attention can leave"),
+    (lambda: net("Hand", fixed=True), {"macs": 0.5}, "no head of attention can leave; these stay whole: `qkv`"),
+    (lambda: net("Hand", keys=2), {"heads": 2}, "`heads` is 2, and there are 2: `qkv`: 2"),
+    (lambda: net("vit"), {"heads": 5}, "`heads` is 5, and there are 4"),
+    (lambda: net("vit"), {"macs": 0.01, "round_to": 1}, "target macs: 0.01"),
+    (lambda: net("vit"), {"macs": 0.5, "ignore": ("encoder.none",)}, "`ignore` names `encoder.none`"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_before_work(model, settings, message):
+    with pytest.raises((ConfigError, StageError), match=message):
+        for _ in TransformerPruning(**settings).reach(model()):
+            pass
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({}, "exactly one target of `macs`, `params`, `size`, `latency`, `heads`"),
+    ({"macs": 0.5, "heads": 2}, "exactly one target"),
+    ({"heads": 0}, "greater than or equal to 1"),
+    ({"heads": 2, "steps": 2}, "`heads` are cut in one step"),
+    ({"latency": 0.5, "layers": 2}, "with `layers` the target is"),
+])  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        TransformerPruning(**settings)
+
+
+def test_the_module_defines_the_stage():
+    assert stage_class(transformers) is TransformerPruning
