@@ -16,6 +16,12 @@ def net():
     return built("models.py:DigitNet", folder=DIGITS, width=16, blocks=2)
 
 
+@pytest.fixture
+def kernels(monkeypatch):
+    """Kernels take as long as their MACs say."""
+    monkeypatch.setattr(latencies, "_measured", lambda kind, inputs, outputs: inputs * outputs * 1e-6)
+
+
 def files(folder):
     return lambda model: deploy(model, folder / f"{id(model)}.onnx")
 
@@ -35,7 +41,7 @@ def at(share):
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.2, 0.4])
-def test_a_latency_is_solved_for_as_far_as_predictions_are_off(net, tmp_path, monkeypatch, constant):
+def test_a_latency_is_solved_for_as_far_as_predictions_are_off(net, tmp_path, monkeypatch, kernels, constant):
     """The file takes as its bytes do, and a constant part; what is predicted are kernels by themselves."""
     shares = []
 
@@ -44,7 +50,6 @@ def test_a_latency_is_solved_for_as_far_as_predictions_are_off(net, tmp_path, mo
         return at(shares[-1])
 
     monkeypatch.setattr(measured, "latency_ratio", ratio)
-    monkeypatch.setattr(latencies, "_measured", lambda kind, inputs, outputs: inputs * outputs * 1e-6)
     reports = {}
     ChannelPruning(latency=0.6, round_to=2).run(net, context(tmp_path, reports, deployed=files(tmp_path)))
     report = reports["pruning"]
@@ -72,14 +77,14 @@ def test_what_was_measured_is_not_measured_again(net, tmp_path, monkeypatch):
     assert first == second
 
 
-def test_out_of_reach_it_says_what_is_attainable(net, tmp_path, monkeypatch):
+def test_out_of_reach_it_says_what_is_attainable(net, tmp_path, monkeypatch, kernels):
     monkeypatch.setattr(measured, "latency_ratio", lambda one, other: at(0.8))
     ctx = context(tmp_path, {}, deployed=files(tmp_path))
     with pytest.raises(StageError, match=r"latency: 0.5: 0.800 is what the smallest one has. Set latency to more"):
         ChannelPruning(latency=0.5, round_to=2).run(net, ctx)
 
 
-def test_what_takes_too_long_is_not_timed(net, tmp_path, monkeypatch):
+def test_what_takes_too_long_is_not_timed(net, tmp_path, monkeypatch, kernels):
     monkeypatch.setattr(measured, "latency_ratio", lambda one, other: None)
     with pytest.raises(StageError, match="too long to be timed in turns"):
         ChannelPruning(latency=0.5).run(net, context(tmp_path, {}, deployed=files(tmp_path)))
