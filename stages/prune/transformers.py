@@ -99,6 +99,10 @@ class TransformerPruning(Stage):
             self.recovery.check_steps(self.steps)
         return self
 
+    def chooses_by_answers(self) -> bool:
+        """As of prune.channels, and of prune.layers where blocks leave."""
+        return self.layers is not None or self._narrowing().chooses_by_answers()
+
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """As of prune.channels, and of prune.layers where blocks leave."""
         if quantizing(before):

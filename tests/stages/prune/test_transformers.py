@@ -155,3 +155,11 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 
 def test_the_module_defines_the_stage():
     assert stage_class(transformers) is TransformerPruning
+
+
+@pytest.mark.parametrize(("settings", "is_of_this_machine"), [
+    ({"latency": 0.5}, True), ({"heads": 1, "layers": 1}, True), ({"macs": 0.5, "scope": "sensitivity"}, True),
+    ({"macs": 0.5}, False), ({"heads": 1}, False),
+])  # fmt: skip
+def test_what_depends_on_the_machine_is_kept_for_it(settings, is_of_this_machine):
+    assert TransformerPruning(**settings).chooses_by_answers() == is_of_this_machine
