@@ -5,8 +5,8 @@
 
 Each tool is installed in an environment of its own below `--environments`, and used as its own documentation says
 (peers/by_*.py); ours is peers/ours.yaml by `shrink run`. `--work` keeps the fp32 files, the examples and what each tool
-made and wrote. `--data` has cifar10 and sst2 as parquet, `--weights` is the published resnet56.th, `--words` is
-all-MiniLM-L6-v2, which is trained on SST-2 for an epoch first.
+made, wrote and took: a way whose folder is there is not made again. `--data` has cifar10 and sst2 as parquet,
+`--weights` is the published resnet56.th, `--words` is all-MiniLM-L6-v2, which is trained on SST-2 for an epoch first.
 
 All get the same 512 examples to calibrate on, and those that control accuracy the same with labels: of SST-2 8,000
 phrases held out from train, of CIFAR-10 5,000 test images, for the published weights have seen train. Printed for each,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -89,11 +90,19 @@ def install(tool: str, environments: Path) -> None:
 
 
 def made(way: Way, folder: Path, environments: Path, drop: float) -> Cost:
-    """What the way makes of fp32.onnx of a network's folder, in a folder of its own there."""
+    """What the way makes of fp32.onnx of a network's folder, in a folder of its own there, or has made before."""
     out = folder / f"{way.tool}-{way.method.replace(' + ', ' ').replace(' ', '-')}"
-    out.mkdir(exist_ok=True)
-    for old in out.iterdir():
-        old.unlink()
+    kept = out / "cost.json"
+    if not kept.is_file():
+        cost = _make(way, folder, out, environments, drop)
+        kept.write_text(json.dumps(cost._asdict(), default=str))
+    content = json.loads(kept.read_text())
+    return Cost(**content | {"file": content["file"] and Path(content["file"])})
+
+
+def _make(way: Way, folder: Path, out: Path, environments: Path, drop: float) -> Cost:
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
     with tempfile.TemporaryDirectory() as work:
         command = _ours(way, folder, Path(work)) if way.tool == "ours" else _theirs(way, folder, out, environments)
         command += ["--drop", str(drop)] if way.method in CONTROLLED else []
