@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import signal
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,8 @@ from tests import kept as keeping
 from tests.contexts import as_target, context_of, quadrants, tiny_task
 
 torch.set_num_threads(1)
+# What a shell starts in the background ignores interrupts, and so do all processes that it starts: not those of tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -55,7 +55,7 @@ def nets(data: Path, weights: Path, words: str) -> dict[str, Net]:
             "sst2",
             {"use": "data.py", "data": str(data / "sst2"), "tokenizer": words, "validation": 0.125},
             {"use": "huggingface", "name": words},
-            [trained | {"warmup": 0.1, "precision": "bf16"}],
+            [trained | {"warmup": 0.1}],
             is_seen=False,
         ),
     }
