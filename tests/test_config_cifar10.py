@@ -57,6 +57,19 @@ def test_a_view_is_the_image_moved_by_four_pixels_at_most_and_perhaps_mirrored(t
     assert len(seen) > 15
 
 
+def test_a_square_is_erased_in_half_of_the_images(folder: Path) -> None:
+    augment = data.task(str(folder), augment=True, erase=12).augment
+    image, erased = torch.ones(3, 32, 32), 0
+    for view in range(400):
+        grey = augment({"input": image}, 7, view)["input"] == 0  # type: ignore[misc]
+        whole = -torch.nn.functional.max_pool2d(-grey.float(), 12, 1)
+        # Whole images have a grey margin of four pixels at most, and 12 by 12 grey pixels are a square.
+        erased += bool(whole.any())
+        assert int(grey[0].sum()) <= 144 + 2 * 4 * 32
+    assert 160 <= erased <= 240
+    assert bool(image.all())
+
+
 def test_the_published_weights_fit_in_their_wrapping(task: Task, folder: Path) -> None:
     model = TorchModel.build(Reference(use="models.py:resnet56", folder=FOLDER), example_inputs(task.train))
     assert [text for text in load_weights(model.module, folder / "resnet56.th") if "module." not in text] == []

@@ -1,6 +1,7 @@
 """CIFAR-10: 32x32 colour images, ten classes, read with Hugging Face `datasets`."""
 
 import random
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the published R
 SHIFT = 4  # pixels, the most that an image is moved by
 
 
-def task(path: str = "uoft-cs/cifar10", limit: int | None = None, augment: bool = False) -> Task:
+def task(path: str = "uoft-cs/cifar10", limit: int | None = None, augment: bool = False, erase: int = 0) -> Task:
     """Single-label classification of images, from `input` (3, 32, 32), colours scaled and normalized.
 
     Args:
@@ -28,6 +29,7 @@ def task(path: str = "uoft-cs/cifar10", limit: int | None = None, augment: bool 
             `image` or `img`, and `label`.
         limit: examples read of each part at most, for small runs.
         augment: train on images that are moved and mirrored, another way in each epoch.
+        erase: with `augment`, side in pixels of a square that is made grey in half of the images; 0 for none.
 
     Raises:
         ConfigError: there is no such data, or it has other columns.
@@ -38,27 +40,36 @@ def task(path: str = "uoft-cs/cifar10", limit: int | None = None, augment: bool 
         train,
         validation,
         _split(parts["test"], limit, path),
-        augment=varied if augment else None,
+        augment=partial(varied, erase=erase) if augment else None,
         labels=LABELS,
         preprocessing=f"RGB pixels / 255, minus {list(MEAN)}, divided by {list(STD)}, as (3, 32, 32)",
         show=shown,
     )
 
 
-def varied(inputs: Inputs, seed: int, view: int) -> Inputs:
+def varied(inputs: Inputs, seed: int, view: int, erase: int = 0) -> Inputs:
     """The image moved by up to four pixels each way, what comes in being grey, and in half of the cases mirrored.
 
     Args:
         inputs: one example's.
         seed: the example's own.
         view: every view is another.
+        erase: side of a square, anywhere, that is made grey in half of the cases.
+
+    Reference: DeVries and Taylor: Improved Regularization of Convolutional Neural Networks with Cutout, 2017,
+    arXiv:1708.04552.
     """
     image = inputs["input"]
     height, width = image.shape[-2:]
     draw = random.Random(seed * 1_000_003 + view)
     top, left, mirrored = draw.randint(0, 2 * SHIFT), draw.randint(0, 2 * SHIFT), draw.random() < 0.5
     moved = F.pad(image, (SHIFT,) * 4)[..., top : top + height, left : left + width]
-    return {"input": moved.flip(-1) if mirrored else moved}
+    moved = moved.flip(-1) if mirrored else moved
+    if erase and draw.random() < 0.5:
+        top, left = draw.randint(0, height - erase), draw.randint(0, width - erase)
+        moved = moved.clone()
+        moved[..., top : top + erase, left : left + erase] = 0
+    return {"input": moved}
 
 
 def shown(inputs: Inputs) -> Tensor:

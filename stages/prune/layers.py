@@ -84,9 +84,7 @@ class LayerPruning(Stage):
         yield Note(f"blocks can be left out: {counted([*blocks])}")
         if others:
             yield Note(f"these stay, for they give another shape, or more, than they read: {few(others)}")
-        if self.blocks is not None and self.blocks >= len(blocks):
-            problem = f"`blocks` is {self.blocks}, and {len(blocks)} can be left out"
-            raise ConfigError(problem, expected=f"0 to {len(blocks) - 1}")
+        self._expect_fewer(blocks, ConfigError)
         is_known = self.blocks is None and not any(stage.narrows for stage in before)
         if is_known and self._share(model, blocks) > self._target[1]:
             raise ConfigError(self._out_of_reach(model, blocks), fix=self._fix)
@@ -101,6 +99,7 @@ class LayerPruning(Stage):
         if aside(model.module):
             raise StageError(QUANTIZED, fix=FIRST)
         blocks, _ = self._blocks(model, StageError)
+        self._expect_fewer(blocks, StageError)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
         gone, steps = self._chosen(model, blocks, ctx)
         if not gone:
@@ -108,6 +107,11 @@ class LayerPruning(Stage):
         smaller = model.edited(USE, blocks=gone)
         self._report(model, smaller, blocks, gone, steps, ctx)
         return self.recovery.retrained(teachers, smaller, ctx, "recovery") if self.recovery else smaller
+
+    def _expect_fewer(self, blocks: Blocks, error: type[ShrinkError]) -> None:
+        if self.blocks is not None and self.blocks >= len(blocks):
+            problem = f"`blocks` is {self.blocks}, and {len(blocks)} can be left out"
+            raise error(problem, expected=f"0 to {len(blocks) - 1}")
 
     def _chosen(self, model: TorchModel, blocks: Blocks, ctx: Context) -> tuple[Blocks, list[JsonValue]]:
         """The blocks to leave out, each time the one whose absence changes the answers least, and all changes."""

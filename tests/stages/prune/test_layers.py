@@ -113,6 +113,11 @@ def test_the_plan_refuses_what_cannot_be(net, settings, message):
         [*LayerPruning(**settings).reach(net)]
 
 
+def test_a_run_without_training_says_how_many_blocks_there_are(net, tmp_path):
+    with pytest.raises(StageError, match="`blocks` is 4, and 4 can be left out; expected 0 to 3"):
+        layers(net, tmp_path, blocks=4)
+
+
 def test_the_plan_says_which_blocks(net):
     (note,) = LayerPruning(blocks=1).reach(net)
     assert str(note).startswith("blocks can be left out: 4 layers (`blocks.0`, `blocks.1`,")
