@@ -47,7 +47,7 @@ def find(module: nn.Module, example: Inputs) -> Found:
             part = module.get_submodule(name)
             hooks.enter_context(part.register_forward_hook(partial(see, name), with_kwargs=True))
         call(module, example)
-    free = [name for name in dict.fromkeys(order) if forms[name] and _runs_without(module, example, name, forms[name])]
+    free = [name for name in dict.fromkeys(order) if forms[name] and _can_leave(module, example, name, forms[name])]
     blocks = {name: forms[name].rest for name in free if not any(_is_within(name, other) for other in free)}
     rest = [name for name in names if name in forms and name not in free]
     near = [name for name in rest if not any(_is_within(name, b) or _is_within(b, name) for b in blocks)]
@@ -65,14 +65,28 @@ def without(module: nn.Module, blocks: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-def _runs_without(module: nn.Module, example: Inputs, name: str, form: "_Form") -> bool:
-    """Whether the module runs with a bypass in place of a block, of which others may want more than what it gives."""
+def _can_leave(module: nn.Module, example: Inputs, name: str, form: "_Form") -> bool:
+    """Whether others want no more than what a bypass gives: the module runs with it, and does not read what it lacks.
+
+    What is read is seen by NaN in its place, as the weights of attention that a block gives for those who ask for them.
+    """
+
+    def spoil(part: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        values = [torch.full_like(value, torch.nan) if i in form.lacking else value for i, value in enumerate(output)]
+        return tuple(values)
+
     try:
-        with blame(StageError, name), torch.no_grad(), slow_path(), without(module, {name: form.rest}):
-            call(module, example)
+        with blame(StageError, name), torch.no_grad(), slow_path():
+            with without(module, {name: form.rest}):
+                call(module, example)
+            if not form.lacking:
+                return True
+            before = call(module, example)
+            with module.get_submodule(name).register_forward_hook(spoil):
+                after = call(module, example)
     except StageError:
         return False
-    return True
+    return all(torch.equal(values, after[key]) for key, values in before.items())
 
 
 def _is_within(name: str, other: str) -> bool:
@@ -89,7 +103,10 @@ def _in_rows(module: nn.Module) -> Iterator[str]:
 
 
 class _Form(NamedTuple):
+    """The `rest` of a bypass, and the places of what the block gives and a bypass does not: None stands for it."""
+
     rest: list[str | int | None] | None
+    lacking: tuple[int, ...] = ()
 
 
 def _form(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> _Form | None:
@@ -103,11 +120,10 @@ def _form(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> _Form |
         return None
     if not is_tuple:
         return _Form(None)
-    rest: list[str | int | None] = []
     places: list[tuple[str | int, Any]] = [*enumerate(args), *kwargs.items()]
-    for value in output[1:]:
-        key = next((key for key, other in places if other is value and key != 0), None)
-        if value is not None and key is None:
-            return None
-        rest.append(None if value is None else key)
-    return _Form(rest)
+    keys = [next((key for key, other in places if other is value and key != 0), None) for value in output[1:]]
+    lacking = [i for i, key in enumerate(keys, 1) if key is None and output[i] is not None]
+    if not all(isinstance(output[i], Tensor) and output[i].is_floating_point() for i in lacking):
+        return None
+    rest: list[str | int | None] = [None if output[i] is None else key for i, key in enumerate(keys, 1)]
+    return _Form(rest, tuple(lacking))

@@ -5,7 +5,7 @@ import copy
 import onnxruntime
 import pytest
 import torch
-from transformers import T5Config, T5EncoderModel
+from transformers import BertConfig, BertForSequenceClassification, T5Config, T5EncoderModel
 
 from pipeline.errors import ConfigError, StageError
 from pipeline.measure.cost import torch_macs
@@ -87,6 +87,14 @@ def test_a_text_model_is_saved_and_exported_without_a_layer(tmp_path):
     (logits,) = onnxruntime.InferenceSession(file.path).run(None, {name: v.numpy() for name, v in TEXTS.items()})
     with torch.no_grad():
         assert torch.allclose(torch.from_numpy(logits), call(small.module, TEXTS)["logits"], atol=1e-5)
+
+
+def test_weights_of_attention_that_nobody_reads_keep_no_block():
+    config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64)
+    module = BertForSequenceClassification._from_config(config, attn_implementation="eager").eval()
+    texts = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
+    blocks, others = find(module, texts)
+    assert ([*blocks], others) == ([f"bert.encoder.layer.{i}" for i in range(3)], [])
 
 
 def test_of_a_t5_the_attention_with_the_positions_stays():

@@ -24,10 +24,11 @@ class Rows(nn.Module):
         self.blocks, self.kind = nn.ModuleList(Cell(kind) for _ in range(3)), kind
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = x.mean()
+        bias, read = x.mean(), torch.zeros(())
         for block in self.blocks:
-            x, *_ = block(x, mask=None, bias=bias)
-        return x
+            x, *rest = block(x, mask=None, bias=bias)
+            read = read + rest[1] if self.kind == "read" else read
+        return x + read
 
 
 class Cell(nn.Module):
@@ -36,7 +37,8 @@ class Cell(nn.Module):
         self.inner, self.kind = nn.ModuleList([nn.Linear(4, 4)]), kind
 
     def forward(self, x: Tensor, mask: Tensor | None, bias: Tensor) -> tuple[Tensor | None, ...]:
-        rest = {"handed on": (None, bias), "own": (None, x.sum()), "alone": ()}[self.kind]
+        own = (None, x.sum())
+        rest = {"handed on": (None, bias), "read": own, "spare": own, "alone": ()}[self.kind]
         return (x + self.inner[0](x) + bias, *rest)
 
 
@@ -78,8 +80,12 @@ def test_a_bypass_hands_on_what_the_block_does(kind, rest):
         assert torch.equal(net(x), whole)  # as it was
 
 
-def test_what_only_a_block_gives_keeps_it():
-    assert find(Rows("own").eval(), {"input": torch.rand(2, 4)}) == ({}, ["blocks.0", "blocks.1", "blocks.2"])
+def test_what_only_a_block_gives_keeps_it_where_it_is_read():
+    inputs = {"input": torch.rand(2, 4)}
+    assert find(Rows("read").eval(), inputs) == ({}, ["blocks.0", "blocks.1", "blocks.2"])
+    blocks, others = find(Rows("spare").eval(), inputs)
+    assert blocks == {key: [None, None] for key in ("blocks.0", "blocks.1", "blocks.2")}
+    assert others == []
 
 
 def test_a_block_of_which_others_read_something_stays():
