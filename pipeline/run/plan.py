@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.base.devices import pick_device
@@ -121,7 +121,8 @@ def show(built: Built, store: Store, console: Console, *, explain: bool = False,
         counts = f"{plan['model']['params']:,} parameters, {'-' if macs is None else f'{macs:,}'} MACs"
         console.print(f"model: {counts}", highlight=False)
     caption = "* as the file has it" if full else "all other settings have their defaults: --full"
-    table = Table("stage", "state", "settings", caption=caption, caption_justify="left")
+    headers = [Column(name, overflow="fold") for name in ("stage", "state", "settings")]  # names of layers are long
+    table = Table(*headers, caption=caption, caption_justify="left")
     chain = [
         *zip(built.config.baseline, built.baseline, strict=True),
         *zip(built.config.stages, built.stages, strict=True),

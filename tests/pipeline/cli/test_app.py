@@ -159,6 +159,13 @@ def test_plan_shows_the_resolved_chain_and_trains_nothing(shrink: Make, project:
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["store"]  # what was tried
 
 
+def test_plan_shows_long_names_whole(shrink: Make, project: Make) -> None:
+    chain = MINE_ALONE.replace("mine.py", "mine.py, layer: " + 90 * "Q")
+    ended = shrink("plan", project(chain, **{"mine.py": stage_file(fields="layer: str")}))
+    assert ended.code == 0, ended.err
+    assert ended.out.count("Q") == 90
+
+
 def test_plan_as_json_is_one_document(shrink: Make, project: Make) -> None:
     planned = json.loads(shrink("plan", project(), "--json", "--set", "seed=3").out)
     assert planned["seed"] == 3
