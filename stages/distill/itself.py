@@ -1,6 +1,6 @@
 """Self-distillation over generations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -39,6 +39,10 @@ class SelfDistillation(LogitMethod, SingleMethod):
     student: Student = Field(Student(use="teacher"), description="its structure: the teacher's own unless given")
     generations: int = Field(3, gt=0, description="each learns from the one before, the first from the teacher")
     keep: Literal["best", "last"] = Field("best", description="the generation to give, by validation score")
+
+    def trainings(self) -> Iterable[tuple[int, int]]:
+        """One for each generation of each student; see `Stage.trainings`."""
+        return [*super().trainings()] * self.generations
 
     def control_of(self, student: TorchModel, ctx: Context, name: str) -> TorchModel:
         """The same structure on labels alone, for as many steps as all generations together."""

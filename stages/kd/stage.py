@@ -68,6 +68,11 @@ class Distilling(TrainingSettings, TeacherSettings, Stage):
     def terms_of(self) -> tuple[Term, ...]:
         """What is minimized."""
 
+    def trainings(self) -> Iterable[tuple[int, int]]:
+        """One for each size that is tried, and for each seed, with that of a control; see `Stage.trainings`."""
+        sizes = len(self.grow.sizes) if self.grow else 0
+        return [*super().trainings()] * (sizes + self.seeds * (2 if self.control else 1))
+
     def taught_by_baseline(self, incoming: bool) -> bool:
         """Where the settings name no other, it teaches."""
         return not self.teachers and (incoming or self.teacher == "baseline")

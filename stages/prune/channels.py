@@ -5,19 +5,18 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import ClassVar
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 from torch import nn
 
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
-from pipeline.forms.layers import aside
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage, quantizing
+from pipeline.stage import Context, Preview, Stage
 from stages.kd.teacher import Teacher
 from stages.prune.allocation.costs import Cost, Unit
 from stages.prune.allocation.effects import RATIOS, by_effect, effects
 from stages.prune.allocation.importance import IMPORTANCE, READS_DATA, Importance, has_measure, with_importance
 from stages.prune.allocation.measured import Measured
-from stages.prune.allocation.search import Scope, ensure_within_reach, kept, lost
+from stages.prune.allocation.search import ensure_within_reach, kept, lost
 from stages.prune.attention.plain import with_plain_attention
 from stages.prune.coupling import engine
 from stages.prune.coupling.coupled import Coupled, Couplings, Width
@@ -34,16 +33,12 @@ from stages.prune.coupling.telling import (
 )
 from stages.prune.ignored import ignored
 from stages.prune.reshape import USE, difference
-from stages.prune.training.preparing import Preparation
-from stages.prune.training.recovery import IDLE_STEPS, Recovery
+from stages.prune.settings import SHARES, Narrowing
+from stages.prune.training.recovery import IDLE_STEPS
 from stages.prune.weights import WeightPruning
 
-TARGETS = ("macs", "params", "channels", "size", "latency")
-QUANTIZED = "the weights are quantized, with steps for the channels that they have"
-FIRST = "Put prune.channels before quantize.aware"
 
-
-class ChannelPruning(Stage):
+class ChannelPruning(Narrowing, Stage):
     """A smaller ordinary network: the least important channels removed until at most the target remains.
 
     Choose it for convolutional networks and feed-forward layers where time counts, before quantization, and give it
@@ -54,71 +49,24 @@ class ChannelPruning(Stage):
         What matters: see `stages.prune.allocation.importance`.
     """
 
-    distributed: ClassVar[bool] = True
-    narrows: ClassVar[bool] = True
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [target]} for target in TARGETS]})
+    targets: ClassVar[tuple[str, ...]] = (*SHARES, "channels")
 
-    macs: float | None = Field(None, gt=0, lt=1, description="share of the MACs kept, at most")
-    params: float | None = Field(None, gt=0, lt=1, description="share of the parameters kept, at most")
     channels: float | None = Field(
         None, gt=0, lt=1, description="share kept, at most, of the output channels of all layers that can lose some"
     )
-    size: float | None = Field(None, gt=0, lt=1, description="share of the bytes of the fp32 file kept, at most")
-    latency: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="share kept, at most, of the time of one example in ONNX Runtime on one thread of this machine",
-    )
     importance: Importance = Field("magnitude", description=IMPORTANCE)
-    scope: Scope = Field(
-        "uniform",
-        description="uniform: the same share of each layer; global: all channels ranked together; sensitivity: each "
-        "layer as far as the answers bear it, which is measured on calibration data",
-    )
-    steps: int = Field(1, gt=0, description="prune gradually; importance is measured again at each step")
-    round_to: int = Field(
-        8, gt=0, description="pruned widths are multiples of it, as kernels like; layers no wider stay as they are"
-    )
     widths: tuple[Width, ...] = Field(
         ("feed_forward", "hidden"),
         min_length=1,
         description="which may shrink. hidden: what several layers give and several read, as a residual sum; heads: of "
         "attention, as by prune.transformers; feed_forward: all others",
     )
-    ignore: tuple[str, ...] = Field(
-        (), description="layers, or parts with layers, whose output channels stay; with * for any letters"
-    )
-    prepare: Preparation | None = Field(
-        None, description="train before the cut so that channels that can leave become small (group lasso)"
-    )
-    recovery: Recovery | None = Field(None, description="train after each step; the epochs are divided")
-
-    def trainings(self) -> Iterable[tuple[int, int]]:
-        """Those before and after the cut."""
-        return [one for some in (self.prepare, self.recovery) if some for one in some.trainings()]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "ChannelPruning":
-        if sum(getattr(self, target) is not None for target in TARGETS) != 1:
-            names = ", ".join(f"`{target}`" for target in TARGETS)
-            raise ValueError(f"expected exactly one target of {names}, such as `macs: 0.5`")
-        if self.recovery:
-            self.recovery.check_steps(self.steps)
-        return self
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Warn of steps that train nothing in between; refuse quantized weights, and teachers that are not there."""
-        if quantizing(before):
-            raise ConfigError(QUANTIZED, fix=FIRST)
-        for name, training in (("prepare", self.prepare), ("recovery", self.recovery)):
-            if training:
-                yield from training.check_teachers(preview, known=not before, name=name)
+        yield from super().check(before, preview)
         if self.prepare and self.importance == "random":
             raise ConfigError("`importance: random` does not see what `prepare` trains", fix="Leave one of them out")
-        if self.importance in READS_DATA and not len(preview.calibration):
-            fix = "Choose `importance: magnitude`, or give the task examples to calibrate on"
-            raise ConfigError(f"`importance: {self.importance}` reads the calibration split, which is empty", fix=fix)
         if self.importance == "lamp" and self.scope == "uniform":
             yield "`importance: lamp` ranks channels of different layers; with `scope: uniform` it is as magnitude"
         if any(isinstance(stage, WeightPruning) and stage.pattern for stage in before):
@@ -167,8 +115,7 @@ class ChannelPruning(Stage):
             StageError: nothing can be removed, the target cannot be reached, a layer in `ignore` does not exist, or the
                 model is quantized.
         """
-        if aside(model.module):
-            raise StageError(QUANTIZED, fix=FIRST)
+        self._expect_floats(model.module)
         return self.narrowed(model, self.recovery.open(model, ctx) if self.recovery else [], ctx)
 
     def narrowed(self, model: TorchModel, teachers: list[Teacher], ctx: Context) -> TorchModel:
@@ -198,15 +145,6 @@ class ChannelPruning(Stage):
         report_whole(model, current, whole, ctx)
         self._report(model, current, cost, steps, ctx)
         return current
-
-    @property
-    def _target(self) -> tuple[str, float]:
-        return next((target, getattr(self, target)) for target in TARGETS if getattr(self, target) is not None)
-
-    @property
-    def _is_measured(self) -> bool:
-        """Whether the target is one of the file to deploy."""
-        return self.size is not None or self.latency is not None
 
     def _plain(self, model: TorchModel, say: Callable[[str], None]) -> TorchModel:
         """The model with plain weights, and plain layers in attention where its heads can leave."""

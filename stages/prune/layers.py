@@ -4,31 +4,25 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
-from torch import nn
+from pydantic import Field, JsonValue
 
 from pipeline.base.formatting import few
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
-from pipeline.forms.layers import aside
-from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage, quantizing
+from pipeline.stage import Context, Stage
 from stages.prune.allocation.effects import EXAMPLES, Answers
-from stages.prune.coupling.telling import costs, counted, far_below
+from stages.prune.coupling.telling import cost, costs, counted, far_below
 from stages.prune.depth.blocks import find, without
 from stages.prune.depth.bypass import USE, bypassed
 from stages.prune.ignored import ignored, is_in
-from stages.prune.training.recovery import Recovery
+from stages.prune.settings import Pruning
 
-TARGETS = ("blocks", "macs", "params")
-QUANTIZED = "the weights are quantized, with steps for the layers that they have"
-FIRST = "Put prune.layers before quantize.aware"
 SOME = "blocks in an nn.Sequential or nn.ModuleList that give values of the shape that they read"
 
 Blocks = dict[str, Any]
 
 
-class LayerPruning(Stage):
+class LayerPruning(Pruning, Stage):
     """A shallower network: blocks that change the answers least are left out, until at most the target remains.
 
     Choose it for residual networks and transformers where latency counts: fewer layers are faster on any hardware, at
@@ -42,39 +36,18 @@ class LayerPruning(Stage):
     Depth Pruning for Large Language Models with Comparison of Retraining Methods", 2024, arXiv:2402.02834.
     """
 
-    distributed: ClassVar[bool] = True
     narrows: ClassVar[bool] = True
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [target]} for target in TARGETS]})
+    targets: ClassVar[tuple[str, ...]] = ("macs", "params", "blocks")
 
     blocks: int | None = Field(None, ge=0, description="that stay at most, of those that can be left out")
     macs: float | None = Field(None, gt=0, lt=1, description="share of the MACs kept, at most")
     params: float | None = Field(None, gt=0, lt=1, description="share of the parameters kept, at most")
     ignore: tuple[str, ...] = Field((), description="blocks, or parts with blocks, that stay; with * for any letters")
     examples: int = Field(EXAMPLES, ge=1, description="calibration examples at most, on which answers are compared")
-    recovery: Recovery | None = Field(None, description="train afterwards")
-
-    def trainings(self) -> Iterable[tuple[int, int]]:
-        """Those of its recovery."""
-        return self.recovery.trainings() if self.recovery else ()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "LayerPruning":
-        if sum(getattr(self, target) is not None for target in TARGETS) != 1:
-            raise ValueError("expected exactly one target of `blocks`, `macs`, `params`, such as `macs: 0.5`")
-        return self
 
     def chooses_by_answers(self) -> bool:
         """Which blocks leave."""
         return True
-
-    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
-        """Refuse quantized weights, teachers that are not there, and an empty calibration split."""
-        if quantizing(before):
-            raise ConfigError(QUANTIZED, fix=FIRST)
-        if not len(preview.calibration):
-            raise ConfigError("the calibration split is empty", expected="examples on which answers are compared")
-        if self.recovery:
-            yield from self.recovery.check_teachers(preview, known=not before, name="recovery")
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which blocks can be left out; refuse a model without any, and a target that is out of reach."""
@@ -96,8 +69,7 @@ class LayerPruning(Stage):
             StageError: no block can be left out, the target cannot be reached, a name in `ignore` is not there, or the
                 model is quantized.
         """
-        if aside(model.module):
-            raise StageError(QUANTIZED, fix=FIRST)
+        self._expect_floats(model.module)
         blocks, _ = self._blocks(model, StageError)
         self._expect_fewer(blocks, StageError)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
@@ -132,10 +104,6 @@ class LayerPruning(Stage):
                 advance(1, f"without {least}")
         return gone, steps
 
-    @property
-    def _target(self) -> tuple[str, float]:
-        return next((target, getattr(self, target)) for target in TARGETS if getattr(self, target) is not None)
-
     def _blocks(self, model: TorchModel, error: type[ShrinkError]) -> tuple[Blocks, list[str]]:
         candidates, others = find(model.module, model.example)
         names = ignored(model.module, self.ignore, error)
@@ -147,13 +115,13 @@ class LayerPruning(Stage):
     def _is_reached(self, model: TorchModel, blocks: Blocks, gone: Blocks) -> bool:
         if self.blocks is not None:
             return len(blocks) - len(gone) <= self.blocks
-        return self._share(model, gone) <= self._target[1]
+        return self._share(model, gone) <= float(self._target[1])
 
     def _share(self, model: TorchModel, gone: Blocks) -> float:
         """Of the cost, without some blocks."""
         shallower = bypassed(copy.deepcopy(model.module), gone)
-        costs = [_cost(self._target[0], module, model) for module in (model.module, shallower)]
-        return costs[1] / costs[0]
+        before, after = (cost(self._target[0], module, model.example) for module in (model.module, shallower))
+        return after / before
 
     def _out_of_reach(self, model: TorchModel, gone: Blocks) -> str:
         share = self._share(model, gone)
@@ -173,7 +141,3 @@ class LayerPruning(Stage):
         if name != "blocks":
             for note in far_below(name, requested, self._share(before, gone), "whole blocks leave"):
                 ctx.warn(note)
-
-
-def _cost(unit: str, module: nn.Module, model: TorchModel) -> int:
-    return torch_macs(module, model.example) if unit == "macs" else torch_params(module)

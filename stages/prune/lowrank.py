@@ -5,15 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 from torch import Tensor
 
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
-from pipeline.forms.layers import aside
-from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage, quantizing
-from stages.prune.coupling.telling import check_finite, costs, far_below, with_plain_weights
+from pipeline.stage import Context, Preview, Stage
+from stages.prune.coupling.telling import check_finite, cost, costs, far_below, with_plain_weights
 from stages.prune.ignored import ignored
 from stages.prune.ranks.choice import Options, as_told, by_cost, by_energy, named, options
 from stages.prune.ranks.decomposition import best, energy, kept
@@ -21,18 +19,15 @@ from stages.prune.ranks.factors import USE, fill
 from stages.prune.ranks.layers import Cost, Layer, Layers, Ranks, find
 from stages.prune.ranks.moments import errors, roots
 from stages.prune.ranks.telling import LOSSY, OTHERS, narrow_at, possible, staying, told
-from stages.prune.training.recovery import Recovery
+from stages.prune.settings import Pruning
 from stages.prune.weights import WeightPruning
-
-QUANTIZED = "the weights are quantized, with steps for the layers that they are in"
-FIRST = "Put prune.lowrank before quantize.aware"
 
 Rank = Annotated[int, Gt(0)]
 Metrics = Mapping[str, Tensor]
 """By layer, of those that are not measured by their weights alone; see `roots`."""
 
 
-class LowRankFactorization(Stage):
+class LowRankFactorization(Pruning, Stage):
     """The same network with two or three smaller layers in the place of large linear layers and convolutions.
 
     Choose it for wide linear layers, as of transformers, which channel pruning leaves whole, and for convolutions of 64
@@ -48,10 +43,7 @@ class LowRankFactorization(Stage):
     "Convolutional neural networks with low-rank regularization", 2015, arXiv:1511.06067, theorem 1.
     """
 
-    distributed: ClassVar[bool] = True
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": [t]} for t in ("energy", "macs", "params", "rank")]}
-    )
+    targets: ClassVar[tuple[str, ...]] = ("macs", "params", "energy", "rank")
 
     energy: float | None = Field(
         None, gt=0, lt=1, description="share of its squared singular values that each layer keeps, at least"
@@ -71,27 +63,12 @@ class LowRankFactorization(Stage):
     )
     round_to: int = Field(8, gt=0, description="ranks are multiples of it, as kernels like, but for those of `rank`")
     ignore: tuple[str, ...] = Field((), description="layers, or parts with layers, that stay; with * for any letters")
-    recovery: Recovery | None = Field(None, description="train afterwards")
-
-    def trainings(self) -> Iterable[tuple[int, int]]:
-        """Those of its recovery."""
-        return self.recovery.trainings() if self.recovery else ()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "LowRankFactorization":
-        if sum(value is not None for value in (self.energy, self.macs, self.params, self.rank)) != 1:
-            problem = "expected exactly one target of `energy`, `macs`, `params`, `rank`, such as `macs: 0.5`"
-            raise ValueError(problem)
-        return self
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Refuse quantized weights, and teachers that are not there; warn of zeros that get lost."""
-        if quantizing(before):
-            raise ConfigError(QUANTIZED, fix=FIRST)
+        yield from super().check(before, preview)
         if any(isinstance(stage, WeightPruning) for stage in before):
             yield "layers that become factors lose the zeros of prune.weights: put it behind prune.lowrank"
-        if self.recovery:
-            yield from self.recovery.check_teachers(preview, known=not before, name="recovery")
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which layers become factors, at which ranks as far as that is known, and which stay, and why.
@@ -128,8 +105,7 @@ class LowRankFactorization(Stage):
             StageError: nothing can be factorized, a target cannot be reached, a name in `rank` or `ignore` fits no
                 layer, or the model is quantized or has weights that are not finite.
         """
-        if aside(model.module):
-            raise StageError(QUANTIZED, fix=FIRST)
+        self._expect_floats(model.module)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
         plain = with_plain_weights(model, ctx.warn)
         check_finite(plain)
@@ -142,11 +118,6 @@ class LowRankFactorization(Stage):
         factored = _edited(plain, ranks)
         self._report(plain, factored, layers, self._filled(plain, factored, ranks, metrics, ctx), ctx)
         return self.recovery.retrained(teachers, factored, ctx, "recovery") if self.recovery else factored
-
-    @property
-    def _target(self) -> tuple[str, Any]:
-        targets = {"energy": self.energy, "macs": self.macs, "params": self.params, "rank": self.rank}
-        return next((name, value) for name, value in targets.items() if value is not None)
 
     def _layers(self, model: TorchModel, error: type[ShrinkError]) -> Layers:
         """What can be factorized, of what `rank` names where that is set. Raises `error` where that is nothing."""
@@ -164,7 +135,7 @@ class LowRankFactorization(Stage):
     def _budget(self, model: TorchModel, layers: Sequence[Layer], error: type[ShrinkError]) -> int:
         """What the layers may cost together. Raises `error` where they cost more at their lowest ranks."""
         name, share = self._target[0], float(self._target[1])
-        full = _cost(model, name)
+        full = cost(name, model.module, model.example)
         kind = Cost._fields.index(name)
         rest = full - sum(layer.whole[kind] for layer in layers)
         least = rest + sum(int(layer.costs(layer.choices(self.round_to))[:, kind].min()) for layer in layers)
@@ -219,7 +190,7 @@ class LowRankFactorization(Stage):
         stay = {LOSSY if name == "energy" else OTHERS: left} if left else {}
         notes, achieved = [*map(Note, staying(stay))], min(entry["energy"] for entry in changed.values())
         if name in Cost._fields:
-            achieved = _cost(after, name) / _cost(before, name)
+            achieved = cost(name, after.module, after.example) / cost(name, before.module, before.example)
             why = f"ranks are multiples of round_to = {self.round_to}, a smaller one comes closer"
             notes += far_below(name, requested, achieved, why)
         for note in notes:
@@ -237,10 +208,6 @@ class LowRankFactorization(Stage):
 
 def _edited(model: TorchModel, ranks: Mapping[str, Ranks]) -> TorchModel:
     return model.edited(USE, layers={name: [*numbers] for name, numbers in ranks.items()})
-
-
-def _cost(model: TorchModel, kind: str) -> int:
-    return torch_params(model.module) if kind == "params" else torch_macs(model.module, model.example)
 
 
 def _weight(model: TorchModel, name: str) -> Tensor:

@@ -3,30 +3,26 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from pipeline.base.formatting import few
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
-from pipeline.forms.layers import aside
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage, quantizing
+from pipeline.stage import Context, Preview, Stage
 from stages.kd.teacher import Teacher
-from stages.prune.allocation.costs import Cost
 from stages.prune.allocation.importance import IMPORTANCE, Importance, with_importance
-from stages.prune.allocation.search import Scope, lost
+from stages.prune.allocation.search import lost
 from stages.prune.attention.plain import with_plain_attention
-from stages.prune.channels import QUANTIZED, ChannelPruning
+from stages.prune.channels import ChannelPruning
 from stages.prune.coupling import engine
 from stages.prune.coupling.coupled import Coupled, Width
-from stages.prune.coupling.telling import costs, with_plain_weights
+from stages.prune.coupling.telling import cost, costs, with_plain_weights
 from stages.prune.ignored import ignored
 from stages.prune.layers import LayerPruning
 from stages.prune.reshape import USE, difference
-from stages.prune.training.preparing import Preparation
-from stages.prune.training.recovery import Recovery
+from stages.prune.settings import SHARES, Narrowing
 
-SHARES = ("macs", "params", "size", "latency")
-OWN = ("widths", "importance", "scope", "steps", "round_to", "ignore", "prepare", "recovery")
+OWN = ("widths", "importance", *(name for name in Narrowing.model_fields if name not in SHARES))
 NO_HEADS = "no head of attention can leave"
 EXPECTED = (
     "an attention with several heads by linear layers, Conv1D or nn.MultiheadAttention, and their number or size as an "
@@ -34,7 +30,7 @@ EXPECTED = (
 )
 
 
-class TransformerPruning(Stage):
+class TransformerPruning(Narrowing, Stage):
     """A smaller ordinary transformer: the least important heads and widths, and where asked blocks, are gone.
 
     Choose it for encoders of text and images before quantization, and give it `recovery`. Heads are recognised in the
@@ -47,19 +43,8 @@ class TransformerPruning(Stage):
     arXiv:1905.10650, section 4.1, with the gradient times weight of all that a head has in place of its mask.
     """
 
-    distributed: ClassVar[bool] = True
-    narrows: ClassVar[bool] = True
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [one]} for one in (*SHARES, "heads")]})
+    targets: ClassVar[tuple[str, ...]] = (*SHARES, "heads")
 
-    macs: float | None = Field(None, gt=0, lt=1, description="share of the MACs kept, at most")
-    params: float | None = Field(None, gt=0, lt=1, description="share of the parameters kept, at most")
-    size: float | None = Field(None, gt=0, lt=1, description="share of the bytes of the fp32 file kept, at most")
-    latency: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="share kept, at most, of the time of one example in ONNX Runtime on one thread of this machine",
-    )
     heads: int | None = Field(
         None, ge=1, description="or heads that each attention keeps at most; of grouped queries, those of the keys"
     )
@@ -73,30 +58,13 @@ class TransformerPruning(Stage):
         "block",
     )
     importance: Importance = Field("taylor", description=IMPORTANCE)
-    scope: Scope = Field("uniform", description="as of prune.channels, where a head counts as a channel")
-    steps: int = Field(1, gt=0, description="prune gradually; importance is measured again at each step")
-    round_to: int = Field(8, gt=0, description="pruned widths, also of all heads together, are multiples of it")
-    ignore: tuple[str, ...] = Field(
-        (), description="layers, or parts with layers, whose outputs stay as wide; with * for any letters"
-    )
-    prepare: Preparation | None = Field(None, description="train before the cut, as of prune.channels")
-    recovery: Recovery | None = Field(None, description="train after each step; the epochs are divided")
-
-    def trainings(self) -> Iterable[tuple[int, int]]:
-        """Those before and after the cut."""
-        return [one for some in (self.prepare, self.recovery) if some for one in some.trainings()]
 
     @model_validator(mode="after")
     def _consistent(self) -> "TransformerPruning":
-        if sum(getattr(self, target) is not None for target in (*SHARES, "heads")) != 1:
-            names = ", ".join(f"`{target}`" for target in (*SHARES, "heads"))
-            raise ValueError(f"expected exactly one target of {names}, such as `macs: 0.5`")
         if self.heads is not None and self.steps > 1:
             raise ValueError("`heads` are cut in one step: leave out `steps`")
-        if self.layers is not None and (self.size is not None or self.latency is not None):
+        if self.layers is not None and self._is_measured:
             raise ValueError("with `layers` the target is `macs`, `params` or `heads`; prune.layers goes before others")
-        if self.recovery:
-            self.recovery.check_steps(self.steps)
         return self
 
     def chooses_by_answers(self) -> bool:
@@ -105,8 +73,7 @@ class TransformerPruning(Stage):
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """As of prune.channels, and of prune.layers where blocks leave."""
-        if quantizing(before):
-            raise ConfigError(QUANTIZED, fix="Put prune.transformers before quantize.aware")
+        self._expect_floats_behind(before)
         yield from self._narrowing().check(before, preview)
         if self.layers is not None:
             yield from self._depth().check(before, preview)
@@ -147,8 +114,7 @@ class TransformerPruning(Stage):
             StageError: no head can leave, the target cannot be reached, a name in `ignore` is not there, or the model
                 is quantized.
         """
-        if aside(model.module):
-            raise StageError(QUANTIZED, fix="Put prune.transformers before quantize.aware")
+        self._expect_floats(model.module)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
         shallow = model if self.layers is None else self._depth().run(model, ctx)
         share = self._rest(model, shallow)
@@ -162,17 +128,13 @@ class TransformerPruning(Stage):
         self._report(model, shallow, small, ctx)
         return small
 
-    @property
-    def _target(self) -> tuple[str, float]:
-        return next((name, getattr(self, name)) for name in (*SHARES, "heads") if getattr(self, name) is not None)
-
     def _rest(self, model: TorchModel, shallow: TorchModel) -> float:
         """The share that widths keep, where blocks have left."""
-        name, share = self._target
+        name, share = self._target[0], float(self._target[1])
         if self.layers is None or name == "heads":
             return share if name != "heads" else 0.0
-        cost = Cost("macs" if name == "macs" else "params", model.example, frozenset())
-        return share * cost.of(model.module) / cost.of(shallow.module)
+        before, after = (cost(name, module, model.example) for module in (model.module, shallow.module))
+        return share * before / after
 
     def _narrowing(self, share: float | None = None) -> ChannelPruning:
         """The stage that cuts widths; for `heads`, one that finds and ranks them."""

@@ -3,35 +3,30 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
-from pipeline.forms.layers import aside
 from pipeline.measure.cost import torch_params
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage, quantizing
+from pipeline.stage import Context, Preview, Stage
 from stages.prune.coupling.telling import check_finite, with_plain_weights
+from stages.prune.settings import Pruning
 from stages.prune.sparse.choice import Choice, by_magnitude, chosen
 from stages.prune.sparse.inputs import input_sums, output_errors
 from stages.prune.sparse.masks import Amount, Pattern, share_of
 from stages.prune.sparse.methods import Method, pruned, pruned_together
-from stages.prune.training.recovery import IDLE_STEPS, Recovery
+from stages.prune.training.recovery import IDLE_STEPS
 from stages.trainer.zeros import USE
 
-QUANTIZED = {
-    "found": "the weights are quantized, with steps for the numbers that they have",
-    "fix": "Put prune.weights before quantize.aware",
-}
 BYTES = Note(
     "zeros take as many bytes as other weights until `quantize.pack`, and no runtime here is faster for them on CPUs"
 )
 SUMS: dict[Method, Literal["squares", "products"]] = {"wanda": "squares", "sparsegpt": "products"}
 """What a method wants of the inputs."""
-NO_DATA = {"found": "the calibration split is empty", "expected": "typical inputs, 100 or more, or `method: magnitude`"}
 
 
-class WeightPruning(Stage):
+class WeightPruning(Pruning, Stage):
     """The same network with zeros among its weights, as many as asked for or in a pattern as 2:4, held in training.
 
     Choose it before `quantize.pack`, which stores zeros in fewer bytes, or for hardware with 2:4 kernels; on a CPU it
@@ -47,9 +42,8 @@ class WeightPruning(Stage):
         arXiv:2104.08378.
     """
 
-    distributed: ClassVar[bool] = True
     keeps_structure: ClassVar[bool] = True
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [t]} for t in ("sparsity", "pattern")]})
+    targets: ClassVar[tuple[str, ...]] = ("sparsity", "pattern")
 
     sparsity: float | None = Field(None, gt=0, lt=1, description="share of zeros in the weights that are pruned")
     pattern: str | None = Field(
@@ -71,16 +65,13 @@ class WeightPruning(Stage):
         (), description="layers, or parts with layers, that stay dense; with * for any letters"
     )
     examples: int = Field(128, gt=0, description="calibration examples at most")
-    recovery: Recovery | None = Field(None, description="train after each step; the epochs are divided")
 
     def trainings(self) -> Iterable[tuple[int, int]]:
-        """Those of its recovery."""
-        return self.recovery.trainings() if self.recovery else ()
+        """One after each step."""
+        return [*super().trainings()] * self.steps
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.sparsity is None) == (self.pattern is None):
-            raise ValueError("expected exactly one of `sparsity`, `pattern`, such as `sparsity: 0.5`")
         if self.pattern is not None:
             Pattern.of_text(self.pattern)
             if self.steps > 1:
@@ -93,12 +84,7 @@ class WeightPruning(Stage):
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
         """Warn of steps that train nothing in between; refuse quantized weights, missing data and teachers."""
-        if quantizing(before):
-            raise ConfigError(**QUANTIZED)
-        if self.method != "magnitude" and not len(preview.calibration):
-            raise ConfigError(**NO_DATA)
-        if self.recovery:
-            yield from self.recovery.check_teachers(preview, known=not before, name="recovery")
+        yield from super().check(before, preview)
         if self.steps > 1 and not self.recovery and self.method == "magnitude":
             yield IDLE_STEPS
 
@@ -117,10 +103,7 @@ class WeightPruning(Stage):
             StageError: there is nothing to prune, a pattern does not fit, a layer in `ignore` does not exist, the model
                 is quantized, weights or calibration data are not finite, or no weight becomes zero.
         """
-        if aside(model.module):
-            raise StageError(**QUANTIZED)
-        if self.method != "magnitude" and not len(ctx.calibration):
-            raise StageError(**NO_DATA)
+        self._expect_floats(model.module)
         teachers = self.recovery.open(model, ctx) if self.recovery else []
         model = with_plain_weights(model, ctx.warn)
         check_finite(model)
@@ -131,7 +114,7 @@ class WeightPruning(Stage):
             changed, unmet = self._pruned(current.module, choice, amount, ctx)
             if step == self.steps:
                 before = current if self.recovery else model
-                errors = self._errors(before.module, choice, changed, ctx)
+                errors = output_errors(before.module, choice.weights, changed, ctx, self.examples)
             for name, value in changed.items():
                 current.module.get_parameter(name).data.copy_(value)
             zeros, size = _zeros(current.module, choice.names)
@@ -169,12 +152,6 @@ class WeightPruning(Stage):
             blocks = {name: pruned(own, amount, self.method, sums.get(name)) for name, own in blocks.items()}
         changed = {weight.name: weight.stored(module, blocks[weight.name]) for weight in weights}
         return changed, [name for name in changed if kind and name not in sums]
-
-    def _errors(
-        self, module: nn.Module, choice: Choice, changed: Mapping[str, Tensor], ctx: Context
-    ) -> dict[str, float]:
-        """The errors of outputs, by weight, as far as there are data to measure them on."""
-        return output_errors(module, choice.weights, changed, ctx, self.examples) if len(ctx.calibration) else {}
 
     def _report(
         self,

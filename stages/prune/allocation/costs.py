@@ -9,11 +9,12 @@ import numpy as np
 from torch import nn
 
 from pipeline.base.batches import Inputs
-from pipeline.measure.cost import macs_by_module, torch_macs, torch_params
+from pipeline.measure.cost import macs_by_module
 from stages.prune.allocation.search import Counts, Scope, kept, lost, solve
 from stages.prune.coupling import engine
 from stages.prune.coupling.coupled import Coupled
 from stages.prune.coupling.parts import shortened
+from stages.prune.coupling.telling import cost
 
 Unit = Literal["macs", "params", "channels"]
 
@@ -36,7 +37,7 @@ class Cost:
         """What a module costs, as it is."""
         if self.unit == "channels":
             return sum(width for layer, width in engine.widths(module).items() if layer in self.prunable)
-        return torch_macs(module, self.example) if self.unit == "macs" else torch_params(module)
+        return cost(self.unit, module, self.example)
 
     def solved(
         self, module: nn.Module, groups: Sequence[Coupled], budget: float, scope: Scope, round_to: int

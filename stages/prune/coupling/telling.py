@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from pydantic import JsonValue
+from torch import nn
 
+from pipeline.base.batches import Inputs
 from pipeline.base.formatting import few
 from pipeline.errors import Note, StageError
 from pipeline.measure.cost import torch_macs, torch_params
@@ -34,12 +36,17 @@ def report_whole(before: TorchModel, after: TorchModel, whole: set[str], ctx: Co
     ctx.report("whole", [*names])
 
 
+def cost(unit: str, module: nn.Module, example: Inputs) -> int:
+    """The MACs of one example, or the parameters for any other unit than `macs`."""
+    return torch_macs(module, example) if unit == "macs" else torch_params(module)
+
+
 def costs(before: TorchModel, after: TorchModel) -> dict[str, JsonValue]:
     """MACs and parameters of both."""
     models = {"before": before, "after": after}
     return {
-        "macs": {when: torch_macs(model.module, model.example) for when, model in models.items()},
-        "params": {when: torch_params(model.module) for when, model in models.items()},
+        unit: {when: cost(unit, model.module, model.example) for when, model in models.items()}
+        for unit in ("macs", "params")
     }
 
 

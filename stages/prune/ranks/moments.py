@@ -1,8 +1,7 @@
 """What calibration data tells of layers: the second moment of what they read, and how far factors are from them."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.errors import StageError
 from pipeline.model import TorchModel
 from pipeline.stage import Context
-from stages.layerwise.calibration import Look, watch
+from stages.layerwise.moments import input_sums, output_changes
 from stages.prune.coupling.parts import axis_of
 from stages.prune.sparse.inputs import rows_of
 
@@ -25,41 +24,33 @@ def roots(model: TorchModel, names: Sequence[str], ctx: Context) -> dict[str, Te
     Raises:
         StageError: what a layer reads is not finite, or it does not run.
     """
-    moments: dict[str, Tensor] = {}
-
-    def look(name: str, part: nn.Module, args: Any, named: Any, output: Tensor) -> None:
-        for rows in _channels(part, args, named):
-            moments[name] = moments.get(name, torch.zeros(())) + (rows.mT @ rows).double().cpu()
-
-    _watch(model, {name: partial(look, name) for name in names}, "what layers read", moments, ctx)
-    if wrong := next((name for name, moment in moments.items() if not moment.isfinite().all()), None):
-        raise StageError(f"what `{wrong}` reads is not finite", fix="Look for NaN in the calibration data")
+    moments = input_sums(model.module, {name: name for name in names}, _rows, "products", ctx, dtype=torch.float64)
+    _expect_all(moments, names)
     pairs = {name: torch.linalg.eigh(moment) for name, moment in moments.items()}
     return {name: vectors * energies.clamp_min(0).sqrt() for name, (energies, vectors) in pairs.items()}
 
 
 def errors(before: TorchModel, after: TorchModel, names: Sequence[str], ctx: Context) -> dict[str, float]:
     """For each layer |y' - y| / |y| over calibration data: what it gives y, and its factors of the same inputs y'."""
-    sums: dict[str, Tensor] = {}
+    factors = {name: copy.deepcopy(after.module.get_submodule(name)).to(ctx.device) for name in names}
 
-    def look(name: str, factors: nn.Module, part: nn.Module, args: Any, named: Any, output: Tensor) -> None:
-        squares = [values.double().square().sum().cpu() for values in (factors(*args, **named) - output, output)]
-        sums[name] = sums.get(name, torch.zeros(2)) + torch.stack(squares)
+    def change(name: str, part: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
+        values: Tensor = factors[name](*args, **named) - output
+        return values
 
-    copies = {name: copy.deepcopy(after.module.get_submodule(name)).to(ctx.device) for name in names}
-    looks = {name: partial(look, name, factors) for name, factors in copies.items()}
-    _watch(before, looks, "errors of outputs", sums, ctx)
-    return {name: float((lost / whole.clamp_min(1e-300)).sqrt()) for name, (lost, whole) in sums.items()}
+    shares = output_changes(before.module, {name: name for name in names}, change, ctx)
+    _expect_all(shares, names)
+    return {name: shares[name] ** 0.5 for name in names}
 
 
-def _watch(model: TorchModel, looks: Mapping[str, Look], what: str, seen: Mapping[str, Any], ctx: Context) -> None:
-    watch(model.module, looks, what, ctx)
-    if silent := [name for name in looks if name not in seen]:
+def _expect_all(seen: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise StageError for a layer of which nothing was seen."""
+    if silent := [name for name in names if name not in seen]:
         problem = f"`{silent[0]}` runs on none of the calibration examples"
         raise StageError(problem, fix="Name it in `ignore`, or give calibration data that it runs on")
 
 
-def _channels(part: nn.Module, args: Any, named: Any) -> Any:
+def _rows(part: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Iterable[Tensor]:
     """What a layer reads, in rows (n, in)."""
     kernel = part.get_parameter("weight").shape[2:]
     if prod(kernel) == 1:

@@ -1,23 +1,19 @@
 """What weights are multiplied with, and what changed weights do to outputs, seen on calibration data."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from pipeline.errors import StageError
 from pipeline.stage import Context
-from stages.layerwise.calibration import watch
+from stages.layerwise import moments
 from stages.prune.sparse.layers import Weight, with_weight
 from stages.prune.sparse.masks import Floats
 
 LARGEST = 2**24
 """Numbers of rows that are held at once."""
-Look = Callable[[Weight, nn.Module, tuple[Any, ...], dict[str, Any], Tensor], None]
-"""(weight, a layer that has it, its arguments by position, by name, its output)."""
 
 
 def input_sums(
@@ -35,18 +31,8 @@ def input_sums(
     Raises:
         StageError: inputs of a layer are not finite.
     """
-    sums: dict[str, Tensor] = {}
-
-    def look(weight: Weight, layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], _: Tensor) -> None:
-        for rows in rows_of(layer, args, named):
-            new = rows.square().sum(1) if kind == "squares" else rows.mT @ rows
-            sums[weight.name] = sums[weight.name] + new if weight.name in sums else new
-
-    _watch(module, weights, look, "what weights meet", ctx, examples)
-    if wrong := [name for name, total in sums.items() if not torch.isfinite(total).all()]:
-        problem = f"the calibration data give `{wrong[0]}` inputs that are not finite"
-        raise StageError(problem, expected="numbers", fix="Look for NaN in the data or the weights")
-    return {name: total.cpu().numpy() for name, total in sums.items()}
+    sums = moments.input_sums(module, _names(weights), rows_of, kind, ctx, examples)
+    return {name: total.numpy() for name, total in sums.items()}
 
 
 def output_errors(
@@ -59,16 +45,14 @@ def output_errors(
         weights, ctx, examples: as in `input_sums`.
         changed: the weights as they are to be, by name.
     """
-    sums: dict[str, Tensor] = {}
+    names = _names([weight for weight in weights if weight.name in changed])
 
-    def look(weight: Weight, layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
+    def change(name: str, layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
         old = layer.get_parameter("weight").detach()
-        change = with_weight(layer, changed[weight.name].to(old.device) - old).forward(*args, **named)
-        new = torch.stack([change.double().square().sum(), output.double().square().sum()])
-        sums[weight.name] = sums[weight.name] + new if weight.name in sums else new
+        values: Tensor = with_weight(layer, changed[names[name]].to(old.device) - old).forward(*args, **named)
+        return values
 
-    _watch(module, [weight for weight in weights if weight.name in changed], look, "errors of outputs", ctx, examples)
-    return {name: float(change / total.clamp_min(1e-30)) for name, (change, total) in sums.items()}
+    return moments.output_changes(module, names, change, ctx, examples)
 
 
 def rows_of(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Iterator[Tensor]:
@@ -103,9 +87,6 @@ def _single_ones(layer: _ConvNd) -> Tensor:
     return ones.repeat(layer.groups, *[1] * (ones.dim() - 1))
 
 
-def _watch(
-    module: nn.Module, weights: Sequence[Weight], look: Look, description: str, ctx: Context, examples: int
-) -> None:
-    """Have `look` see each call of the layers that have these weights."""
-    looks = {name: partial(look, weight) for weight in weights if weight.is_met for name in weight.layers}
-    watch(module, looks, description, ctx, examples)
+def _names(weights: Sequence[Weight]) -> dict[str, str]:
+    """Layer -> the weight that it has, as far as what that meets can be seen."""
+    return {layer: weight.name for weight in weights if weight.is_met for layer in weight.layers}

@@ -108,3 +108,18 @@ def test_seeds_train_students_that_differ_and_give_the_first(teacher: TorchModel
     torch.manual_seed(0)
     once = LogitDistillation(student=tiny_student(4), **QUICK).run(teacher, context())
     assert torch.equal(weights(made), weights(once))
+
+
+GROW = {"argument": "width", "sizes": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"), [({}, 1), ({"seeds": 3}, 3), ({"control": True, "seeds": 2}, 4), ({"grow": GROW}, 3)]
+)
+def test_every_seed_control_and_size_is_a_training_of_its_own(settings: dict[str, Any], count: int) -> None:
+    stage = LogitDistillation(student=tiny_student(1), batch_size=16, **settings)
+    assert [*stage.trainings()] == [(16, 1)] * count
+
+
+def test_every_generation_is_a_training_of_its_own() -> None:
+    assert [*SelfDistillation(batch_size=16, generations=3, seeds=2).trainings()] == [(16, 1)] * 6

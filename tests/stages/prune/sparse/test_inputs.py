@@ -92,5 +92,5 @@ def test_inputs_that_are_not_finite_are_told(tmp_path: Path) -> None:
     model = built("prune_nets.py:PlainNet")
     data = Split([({"input": torch.full((1, 8, 8), float("nan"))}, 0)] * 4)  # type: ignore[arg-type]
     ctx = context(tmp_path, {}, calibration=data)
-    with pytest.raises(StageError, match=r"give `one\.weight` inputs that are not finite"):
+    with pytest.raises(StageError, match=r"what `one\.weight` reads is not finite"):
         input_sums(model.module, weights_of(model.module), "squares", ctx, 4)
