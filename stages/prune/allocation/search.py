@@ -90,7 +90,7 @@ def lost(groups: Sequence[Coupled], counts: Counts) -> dict[str, list[int]]:
 
 def step_of(group: Coupled, round_to: int) -> int:
     """Scores that must be removed at a time for the width to stay a multiple of `round_to`."""
-    each = len(group.labels) // len(group.scores)
+    each = int((group.labels >= 0).sum()) // len(group.scores)
     return math.lcm(each, round_to) // each
 
 

@@ -74,28 +74,35 @@ def clusters(flow: Flow) -> tuple[list[Cluster], list[str]]:
     return free_clusters, [name for name in layers if width(flow.parts[name]) > 1]
 
 
-def separated(flow: Flow, trial: list[Cluster], parts: int) -> Iterator[tuple[Cluster, Labels]]:
+def separated(flow: Flow, trial: list[Cluster], size: int, beside: bool = False) -> Iterator[tuple[Cluster, Labels]]:
     """The clusters whose columns read one set of channels each, with all that belongs to the sets.
 
     Args:
         trial: those to look at.
-        parts: equal parts of the channels; a set has one channel of each.
+        size: how many channels of the widest a set has: one of each of so many equal parts.
+        beside: or neighbours.
     """
     if not trial:
         return
-    sources = [(Place(name, "out"), size, cluster.width) for cluster in trial for name, size in cluster.widths.items()]
-    index = {place: torch.arange(size) % (size // parts) for place, size, widest in sources if size == widest}
+    sources = [
+        (Place(name, "out"), width, cluster.width) for cluster in trial for name, width in cluster.widths.items()
+    ]
+    every = {place: torch.arange(width) for place, width, _ in sources}
+    widest = [place for place, width, most in sources if width == most]
+    index = {p: every[p] // size if beside else every[p] % (len(every[p]) // size) for p in widest}
     read = flow.read(index)
-    others = {place: torch.arange(size) for place, size, widest in sources if size != widest}
+    others = {place: channels for place, channels in every.items() if place not in index}
     others |= _loose_axes(flow, {cluster.width for cluster in trial})
     rest = _read_apart(flow, others)
     for cluster in trial:
         columns = {name: torch.where(mask, read.get(name, NONE), NONE) for name, mask in cluster.columns.items()}
+        own = {place: channels for place, channels in index.items() if place.name in cluster.widths}
+        for place, seen in rest.items():
+            if (labels := _followed(seen, columns, len(others[place]))) is not None:
+                own[place] = labels
+                columns = {name: _filled(numbers, seen.get(name), labels) for name, numbers in columns.items()}
         if any((columns[name][mask] < 0).any() for name, mask in cluster.columns.items()):
             continue
-        own = {place: channels for place, channels in index.items() if place.name in cluster.widths}
-        followed = {place: _followed(seen, columns, len(others[place])) for place, seen in rest.items()}
-        own |= {place: labels for place, labels in followed.items() if labels is not None}
         own |= {Place(n, "out" if _keeps(flow.parts[n]) else "in"): labels for n, labels in columns.items()}
         whole = all(Place(name, "out") in own for name in cluster.widths)
         if whole and all(_is_even(flow.parts.get(place.name), labels) for place, labels in own.items()):
@@ -162,6 +169,13 @@ def _followed(seen: Columns, labels: Columns, size: int) -> Tensor | None:
             return None
         own[seen[name][mine]] = labels[name][mine]
     return own if bool((own >= 0).all()) and _agree(seen, labels, own) else None
+
+
+def _filled(columns: Tensor, seen: Tensor | None, labels: Tensor) -> Tensor:
+    """(columns,) with the sets of those that the widest do not reach, by the channel that each reads of another one."""
+    if seen is None:
+        return columns
+    return torch.where((columns == NONE) & (seen >= 0), labels[seen.clamp_min(0)], columns)
 
 
 def _agree(seen: Columns, labels: Columns, own: Tensor) -> bool:

@@ -7,6 +7,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from stages.prune.coupling.flow import NONE
 from stages.prune.coupling.parts import Place
 
 Gone = dict[Place, list[int]]
@@ -20,7 +21,8 @@ class Coupled:
     Args:
         root: the name of the layer whose channels are counted, the widest.
         layers: names of all convolutions and linear layers that lose output channels.
-        groups: equal parts that lose the same channels each (grouped convolution, group normalization); else 1.
+        groups: how many channels of the root a score is of: one of each of equal parts (grouped convolution, group
+            normalization), or neighbours (shuffled pixels); else 1.
         scores: (channels / groups,) importance of each; ones until it is measured.
         places: all that loses channels with them -> (channels there,) which of the scores each goes by, NONE for none.
         unit: what a score is of: a channel, or a head of attention, which has several at each place.
@@ -50,6 +52,20 @@ class Coupled:
         """The two as one, which loses the same channels of both."""
         both = {place: torch.maximum(own, other.places.get(place, own)) for place, own in self.places.items()}
         return replace(self, layers=(*self.layers, *other.layers), places={**other.places, **both})
+
+    def common(self) -> "Coupled | None":
+        """The same of the channels alone that all of its layers have; None where that is all of them, or none.
+
+        What a sum pads with zeros in one of its parts stays, as at the shortcuts without weights of a ResNet.
+        """
+        every = [{*self.places[Place(layer, "out")].tolist()} for layer in self.layers]
+        shared = sorted(set.intersection(*every) - {NONE})
+        if not shared or len(shared) == len(self.scores):
+            return None
+        numbers = torch.full((len(self.scores) + 1,), NONE)  # the last is for NONE
+        numbers[shared] = torch.arange(len(shared))
+        places = {place: numbers[labels] for place, labels in self.places.items()}
+        return replace(self, scores=torch.ones(len(shared)), places=places)
 
     def without(self, numbers: Collection[int]) -> Gone:
         """The channels that leave each place with some of the scores' channels."""

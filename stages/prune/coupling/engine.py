@@ -1,6 +1,6 @@
 """Which channels can only be removed together, found and proven by values, and removing them.
 
-torch-pruning cuts the single layers. Which of their channels belong together is not read from its dependency graph,
+torch-pruning cuts most single layers. Which of their channels belong together is not read from its dependency graph,
 which goes by shapes and is wrong wherever channels change their places.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.base.batches import Inputs
-from pipeline.errors import StageError, blame
+from pipeline.errors import StageError
 from stages.prune.coupling.clusters import Cluster, Labels, clusters, separated
 from stages.prune.coupling.coupled import Coupled, Couplings, Gone
 from stages.prune.coupling.flow import Flow
@@ -42,21 +42,23 @@ def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = (), 
         StageError: the module does not run on the example, or an importance is not finite.
     """
     flow, shaken_module = Flow(module, example), shaken(module)
-    pending, dense = clusters(flow)
-    pending = [cluster for cluster in pending if _is_prunable(flow, cluster, ignore)]
+    clustered, dense = clusters(flow)
+    clustered = [cluster for cluster in clustered if _is_prunable(flow, cluster, ignore)]
     groups: list[Coupled] = []
-    for parts in (1, *sorted({*PARTS, *map(runs, flow.parts.values())} - {1})):
-        trial = [cluster for cluster in pending if cluster.width % parts == 0 and cluster.width > parts]
-        candidates = [_coupled(flow, labels, parts) for _, labels in separated(flow, trial, parts)]
+    partial: list[Coupled] = []
+    for size, beside in _sets(flow):
+        trial = [one for one in _pending(clustered, groups) if one.width % size == 0 and one.width > size]
+        candidates = [_coupled(flow, labels, size) for _, labels in separated(flow, trial, size, beside)]
         groups += _proven(shaken_module, example, candidates)
-        if parts == 1 and with_heads:
-            done = {layer for group in groups for layer in group.layers}
-            others = [cluster for cluster in pending if done.isdisjoint(cluster.widths)]
-            groups += _with_proof(shaken_module, example, heads(flow, others))
-        done = {layer for group in groups for layer in group.layers}
-        pending = [cluster for cluster in pending if done.isdisjoint(cluster.widths)]
+        if size == 1:
+            partial = [common for group in candidates if (common := group.common())]
+        if size == 1 and with_heads:
+            groups += _with_proof(shaken_module, example, heads(flow, _pending(clustered, groups)))
+    rest = {name for cluster in _pending(clustered, groups) for name in cluster.widths}
+    groups += _proven(shaken_module, example, [one for one in partial if one.root in rest], joint=False)
     order = list(flow.parts)
-    layers = [name for cluster in pending for name in cluster.widths if isinstance(flow.parts[name], LAYERS)]
+    names = [name for cluster in _pending(clustered, groups) for name in cluster.widths]
+    layers = [name for name in names if isinstance(flow.parts[name], LAYERS)]
     left = [name for name in dense if not is_in(name, ignore)]
     whole = tuple(sorted({*layers, *left}, key=order.index))
     return Couplings(sorted(groups, key=lambda group: order.index(group.root)), whole)
@@ -130,6 +132,19 @@ def _gone(groups: Sequence[Coupled], root: str, indices: list[int]) -> Gone:
     return gone
 
 
+def _sets(flow: Flow) -> list[tuple[int, bool]]:
+    """How many channels may only go together, and whether they are neighbours; likely ones first."""
+    parts = {*PARTS, *map(runs, flow.parts.values())} - {1}
+    factors = {part.upscale_factor**2 for part in flow.module.modules() if isinstance(part, nn.PixelShuffle)} - {1}
+    return [(1, False), *((size, False) for size in sorted(parts)), *((size, True) for size in sorted(factors))]
+
+
+def _pending(clustered: Iterable[Cluster], groups: Iterable[Coupled]) -> list[Cluster]:
+    """Those of which no layer is in a group."""
+    done = {layer for group in groups for layer in group.layers}
+    return [cluster for cluster in clustered if done.isdisjoint(cluster.widths)]
+
+
 def _is_prunable(flow: Flow, cluster: Cluster, ignore: tuple[str, ...]) -> bool:
     """Whether it has a layer with channels to spare, and none of it is to be left alone."""
     layers = [name for name in cluster.widths if isinstance(flow.parts[name], LAYERS)]
@@ -137,12 +152,12 @@ def _is_prunable(flow: Flow, cluster: Cluster, ignore: tuple[str, ...]) -> bool:
     return bool(layers) and cluster.width > 1 and not any(is_in(n, ignore) for n in (*cluster.widths, *depthwise))
 
 
-def _coupled(flow: Flow, labels: Labels, parts: int) -> Coupled:
+def _coupled(flow: Flow, labels: Labels, size: int) -> Coupled:
     outs = [place.name for place in labels if place.side == "out"]
     layers = sorted((name for name in outs if isinstance(flow.parts[name], LAYERS)), key=list(flow.parts).index)
     roots = [name for name in layers if not is_depthwise(flow.parts[name])]
     root = max(roots, key=lambda name: len(labels[Place(name, "out")]))  # the first of equal ones
-    return Coupled(root, tuple(layers), parts, torch.ones(len(labels[Place(root, "out")]) // parts), labels)
+    return Coupled(root, tuple(layers), size, torch.ones(len(labels[Place(root, "out")]) // size), labels)
 
 
 def _proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled], joint: bool = True) -> list[Coupled]:
@@ -190,7 +205,6 @@ def _are_proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled]
 
 def _is_proven(shaken_module: nn.Module, example: Inputs, gone: Gone) -> bool:
     try:
-        with blame(StageError, "the model without some channels"):
-            return same_without(shaken_module, example, gone)
+        return same_without(shaken_module, example, gone)
     except StageError:
         return False

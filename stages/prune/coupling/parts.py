@@ -1,4 +1,4 @@
-"""What has channels in a module, where they lie, and taking some of them out; torch-pruning cuts the single layers."""
+"""What has channels in a module, where they lie, and taking some of them out; torch-pruning cuts most layers."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -122,12 +122,27 @@ def _narrow(layer: nn.Module, place: Place, channels: list[int]) -> None:
         for key in [key for key, _ in layer.named_parameters() if key.startswith("weight_ih_l0")]:
             _shorten(layer, key, 1, channels)
         layer.input_size -= len(channels)
+    elif isinstance(layer, _ConvNd) and not is_depthwise(layer):
+        _narrow_convolution(layer, place.side == "out", channels)
     else:
         cutter(layer, place)(layer, channels)
 
 
+def _narrow_convolution(layer: _ConvNd, is_out: bool, channels: list[int]) -> None:
+    """Take channels out of one side; of several groups each loses the same of its own."""
+    axis = int(is_out == layer.transposed)  # the second axis is of one group, the first of all
+    of_axis = [channel for channel in channels if axis == 0 or channel < layer.weight.shape[1]]
+    _shorten(layer, "weight", axis, of_axis)
+    if not is_out:
+        layer.in_channels -= len(channels)
+        return
+    layer.out_channels -= len(channels)
+    if layer.bias is not None:
+        _shorten(layer, "bias", 0, channels)
+
+
 def cutter(layer: nn.Module, place: Place) -> Callable[[nn.Module, list[int]], Any]:
-    """The function of torch-pruning that cuts this side of a layer."""
+    """The function of torch-pruning that cuts this side of a layer; not of convolutions that mix channels."""
     import torch_pruning as tp
 
     pruner = tp.function.PrunerBox[tp.ops.module2type(layer)]

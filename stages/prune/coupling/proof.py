@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.base.batches import Inputs
+from pipeline.errors import StageError, blame
 from pipeline.forms.tracing import slow_path
 from pipeline.model import call, same
 from stages.prune.coupling.parts import LAYERS, Place, axis_of, is_norm, loose, remove
@@ -42,14 +43,15 @@ def same_without(module: nn.Module, example: Inputs, gone: Mapping[Place, list[i
         gone: place -> the channels that leave.
 
     Raises:
-        Exception: what the smaller module raises where it does not run.
+        StageError: the module does not run with dead channels or without them, or tied parameters would lose different
+            ones.
     """
     smaller = copy.deepcopy(module)
     remove(smaller, gone)
     names = [name for name, part in module.named_modules() if isinstance(part, LAYERS)]
-    with watched(smaller, names) as values:
+    with watched(smaller, names) as values, blame(StageError, "the model without some channels"):
         after = {"": [*outputs(smaller, example).values()], **values}
-    with _silenced(module, smaller, gone), watched(module, names) as values:
+    with _silenced(module, smaller, gone), watched(module, names) as values, blame(StageError, "with dead channels"):
         before = {"": [*outputs(module, example).values()], **values}
     for name in before:
         channels = gone.get(Place(name, "out"), [])

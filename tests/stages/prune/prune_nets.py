@@ -193,7 +193,12 @@ def built(use: str, example: Inputs | None = None, folder: Path = HERE, **argume
 def silence(layer: nn.Module, channels: list[int]) -> None:
     """Let these outputs of a layer be 0 whatever comes in."""
     with torch.no_grad():
-        layer.weight[channels] = 0
+        if getattr(layer, "transposed", False):
+            each = layer.weight.shape[1]
+            for channel in channels:
+                layer.weight.unflatten(0, (layer.groups, -1))[channel // each, :, channel % each] = 0
+        else:
+            layer.weight[channels] = 0
         layer.bias[channels] = 0
 
 

@@ -1,5 +1,6 @@
 """Counts from ratios and targets; no torch-pruning, the cost is a closed form."""
 
+from dataclasses import replace
 from itertools import product
 from math import prod
 
@@ -9,6 +10,7 @@ import torch
 from pipeline.errors import StageError
 from stages.prune.allocation.search import kept, removed, solve
 from stages.prune.coupling.coupled import Coupled
+from stages.prune.coupling.flow import NONE
 from stages.prune.coupling.parts import Place
 
 
@@ -22,7 +24,9 @@ def even(*widths: int) -> list[Coupled]:
 
 
 UNEQUAL = [group(torch.tensor([1.0, 2, 3, 4])), group(torch.tensor([10.0, 20, 30, 40]))]
+MIDDLE = torch.arange(32).sub(15.5).abs() < 8  # eight channels in front and eight behind stay
 PARTS = group(torch.tensor([3.0, 1, 2, 0, 5, 4, 7, 6]), groups=4)  # 32 channels
+PADDED = replace(group(torch.arange(16.0)), places={Place("layer", "out"): torch.arange(-8, 24).where(MIDDLE, NONE)})
 
 
 @pytest.mark.parametrize(("groups", "ratio", "scope", "round_to", "counts"), [
@@ -35,6 +39,8 @@ PARTS = group(torch.tensor([3.0, 1, 2, 0, 5, 4, 7, 6]), groups=4)  # 32 channels
     (even(4, 8, 9), 0.9, "uniform", 8, (4, 8, 8)),  # a group no wider than round_to stays
     ([PARTS], 0.5, "uniform", 8, (4,)),  # of each part: 16 in all
     ([PARTS], 0.5, "uniform", 1, (4,)),
+    ([PADDED], 0.5, "uniform", 8, (8,)),  # 24 in all
+    ([PADDED], 0.5, "uniform", 4, (8,)),
 ])  # fmt: skip
 def test_so_many_channels_are_kept(groups, ratio, scope, round_to, counts):
     assert kept(groups, ratio, scope, round_to) == counts

@@ -66,6 +66,83 @@ def halved(net: Any, x: Tensor) -> Tensor:
     return net.o(torch.maximum(one, other))
 
 
+class Excited(nn.Module):
+    """Squeeze and excitation between two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.o = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 3, 1)
+        self.squeeze, self.excite = nn.Linear(16, 4), nn.Linear(4, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x))
+        gate = torch.sigmoid(self.excite(F.relu(self.squeeze(y.mean((2, 3))))))
+        return self.o(y * gate[:, :, None, None])
+
+
+class AttentionGate(nn.Module):
+    """What is skipped is weighed at each pixel by what comes up, as in an attention U-Net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(1, 12, 3, padding=1)
+        self.skip, self.up, self.weight = nn.Conv2d(16, 8, 1), nn.Conv2d(12, 8, 1), nn.Conv2d(8, 1, 1)
+        self.o = nn.Conv2d(28, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skipped, up = F.relu(self.a(x)), F.relu(self.b(x))
+        gate = torch.sigmoid(self.weight(F.relu(self.skip(skipped) + self.up(up))))
+        return self.o(torch.cat([skipped * gate, up], 1))
+
+
+class Fixed(nn.Module):
+    """A layer whose channels meet a buffer."""
+
+    def __init__(self, run: Callable[[Any, Tensor], Tensor], columns: int = 16) -> None:
+        super().__init__()
+        self.run, self.a, self.o = run, nn.Conv1d(2, 16, 1), nn.Conv1d(columns, 2, 1)
+        self.register_buffer("fixed", torch.randn(16, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
+class Padded(nn.Module):
+    """Three residual stages whose shortcuts are padded with channels of zeros, as option A of a ResNet has them.
+
+    Args:
+        before, after: zeros in front of and behind the channels of the second stage, and of the third.
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.pad = (0, 0, before, after)
+        wide, wider = 16 + before + after, 16 + 2 * (before + after)
+        self.a, self.b, self.c = nn.Conv1d(2, 16, 1), nn.Conv1d(16, wide, 3, padding=1), nn.Conv1d(wide, wider, 1)
+        self.norm, self.o = nn.BatchNorm1d(wide), nn.Linear(wider, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x))
+        y = F.relu(self.norm(self.b(y)) + F.pad(y, self.pad))
+        y = F.relu(self.c(y) + F.pad(y, self.pad))
+        return self.o(y.mean(2))
+
+
+def images(run: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> Net:
+    """A convolution of images to 16 channels, and others."""
+    return Net(run, a=nn.Conv2d(1, 16, 3, padding=1), **layers)
+
+
+def between(net: Any, x: Tensor) -> Tensor:
+    """A second convolution between the two."""
+    return net.o(F.relu(net.g(F.relu(net.a(x)))))
+
+
+def swiglu(net: Any, x: Tensor) -> Tensor:
+    gate, value = net.a(x).chunk(2, -1)
+    return net.o(F.silu(gate) * value)
+
+
 RIGHT = {
     "the input in front": (sequence(lambda s, x: s.o(torch.cat([x, F.relu(s.a(x))], 1)), 18), SEQUENCE, {"a": 1}),
     "positions in front": (image(lambda s, x: s.o(positions(F.relu(s.a(x)))), 18), IMAGE, {"a": 1}),
@@ -76,6 +153,48 @@ RIGHT = {
     "flipped": (sequence(lambda s, x: s.o(F.relu(s.a(x)).flip(1))), SEQUENCE, {"a": 1}),
     "halves": (row(halved), ROW, {"a": 2}),
     "gated halves": (row(lambda s, x: s.o(F.glu(s.a(x)))), ROW, {"a": 2}),
+    "GLU of images": (
+        Net(lambda s, x: s.o(s.g(s.a(x))), a=nn.Conv2d(1, 16, 1), g=nn.GLU(1), o=nn.Conv2d(8, 3, 1)),
+        IMAGE,
+        {"a": 2},
+    ),
+    "SwiGLU of one layer": (row(swiglu), ROW, {"a": 2}),
+    "SwiGLU of two layers": (
+        Net(lambda s, x: s.o(F.silu(s.a(x)) * s.b(x)), a=nn.Linear(4, 16), b=nn.Linear(4, 16), o=nn.Linear(16, 2)),
+        ROW,
+        {"a": 1},
+    ),
+    "pixels shuffled by a module": (
+        images(lambda s, x: s.o(F.relu(s.p(s.a(x)))), p=nn.PixelShuffle(2), o=nn.Conv2d(4, 3, 1)),
+        IMAGE,
+        {"a": 4},
+    ),
+    "in groups": (
+        images(between, g=nn.Conv2d(16, 8, 3, groups=4), o=nn.Conv2d(8, 3, 1)),
+        IMAGE,
+        {"a": 4, "g": 4},
+    ),
+    "transposed": (images(between, g=nn.ConvTranspose2d(16, 12, 2, 2), o=nn.Conv2d(12, 3, 1)), IMAGE, {"a": 1, "g": 1}),
+    "transposed in groups": (
+        images(between, g=nn.ConvTranspose2d(16, 12, 3, 2, groups=2), o=nn.Conv2d(12, 3, 1)),
+        IMAGE,
+        {"a": 2, "g": 2},
+    ),
+    "transposed, one by one": (
+        images(between, g=nn.ConvTranspose2d(16, 16, 3, 2, groups=16), o=nn.Conv2d(16, 3, 1)),
+        IMAGE,
+        {"a": 1},
+    ),
+    "squeeze and excitation": (Excited(), IMAGE, {"a": 1, "squeeze": 1}),
+    "an attention gate": (AttentionGate(), IMAGE, {"a": 1, "b": 1, "skip": 1}),
+    "a buffer added": (Fixed(lambda s, x: s.o(F.relu(s.a(x)) + s.fixed)), SEQUENCE, {"a": 1}),
+    "a buffer beside": (
+        Fixed(lambda s, x: s.o(torch.cat([s.fixed.expand(len(x), 16, 8), F.relu(s.a(x))], 1)), 32),
+        SEQUENCE,
+        {"a": 1},
+    ),
+    "zeros around": (Padded(4, 4), SEQUENCE, {"c": 1}),
+    "zeros behind": (Padded(0, 8), SEQUENCE, {"c": 1}),
     "twice": (sequence(lambda s, x: s.o(torch.cat([s.a(x), -s.a(x)], 1)), 32), SEQUENCE, {"a": 1}),
     "in turns": (sequence(lambda s, x: s.o(torch.stack([s.a(x), s.b(x)], 2).flatten(1, 2)), 32), SEQUENCE, {"a": 1}),
     "detached": (sequence(lambda s, x: s.o(s.a(x)) + s.o(s.a(x).detach() * 2)), SEQUENCE, {"a": 1}),
@@ -121,6 +240,7 @@ WHOLE = {
     "added to its mirror image": (sequence(lambda s, x: s.o(s.a(x) + s.b(x).flip(1))), SEQUENCE, {"a", "b"}),
     "never zero": (row(lambda s, x: s.o(torch.sigmoid(s.a(x))), 32), ROW, {"a"}),
     "shuffled pixels": (image(lambda s, x: s.o(F.pixel_shuffle(s.a(x), 2)), 4), IMAGE, {"a"}),
+    "a constant added": (row(lambda s, x: s.o(s.a(x) + torch.arange(32.0)), 32), ROW, {"a"}),
     "sizes of its own": (row(lambda s, x: s.o(s.a(x).view(-1, 4, 8).flatten(1)), 32), ROW, {"a"}),
     "one channel written": (sequence(lambda s, x: s.o(s.a(x).index_fill(1, torch.tensor([3]), 0))), SEQUENCE, {"a"}),
 }

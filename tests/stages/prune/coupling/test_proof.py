@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from stages.prune.coupling.engine import couplings, cut
+from stages.prune.coupling import proof
+from stages.prune.coupling.engine import couplings, cut, widths
 from stages.prune.coupling.parts import Place
 from stages.prune.coupling.proof import same_without, shaken
 from tests.stages.prune.coupling.nets import RIGHT, WHOLE, row
@@ -27,10 +28,12 @@ def test_dead_channels_leave_and_the_outputs_stay(what):
         for place, channels in gone.items():
             if place.name in group.layers and place.side == "out":
                 silence(module.get_submodule(place.name), channels)
+            elif isinstance(place.side, int):
+                module.state_dict()[place.name].index_fill_(place.side, torch.tensor(channels), 0)
         smaller = cut(module, example, {group.root: gone[Place(group.root, "out")]})
         assert torch.allclose(smaller(x), module(x), atol=1e-5)
         lost = len(sets) * group.groups
-        assert len(smaller.get_submodule(group.root).weight) == len(module.get_submodule(group.root).weight) - lost
+        assert widths(smaller)[group.root] == widths(module)[group.root] - lost
 
 
 @pytest.mark.parametrize("what", WHOLE)
@@ -55,3 +58,13 @@ def test_weights_that_are_zero_hide_nothing():
     net = row(lambda s, x: s.o(s.a(x).relu().flip(1)), 32).eval()
     torch.nn.init.zeros_(net.o.weight)
     assert not same_without(shaken(net), ROWS, {Place("a", "out"): [4], Place("o", "in"): [4]})
+
+
+def test_an_error_of_ours_is_not_taken_for_a_group_that_does_not_fit(monkeypatch):
+    def fails(module, gone):
+        raise IndexError("a bug")
+
+    monkeypatch.setattr(proof, "remove", fails)
+    net = row(lambda s, x: s.o(s.a(x).relu()), 32).eval()
+    with pytest.raises(IndexError, match="a bug"):
+        couplings(net, ROWS)
