@@ -12,11 +12,12 @@ from pipeline.stage import Context, Preview, Stage
 from stages.kd.teacher import Teacher
 from stages.prune.allocation.importance import IMPORTANCE, Importance, with_importance
 from stages.prune.allocation.search import lost
+from stages.prune.attention.config import with_config
 from stages.prune.attention.plain import with_plain_attention
 from stages.prune.channels import ChannelPruning
 from stages.prune.coupling import engine
 from stages.prune.coupling.coupled import Coupled, Width
-from stages.prune.coupling.telling import cost, costs, with_plain_weights
+from stages.prune.coupling.telling import cost, costs, counted, layers, with_plain_weights
 from stages.prune.ignored import ignored
 from stages.prune.layers import LayerPruning
 from stages.prune.reshape import USE, difference
@@ -96,10 +97,10 @@ class TransformerPruning(Narrowing, Stage):
             groups = self._attention(self._plain(model, notes.append), ConfigError)
             most = max(len(group.scores) for group in groups)
             if self.heads >= most:
-                problem = f"`heads` is {self.heads}, and there are {most}"
-                raise ConfigError(f"{problem}: {told(groups)}", expected=f"1 to {most - 1}")
+                problem = f"`heads` is {self.heads}, and there are {told(groups)}"
+                raise ConfigError(problem, expected=f"1 to {most - 1}")
             yield from notes
-            yield Note(f"at most {self.heads} heads stay of {told(groups)}")
+            yield Note(f"at most {self.heads} heads of each attention stay: of {told(groups)}")
             return
         if "heads" in self.widths:
             yield Note(f"heads can leave: {told(self._attention(self._plain(model, notes.append), ConfigError))}")
@@ -125,7 +126,10 @@ class TransformerPruning(Narrowing, Stage):
         else:
             ctx.warn(Note("without the blocks that left the target holds: no width shrinks"))
             small = self.recovery.retrained(teachers, shallow, ctx, "recovery") if self.recovery else shallow
-        self._report(model, shallow, small, ctx)
+        plain = self._plain(shallow, lambda text: None)
+        groups = self._attention(plain, StageError, or_none=True)
+        small = with_config(plain, small, layers(groups), ctx.warn)
+        self._report(model, groups, small, ctx)
         return small
 
     def _rest(self, model: TorchModel, shallow: TorchModel) -> float:
@@ -163,9 +167,8 @@ class TransformerPruning(Narrowing, Stage):
         small.module.load_state_dict(module.state_dict())
         return self.recovery.retrained(teachers, small, ctx, "recovery") if self.recovery else small
 
-    def _report(self, before: TorchModel, shallow: TorchModel, after: TorchModel, ctx: Context) -> None:
+    def _report(self, before: TorchModel, groups: list[Coupled], after: TorchModel, ctx: Context) -> None:
         name, requested = self._target
-        groups = self._attention(self._plain(shallow, lambda text: None), StageError, or_none=True)
         widths = engine.widths(after.module)
         heads: dict[str, JsonValue] = {
             group.root: {"before": (most := len(group.scores)), "after": most * widths[group.root] // len(group.labels)}
@@ -189,5 +192,8 @@ class TransformerPruning(Narrowing, Stage):
 
 
 def told(groups: Sequence[Coupled]) -> str:
-    """How many heads each attention has, by the layer that gives its queries."""
-    return few([f"`{group.root}`: {len(group.scores)}" for group in groups])
+    """How many heads each attention has, by the layers that give queries."""
+    by_number: dict[int, list[str]] = {}
+    for group in groups:
+        by_number.setdefault(len(group.scores), []).append(group.root)
+    return ", ".join(f"{number} in {counted(names, 'attention')}" for number, names in by_number.items())

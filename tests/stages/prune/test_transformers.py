@@ -121,16 +121,15 @@ def test_a_smaller_file_of_it_is_quantized(tmp_path):
 def test_the_plan_tells_the_heads(tmp_path):
     told = " ".join(TransformerPruning(heads=2).reach(net("Encoder")))
     assert "plain linear layers stand for those with weights of their own of 2 layers" in told
-    assert "at most 2 heads stay of `encoder.layers.0.self_attn.q_proj`: 4, `encoder.layers.1" in told
-    assert any(
-        "heads can leave: `qkv`: 8" in text for text in TransformerPruning(macs=0.7, round_to=4).reach(net("Hand"))
-    )
+    assert "at most 2 heads of each attention stay: of 4 in 2 attentions (`encoder.layers.0.self_attn.q_proj`" in told
+    told = " ".join(TransformerPruning(macs=0.7, round_to=4).reach(net("Hand")))
+    assert "heads can leave: 8 in 1 attention (`qkv`)" in told
 
 
 @pytest.mark.parametrize(("model", "settings", "message"), [
     (lambda: built("prune_nets.py:PlainNet"), {"macs": 0.5}, "no head of attention can leave"),
     (lambda: net("Hand", fixed=True), {"macs": 0.5}, "no head of attention can leave; these stay whole: `qkv`"),
-    (lambda: net("Hand", keys=2), {"heads": 2}, "`heads` is 2, and there are 2: `qkv`: 2"),
+    (lambda: net("Hand", keys=2), {"heads": 2}, r"`heads` is 2, and there are 2 in 1 attention \(`qkv`\)"),
     (lambda: net("vit"), {"heads": 5}, "`heads` is 5, and there are 4"),
     (lambda: net("vit"), {"macs": 0.01, "round_to": 1}, "target macs: 0.01"),
     (lambda: net("vit"), {"macs": 0.5, "ignore": ("encoder.none",)}, "`ignore` names `encoder.none`"),

@@ -11,6 +11,8 @@ from transformers import (
     DistilBertForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
     SwinConfig,
     SwinForImageClassification,
     T5Config,
@@ -60,6 +62,12 @@ def distilbert() -> nn.Module:
 def gpt2() -> nn.Module:
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48, "n_positions": 32}
     return OfPixels(GPT2ForSequenceClassification(GPT2Config(WORDS, num_labels=CLASSES, pad_token_id=0, **sizes)))
+
+
+def llama() -> nn.Module:
+    """With a key for each two queries, gates, and a size of heads of its own."""
+    sizes = {"num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "num_labels": CLASSES}
+    return OfPixels(LlamaForSequenceClassification(LlamaConfig(vocab_size=WORDS, **sizes, **VISION)))
 
 
 def t5() -> nn.Module:
