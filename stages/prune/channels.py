@@ -37,12 +37,14 @@ from stages.prune.settings import SHARES, Narrowing
 from stages.prune.training.recovery import IDLE_STEPS
 from stages.prune.weights import WeightPruning
 
+NONE_LEAVES = "a convolution, linear or recurrent layer that is not the last one and not in `ignore`"
+
 
 class ChannelPruning(Narrowing, Stage):
     """A smaller ordinary network: the least important channels removed until at most the target remains.
 
-    Choose it for convolutional networks and feed-forward layers where time counts, before quantization, and give it
-    `recovery`: without training afterwards most networks lose much of their accuracy.
+    Choose it for convolutional and recurrent networks and feed-forward layers where time counts, before quantization,
+    and give it `recovery`: without training afterwards most networks lose much of their accuracy.
 
     Reference:
         G. Fang, X. Ma, M. Song, M. Bi Mi, X. Wang, "DepGraph: Towards Any Structural Pruning", 2023, arXiv:2301.12900.
@@ -58,8 +60,8 @@ class ChannelPruning(Narrowing, Stage):
     widths: tuple[Width, ...] = Field(
         ("feed_forward", "hidden"),
         min_length=1,
-        description="which may shrink. hidden: what several layers give and several read, as a residual sum; heads: of "
-        "attention, as by prune.transformers; feed_forward: all others",
+        description="which may shrink. hidden: what several layers give and several read, as a residual sum, and of "
+        "recurrent layers; heads: of attention, as by prune.transformers; feed_forward: all others",
     )
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
@@ -161,7 +163,7 @@ class ChannelPruning(Narrowing, Stage):
         if not couplings.groups:
             whole = listed(couplings.whole)
             problem = f"no layer can lose channels{f'; those of {whole} cannot be told apart' if whole else ''}"
-            raise error(problem, expected="a convolution or linear layer that is not the last one and not in `ignore`")
+            raise error(problem, expected=NONE_LEAVES)
         groups = [group for group in couplings.groups if has_measure(group, model.module, self.importance)]
         if not groups:
             problem = f"`importance: {self.importance}`, and no channels that can leave are normalized with scales"

@@ -12,8 +12,9 @@ from pipeline.model import TorchModel
 from pipeline.stage import Context
 from stages.prune.allocation.signals import gradients, magnitudes_read, squared_gradients
 from stages.prune.allocation.slices import NORMS, by_label, slices, weighted
-from stages.prune.coupling.coupled import Coupled
-from stages.prune.coupling.parts import LAYERS, Place
+from stages.prune.coupling.cells import Cell, State
+from stages.prune.coupling.coupled import Coupled, side_by_side
+from stages.prune.coupling.parts import LAYERS, Place, known
 
 Importance = Literal["magnitude", "l1", "batch_norm", "lamp", "fpgm", "taylor", "hessian", "activation", "random"]
 IMPORTANCE = (
@@ -42,7 +43,7 @@ MEASURES: dict[str, Measure] = {
 def with_importance(
     groups: Sequence[Coupled], model: TorchModel, importance: Importance, ctx: Context
 ) -> list[Coupled]:
-    """The groups with the importance of their channels, of mean 1 in each group but for lamp.
+    """The groups with the importance of their channels, of mean 1 in each group but for lamp; of members, of each.
 
     Args:
         groups: of the model's module.
@@ -62,6 +63,12 @@ def with_importance(
         et al., "Importance Estimation for Neural Network Pruning", 2019, arXiv:1906.10771; the sum of |gradient *
         weight|. hessian: Yann LeCun et al., "Optimal Brain Damage", 1990, eq. 5, with the empirical Fisher information.
     """
+    members = [member for group in groups for member in group.members or (group,)]
+    scored = iter(_scored(members, model, importance, ctx))
+    return [side_by_side([next(scored) for _ in group.members]) if group.members else next(scored) for group in groups]
+
+
+def _scored(groups: Sequence[Coupled], model: TorchModel, importance: Importance, ctx: Context) -> list[Coupled]:
     if importance == "random":
         generator = torch.Generator().manual_seed(ctx.seed)
         return [replace(group, scores=torch.rand(len(group.scores), generator=generator)) for group in groups]
@@ -89,22 +96,25 @@ def lamp(scores: Tensor) -> Tensor:
 
 def _weighed(group: Coupled, module: nn.Module, importance: Importance) -> Tensor:
     """The mean over the layers that give or read the channels."""
-    sums = []
+    sums, parts = [], known(module)
     for place in _measured(group, module, importance):
-        layer, labels = module.get_submodule(place.name), group.places[place]
-        weight = layer.get_parameter("weight")
-        gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        both = (slices(layer, place, values.detach().float().cpu()) for values in (weight, gradient))
-        sums.append(by_label(MEASURES[importance](*both), labels, len(group.scores)))
+        part, labels, halves = parts[place.name], group.places[place], []
+        for weight in weighted(part, place):
+            gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            both = (values.detach().float().cpu() for values in (weight, gradient))
+            halves.append([slices(part, place, values) for values in both])
+        weights, gradients = (torch.cat(some, 1) for some in zip(*halves, strict=True))
+        sums.append(by_label(MEASURES[importance](weights, gradients), labels, len(group.scores)))
     return torch.stack(sums).mean(0)
 
 
 def _measured(group: Coupled, module: nn.Module, importance: Importance) -> Iterable[Place]:
     """The places whose weights tell."""
-    kinds = {"batch_norm": NORMS, "fpgm": LAYERS}.get(importance, (*LAYERS, *NORMS))
+    layers, parts = (*LAYERS, Cell, State), known(module)
+    kinds = {"batch_norm": NORMS, "fpgm": layers}.get(importance, (*layers, *NORMS))
     for place in group.places:
-        is_measured = importance != "fpgm" or place.side == "out"
-        if is_measured and weighted(module, place) is not None and isinstance(module.get_submodule(place.name), kinds):
+        is_measured = place.side == "out" or (place.side == "in" and importance != "fpgm")
+        if is_measured and isinstance(parts[place.name], kinds) and weighted(parts[place.name], place):
             yield place
 
 

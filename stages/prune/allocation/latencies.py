@@ -24,21 +24,23 @@ from pipeline.forms.tracing import slow_path
 from pipeline.measure.kernels.session import node_events, open_profiled
 from pipeline.model import call
 from stages.prune.allocation.search import Counts
+from stages.prune.coupling.cells import GATES, Cell
 from stages.prune.coupling.coupled import Coupled
-from stages.prune.coupling.parts import LAYERS, is_depthwise
+from stages.prune.coupling.parts import LAYERS, Part, is_depthwise, known
 
 SECONDS, FEWEST, MOST = 5e-3, 3, 50
 """So long a layer is run, but so many times at least and at most; the fastest quarter counts."""
 OPSET = 20
+RECURRENT = {mode.partition("_")[0]: gates for mode, gates in GATES.items()}
 
 
 class Kind(NamedTuple):
     """What a layer's time depends on beside its widths.
 
     Args:
-        shape: of what it reads, without the channels.
-        operator: Conv, ConvTranspose or MatMul.
-        kernel: its sizes; none of a product.
+        shape: of what it reads, without the channels; steps and examples of a recurrent layer.
+        operator: Conv, ConvTranspose, MatMul, or LSTM, GRU or RNN.
+        kernel: its sizes; none of a product; directions of a recurrent layer.
         attributes: of the operator, by name.
         groups: of a convolution; 0 where each channel is one.
     """
@@ -51,7 +53,7 @@ class Kind(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A layer as it runs.
+    """A layer as it runs; of a recurrent one, each of the layers in it, in all directions.
 
     Args:
         kind: of the layer.
@@ -68,12 +70,12 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Latencies:
-    """Seconds of the convolutions and linear layers of one example, on one thread, by the channels that groups keep.
+    """Seconds of the layers of one example, on one thread, by the channels that groups keep.
 
     What a kernel takes at a width is measured when it is asked for.
 
     Args:
-        layers: as they run in the whole module.
+        layers: convolutions, linear and recurrent ones, as they run in the whole module.
         full: (groups,) channels of each.
         seconds: by kind, inputs and outputs, as far as it is known.
     """
@@ -95,20 +97,21 @@ class Latencies:
         return self.seconds[key]
 
 
-def latencies_of(module: nn.Module, example: Inputs, groups: Sequence[Coupled], known: dict[Any, float]) -> Latencies:
+def latencies_of(module: nn.Module, example: Inputs, groups: Sequence[Coupled], seconds: dict[Any, float]) -> Latencies:
     """Those of a module whose groups of channels become narrower.
 
     Args:
         module: whole.
         example: a batch of its inputs, of which one is run.
         groups: what can be removed.
-        known: seconds that were measured before, to which others are added.
+        seconds: what was measured before, to which more is added.
     """
+    parts = known(module)
     layers = [
-        Layer(kind, calls, _widths(module.get_submodule(name)), _falling(name, module.get_submodule(name), groups))
+        Layer(kind, calls, _widths(parts[name]), _falling(name, parts[name], groups))
         for (name, kind), calls in _kinds(module, example).items()
     ]
-    return Latencies(layers, np.array([len(group.scores) for group in groups]), known)
+    return Latencies(layers, np.array([len(group.scores) for group in groups]), seconds)
 
 
 def _kinds(module: nn.Module, example: Inputs) -> Counter[tuple[str, Kind]]:
@@ -116,11 +119,16 @@ def _kinds(module: nn.Module, example: Inputs) -> Counter[tuple[str, Kind]]:
     kinds: Counter[tuple[str, Kind]] = Counter()
 
     def see(name: str, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kinds[name, _kind(part, args[0] if args else next(iter(kwargs.values())))] += 1
+        values = args[0] if args else next(iter(kwargs.values()))
+        if isinstance(part, nn.RNNBase):
+            for i in range(part.num_layers):
+                kinds[f"{name}.l{i}", _recurrent_kind(part, values)] += 1
+        else:
+            kinds[name, _kind(part, values)] += 1
 
     with ExitStack() as hooks, torch.no_grad(), slow_path():
         for name, part in module.named_modules():
-            if isinstance(part, LAYERS):
+            if isinstance(part, (*LAYERS, nn.RNNBase)):
                 hooks.enter_context(part.register_forward_pre_hook(partial(see, name), with_kwargs=True))
         call(module, {name: value[:1] for name, value in example.items()})
     return kinds
@@ -141,12 +149,22 @@ def _kind(layer: nn.Module, values: Tensor) -> Kind:
     return Kind((shape[0], *shape[2:]), operator, tuple(layer.kernel_size), tuple(attributes.items()), groups)
 
 
-def _widths(layer: nn.Module) -> NDArray[np.int64]:
+def _recurrent_kind(rnn: nn.RNNBase, values: Any) -> Kind:
+    read: Tensor = getattr(values, "data", values)  # of a packed sequence too
+    steps, examples = (read.shape[0], 1) if read.ndim == 2 else read.shape[:2]
+    shape = (examples, steps) if rnn.batch_first and read.ndim > 2 else (steps, examples)
+    attributes = (("linear_before_reset", (1,)),) if rnn.mode == "GRU" else ()
+    return Kind(shape, rnn.mode.partition("_")[0], (1 + rnn.bidirectional,), attributes)
+
+
+def _widths(layer: Part) -> NDArray[np.int64]:
+    if isinstance(layer, Cell):
+        return np.array([layer.weight("weight_ih").shape[1], layer.hidden_size])
     ends = ("in_channels", "out_channels") if isinstance(layer, _ConvNd) else ("in_features", "out_features")
     return np.array([getattr(layer, end) for end in ends])
 
 
-def _falling(name: str, layer: nn.Module, groups: Sequence[Coupled]) -> NDArray[np.int64]:
+def _falling(name: str, layer: Part, groups: Sequence[Coupled]) -> NDArray[np.int64]:
     falling = np.zeros((2, len(groups)), dtype=np.int64)
     for column, group in enumerate(groups):
         for place, channels in group.without([0]).items():
@@ -175,13 +193,21 @@ def _measured(kind: Kind, inputs: int, outputs: int) -> float:
 def _graph(kind: Kind, inputs: int, outputs: int) -> tuple[onnx.GraphProto, dict[str, Any]]:
     """A graph of the layer alone, and what it reads."""
     draw = np.random.default_rng(0)
-    read, shape, attributes = (*kind.shape, inputs), [inputs, outputs], dict[str, Any]()
-    if kind.operator != "MatMul":
+    shapes, read, attributes = [[inputs, outputs]], (*kind.shape, inputs), dict[str, Any]()
+    if kind.operator in RECURRENT:
+        directions, gates = kind.kernel[0], RECURRENT[kind.operator]
+        shapes = [[directions, gates * outputs, columns] for columns in (inputs, outputs)]
+        attributes = {name: value for name, (value,) in kind.attributes}
+        attributes |= {"hidden_size": outputs, "direction": "bidirectional" if directions > 1 else "forward"}
+    elif kind.operator != "MatMul":
         groups = kind.groups or inputs
         read, attributes = (kind.shape[0], inputs, *kind.shape[1:]), {**dict(kind.attributes), "group": groups}
         is_transposed = kind.operator == "ConvTranspose"
-        shape = [*((inputs, outputs // groups) if is_transposed else (outputs, inputs // groups)), *kind.kernel]
-    weight = numpy_helper.from_array(draw.standard_normal(shape, dtype=np.float32), "weight")
-    node = helper.make_node(kind.operator, ["x", "weight"], ["y"], **attributes)
+        shapes = [[*((inputs, outputs // groups) if is_transposed else (outputs, inputs // groups)), *kind.kernel]]
+    weights = [
+        numpy_helper.from_array(draw.standard_normal(shape, dtype=np.float32), f"weight_{i}")
+        for i, shape in enumerate(shapes)
+    ]
+    node = helper.make_node(kind.operator, ["x", *(weight.name for weight in weights)], ["y"], **attributes)
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, of) for name, of in (("x", read), ("y", None)))
-    return helper.make_graph([node], "layer", [x], [y], [weight]), {"x": draw.standard_normal(read, dtype=np.float32)}
+    return helper.make_graph([node], "layer", [x], [y], weights), {"x": draw.standard_normal(read, dtype=np.float32)}

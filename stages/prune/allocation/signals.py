@@ -12,6 +12,7 @@ from pipeline.errors import StageError, blame
 from pipeline.model import TorchModel, call
 from pipeline.stage import Context
 from stages.layerwise.calibration import watch
+from stages.prune.coupling.cells import given
 from stages.prune.coupling.parts import LAYERS, axis_of
 
 BATCH = 32
@@ -48,19 +49,29 @@ def squared_gradients(model: TorchModel, ctx: Context) -> nn.Module:
 def magnitudes_read(model: TorchModel, ctx: Context) -> dict[str, Tensor]:
     """Layer -> (inputs,) the mean absolute value of each channel that a layer with weights reads.
 
-    Layers that do not run on the calibration data are not in it.
+    Layers that do not run on the calibration data are not in it. Of recurrent layers it is what their first cells read,
+    and in place of what each cell reads of its own units from step to step, the last state.
     """
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def add(name: str, part: nn.Module, args: Any, named: Any, output: Any) -> None:
-        inputs = next(iter((*args, *named.values())))
-        values = inputs.abs().movedim(axis_of(part, inputs), 0).flatten(1)
+    def add(name: str, values: Tensor, axis: int) -> None:
+        values = values.abs().movedim(axis, 0).flatten(1)
         sums[name] = sums.get(name, 0) + values.sum(1)
         counts[name] = counts.get(name, 0) + values.shape[1]
 
+    def look(name: str, part: nn.Module, args: Any, named: Any, output: Any) -> None:
+        inputs = next(iter((*args, *named.values())))
+        if not isinstance(part, nn.RNNBase):
+            add(name, inputs, axis_of(part, inputs))
+            return
+        for end, values in given(part, output).items():
+            add(f"{name}.{end}.state", values[0], -1)
+            if end in ("l0", "l0_reverse"):
+                add(f"{name}.{end}", getattr(inputs, "data", inputs), -1)
+
     layers = [name for name, part in model.module.named_modules() if isinstance(part, (*LAYERS, nn.RNNBase))]
-    watch(model.module, {name: partial(add, name) for name in layers}, "what layers read", ctx)
+    watch(model.module, {name: partial(look, name) for name in layers}, "what layers read", ctx)
     return {name: (total / counts[name]).cpu() for name, total in sums.items()}
 
 

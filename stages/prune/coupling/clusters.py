@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import StageError
+from stages.prune.coupling.cells import Cell
 from stages.prune.coupling.flow import END, NONE, SEVERAL, Columns, Flow
-from stages.prune.coupling.parts import LAYERS, Place, is_depthwise, is_norm, is_source, runs, width
+from stages.prune.coupling.parts import LAYERS, Part, Place, is_depthwise, is_norm, is_source, layer_of, runs, width
 
 Labels = dict[Place, Tensor]
 """Place -> (channels there,) the number of the set of channels that each belongs to, NONE for no set."""
@@ -20,7 +21,7 @@ class Cluster:
     """Sources of channels that reach a column in common.
 
     Args:
-        widths: layer or embedding -> its output channels.
+        widths: layer, embedding or cell -> its output channels.
         columns: reader -> (columns,) bool, those that any of the sources reaches.
     """
 
@@ -53,7 +54,10 @@ def clusters(flow: Flow) -> tuple[list[Cluster], list[str]]:
     dense = []
     for name in flow.ran():
         part = flow.parts[name]
-        if not is_source(part) or not isinstance(part, (*LAYERS, nn.Embedding)):
+        if not is_source(part) or not isinstance(part, (*LAYERS, nn.Embedding, Cell)):
+            continue
+        if isinstance(part, Cell) and part.rnn.proj_size:
+            dense.append(name)
             continue
         channels = torch.arange(width(part))
         try:
@@ -69,9 +73,17 @@ def clusters(flow: Flow) -> tuple[list[Cluster], list[str]]:
             joint_clusters.remove(other)
             cluster = other.joined(cluster)
         joint_clusters.append(cluster)
+    bound = {owner for cluster in joint_clusters if END in cluster.columns for owner in recurrent(flow, cluster)}
     free_clusters = [cluster for cluster in joint_clusters if END not in cluster.columns]
-    layers = [name for name in dense if isinstance(flow.parts[name], LAYERS)]
-    return free_clusters, [name for name in layers if width(flow.parts[name]) > 1]
+    free_clusters = [cluster for cluster in free_clusters if bound.isdisjoint(recurrent(flow, cluster))]
+    layers = [layer for name in dense if width(flow.parts[name]) > 1 and (layer := layer_of(flow.parts, name))]
+    return free_clusters, [*dict.fromkeys(layers)]
+
+
+def recurrent(flow: Flow, cluster: Cluster) -> set[str]:
+    """The recurrent layers that have cells in a cluster; all cells of one lose as many units."""
+    parts = [flow.parts[name] for name in cluster.widths]
+    return {part.owner for part in parts if isinstance(part, Cell)}
 
 
 def separated(flow: Flow, trial: list[Cluster], size: int, beside: bool = False) -> Iterator[tuple[Cluster, Labels]]:
@@ -104,8 +116,9 @@ def separated(flow: Flow, trial: list[Cluster], size: int, beside: bool = False)
         if any((columns[name][mask] < 0).any() for name, mask in cluster.columns.items()):
             continue
         own |= {Place(n, "out" if _keeps(flow.parts[n]) else "in"): labels for n, labels in columns.items()}
+        sets = cluster.width // size
         whole = all(Place(name, "out") in own for name in cluster.widths)
-        if whole and all(_is_even(flow.parts.get(place.name), labels) for place, labels in own.items()):
+        if whole and all(_is_even(flow.parts.get(place.name), place, labels, sets) for place, labels in own.items()):
             yield cluster, own
 
 
@@ -113,13 +126,15 @@ def _same(one: Columns, other: Columns) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def _keeps(part: nn.Module) -> bool:
+def _keeps(part: Part) -> bool:
     """Whether the channels that it reads are those that it gives."""
     return is_norm(part) or is_depthwise(part)
 
 
-def _is_even(part: nn.Module | None, labels: Tensor) -> bool:
-    """Whether each run of a part's channels has the same sets in the same places."""
+def _is_even(part: Part | None, place: Place, labels: Tensor, sets: int) -> bool:
+    """Whether each run of a part's channels has the same sets in the same places, and a cell as many units of each."""
+    if isinstance(part, Cell) and place.side == "out":
+        return len({*torch.bincount(labels, minlength=sets).tolist()}) == 1
     in_runs = labels.view(runs(part), -1) if part is not None else labels[None]
     return bool((in_runs == in_runs[0]).all())
 

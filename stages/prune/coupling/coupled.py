@@ -1,7 +1,8 @@
 """Channels that can only be removed together, and all of them that a module has."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Literal, Self
 
 import torch
@@ -18,14 +19,17 @@ Width = Literal["heads", "feed_forward", "hidden"]
 class Coupled:
     """Output channels that can only be removed together from several layers, because their outputs are added.
 
+    Or as many at a time of each of several members, as the cells of a recurrent layer, which may lose different ones.
+
     Args:
         root: the name of the layer whose channels are counted, the widest.
-        layers: names of all convolutions and linear layers that lose output channels.
+        layers: names of all convolutions, linear and recurrent layers that lose output channels.
         groups: how many channels of the root a score is of: one of each of equal parts (grouped convolution, group
             normalization), or neighbours (shuffled pixels); else 1.
         scores: (channels / groups,) importance of each; ones until it is measured.
         places: all that loses channels with them -> (channels there,) which of the scores each goes by, NONE for none.
         unit: what a score is of: a channel, or a head of attention, which has several at each place.
+        members: those of which each loses as many, if any.
     """
 
     root: str
@@ -34,6 +38,7 @@ class Coupled:
     scores: Tensor
     places: Mapping[Place, Tensor] = field(default_factory=dict)
     unit: Literal["channel", "head"] = "channel"
+    members: tuple["Coupled", ...] = ()
 
     @property
     def labels(self) -> Tensor:
@@ -67,11 +72,35 @@ class Coupled:
         places = {place: numbers[labels] for place, labels in self.places.items()}
         return replace(self, scores=torch.ones(len(shared)), places=places)
 
+    def meets(self, other: Self) -> bool:
+        """Whether a channel belongs to both."""
+        both = ((self.places[place], other.places[place]) for place in self.places.keys() & other.places.keys())
+        return any(bool(((own >= 0) & (labels >= 0)).any()) for own, labels in both)
+
+    def ranked(self) -> Self:
+        """The same with scores in ascending order."""
+        order = torch.argsort(self.scores, stable=True)
+        rank = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))
+        places = {place: torch.where(own < 0, own, rank[own.clamp_min(0)]) for place, own in self.places.items()}
+        return replace(self, scores=self.scores[order], places=places)
+
     def without(self, numbers: Collection[int]) -> Gone:
         """The channels that leave each place with some of the scores' channels."""
         leaving = torch.tensor(sorted(numbers))
         gone = {place: torch.isin(labels, leaving).nonzero().flatten() for place, labels in self.places.items()}
         return {place: channels.tolist() for place, channels in gone.items() if len(channels)}
+
+
+def side_by_side(members: Sequence[Coupled]) -> Coupled:
+    """Members of as many scores as one: what matters least leaves each of them, as much of each.
+
+    Args:
+        members: of which no two have a channel in common; the root is the first one's.
+    """
+    ranked = [member.ranked() for member in members]
+    scores = torch.stack([member.scores for member in ranked]).mean(0)
+    groups = max(member.groups for member in members)
+    return replace(reduce(Coupled.joined, ranked), groups=groups, scores=scores, members=tuple(members))
 
 
 @dataclass(frozen=True)

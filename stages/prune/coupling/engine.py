@@ -14,12 +14,14 @@ from torch import nn
 
 from pipeline.base.batches import Inputs
 from pipeline.errors import StageError
-from stages.prune.coupling.clusters import Cluster, Labels, clusters, separated
+from stages.prune.coupling.cells import Cell
+from stages.prune.coupling.clusters import Cluster, Labels, clusters, recurrent, separated
 from stages.prune.coupling.coupled import Coupled, Couplings, Gone
 from stages.prune.coupling.flow import Flow
 from stages.prune.coupling.heads import heads
-from stages.prune.coupling.parts import LAYERS, Place, is_depthwise, remove, runs, width
+from stages.prune.coupling.parts import LAYERS, Place, is_depthwise, layer_of, remove, runs, width
 from stages.prune.coupling.proof import misfits, same_without, shaken
+from stages.prune.coupling.recurrent import owners, stacked
 from stages.prune.ignored import is_in
 
 PARTS = (2, 3, 4, 8)
@@ -44,29 +46,34 @@ def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = (), 
     flow, shaken_module = Flow(module, example), shaken(module)
     clustered, dense = clusters(flow)
     clustered = [cluster for cluster in clustered if _is_prunable(flow, cluster, ignore)]
-    groups: list[Coupled] = []
-    partial: list[Coupled] = []
+    groups, partial, units = list[Coupled](), list[Coupled](), list[Coupled]()
     for size, beside in _sets(flow):
-        trial = [one for one in _pending(clustered, groups) if one.width % size == 0 and one.width > size]
+        pending = _pending(clustered, [*groups, *units])
+        trial = [one for one in pending if one.width % size == 0 and one.width > size]
         candidates = [_coupled(flow, labels, size) for _, labels in separated(flow, trial, size, beside)]
+        units += [group for group in candidates if owners(flow, [group])]
+        candidates = [group for group in candidates if group not in units]
         groups += _proven(shaken_module, example, candidates)
         if size == 1:
             partial = [common for group in candidates if (common := group.common())]
         if size == 1 and with_heads:
-            groups += _with_proof(shaken_module, example, heads(flow, _pending(clustered, groups)))
+            others = [one for one in _pending(clustered, [*groups, *units]) if not recurrent(flow, one)]
+            groups += _with_proof(shaken_module, example, heads(flow, others))
     rest = {name for cluster in _pending(clustered, groups) for name in cluster.widths}
     groups += _proven(shaken_module, example, [one for one in partial if one.root in rest], joint=False)
+    groups += _with_proof(shaken_module, example, stacked(flow, units))
     order = list(flow.parts)
     names = [name for cluster in _pending(clustered, groups) for name in cluster.widths]
-    layers = [name for name in names if isinstance(flow.parts[name], LAYERS)]
+    layers = [layer for name in names if (layer := layer_of(flow.parts, name))]
     left = [name for name in dense if not is_in(name, ignore)]
     whole = tuple(sorted({*layers, *left}, key=order.index))
     return Couplings(sorted(groups, key=lambda group: order.index(group.root)), whole)
 
 
 def widths(module: nn.Module) -> dict[str, int]:
-    """Output channels of every convolution and linear layer, by name."""
-    return {name: width(layer) for name, layer in module.named_modules() if isinstance(layer, LAYERS)}
+    """Output channels of every convolution and linear layer, and units of every recurrent one, by name."""
+    layers = (*LAYERS, nn.RNNBase)
+    return {name: width(layer) for name, layer in module.named_modules() if isinstance(layer, layers)}
 
 
 def cut(
@@ -140,24 +147,31 @@ def _sets(flow: Flow) -> list[tuple[int, bool]]:
 
 
 def _pending(clustered: Iterable[Cluster], groups: Iterable[Coupled]) -> list[Cluster]:
-    """Those of which no layer is in a group."""
-    done = {layer for group in groups for layer in group.layers}
+    """Those of which no part is in a group."""
+    done = {place.name for group in groups for place in group.places if place.side == "out"}
     return [cluster for cluster in clustered if done.isdisjoint(cluster.widths)]
 
 
 def _is_prunable(flow: Flow, cluster: Cluster, ignore: tuple[str, ...]) -> bool:
     """Whether it has a layer with channels to spare, and none of it is to be left alone."""
-    layers = [name for name in cluster.widths if isinstance(flow.parts[name], LAYERS)]
+    layers = [name for name in cluster.widths if layer_of(flow.parts, name)]
     depthwise = [name for name in cluster.columns if is_depthwise(flow.parts[name])]
     return bool(layers) and cluster.width > 1 and not any(is_in(n, ignore) for n in (*cluster.widths, *depthwise))
 
 
 def _coupled(flow: Flow, labels: Labels, size: int) -> Coupled:
     outs = [place.name for place in labels if place.side == "out"]
-    layers = sorted((name for name in outs if isinstance(flow.parts[name], LAYERS)), key=list(flow.parts).index)
+    cells = {name: part for name in outs if isinstance(part := flow.parts[name], Cell)}
+    labels |= {Place(f"{name}.state", "in"): labels[Place(name, "out")] for name in cells}
+    sizes = {part.owner: labels[Place(name, "out")] for name, part in cells.items() if part.end == "l0"}
+    layers = [name for name in outs if isinstance(flow.parts[name], LAYERS)]
+    layers = sorted((*layers, *sizes), key=list(flow.parts).index)
     roots = [name for name in layers if not is_depthwise(flow.parts[name])]
-    root = max(roots, key=lambda name: len(labels[Place(name, "out")]))  # the first of equal ones
-    return Coupled(root, tuple(layers), size, torch.ones(len(labels[Place(root, "out")]) // size), labels)
+    labels |= {Place(owner, "out"): own for owner, own in sizes.items()}
+    # The widest, the first of equal ones; before others the narrowest recurrent layer, so that its width is rounded.
+    widths = {name: len(labels[Place(name, "out")]) for name in roots or cells}
+    root = min(sizes, key=widths.__getitem__) if sizes else max(widths, key=widths.__getitem__)
+    return Coupled(root, tuple(layers), size, torch.ones(int(labels[Place(root, "out")].max()) + 1), labels)
 
 
 def _proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled], joint: bool = True) -> list[Coupled]:

@@ -14,6 +14,7 @@ from pipeline.base.batches import Inputs
 from pipeline.errors import StageError, blame
 from pipeline.forms.tracing import slow_path
 from pipeline.model import call
+from stages.prune.coupling.cells import Cell, State, given, tensors
 from stages.prune.coupling.parts import LAYERS, Place, axis_of, is_depthwise, is_norm, known, loose
 
 NONE, SEVERAL = -1, -2
@@ -46,6 +47,7 @@ class Flow:
         with blame(StageError, "a copy of the model"):
             self.module, self.example = copy.deepcopy(module).requires_grad_(False).eval(), example
         self.parts = known(self.module)
+        self._modules = {name: part for name, part in self.parts.items() if isinstance(part, nn.Module)}
         self.loose = loose(self.module)
         self._outputs: dict[tuple[bool, str], list[Any]] = {}
         self._turns: dict[str, Iterator[Any]] = {}
@@ -58,13 +60,16 @@ class Flow:
             self._record(training=False)
         if self.unproven():
             self._record_training()
-        for name, part in self.parts.items():
+        for name, part in self._modules.items():
             part.forward = partial(self._forward, name, part, part.forward)
+            if isinstance(part, nn.RNNBase):
+                part.forward = partial(self._recurrent, name, part)
 
     def ran(self) -> list[str]:
         """Names of the parts that have run, in the module's order."""
         names = {name for _, name in self._outputs}
-        return [name for name in self.parts if name in names]
+        owners = {name: part.owner for name, part in self.parts.items() if isinstance(part, Cell | State)}
+        return [name for name in self.parts if owners.get(name, name) in names]
 
     def unproven(self) -> list[str]:
         """Names of the layers that may read something and do not in evaluation mode, where values are compared."""
@@ -114,7 +119,7 @@ class Flow:
         def keep(name: str, part: nn.Module, args: Any, output: Any) -> None:
             self._outputs.setdefault((training, name), []).append(_copied(output))
 
-        handles = [part.register_forward_hook(partial(keep, name)) for name, part in self.parts.items()]
+        handles = [part.register_forward_hook(partial(keep, name)) for name, part in self._modules.items()]
         try:
             self._run(training)
         finally:
@@ -150,7 +155,7 @@ class Flow:
         if values and isinstance(part, nn.MultiheadAttention):
             self._see(END, torch.stack([value.isnan().any() for value in values]).any()[None])
         elif values and not isinstance(part, nn.Embedding):
-            self._see(name, values[0].isnan().movedim(axis_of(part, values[0]), 0).flatten(1).any(1))
+            self._see(name, _columns(values[0], axis_of(part, values[0])))
         if is_depthwise(part):
             next(self._turns[name])
             return forward(*args, **kwargs)
@@ -161,8 +166,32 @@ class Flow:
             _mark(output, axis_of(part, output), mark)
         return output
 
+    def _recurrent(self, name: str, rnn: nn.RNNBase, input: Any, hx: Any = None) -> Any:
+        """The same of a recurrent layer: each layer in it reads the one before, and a cell the state it begins with."""
+        output = copy.deepcopy(next(self._turns[name]))
+        units, across = given(rnn, output), 1 + rnn.bidirectional
+        nothing = torch.zeros(rnn.proj_size or rnn.hidden_size, dtype=torch.bool)
+        marks = [self._marks.get(Place(f"{name}.{end}", "out"), nothing) for end in units]
+        read = _columns(getattr(input, "data", input), -1)
+        for i, (end, values) in enumerate(units.items()):
+            read = torch.cat(marks[i - across : i]) if i and i % across == 0 else read
+            self._see(f"{name}.{end}", read)
+            begun = [_columns(state[i], -1) for state in tensors(hx)]
+            if begun and rnn.proj_size:
+                self._see(END, torch.cat(begun).any()[None])
+            elif begun:
+                self._see(f"{name}.{end}.state", torch.stack([marks[i], *begun]).any(0))
+            for value in values:
+                _mark(value, -1, marks[i])
+        return output
+
     def _see(self, name: str, columns: Tensor) -> None:
         self._seen[name] = self._seen[name] | columns if name in self._seen else columns
+
+
+def _columns(values: Tensor, axis: int) -> Tensor:
+    """(columns,) bool, those of an axis that have a mark."""
+    return values.isnan().movedim(axis, 0).flatten(1).any(1)
 
 
 def _copied(output: Any) -> Any:

@@ -64,7 +64,7 @@ def heads(flow: Flow, clusters: list[Cluster]) -> list[list[Coupled]]:
 def _layouts(flow: Flow, cluster: Cluster) -> Iterator[Layout]:
     """Those that the widths allow, of many heads first: each layer of one segment, or some fused."""
     widths = [size for name, size in cluster.widths.items() if isinstance(flow.parts[name], LAYERS)]
-    integers = {value for part in _owners(flow, cluster) for value in _integers(part).values() if value > 0}
+    integers = {value for part in _owners(flow, cluster) for value in integers_of(part).values() if value > 0}
     read = max(len(columns) for columns in cluster.columns.values())
     lengths = {read, *(length for size in widths for fused in (1, 2, 3) for length in _segments(size, read, fused))}
     counts = integers | {length // value for length in lengths for value in integers}
@@ -104,7 +104,7 @@ def _groups(flow: Flow, cluster: Cluster, layout: Layout, columns: Columns) -> I
     layers = sorted((n for n in cluster.widths if isinstance(flow.parts[n], LAYERS)), key=list(flow.parts).index)
     root = max(layers, key=lambda name: width(flow.parts[name]))
     sizes = _sizes(flow, cluster, layout)
-    for out in _left_out(sizes, {flow.parts[name].get_parameter("weight").shape[1] for name in layers}):
+    for out in _left_out(sizes, {flow.module.get_submodule(name).get_parameter("weight").shape[1] for name in layers}):
         own = {place: labels for place, labels in sizes.items() if _key(place) not in out}
         yield Coupled(root, tuple(layers), 1, torch.ones(layout.heads), places | own, "head")
 
@@ -138,7 +138,7 @@ def _sizes(flow: Flow, cluster: Cluster, layout: Layout) -> Labels:
         Place(f"{name}.{key}" if name else key, "size"): torch.arange(value) // (value // layout.heads)
         for name, part in flow.module.named_modules()
         if part in _owners(flow, cluster)
-        for key, value in _integers(part).items()
+        for key, value in integers_of(part).items()
         if value in counts and value % layout.heads == 0 and value > 0
     }
 
@@ -165,6 +165,7 @@ def _owners(flow: Flow, cluster: Cluster) -> list[nn.Module]:
     return [flow.module.get_submodule(name) for name in names]
 
 
-def _integers(part: nn.Module) -> dict[str, int]:
+def integers_of(part: nn.Module) -> dict[str, int]:
+    """Plain integer attributes of a module."""
     values = {key: value for key, value in vars(part).items() if not key.startswith("_")}
     return {key: value for key, value in values.items() if isinstance(value, int) and not isinstance(value, bool)}

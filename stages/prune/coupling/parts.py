@@ -11,61 +11,72 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from pipeline.errors import StageError
+from stages.prune.coupling.cells import Cell, State, cells
 
 LAYERS = (_ConvNd, nn.Linear)  # what has channels to remove
 SOURCES = (*LAYERS, nn.Embedding, nn.RNNBase, nn.MultiheadAttention)  # what gives new values, whatever comes in
 NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.PReLU)  # what has a parameter for each channel
+Part = nn.Module | Cell | State
 
 
 class Place(NamedTuple):
     """One side of a layer, an axis of a tensor that belongs to no layer, or the size of something.
 
-    `name` is the submodule's, the tensor's or the size's, which is an integer attribute of a submodule.
+    `name` is the submodule's, the cell's, the tensor's or the size's, which is an integer attribute of a submodule. The
+    "out" of a recurrent layer as a whole is its hidden size.
     """
 
     name: str
     side: Literal["out", "in", "size"] | int
 
 
-def is_source(part: nn.Module) -> bool:
+def is_source(part: Part) -> bool:
     """Whether its output is made anew, other than that of a depthwise convolution, which keeps channels apart."""
-    return isinstance(part, SOURCES) and not is_depthwise(part)
+    return isinstance(part, (*SOURCES, Cell)) and not is_depthwise(part)
 
 
-def is_norm(part: nn.Module) -> bool:
+def is_norm(part: Part) -> bool:
     """Whether it keeps channels apart as far as its parameters go; its statistics may be of several."""
     return isinstance(part, NORMS) and len(getattr(part, "normalized_shape", [1])) == 1
 
 
-def is_depthwise(part: nn.Module) -> bool:
+def is_depthwise(part: Part) -> bool:
     """Whether each channel that goes in is one that comes out."""
     return isinstance(part, _ConvNd) and 1 < part.groups == part.in_channels == part.out_channels
 
 
-def axis_of(part: nn.Module, values: Tensor) -> int:
+def axis_of(part: Part, values: Tensor) -> int:
     """The axis of the channels in what goes into a part or comes out of it."""
     if isinstance(part, _ConvNd):
         return -1 - len(part.kernel_size)
     if isinstance(part, nn.LayerNorm):  # some of ConvNeXt's take channels first
         is_first = getattr(part, "data_format", "") == "channels_first"
         return 1 if is_first or values.shape[-1] != part.normalized_shape[0] else -1
-    return -1 if isinstance(part, nn.Linear | nn.Embedding | nn.RNNBase) else 1
+    return -1 if isinstance(part, nn.Linear | nn.Embedding | nn.RNNBase | Cell) else 1
 
 
-def width(part: nn.Module) -> int:
-    """Channels that come out of a convolution, linear layer or embedding."""
-    sizes: tuple[tuple[type, str], ...] = ((_ConvNd, "out_channels"), (nn.Linear, "out_features"))
+def width(part: Part) -> int:
+    """Channels that come out of a convolution, linear layer or embedding, or units of a recurrent layer or its cell."""
+    sizes: tuple[tuple[Any, str], ...] = ((_ConvNd, "out_channels"), (nn.Linear, "out_features"))
+    sizes += ((nn.RNNBase | Cell, "hidden_size"),)
     return int(getattr(part, next((name for kind, name in sizes if isinstance(part, kind)), "embedding_dim")))
 
 
-def known(module: nn.Module) -> dict[str, nn.Module]:
-    """The submodules that have channels, by name; none of them is in another one."""
-    parts: dict[str, nn.Module] = {}
+def known(module: nn.Module) -> dict[str, Part]:
+    """The submodules that have channels, by name, and the cells of recurrent layers; no submodule is in another one."""
+    parts: dict[str, Part] = {}
     for name, part in module.named_modules():
         is_part = isinstance(part, SOURCES) or is_norm(part)
         if is_part and not any(name.startswith(f"{outer}.") for outer in parts):
             parts[name] = part
+            parts |= cells(name, part) if isinstance(part, nn.RNNBase) else {}
     return parts
+
+
+def layer_of(parts: Mapping[str, Part], name: str) -> str | None:
+    """The name of the layer that has the channels of a part, as users know it: a cell's is the recurrent layer's."""
+    part = parts[name]
+    return part.owner if isinstance(part, Cell) else name if isinstance(part, (*LAYERS, nn.RNNBase)) else None
 
 
 def loose(module: nn.Module) -> dict[str, Tensor]:
@@ -75,7 +86,7 @@ def loose(module: nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in state if value.is_floating_point() and not key.startswith(inside)}
 
 
-def runs(part: nn.Module) -> int:
+def runs(part: Part) -> int:
     """In how many equal runs its channels lie, each of which must lose as many."""
     if isinstance(part, _ConvNd) and not is_depthwise(part):
         return part.groups
@@ -88,7 +99,7 @@ def remove(module: nn.Module, gone: Mapping[Place, list[int]]) -> None:
     Raises:
         StageError: parameters that are tied would lose different channels.
     """
-    ties = _ties(module)
+    ties, parts = _ties(module), known(module)
     for place, channels in gone.items():
         owner, _, key = place.name.rpartition(".")
         if place.side == "size":
@@ -97,7 +108,7 @@ def remove(module: nn.Module, gone: Mapping[Place, list[int]]) -> None:
         elif isinstance(place.side, int):
             _shorten(module.get_submodule(owner), key, place.side, channels)
         else:
-            _narrow(module.get_submodule(place.name), place, channels)
+            _narrow(parts[place.name], place, channels)
     for names in ties:
         _tie(module, names)
 
@@ -109,7 +120,15 @@ def shortened(module: nn.Module, place: Place, channels: list[int]) -> dict[str,
     if isinstance(place.side, int):
         axes = range(loose(module)[place.name].ndim)
         return {place.name: tuple(len(channels) if axis == place.side else 0 for axis in axes)}
-    layer = copy.deepcopy(module.get_submodule(place.name))
+    part = known(module)[place.name]
+    if isinstance(part, nn.RNNBase):
+        return {}
+    if isinstance(part, Cell | State):
+        shapes = {key: part.rnn.get_parameter(key).shape for key, _ in part.rnn.named_parameters()}
+        lines = part.lines(place.side, channels).items()
+        short = {key: [len(gone) * (at == axis) for at, _ in enumerate(shapes[key])] for key, (axis, gone) in lines}
+        return {f"{part.owner}.{key}": tuple(by_axis) for key, by_axis in short.items()}
+    layer = copy.deepcopy(part)
     before = {name: parameter.shape for name, parameter in layer.named_parameters()}
     _narrow(layer, place, channels)
     after = {name: parameter.shape for name, parameter in layer.named_parameters()}
@@ -117,15 +136,18 @@ def shortened(module: nn.Module, place: Place, channels: list[int]) -> dict[str,
     return {f"{place.name}.{name}": tuple(old - new for old, new in ends) for name, ends in pairs.items()}
 
 
-def _narrow(layer: nn.Module, place: Place, channels: list[int]) -> None:
-    if isinstance(layer, nn.RNNBase):
-        for key in [key for key, _ in layer.named_parameters() if key.startswith("weight_ih_l0")]:
-            _shorten(layer, key, 1, channels)
-        layer.input_size -= len(channels)
-    elif isinstance(layer, _ConvNd) and not is_depthwise(layer):
-        _narrow_convolution(layer, place.side == "out", channels)
+def _narrow(part: Part, place: Place, channels: list[int]) -> None:
+    if isinstance(part, nn.RNNBase):
+        part.hidden_size -= len(channels)
+    elif isinstance(part, Cell | State):
+        for key, (axis, lines) in part.lines(place.side, channels).items():
+            _shorten(part.rnn, key, axis, lines)
+        if place.side == "in" and isinstance(part, Cell) and part.end == "l0":
+            part.rnn.input_size -= len(channels)
+    elif isinstance(part, _ConvNd) and not is_depthwise(part):
+        _narrow_convolution(part, place.side == "out", channels)
     else:
-        cutter(layer, place)(layer, channels)
+        cutter(part, place)(part, channels)
 
 
 def _narrow_convolution(layer: _ConvNd, is_out: bool, channels: list[int]) -> None:

@@ -13,7 +13,8 @@ from pipeline.base.batches import Inputs
 from pipeline.errors import StageError, blame
 from pipeline.forms.tracing import slow_path
 from pipeline.model import call, same
-from stages.prune.coupling.parts import LAYERS, Place, axis_of, is_norm, loose, remove
+from stages.prune.coupling.cells import Cell, given, silenced
+from stages.prune.coupling.parts import LAYERS, Part, Place, axis_of, is_norm, known, loose, remove
 
 Values = dict[str, list[Tensor]]
 
@@ -34,8 +35,9 @@ def same_without(module: nn.Module, example: Inputs, gone: Mapping[Place, list[i
     """Whether a module gives the same where some channels are dead and where they are gone.
 
     What is compared is the module with the channels set to zero wherever they come out, and norms that take statistics
-    of several channels taking them of the others alone; and the smaller one. Every convolution and linear layer is
-    compared at the channels that stay, as it runs, so that nothing after it can level a difference.
+    of several channels taking them of the others alone; and the smaller one. Every convolution, linear and recurrent
+    layer is compared at the channels that stay, as it runs, so that nothing after it can level a difference. Units of a
+    recurrent layer have weights of zero instead: they are dead unless they begin with a state that is not zero.
 
     Args:
         module: one of `shaken`; as it was, afterwards.
@@ -48,14 +50,15 @@ def same_without(module: nn.Module, example: Inputs, gone: Mapping[Place, list[i
     """
     smaller = copy.deepcopy(module)
     remove(smaller, gone)
-    names = [name for name, part in module.named_modules() if isinstance(part, LAYERS)]
+    names = [name for name, part in module.named_modules() if isinstance(part, (*LAYERS, nn.RNNBase))]
     with watched(smaller, names) as values, blame(StageError, "the model without some channels"):
         after = {"": [*outputs(smaller, example).values()], **values}
     with _silenced(module, smaller, gone), watched(module, names) as values, blame(StageError, "with dead channels"):
         before = {"": [*outputs(module, example).values()], **values}
+    parts = known(module)
     for name in before:
         channels = gone.get(Place(name, "out"), [])
-        rest = [_without(output, module.get_submodule(name), channels) for output in before[name]]
+        rest = [_without(output, parts[name], channels) if channels else output for output in before[name]]
         if len(rest) != len(after.get(name, [])) or not all(map(same, rest, after[name])):
             return False
     return True
@@ -82,11 +85,13 @@ def misfits(names: Iterable[str], fits: Callable[[list[str]], bool]) -> list[str
 
 @contextmanager
 def watched(module: nn.Module, names: Iterable[str]) -> Iterator[Values]:
-    """What each of these submodules gives, at each call."""
+    """What each of these submodules gives, at each call; of recurrent layers, what each of their cells does."""
     values: Values = {}
 
-    def keep(name: str, part: nn.Module, args: Any, output: Tensor) -> None:
-        values.setdefault(name, []).append(output.clone())  # as it is: what follows may write into it
+    def keep(name: str, part: nn.Module, args: Any, output: Any) -> None:
+        by_end = given(part, output) if isinstance(part, nn.RNNBase) else {"": [output]}
+        for end, some in by_end.items():  # cloned as it is: what follows may write into it
+            values.setdefault(f"{name}.{end}" if end else name, []).extend(value.clone() for value in some)
 
     with ExitStack() as hooks:
         for name in names:
@@ -103,7 +108,7 @@ def outputs(module: nn.Module, example: Inputs) -> dict[str, Tensor]:
 @contextmanager
 def _silenced(module: nn.Module, smaller: nn.Module, gone: Mapping[Place, list[int]]) -> Iterator[None]:
     """The channels are zero wherever they come out, for as long as the block lasts."""
-    tensors = loose(module)
+    tensors, parts = loose(module), known(module)
     with ExitStack() as undo:
         for (name, side), channels in gone.items():
             if side == "size":
@@ -112,12 +117,14 @@ def _silenced(module: nn.Module, smaller: nn.Module, gone: Mapping[Place, list[i
                 undo.callback(tensors[name].copy_, tensors[name].clone())
                 tensors[name].index_fill_(side, torch.tensor(channels), 0)
                 continue
-            part = module.get_submodule(name)
+            part = parts[name]
             if is_norm(part):
                 hook: Any = partial(_of_the_others, smaller.get_submodule(name), channels)
-                undo.enter_context(part.register_forward_hook(hook))
-            elif side == "out":
-                undo.enter_context(part.register_forward_hook(partial(_zero, channels)))
+                undo.enter_context(module.get_submodule(name).register_forward_hook(hook))
+            elif side == "out" and isinstance(part, Cell):
+                undo.enter_context(silenced(part, channels))
+            elif side == "out" and not isinstance(part, nn.RNNBase):
+                undo.enter_context(module.get_submodule(name).register_forward_hook(partial(_zero, channels)))
         yield
 
 
@@ -132,8 +139,6 @@ def _of_the_others(norm: nn.Module, channels: list[int], part: nn.Module, args: 
     return torch.zeros_like(output).index_copy_(axis, rest, norm(args[0].index_select(axis, rest)))
 
 
-def _without(output: Tensor, part: nn.Module, channels: list[int]) -> Tensor:
-    if not channels:
-        return output
+def _without(output: Tensor, part: Part, channels: list[int]) -> Tensor:
     axis = axis_of(part, output)
     return output.index_select(axis, torch.tensor(sorted(set(range(output.shape[axis])) - set(channels))))

@@ -13,6 +13,7 @@ from pipeline.task import Batch
 from stages.kd.retraining import Retraining
 from stages.prune.allocation.slices import by_label, slices, weighted
 from stages.prune.coupling.coupled import Coupled
+from stages.prune.coupling.parts import known
 from stages.trainer.loop import train
 from stages.trainer.objective import Objective, Progress
 
@@ -71,7 +72,8 @@ class Sparse(Objective):
     def forward(self, batch: Batch, outputs: Outputs, progress: Progress) -> Tensor:
         """The loss with the penalty."""
         loss: Tensor = self.objective(batch, outputs, progress)
-        penalties = [penalty(group, self.student[0], self.growth) for group in self.groups]
+        members = [member for group in self.groups for member in group.members or (group,)]
+        penalties = [penalty(member, self.student[0], self.growth) for member in members]
         return loss + self.strength * progress.done * torch.stack(penalties).sum()
 
 
@@ -92,9 +94,9 @@ def penalty(group: Coupled, module: nn.Module, growth: float) -> Tensor:
 
 def _squares(group: Coupled, module: nn.Module) -> list[Tensor]:
     """For each layer that gives or reads the channels the sum of the squares of its weights, by channel."""
-    sums = []
+    sums, parts = [], known(module)
     for place, labels in group.places.items():
-        if (weight := weighted(module, place)) is not None:
-            parts = slices(module.get_submodule(place.name), place, weight).square().sum(1)
-            sums.append(by_label(parts, labels.to(parts.device), len(group.scores)))
+        for weight in weighted(parts[place.name], place) if place.side in ("out", "in") else ():
+            own = slices(parts[place.name], place, weight).square().sum(1)
+            sums.append(by_label(own, labels.to(own.device), len(group.scores)))
     return sums

@@ -141,6 +141,19 @@ class Recurrent(nn.Module):
         return self.head(self.gru(x.mT)[0].mean(1))
 
 
+class Stacked(nn.Module):
+    """A layer before an LSTM or another one of two layers in both directions, and a head on its mean over the rows."""
+
+    def __init__(self, kind: str = "LSTM") -> None:
+        super().__init__()
+        self.before = nn.Linear(8, 16)
+        self.rnn = getattr(nn, kind)(16, 24, 2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(48, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(torch.relu(self.before(x.squeeze(1))))[0].mean(1))
+
+
 class Flat(nn.Module):
     """A head that reads the channels of 8x8 pixels, the channels first or last."""
 

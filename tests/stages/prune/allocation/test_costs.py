@@ -11,10 +11,23 @@ from stages.prune.allocation.search import kept, lost
 from stages.prune.coupling import engine
 from stages.prune.coupling.engine import couplings
 from tests.stages.prune.coupling.nets import RIGHT, Net, row
-from tests.stages.prune.prune_nets import Auxiliary, Encoder, Flat, MobileNet, PlainNet, Recurrent, Tied, Tokens
+from tests.stages.prune.prune_nets import (
+    Auxiliary,
+    Encoder,
+    Flat,
+    MobileNet,
+    PlainNet,
+    Recurrent,
+    Stacked,
+    Tied,
+    Tokens,
+)
 
 IMAGE = torch.rand(2, 1, 8, 8)
-NETS = {kind.__name__: (kind(), IMAGE) for kind in (PlainNet, MobileNet, Encoder, Tokens, Recurrent, Flat, Auxiliary)}
+NETS = {
+    kind.__name__: (kind(), IMAGE)
+    for kind in (PlainNet, MobileNet, Encoder, Tokens, Recurrent, Stacked, Flat, Auxiliary)
+}
 NETS["Tied"] = (Tied(), torch.arange(12).view(2, 6))
 TWICE = {"a": nn.Linear(4, 8), "b": nn.Linear(8, 8), "o": nn.Linear(8, 2)}
 NETS["Twice"] = (Net(lambda s, x: s.o(s.b(s.b(s.a(x).relu()))), **TWICE), torch.rand(3, 4))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from stages.prune.allocation.latencies import _graph, _kind, latencies_of
+from stages.prune.allocation.latencies import _graph, _kind, _recurrent_kind, latencies_of
 from stages.prune.allocation.search import lost
 from stages.prune.coupling.engine import couplings, trimmed
-from tests.stages.prune.prune_nets import Encoder, MobileNet, built
+from tests.stages.prune.prune_nets import Encoder, MobileNet, Stacked, built
 
 
 @pytest.mark.parametrize("layer", [
@@ -31,7 +31,18 @@ def test_the_graph_gives_what_the_layer_gives(layer):
     assert feed["x"].shape == tuple(values.shape)
 
 
-@pytest.mark.parametrize("kind", [MobileNet, Encoder])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("both", [False, True])
+def test_the_kernel_of_a_recurrent_layer_runs_as_it_does(kind, both):
+    layer = getattr(nn, kind)(6, 5, 2, batch_first=True, bidirectional=both)
+    graph, feed = _graph(_recurrent_kind(layer, torch.rand(3, 4, 6)), 6, 5)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (outputs,) = session.run(None, feed)
+    assert outputs.shape == (4, 1 + both, 3, 5)
+
+
+@pytest.mark.parametrize("kind", [MobileNet, Encoder, Stacked])
 def test_widths_are_those_of_the_smaller_network(kind, monkeypatch):
     model = built(f"prune_nets.py:{kind.__name__}")
     groups = couplings(model.module, model.example).groups
