@@ -53,7 +53,8 @@ class LowRankFactorization(Pruning, Stage):
     rank: Mapping[str, Rank | tuple[Rank, Rank]] | None = Field(
         None,
         min_length=1,
-        description="ranks by layer, with * for any letters; of Tucker one, or a pair for what goes in and out",
+        description="ranks by layer, with * for any letters, where the one of most letters counts; of Tucker one, or a "
+        "pair for what goes in and out",
     )
     metric: Literal["activations", "weights"] = Field(
         "activations", description="what is lost least: of what layers give on calibration data, or of the weights"

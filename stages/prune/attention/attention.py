@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from stages.trainer.zeros import held, hold
+
 
 class Attention(nn.Module):
     """What `nn.MultiheadAttention` gives, from a projection each of queries, keys and values.
@@ -33,7 +35,7 @@ class Attention(nn.Module):
 
     @classmethod
     def of(cls, layer: nn.MultiheadAttention) -> Self:
-        """The same attention, on the layer's device and in its type; what was frozen stays so."""
+        """The same attention, on the layer's device and in its type; what was frozen stays so, as do held zeros."""
         widths = (layer.embed_dim, layer.kdim, layer.vdim)
         has_bias = layer.in_proj_bias is not None
         with torch.device("meta"):
@@ -48,6 +50,7 @@ class Attention(nn.Module):
             if bias is not None:
                 projection.bias = nn.Parameter(bias.clone(), layer.in_proj_bias.requires_grad)
         new.out_proj.weight, new.out_proj.bias = layer.out_proj.weight, layer.out_proj.bias
+        hold(new, [name for name, _ in new.named_parameters() if held(layer).keys() & _sources(name)])
         return new.train(layer.training)
 
     def forward(
@@ -97,6 +100,12 @@ class Attention(nn.Module):
             padded = _added(padding, q)[..., None, None, :]
             mask = padded if mask is None else mask + padded
         return mask
+
+
+def _sources(name: str) -> set[str]:
+    """What a parameter may be called in `nn.MultiheadAttention`, which may have those of three projections in one."""
+    part, _, kind = name.partition(".")
+    return {name} if part == "out_proj" else {f"{part}_{kind}", f"in_proj_{kind}"}
 
 
 def _added(mask: Tensor, like: Tensor) -> Tensor:

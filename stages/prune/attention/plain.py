@@ -10,11 +10,12 @@ from collections.abc import Callable
 from torch import nn
 
 from pipeline.base.batches import Inputs
-from pipeline.errors import Note, StageError
+from pipeline.errors import Note, StageError, blame
 from pipeline.model import TorchModel, same
 from stages.prune.attention.attention import Attention
 from stages.prune.coupling.proof import misfits, outputs, shaken
 from stages.prune.coupling.telling import counted
+from stages.trainer.zeros import held, hold
 
 USE = "stages.prune.attention.plain:plain"
 
@@ -22,7 +23,8 @@ USE = "stages.prune.attention.plain:plain"
 def with_plain_attention(model: TorchModel, say: Callable[[str], None]) -> TorchModel:
     """The model with plain linear layers, and a note of where there were none.
 
-    What gives other values as plain layers, in a copy with other weights, stays, and a note says so.
+    What gives other values as plain layers, in a copy with other weights, or of which the forward reads more than those
+    have, stays, and a note says so.
     """
     names = compound(model.module)
     if not names:
@@ -30,7 +32,7 @@ def with_plain_attention(model: TorchModel, say: Callable[[str], None]) -> Torch
     whole = shaken(model.module)
     wrong = misfits(names, lambda some: _is_same(whole, some, model.example))
     if wrong:
-        say(Note(f"these stay as they are, for as plain layers they give other values: {counted(wrong)}"))
+        say(Note(f"these stay as they are, for with plain layers there the model gives other values: {counted(wrong)}"))
     names = [name for name in names if name not in wrong]
     if not names:
         return model
@@ -75,18 +77,24 @@ def plain(module: nn.Module, layers: list[str]) -> nn.Module:
 def _is_compound(part: nn.Module) -> bool:
     if isinstance(part, nn.MultiheadAttention):
         return type(part) is nn.MultiheadAttention and part.bias_k is None and not part.add_zero_attn
-    return type(part).__name__ == "Conv1D" and {name for name, _ in part.named_parameters()} == {"weight", "bias"}
+    axes = {name: parameter.ndim for name, parameter in part.named_parameters()}
+    return type(part).__name__ == "Conv1D" and axes == {"weight": 2, "bias": 1}
 
 
-def _linear(part: nn.Module) -> nn.Linear:
+def _linear(part: nn.Module) -> nn.Module:
     weight, bias = part.get_parameter("weight"), part.get_parameter("bias")
     new = nn.Linear(weight.shape[0], weight.shape[1], device="meta")
     new.weight = nn.Parameter(weight.detach().mT.contiguous(), weight.requires_grad)
     new.bias = bias
-    return new.train(part.training)
+    return hold(new.train(part.training), [*held(part)])
 
 
 def _is_same(module: nn.Module, names: list[str], example: Inputs) -> bool:
-    """Whether a module of plain layers gives what it gives."""
-    before, after = outputs(module, example), outputs(plain(copy.deepcopy(module), names), example)
+    """Whether a module of plain layers gives what it gives; not where it reads what these do not have."""
+    before, changed = outputs(module, example), plain(copy.deepcopy(module), names)
+    try:
+        with blame(StageError, "the model with plain linear layers"):
+            after = outputs(changed, example)
+    except StageError:
+        return False
     return all(same(value, after[name]) for name, value in before.items())

@@ -1,6 +1,6 @@
 """How many ranks each layer keeps: by its own energy, by what all together may cost, or as it is told."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -88,22 +88,19 @@ def by_cost(layers: Sequence[Options], kind: int, budget: int) -> dict[str, Rank
 
 
 def as_told(layers: Layers, rank: Mapping[str, Any], error: type[ShrinkError]) -> dict[str, Ranks]:
-    """The ranks of those layers that patterns name; the first that fits a layer counts.
+    """The ranks of those layers that patterns name; of several that fit a layer the one of most letters counts.
 
     Args:
-        rank: pattern -> a number, or two for Tucker-2.
+        rank: pattern -> a number, or two for Tucker-2; in any order.
 
     Raises:
         error: a pattern fits nothing that can be factorized, or a rank makes a layer no smaller.
     """
-    ranks: dict[str, Ranks] = {}
-    for pattern, numbers in rank.items():
-        fitting = [layer for layer in layers.layers if fnmatchcase(layer.name, pattern)]
-        if not fitting:
+    for pattern in rank:
+        if not any(fnmatchcase(layer.name, pattern) for layer in layers.layers):
             raise error(f"`rank` names `{pattern}`{_why_not(layers, pattern)}")
-        for layer in (layer for layer in fitting if layer.name not in ranks):
-            ranks[layer.name] = _checked(layer, numbers, error)
-    return ranks
+    pairs = [(layer, _most_specific(layer.name, rank)) for layer in layers.layers]
+    return {layer.name: _checked(layer, rank[pattern], error) for layer, pattern in pairs if pattern is not None}
 
 
 def named(layers: Layers, rank: Mapping[str, Any], error: type[ShrinkError]) -> Layers:
@@ -126,6 +123,12 @@ def _front(one: Options, kind: int) -> list[Row]:
 
 def _steps(row: Row, unit: int) -> int:
     return -(-row.cost // unit)
+
+
+def _most_specific(name: str, patterns: Iterable[str]) -> str | None:
+    """The name itself, else the pattern that fits with most letters, the last by alphabet of several; None for none."""
+    fitting = [pattern for pattern in patterns if fnmatchcase(name, pattern)]
+    return max(fitting, key=lambda one: (one == name, len(one.replace("*", "")), one), default=None)
 
 
 def _why_not(layers: Layers, pattern: str) -> str:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from stages.prune.attention.attention import Attention
+from stages.trainer.zeros import held, hold
 
 PADDING = torch.tensor([[False, False, True, False, True], [False, True, False, False, False]])
 ADDED = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
@@ -43,3 +44,16 @@ def test_it_takes_one_example_without_a_batch():
     )
     assert torch.allclose(after[0], before[0], atol=1e-5)
     assert torch.allclose(after[1], before[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(("form", "marked", "expected"), [
+    ({}, ["in_proj_weight"], {"q_proj.weight", "k_proj.weight", "v_proj.weight"}),
+    ({}, ["out_proj.weight", "in_proj_bias"], {"q_proj.bias", "k_proj.bias", "v_proj.bias", "out_proj.weight"}),
+    ({"kdim": 8}, ["k_proj_weight"], {"k_proj.weight"}),
+    ({}, [], set()),
+])  # fmt: skip
+def test_zeros_that_are_held_stay_so(form, marked, expected):
+    layer = hold(nn.MultiheadAttention(16, 4, **form), marked)
+    own = Attention.of(layer)
+    assert {*held(own)} == expected
+    assert {*held(layer)} == {*marked}

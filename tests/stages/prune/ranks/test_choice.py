@@ -1,6 +1,7 @@
 """How many ranks: against all that there are on small networks, and what is told of `rank`."""
 
-from itertools import product
+from dataclasses import replace
+from itertools import permutations, product
 from math import prod
 
 import pytest
@@ -80,11 +81,21 @@ def test_ranks_by_energy_are_the_cheapest_that_keep_it():
         assert by_energy(one, 0.999999) is None
 
 
-def test_patterns_tell_ranks_and_the_first_that_fits_counts():
+def test_patterns_tell_ranks_and_a_name_itself_counts_most():
     assert as_told(NET, {"1": (4, 2), "[01]": 3, "4": 5}, ConfigError) == {"1": (4, 2), "0": (3, 3), "4": (5,)}
+    assert as_told(NET, {"[01]": 3, "1": (4, 2), "4": 5}, ConfigError) == {"1": (4, 2), "0": (3, 3), "4": (5,)}
     with_grouped = Layers(NET.layers, {GROUPED: ["7", "8"]})
     layers, stay = named(with_grouped, {"*[18]": 3}, ConfigError)
     assert ([layer.name for layer in layers], stay) == (["1"], {GROUPED: ["8"]})
+
+
+def test_of_patterns_that_fit_the_one_of_most_letters_counts_in_any_order():
+    numbers = {"*": 1, "block.*": 2, "block.*.up": 3, "block.0.up": 4, "*.up": 5}
+    names = {"block.0.up": 4, "block.1.up": 3, "block.1.down": 2, "stem.up": 5, "stem": 1}
+    net = Layers([replace(NET.layers[2], name=name) for name in names], {})
+    for patterns in permutations(numbers):
+        ranks = as_told(net, {pattern: numbers[pattern] for pattern in patterns}, ConfigError)
+        assert ranks == {name: (number,) for name, number in names.items()}
 
 
 @pytest.mark.parametrize(("rank", "message"), [
