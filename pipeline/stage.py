@@ -186,6 +186,9 @@ class Stage(Strict, ABC):
     quantizes: ClassVar[bool] = False
     """Whether weights of what it gives are rounded, so that nothing behind it may round them again."""
 
+    packs: ClassVar[bool] = False
+    """Whether it stores integers in as few bits as they need."""
+
     bisects_result: ClassVar[bool] = False
     """Whether `bisection` looks at what it gave and stands behind it; else it stands in its place."""
 
@@ -239,6 +242,10 @@ class Stage(Strict, ABC):
 
     def chooses_by_answers(self) -> bool:
         """Whether what it gives depends on how models score or how fast they are, which elsewhere they are not."""
+        return False
+
+    def packable(self) -> bool:
+        """Whether weights of what it gives may have so few values that a stage that packs takes bytes off them."""
         return False
 
     def trainings(self) -> Iterable[tuple[int, int]]:

@@ -130,6 +130,7 @@ def _messages(built: Built, loading: Sequence[str], tried: Sequence[str]) -> lis
         *check_stages(built.baseline, built.stages, preview, built.seen, built.config),
         *unseen(built.seen),
         *in_vain(built.stages),
+        *unpacked(built.stages),
     ]
 
 
@@ -209,6 +210,14 @@ def in_vain(stages: Chain) -> Iterator[str]:
             have = "have" if len(places) > 1 else "has"
             reason = f"{place} takes nothing of the model that comes in"
             yield f"{', '.join(places)} {have} no effect on the end: {reason}. {fix}"
+
+
+def unpacked(stages: Chain) -> Iterator[Note]:
+    """A note of each stage that may give weights of few bits, where none behind it stores them so."""
+    for i, (place, stage) in enumerate(stages):
+        if stage.packable() and not any(other.packs for _, other in stages[i + 1 :]):
+            text = "weights of fewer than 8 bits stand in the ONNX file as integers of 8 bits, which saves no bytes"
+            yield Note(f"{place}: {text}. Put quantize.pack behind it for a smaller file")
 
 
 def unseen(seen: dict[str, Seen]) -> list[str]:

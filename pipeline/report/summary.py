@@ -140,7 +140,8 @@ def _sensitivity(record: Record) -> list[str]:
     lines = paragraph(kept_text(record)) if kept_text(record) else []
     if measured is None:
         return lines
-    rows = [[escaped(name), *cells] for name, *cells in map(sensitivity_cells, measured.worst_first[:MOST_LAYERS])]
+    every = [sensitivity_cells(layer, measured.changes) for layer in measured.worst_first[:MOST_LAYERS]]
+    rows = [[escaped(name), *cells] for name, *cells in every]
     columns = ["layer", "operator", "elements", *measured.changes]
     return [*heading("Sensitivity of layers"), *table(columns, rows, texts=(0, 1)), *lines]
 

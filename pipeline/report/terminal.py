@@ -61,7 +61,7 @@ def sensitivity_table(record: Record) -> Table | None:
     layer_table = Table(title=title, padding=(0, 1))
     _add_columns(layer_table, ["layer", "operator"], ["elements", *measured.changes])
     for layer in measured.worst_first[:MOST_LAYERS]:
-        layer_table.add_row(*sensitivity_cells(layer))
+        layer_table.add_row(*sensitivity_cells(layer, measured.changes))
     if len(measured.layers) > MOST_LAYERS:
         layer_table.caption = f"the first {MOST_LAYERS} of {len(measured.layers)}; the report and the record have all"
     return layer_table

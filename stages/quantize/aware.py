@@ -1,6 +1,7 @@
 """Quantization-aware training: a network learns with what integers leave of its weights and activations."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
@@ -22,7 +23,7 @@ from stages.quantize.training import module as quantized
 from stages.quantize.training.folding import foldable
 from stages.quantize.training.forward.calls import layer_of
 from stages.quantize.training.forward.placement import Plan, plan_of
-from stages.quantize.training.mixed.effects import Layers, sensitivity
+from stages.quantize.training.mixed.effects import Layers, kept, measure
 from stages.quantize.training.mixed.keep import TrainedKeep
 from stages.quantize.training.mixed.keeping import TrainedKeeping
 from stages.quantize.training.mixed.parts import parts_of
@@ -133,10 +134,14 @@ class AwareQuantization(Retraining, Stage):
         def trained(layers: Layers, inner: Context) -> TorchModel:
             return with_layers(layers)._quantized(model, inner)
 
+        keep, parts = self.keep, parts_of(split(folded.module)[0], plan)
+
+        def make(to: Path) -> None:
+            measure(keep, parts, untrained, ctx, to)
+
         known = self.model_dump(mode="json", include={"activations", "calibration", "percentile", "examples"})
-        parts = parts_of(split(folded.module)[0], plan)
-        rows = sensitivity(self.keep, parts, untrained, known, model, ctx)
-        return TrainedKeeping(self.keep, rows, model, ctx, untrained, trained).smallest()
+        rows = kept(keep, make, known, model, ctx)
+        return TrainedKeeping(keep, rows, model, ctx, untrained, trained).smallest()
 
     def _quantized(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The trained model, as the settings say."""
@@ -158,6 +163,11 @@ class AwareQuantization(Retraining, Stage):
     def chooses_by_answers(self) -> bool:
         """Where it keeps a score, which is then measured."""
         return self.keep is not None
+
+    def packable(self) -> bool:
+        """Where some layers may have fewer than 8 bits."""
+        widths = (self.first_last, *self.layers.values(), *(self.keep.widths if self.keep else ()))
+        return any(width != 8 for width in (self._usual, *widths))
 
     def trainings(self) -> list[tuple[int, int]]:
         """As many as it may take to keep a score."""

@@ -44,9 +44,11 @@ class AwareBisection(Stage):
         return True
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Sequence[str]:
-        """Refuse what was not trained with integers."""
+        """Refuse what was not trained with integers, and an empty validation split."""
         if not isinstance(quantizing(before), AwareQuantization):
             raise ConfigError("nothing before it is trained with integers", fix="Put it behind quantize.aware")
+        if not len(preview.validation):
+            raise ConfigError("the validation split is empty", expected="examples on which answers are compared")
         return ()
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
@@ -88,5 +90,8 @@ def _tell(
         remedy = f"the trained weights in fp32 score no better ({figures}), so that more bits alone gain nothing"
     report: dict[str, JsonValue] = {"divergence": whole, "layers": layers, "of": len(weights)}
     ctx.report("bisection", {**report, "scores": {**scores}, "remedy": remedy})
+    if whole == 0:
+        ctx.log.info("nothing was lost: the answers in integers are those in fp32")
+        return
     names = few([f"`{culprit.part}` ({culprit.gain / whole:.0%})" for culprit in some])
     ctx.log.info("what integers move comes from %s; %s", names or "many layers, each a little", remedy)

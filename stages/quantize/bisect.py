@@ -65,13 +65,15 @@ class QuantizationBisection(Stage):
         return True
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Sequence[str]:
-        """Refuse settings that the stage refuses, and `keep`, whose mixture is another each time."""
+        """Refuse settings that the stage refuses, `keep`, whose mixture is another each time, and empty splits."""
         stage = self._stage()
         if stage.extra:
             expect_extra(stage.extra, f"quantize.{self.method}")
         if stage.keep:
             fix = "Take what stands under `settings` in its report `keep`"
             raise ConfigError("`keep` chooses another mixture where layers are left out", fix=fix)
+        if not len(preview.validation):
+            raise ConfigError("the validation split is empty", expected="examples on which answers are compared")
         return list(stage.check(before, preview))
 
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:
@@ -120,6 +122,8 @@ class QuantizationBisection(Stage):
         if some:
             parts = few([f"`{culprit.part}` ({culprit.gain / whole:.0%})" for culprit in some])
             ctx.log.info("what is lost comes from %s; %s", parts, remedy)
+        elif whole == 0:
+            ctx.log.info("nothing was lost: the answers are those of the model that came in")
         else:
             text = "no layer accounts for %s of what is lost: it comes from many, or from operators without weights"
             ctx.log.info(text, f"{self.share:.0%}")

@@ -17,6 +17,7 @@ from pipeline.forms.graph import EXTERNAL_DATA_BYTES, read_by, save, strip
 from pipeline.measure.size import elements
 from pipeline.model import Model, OnnxModel
 from pipeline.stage import Context, Preview, Stage
+from stages.quantize.graphs.names import name_each
 from stages.quantize.halves.answers import furthest
 from stages.quantize.halves.graph import floats, meant, names_in, with_those_behind
 from stages.quantize.halves.numbers import Kind
@@ -80,6 +81,7 @@ class HalfPrecision(KeepsScore, Stage):
         if isinstance(model, OnnxModel):
             proto = onnx.load(model.path, load_external_data=False)
             if not proto.functions:
+                name_each(proto.graph)
                 yield from _told(proto.graph, _apart(proto.graph, self.fp32, ConfigError))
 
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:

@@ -44,6 +44,7 @@ class WeightPacking(Stage):
     """
 
     quantizes: ClassVar[bool] = True
+    packs: ClassVar[bool] = True
 
     opset: int | None = Field(
         None, ge=13, description="newest opset that the runtime loads; null allows 21, whose 4-bit integers save bytes"

@@ -109,6 +109,10 @@ class StaticQuantization(RoundingSettings, KeepsScore, Stage):
         """
         return self.kept(model, ctx)
 
+    def packable(self) -> bool:
+        """Where some layers may have fewer than 8 bits."""
+        return not self.rounds_finely(*(self.keep.quantized(self.offer()) if self.keep else ()))
+
     def reads(self) -> Activations:
         """With the ranges of the calibration data."""
         return "static"

@@ -1,6 +1,7 @@
 """What a run says of single layers: how much the answers depend on each, and the widths that were chosen."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
@@ -23,12 +24,12 @@ class Layer(BaseModel):
     layer: str
     operator: str
     elements: int = Field(ge=0)
-    effects: dict[str, float] = Field(min_length=1)
+    effects: dict[str, float]
 
     @property
     def worst(self) -> float:
         """The largest of its effects."""
-        return max(self.effects.values())
+        return max(self.effects.values(), default=0.0)
 
 
 class Sensitivity(BaseModel):
@@ -38,8 +39,8 @@ class Sensitivity(BaseModel):
 
     @property
     def changes(self) -> list[str]:
-        """What was tried of every layer, in order."""
-        return [*self.layers[0].effects]
+        """What was tried, in order; not of every layer, for a codebook may be larger than one."""
+        return [*dict.fromkeys(change for layer in self.layers for change in layer.effects)]
 
     @property
     def worst_first(self) -> list[Layer]:
@@ -79,6 +80,8 @@ def bisection_text(record: Record) -> str:
     bisection = _last(record, BISECTION, Bisection)
     if bisection is None:
         return ""
+    if bisection.divergence == 0:
+        return f"Nothing was lost: with all of {bisection.of} layers quantized the answers are the same"
     if not bisection.layers:
         text = f"Of {bisection.of} layers none accounts for much of what is lost: it comes from many of them"
         return "; ".join(filter(None, [text, bisection.remedy]))
@@ -93,9 +96,10 @@ def sensitivity(record: Record) -> Sensitivity | None:
     return _last(record, SENSITIVITY, Sensitivity)
 
 
-def sensitivity_cells(layer: Layer) -> list[str]:
-    """Layer, operator, elements, and each effect."""
-    return [layer.layer, layer.operator, f"{layer.elements:,}", *(f"{value:.2g}" for value in layer.effects.values())]
+def sensitivity_cells(layer: Layer, changes: Sequence[str]) -> list[str]:
+    """Layer, operator, elements, and the effect of each change."""
+    cells = [f"{layer.effects[change]:.2g}" if change in layer.effects else "-" for change in changes]
+    return [layer.layer, layer.operator, f"{layer.elements:,}", *cells]
 
 
 def kept_text(record: Record) -> str:

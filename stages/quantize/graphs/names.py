@@ -49,6 +49,15 @@ def blame_plainly(where: str, plain: Callable[[str], str]) -> Iterator[None]:
         raise
 
 
+def name_each(graph: onnx.GraphProto) -> None:
+    """Give every node of a graph a name of its own, in place: those without one or with another's get a new one."""
+    taken: set[str] = set()
+    for i, node in enumerate(graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}_{i}"
+        taken.add(node.name)
+
+
 def distinct_names(graph: onnx.GraphProto) -> Names:
     """Rename all values and nodes of a graph, in place; what they were called before."""
     values = list(dict.fromkeys(name for part in graphs_in(graph) for name in _names(part) if name))

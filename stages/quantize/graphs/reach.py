@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError, Note
 from pipeline.forms.graph import QDQ
 from pipeline.model import Model, OnnxModel
 from stages.quantize.graphs.masks import FLOATS
+from stages.quantize.graphs.names import name_each
 
 MOVES = (
     "Transpose",
@@ -36,6 +37,7 @@ def reached(model: Model, operators: Collection[str], exclude: Sequence[str] = (
     if not isinstance(model, OnnxModel):
         return
     proto = onnx.load(model.path, load_external_data=False)
+    name_each(proto.graph)  # as for the run, so that `exclude` means the same nodes
     pairs = _weighted(proto.graph)
     kinds = {*operators} | (PRODUCTS if PRODUCTS & {*operators} else set())
     to_do = [(node, weight) for node, weight in pairs if node.op_type in kinds and node.name not in exclude]

@@ -47,7 +47,7 @@ class Trial:
 def effects(
     source: Path, proto: onnx.ModelProto, units: Sequence[Unit], batches: Iterable[Arrays], trial: Trial
 ) -> list[Entry]:
-    """For each unit its nodes, its size, and at each width the mean divergence of the network's answers.
+    """For each unit its nodes, its size, and at each width that fits it the mean divergence of the network's answers.
 
     One unit at a time is quantized, all else stays as it is. What is in front of it is computed once, for all.
 
@@ -74,15 +74,16 @@ def effects(
 def _assume(entries: list[Entry], unseen: list[Entry]) -> None:
     """Give layers that other outputs alone depend on the largest effect of all, in place: it is not known."""
     for entry in unseen:
-        entry["effects"] = {width: max(one["effects"][width] for one in entries) for width in entry["effects"]}
+        entry["effects"] = {width: max(one["effects"].get(width, 0.0) for one in entries) for width in entry["effects"]}
 
 
 def _entry(unit: Unit, part: Behind | None, replay: Replay, trial: Trial) -> Entry:
-    measured = dict.fromkeys(trial.widths, 0.0)
-    if part and trial.widths:
+    widths = {width: scheme for width, scheme in trial.widths.items() if unit.fits(scheme)}
+    measured = dict.fromkeys(widths, 0.0)
+    if part and widths:
         _round_activations(part, unit, replay, trial.activations)
         session = replay.part(part, [layer.weight for layer in unit.layers])
-        for width, scheme in trial.widths.items():
+        for width, scheme in widths.items():
             weights = unit.rounded(scheme, is_reduced=trial.is_reduced)
             measured[width] = divergence(session.answers(weights), trial.labelling)
     fields = {"nodes": unit.names, "operator": unit.nodes[0].op_type, "elements": unit.elements}

@@ -104,6 +104,11 @@ class Keep(Strict):
         of = " of the baseline's score" if self.of == "baseline" else ""
         return f"retention {self.retention:g}{of}" if self.retention else f"drop {self.drop:g}{of}"
 
+    @property
+    def unscored(self) -> str:
+        """What a mixture has of which no estimate comes."""
+        return "answers that are not finite" + (" or scores below zero" if self.retention is not None else "")
+
     def estimate(self, scores: Scores, reference: Scores, seed: int) -> Estimate | None:
         """What became of the score, (N,) each in pairs; None where a ratio means nothing."""
         return retention(scores, reference, seed) if self.retention is not None else drop(scores, reference, seed)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
@@ -47,7 +48,8 @@ class Keeping:
         model: that comes in.
         ctx: of the stage.
         trial: makes the file of a mixture.
-        tried, infinite: the mixtures that were, and of these the ones whose answers are not finite.
+        tried: the mixtures that have an estimate.
+        unscored: those that have none, as their answers are not finite or scores below zero have no retention.
         quantized: the names of the nodes that the first of them has quantized.
     """
 
@@ -58,23 +60,25 @@ class Keeping:
     ctx: Context
     trial: Trial
     tried: list[Tried[OnnxModel]] = field(default_factory=list)
-    infinite: list[Mixture] = field(default_factory=list)
+    unscored: list[Mixture] = field(default_factory=list)
     quantized: set[str] = field(default_factory=set)
 
     def smallest(self) -> OnnxModel:
         """The file of the smallest mixture that keeps the score; reports the mixture and all that were tried.
 
         Raises:
-            StageError: none keeps it; it names the nearest with its figures.
+            StageError: none keeps it; it names the nearest with its figures. Or a layer is smaller than each codebook
+                that it may have.
             Interruption: a stop was asked for.
         """
+        self._check_codebooks()
         reference = reference_of(self.keep, self.model, self.ctx)
         most = 1 + (len(self.rows) * len(self.keep.choices(self.stage.offer()))).bit_length()
         with self.ctx.progress("mixtures", most) as advance:
 
             def attempt(mixture: Mixture) -> Tried[OnnxModel] | None:
                 tried = self._try(mixture, reference)
-                advance(1, figures(self.keep, tried) if tried else "answers that are not finite")
+                advance(1, figures(self.keep, tried) if tried else self.keep.unscored)
                 return tried
 
             chosen = self._search(attempt)
@@ -82,7 +86,7 @@ class Keeping:
             raise self._out_of_reach(len(reference))
         self.ctx.report("sensitivity", {"layers": [asdict(row) for row in self.rows]})
         widths, settings = became(self.rows, chosen), self._settings(chosen)
-        more: dict[str, JsonValue] = {"not_finite": [*map(of_mixture, self.infinite)]} if self.infinite else {}
+        more: dict[str, JsonValue] = {"unscored": [*map(of_mixture, self.unscored)]} if self.unscored else {}
         more |= {"examples": len(reference), "widths": widths, "settings": settings}
         tell(self.keep, chosen, self.tried, self.ctx, **more)
         return chosen.model
@@ -112,41 +116,48 @@ class Keeping:
 
     def _widest(self, attempt: Callable[[Mixture], Tried[OnnxModel] | None]) -> tuple[Mixture, Tried[OnnxModel] | None]:
         """All layers at the most bits; those that stay in fp32 by themselves are no choice from then on."""
-        finest = max(self.keep.quantized(self.stage.offer()), key=bits_of)
+        plain = self.stage.offer().plain
 
         def mixture() -> Mixture:
-            return tuple(next(c for c in self._choices(row) if c.width == finest) for row in self.rows)
+            every = [[choice for choice in self._choices(row) if choice.width not in plain] for row in self.rows]
+            return tuple(max(some, key=lambda choice: choice.size) for some in every)
 
         widest = attempt(mixture())
         self.rows = [row for row in self.rows if self.quantized.issuperset(row.nodes)]
         return mixture(), replace(widest, mixture=mixture()) if widest else None
 
     def _choices(self, row: Row) -> list[Choice]:
-        """The widths that a unit may have, with the bytes of its weights."""
-        bytes_each = row.elements / 8
-        widths = self.keep.choices(self.stage.offer())
+        """The widths that a unit may have, with the bytes of its weights; codebooks that do not fit have no effect."""
+        bytes_each, offer = row.elements / 8, self.stage.offer()
+        widths = [w for w in self.keep.choices(offer) if label(w) in row.effects or w in offer.plain]
         return [Choice(width, bits_of(width) * bytes_each, row.effects.get(label(width), 0.0)) for width in widths]
 
+    def _check_codebooks(self) -> None:
+        widths = {*map(label, self.keep.quantized(self.stage.offer()))}
+        for row in self.rows:
+            if widths.isdisjoint(row.effects):
+                problem = f"a weight of `{row.layer}` has fewer numbers than each codebook of `keep`"
+                raise StageError(problem, fix="Add bits to `widths` under `keep`")
+
     def _try(self, mixture: Mixture, reference: Scores) -> Tried[OnnxModel] | None:
-        """The mixture; None where its answers are not finite."""
+        """The mixture; None where it has no estimate."""
         if self.ctx.interrupted():
             raise Interruption("stopped between two mixtures")
         reports, warnings = dict[str, JsonValue](), list[str]()
-        directory = self.ctx.directory / f"mixture-{len(self.tried) + len(self.infinite)}"
+        directory = self.ctx.directory / f"mixture-{len(self.tried) + len(self.unscored)}"
         sinks: dict[str, Any] = {"report": reports.__setitem__, "warn": warnings.append, "log": UNHEARD}
+        estimate = None
         try:
-            model = self.trial(replace(self.ctx, directory=directory, **sinks), self._assigned(mixture))
-            scores = scores_of(model, self.ctx)
-        except NotFinite:
-            self.infinite.append(mixture)
-            return None
+            with suppress(NotFinite):
+                model = self.trial(replace(self.ctx, directory=directory, **sinks), self._assigned(mixture))
+                estimate = self.keep.estimate(scores_of(model, self.ctx), reference, self.ctx.seed)
+                model.close()
         finally:
             quantized = self.stage.done(reports)
             self.quantized = self.quantized or quantized
-        model.close()
-        estimate = self.keep.estimate(scores, reference, self.ctx.seed)
         if estimate is None:
-            raise StageError("no score is above zero any more", fix="Give wider `widths` under `keep`")
+            self.unscored.append(mixture)
+            return None
         self.tried.append(Tried(mixture, model, estimate, reports, warnings, quantized))
         return self.tried[-1]
 
@@ -176,7 +187,7 @@ class Keeping:
         problem = f"no mixture of {widths} keeps {self.keep.text} on {examples:,} validation examples"
         fix = f"{self.stage.remedy}: `shrink sensitivity` shows them"
         if not self.tried:
-            return StageError(f"{problem}: the answers of none are finite", fix=fix)
+            return StageError(f"{problem}: all have {self.keep.unscored}", fix=fix)
         nearest = max(self.tried, key=lambda one: self.keep.nearness(one.estimate))
         fix = f"Ask for that, or {fix[0].lower()}{fix[1:]}"
         return StageError(f"{problem}; the nearest has {figures(self.keep, nearest)}", fix=fix)

@@ -38,7 +38,7 @@ class Row:
         nodes: names of its nodes.
         operator: of the first of them.
         elements: numbers in its weights.
-        effects: mean divergence of the answers by width, all else in fp32.
+        effects: mean divergence of the answers by width, all else in fp32; without codebooks larger than a weight.
         examples: on which it was measured.
     """
 

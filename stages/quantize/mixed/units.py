@@ -34,6 +34,10 @@ class Unit:
         """How many numbers its weights have."""
         return sum(layer.array.size for layer in self.layers)
 
+    def fits(self, scheme: Scheme) -> bool:
+        """Whether its weights may have these integers: a codebook has no more values than a weight."""
+        return all(scheme.get("codebook", 0) <= layer.array.size for layer in self.layers)
+
     def rounded(self, scheme: Scheme, *, is_reduced: bool) -> dict[str, NDArray[np.float32]]:
         """Its weights, by name, as the numbers of a scheme hold them: float32 in their own shapes."""
         return {layer.weight: _rounded(layer, scheme, is_reduced).astype(np.float32) for layer in self.layers}

@@ -17,7 +17,7 @@ from pipeline.forms.graph import EXTERNAL_DATA_BYTES, QUANTIZED, graphs_in, opse
 from pipeline.model import Model, OnnxModel, TorchModel
 from pipeline.stage import Context, Stage, quantizing
 from stages.quantize.graphs.exact import read_exactly
-from stages.quantize.graphs.names import Names, blame_plainly, compact_names, distinct_names, merge_copies
+from stages.quantize.graphs.names import Names, blame_plainly, compact_names, distinct_names, merge_copies, name_each
 from stages.quantize.graphs.order import name_captures, sort
 from stages.quantize.graphs.outcome import Quantized, fp32_weights, tally, tell
 from stages.quantize.graphs.reasons import HALF, NOTES
@@ -206,11 +206,7 @@ def named(model: OnnxModel) -> onnx.ModelProto:
         raise StageError(f"the graph is quantized already: it has {', '.join(operators)}", fix=fix)
     # Some exporters name initializers in `value_info` with another shape than theirs; the quantizers then stop.
     proto.graph.ClearField("value_info")
-    taken: set[str] = set()
-    for i, node in enumerate(proto.graph.node):
-        if not node.name or node.name in taken:
-            node.name = f"{node.name or node.op_type}_{i}"
-        taken.add(node.name)
+    name_each(proto.graph)
     return proto
 
 

@@ -66,6 +66,11 @@ class RoundingSettings(Strict):
             problem = f"`bits` is {self.bits} and `codebook` is {self.codebook}"
             raise ConfigError(problem, expected="one of them", fix="Leave one out; `layers` can mix them")
 
+    def rounds_finely(self, *widths: object) -> bool:
+        """Whether all weights have 8 bits, by the settings and by these widths."""
+        every = (self.bits, self.first_last, *self.layers.values(), *widths)
+        return self.codebook is None and all(width == 8 for width in every)
+
     def few_examples(self, preview: Preview) -> Iterator[str]:
         """A warning where the calibration data are few."""
         example_count = len(preview.calibration)

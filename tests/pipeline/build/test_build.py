@@ -347,6 +347,22 @@ def test_a_model_with_another_number_of_classes_than_the_data(project: Make) -> 
     refused(path, r"yaml:1: task, train example 1: a label is 3, and the model gives 3 logits; expected .* 0 to 2")
 
 
+@pytest.mark.parametrize(("stages", "is_noted"), [
+    ("{use: quantize.static, bits: 4}", True),
+    ("{use: quantize.dynamic, layers: {head: {codebook: 16}}}", True),
+    ("{use: quantize.static, keep: {drop: 0.5}}", True),
+    ("{use: quantize.static, keep: {drop: 0.5}}, {use: quantize.pack}", False),
+    ("{use: quantize.static, keep: {drop: 0.5, widths: [8, fp16]}}", False),
+    ("{use: quantize.static}", False),
+    ("{use: quantize.weights, bits: 4}", False),
+])  # fmt: skip
+def test_few_bits_that_are_not_packed_are_noted(project: Make, stages: str, is_noted: bool) -> None:
+    built = made(project(TRAINED.replace("- {use: export.onnx}", f"[{{use: export.onnx}}, {stages}]")))
+    text = r"stages\[1\] \(quantize\.\w+\): weights of fewer than 8 bits stand .*Put quantize.pack behind it"
+    assert any(re.search(text, note) for note in built.notes) == is_noted
+    assert not any("quantize.pack" in warning for warning in built.warnings)
+
+
 @pytest.mark.parametrize(("student", "in_vain"), [
     ("student: {shrink_of: teacher, width: 2}, teacher: baseline", True),
     ("student: {use: models.py:TinyNet, width: 12}, teacher: baseline", True),

@@ -83,6 +83,8 @@ def test_what_was_not_trained_with_integers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing before it is trained with integers"):
         AwareBisection().check([StaticQuantization()], preview_of(model))
     assert not AwareBisection().check([AwareQuantization()], preview_of(model))
+    with pytest.raises(ConfigError, match="the validation split is empty; expected examples on which answers"):
+        AwareBisection().check([AwareQuantization()], preview_of(model, 0))
     with pytest.raises(StageError, match="the module is not quantized"):
         report_of(model, tmp_path)
 

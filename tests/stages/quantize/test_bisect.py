@@ -1,10 +1,14 @@
 """A layer with fewer bits than it bears is found, whichever it is."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from pipeline.base.use import Reference
@@ -12,8 +16,9 @@ from pipeline.deploy import deploy
 from pipeline.errors import ConfigError
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.stage import Preview
+from pipeline.task import Split
 from stages.quantize.bisect import QuantizationBisection
-from tests.contexts import context_of, tiny_task
+from tests.contexts import context_of, quadrants, tiny_task
 
 LAYERS = 10
 TASK = tiny_task()
@@ -72,11 +77,28 @@ def test_it_names_the_nodes_to_exclude(deep: OnnxModel, tmp_path: Path) -> None:
     assert excluding["divergence"] < 0.2 * report["divergence"]
 
 
+def test_where_nothing_is_lost_it_says_so(deep: OnnxModel, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    proto = onnx.load(deep.path)
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            array = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.save(proto, tmp_path / "net.onnx")
+    with caplog.at_level("INFO"):
+        report = report_of(OnnxModel(tmp_path / "net.onnx", deep.example), tmp_path / "stage", method="half")
+    assert report == {"divergence": 0.0, "layers": [], "of": LAYERS, "remedy": ""}
+    assert "nothing was lost" in caplog.text
+    assert "no layer accounts" not in caplog.text
+
+
 def test_settings_that_the_stage_refuses_are_refused_before_work(deep: OnnxModel) -> None:
     with pytest.raises(
         ConfigError,
         match=r"`settings` has `bits`: Input should be less than or equal to 8; expected those of quantize.static",
     ):
         list(QuantizationBisection(settings={"bits": 9}).check([], Preview(deep, TASK)))
+    empty = replace(TASK, validation=Split(quadrants(0, 0)))
+    with pytest.raises(ConfigError, match="the validation split is empty; expected examples on which answers"):
+        list(QuantizationBisection().check([], Preview(deep, empty)))
     with pytest.raises(ConfigError, match="another mixture"):
         list(QuantizationBisection(settings={"keep": {"drop": 0.1}}).check([], Preview(deep, TASK)))

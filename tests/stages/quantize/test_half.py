@@ -132,11 +132,14 @@ def test_a_runtime_that_crashes_is_an_error(made: Callable[..., Result], monkeyp
 
 
 def test_far_outputs_are_told(made: Callable[..., Result]) -> None:
-    nodes = [node("MatMul", ["input", "w"], ["a"]), node("Sub", ["a", "b"], ["output"])]
-    same = {"w": np.full((8, 8), 1000.3), "b": np.full(8, 1000.0)}
-    proto = graph(nodes, {"input": ["n", 3, 8, 8]}, {"output": ["n", 3, 8, 8]}, same)
-    result = made(HalfPrecision(kind="bf16"), proto)
-    assert (result.report["difference"] > 0.01) == any("of their range" in text for text in result.warnings)
+    """Of weights about 1000, where bf16 has steps of 4, most of what remains once 1000 is taken off is lost."""
+    nodes = [node("MatMul", ["input", name], [value]) for name, value in (("w", "a"), ("offset", "b"))]
+    weights = {"w": 1000 + draw(8, 8), "offset": np.full((8, 8), 1000.0)}
+    ends = {"input": ["n", 3, 8, 8]}, {"output": ["n", 3, 8, 8]}
+    result = made(HalfPrecision(kind="bf16"), graph([*nodes, node("Sub", ["a", "b"], ["output"])], *ends, weights))
+    far = result.report["difference"]
+    assert min(far, result.error) > 0.1
+    assert result.warnings == [f"in bf16 outputs are up to {far:.1%} of their range from fp32's"]
 
 
 def test_a_file_from_outside_gives_the_same_file(made: Callable[..., Result]) -> None:
@@ -161,6 +164,22 @@ def test_what_becomes_halves_is_told_before_work(tmp_path: Path) -> None:
     onnx.save(network(), tmp_path / "net.onnx")
     (note,) = HalfPrecision(fp32=("middle",)).reach(OnnxModel(tmp_path / "net.onnx", {}))
     assert "stores 2 weights, 1.5 kB in fp32, in 16 bits; `middle.weight` stays in fp32" in str(note)
+
+
+@pytest.mark.parametrize(
+    ("key", "left"), [("Conv", "conv.weight"), ("middle", "middle.weight"), ("Gemm_6", "head.weight")]
+)
+def test_nodes_without_names_are_called_before_work_as_in_the_run(
+    key: str, left: str, made: Callable[..., Result], tmp_path: Path
+) -> None:
+    proto = network()
+    for one in proto.graph.node:
+        one.name = ""
+    onnx.save(proto, tmp_path / "net.onnx")
+    (note,) = HalfPrecision(fp32=(key,)).reach(OnnxModel(tmp_path / "net.onnx", {}))
+    assert f"`{left}` stays in fp32" in note
+    kinds = {t.name: t.data_type for t in made(HalfPrecision(fp32=(key,)), proto).graph.initializer}
+    assert [name for name, kind in kinds.items() if kind == TensorProto.FLOAT and "weight" in name] == [left]
 
 
 def test_check_refuses_and_warns() -> None:

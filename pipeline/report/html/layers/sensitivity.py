@@ -20,7 +20,7 @@ def sensitivity_figure(record: Record) -> Figure | None:
     if len(measured.layers) > MOST_LAYERS:
         words += f" Drawn are {MOST_LAYERS} of {len(measured.layers):,} layers; the table has all."
     columns = ["layer", "operator", "elements", *measured.changes]
-    rows: list[Sequence[Cell]] = [[*sensitivity_cells(layer)] for layer in measured.worst_first]
+    rows: list[Sequence[Cell]] = [[*sensitivity_cells(layer, measured.changes)] for layer in measured.worst_first]
     table = Table("Sensitivity of layers", columns, rows, frozenset({1, 2}))
     words = f"{words} {kept_text(record)}".rstrip()
     return Figure("sensitivity", "Sensitivity of layers", words, [Plot("", _drawn(measured))], table)
@@ -37,7 +37,7 @@ def _drawn(measured: Sensitivity) -> Json:
 
 
 def _marks(change: str, layers: Sequence[Layer], i: int) -> Json:
-    points = [(layer.effects[change], place, layer) for place, layer in enumerate(layers)]
+    points = [(layer.effects.get(change, 0.0), place, layer) for place, layer in enumerate(layers)]
     shown = [(value, place, layer) for value, place, layer in points if value > 0]  # zero has no place on a log scale
     return trace_json(
         f"{change} bits" if change.isdigit() else change,

@@ -24,40 +24,41 @@ USUAL = 8
 """Bits, in the place of a codebook that is larger than a layer: its effect is not measured."""
 
 
-def sensitivity(
+def kept(
     keep: TrainedKeep,
-    parts: list[Part],
-    untrained: Callable[[Layers], TorchModel],
+    make: Callable[[Path], None],
     settings: dict[str, JsonValue],
     model: TorchModel,
     ctx: Context,
 ) -> list[Row]:
-    """A row for each layer: the divergence of the answers where that alone is in integers, with what it reads.
-
-    It is measured once for a model and kept.
+    """A row for each layer, measured once for a model.
 
     Args:
         keep: the widths, and how many calibration examples.
-        parts: the layers.
-        untrained: the network with such widths and calibrated ranges.
-        settings: those on which that depends beside the widths.
+        make: calls `measure`, and stands in the file of what that is given: what is kept holds for its code alone.
+        settings: those on which the effects depend beside the widths.
         model: that comes in.
         ctx: of the stage.
     """
     labelling = asdict(ctx.labelling) if ctx.logits else None
     widths: list[JsonValue] = [*map(label, keep.widths)]
     known = {**settings, "widths": widths, "compared": keep.examples, "output": ctx.output, "labelling": labelling}
-
-    def make(to: Path) -> None:
-        (to / FILE).write_text(json.dumps([asdict(row) for row in _measured(keep, parts, untrained, ctx)]))
-
     folder = ctx.kept("sensitivity to integers", model, known, make)
     return [Row(**row) for row in json.loads((folder / FILE).read_text())]
 
 
-def _measured(
-    keep: TrainedKeep, parts: list[Part], untrained: Callable[[Layers], TorchModel], ctx: Context
-) -> list[Row]:
+def measure(
+    keep: TrainedKeep, parts: list[Part], untrained: Callable[[Layers], TorchModel], ctx: Context, to: Path
+) -> None:
+    """Write a row for each layer: the divergence of the answers where that alone is in integers, with what it reads.
+
+    Args:
+        keep: the widths, and how many calibration examples.
+        parts: the layers.
+        untrained: the network with such widths and calibrated ranges.
+        ctx: of the stage.
+        to: the folder.
+    """
     split = ctx.calibration.select(list(range(min(len(ctx.calibration), keep.examples))))
     inputs = [batch.inputs for batch in split.loader(BATCH)]  # once, for they may be others each time
     effects: dict[str, dict[str, float]] = {part.name: {} for part in parts}
@@ -72,4 +73,5 @@ def _measured(
                 pairs = zip(before, answers(start, (part.name,), inputs, ctx.output), strict=True)
                 effects[part.name][label(width)] = divergence(pairs, ctx.labelling if ctx.logits else None)
                 advance(1)
-    return [Row(p.name, [*p.weights], p.operator, sum(p.sizes), effects[p.name], len(split)) for p in parts]
+    rows = [Row(p.name, [*p.weights], p.operator, sum(p.sizes), effects[p.name], len(split)) for p in parts]
+    (to / FILE).write_text(json.dumps([asdict(row) for row in rows]))

@@ -1,6 +1,7 @@
 """The smallest mixture of widths that keeps the score once it is trained: guessed without training, then tried."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from pydantic import JsonValue
 
 from pipeline.base.devices import set_seed
 from pipeline.base.estimate import Estimate
-from pipeline.errors import Interruption, StageError
+from pipeline.errors import Interruption, NotFinite, StageError
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.model import TorchModel
 from pipeline.stage import Context
@@ -19,7 +20,7 @@ from stages.quantize.mixed.keeping import UNHEARD
 from stages.quantize.mixed.measuring import Row
 from stages.quantize.mixed.scores import reference_of, scores_of
 from stages.quantize.mixed.search import smallest
-from stages.quantize.mixed.told import Tried, entry, figures, tell
+from stages.quantize.mixed.told import Tried, entry, figures, of_mixture, tell
 from stages.quantize.rounding.settings import Codebook, label
 from stages.quantize.training.mixed.effects import Layers
 from stages.quantize.training.mixed.keep import TrainedKeep
@@ -36,6 +37,8 @@ class TrainedKeeping:
         ctx: of the stage.
         untrained: the network with such widths and calibrated ranges.
         trained: the same, trained in the folder of a context.
+        guesses, tried: the mixtures that have an estimate, untrained and trained.
+        unscored: those trained that have none, as their answers are not finite or scores below zero have no retention.
     """
 
     keep: TrainedKeep
@@ -46,6 +49,7 @@ class TrainedKeeping:
     trained: Callable[[Layers, Context], TorchModel]
     guesses: list[Tried[TorchModel]] = field(default_factory=list)
     tried: list[Tried[TorchModel]] = field(default_factory=list)
+    unscored: list[Mixture] = field(default_factory=list)
 
     def smallest(self) -> TorchModel:
         """The smallest network that keeps the score; reports its mixture, and all that were tried.
@@ -95,24 +99,31 @@ class TrainedKeeping:
         if self.ctx.world.any(self.ctx.interrupted()):
             raise Interruption("stopped between two trainings")
         reports, warnings = dict[str, JsonValue](), list[str]()
-        directory = self.ctx.directory / f"mixture-{len(self.tried)}"
+        number = len(self.tried) + len(self.unscored)
+        directory = self.ctx.directory / f"mixture-{number}"
         directory.mkdir(parents=True, exist_ok=True)
         sinks: dict[str, Any] = {"report": reports.__setitem__, "warn": warnings.append, "log": UNHEARD}
         set_seed(self.ctx.seed)  # as where the stage is told these widths
         model = self.trained(self._layers(mixture), replace(self.ctx, directory=directory, **sinks))
         estimate = self._estimate(model, reference)
-        if estimate is None:
-            raise StageError("no score is above zero any more", fix="Give wider `widths` under `keep`")
-        self.tried.append(Tried(mixture, model, estimate, reports, warnings))
-        number, most = len(self.tried), self.keep.trainings
-        self.ctx.log.info("training %d of at most %d: %s", number, most, figures(self.keep, self.tried[-1]))
-        return self.keep.holds(estimate)
+        tried = Tried(mixture, model, estimate, reports, warnings) if estimate else None
+        text = figures(self.keep, tried) if tried else self.keep.unscored
+        self.ctx.log.info("training %d of at most %d: %s", number + 1, self.keep.trainings, text)
+        if tried is None:
+            self.unscored.append(mixture)
+            return False
+        self.tried.append(tried)
+        return self.keep.holds(tried.estimate)
 
     def _estimate(self, model: TorchModel, reference: Scores | None) -> Estimate | None:
-        """What became of the score, as the first of the processes has it."""
+        """What became of the score, as the first of the processes has it; None where there is none.
+
+        The others wait for it, so answers that are not finite must not end the first alone.
+        """
         estimate = None
         if reference is not None:
-            estimate = self.keep.estimate(scores_of(model, self.ctx), reference, self.ctx.seed)
+            with suppress(NotFinite):
+                estimate = self.keep.estimate(scores_of(model, self.ctx), reference, self.ctx.seed)
         figure = self.ctx.world.broadcast(estimate.model_dump() if estimate else None)
         return Estimate(**figure) if figure else None
 
@@ -123,14 +134,18 @@ class TrainedKeeping:
         own: dict[str, JsonValue] = {n: w.model_dump() if isinstance(w, Codebook) else w for n, w in layers.items()}
         self.ctx.report("sensitivity", {"layers": [asdict(row) for row in self.rows]})
         more: dict[str, JsonValue] = {"settings": {"layers": own}, "untrained": [*map(entry, self.guesses)]}
+        more |= {"unscored": [*map(of_mixture, self.unscored)]} if self.unscored else {}
         tell(self.keep, chosen, self.tried, self.ctx, examples=len(self.ctx.validation), widths=widths, **more)
         return chosen.model
 
     def _out_of_reach(self) -> StageError:
-        nearest = max(self.tried, key=lambda one: self.keep.nearness(one.estimate))
         problem = f"no mixture of {', '.join(map(label, self.keep.widths))} keeps {self.keep.text} on "
-        problem += f"{len(self.ctx.validation):,} validation examples once trained; of {len(self.tried)} trainings the "
-        problem += f"nearest has {figures(self.keep, nearest)}"
+        problem += f"{len(self.ctx.validation):,} validation examples once trained"
+        if not self.tried:
+            return StageError(f"{problem}: all have {self.keep.unscored}", fix="Give wider `widths` under `keep`")
+        nearest = max(self.tried, key=lambda one: self.keep.nearness(one.estimate))
+        number = len(self.tried) + len(self.unscored)
+        problem += f"; of {number} trainings the nearest has {figures(self.keep, nearest)}"
         return StageError(problem, fix="Ask for that, give more `epochs`, or wider `widths` under `keep`")
 
 

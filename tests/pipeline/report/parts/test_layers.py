@@ -35,6 +35,18 @@ def test_layers_stand_with_the_one_that_matters_most_first(record: Make) -> None
     assert [len(trace["x"]) for trace in plot.figure["data"]] == [3, 2]  # zero has no place on a logarithmic axis
 
 
+def test_a_layer_that_was_not_changed_in_every_way_has_a_gap(record: Make) -> None:
+    """A codebook is larger than the first layer, and another than both."""
+    effects = ({"8": 1e-6}, {"8": 1e-6, "codebook 16": 0.5}, {})
+    layers = [{**layer, "effects": own} for layer, own in zip(LAYERS, effects, strict=True)]
+    figure = sensitivity_figure(with_report(record, "sensitivity", {"layers": layers}))
+    assert figure is not None
+    assert figure.table is not None
+    assert figure.table.columns == ["layer", "operator", "elements", "8", "codebook 16"]
+    assert [row[3:] for row in figure.table.rows] == [["1e-06", "0.5"], ["1e-06", "-"], ["-", "-"]]
+    assert [len(trace["x"]) for trace in figure.plots[0].figure["data"]] == [2, 1]
+
+
 def test_a_mixture_is_told_in_words(record: Make) -> None:
     text = kept_text(with_report(record, "keep", KEPT))
     assert text == (
@@ -51,6 +63,8 @@ def test_culprits_are_told_with_what_keeps_them(record: Make) -> None:
     text = bisection_text(with_report(record, "bisection", own))
     assert text == "What is lost comes, of 9 layers, from conv1 (80%); give it more bits"
     none = bisection_text(with_report(record, "bisection", {"divergence": 0.5, "layers": [], "of": 9}))
+    nothing = bisection_text(with_report(record, "bisection", {"divergence": 0.0, "layers": [], "of": 9}))
+    assert nothing == "Nothing was lost: with all of 9 layers quantized the answers are the same"
     assert none == "Of 9 layers none accounts for much of what is lost: it comes from many of them"
 
 

@@ -41,6 +41,15 @@ def test_nodes_with_weights_are_told(model: OnnxModel, operators: list[str], exc
     assert [*reached(model, operators, exclude)] == [told]
 
 
+def test_nodes_without_names_are_left_out_by_those_that_they_get(model: OnnxModel) -> None:
+    proto = onnx.load(model.path)
+    for node in proto.graph.node:
+        node.name = ""
+    onnx.save(proto, model.path)
+    told = "quantizes 1 MatMul (`a.weight`); 1 Gemm, 1 Conv (`b.weight`, `c.weight`) stay in fp32"
+    assert [*reached(model, ["MatMul", "Gemm"], ["Gemm_2"])] == [told]
+
+
 def test_a_graph_of_other_operators_is_refused(model: OnnxModel) -> None:
     with pytest.raises(ConfigError, match=r"1 MatMul, 1 Gemm, 1 Conv, and none .*; expected some of `operators` \(LST"):
         list(reached(model, ["LSTM"]))

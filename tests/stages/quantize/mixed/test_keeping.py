@@ -1,12 +1,15 @@
 """`keep` as a user has it: the file holds the limit, smaller ones do not, and what is out of reach is told."""
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from pipeline.base.use import Reference
@@ -19,17 +22,21 @@ from pipeline.stage import Preview, Stage
 from pipeline.task import Split, Task, regression
 from stages.quantize.aware import AwareQuantization
 from stages.quantize.dynamic import DynamicQuantization
+from stages.quantize.mixed import keeping
 from stages.quantize.mixed.keep import Keep
 from stages.quantize.mixed.keeping import Keeping
-from stages.quantize.mixed.measuring import Sensitivity
+from stages.quantize.mixed.measuring import Row, Sensitivity
+from stages.quantize.mixed.scores import scores_of
 from stages.quantize.pack import WeightPacking
 from stages.quantize.quantizing.assigned import Assigned
 from stages.quantize.rounding.settings import schemes_of
 from stages.quantize.sensitivity import QuantizationSensitivity
 from stages.quantize.static import StaticQuantization
 from stages.quantize.weights import WeightQuantization
+from tests.aliases import Patch
 from tests.contexts import context_of, quadrants
 
+OPERATORS = ("Conv", "Gemm")
 KINDS: list[Any] = [StaticQuantization, DynamicQuantization, WeightQuantization]
 
 
@@ -186,14 +193,62 @@ def test_codebooks_are_widths_too(exported: OnnxModel, task: Task, tmp_path: Pat
     reports: dict[str, Any] = {}
     ctx = context_of(task, tmp_path / "stage", report=reports.__setitem__)
     keep = Keep.model_validate({"drop": 0.03, "widths": [8, {"codebook": 16}, {"codebook": 4}]})
-    StaticQuantization(keep=keep).run(exported, ctx)
-    widths = {*reports["keep"]["widths"].values()}
-    assert widths <= {8, "codebook 16", "codebook 4"}
-    assert widths & {"codebook 16", "codebook 4"}
-    sizes = {"8 bits": 8, "codebook 16": 4, "codebook 4": 2}
-    for one in reports["keep"]["tried"]:
-        assert one["weights_bytes"] <= 1224  # of 8 bits
-        assert {*one["counts"]} <= {*sizes}
+    model = StaticQuantization(keep=keep).run(exported, ctx)
+    report, bits = reports["keep"], {8: 8, "codebook 16": 4, "codebook 4": 2}
+    assert {*report["widths"].values()} & {"codebook 16", "codebook 4"}
+    elements = {row["layer"]: row["elements"] for row in reports["sensitivity"]["layers"]}
+    sizes = {name: elements[name] * bits[width] / 8 for name, width in report["widths"].items()}
+    assert report["weights_bytes"] == sum(sizes.values()) < 1224  # those of 8 bits
+    assert report["tried"][0]["weights_bytes"] == 1224
+    assert all({*one["counts"]} <= {"8 bits", "codebook 16", "codebook 4"} for one in report["tried"])
+    weights = [numpy_helper.to_array(t) for t in onnx.load(model.path).graph.initializer if len(t.dims) > 1]
+    values = {array.size: len(np.unique(array)) for array in weights}
+    for name, width in report["widths"].items():
+        assert values[elements[name]] <= 2 ** bits[width]
+
+
+def test_a_codebook_larger_than_a_layer_is_no_choice_for_it(exported: OnnxModel, task: Task, tmp_path: Path) -> None:
+    reports: dict[str, Any] = {}
+    ctx = context_of(task, tmp_path / "stage", report=reports.__setitem__)
+    keep = Keep.model_validate({"drop": 0.5, "widths": [{"codebook": 100}, {"codebook": 30}], "examples": 16})
+    StaticQuantization(keep=keep, operators=OPERATORS).run(exported, ctx)
+    rows = reports["sensitivity"]["layers"]
+    both = ["codebook 100", "codebook 30"]
+    assert {row["layer"]: [*row["effects"]] for row in rows} == {"0": both[1:], "2": both, "6": both, "8": both[1:]}
+    assert reports["keep"]["tried"][0]["counts"] == dict.fromkeys(both, 2)
+    wide = Keep.model_validate({"drop": 0.5, "widths": [{"codebook": 100}, {"codebook": 90}]})
+    message = r"a weight of `0` has fewer numbers than each codebook of `keep`\. Add bits to `widths` under `keep`"
+    with StaticQuantization().trials(exported, ctx) as trial, pytest.raises(StageError, match=message):
+        Keeping(StaticQuantization(), wide, [Row(**row) for row in rows], exported, ctx, trial).smallest()
+
+
+def test_a_mixture_without_a_retention_does_not_hold_and_the_search_goes_on(
+    exported: OnnxModel, task: Task, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    asked = count()
+
+    def spoilt(model: Any, ctx: Any) -> Any:
+        own = scores_of(model, ctx).copy()
+        own[0] = -0.01 if next(asked) == 1 else own[0]  # of the second mixture
+        return own
+
+    monkeypatch.setattr(keeping, "scores_of", spoilt)
+    reports: dict[str, Any] = {}
+    ctx = context_of(task, tmp_path / "stage", report=reports.__setitem__)
+    keep = Keep(retention=0.9, widths=(8, 2), examples=16)
+    stage = DynamicQuantization(keep=keep, operators=OPERATORS)
+    model = stage.run(exported, ctx)
+    (without,) = reports["keep"]["unscored"]
+    assert without["weights_bytes"] < reports["keep"]["weights_bytes"]
+    assert without["counts"] not in [one["counts"] for one in reports["keep"]["tried"]]
+    assert retention(scores(model, task), scores(exported, task)).low >= 0.9
+    monkeypatch.setattr(keeping, "scores_of", lambda model, ctx: scores_of(model, ctx) - 0.01)
+    rows = [Row(**row) for row in reports["sensitivity"]["layers"]]
+    with (
+        stage.trials(exported, ctx) as trial,
+        pytest.raises(StageError, match=r"keeps retention 0.9 .*: all have .* not finite or scores below zero"),
+    ):
+        Keeping(stage, keep, rows, exported, ctx, trial).smallest()
 
 
 def test_a_layer_that_fewer_bits_do_not_harm_keeps_the_search_going(

@@ -141,7 +141,7 @@ def test_answers_that_become_infinite_do_not_hold_and_the_search_goes_on(
     with pytest.raises(StageError, match="becomes infinite"):
         HalfPrecision(compute="half").run(large, context_of(task, tmp_path / "plain"))
     model, reports = kept(large, task, tmp_path, compute="half")
-    assert reports["keep"]["not_finite"][0]["counts"] == {"fp16": 4}
+    assert reports["keep"]["unscored"][0]["counts"] == {"fp16": 4}
     assert len(reports["keep"]["tried"]) >= 1
     widths = reports["keep"]["widths"]
     assert widths["2"] == "fp32"
@@ -151,7 +151,7 @@ def test_answers_that_become_infinite_do_not_hold_and_the_search_goes_on(
 
 def test_where_no_answers_are_finite_it_says_so(exported: OnnxModel, task: Task, tmp_path: Path) -> None:
     large = with_scale(exported, tmp_path / "net.onnx", "2", "view", 3e4)
-    with pytest.raises(StageError, match=r"no mixture of fp16, fp32 keeps drop 0.03 .* the answers of none are finite"):
+    with pytest.raises(StageError, match=r"fp16, fp32 keeps drop 0.03 .*: all have answers that are not finite"):
         kept(large, task, tmp_path, compute="half", fp32=("0", "6", "8"))
 
 

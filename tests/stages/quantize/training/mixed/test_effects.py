@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.base.code.sources import Sources
+from pipeline.errors import Interruption
 from pipeline.forms.text.remapped import split
 from pipeline.measure.agreement import kl_divergence
 from pipeline.model import TorchModel
 from pipeline.task import Task
 from stages.quantize.aware import AwareQuantization, prepared
 from stages.quantize.mixed.measuring import Row
-from stages.quantize.training.mixed.effects import Layers, sensitivity
+from stages.quantize.training.mixed.effects import Layers, kept, measure
 from stages.quantize.training.mixed.keep import TrainedKeep
 from stages.quantize.training.mixed.parts import parts_of
 from tests.contexts import context_of
@@ -27,7 +29,11 @@ class Measured:
         self.folder, self.starts = folder, list[Layers]()
         keep = TrainedKeep.model_validate({"drop": 0.1, "widths": widths, "examples": 64})
         parts = parts_of(split(self.folded.module)[0], self.plan)
-        self.rows: list[Row] = sensitivity(keep, parts, self.untrained, {}, model, self.ctx)
+
+        def make(to: Path) -> None:
+            measure(keep, parts, self.untrained, self.ctx, to)
+
+        self.rows: list[Row] = kept(keep, make, {}, model, self.ctx)
 
     def untrained(self, layers: Layers) -> TorchModel:
         self.starts.append(layers)
@@ -66,6 +72,17 @@ def test_a_layer_alone_in_integers_answers_so_far_from_floats(learned: TorchMode
     after = module(part.of_activation(0)(inputs))
     divergence = 16 * float(kl_divergence(before / 4, after / 4, task.labelling).mean())
     assert measured.rows[0].effects["2"] == pytest.approx(divergence, rel=0.01)
+
+
+def test_what_is_kept_holds_for_all_code_that_begins_it(learned: TorchModel, task: Task, tmp_path: Path) -> None:
+    def kept(what: str, model: Any, parts: Any, make: Any) -> Path:
+        raise Interruption(make.__code__.co_filename)
+
+    stage = AwareQuantization.model_validate({"keep": {"drop": 0.1}})
+    with pytest.raises(Interruption) as kept_for:
+        stage.run(learned, context_of(task, tmp_path / "stage", kept=kept))
+    code = Sources().code([Path(str(kept_for.value))])
+    assert {f"stages/quantize/{name}.py" for name in ("aware", "training/ranges", "training/folding")} <= {*code}
 
 
 def test_a_codebook_larger_than_a_layer_is_no_choice_for_it(learned: TorchModel, task: Task, tmp_path: Path) -> None:

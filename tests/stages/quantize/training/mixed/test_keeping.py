@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.base.devices import set_seed
-from pipeline.errors import Interruption, StageError
+from pipeline.base.world import World
+from pipeline.errors import Interruption, NotFinite, StageError
 from pipeline.forms.weights import state_digest
 from pipeline.measure.accuracy import scores_on_validation
 from pipeline.measure.statistics.means import drop
@@ -16,7 +17,12 @@ from pipeline.model import TorchModel
 from pipeline.task import Task
 from stages.quantize.aware import AwareQuantization
 from stages.quantize.mixed.front import Choice
-from stages.quantize.training.mixed.keeping import to_train
+from stages.quantize.mixed.measuring import Row
+from stages.quantize.mixed.scores import scores_of
+from stages.quantize.training.mixed import keeping
+from stages.quantize.training.mixed.effects import Layers
+from stages.quantize.training.mixed.keep import TrainedKeep
+from stages.quantize.training.mixed.keeping import TrainedKeeping, to_train
 from stages.trainer.loop import _Loop
 from tests.contexts import context_of
 
@@ -98,6 +104,40 @@ def test_what_none_keeps_is_an_error_with_the_nearest(learned: TorchModel, task:
     )
     with pytest.raises(StageError, match=message):
         ran(settings, learned, task, tmp_path / "stage")
+
+
+def test_what_has_no_score_does_not_hold_and_every_process_hears_of_it(
+    learned: TorchModel, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers of the first guess, and trained ones with 2 bits, are not finite; with 4 bits one score is below zero."""
+    layers, reports, sent, asked = dict[str, Any](), dict[str, Any](), list[Any](), count()
+
+    def begun(widths: Layers, inner: Any = None) -> TorchModel:
+        layers.clear()
+        layers.update(widths, trained=inner is not None)
+        return learned
+
+    def scores(model: Any, ctx: Any) -> Any:
+        own, is_trained = scores_of(model, ctx).copy(), layers["trained"]
+        if next(asked) == 0 or (is_trained and 2 in layers.values()):
+            raise NotFinite("the answers are not finite")
+        own[0] = -0.01 if is_trained and 4 in layers.values() else own[0]
+        return own
+
+    monkeypatch.setattr(keeping, "scores_of", scores)
+    monkeypatch.setattr(World, "broadcast", lambda world, value=None: sent.append(value) or value)
+    keep = TrainedKeep(retention=0.9, trainings=3)
+    rows = [Row(name, [name], "linear", 100, {"8": 1e-4, "4": 1e-3, "2": 1e-2}, 10) for name in "ab"]
+    ctx = context_of(task, tmp_path, report=reports.__setitem__)
+    TrainedKeeping(keep, rows, learned, ctx, begun, begun).smallest()
+    report = reports["keep"]
+    assert report["widths"] == {"a": 8, "b": 8}
+    assert len(report["tried"]) == 1
+    assert report["unscored"]
+    assert len(report["unscored"]) + len(report["tried"]) <= 3
+    assert len(sent) == next(asked)
+    assert sent[0] is None
+    assert sent.count(None) == 1 + len(report["unscored"])
 
 
 def mixtures(sizes: list[int]) -> list[tuple[Choice, ...]]:
