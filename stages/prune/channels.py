@@ -11,7 +11,6 @@ from torch import nn
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage
-from stages.kd.teacher import Teacher
 from stages.prune.allocation.costs import Cost, Unit
 from stages.prune.allocation.effects import RATIOS, by_effect, effects
 from stages.prune.allocation.importance import IMPORTANCE, READS_DATA, Importance, has_measure, with_importance
@@ -33,7 +32,7 @@ from stages.prune.coupling.telling import (
 )
 from stages.prune.ignored import ignored
 from stages.prune.reshape import USE, difference
-from stages.prune.settings import SHARES, Narrowing
+from stages.prune.settings import SHARES, Narrowing, Teachers
 from stages.prune.training.recovery import IDLE_STEPS
 from stages.prune.weights import WeightPruning
 
@@ -118,18 +117,18 @@ class ChannelPruning(Narrowing, Stage):
                 model is quantized.
         """
         self._expect_floats(model.module)
-        return self.narrowed(model, self.recovery.open(model, ctx) if self.recovery else [], ctx)
+        return self.narrowed(model, self._teachers(model, ctx), ctx)
 
-    def narrowed(self, model: TorchModel, teachers: list[Teacher], ctx: Context) -> TorchModel:
-        """What `run` gives, with the teachers of its recovery. Raises StageError as that does."""
-        model = self._plain(model, ctx.warn)
+    def narrowed(self, model: TorchModel, teachers: Teachers, ctx: Context) -> TorchModel:
+        """What `run` gives, with the teachers of its trainings. Raises StageError as that does."""
+        incoming, model = model, self._plain(model, ctx.warn)
         for text in unproven(model):
             ctx.warn(text)
         couplings, whole = self._couplings(model, StageError, ctx.warn), set[str]()
+        cost = self._cost(incoming, model, couplings.groups, ctx)
+        full = cost.whole(model.module)
         if self.prepare:
-            model = self.prepare.prepared(model, couplings.groups, ctx)
-        cost = self._cost(model, couplings.groups, ctx)
-        full = cost.of(model.module)
+            model = self.prepare.prepared(teachers.before, model, couplings.groups, ctx)
         current, steps = model, list[JsonValue]()
         for step in range(1, self.steps + 1):
             budget = full * self._target[1] ** (step / self.steps)
@@ -143,7 +142,7 @@ class ChannelPruning(Narrowing, Stage):
             current.module.load_state_dict(module.state_dict())
             steps.append({"target": budget / full, "achieved": cost.of(module) / full, "ratio": ratio})
             if self.recovery:
-                current = self.recovery.retrained(teachers, current, ctx, f"recovery_{step}", step, self.steps)
+                current = self.recovery.retrained(teachers.after, current, ctx, f"recovery_{step}", step, self.steps)
         report_whole(model, current, whole, ctx)
         self._report(model, current, cost, steps, ctx)
         return current
@@ -172,10 +171,12 @@ class ChannelPruning(Narrowing, Stage):
             say(Note(f"all channels stay of {counted(blind)}: no scale of a normalization tells how much they matter"))
         return replace(couplings, groups=groups)
 
-    def _cost(self, model: TorchModel, groups: Sequence[Coupled], ctx: Context) -> Cost | Measured:
+    def _cost(
+        self, incoming: TorchModel, plain: TorchModel, groups: Sequence[Coupled], ctx: Context
+    ) -> Cost | Measured:
         if self._is_measured:
-            return Measured("size" if self.size is not None else "latency", model, ctx)
-        return self._counted(model, groups)
+            return Measured("size" if self.size is not None else "latency", incoming, plain, ctx)
+        return self._counted(plain, groups)
 
     def _counted(self, model: TorchModel, groups: Sequence[Coupled]) -> Cost:
         unit: Unit = "macs" if self.macs is not None else "params" if self.params is not None else "channels"
@@ -232,7 +233,7 @@ class ChannelPruning(Narrowing, Stage):
         self, before: TorchModel, after: TorchModel, cost: Cost | Measured, steps: list[JsonValue], ctx: Context
     ) -> None:
         name, requested = self._target
-        full, rest = cost.of(before.module), cost.of(after.module)
+        full, rest = cost.whole(before.module), cost.of(after.module)
         old, new = engine.widths(before.module), engine.widths(after.module)
         report: dict[str, JsonValue] = {
             "target": name,

@@ -1,7 +1,7 @@
 """What stages that prune have in common: one target, weights that are not quantized, and training afterwards."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from torch import nn
@@ -9,7 +9,9 @@ from torch import nn
 from pipeline.base.data.strict import Strict
 from pipeline.errors import ConfigError, ShrinkError, StageError
 from pipeline.forms.layers import aside
-from pipeline.stage import Preview, Stage, quantizing
+from pipeline.model import TorchModel
+from pipeline.stage import Context, Preview, Stage, quantizing
+from stages.kd.teacher import Teacher
 from stages.prune.allocation.search import Scope
 from stages.prune.training.preparing import Preparation
 from stages.prune.training.recovery import Recovery
@@ -72,6 +74,13 @@ class Pruning(Strict):
         return error("the weights are quantized, with steps for the layers that they are in", fix=fix)
 
 
+class Teachers(NamedTuple):
+    """Who teaches before the cut and after it; nobody where there is no such training."""
+
+    before: list[Teacher]
+    after: list[Teacher]
+
+
 class Narrowing(Pruning):
     """Settings of a stage that makes layers narrower."""
 
@@ -123,6 +132,10 @@ class Narrowing(Pruning):
         yield from super().check(before, preview)
         if self.prepare:
             yield from self.prepare.check_teachers(preview, known=not before, name="prepare")
+
+    def _teachers(self, model: TorchModel, ctx: Context) -> Teachers:
+        """Those of its trainings, of the model that came in."""
+        return Teachers(*(one.open(model, ctx) if one else [] for one in (self.prepare, self.recovery)))
 
     @property
     def _is_measured(self) -> bool:

@@ -9,7 +9,6 @@ from pipeline.base.formatting import few
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Context, Preview, Stage
-from stages.kd.teacher import Teacher
 from stages.prune.allocation.importance import IMPORTANCE, Importance, with_importance
 from stages.prune.allocation.search import lost
 from stages.prune.attention.config import with_config
@@ -21,9 +20,11 @@ from stages.prune.coupling.telling import cost, costs, counted, layers, with_pla
 from stages.prune.ignored import ignored
 from stages.prune.layers import LayerPruning
 from stages.prune.reshape import USE, difference
-from stages.prune.settings import SHARES, Narrowing
+from stages.prune.settings import SHARES, Narrowing, Teachers
 
 OWN = ("widths", "importance", *(name for name in Narrowing.model_fields if name not in SHARES))
+OF_SHARES = ("widths", "scope", "round_to", "steps")
+"""Settings that are of no use beside `heads`."""
 NO_HEADS = "no head of attention can leave"
 EXPECTED = (
     "an attention with several heads by linear layers, Conv1D or nn.MultiheadAttention, and their number or size as an "
@@ -62,8 +63,9 @@ class TransformerPruning(Narrowing, Stage):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TransformerPruning":
-        if self.heads is not None and self.steps > 1:
-            raise ValueError("`heads` are cut in one step: leave out `steps`")
+        idle = [name for name in OF_SHARES if getattr(self, name) != type(self).model_fields[name].default]
+        if self.heads is not None and idle:
+            raise ValueError(f"with `heads` no other width changes, in one step: leave out `{idle[0]}`")
         if self.layers is not None and self._is_measured:
             raise ValueError("with `layers` the target is `macs`, `params` or `heads`; prune.layers goes before others")
         return self
@@ -116,7 +118,7 @@ class TransformerPruning(Narrowing, Stage):
                 is quantized.
         """
         self._expect_floats(model.module)
-        teachers = self.recovery.open(model, ctx) if self.recovery else []
+        teachers = self._teachers(model, ctx)
         shallow = model if self.layers is None else self._depth().run(model, ctx)
         share = self._rest(model, shallow)
         if self.heads is not None:
@@ -125,7 +127,7 @@ class TransformerPruning(Narrowing, Stage):
             small = self._narrowing(share).narrowed(shallow, teachers, ctx)
         else:
             ctx.warn(Note("without the blocks that left the target holds: no width shrinks"))
-            small = self.recovery.retrained(teachers, shallow, ctx, "recovery") if self.recovery else shallow
+            small = self.recovery.retrained(teachers.after, shallow, ctx, "recovery") if self.recovery else shallow
         plain = self._plain(shallow, lambda text: None)
         groups = self._attention(plain, StageError, or_none=True)
         small = with_config(plain, small, layers(groups), ctx.warn)
@@ -146,17 +148,17 @@ class TransformerPruning(Narrowing, Stage):
         own: dict[str, Any] = {key: getattr(self, key) for key in OWN}
         if name == "heads":
             name, value = "channels", 0.5
-            own |= {"widths": ("heads",), "scope": "uniform"}
+            own |= {"widths": ("heads",)}
         return ChannelPruning.model_validate({name: share or value, **own})
 
     def _depth(self) -> LayerPruning:
         return LayerPruning.model_validate({"blocks": self.layers})
 
-    def _cut(self, model: TorchModel, teachers: list[Teacher], ctx: Context) -> TorchModel:
+    def _cut(self, model: TorchModel, teachers: Teachers, ctx: Context) -> TorchModel:
         """The model with as many heads at most in each attention."""
         plain, groups = self._narrowing().prunable(model, ctx)
         if self.prepare:
-            plain = self.prepare.prepared(plain, groups, ctx)
+            plain = self.prepare.prepared(teachers.before, plain, groups, ctx)
             groups = with_importance(groups, plain, self.importance, ctx)
         counts = tuple(min(self.heads or 1, len(group.scores)) for group in groups)
         gone = lost(groups, counts)
@@ -165,11 +167,11 @@ class TransformerPruning(Narrowing, Stage):
         module = engine.cut(plain.module, plain.example, gone, groups)
         small = plain.edited(USE, layers=difference(plain.module, module))
         small.module.load_state_dict(module.state_dict())
-        return self.recovery.retrained(teachers, small, ctx, "recovery") if self.recovery else small
+        return self.recovery.retrained(teachers.after, small, ctx, "recovery") if self.recovery else small
 
     def _report(self, before: TorchModel, groups: list[Coupled], after: TorchModel, ctx: Context) -> None:
         name, requested = self._target
-        widths = engine.widths(after.module)
+        widths = engine.widths(self._plain(after, lambda text: None).module)
         heads: dict[str, JsonValue] = {
             group.root: {"before": (most := len(group.scores)), "after": most * widths[group.root] // len(group.labels)}
             for group in groups

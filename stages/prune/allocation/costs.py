@@ -39,6 +39,10 @@ class Cost:
             return sum(width for layer, width in engine.widths(module).items() if layer in self.prunable)
         return cost(self.unit, module, self.example)
 
+    def whole(self, module: nn.Module) -> int:
+        """What all of it costs: a module that is whole."""
+        return self.of(module)
+
     def solved(
         self, module: nn.Module, groups: Sequence[Coupled], budget: float, scope: Scope, round_to: int
     ) -> tuple[float, Counts]:

@@ -78,6 +78,7 @@ def by_effect(groups: Sequence[Coupled], rows: Sequence[Sequence[float]], ratios
 
     A channel's score is the effect of removing it with all that matter less in its group, between the ratios that were
     measured by a straight line of logarithms. So channels ranked together leave each group as far as it bears it.
+    Scores are in double precision: where one ratio does no more than another they differ by less than a millionth.
 
     Args:
         groups: with scores, of which the order stays.
@@ -90,7 +91,7 @@ def by_effect(groups: Sequence[Coupled], rows: Sequence[Sequence[float]], ratios
         order = torch.argsort(torch.argsort(group.scores, stable=True))
         rising = np.log(np.maximum.accumulate(np.maximum(row, LEAST)))
         shares = (order.numpy() + 1) / size
-        rescored.append(replace(group, scores=torch.from_numpy(np.exp(_between(shares, ratios, rising))).float()))
+        rescored.append(replace(group, scores=torch.from_numpy(np.exp(_between(shares, ratios, rising)))))
     return rescored
 
 

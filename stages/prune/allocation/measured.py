@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
@@ -28,6 +29,7 @@ from stages.prune.reshape import USE, difference
 TRIES = 8
 CLOSE, AIMED = 0.97, 0.99
 """Of the budget: what is that near is not tried again, and what the next try is for."""
+STOPPED = "stopped in the search for widths"
 
 
 class Prediction(NamedTuple):
@@ -46,13 +48,15 @@ class Measured:
 
     Args:
         unit: size, or latency of one example on one thread.
-        reference: the model whose file counts 1.
+        reference: the model whose file counts 1, as it came in.
+        plain: the same as it is cut, with plain weights and layers.
         ctx: of the stage.
         seconds: of layers at some widths, as far as they were measured.
     """
 
     unit: Literal["size", "latency"]
     reference: TorchModel
+    plain: TorchModel
     ctx: Context
     seconds: dict[Any, float] = field(default_factory=dict)
 
@@ -60,16 +64,17 @@ class Measured:
         """The ratio of a module's file to the reference's; see `estimate`."""
         return self.estimate(module).value
 
+    def whole(self, module: nn.Module) -> float:
+        """What all of it is: the reference, whatever the module."""
+        return 1.0
+
     def estimate(self, module: nn.Module) -> Estimate:
         """The same with its interval; measured once for a module with such widths.
 
         Raises:
             StageError: an inference takes too long for a ratio, or the model is deployed as several files.
         """
-        widths = json.dumps(engine.widths(module))
-        if widths == json.dumps(engine.widths(self.reference.module)):
-            return Estimate(value=1.0, low=1.0, high=1.0)
-        return Estimate(**self._kept(f"share of {widths}", lambda: self._ratio(module).model_dump()))
+        return Estimate(**self._shared(lambda: self._estimate(module).model_dump()))
 
     def solved(
         self, module: nn.Module, groups: Sequence[Coupled], budget: float, scope: Scope, round_to: int
@@ -84,7 +89,8 @@ class Measured:
             Interruption: a stop was asked for.
         """
         key = f"counts for {budget} of {json.dumps(engine.widths(module))} in {[group.root for group in groups]}"
-        counts = tuple(self._kept(key, lambda: [*self._solved(module, groups, budget, scope, round_to)]))
+        make = partial(self._solved, module, groups, budget, scope, round_to)
+        counts = tuple(self._shared(lambda: self._kept(key, make)))
         return 1 - sum(counts) / sum(len(group.scores) for group in groups), counts
 
     def _solved(
@@ -96,7 +102,7 @@ class Measured:
         if shares[least] > budget:
             problem = f"{shares[least]:.3f} is what the smallest one has"
             raise StageError(problem, fix=f"Set {self.unit} to more than that, lower round_to or shorten ignore")
-        below, above = (predicted.share(least), shares[least]), (1.0, self.of(module))
+        below, above = (predicted.share(least), shares[least]), (1.0, self._estimate(module).value)
         with self.ctx.progress("widths", TRIES) as advance:
             for _ in range(TRIES):
                 aims = [_between(below, above, AIMED * budget), (below[0] + above[0]) / 2]
@@ -113,11 +119,18 @@ class Measured:
 
     def _share(self, module: nn.Module, groups: Sequence[Coupled], counts: Counts) -> float:
         if self.ctx.interrupted():
-            raise Interruption("stopped in the search for widths")
-        return self.of(engine.trimmed(module, lost(groups, counts), groups))
+            raise Interruption(STOPPED)
+        return self._estimate(engine.trimmed(module, lost(groups, counts), groups)).value
+
+    def _estimate(self, module: nn.Module) -> Estimate:
+        """What `estimate` gives, by this process."""
+        widths = json.dumps(engine.widths(module))
+        if self.plain is self.reference and widths == json.dumps(engine.widths(self.reference.module)):
+            return Estimate(value=1.0, low=1.0, high=1.0)
+        return Estimate(**self._kept(f"share of {widths}", lambda: self._ratio(module).model_dump()))
 
     def _ratio(self, module: nn.Module) -> Estimate:
-        model = self.reference.edited(USE, layers=difference(self.reference.module, module))
+        model = self.plain.edited(USE, layers=difference(self.plain.module, module))
         model.module.load_state_dict(module.state_dict())
         before = self.ctx.deployed(self.reference)
         if not isinstance(before, OnnxModel):
@@ -150,20 +163,32 @@ class Measured:
         return Prediction(lambda counts: cost(counts) / cost(whole), largest)
 
     def _kept(self, key: str, make: Callable[[], Any]) -> Any:
-        """What was made for a key before, by this process or by one that was stopped; made by the first process."""
+        """What was made for a key before, by this process or by one that was stopped; else it is made."""
         file = self.ctx.directory / f"{self.unit}.json"
-        value = None
-        if self.ctx.world.main:
-            known = json.loads(file.read_text()) if file.is_file() else {}
-            if key not in known:
-                value = make()
-                known = (json.loads(file.read_text()) if file.is_file() else {}) | {key: value}
-                file.parent.mkdir(parents=True, exist_ok=True)
-                whole = file.with_suffix(".part")
-                whole.write_text(json.dumps(known))
-                whole.replace(file)
-            value = known[key]
-        return self.ctx.world.broadcast(value)
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        if key in known:
+            return known[key]
+        value = make()
+        known = (json.loads(file.read_text()) if file.is_file() else {}) | {key: value}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        whole = file.with_suffix(".part")
+        whole.write_text(json.dumps(known))
+        whole.replace(file)
+        return value
+
+    def _shared(self, make: Callable[[], Any]) -> Any:
+        """What the first process makes, as JSON, in all of them. Raises Interruption in all where it was stopped."""
+        world = self.ctx.world
+        if not world.main:
+            if (value := world.broadcast()) is None:
+                raise Interruption(STOPPED)
+            return value
+        try:
+            value = make()
+        except Interruption:
+            world.broadcast(None)
+            raise
+        return world.broadcast(value)
 
 
 def _between(below: tuple[float, float], above: tuple[float, float], share: float) -> float:

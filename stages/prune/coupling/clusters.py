@@ -115,7 +115,7 @@ def separated(flow: Flow, trial: list[Cluster], size: int, beside: bool = False)
                 columns = {name: _filled(numbers, seen.get(name), labels) for name, numbers in columns.items()}
         if any((columns[name][mask] < 0).any() for name, mask in cluster.columns.items()):
             continue
-        own |= {Place(n, "out" if _keeps(flow.parts[n]) else "in"): labels for n, labels in columns.items()}
+        own |= {Place(n, "out" if keeps(flow.parts[n]) else "in"): labels for n, labels in columns.items()}
         sets = cluster.width // size
         whole = all(Place(name, "out") in own for name in cluster.widths)
         if whole and all(_is_even(flow.parts.get(place.name), place, labels, sets) for place, labels in own.items()):
@@ -126,7 +126,7 @@ def _same(one: Columns, other: Columns) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def _keeps(part: Part) -> bool:
+def keeps(part: Part) -> bool:
     """Whether the channels that it reads are those that it gives."""
     return is_norm(part) or is_depthwise(part)
 

@@ -30,6 +30,7 @@ class Coupled:
         places: all that loses channels with them -> (channels there,) which of the scores each goes by, NONE for none.
         unit: what a score is of: a channel, or a head of attention, which has several at each place.
         members: those of which each loses as many, if any.
+        through: names of those that hand channels on as they come, as norms and depthwise convolutions.
     """
 
     root: str
@@ -39,6 +40,7 @@ class Coupled:
     places: Mapping[Place, Tensor] = field(default_factory=dict)
     unit: Literal["channel", "head"] = "channel"
     members: tuple["Coupled", ...] = ()
+    through: frozenset[str] = frozenset()
 
     @property
     def labels(self) -> Tensor:
@@ -50,13 +52,24 @@ class Coupled:
         """What it is of a transformer: hidden where several layers give it and several read it, as a residual sum."""
         if self.unit == "head":
             return "heads"
-        givers, readers = (sum(place.side == side for place in self.places) for side in ("out", "in"))
-        return "hidden" if givers > 1 and readers > 1 else "feed_forward"
+        givers, readers = ({place.name for place in self.places if place.side == side} for side in ("out", "in"))
+        return "hidden" if len(givers - self.through) > 1 and len(readers) > 1 else "feed_forward"
+
+    @property
+    def sizes(self) -> set[str]:
+        """Names of the attributes of submodules that count its channels or heads."""
+        return {place.attribute for place in self.places if place.side == "size"}
+
+    def without_size(self, name: str) -> Self:
+        """The same where attributes of this name stay as they are."""
+        own = {p: labels for p, labels in self.places.items() if p.side != "size" or p.attribute != name}
+        return replace(self, places=own)
 
     def joined(self, other: Self) -> Self:
         """The two as one, which loses the same channels of both."""
         both = {place: torch.maximum(own, other.places.get(place, own)) for place, own in self.places.items()}
-        return replace(self, layers=(*self.layers, *other.layers), places={**other.places, **both})
+        layers, through = (*self.layers, *other.layers), self.through | other.through
+        return replace(self, layers=layers, places={**other.places, **both}, through=through)
 
     def common(self) -> "Coupled | None":
         """The same of the channels alone that all of its layers have; None where that is all of them, or none.

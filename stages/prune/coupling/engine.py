@@ -15,7 +15,7 @@ from torch import nn
 from pipeline.base.batches import Inputs
 from pipeline.errors import StageError
 from stages.prune.coupling.cells import Cell
-from stages.prune.coupling.clusters import Cluster, Labels, clusters, recurrent, separated
+from stages.prune.coupling.clusters import Cluster, Labels, clusters, keeps, recurrent, separated
 from stages.prune.coupling.coupled import Coupled, Couplings, Gone
 from stages.prune.coupling.flow import Flow
 from stages.prune.coupling.heads import heads
@@ -58,7 +58,7 @@ def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = (), 
             partial = [common for group in candidates if (common := group.common())]
         if size == 1 and with_heads:
             others = [one for one in _pending(clustered, [*groups, *units]) if not recurrent(flow, one)]
-            groups += _with_proof(shaken_module, example, heads(flow, others))
+            groups += _bare(shaken_module, example, _with_proof(shaken_module, example, heads(flow, others)))
     rest = {name for cluster in _pending(clustered, groups) for name in cluster.widths}
     groups += _proven(shaken_module, example, [one for one in partial if one.root in rest], joint=False)
     groups += _with_proof(shaken_module, example, stacked(flow, units))
@@ -171,7 +171,9 @@ def _coupled(flow: Flow, labels: Labels, size: int) -> Coupled:
     # The widest, the first of equal ones; before others the narrowest recurrent layer, so that its width is rounded.
     widths = {name: len(labels[Place(name, "out")]) for name in roots or cells}
     root = min(sizes, key=widths.__getitem__) if sizes else max(widths, key=widths.__getitem__)
-    return Coupled(root, tuple(layers), size, torch.ones(int(labels[Place(root, "out")].max()) + 1), labels)
+    through = frozenset(name for name in outs if keeps(flow.parts[name]))
+    scores = torch.ones(int(labels[Place(root, "out")].max()) + 1)
+    return Coupled(root, tuple(layers), size, scores, labels, through=through)
 
 
 def _proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled], joint: bool = True) -> list[Coupled]:
@@ -199,6 +201,14 @@ def _with_proof(shaken_module: nn.Module, example: Inputs, trials: list[list[Cou
         proven_groups += done
         pending = [groups for groups in pending if not any(group in done for group in groups)]
     return proven_groups
+
+
+def _bare(shaken_module: nn.Module, example: Inputs, groups: list[Coupled]) -> list[Coupled]:
+    """The same heads with fewer integers: without those that the example does not need, unless named after heads."""
+    for name in sorted({name for group in groups for name in group.sizes if "head" not in name}):
+        fewer = [group.without_size(name) for group in groups]
+        groups = fewer if _are_proven(shaken_module, example, fewer) else groups
+    return groups
 
 
 def _are_proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled]) -> bool:

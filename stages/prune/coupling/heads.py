@@ -105,7 +105,7 @@ def _groups(flow: Flow, cluster: Cluster, layout: Layout, columns: Columns) -> I
     root = max(layers, key=lambda name: width(flow.parts[name]))
     sizes = _sizes(flow, cluster, layout)
     for out in _left_out(sizes, {flow.module.get_submodule(name).get_parameter("weight").shape[1] for name in layers}):
-        own = {place: labels for place, labels in sizes.items() if _key(place) not in out}
+        own = {place: labels for place, labels in sizes.items() if place.attribute not in out}
         yield Coupled(root, tuple(layers), 1, torch.ones(layout.heads), places | own, "head")
 
 
@@ -114,8 +114,8 @@ def _left_out(sizes: Labels, read: set[int]) -> Iterator[set[str]]:
 
     One that is as large as what the layers read may be that: all that may are left out, then less and less of them.
     """
-    names = sorted({_key(place) for place in sizes})
-    doubtful = sorted({_key(place) for place, labels in sizes.items() if len(labels) in read})
+    names = sorted({place.attribute for place in sizes})
+    doubtful = sorted({place.attribute for place, labels in sizes.items() if len(labels) in read})
     others = [name for name in names if name not in doubtful]
     if len(names) > TRIED:
         yield set()
@@ -123,10 +123,6 @@ def _left_out(sizes: Labels, read: set[int]) -> Iterator[set[str]]:
     for few in range(len(others) + 1):
         for many in range(len(doubtful), -1, -1):
             yield from ({*a, *b} for a in combinations(others, few) for b in combinations(doubtful, many))
-
-
-def _key(place: Place) -> str:
-    return place.name.rpartition(".")[2]
 
 
 def _sizes(flow: Flow, cluster: Cluster, layout: Layout) -> Labels:

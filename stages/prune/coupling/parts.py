@@ -29,6 +29,11 @@ class Place(NamedTuple):
     name: str
     side: Literal["out", "in", "size"] | int
 
+    @property
+    def attribute(self) -> str:
+        """Of a tensor or a size its name without that of the submodule."""
+        return self.name.rpartition(".")[2]
+
 
 def is_source(part: Part) -> bool:
     """Whether its output is made anew, other than that of a depthwise convolution, which keeps channels apart."""

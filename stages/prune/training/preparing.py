@@ -11,6 +11,7 @@ from pipeline.model import TorchModel
 from pipeline.stage import Context
 from pipeline.task import Batch
 from stages.kd.retraining import Retraining
+from stages.kd.teacher import Teacher
 from stages.prune.allocation.slices import by_label, slices, weighted
 from stages.prune.coupling.coupled import Coupled
 from stages.prune.coupling.parts import known
@@ -29,15 +30,18 @@ class Preparation(Retraining):
     strength: float = Field(5e-4, gt=0, description="of the group lasso at the end of the training")
     growth: float = Field(4.0, ge=0, description="the least channel of a group shrinks 2 to the power of it faster")
 
-    def prepared(self, model: TorchModel, groups: Sequence[Coupled], ctx: Context) -> TorchModel:
+    def prepared(
+        self, teachers: Sequence[Teacher], model: TorchModel, groups: Sequence[Coupled], ctx: Context
+    ) -> TorchModel:
         """The trained model, as wide as before.
 
         Args:
+            teachers: as `open` gives them of the model that came in.
             model: where to start; not changed.
             groups: the channels that can leave.
             ctx: the data and the place.
         """
-        objective = Sparse(self.objective(self.open(model, ctx), model, ctx), groups, self.strength, self.growth)
+        objective = Sparse(self.objective(teachers, model, ctx), groups, self.strength, self.growth)
         return train(model, objective, self, ctx, "preparation")
 
 

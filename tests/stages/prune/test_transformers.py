@@ -12,6 +12,9 @@ from pipeline.stage import stage_class
 from stages.prune import transformers
 from stages.prune.coupling import engine
 from stages.prune.coupling.parts import Place
+from stages.prune.depth.bypass import Bypass
+from stages.prune.training.preparing import Preparation
+from stages.prune.training.recovery import Recovery
 from stages.prune.transformers import TransformerPruning
 from stages.quantize.dynamic import DynamicQuantization
 from tests.stages.prune.prune_nets import HERE, built, context
@@ -98,6 +101,29 @@ def test_blocks_leave_first_and_the_target_counts_them(tmp_path):
     save_exactly(small, tmp_path / "saved", HERE)
 
 
+@pytest.mark.parametrize(("kind", "arguments", "rest"), [("Encoder", {"layers": 3}, 2), ("gpt2", {}, 1)])
+def test_where_blocks_alone_reach_the_target_no_width_shrinks(kind, arguments, rest, tmp_path):
+    _, reports = pruned(net(kind, **arguments), tmp_path, macs=0.9, layers=1, importance="magnitude")
+    assert [*reports["transformer"]["heads"].values()] == [{"before": 4, "after": 4}] * rest
+    assert reports["transformer"]["macs"]["after"] <= 0.9 * reports["transformer"]["macs"]["before"]
+
+
+@pytest.mark.parametrize("target", [{"heads": 2}, {"macs": 0.4, "round_to": 1}])
+def test_the_model_that_came_in_teaches_both_trainings(target, tmp_path, monkeypatch):
+    blocks, training = [], {"epochs": 1, "batch_size": 512}
+
+    def note(self, teachers, model, *others):
+        blocks.append([sum(isinstance(part, Bypass) for part in one.module.modules()) for one in teachers])
+        return model
+
+    monkeypatch.setattr(Preparation, "prepared", note)
+    monkeypatch.setattr(Recovery, "retrained", note)
+    own = {"prepare": training, "recovery": training, "importance": "magnitude", "layers": 1}
+    small, _ = pruned(net("vit"), tmp_path, **target, **own)
+    assert any(isinstance(part, Bypass) for part in small.module.modules())
+    assert blocks == [[0], [0]]
+
+
 def test_widths_say_what_may_shrink(tmp_path):
     model = net("vit")
     before = engine.widths(model.module)
@@ -144,7 +170,10 @@ def test_what_cannot_be_is_refused_before_work(model, settings, message):
     ({}, "exactly one target of `macs`, `params`, `size`, `latency`, `heads`"),
     ({"macs": 0.5, "heads": 2}, "exactly one target"),
     ({"heads": 0}, "greater than or equal to 1"),
-    ({"heads": 2, "steps": 2}, "`heads` are cut in one step"),
+    ({"heads": 2, "steps": 2}, "with `heads` no other width changes, in one step: leave out `steps`"),
+    ({"heads": 2, "round_to": 4}, "leave out `round_to`"),
+    ({"heads": 2, "scope": "global"}, "leave out `scope`"),
+    ({"heads": 2, "widths": ("feed_forward",)}, "leave out `widths`"),
     ({"latency": 0.5, "layers": 2}, "with `layers` the target is"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(settings, message):

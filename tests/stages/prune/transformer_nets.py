@@ -91,10 +91,10 @@ def swin() -> nn.Module:
 class Encoder(nn.Module):
     """nn.TransformerEncoder over the rows of the image, with a mask where a row is dark."""
 
-    def __init__(self, heads: int = 4) -> None:
+    def __init__(self, heads: int = 4, layers: int = 2) -> None:
         super().__init__()
         self.embed = nn.Linear(8, 32)
-        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, heads, 48, batch_first=True), 2)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, heads, 48, batch_first=True), layers)
         self.head = nn.Linear(32, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -68,6 +68,15 @@ def test_channels_ranked_by_effect_leave_each_group_as_far_as_it_bears_it() -> N
         assert at[0] == pytest.approx(at[1], abs=0.7) or a > RATIOS[-1] or b < RATIOS[0]
 
 
+@pytest.mark.parametrize("row", [[0.0, 0.0, 0.0], [0.2, 0.1, 0.1], [1e-9, 1e-3, 1e-3]])
+def test_channels_of_which_more_do_no_more_leave_in_the_same_order(row: list[float]) -> None:
+    scores = torch.rand(512, generator=torch.Generator().manual_seed(0))
+    group = Coupled("a", ("a",), 1, scores, {Place("a", "out"): torch.arange(512)})
+    (rescored,) = by_effect([group], [row], RATIOS)
+    assert len(rescored.scores.unique()) == 512
+    assert torch.equal(torch.argsort(rescored.scores), torch.argsort(scores))
+
+
 class Sensitive(nn.Module):
     """Two hidden layers of which the first has channels to spare and the second none."""
 

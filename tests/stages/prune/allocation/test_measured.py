@@ -1,13 +1,21 @@
 """Targets of the file to deploy, with real files and, for a latency, real runs."""
 
 import pytest
+from torch import distributed as dist
+from torch import nn
+from torch.distributed import TCPStore
 
 from pipeline.base.estimate import Estimate
+from pipeline.base.world import FOR_EVER, join
 from pipeline.errors import Interruption, StageError
+from pipeline.measure.cost import torch_params
 from pipeline.measure.size import size_bytes
+from pipeline.model import TorchModel
 from stages.prune.allocation import latencies, measured
 from stages.prune.channels import ChannelPruning
+from stages.prune.coupling import engine
 from tests.conftest import deploy
+from tests.forked import PATIENCE, SERVER, start
 from tests.stages.prune.prune_nets import DIGITS, built, context
 
 
@@ -94,6 +102,61 @@ def test_a_stop_ends_the_search(net, tmp_path):
     ctx = context(tmp_path, {}, deployed=files(tmp_path), interrupted=lambda: True)
     with pytest.raises(Interruption, match="stopped in the search for widths"):
         ChannelPruning(size=0.5).run(net, ctx)
+
+
+def test_the_model_that_came_in_counts_as_one(tmp_path, monkeypatch):
+    """Not that whose attention is made of plain layers, which takes half of its bytes here."""
+
+    def weighed(model):
+        has_own = any(isinstance(part, nn.MultiheadAttention) for part in model.module.modules())
+        return torch_params(model.module) * (2 if has_own else 1)
+
+    monkeypatch.setattr(measured, "OnnxModel", TorchModel)
+    monkeypatch.setattr(measured, "deploy", lambda model, path: model)
+    monkeypatch.setattr(measured, "size_bytes", weighed)
+    model, reports = built("transformer_nets.py:Encoder"), {}
+    small = ChannelPruning(size=0.45, round_to=1, widths=("heads", "feed_forward")).run(
+        model, context(tmp_path, reports, deployed=lambda model: model)
+    )
+    share = torch_params(small.module) / torch_params(model.module)
+    assert reports["pruning"]["achieved"] == pytest.approx(share / 2)
+    assert 0.8 < share <= 0.9
+
+
+def in_one_of_two(rank, port, folder, stops, results):
+    """Put the widths, or how it ended, and how many files were made, of a search in one of two processes."""
+    shares = []
+
+    def ratio(self, module):
+        shares.append(torch_params(module) / torch_params(self.reference.module))
+        return at(shares[-1])
+
+    measured.Measured._ratio = ratio
+    world = join(TCPStore("127.0.0.1", port, 2, is_master=False, timeout=FOR_EVER), rank, 2)
+    ctx = context(folder, {}, world=world, interrupted=lambda: stops)
+    try:
+        small = ChannelPruning(size=0.6, round_to=1).run(built("prune_nets.py:PlainNet"), ctx)
+        results.put((rank, engine.widths(small.module), len(shares)))
+    except Interruption as stop:
+        results.put((rank, str(stop), len(shares)))
+    results.close()
+    results.join_thread()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_the_first_process_measures_for_all(tmp_path, stops):
+    store, results = (
+        TCPStore("127.0.0.1", 0, 2, is_master=True, timeout=FOR_EVER, wait_for_workers=False),
+        SERVER.Queue(),
+    )
+    children = [start(in_one_of_two, rank, store.port, tmp_path, stops, results) for rank in range(2)]
+    (_, first, files), (_, second, others) = sorted(results.get(timeout=PATIENCE) for _ in children)
+    for child in children:
+        child.join(PATIENCE)
+    assert first == second
+    assert others == 0
+    assert "stopped in the search for widths" in first if stops else files > 1 and first["one"] < 16
 
 
 @pytest.mark.slow

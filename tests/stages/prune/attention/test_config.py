@@ -23,7 +23,7 @@ def net(kind: str) -> TorchModel:
 
 def pruned(model, tmp_path, notes=None, **settings):
     ctx = replace(context(tmp_path, {}), warn=(notes if notes is not None else []).append)
-    return TransformerPruning(importance="magnitude", round_to=1, **settings).run(model, ctx)
+    return TransformerPruning(importance="magnitude", **settings).run(model, ctx)
 
 
 def narrower(model: TorchModel, *widths: int) -> TorchModel:
@@ -81,7 +81,7 @@ def test_widths_are_told_where_all_blocks_agree_and_kept_where_they_differ():
 
 
 def test_the_hidden_width_is_told(tmp_path):
-    small = pruned(net("vit"), tmp_path, params=0.6, widths=("hidden",))
+    small = pruned(net("vit"), tmp_path, params=0.6, round_to=1, widths=("hidden",))
     width = small.module.model.vit.layernorm.normalized_shape[0]
     assert small.module.model.config.hidden_size == width < 32
 

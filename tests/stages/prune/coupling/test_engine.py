@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from pipeline.errors import StageError
 from pipeline.model import call
@@ -27,6 +28,28 @@ def test_layers_that_are_added_are_one_group():
     assert {g.layers for g in groups.values() if len(g.layers) == 1} == {("blocks.0.conv1",), ("blocks.1.conv1",)}
     (shared,) = (g for g in groups.values() if len(g.layers) > 1)
     assert set(shared.layers) == {"stem", "blocks.0.conv2", "blocks.1.conv2"}
+    assert {g.width for g in groups.values() if g is not shared} == {"feed_forward"}
+    assert shared.width == "hidden"
+
+
+class Branches(nn.Module):
+    """A convolution, what hands its channels on, and two that read them."""
+
+    def __init__(self, through):
+        super().__init__()
+        self.stem, self.through = nn.Conv2d(1, 16, 3, padding=1), through
+        self.a, self.b, self.head = nn.Conv2d(16, 8, 1), nn.Conv2d(16, 8, 1), nn.Linear(16, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.through(self.stem(x)))
+        return self.head(torch.cat([torch.relu(self.a(x)), torch.relu(self.b(x))], 1).mean((2, 3)))
+
+
+@pytest.mark.parametrize("through", [nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3, padding=1, groups=16)])
+def test_what_one_layer_gives_is_not_hidden_though_several_read_it(through):
+    net = Branches(through).eval()
+    groups = couplings(net, {"input": torch.rand(2, 1, 8, 8)}).groups
+    assert [(group.root, group.width) for group in groups] == [(name, "feed_forward") for name in ("stem", "a", "b")]
 
 
 def test_removing_dead_channels_changes_nothing():

@@ -46,6 +46,13 @@ def test_an_integer_that_is_as_large_by_chance_stays():
     assert group.labels.tolist() == [i // 4 for i in range(16)] * 3
 
 
+def test_of_integers_that_nothing_needs_only_those_named_after_heads_follow():
+    net = built("transformer_nets.py:Hand").module
+    net.drop_blocks = net.num_heads = net.n_heads  # one for training, one for people who read it
+    (group,) = heads(net, torch.rand(2, 1, 8, 8))
+    assert group.sizes == {"n_heads", "n_keys", "inner", "narrow", "num_heads"}
+
+
 def test_the_heads_of_layers_with_a_shared_bias_leave_together():
     net = built("transformer_nets.py:t5").module
     (group,) = heads(net, torch.rand(2, 1, 8, 8))

@@ -52,7 +52,7 @@ def test_channels_that_will_leave_become_small(net, tmp_path):
     reports = {}
     settings = {"epochs": 4, "learning_rate": 5e-3, "batch_size": 32, "teacher": "labels"}
     lasso, plain = (
-        Preparation(**settings, strength=strength).prepared(net, groups, context(tmp_path / str(strength), reports))
+        Preparation(**settings, strength=strength).prepared([], net, groups, context(tmp_path / str(strength), reports))
         for strength in (0.05, 1e-9)
     )
     low, high = (
