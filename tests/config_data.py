@@ -73,7 +73,7 @@ def reviews(folder: Path) -> list[str]:
     made, model = tokens.trained(rows, ["text"], 80, "wordpiece", lowercase=True), str(folder / "model")
     made.save_pretrained(model)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 72, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = {"hidden_size": 72, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     BertForSequenceClassification(BertConfig(vocab_size=len(made), **sizes)).save_pretrained(model)
     return [f"task.data={folder / 'set'}", f"task.tokenizer={model}", f"model.name={model}"]
 
