@@ -46,8 +46,12 @@ def find(module: nn.Module, example: Inputs) -> Found:
         for name in names:
             part = module.get_submodule(name)
             hooks.enter_context(part.register_forward_hook(partial(see, name), with_kwargs=True))
-        call(module, example)
-    free = [name for name in dict.fromkeys(order) if forms[name] and _can_leave(module, example, name, forms[name])]
+        answers = call(module, example)
+
+    def can_leave(name: str) -> bool:
+        return forms[name] is not None and _can_leave(module, example, answers, name, forms[name])
+
+    free = [name for name in dict.fromkeys(order) if can_leave(name)]
     blocks = {name: forms[name].rest for name in free if not any(_is_within(name, other) for other in free)}
     rest = [name for name in names if name in forms and name not in free]
     near = [name for name in rest if not any(_is_within(name, b) or _is_within(b, name) for b in blocks)]
@@ -65,15 +69,14 @@ def without(module: nn.Module, blocks: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-def _can_leave(module: nn.Module, example: Inputs, name: str, form: "_Form") -> bool:
+def _can_leave(module: nn.Module, example: Inputs, answers: Inputs, name: str, form: "_Form") -> bool:
     """Whether others want no more than what a bypass gives: the module runs with it, and does not read what it lacks.
 
     What is read is seen by NaN in its place, as the weights of attention that a block gives for those who ask for them.
     """
 
     def spoil(part: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        values = [torch.full_like(value, torch.nan) if i in form.lacking else value for i, value in enumerate(output)]
-        return tuple(values)
+        return tuple(torch.full_like(one, torch.nan) if i in form.lacking else one for i, one in enumerate(output))
 
     try:
         with blame(StageError, name), torch.no_grad(), slow_path():
@@ -81,12 +84,11 @@ def _can_leave(module: nn.Module, example: Inputs, name: str, form: "_Form") -> 
                 call(module, example)
             if not form.lacking:
                 return True
-            before = call(module, example)
             with module.get_submodule(name).register_forward_hook(spoil):
                 after = call(module, example)
     except StageError:
         return False
-    return all(torch.equal(values, after[key]) for key, values in before.items())
+    return all(torch.equal(values, after[key]) for key, values in answers.items())
 
 
 def _is_within(name: str, other: str) -> bool:
