@@ -39,9 +39,9 @@ import torch
 from interleaving import neighbours
 
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.measure.statistics.ratios import interval
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Context
 from pipeline.task import Split, classification
 from stages.benchmark.conversion import save_inputs
 from stages.benchmark.latency import Latency

@@ -20,11 +20,11 @@ import torch
 from scipy.stats import spearmanr
 
 from pipeline.base.use import Reference, find
+from pipeline.context import Context
 from pipeline.deploy import deploy
 from pipeline.forms.weights import load_weights
 from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Context
 from pipeline.task import Split
 from stages.quantize.mixed.measuring import Row, Sensitivity
 from stages.quantize.quantizing.assigned import Assigned

@@ -3,9 +3,10 @@
 from pydantic import Field
 
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.forms.weights import load_weights
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.stage import Stage
 
 
 class TrainedNetwork(Stage):

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from pipeline.build.build import build_chain, check_stages
 from pipeline.build.config import StageConfig
+from pipeline.context import Preview
 from pipeline.fit import check_chain
 from pipeline.model import TorchModel
 from pipeline.records.record import Record
 from pipeline.runner import run
-from pipeline.stage import Preview
 
 HERE = Path(__file__).parent
 USES = {

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.deploy import deploy
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Context
 from pipeline.task import Task
 from tests import kept as keeping
 from tests.contexts import as_target, context_of, quadrants, tiny_task

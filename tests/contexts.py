@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from pipeline.base.batches import Inputs
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Preview
 from pipeline.task import Sealed, Split, Task, classification
 
 

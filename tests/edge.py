@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Context
 from stages.benchmark.environments.separate import SeparateRuntime
 from stages.benchmark.runners.loaded import read_batches, write_batches
 from stages.quantize.static import StaticQuantization

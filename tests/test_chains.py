@@ -9,9 +9,9 @@ import torch
 
 from pipeline.base.use import Reference
 from pipeline.build.probe import example_inputs
+from pipeline.context import Preview
 from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
-from pipeline.stage import Preview
 from tests import chain_nets
 from tests.chains import HERE, NETS, USES, check, entries, factorizing, legal, longest, refusal
 

@@ -11,12 +11,13 @@ import torch
 
 from pipeline.base.formatting import bytes_text
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.errors import ConfigError, StageError
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import Model, OnnxModel, TorchModel, call
 from pipeline.run.roundtrip import save_exactly
 from pipeline.runner import run
-from pipeline.stage import Context, Stage
+from pipeline.stage import Stage
 from stages.prune.channels import ChannelPruning
 from stages.prune.layers import LayerPruning
 from stages.prune.lowrank import LowRankFactorization

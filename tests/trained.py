@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pipeline.base.batches import Inputs, Outputs
+from pipeline.context import Context
 from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from stages.kd.cache import CachedValues, fill
 from stages.kd.student import Student
 from stages.kd.teacher import Teacher

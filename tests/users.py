@@ -13,7 +13,8 @@ from typing import ClassVar
 import torch
 from pipeline.errors import Interruption, StageError
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import AnyForm, Context, Stage
+from pipeline.context import Context
+from pipeline.stage import AnyForm, Stage
 
 FOLDER = Path(__file__).resolve().parent
 """

@@ -4,9 +4,10 @@ import torch
 from pydantic import Field
 
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.stage import Stage
 
 
 class NarrowWords(Stage):

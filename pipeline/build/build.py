@@ -20,13 +20,14 @@ from pipeline.build.syntax.declared import check_entries
 from pipeline.build.syntax.validate import validate
 from pipeline.build.tensors import tensor_digests
 from pipeline.build.trial import try_out
+from pipeline.context import Preview
 from pipeline.errors import ConfigError, Note, blame
 from pipeline.fit import check_chain
 from pipeline.gate.expected import load_expected
 from pipeline.gate.limited import check_choosing, check_rows
 from pipeline.measure.statistics.samples import samples_needed
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Preview, Stage, stage_class
+from pipeline.stage import Stage, stage_class
 from pipeline.task import Task, highest
 
 Chain = tuple[tuple[str, Stage], ...]

@@ -13,13 +13,13 @@ import torch
 
 from pipeline.base.batches import Inputs, Outputs
 from pipeline.base.estimate import Estimate
+from pipeline.context import Predict, Scored
 from pipeline.errors import StageError, blame
 from pipeline.measure.accuracy import Advance, Asked, Evaluation, Scoring, evaluate_batches, scores_of
 from pipeline.measure.agreement import agreeing
 from pipeline.measure.flips import worst_first
 from pipeline.measure.statistics.means import drop, retention
 from pipeline.measure.statistics.pairs import Scores, is_right_or_wrong, pairs
-from pipeline.stage import Predict, Scored
 from pipeline.task import Forward, Split, Task
 
 ONE_CALL = "it asks the model more than once for a batch, or each time otherwise"

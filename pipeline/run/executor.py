@@ -21,6 +21,7 @@ from pipeline.base.hardware import Isa
 from pipeline.base.progress import progress
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.isa.answers import Answers, answers, load, save
@@ -34,7 +35,7 @@ from pipeline.run.scoring import Known, Scoring, scored
 from pipeline.run.store.changes import Parts
 from pipeline.run.store.key import Keys
 from pipeline.run.store.store import READ, RESULT, Claim, Store, claimed
-from pipeline.stage import Context, Stage
+from pipeline.stage import Stage
 
 LOG = logging.getLogger("shrinkline")
 

@@ -15,6 +15,7 @@ import torch
 from pipeline.base.devices import pick_device, set_seed
 from pipeline.base.files import folder_digest, scratch
 from pipeline.build.build import Built
+from pipeline.context import Preview
 from pipeline.deploy import deploy, located
 from pipeline.errors import ConfigError, Note, StageError, blame
 from pipeline.fit import forms
@@ -24,7 +25,7 @@ from pipeline.run import disk
 from pipeline.run.store.changes import Parts
 from pipeline.run.store.key import Keys, digest
 from pipeline.run.store.store import Store
-from pipeline.stage import Preview, Stage
+from pipeline.stage import Stage
 
 NOTES, FILE = "notes.json", "model.onnx"
 

@@ -16,6 +16,7 @@ from pipeline.base.files import folder_digest
 from pipeline.base.progress import progress
 from pipeline.base.signals import Interrupts
 from pipeline.build.build import Built
+from pipeline.context import Context
 from pipeline.errors import Note, StageError
 from pipeline.fit import forms
 from pipeline.measure.accuracy import Evaluation
@@ -24,7 +25,7 @@ from pipeline.records.parts.kernels import Kernels
 from pipeline.run.measuring import DeployedFiles
 from pipeline.run.roundtrip import save_exactly
 from pipeline.run.store.store import RESULT
-from pipeline.stage import Context, Stage
+from pipeline.stage import Stage
 from pipeline.task import kind
 
 LOG = logging.getLogger("shrinkline")

@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 from pipeline.build.build import Built
+from pipeline.context import Predict, Scored
 from pipeline.gate.accuracy import keeps
 from pipeline.gate.expected import load_expected
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.elsewhere import OnlyHereError, evaluate_elsewhere, paired
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.model import Model
-from pipeline.stage import Predict, Scored
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., Any]]]
 Scoring = Callable[[Model, Predict | None], Scored | str]

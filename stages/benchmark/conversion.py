@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.base.batches import Inputs
+from pipeline.context import Context
 from pipeline.model import Model
-from pipeline.stage import Context
 from stages.benchmark.environments.sources import repeated
 from stages.benchmark.hosts.files import loaded_files
 from stages.benchmark.hosts.host import Machine

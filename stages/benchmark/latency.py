@@ -11,11 +11,12 @@ from pydantic import Field, JsonValue, model_validator
 
 from pipeline.base.batches import Inputs
 from pipeline.base.hardware import cores
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, Note
 from pipeline.fit import forms
 from pipeline.measure.statistics.ratios import FEWEST_ROUNDS
 from pipeline.model import Model, OnnxModel
-from pipeline.stage import AnyForm, Context, Preview, Stage
+from pipeline.stage import AnyForm, Stage
 from stages.benchmark.answers.agreement import Examination
 from stages.benchmark.answers.scores import Scores
 from stages.benchmark.checks import check_rebuilt, check_runtimes

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.model import Model
-from pipeline.stage import Context
 from stages.benchmark.answers.agreement import Agreement, Examination
 from stages.benchmark.answers.scores import Score, Scores
 from stages.benchmark.conversion import Conversion

@@ -20,11 +20,11 @@ from pipeline.base.data.strict import Strict
 from pipeline.base.files import file_digest, folder_digest
 from pipeline.base.formatting import runtime_text
 from pipeline.base.use import is_built_in
+from pipeline.context import Context
 from pipeline.errors import ConfigError, StageError
 from pipeline.fit import FORMS
 from pipeline.forms.sandbox.wire import DamagedError
 from pipeline.model import Model, OnnxModel, Seq2SeqOnnx, TorchModel
-from pipeline.stage import Context
 from stages.benchmark.hosts.setting import On
 
 RUNNERS = Path(__file__).with_name("runners")

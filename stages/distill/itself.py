@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field, JsonValue
 
+from pipeline.context import Context
 from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from stages.kd.stage import SingleMethod
 from stages.kd.student import Student
 from stages.kd.teacher import Teacher

@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pipeline.base.use import Reference
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, Note, StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.kd.generation import Beams, Rule, choose, generated, split_of
 from stages.kd.objective import Distillation
 from stages.kd.stage import Distilling

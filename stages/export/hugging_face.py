@@ -12,12 +12,13 @@ from torch import nn
 
 from pipeline.base.formatting import few
 from pipeline.base.use import nearest
+from pipeline.context import Preview
 from pipeline.errors import ConfigError, ShrinkError, StageError, blame
 from pipeline.forms.deployed.seq2seq import hush
 from pipeline.forms.layers import aside, is_encoder_decoder, transformers_model
 from pipeline.forms.tracing import slow_path
 from pipeline.model import TorchModel
-from pipeline.stage import Preview, Stage
+from pipeline.stage import Stage
 
 LIBRARY = "transformers"
 LENGTH = 16

@@ -10,13 +10,14 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.base.batches import Outputs
+from pipeline.context import Context, Preview
 from pipeline.deploy import deploy
 from pipeline.errors import StageError
 from pipeline.forms.graph import OPSET
 from pipeline.forms.tracing import rounded_otherwise
 from pipeline.measure.agreement import agreeing
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 
 BATCH_SIZE = 64
 

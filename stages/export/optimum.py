@@ -9,12 +9,13 @@ import onnx
 from onnx import TensorProto
 from pydantic import Field
 
+from pipeline.context import Context, Preview
 from pipeline.deploy import located
 from pipeline.errors import StageError
 from pipeline.forms.graph import refill, rename, save, strip
 from pipeline.forms.text.remapped import split
 from pipeline.model import OnnxModel, TorchModel, call
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.export.hugging_face import expect, export, library_model
 from stages.export.onnx import check_parity, compare
 

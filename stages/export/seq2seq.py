@@ -12,13 +12,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.context import Context, Preview
 from pipeline.errors import StageError, blame
 from pipeline.forms.deployed.seq2seq import SEQUENCES, Seq2SeqOnnx, hush
 from pipeline.forms.external_data import save_together
 from pipeline.forms.generate import GRAPHS
 from pipeline.forms.graph import strip
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.export.hugging_face import expect, export, library_model, misfits, plain
 from stages.export.onnx import difference
 

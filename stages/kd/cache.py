@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.base.batches import NEARBY, Inputs
+from pipeline.context import Context
 from pipeline.errors import Interruption
-from pipeline.stage import Context
 
 BATCH_SIZE = 128  # larger ones leave the caches of a CPU
 WAITING = 2**26  # bytes of values at most that wait in memory for those before them

@@ -8,10 +8,10 @@ from torch import Tensor
 from pipeline.base.batches import Inputs
 from pipeline.base.formatting import bytes_text, few
 from pipeline.base.targets.labelling import Labelling
+from pipeline.context import Preview
 from pipeline.errors import ConfigError, Note
 from pipeline.measure.cost import torch_params
 from pipeline.model import TorchModel
-from pipeline.stage import Preview
 from pipeline.task import scored
 from stages.kd.objective import adapters, needs_of
 from stages.kd.teacher import Teacher, logits_bytes, why_not_cached

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from pipeline.base.batches import Inputs, Outputs
 from pipeline.base.targets.labelling import Labelling
+from pipeline.context import Context
 from pipeline.errors import Interruption
 from pipeline.measure.statistics.means import drop
 from pipeline.measure.statistics.shares import LEVEL
-from pipeline.stage import Context
 from pipeline.task import Batch, Output, Split
 from stages.kd.cache import CachedValues
 from stages.kd.inspection.confidence import (

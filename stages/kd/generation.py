@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.errors import Interruption, StageError, blame
-from pipeline.stage import Context
 from pipeline.task import AsTarget, Split, kind
 from stages.kd.cache import CachedValues, fill
 from stages.kd.teacher import Teacher

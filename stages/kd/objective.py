@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from pipeline.base.batches import Outputs
 from pipeline.base.targets.labelling import Labelling
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.model import TorchModel, call
-from pipeline.stage import Context
 from pipeline.task import Batch
 from stages.kd.inspection.hooks import Hooks
 from stages.kd.teacher import Teacher, logits_bytes, why_not_cached

@@ -5,9 +5,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Preview
 from stages.kd.checks import expect_kind, misfits
 from stages.kd.objective import Distillation
 from stages.kd.teacher import Teacher, open_teachers

@@ -11,11 +11,12 @@ import torch
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from pipeline.base.data.strict import Strict
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError
 from pipeline.measure.accuracy import mean_score
 from pipeline.measure.cost import torch_params
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.kd.checks import caching, misfits, smallness, taught
 from stages.kd.diagnosis import diagnose
 from stages.kd.objective import Distillation

@@ -12,9 +12,9 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from pipeline.base.batches import Inputs, Outputs
+from pipeline.context import Context, HasTask
 from pipeline.errors import StageError, blame
 from pipeline.model import Model, TorchModel, call
-from pipeline.stage import Context, HasTask
 from pipeline.task import Batch
 from stages.kd.cache import CachedValues, fill, fitted
 from stages.kd.inspection.hooks import Hook, Hooks

@@ -10,8 +10,8 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from pipeline.base.batches import Inputs, Outputs
+from pipeline.context import Context
 from pipeline.errors import StageError
-from pipeline.stage import Context
 from pipeline.task import sample
 from stages.kd.cache import Values
 from stages.kd.losses.logits import rows

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.context import Context
 from pipeline.forms.tracing import slow_path
 from pipeline.model import call
-from pipeline.stage import Context
 
 BATCH = 32
 

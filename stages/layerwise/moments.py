@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pipeline.context import Context
 from pipeline.errors import StageError
-from pipeline.stage import Context
 from stages.layerwise.calibration import watch
 
 Rows = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Iterable[Tensor]]

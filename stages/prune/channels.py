@@ -8,9 +8,10 @@ from typing import ClassVar
 from pydantic import Field, JsonValue
 from torch import nn
 
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.prune.allocation.costs import Cost, Unit
 from stages.prune.allocation.effects import RATIOS, by_effect, effects
 from stages.prune.allocation.importance import IMPORTANCE, READS_DATA, Importance, has_measure, with_importance

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 from pydantic import Field, JsonValue
 
 from pipeline.base.formatting import few
+from pipeline.context import Context
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.stage import Stage
 from stages.prune.allocation.effects import EXAMPLES, Answers
 from stages.prune.coupling.telling import cost, costs, counted, far_below
 from stages.prune.depth.blocks import find, without

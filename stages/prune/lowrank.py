@@ -8,9 +8,10 @@ from annotated_types import Gt
 from pydantic import Field, JsonValue
 from torch import Tensor
 
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.prune.coupling.telling import check_finite, cost, costs, far_below, with_plain_weights
 from stages.prune.ignored import ignored
 from stages.prune.ranks.choice import Options, as_told, by_cost, by_energy, named, options

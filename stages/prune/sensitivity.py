@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt, Lt
 from pydantic import Field, JsonValue
 
+from pipeline.context import Context
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.stage import Stage
 from stages.prune.allocation.effects import EXAMPLES, RATIOS, effects
 from stages.prune.allocation.importance import Importance
 from stages.prune.channels import ChannelPruning

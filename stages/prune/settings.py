@@ -7,10 +7,11 @@ from pydantic import ConfigDict, Field, model_validator
 from torch import nn
 
 from pipeline.base.data.strict import Strict
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, ShrinkError, StageError
 from pipeline.forms.layers import aside
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Preview, Stage, quantizing
+from pipeline.stage import Stage, quantizing
 from stages.kd.teacher import Teacher
 from stages.prune.allocation.search import Scope
 from stages.prune.training.preparing import Preparation

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 from pydantic import Field, JsonValue, model_validator
 
 from pipeline.base.formatting import few
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.prune.allocation.importance import IMPORTANCE, Importance, with_importance
 from stages.prune.allocation.search import lost
 from stages.prune.attention.config import with_config

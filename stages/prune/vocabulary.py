@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from pydantic import Field, JsonValue
 from torch import nn
 
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.forms.text.inputs import texts_in
 from pipeline.forms.text.positions import positions
@@ -13,7 +14,7 @@ from pipeline.forms.text.prunable import check_tokenizer
 from pipeline.forms.text.remapped import USE, split
 from pipeline.forms.text.vocabulary import Vocabulary, ranges
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.prune.tokens.embedding import check_outputs, check_positions, check_values, find_embedding, size_of
 from stages.prune.tokens.tokens import Counts, always_kept, changed_share, counted, most_frequent, unknown_share
 

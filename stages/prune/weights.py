@@ -6,10 +6,11 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 from torch import Tensor, nn
 
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
 from pipeline.measure.cost import torch_params
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.prune.coupling.telling import check_finite, with_plain_weights
 from stages.prune.settings import Pruning
 from stages.prune.sparse.choice import Choice, by_magnitude, chosen

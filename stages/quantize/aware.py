@@ -9,10 +9,11 @@ from pydantic import Field, JsonValue, model_validator
 from pipeline.base.formatting import few
 from pipeline.base.hardware import saturation
 from pipeline.base.use import nearest
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
 from pipeline.forms.text.remapped import split
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.kd.retraining import Retraining
 from stages.quantize.mixed.keep import KEEP
 from stages.quantize.quantizing.quantizer import check_settings

@@ -6,12 +6,13 @@ from typing import ClassVar
 from pydantic import Field, JsonValue
 
 from pipeline.base.formatting import few
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, Interruption
 from pipeline.forms.text.remapped import split
 from pipeline.measure.accuracy import mean_score
 from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Preview, Stage, quantizing
+from pipeline.stage import Stage, quantizing
 from stages.quantize.aware import AwareQuantization
 from stages.quantize.mixed.culprits import Culprit, culprits
 from stages.quantize.training.mixed.partly import Partly, answers

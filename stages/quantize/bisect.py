@@ -10,10 +10,11 @@ from pydantic import Field, JsonValue, ValidationError
 
 from pipeline.base.code.extras import expect_extra
 from pipeline.base.formatting import few
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, Interruption
 from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.model import OnnxModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.half import HalfPrecision
 from stages.quantize.mixed.culprits import Culprit, culprits

@@ -11,12 +11,13 @@ from pydantic import Field, JsonValue
 
 from pipeline.base.formatting import bytes_text, few
 from pipeline.base.use import nearest
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError, blame
 from pipeline.forms.external_data import load_whole
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES, read_by, save, strip
 from pipeline.measure.size import elements
 from pipeline.model import Model, OnnxModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.quantize.graphs.names import name_each
 from stages.quantize.halves.answers import furthest
 from stages.quantize.halves.graph import floats, meant, names_in, with_those_behind

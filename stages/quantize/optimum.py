@@ -9,13 +9,14 @@ import onnx
 from pydantic import Field, JsonValue
 
 from pipeline.base.hardware import VNNI, cpu_flags, saturation
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.fit import forms
 from pipeline.forms.deployed.seq2seq import DECODER, ENCODER, WITH_PAST, Seq2SeqOnnx
 from pipeline.forms.external_data import CONFIGS, save_together
 from pipeline.forms.generate import GRAPHS
 from pipeline.model import Deployed, Model, OnnxModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.quantize.dynamic import quantizable
 from stages.quantize.graphs.reach import PRODUCTS, reached
 from stages.quantize.graphs.tied_embeddings import Tied

@@ -11,13 +11,14 @@ from pydantic import Field, JsonValue
 
 from pipeline.base.batches import Inputs
 from pipeline.base.formatting import bytes_text
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, StageError, blame
 from pipeline.forms.external_data import load_whole
 from pipeline.forms.graph import BLOCKWISE, QUANTIZED, graphs_in, opset
 from pipeline.forms.packed import is_packed
 from pipeline.measure.size import elements, layer_of, size_bytes
 from pipeline.model import OnnxModel
-from pipeline.stage import Context, Preview, Stage, quantizing
+from pipeline.stage import Stage, quantizing
 from pipeline.task import Split
 from stages.quantize.half import HalfPrecision
 from stages.quantize.packing.candidates import candidates, first_right

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from pydantic import Field, JsonValue
 
+from pipeline.context import Context, Preview
 from pipeline.model import Model, OnnxModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.quantize.graphs.reach import reached
 from stages.quantize.halves.numbers import Kind
 from stages.quantize.mixed.effects import Activations

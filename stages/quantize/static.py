@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from pipeline.base.hardware import saturation
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError
 from pipeline.model import Model, OnnxModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.quantize.balance.balance import Balance
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen

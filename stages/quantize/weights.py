@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 import onnx
 from pydantic import Field
 
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError
 from pipeline.model import Model, OnnxModel
-from pipeline.stage import Context, Preview, Stage
+from pipeline.stage import Stage
 from stages.quantize.blocks.methods import Method
 from stages.quantize.graphs.reach import reached
 from stages.quantize.graphs.rewrite import chosen

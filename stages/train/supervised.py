@@ -2,8 +2,9 @@
 
 from typing import ClassVar
 
+from pipeline.context import Context
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.stage import Stage
 from stages.trainer.loop import train
 from stages.trainer.objective import Supervised
 from stages.trainer.settings import TrainingSettings

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.context import Context
 from pipeline.errors import Interruption, StageError
 from pipeline.forms.weights import state_digest
 from pipeline.measure.accuracy import mean_score
 from pipeline.model import TorchModel, call
-from pipeline.stage import Context
 from pipeline.task import Batch
 from stages.trainer import checkpoint
 from stages.trainer.objective import Objective, Progress, scalar

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pipeline.base.batches import Outputs
+from pipeline.context import Context
 from pipeline.errors import StageError, blame
-from pipeline.stage import Context
 from pipeline.task import Batch, kind, scored
 
 

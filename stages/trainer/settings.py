@@ -10,9 +10,9 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from pipeline.base.data.strict import Strict
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.forms.layers import aside
-from pipeline.stage import Context
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

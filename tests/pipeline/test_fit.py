@@ -6,11 +6,12 @@ import pytest
 from pydantic import Field
 from torch import nn
 
+from pipeline.context import Context
 from pipeline.errors import ConfigError
 from pipeline.fit import check_chain, forms
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import AnyForm, Context, Stage
+from pipeline.stage import AnyForm, Stage
 
 
 class FromTorch(Stage):

@@ -1,4 +1,4 @@
-"""A stage has strict settings, is the one of its module, and does not see the test split."""
+"""A stage has strict settings, and is the one of its module."""
 
 from pathlib import Path
 from types import ModuleType
@@ -7,11 +7,10 @@ import pytest
 from pydantic import Field, ValidationError
 
 from pipeline.base.use import import_file
-from pipeline.errors import ConfigError, StageError
+from pipeline.context import Context
+from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Preview, Stage, stage_class
-from pipeline.task import Task
-from tests.contexts import bare_context
+from pipeline.stage import Stage, stage_class
 
 
 class FromTorch(Stage):
@@ -50,13 +49,3 @@ def test_a_stage_that_a_module_only_imports_is_not_its_own() -> None:
     module.Imported = FromTorch  # type: ignore[attr-defined]
     module.Own = type("Own", (FromTorch,), {"__module__": "mine"})  # type: ignore[attr-defined]
     assert stage_class(module) is module.Own
-
-
-def test_a_stage_reads_the_task_by_its_own_names_and_cannot_peek_at_the_test_split(task: Task, tmp_path: Path) -> None:
-    for seen in (bare_context(tmp_path), Preview(None, task)):  # type: ignore[arg-type]
-        names = ("loss", "decode", "score", "augment", "logits", "output", "as_target", "tokenizer")
-        assert [getattr(seen, name) for name in names] == [getattr(task, name) for name in names]
-        assert [len(split) for split in (seen.train, seen.calibration, seen.validation)] == [256, 256, 64]
-        assert len(seen.task.test) == 128
-        with pytest.raises(StageError, match=r"reads the test split; expected train.*cannot peek"):
-            next(iter(seen.task.test.loader(8)))

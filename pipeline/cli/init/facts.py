@@ -24,12 +24,12 @@ from pipeline.cli.init.architecture import (
     share_in_layers,
     width_of,
 )
+from pipeline.context import Preview
 from pipeline.errors import ConfigError, blame
 from pipeline.forms.graph import QUANTIZED
 from pipeline.forms.layers import transformers_model
 from pipeline.measure.cost import onnx_params, torch_params
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Preview
 from pipeline.task import Split, Task
 
 FEW = 64  # examples of each split that are looked at; `shrink plan` looks at all

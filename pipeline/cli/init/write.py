@@ -17,10 +17,10 @@ from pipeline.cli.init.facts import Facts, look
 from pipeline.cli.init.presets import Preset, preset
 from pipeline.cli.init.students import Student, students
 from pipeline.cli.init.values import Target, values
+from pipeline.context import Preview
 from pipeline.errors import ConfigError
 from pipeline.fit import check_chain
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Preview
 from pipeline.task import Task
 
 WHERE: dict[Target, str] = {"cpu": "a server's or a desktop's processor", "gpu": "a GPU", "edge": "a small device"}

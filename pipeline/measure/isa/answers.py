@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.base.hardware import Isa, saturates_on
+from pipeline.context import Scored
 from pipeline.measure.accuracy import Evaluation, Scoring, evaluate, scores_on_validation
 from pipeline.measure.isa.emulate import emulate
 from pipeline.measure.isa.errors import NoIntegersError
@@ -16,7 +17,6 @@ from pipeline.measure.isa.layers import TRIED, examples_of, saturating
 from pipeline.model import Deployed, OnnxModel
 from pipeline.records.parts.models import Flips
 from pipeline.records.parts.targets import SaturatingLayer, TargetRecord
-from pipeline.stage import Scored
 from pipeline.task import Task
 
 PREDICTIONS, LAYERS = "predictions.safetensors", "layers.json"

@@ -34,11 +34,11 @@ from pipeline.base.signals import Interrupts
 from pipeline.base.world import FOR_EVER, World, is_lost, join
 from pipeline.build.build import Built, build
 from pipeline.build.config import PipelineConfig
+from pipeline.context import Context
 from pipeline.errors import ConfigError, Interruption, ShrinkError, StageError, blame
 from pipeline.model import Model
 from pipeline.run.distributed.launch import launched, rank
 from pipeline.run.measuring import DeployedFiles
-from pipeline.stage import Context
 
 LOG = logging.getLogger("shrinkline")
 

@@ -11,10 +11,10 @@ from pydantic import JsonValue
 
 from pipeline.base.batches import Inputs
 from pipeline.base.targets.labelling import Labelling
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.measure.agreement import agreeing
 from pipeline.model import Model
-from pipeline.stage import Context
 from stages.benchmark.answers.distances import Apart, tolerance_of
 from stages.benchmark.answers.fitting import fitting
 from stages.benchmark.processes.process import Spec, answers, as_arrays

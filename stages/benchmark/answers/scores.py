@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from pipeline.context import Context, Scored
 from pipeline.errors import StageError
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context, Scored
 from stages.benchmark.answers.distances import tolerance_of
 from stages.benchmark.answers.stream import Stream
 from stages.benchmark.processes.process import Spec

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from pipeline.base.batches import Inputs, Outputs
+from pipeline.context import Context
 from pipeline.errors import Interruption, StageError
 from pipeline.forms.graph import output_names
 from pipeline.forms.sandbox.calls import Calls
 from pipeline.model import Model, OnnxModel
-from pipeline.stage import Context
 from stages.benchmark.answers.agreement import output_at
 from stages.benchmark.answers.fitting import fitting
 from stages.benchmark.processes.process import PIECE, Spec, answers, as_arrays

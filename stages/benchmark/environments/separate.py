@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from pydantic import Field, JsonValue
 
 from pipeline.base.batches import Inputs
+from pipeline.context import Context
 from pipeline.model import Model
-from pipeline.stage import Context
 from stages.benchmark.environments.converter import alone, convert
 from stages.benchmark.environments.environment import Environment
 from stages.benchmark.environments.sources import Source

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from pipeline.base.batches import Inputs
 from pipeline.base.quiet import muted
+from pipeline.context import Context
 from pipeline.errors import StageError, blame
 from pipeline.forms.graph import QUANTIZED, inputs_of
 from pipeline.forms.text.remapped import split
 from pipeline.forms.tracing import forget_captures, rounded_otherwise, slow_path
 from pipeline.model import Model, TorchModel, call
-from pipeline.stage import Context
 
 LOGGERS = ("torch.export", "torch.fx", "torch._dynamo")
 FLOATS = "Take the model as it is before it is quantized, or a runtime that takes quantized files, such as openvino"

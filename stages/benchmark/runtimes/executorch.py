@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
+from pipeline.context import Context
 from pipeline.model import Model
-from pipeline.stage import Context
 from stages.benchmark.environments.environment import Environment
 from stages.benchmark.environments.separate import SeparateRuntime
 from stages.benchmark.environments.sources import Programs, Source

@@ -7,8 +7,8 @@ from pydantic import JsonValue
 
 from pipeline.base.batches import Inputs
 from pipeline.base.files import link
+from pipeline.context import Context
 from pipeline.model import Model
-from pipeline.stage import Context
 from stages.benchmark.environments.environment import Environment
 from stages.benchmark.environments.separate import SeparateRuntime
 from stages.benchmark.environments.sources import Graphs, Source

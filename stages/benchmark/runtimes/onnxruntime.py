@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
+from pipeline.context import Context
 from pipeline.model import Model, OnnxModel, Seq2SeqOnnx, TorchModel
-from pipeline.stage import Context
 from stages.benchmark.decoding import decoding_warning
 from stages.benchmark.runtime import Runtime
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import onnxruntime
 from pydantic import JsonValue
 
+from pipeline.context import Context
 from pipeline.model import Model
-from pipeline.stage import Context
 from stages.benchmark.answers.distances import rounds_values
 from stages.benchmark.gpu import no_gpu
 from stages.benchmark.runtime import Runtime

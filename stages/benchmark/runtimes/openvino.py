@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
+from pipeline.context import Context
 from pipeline.model import Model
-from pipeline.stage import Context
 from stages.benchmark.runtime import Runtime
 
 

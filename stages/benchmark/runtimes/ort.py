@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
+from pipeline.context import Context
 from pipeline.model import Model
-from pipeline.stage import Context
 from stages.benchmark.processes.module import run_module
 from stages.benchmark.runtime import Runtime
 

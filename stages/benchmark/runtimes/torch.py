@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from pydantic import JsonValue
 
 from pipeline.base.batches import Inputs
+from pipeline.context import Context
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Context
 from stages.benchmark.runtime import Runtime
 
 

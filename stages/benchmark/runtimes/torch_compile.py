@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
+from pipeline.context import Context
 from pipeline.model import Model
-from pipeline.stage import Context
 from stages.benchmark.runtimes.torch import Torch
 
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from pydantic import Field, JsonValue
 
+from pipeline.context import Context
 from pipeline.model import Model
-from pipeline.stage import Context
 from stages.benchmark.gpu import no_gpu
 from stages.benchmark.runtimes.torch import Torch
 

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.base.targets.labelling import Kind, Labelling
+from pipeline.context import Preview
 from pipeline.errors import ConfigError, StageError
-from pipeline.stage import Preview
 from pipeline.task import kind as kind_of_value
 from stages.kd.losses.logits import averaged, decoupled_loss, dist_loss, expect_shape, positions, soft_loss
 from stages.kd.losses.sparse import sparse_soft_loss

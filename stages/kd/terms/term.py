@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pipeline.base.batches import Outputs
 from pipeline.base.data.strict import Strict
 from pipeline.base.targets.labelling import Kind, Labelling
+from pipeline.context import Preview
 from pipeline.errors import StageError
-from pipeline.stage import Preview
 from pipeline.task import Batch
 from stages.kd.inspection.hooks import Hook
 from stages.kd.losses.sparse import Sparse

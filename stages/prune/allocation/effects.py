@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.context import Context
 from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.model import TorchModel, call
-from pipeline.stage import Context
 from stages.prune.allocation.search import removed
 from stages.prune.coupling import engine
 from stages.prune.coupling.coupled import Coupled

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from stages.prune.allocation.signals import gradients, magnitudes_read, squared_gradients
 from stages.prune.allocation.slices import NORMS, by_label, slices, weighted
 from stages.prune.coupling.cells import Cell, State

@@ -12,12 +12,12 @@ from torch import nn
 
 from pipeline.base.estimate import Estimate
 from pipeline.base.files import scratch
+from pipeline.context import Context
 from pipeline.deploy import deploy
 from pipeline.errors import Interruption, StageError
 from pipeline.measure.kernels.kernels import latency_ratio
 from pipeline.measure.size import size_bytes
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Context
 from stages.prune.allocation.costs import Cost
 from stages.prune.allocation.greedy import fastest
 from stages.prune.allocation.latencies import latencies_of

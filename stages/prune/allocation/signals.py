@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.context import Context
 from pipeline.errors import StageError, blame
 from pipeline.model import TorchModel, call
-from pipeline.stage import Context
 from stages.layerwise.calibration import watch
 from stages.prune.coupling.cells import given
 from stages.prune.coupling.parts import LAYERS, axis_of

@@ -7,10 +7,10 @@ from torch import nn
 
 from pipeline.base.batches import Inputs
 from pipeline.base.formatting import few
+from pipeline.context import Context
 from pipeline.errors import Note, StageError
 from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from stages.prune.computed import USE as PLAIN
 from stages.prune.computed import computed
 from stages.prune.coupling import engine

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from stages.layerwise.moments import input_sums, output_changes
 from stages.prune.coupling.parts import axis_of
 from stages.prune.sparse.inputs import rows_of

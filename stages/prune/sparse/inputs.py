@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from pipeline.stage import Context
+from pipeline.context import Context
 from stages.layerwise import moments
 from stages.prune.sparse.layers import Weight, with_weight
 from stages.prune.sparse.masks import Floats

@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.base.batches import Outputs
+from pipeline.context import Context
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from pipeline.task import Batch
 from stages.kd.retraining import Retraining
 from stages.kd.teacher import Teacher

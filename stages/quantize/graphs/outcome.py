@@ -8,9 +8,9 @@ import onnx
 from pydantic import JsonValue
 
 from pipeline.base.formatting import bytes_text, few
+from pipeline.context import Context
 from pipeline.forms.graph import QUANTIZED, graphs_in
 from pipeline.measure.operators.quantized import scales_and_zero_points
-from pipeline.stage import Context
 from stages.quantize.graphs.masks import FLOATS
 from stages.quantize.graphs.reasons import RANGE, REASONS, WEIGHT
 from stages.quantize.graphs.rewrite import split_gemm

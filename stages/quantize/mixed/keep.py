@@ -8,11 +8,11 @@ from pydantic import Field, model_validator
 
 from pipeline.base.data.strict import Strict
 from pipeline.base.estimate import Estimate
+from pipeline.context import Preview
 from pipeline.errors import ConfigError
 from pipeline.measure.statistics.means import drop, retention
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.measure.statistics.shares import LEVEL
-from pipeline.stage import Preview
 from pipeline.task import correct, highest
 from stages.quantize.rounding.settings import Codebook, label
 from stages.quantize.rounding.settings import Width as Quantized

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import JsonValue
 
+from pipeline.context import Context
 from pipeline.errors import Interruption, NotFinite, StageError
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.model import OnnxModel
-from pipeline.stage import Context
 from stages.quantize.mixed.front import Choice, Mixture, front
 from stages.quantize.mixed.keep import Keep, Offer, bits_of
 from stages.quantize.mixed.measuring import Row

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from pydantic import Field, JsonValue
 
 from pipeline.base.data.strict import Strict
+from pipeline.context import Context, Preview
 from pipeline.model import OnnxModel
-from pipeline.stage import Context, Preview
 from stages.quantize.mixed.effects import Activations
 from stages.quantize.mixed.keep import KEEP, Keep, Offer, Width
 from stages.quantize.mixed.keeping import Keeping

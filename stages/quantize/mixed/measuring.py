@@ -10,10 +10,10 @@ from typing import Any
 import onnx
 
 from pipeline.base.formatting import few
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES, output_names
 from pipeline.model import OnnxModel
-from pipeline.stage import Context
 from stages.quantize.graphs.names import Names
 from stages.quantize.mixed.effects import Activations
 from stages.quantize.quantizing.quantizer import check_names, prepare, unprepared

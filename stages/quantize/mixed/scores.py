@@ -1,11 +1,11 @@
 """The scores on validation that decide what keeps a limit."""
 
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.measure.accuracy import scores_on_validation
 from pipeline.measure.batching import batches_for
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.model import Model
-from pipeline.stage import Context
 from stages.quantize.mixed.keep import Keep
 
 

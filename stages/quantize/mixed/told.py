@@ -8,9 +8,9 @@ from pydantic import JsonValue
 
 from pipeline.base.estimate import Estimate
 from pipeline.base.formatting import bytes_text
+from pipeline.context import Context
 from pipeline.measure.size import size_bytes
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Context
 from stages.quantize.graphs.reasons import HALF
 from stages.quantize.mixed.front import Mixture
 from stages.quantize.mixed.keep import Keep, Width

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from pipeline.context import Context
 from pipeline.model import OnnxModel
-from pipeline.stage import Context
 
 
 class Assigned(NamedTuple):

@@ -11,11 +11,12 @@ import onnx
 import torch
 
 from pipeline.base.use import nearest
+from pipeline.context import Context
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.external_data import load_whole
 from pipeline.forms.graph import EXTERNAL_DATA_BYTES, QUANTIZED, graphs_in, opset, save, strip
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Context, Stage, quantizing
+from pipeline.stage import Stage, quantizing
 from stages.quantize.graphs.exact import read_exactly
 from stages.quantize.graphs.names import Names, blame_plainly, compact_names, distinct_names, merge_copies, name_each
 from stages.quantize.graphs.order import name_captures, sort

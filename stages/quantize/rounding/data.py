@@ -8,11 +8,11 @@ from itertools import chain
 import onnx
 from torch import Tensor
 
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.forms.graph import inputs_of
 from pipeline.forms.sandbox.frames import Arrays
 from pipeline.model import OnnxModel
-from pipeline.stage import Context
 from pipeline.task import Split
 from stages.quantize.graphs.names import Names
 

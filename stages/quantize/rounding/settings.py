@@ -7,8 +7,8 @@ import onnx
 from pydantic import Field
 
 from pipeline.base.data.strict import Strict
+from pipeline.context import Preview
 from pipeline.errors import ConfigError
-from pipeline.stage import Preview
 from stages.quantize.graphs.names import Names
 from stages.quantize.halves.numbers import TYPES
 from stages.quantize.quantizing.assigned import Assigned

@@ -30,7 +30,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 from pydantic import JsonValue
 from pipeline.model import Model, OnnxModel
-from pipeline.stage import Context, Stage
+from pipeline.context import Context
+from pipeline.stage import Stage
 
 class Clock(Stage):
     host_bound: ClassVar[bool] = True

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from pipeline.base.batches import Inputs, Outputs
+from pipeline.context import Predict
 from pipeline.errors import StageError
 from pipeline.measure.accuracy import Evaluation
 from pipeline.measure.batching import Batches, examine
 from pipeline.measure.elsewhere import OnlyHereError, evaluate_elsewhere, paired
-from pipeline.stage import Predict
 from pipeline.task import Forward, Split, Task, classification, correct
 
 VALUES = torch.randn(57, 6, generator=torch.Generator().manual_seed(0))

@@ -176,7 +176,8 @@ def test_types_that_the_runtime_does_not_run_are_told(tiny: Make, kind: torch.dt
 
 MINE = """
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.context import Context
+from pipeline.stage import Stage
 
 class Mine(Stage):
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:

@@ -10,9 +10,10 @@ import torch
 from pydantic import ValidationError
 
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.model import Model, OnnxModel, TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.stage import Stage
 from pipeline.task import Split
 from stages.benchmark import latency
 from stages.benchmark.conversion import save_inputs

@@ -11,9 +11,9 @@ from torch import nn
 
 from pipeline.base.use import Reference, find
 from pipeline.build.probe import example_inputs
+from pipeline.context import Context
 from pipeline.model import TorchModel
 from pipeline.run.roundtrip import save_exactly
-from pipeline.stage import Context
 from stages.distill.attention import AttentionDistillation
 from stages.distill.combine import CombinedDistillation
 from stages.distill.features import FeatureDistillation

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from pipeline.base.targets.labelling import Labelling
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, Note, StageError
 from pipeline.measure.agreement import agreement
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from stages.distill.logits import LogitDistillation
 from stages.kd.losses.logits import soft_loss
 from stages.kd.objective import Distillation

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference, find
 from pipeline.build.probe import example_inputs
+from pipeline.context import Context, Preview
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, Interruption, Note, StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Preview
 from pipeline.task import Split, Task
 from stages.distill.logits import LogitDistillation
 from stages.distill.sequence import SequenceDistillation

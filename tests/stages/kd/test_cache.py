@@ -18,11 +18,11 @@ from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
 from pipeline.build.build import build
 from pipeline.build.source import load_config
+from pipeline.context import Context
 from pipeline.errors import Interruption, StageError
 from pipeline.model import TorchModel
 from pipeline.records import journal
 from pipeline.runner import run
-from pipeline.stage import Context
 from pipeline.task import Batch, Split
 from stages.distill.logits import LogitDistillation
 from stages.kd import cache as keeping

@@ -13,9 +13,9 @@ from torch.utils.data import TensorDataset, default_collate
 
 from pipeline.base.batches import Inputs, Outputs
 from pipeline.base.world import World
+from pipeline.context import Context
 from pipeline.errors import Interruption
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from pipeline.task import Output, Split, Task, correct, first_output
 from stages.distill.logits import LogitDistillation
 from stages.kd.diagnosis import EXAMPLES, Answers, answers_of, diagnose, findings

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.errors import ConfigError, Note, StageError
 from pipeline.model import TorchModel
 from pipeline.runner import run
-from pipeline.stage import Context
 from pipeline.task import Batch
 from stages.distill.logits import LogitDistillation
 from stages.kd import teacher

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.context import Context
 from pipeline.errors import StageError
-from pipeline.stage import Context
 from pipeline.task import Split, classification
 from stages.layerwise.moments import input_sums, output_changes
 from tests.contexts import context_of, quadrants

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pipeline.base.batches import Inputs
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from pipeline.task import Split, classification
 from tests.contexts import context_of, quadrants
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from pipeline.task import Split
 from stages.export.hugging_face import library_model
 from stages.kd.objective import Distillation

@@ -12,10 +12,10 @@ from onnx import numpy_helper
 from torch import nn
 
 from pipeline.base.use import Reference
+from pipeline.context import Preview
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Preview
 from pipeline.task import Split
 from stages.quantize.bisect import QuantizationBisection
 from tests.contexts import context_of, quadrants, tiny_task

@@ -12,6 +12,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from onnxruntime.capi.onnxruntime_inference_collection import InferenceSession
 
+from pipeline.context import Preview
 from pipeline.errors import ConfigError, StageError
 from pipeline.fit import check_chain
 from pipeline.forms.deployed.seq2seq import Seq2SeqOnnx
@@ -20,7 +21,7 @@ from pipeline.forms.sandbox.session import Outside
 from pipeline.measure.cost import counted_macs, onnx_params
 from pipeline.measure.size import layers, payload_bytes, size_bytes
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Preview, Stage
+from pipeline.stage import Stage
 from pipeline.task import Split
 from stages.export.onnx import OnnxExport
 from stages.quantize import pack as stage_file

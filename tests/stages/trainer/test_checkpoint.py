@@ -21,9 +21,10 @@ from pipeline.base import files
 from pipeline.base.batches import Inputs, Outputs
 from pipeline.base.devices import set_seed
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.errors import Interruption, StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.stage import Stage
 from pipeline.task import Batch, Task
 from stages.distill.logits import LogitDistillation
 from stages.prune.channels import ChannelPruning

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.base.batches import Outputs
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from pipeline.task import Batch, Task
 from stages.trainer.loop import train
 from stages.trainer.objective import Objective, Progress, Supervised

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from pipeline.base.batches import Outputs
 from pipeline.base.world import ALONE, FOR_EVER, World, join
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from pipeline.task import Batch
 from stages.trainer import checkpoint
 from stages.trainer.loop import TrainingSettings, train

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pipeline.base.batches import Outputs
+from pipeline.context import Context
 from pipeline.errors import StageError
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from stages.trainer.loop import train
 from stages.trainer.objective import Supervised
 from stages.trainer.settings import TrainingSettings, mixed_precision

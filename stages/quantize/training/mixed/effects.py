@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from pipeline.context import Context
 from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from stages.quantize.mixed.measuring import FILE, Row
 from stages.quantize.rounding.settings import Codebook, label
 from stages.quantize.training.mixed.keep import TrainedKeep

@@ -10,10 +10,10 @@ from pydantic import JsonValue
 
 from pipeline.base.devices import set_seed
 from pipeline.base.estimate import Estimate
+from pipeline.context import Context
 from pipeline.errors import Interruption, NotFinite, StageError
 from pipeline.measure.statistics.pairs import Scores
 from pipeline.model import TorchModel
-from pipeline.stage import Context
 from stages.quantize.mixed.front import Choice, Mixture, front
 from stages.quantize.mixed.keep import bits_of
 from stages.quantize.mixed.keeping import UNHEARD

@@ -49,7 +49,8 @@ STAGE = """
 import copy
 from dataclasses import replace
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.context import Context
+from pipeline.stage import Stage
 from pipeline.base.use import Reference
 from .inner.helpers import amount
 

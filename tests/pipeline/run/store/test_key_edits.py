@@ -29,7 +29,8 @@ from functools import cache
 from pathlib import Path
 import numpy as np
 from pipeline.model import TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.context import Context
+from pipeline.stage import Stage
 import teamlib.base
 from teamlib import nets
 from .helpers import amount as helper

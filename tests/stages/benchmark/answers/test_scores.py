@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from pipeline.base.estimate import Estimate
+from pipeline.context import Scored
 from pipeline.errors import Interruption, StageError
 from pipeline.forms.sandbox.calls import Calls, State, Value
 from pipeline.forms.sandbox.session import Outside
-from pipeline.stage import Scored
 from stages.benchmark.answers.scores import Score, Scores, verdict
 from stages.benchmark.runtimes.onnxruntime import OnnxRuntime
 from stages.benchmark.runtimes.ort import OrtFormat

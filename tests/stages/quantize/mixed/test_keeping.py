@@ -13,12 +13,13 @@ from onnx import numpy_helper
 from torch import nn
 
 from pipeline.base.use import Reference
+from pipeline.context import Preview
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, Interruption, StageError
 from pipeline.measure.accuracy import scores_on_validation
 from pipeline.measure.statistics.means import drop, retention
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Preview, Stage
+from pipeline.stage import Stage
 from pipeline.task import Split, Task, regression
 from stages.quantize.aware import AwareQuantization
 from stages.quantize.dynamic import DynamicQuantization

@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.context import Preview
 from pipeline.errors import ConfigError, StageError
 from pipeline.forms.graph import refill
 from pipeline.forms.sandbox.process import DEFAULT
@@ -19,7 +20,6 @@ from pipeline.measure.accuracy import scores_on_validation
 from pipeline.measure.agreement import kl_divergence
 from pipeline.measure.statistics.means import drop
 from pipeline.model import OnnxModel
-from pipeline.stage import Preview
 from pipeline.task import Task
 from stages.quantize.bisect import QuantizationBisection
 from stages.quantize.half import HalfPrecision

@@ -11,11 +11,11 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
+from pipeline.context import Preview
 from pipeline.errors import ConfigError, StageError
 from pipeline.measure.accuracy import scores_on_validation
 from pipeline.measure.statistics.means import drop
 from pipeline.model import OnnxModel
-from pipeline.stage import Preview
 from pipeline.task import Task
 from stages.export.seq2seq import Seq2SeqExport
 from stages.quantize.bisect import QuantizationBisection

@@ -14,13 +14,14 @@ from torch import nn
 
 import stages.quantize.quantizing.quantizer as onnx_tools
 from pipeline.base.use import Reference
+from pipeline.context import Context
 from pipeline.deploy import deploy
 from pipeline.errors import ConfigError, StageError
 from pipeline.fit import check_chain
 from pipeline.measure.cost import onnx_macs, onnx_params
 from pipeline.measure.size import size_bytes
 from pipeline.model import OnnxModel, TorchModel
-from pipeline.stage import Context, Stage
+from pipeline.stage import Stage
 from pipeline.task import Split
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.static import StaticQuantization
