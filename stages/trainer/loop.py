@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from pipeline.context import Context
 from pipeline.errors import Interruption, StageError
 from pipeline.forms.weights import state_digest
-from pipeline.measure.accuracy import mean_score
+from pipeline.measure.accuracy import example_scores
 from pipeline.model import TorchModel, call
 from pipeline.task import Batch
 from stages.trainer import checkpoint
+from stages.trainer.choice import is_as_good
 from stages.trainer.objective import Objective, Progress, scalar
 from stages.trainer.settings import TrainingSettings, lay_out, make_accelerator, make_optimizer, make_schedule
 from stages.trainer.zeros import hold_gradients
@@ -34,9 +35,9 @@ STEPS_BETWEEN_CHECKS = 20  # of the loss for NaN; each check waits for the devic
 def train(
     model: TorchModel, objective: Objective, settings: TrainingSettings, ctx: Context, name: str = "training"
 ) -> TorchModel:
-    """A model with trained weights: those of the epoch with the best validation score, of equal ones the last.
+    """A model with trained weights: those of the last epoch that validates as well as the best one does.
 
-    With an objective that `keeps_last` it has those of the last epoch.
+    What is as good, `is_as_good` says. With an objective that `keeps_last` it has those of the last epoch.
 
     Keeps its checkpoints in `ctx.directory / name` and goes on from the newest, if it is of a training with the same
     settings and seed that began with the same weights; reports its history under `name`.
@@ -66,8 +67,9 @@ class Place:
     step: int = 0
     total: float = 0.0
     rising_epoch: int = 0  # the last one in which the best score rose
-    best_epoch: int = -1  # the last one whose weights were kept as the best
+    best_epoch: int = -1  # the last one whose weights were kept
     best_score: float = -math.inf
+    best_scores: list[float] = field(default_factory=list)  # of each validation example, in that epoch
     history: list[Any] = field(default_factory=list)
     scaler: dict[str, Any] | None = None
 
@@ -133,7 +135,7 @@ class _Loop:
         self._checkpoint()
 
     def best_module(self) -> nn.Module:
-        """The module with the weights of the best epoch, on the CPU."""
+        """The module with the weights that were kept, on the CPU."""
         self.ctx.world.wait()
         self.whole.objective.unwatch()
         checkpoint.load_best(self.trained.module, self.folder, self.origin)
@@ -210,21 +212,24 @@ class _Loop:
         """Validate, note the figures, keep the weights if they are the best yet."""
         place, ctx = self.place, self.ctx
         self.learner.eval()
-        score = mean_score(self.trained, ctx.validation, decode=ctx.decode, score=ctx.score) if ctx.world.main else None
-        score = ctx.world.broadcast(score)
+        scores = self._validated() if ctx.world.main else None
+        score = ctx.world.broadcast(None if scores is None else float(scores.mean()))
         row = {"epoch": place.epoch, "loss": place.total / self.steps, "validation_score": score}
         place.history.append({**row, "learning_rate": self.optimizer.param_groups[0]["lr"]})
         if score > place.best_score:
             place.rising_epoch, place.best_score = place.epoch, score
+            place.best_scores = [] if scores is None else scores.tolist()
         # Where the score is at its ceiling, training goes on to make the weights better.
-        if score >= place.best_score or self.whole.objective.keeps_last:
+        if scores is not None and (self.whole.objective.keeps_last or is_as_good(scores, place.best_scores)):
             place.best_epoch = place.epoch
-            if ctx.world.main:
-                checkpoint.keep(self.trained.module, self.folder, self.origin)
+            checkpoint.keep(self.trained.module, self.folder, self.origin)
         ctx.log.debug("epoch %d: loss %.4f, validation score %.4f", place.epoch, row["loss"], score)
         place.epoch, place.step, place.total = place.epoch + 1, 0, 0.0
         if place.epoch % self.settings.checkpoint_epochs == 0:
             self._checkpoint()
+
+    def _validated(self) -> Tensor:
+        return example_scores(self.trained, self.ctx.validation, decode=self.ctx.decode, score=self.ctx.score)
 
     def _refuse_nan(self, total: Tensor) -> float:
         if not torch.isfinite(total):
@@ -245,5 +250,6 @@ class _Loop:
 
 
 def _digest(settings: TrainingSettings, seed: int, module: nn.Module) -> str:
-    """Tells trainings apart by their settings, their seed and the weights that they begin with."""
-    return hashlib.sha256(f"{settings.model_dump_json()} {seed} {state_digest(module)}".encode()).hexdigest()
+    """Tells trainings apart by settings, seed, the weights that they begin with, and what a checkpoint holds."""
+    parts = f"{settings.model_dump_json()} {seed} {state_digest(module)} {[*Place.__dataclass_fields__]}"
+    return hashlib.sha256(parts.encode()).hexdigest()

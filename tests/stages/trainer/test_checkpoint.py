@@ -179,10 +179,10 @@ def test_an_objective_that_draws_random_numbers_goes_on(go: Make, task: Task) ->
 @pytest.mark.parametrize("steps", [2 * STEPS, 4 * STEPS - 1, 4 * STEPS])
 def test_patience_remembers_how_long_it_has_waited(go: Make, monkeypatch: Patch, steps: int) -> None:
     # Validated after each epoch: better, worse, worse, worse. Patience 3 ends it after the fourth of nine epochs.
-    def validated(model: TorchModel, *_: Any, **__: Any) -> float:
-        return 1.0 if int(model.module.state_dict()["1.num_batches_tracked"]) == STEPS else 0.5
+    def validated(model: TorchModel, *_: Any, **__: Any) -> Tensor:
+        return torch.full((4,), 1.0 if int(model.module.state_dict()["1.num_batches_tracked"]) == STEPS else 0.5)
 
-    monkeypatch.setattr("stages.trainer.loop.mean_score", validated)
+    monkeypatch.setattr("stages.trainer.loop.example_scores", validated)
     stage = SupervisedTraining(**{**QUICK, "epochs": 9, "patience": 3})
     whole = go(stage, "whole")
     assert len(whole.reports["training"]) == 4

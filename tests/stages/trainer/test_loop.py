@@ -84,17 +84,20 @@ def test_the_weights_of_the_best_epoch_are_what_comes_out(tiny: Make, context: M
     assert score(trained, ctx) == max(scores)
 
 
-def test_of_epochs_with_equal_scores_the_last_one_comes_out(tiny: Make, context: Make, monkeypatch: Patch) -> None:
-    whole, scores = list[Any](), iter([0.5, 1.0, 1.0, 0.9])
+@pytest.mark.parametrize("size", [1, 20])  # of a group that is right or wrong together: 20 lost are no luck
+def test_the_last_epoch_that_is_as_good_as_the_best_comes_out(
+    tiny: Make, context: Make, monkeypatch: Patch, size: int
+) -> None:
+    whole, right = list[Any](), iter([5, 9, 10, 9, 6])  # the fourth has one wrong of what the third has right
 
-    def validated(model: TorchModel, *_: Any, **__: Any) -> float:
+    def validated(model: TorchModel, *_: Any, **__: Any) -> Tensor:
         whole.append(copy.deepcopy(model.module.state_dict()))
-        return next(scores)
+        return (torch.arange(10) < next(right)).repeat_interleave(size).float()
 
-    monkeypatch.setattr("stages.trainer.loop.mean_score", validated)
-    found = fit(tiny(), context(), epochs=4).module.state_dict()
-    assert all(torch.equal(found[name], value) for name, value in whole[2].items())
-    assert not all(torch.equal(found[name], value) for name, value in whole[1].items())
+    monkeypatch.setattr("stages.trainer.loop.example_scores", validated)
+    found = fit(tiny(), context(), epochs=5).module.state_dict()
+    same = [all(torch.equal(found[name], value) for name, value in state.items()) for state in whole]
+    assert same == [epoch == (3 if size == 1 else 2) for epoch in range(5)]
 
 
 def test_kept_weights_are_safetensors_that_load(tiny: Make, context: Make) -> None:
@@ -121,9 +124,9 @@ def test_patience_counts_epochs_without_a_better_score(
     tiny: Make, context: Make, monkeypatch: Patch, scores: list[float], patience: int | None, epochs: int
 ) -> None:
     upcoming = iter(scores)
-    monkeypatch.setattr("stages.trainer.loop.mean_score", lambda *_, **__: next(upcoming))
+    monkeypatch.setattr("stages.trainer.loop.example_scores", lambda *_, **__: torch.full((3,), next(upcoming)))
     fit(tiny(), context(), epochs=5, patience=patience)
-    assert [entry["validation_score"] for entry in context.reports["training"]] == scores[:epochs]
+    assert [entry["validation_score"] for entry in context.reports["training"]] == pytest.approx(scores[:epochs])
 
 
 def one_step(model: TorchModel, ctx: Context, scale: float, **settings: Any) -> Tensor:
