@@ -70,6 +70,41 @@ def test_a_square_is_erased_in_half_of_the_images(folder: Path) -> None:
     assert bool(image.all())
 
 
+def test_a_square_of_another_image_of_train_is_pasted_in_half_of_the_images(folder: Path) -> None:
+    task = data.task(str(folder), augment=True, paste=16)
+    image, pasted, sources = torch.full((3, 32, 32), 9.0), 0, set[int]()
+    for view in range(200):
+        shown = task.augment({"input": image}, 7, view)["input"]  # type: ignore[misc]
+        other = (shown != 9) & (shown != 0)  # the margin is 0
+        if not other.any():
+            continue
+        pasted += 1
+        rows, columns = (other[0].any(axis).nonzero().flatten() for axis in (1, 0))
+        square = (slice(None), slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+        assert shown[square].shape == (3, 16, 16)
+        matching = [i for i in range(len(task.train)) if torch.equal(task.train[i][0]["input"][square], shown[square])]
+        assert len(matching) >= 1
+        sources.add(matching[0])
+    assert 75 <= pasted <= 125
+    assert len(sources) > 40
+    assert bool((image == 9).all())
+
+
+def test_validation_takes_the_share_that_is_asked_for(folder: Path) -> None:
+    task = data.task(str(folder), validation=0.25)
+    assert [len(part) for part in (task.train, task.validation, task.test)] == [180, 60, 60]
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"erase": 33}, "`erase` is 33; expected 0 to 32 pixels"),
+    ({"paste": -1}, "`paste` is -1; expected 0 to 32 pixels"),
+    ({"validation": 1.0}, "`validation` is 1.0; expected more than 0 and less than 1"),
+])  # fmt: skip
+def test_numbers_out_of_range_are_refused(folder: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        data.task(str(folder), augment=True, **settings)
+
+
 def test_the_published_weights_fit_in_their_wrapping(task: Task, folder: Path) -> None:
     model = TorchModel.build(Reference(use="models.py:resnet56", folder=FOLDER), example_inputs(task.train))
     assert [text for text in load_weights(model.module, folder / "resnet56.th") if "module." not in text] == []
