@@ -60,7 +60,7 @@ def _imports(file: Path, content: bytes) -> Imported:
         if level:
             imported_files |= {(path, "") for path in _below(file.parents[level - 1], name)}
         elif name.split(".")[0] in places.PACKAGES:
-            imported_files |= {(path, "") for path in _below(places.OURS, name)}
+            imported_files |= {(path, "") for path in _ours(places.OURS, name)}
         elif not places.is_ours(file):
             imported_files |= _elsewhere(name)
     return tuple(sorted(imported_files))
@@ -70,6 +70,12 @@ def _below(folder: Path, name: str) -> set[Path]:
     """The modules and packages that a dotted name goes through below a folder."""
     at = [folder.joinpath(*parts) for parts in accumulate([part] for part in name.split("."))] if name else [folder]
     return {path for place in at for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()}
+
+
+@cache
+def _ours(folder: Path, name: str) -> set[Path]:
+    """The same below our own folder, which stays as it is and is asked for the same names by hundreds of files."""
+    return _below(folder, name)
 
 
 def _elsewhere(name: str) -> set[tuple[Path, str]]:
