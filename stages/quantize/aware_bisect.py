@@ -14,7 +14,7 @@ from pipeline.measure.sensitivity.divergence import divergence
 from pipeline.model import TorchModel
 from pipeline.stage import Stage, quantizing
 from stages.quantize.aware import AwareQuantization
-from stages.quantize.mixed.culprits import Culprit, culprits
+from stages.quantize.mixed.culprits import Culprit, culprits, expect_validation
 from stages.quantize.training.mixed.partly import Partly, answers
 from stages.quantize.training.mixed.parts import parts_of
 from stages.quantize.training.module import part_of
@@ -48,8 +48,7 @@ class AwareBisection(Stage):
         """Refuse what was not trained with integers, and an empty validation split."""
         if not isinstance(quantizing(before), AwareQuantization):
             raise ConfigError("nothing before it is trained with integers", fix="Put it behind quantize.aware")
-        if not len(preview.validation):
-            raise ConfigError("the validation split is empty", expected="examples on which answers are compared")
+        expect_validation(preview)
         return ()
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:

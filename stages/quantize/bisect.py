@@ -17,7 +17,7 @@ from pipeline.model import OnnxModel
 from pipeline.stage import Stage
 from stages.quantize.dynamic import DynamicQuantization
 from stages.quantize.half import HalfPrecision
-from stages.quantize.mixed.culprits import Culprit, culprits
+from stages.quantize.mixed.culprits import Culprit, culprits, expect_validation
 from stages.quantize.mixed.keeping import UNHEARD
 from stages.quantize.mixed.measuring import counted_output
 from stages.quantize.optimum import OptimumQuantization
@@ -73,8 +73,7 @@ class QuantizationBisection(Stage):
         if stage.keep:
             fix = "Take what stands under `settings` in its report `keep`"
             raise ConfigError("`keep` chooses another mixture where layers are left out", fix=fix)
-        if not len(preview.validation):
-            raise ConfigError("the validation split is empty", expected="examples on which answers are compared")
+        expect_validation(preview)
         return list(stage.check(before, preview))
 
     def run(self, model: OnnxModel, ctx: Context) -> OnnxModel:

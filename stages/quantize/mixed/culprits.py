@@ -3,12 +3,21 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from pipeline.context import Preview
+from pipeline.errors import ConfigError
+
 
 class Culprit(NamedTuple):
     """A part, and by how much the loss is less where it alone is undone beside those before it."""
 
     part: str
     gain: float
+
+
+def expect_validation(preview: Preview) -> None:
+    """Refuse an empty validation split, on which nothing could be lost."""
+    if not len(preview.validation):
+        raise ConfigError("the validation split is empty", expected="examples on which answers are compared")
 
 
 def culprits(
