@@ -27,6 +27,7 @@ class Sources:
     def __init__(self, compiled: Mapping[Path, str] | None = None) -> None:
         self.compiled = compiled or {}
         self.read: dict[Path, tuple[str, Imported]] = {}
+        self.known: dict[tuple[Path, ...], dict[str, JsonValue]] = {}
 
     def code(self, files: Iterable[Path]) -> dict[str, JsonValue]:
         """Digests by name of source files and of all that they import of the user's, from stages/ and from pipeline/.
@@ -34,7 +35,13 @@ class Sources:
         A user's files are named relative to the folder that holds all of them, and what is imported by its absolute
         name by that: they can be moved together.
         """
-        waiting, names = [(file.resolve(), "") for file in files], dict[Path, str]()
+        given = tuple(file.resolve() for file in files)
+        if given not in self.known:
+            self.known[given] = self._code(given)
+        return {**self.known[given]}
+
+    def _code(self, given: tuple[Path, ...]) -> dict[str, JsonValue]:
+        waiting, names = [(file, "") for file in given], dict[Path, str]()
         while waiting:
             file, name = waiting.pop()
             if file in names:
