@@ -20,7 +20,7 @@ TEXTS := tests/pipeline/tasks/huggingface tests/pipeline/forms/text tests/pipeli
   tests/stages/kd/inspection tests/stages/kd/terms/test_attention.py tests/stages/prune/test_vocabulary_subwords.py \
   tests/stages/distill/test_sequence.py tests/test_config_tasks.py
 
-.PHONY: compress test test-slow test-transformers5 lint ui
+.PHONY: compress test test-slow test-matrix test-transformers5 lint ui
 compress: $(READY)
 	$(BIN)/shrink run $(CONFIG)
 
@@ -30,8 +30,12 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/pytest $(PARALLEL) -m slow
 
+# All chains of stages on all networks; CI has those in which every two and three steps meet.
+test-matrix: $(READY)
+	$(BIN)/pytest $(PARALLEL) -m matrix
+
 test-transformers5: $(READY5)
-	$(BIN5)/python -m pytest $(PARALLEL) -m 'not slow and not optimum' $(TEXTS)
+	$(BIN5)/python -m pytest $(PARALLEL) -m 'not slow and not matrix and not optimum' $(TEXTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pytest
 
 from pipeline.build.build import build_chain, check_stages
 from pipeline.build.config import StageConfig
@@ -98,6 +101,32 @@ def longest() -> Iterator[str]:
     """The legal chains with which no other one begins: to run these is to run all."""
     chains = legal()
     return (chain for chain in chains if not any(other != chain and other.startswith(chain) for other in chains))
+
+
+def covering() -> list[str]:
+    """Some of the longest: whatever stands before another step, or three steps stand in a row, it is so in one of them.
+
+    Chosen greedily, which takes the logarithm more than the fewest at most.
+    """
+    chains = list(longest())
+    left, chosen = {part for chain in chains for part in _parts(chain)}, list[str]()
+    while left:
+        chosen.append(max(chains, key=lambda chain: len(_parts(chain) & left)))
+        left -= _parts(chosen[-1])
+    return chosen
+
+
+def _parts(chain: str) -> set[tuple[str, ...]]:
+    return {*combinations(chain, 2), *(tuple(chain[i : i + 3]) for i in range(len(chain) - 2))}
+
+
+def all_of_them(quick: frozenset[str] = frozenset()) -> list[Any]:
+    """The longest chains as parameters: some of the default run, `covering` ones slow, the rest of the matrix."""
+    slow = covering()
+    return [
+        pytest.param(chain, marks=[] if chain in quick else [pytest.mark.slow if chain in slow else pytest.mark.matrix])
+        for chain in longest()
+    ]
 
 
 def entries(chain: str, net: Net, **settings: Any) -> list[dict[str, Any]]:

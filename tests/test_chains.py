@@ -2,6 +2,7 @@
 
 import random
 import re
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from pipeline.context import Preview
 from pipeline.errors import ConfigError
 from pipeline.model import TorchModel
 from tests import chain_nets
-from tests.chains import HERE, NETS, USES, check, entries, factorizing, legal, longest, refusal
+from tests.chains import HERE, NETS, USES, check, covering, entries, factorizing, legal, longest, refusal
 
 CNN = NETS["cnn"]
 
@@ -38,6 +39,14 @@ def answer(stages: list[dict[str, Any]], preview: Preview) -> str:
 def test_there_are_so_many_legal_chains() -> None:
     assert (len(legal()), len([*longest()])) == (78, 37)
     assert {"dpaek", "pdesk", "adpew", "eh"} <= {*longest()}
+
+
+def test_any_steps_that_meet_in_a_chain_meet_in_one_of_a_few() -> None:
+    few = covering()
+    assert len(few) <= 12
+    for chain in legal():
+        assert all(any(re.search(f"{a}.*{b}", one) for one in few) for a, b in combinations(chain, 2))
+        assert all(any(chain[i : i + 3] in one for one in few) for i in range(len(chain) - 2))
 
 
 @pytest.mark.parametrize("before", ["", *legal()])

@@ -6,10 +6,10 @@ import pytest
 
 from tests import chain_nets
 from tests.chain_proofs import prove, prove_answers
-from tests.chains import NETS, entries, factorizing, longest, ran
+from tests.chains import NETS, all_of_them, entries, factorizing, ran
 
 NET = NETS["cnn"]
-TELLING = {"dpaek", "pesk", "eyk", "ew", "eh"}
+TELLING = frozenset({"dpaek", "pesk", "eyk", "ew", "eh"})
 """Each step stands in one of these, which the default run has."""
 
 
@@ -18,9 +18,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.parametrize(
-    "chain", [pytest.param(chain, marks=[] if chain in TELLING else [pytest.mark.slow]) for chain in longest()]
-)
+@pytest.mark.parametrize("chain", all_of_them(TELLING))
 def test_a_chain_loads_agrees_and_is_smaller_by_what_it_says(chain: str, runs: Path) -> None:
     prove(ran(NET, entries(chain, NET), runs), chain_nets.images())
 

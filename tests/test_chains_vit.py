@@ -6,7 +6,7 @@ import pytest
 
 from tests import chain_nets
 from tests.chain_proofs import prove
-from tests.chains import NETS, entries, factorizing, longest, ran
+from tests.chains import NETS, all_of_them, entries, factorizing, ran
 
 NET = NETS["vit"]
 
@@ -16,8 +16,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("chain", longest())
+@pytest.mark.parametrize("chain", all_of_them())
 def test_a_chain_loads_agrees_and_is_smaller_by_what_it_says(chain: str, runs: Path) -> None:
     prove(ran(NET, entries(chain, NET), runs), chain_nets.images())
 
