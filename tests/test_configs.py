@@ -27,7 +27,7 @@ CHAINS = [
     for config in CONFIGS
     for name in STRATEGIES.get(config, [None])
 ]
-SMALL = {"epochs": 1, "steps": 1, "rounds": 2, "iterations": 20, "beams": 2, "views": 1}
+SMALL = {"epochs": 1, "steps": 1, "rounds": 2, "iterations": 20, "beams": 2, "views": 1, "examples": 8}
 OF_TWO_BLOCKS = {"sst2/prune.yaml": ["stages.0.layers=1", "stages.0.macs=0.6"]}
 """Overrides where the encoder of tests/config_data.py is too small for what a config asks of it."""
 
