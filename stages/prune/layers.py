@@ -15,7 +15,7 @@ from stages.prune.allocation.effects import EXAMPLES, Answers
 from stages.prune.coupling.telling import cost, costs, counted, far_below
 from stages.prune.depth.blocks import find, without
 from stages.prune.depth.bypass import USE, bypassed
-from stages.prune.ignored import ignored, is_in
+from stages.prune.ignored import ignored
 from stages.prune.settings import Pruning
 
 SOME = "blocks in an nn.Sequential or nn.ModuleList that give values of the shape that they read"
@@ -106,9 +106,7 @@ class LayerPruning(Pruning, Stage):
         return gone, steps
 
     def _blocks(self, model: TorchModel, error: type[ShrinkError]) -> tuple[Blocks, list[str]]:
-        candidates, others = find(model.module, model.example)
-        names = ignored(model.module, self.ignore, error)
-        blocks = {name: form for name, form in candidates.items() if not is_in(name, names)}
+        blocks, others = find(model.module, model.example, ignored(model.module, self.ignore, error))
         if not blocks:
             raise error("no block can be left out", expected=SOME)
         return blocks, others

@@ -1,6 +1,6 @@
 """Which blocks of a network can be left out: those that give values of the shape that comes in."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from pipeline.errors import StageError, blame
 from pipeline.forms.tracing import slow_path
 from pipeline.model import call
 from stages.prune.depth.bypass import Bypass
+from stages.prune.ignored import is_in
 
 
 class Found(NamedTuple):
@@ -27,14 +28,17 @@ class Found(NamedTuple):
     others: list[str]
 
 
-def find(module: nn.Module, example: Inputs) -> Found:
+def find(module: nn.Module, example: Inputs, ignore: Sequence[str] = ()) -> Found:
     """Blocks are the parts of an nn.Sequential or nn.ModuleList that are no single layers; of nested ones the outer.
 
     Args:
         module: in evaluation mode; it is as it was afterwards.
         example: a batch of its inputs.
+        ignore: names of submodules that stay, and with each of them all blocks that it is in.
     """
-    names = [*_in_rows(module)]
+    names = [
+        name for name in _in_rows(module) if not is_in(name, ignore) and not any(_is_within(n, name) for n in ignore)
+    ]
     forms: dict[str, Any] = {}
     order: list[str] = []
 

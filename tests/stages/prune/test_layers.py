@@ -110,6 +110,12 @@ def test_recovery_trains_what_is_left(net, tmp_path):
     assert [name for name, _ in small.module.blocks.named_children()] == ["0", "1", "2", "3"]
 
 
+def test_a_block_with_something_in_it_that_is_ignored_stays(net, tmp_path):
+    small, reports = layers(net, tmp_path, blocks=2, ignore=["blocks.1.conv1"])
+    assert reports["depth"]["gone"] == ["blocks.3"]
+    assert small.module.blocks[1].conv1.weight.equal(net.module.blocks[1].conv1.weight)
+
+
 @pytest.mark.parametrize(("settings", "message"), [
     ({"blocks": 4}, "`blocks` is 4, and 4 can be left out; expected 0 to 3"),
     ({"macs": 0.01}, r"without all blocks that can be left out 0\.\d+ of the macs remain"),

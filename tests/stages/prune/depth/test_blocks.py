@@ -49,19 +49,33 @@ def test_blocks_keep_the_shape_and_are_no_single_layers():
     assert others == ["4"]
 
 
+class Stage(nn.Module):
+    """Blocks within a block where 8 come out."""
+
+    def __init__(self, out: int) -> None:
+        super().__init__()
+        self.blocks, self.last = nn.ModuleList([Residual(8), Residual(8)]), nn.Linear(8, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.last(x)
+
+
 def test_of_nested_ones_it_is_the_outermost_that_can_be_left_out():
-    class Stage(nn.Module):
-        def __init__(self, out: int) -> None:
-            super().__init__()
-            self.blocks, self.last = nn.ModuleList([Residual(8), Residual(8)]), nn.Linear(8, out)
-
-        def forward(self, x: Tensor) -> Tensor:
-            for block in self.blocks:
-                x = block(x)
-            return self.last(x)
-
     blocks, others = find(nn.Sequential(Stage(8), Stage(2)).eval(), {"input": torch.rand(2, 8)})
     assert [*blocks] == ["0", "1.blocks.0", "1.blocks.1"]
+    assert others == []
+
+
+@pytest.mark.parametrize(("ignore", "blocks"), [
+    ("0", ["1"]), ("0.blocks", ["1"]), ("0.last", ["0.blocks.0", "0.blocks.1", "1"]),
+    ("0.blocks.0", ["0.blocks.1", "1"]), ("0.blocks.1.layers.0", ["0.blocks.0", "1"]),
+])  # fmt: skip
+def test_what_is_ignored_stays_and_so_does_what_it_is_in(ignore, blocks):
+    net = nn.Sequential(Stage(8), Stage(8), nn.Linear(8, 2)).eval()
+    candidates, others = find(net, {"input": torch.rand(2, 8)}, [ignore])
+    assert [*candidates] == blocks
     assert others == []
 
 
