@@ -6,12 +6,15 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt, Lt
 from pydantic import Field, JsonValue
 
-from pipeline.context import Context
+from pipeline.context import Context, Preview
+from pipeline.errors import ConfigError, StageError
+from pipeline.forms.layers import aside
 from pipeline.model import Model, TorchModel
-from pipeline.stage import Stage
+from pipeline.stage import Stage, quantizing
 from stages.prune.allocation.effects import EXAMPLES, RATIOS, effects
 from stages.prune.allocation.importance import Importance
 from stages.prune.channels import ChannelPruning
+from stages.prune.settings import quantized
 
 Share = Annotated[float, Gt(0), Lt(1)]
 
@@ -37,14 +40,27 @@ class PruningSensitivity(Stage):
     ignore: tuple[str, ...] = Field((), description="layers, or parts with layers, to leave out, as there")
     examples: int = Field(EXAMPLES, ge=1, description="calibration examples at most")
 
+    def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
+        """Refuse quantized weights."""
+        if quantizing(before):
+            raise quantized(type(self), ConfigError)
+        yield from ()
+
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Refuse a model of which no layer can lose channels."""
-        for _ in self._pruning().reach(model, before):
+        pruning = self._pruning()
+        for _ in pruning.reach(model, (*before, pruning)):  # behind one that narrows no target is looked at
             pass
-        return ()
+        yield from ()
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
-        """The model itself. Raises StageError where nothing can be removed, or a layer in `ignore` does not exist."""
+        """The model itself.
+
+        Raises:
+            StageError: nothing can be removed, a layer in `ignore` does not exist, or the model is quantized.
+        """
+        if aside(model.module):
+            raise quantized(type(self), StageError)
         plain, groups = self._pruning().prunable(model, ctx)
         ratios = sorted(self.ratios)
         layers: list[JsonValue] = []

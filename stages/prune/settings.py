@@ -24,6 +24,12 @@ def _one_target(schema: dict[str, Any], stage: type["Pruning"]) -> None:
     schema["oneOf"] = [{"required": [target]} for target in stage.targets]
 
 
+def quantized(stage: type, error: type[ShrinkError]) -> ShrinkError:
+    """The error of a stage that wants other weights than quantized ones."""
+    fix = f"Put {stage.__module__.removeprefix('stages.')} before quantize.aware"
+    return error("the weights are quantized, with steps for the layers that they are in", fix=fix)
+
+
 class Pruning(Strict):
     """Settings of a stage that prunes; it goes before `Stage` among the bases."""
 
@@ -70,9 +76,7 @@ class Pruning(Strict):
             raise self._quantized(StageError)
 
     def _quantized(self, error: type[ShrinkError]) -> ShrinkError:
-        name = type(self).__module__.removeprefix("stages.")
-        fix = f"Put {name} before quantize.aware"
-        return error("the weights are quantized, with steps for the layers that they are in", fix=fix)
+        return quantized(type(self), error)
 
 
 class Teachers(NamedTuple):
