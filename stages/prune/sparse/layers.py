@@ -66,11 +66,13 @@ class Calls:
 
 
 def weights_of(module: nn.Module) -> list[Weight]:
-    """The weights of convolutions, linear and recurrent layers and attention, tied ones once."""
+    """The weights of convolutions, linear and recurrent layers and attention, tied ones once; none of an embedding."""
+    embedded = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
     owners: dict[int, list[tuple[str, nn.Module, str]]] = {}
     for name, part in module.named_modules():
         for key in _keys(part):
-            owners.setdefault(id(getattr(part, key)), []).append((name, part, key))
+            if id(getattr(part, key)) not in embedded:
+                owners.setdefault(id(getattr(part, key)), []).append((name, part, key))
     weights = []
     for tied in owners.values():
         (name, part, key), layers = tied[0], tuple(layer for layer, _, _ in tied)

@@ -209,6 +209,16 @@ def test_a_tied_weight_is_pruned_once_and_stays_tied(tmp_path: Path) -> None:
     refused("all weights stay", WeightPruning(sparsity=0.5, ignore=("two",)).reach(model))
 
 
+def test_an_embedding_stays_dense_and_so_does_the_head_that_is_tied_to_it() -> None:
+    model = built("prune_nets.py:Tied", {"tokens": torch.zeros(2, 5, dtype=torch.int64)})
+    notes = [*WeightPruning(sparsity=0.5, first_last=True).reach(model)]
+    assert notes == [
+        "zeros come into 2 weights (`up.weight`, `down.weight`)",
+        "no zeros come into 1 weight (`embedding.weight`) of other kinds of layers",
+        BYTES,
+    ]
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated")
 def test_weights_that_are_computed_become_plain_ones_first(tmp_path: Path) -> None:
     model = built("prune_nets.py:Normalized", kind="parametrizations.weight_norm")

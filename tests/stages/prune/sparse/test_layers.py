@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from pipeline.errors import StageError
@@ -38,6 +39,8 @@ def test_every_weight_is_there_once_with_the_layers_that_have_it() -> None:
     assert recurrent[1:-1] == [f"gru.weight_{kind}_l0{end}" for end in ("", "_reverse") for kind in ("ih", "hh")]
     twice = {w.name: w.layers for w in weights_of(built("sparse_nets.py:Twice", folder=HERE).module)}
     assert twice == {"head.weight": ("head",), "embed.weight": ("embed",), "one.weight": ("one", "two")}
+    tied = built("prune_nets.py:Tied", {"tokens": torch.zeros(2, 5, dtype=torch.int64)})
+    assert [w.name for w in weights_of(tied.module)] == ["up.weight", "down.weight"]  # the head's is the embedding
 
 
 def test_a_forward_tells_the_order_of_calls_and_what_computes_with_other_weights() -> None:
