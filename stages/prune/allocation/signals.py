@@ -76,7 +76,12 @@ def magnitudes_read(model: TorchModel, ctx: Context) -> dict[str, Tensor]:
 
 
 def _trainable(model: TorchModel, ctx: Context) -> nn.Module:
-    return copy.deepcopy(model.module).requires_grad_(True).to(ctx.device)
+    """A copy that predicts the same and gives gradients: those of recurrent layers cuDNN has in training mode alone."""
+    module = copy.deepcopy(model.module).requires_grad_(True).to(ctx.device)
+    for part in module.modules():
+        if isinstance(part, nn.RNNBase):
+            part.train().dropout = 0.0
+    return module
 
 
 def _losses(module: nn.Module, ctx: Context, size: int) -> Iterator[Tensor]:

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from stages.prune.allocation.signals import BATCH, gradients, magnitudes_read, squared_gradients
-from tests.stages.prune.prune_nets import built, context
+from tests.stages.prune.prune_nets import built, context, images
 
 
 def test_the_gradients_are_those_of_the_whole_calibration_split(tmp_path):
@@ -24,6 +24,23 @@ def test_squares_are_of_each_example(tmp_path):
     for batch in ctx.calibration.loader(1):
         total += torch.autograd.grad(cross_entropy(model.module(batch.inputs["input"]), batch.targets), weight)[0] ** 2
     assert torch.allclose(squared_gradients(model, ctx).one.weight.grad, total / 64, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("signal", [gradients, squared_gradients])
+def test_recurrent_layers_give_those_of_evaluation_in_training_mode_as_cudnn_asks(tmp_path, signal):
+    """On a GPU `cudnn RNN backward can only be called in training mode`, in which dropout would draw."""
+    model, ctx = built("prune_nets.py:Stacked"), context(tmp_path, {}, calibration=images(4, 1))
+    model.module.rnn.dropout = 0.5
+    weight, expected = model.module.rnn.weight_ih_l1, 0
+    for batch in ctx.calibration.loader(4 if signal is gradients else 1):
+        loss = cross_entropy(model.module(batch.inputs["input"]), batch.targets)
+        gradient = torch.autograd.grad(loss, weight)[0]
+        expected += gradient if signal is gradients else gradient**2 / 4
+    copied = signal(model, ctx)
+    assert torch.allclose(copied.rnn.weight_ih_l1.grad, expected, rtol=1e-4, atol=1e-9)
+    assert copied.rnn.training
+    assert not copied.before.training
+    assert (model.module.rnn.training, model.module.rnn.dropout) == (False, 0.5)
 
 
 def test_what_layers_read_is_averaged_over_all_but_channels(tmp_path):
