@@ -88,14 +88,10 @@ class ChannelPruning(Narrowing, Stage):
         model = self._plain(model, notes.append)
         couplings = self._couplings(model, ConfigError, notes.append)
         yield from notes
-        least = kept(couplings.groups, 1.0, self.scope, self.round_to)
-        groups = [group for group, count in zip(couplings.groups, least, strict=True) if count < len(group.scores)]
+        groups = self._narrowable(couplings.groups, ConfigError)
         narrow = [layer for layer in layers(couplings.groups) if layer not in layers(groups)]
-        reason = f"`round_to: {self.round_to}` leaves no smaller width"
-        if not groups:
-            raise ConfigError(f"no layer can lose channels: {reason} to {counted(narrow)}", fix="Lower `round_to`")
         yield Note(f"channels leave {counted(layers(groups))}")
-        for names, why in ((narrow, reason), (couplings.whole, WHOLE)):
+        for names, why in ((narrow, self._too_narrow), (couplings.whole, WHOLE)):
             if names:
                 yield Note(f"all channels stay of {counted(names)}: {why}")
         # Behind a stage that narrows the target is a share of a cost that is not known yet.
@@ -129,7 +125,8 @@ class ChannelPruning(Narrowing, Stage):
         cost = self._cost(incoming, model, couplings.groups, ctx)
         full = cost.whole(model.module)
         if self.prepare:
-            model = self.prepare.prepared(teachers.before, model, couplings.groups, ctx)
+            groups = self._narrowable(couplings.groups, StageError)
+            model = self.prepare.prepared(teachers.before, model, groups, ctx)
         current, steps = model, list[JsonValue]()
         for step in range(1, self.steps + 1):
             budget = full * self._target[1] ** (step / self.steps)
@@ -171,6 +168,19 @@ class ChannelPruning(Narrowing, Stage):
         if blind := [layer for layer in layers(couplings.groups) if layer not in layers(groups)]:
             say(Note(f"all channels stay of {counted(blind)}: no scale of a normalization tells how much they matter"))
         return replace(couplings, groups=groups)
+
+    def _narrowable(self, groups: Sequence[Coupled], error: type[ShrinkError]) -> list[Coupled]:
+        """The groups that have a smaller width to go to. Raises `error` where there are none."""
+        least = kept(groups, 1.0, self.scope, self.round_to)
+        wide = [group for group, count in zip(groups, least, strict=True) if count < len(group.scores)]
+        if not wide:
+            problem = f"no layer can lose channels: {self._too_narrow} to {counted(layers(groups))}"
+            raise error(problem, fix="Lower `round_to`")
+        return wide
+
+    @property
+    def _too_narrow(self) -> str:
+        return f"`round_to: {self.round_to}` leaves no smaller width"
 
     def _cost(
         self, incoming: TorchModel, plain: TorchModel, groups: Sequence[Coupled], ctx: Context

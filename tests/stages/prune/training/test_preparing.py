@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StageError
 from stages.prune.channels import ChannelPruning
 from stages.prune.coupling.engine import couplings
 from stages.prune.training.preparing import Preparation, Sparse, penalty
@@ -72,6 +72,24 @@ def test_the_stage_prepares_before_it_cuts_and_recovers_after_it(net, tmp_path):
     assert [*reports][:1] == ["preparation"]
     assert len(reports["recovery_1"]) == 1
     assert len(small.edits) == 1
+
+
+def test_layers_that_are_too_narrow_to_be_cut_do_not_shrink(monkeypatch, tmp_path):
+    net = built("prune_nets.py:PlainNet", a=8, b=32)
+    shrinking = []
+
+    def prepared(self, teachers, model, groups, ctx):
+        shrinking.extend(group.root for group in groups)
+        return model
+
+    monkeypatch.setattr(Preparation, "prepared", prepared)
+    stage = ChannelPruning(macs=0.6, prepare={"epochs": 1, "teacher": "labels"})
+    stage.run(net, context(tmp_path, {}))
+    assert shrinking == ["two"]
+    with pytest.raises(
+        StageError, match="no layer can lose channels: `round_to: 8` leaves no smaller width to 2 layers"
+    ):
+        stage.run(built("prune_nets.py:PlainNet", a=8, b=8), context(tmp_path, {}))
 
 
 def test_an_importance_that_does_not_see_it_is_refused(net, tmp_path):
