@@ -143,6 +143,10 @@ def _checked(layer: Layer, numbers: Any, error: type[ShrinkError]) -> Ranks:
     ranks: Ranks = layer.equal(numbers) if isinstance(numbers, int) else tuple(numbers)
     if len(ranks) != layer.count:
         raise error(f"`rank` of `{layer.name}` is {[*ranks]}", expected="one number, as it becomes two layers")
+    limits = layer.limits(tensor([ranks])).flatten().tolist()
+    if not isinstance(numbers, int) and any(rank > limit for rank, limit in zip(ranks, limits, strict=True)):
+        expected = f"at most {limits}: neither more than its channels, nor than the other for each place of the kernel"
+        raise error(f"`rank` of `{layer.name}` is {[*ranks]}", expected=expected)
     if not layer.smaller(tensor([ranks])).item():
         shown = numbers if isinstance(numbers, int) else [*numbers]
         largest = layer.largest()

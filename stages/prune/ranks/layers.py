@@ -65,7 +65,7 @@ class Layer:
 
     def smaller(self, ranks: Tensor) -> Tensor:
         """(n, count) -> (n,) whether the factors have fewer parameters and MACs, at ranks that there can be."""
-        return (self.costs(ranks) < torch.tensor(self.whole)).all(1) & (ranks <= self._limits(ranks)).all(1)
+        return (self.costs(ranks) < torch.tensor(self.whole)).all(1) & (ranks <= self.limits(ranks)).all(1)
 
     def choices(self, step: int) -> Tensor:
         """(n, count) the ranks that make it smaller, multiples of `step`."""
@@ -82,17 +82,17 @@ class Layer:
         numbers = range(max(self._sides), 0, -1)
         return next((n for n in numbers if self.smaller(torch.tensor([self.equal(n)])).item()), 0)
 
+    def limits(self, ranks: Tensor) -> Tensor:
+        """The largest useful ranks beside (n, count): of two none is larger than the other with the kernel."""
+        sides = torch.tensor(self._sides)
+        return sides if self.count == 1 else torch.minimum(sides, ranks.flip(1) * prod(self.part.weight.shape[2:]))
+
     @property
     def _sides(self) -> Ranks:
         """The largest possible ranks."""
         outputs, inputs, *kernel = self.part.weight.shape
         first, *rest = kernel or [1]
         return (inputs, outputs) if self.count == 2 else (min(inputs * first, outputs * prod(rest)),)
-
-    def _limits(self, ranks: Tensor) -> Tensor:
-        """The largest useful ranks: of two of them none is larger than the other with the kernel."""
-        sides = torch.tensor(self._sides)
-        return sides if self.count == 1 else torch.minimum(sides, ranks.flip(1) * prod(self.part.weight.shape[2:]))
 
     @cached_property
     def _sizes(self) -> Tensor:

@@ -103,9 +103,16 @@ def test_of_patterns_that_fit_the_one_of_most_letters_counts_in_any_order():
     ({"7": 2}, f"names `7`, and `7` stays: {GROUPED}"),
     ({"3": 9}, r"`rank` 9 makes `3` no smaller; expected at most 8"),
     ({"1": (8, 8)}, r"`rank` \[8, 8\] makes `1` no smaller; expected at most 6"),
-    ({"1": (1, 12)}, r"makes `1` no smaller"),
+    ({"1": (1, 12)}, r"`rank` of `1` is \[1, 12\]; expected at most \[8, 8\]: neither more than its channels"),
     ({"3": (2, 2)}, r"`rank` of `3` is \[2, 2\]; expected one number, as it becomes two layers"),
 ])  # fmt: skip
 def test_ranks_that_cannot_be_are_refused_with_those_that_can(rank, message):
     with pytest.raises(ConfigError, match=message):
         as_told(Layers(NET.layers, {GROUPED: ["7"]}), rank, ConfigError)
+
+
+def test_of_a_pair_neither_is_larger_than_the_other_with_the_kernel():
+    net = layers_of(nn.Conv2d(16, 32, 3), shape=(16, 6, 6))
+    assert as_told(net, {"0": (9, 1)}, ConfigError) == {"0": (9, 1)}
+    with pytest.raises(ConfigError, match=r"`rank` of `0` is \[10, 1\]; expected at most \[9, 32\]: .* for each place"):
+        as_told(net, {"0": (10, 1)}, ConfigError)
