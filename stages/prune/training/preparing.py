@@ -1,6 +1,6 @@
 """Training before a cut, so that what will leave hardly counts when it does: channels of little weight lose it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from stages.kd.retraining import Retraining
 from stages.kd.teacher import Teacher
 from stages.prune.allocation.slices import by_label, slices, weighted
 from stages.prune.coupling.coupled import Coupled
-from stages.prune.coupling.parts import known
+from stages.prune.coupling.parts import Part, known
 from stages.trainer.loop import train
 from stages.trainer.objective import Objective, Progress
 
@@ -61,44 +61,44 @@ class Sparse(Objective):
         super().__init__()
         self.objective, self.groups, self.strength, self.growth = objective, groups, strength, growth
         self.views = objective.views
-        self.student: list[nn.Module] = []  # in a list, for it is no part of what is trained along
+        self.parts: Mapping[str, Part] = {}  # in no attribute of their own, for they are not trained along
 
     def watch(self, student: nn.Module) -> None:
         """Remember whose weights are to shrink."""
         self.objective.watch(student)
-        self.student = [student]
+        self.parts = known(student)  # once, not for each group at each step
 
     def unwatch(self) -> None:
         """Forget it."""
         self.objective.unwatch()
-        self.student = []
+        self.parts = {}
 
     def forward(self, batch: Batch, outputs: Outputs, progress: Progress) -> Tensor:
         """The loss with the penalty."""
         loss: Tensor = self.objective(batch, outputs, progress)
         members = [member for group in self.groups for member in group.members or (group,)]
-        penalties = [penalty(member, self.student[0], self.growth) for member in members]
+        penalties = [penalty(member, self.parts, self.growth) for member in members]
         return loss + self.strength * progress.done * torch.stack(penalties).sum()
 
 
-def penalty(group: Coupled, module: nn.Module, growth: float) -> Tensor:
+def penalty(group: Coupled, parts: Mapping[str, Part], growth: float) -> Tensor:
     """Half the sum over a group's channels of their squared norm, those of least norm with the largest factor.
 
     Args:
-        group: of the module.
-        module: whose weights it is of.
+        group: of a module.
+        parts: of that, see `known`.
         growth: the factor is 2**(growth * (max - norm) / (max - min)), which no gradient goes through.
     """
-    squares = torch.stack(_squares(group, module)).sum(0)
+    squares = torch.stack(_squares(group, parts)).sum(0)
     norms = squares.detach().sqrt()
     spread = (norms.max() - norms.min()).clamp_min(1e-12)
     factors = torch.exp2(growth * (norms.max() - norms) / spread)
     return (factors * squares).sum() / 2
 
 
-def _squares(group: Coupled, module: nn.Module) -> list[Tensor]:
+def _squares(group: Coupled, parts: Mapping[str, Part]) -> list[Tensor]:
     """For each layer that gives or reads the channels the sum of the squares of its weights, by channel."""
-    sums, parts = [], known(module)
+    sums = []
     for place, labels in group.places.items():
         for weight in weighted(parts[place.name], place) if place.side in ("out", "in") else ():
             own = slices(parts[place.name], place, weight).square().sum(1)

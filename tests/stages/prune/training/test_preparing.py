@@ -6,6 +6,8 @@ import torch
 from pipeline.errors import ConfigError, StageError
 from stages.prune.channels import ChannelPruning
 from stages.prune.coupling.engine import couplings
+from stages.prune.coupling.parts import known
+from stages.prune.training import preparing
 from stages.prune.training.preparing import Preparation, Sparse, penalty
 from stages.trainer.objective import Objective, Progress
 from tests.stages.prune.prune_nets import built, context
@@ -31,9 +33,9 @@ def test_the_penalty_is_half_of_the_squares_by_factors(net):
     norms = squares(net.module).detach().sqrt()
     factors = 2 ** (4 * (norms.max() - norms) / (norms.max() - norms.min()))
     assert float(factors.max()) == pytest.approx(16)
-    assert float(penalty(group, net.module, 4)) == pytest.approx(float((factors * norms**2).sum() / 2), rel=1e-4)
-    assert float(penalty(group, net.module, 0)) == pytest.approx(float((norms**2).sum() / 2), rel=1e-4)
-    (gradient,) = torch.autograd.grad(penalty(group, net.module, 4), net.module.one.weight)
+    assert float(penalty(group, known(net.module), 4)) == pytest.approx(float((factors * norms**2).sum() / 2), rel=1e-4)
+    assert float(penalty(group, known(net.module), 0)) == pytest.approx(float((norms**2).sum() / 2), rel=1e-4)
+    (gradient,) = torch.autograd.grad(penalty(group, known(net.module), 4), net.module.one.weight)
     assert torch.allclose(gradient, factors.view(-1, 1, 1, 1) * net.module.one.weight, rtol=1e-3, atol=1e-6)
 
 
@@ -41,10 +43,19 @@ def test_it_rises_with_the_steps_that_are_done(net):
     groups = couplings(net.module, net.example).groups
     sparse = Sparse(Zero(), groups, 0.5, 4)
     sparse.watch(net.module)
-    whole = sum(float(penalty(group, net.module, 4)) for group in groups)
+    whole = sum(float(penalty(group, known(net.module), 4)) for group in groups)
     assert float(sparse(None, {}, Progress(done=0.0))) == 0
     assert float(sparse(None, {}, Progress(done=0.5))) == pytest.approx(0.25 * whole, rel=1e-4)
     assert not [*sparse.parameters()]  # what shrinks is not trained twice
+
+
+def test_what_has_channels_is_looked_up_once_not_at_each_step(net, monkeypatch):
+    calls = []
+    monkeypatch.setattr(preparing, "known", lambda module: calls.append(module) or known(module))
+    sparse = Sparse(Zero(), couplings(net.module, net.example).groups, 0.5, 4)
+    sparse.watch(net.module)
+    assert all(float(sparse(None, {}, Progress(done=done))) > 0 for done in (0.2, 0.4))
+    assert calls == [net.module]
 
 
 def test_channels_that_will_leave_become_small(net, tmp_path):
