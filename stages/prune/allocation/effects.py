@@ -46,7 +46,8 @@ class Answers:
         module.eval()
         with torch.no_grad():
             outputs = [call(module, inputs) for inputs in self.inputs]
-        return [_counted(output, self.ctx.output).numpy() for output in outputs]
+        values = [_counted(output, self.ctx.output) for output in outputs]
+        return [(one.float() if one.dtype == torch.bfloat16 else one).numpy() for one in values]  # NumPy has no bf16
 
 
 def effects(

@@ -11,7 +11,7 @@ from torch import nn
 
 from pipeline.measure.agreement import kl_divergence
 from pipeline.model import TorchModel
-from stages.prune.allocation.effects import RATIOS, by_effect, effects
+from stages.prune.allocation.effects import RATIOS, Answers, by_effect, effects
 from stages.prune.allocation.search import kept, removed
 from stages.prune.channels import ChannelPruning
 from stages.prune.coupling.engine import Coupled, couplings
@@ -47,6 +47,24 @@ def test_an_effect_is_that_of_channels_that_give_nothing(tmp_path: Any) -> None:
             assert measured == pytest.approx(
                 16 * float(kl_divergence(before / 4, after / 4, ctx.labelling).mean()), rel=1e-3
             )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_answers_of_half_precision_are_compared_too(tmp_path: Any, dtype: torch.dtype) -> None:
+    class Half(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x.to(dtype))
+
+    module, ctx = built("prune_nets.py:PlainNet").module, context(tmp_path, {})
+    changed = zeroed(module, "two", [*range(16)])
+    change = Answers(module, ctx, 64).change(changed)
+    assert change > 0
+    before = Answers(Half(copy.deepcopy(module).to(dtype)), ctx, 64)
+    assert before.change(Half(changed.to(dtype))) == pytest.approx(change, rel=0.1)
 
 
 def test_channels_ranked_by_effect_leave_each_group_as_far_as_it_bears_it() -> None:
