@@ -35,13 +35,13 @@ class Sources:
         A user's files are named relative to the folder that holds all of them, and what is imported by its absolute
         name by that: they can be moved together.
         """
-        given = tuple(file.resolve() for file in files)
-        if given not in self.known:
-            self.known[given] = self._code(given)
-        return {**self.known[given]}
+        starts = tuple(file.resolve() for file in files)
+        if starts not in self.known:
+            self.known[starts] = self._code(starts)
+        return {**self.known[starts]}
 
-    def _code(self, given: tuple[Path, ...]) -> dict[str, JsonValue]:
-        waiting, names = [(file, "") for file in given], dict[Path, str]()
+    def _code(self, starts: tuple[Path, ...]) -> dict[str, JsonValue]:
+        waiting, names = [(file, "") for file in starts], dict[Path, str]()
         while waiting:
             file, name = waiting.pop()
             if file in names:
