@@ -197,14 +197,7 @@ def scores_of(batches: Iterable[Asked], scoring: Scoring, advance: Advance = lam
 
 def mean_score(model: Model, split: Split, *, decode: Callable[..., Tensor], score: Callable[..., Tensor]) -> float:
     """The mean score on a split."""
-    return float(example_scores(model, split, decode=decode, score=score).mean())
-
-
-def example_scores(
-    model: Model, split: Split, *, decode: Callable[..., Tensor], score: Callable[..., Tensor]
-) -> Tensor:
-    """The score (N,) of each example of a split."""
-    return scores_of(asking(model, split), Scoring(decode, score))
+    return float(scores_of(asking(model, split), Scoring(decode, score)).mean())
 
 
 def _check_predictions(predicted: Any, size: int) -> None:

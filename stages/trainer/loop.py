@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.context import Context
 from pipeline.errors import Interruption, StageError
 from pipeline.forms.weights import state_digest
-from pipeline.measure.accuracy import example_scores
+from pipeline.measure.accuracy import BATCH_SIZE, scores_on_validation
 from pipeline.model import TorchModel, call
 from pipeline.task import Batch
 from stages.trainer import checkpoint
@@ -209,7 +209,7 @@ class _Loop:
         return total
 
     def _close_epoch(self) -> None:
-        """Validate, note the figures, keep the weights if they are the best yet."""
+        """Validate, note the figures, keep the weights if they are as good as the best yet."""
         place, ctx = self.place, self.ctx
         self.learner.eval()
         scores = self._validated() if ctx.world.main else None
@@ -229,7 +229,7 @@ class _Loop:
             self._checkpoint()
 
     def _validated(self) -> Tensor:
-        return example_scores(self.trained, self.ctx.validation, decode=self.ctx.decode, score=self.ctx.score)
+        return scores_on_validation(self.trained, self.ctx.task, BATCH_SIZE, lambda steps: None)
 
     def _refuse_nan(self, total: Tensor) -> float:
         if not torch.isfinite(total):

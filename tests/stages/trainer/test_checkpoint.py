@@ -182,7 +182,7 @@ def test_patience_remembers_how_long_it_has_waited(go: Make, monkeypatch: Patch,
     def validated(model: TorchModel, *_: Any, **__: Any) -> Tensor:
         return torch.full((4,), 1.0 if int(model.module.state_dict()["1.num_batches_tracked"]) == STEPS else 0.5)
 
-    monkeypatch.setattr("stages.trainer.loop.example_scores", validated)
+    monkeypatch.setattr("stages.trainer.loop.scores_on_validation", validated)
     stage = SupervisedTraining(**{**QUICK, "epochs": 9, "patience": 3})
     whole = go(stage, "whole")
     assert len(whole.reports["training"]) == 4

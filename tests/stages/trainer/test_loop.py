@@ -94,7 +94,7 @@ def test_the_last_epoch_that_is_as_good_as_the_best_comes_out(
         whole.append(copy.deepcopy(model.module.state_dict()))
         return (torch.arange(10) < next(right)).repeat_interleave(size).float()
 
-    monkeypatch.setattr("stages.trainer.loop.example_scores", validated)
+    monkeypatch.setattr("stages.trainer.loop.scores_on_validation", validated)
     found = fit(tiny(), context(), epochs=5).module.state_dict()
     same = [all(torch.equal(found[name], value) for name, value in state.items()) for state in whole]
     assert same == [epoch == (3 if size == 1 else 2) for epoch in range(5)]
@@ -124,7 +124,7 @@ def test_patience_counts_epochs_without_a_better_score(
     tiny: Make, context: Make, monkeypatch: Patch, scores: list[float], patience: int | None, epochs: int
 ) -> None:
     upcoming = iter(scores)
-    monkeypatch.setattr("stages.trainer.loop.example_scores", lambda *_, **__: torch.full((3,), next(upcoming)))
+    monkeypatch.setattr("stages.trainer.loop.scores_on_validation", lambda *_, **__: torch.full((3,), next(upcoming)))
     fit(tiny(), context(), epochs=5, patience=patience)
     assert [entry["validation_score"] for entry in context.reports["training"]] == pytest.approx(scores[:epochs])
 
