@@ -57,6 +57,12 @@ def test_a_view_is_the_image_moved_by_four_pixels_at_most_and_perhaps_mirrored(t
     assert len(seen) > 15
 
 
+@pytest.mark.parametrize("square", ["erase", "paste"])
+def test_squares_without_augmentation_are_refused(folder: Path, square: str) -> None:
+    with pytest.raises(ConfigError, match=f"`{square}` is 8; expected 0 without `augment`"):
+        data.task(str(folder), **{square: 8})
+
+
 def test_a_square_is_erased_in_half_of_the_images(folder: Path) -> None:
     augment = data.task(str(folder), augment=True, erase=12).augment
     image, erased = torch.ones(3, 32, 32), 0

@@ -47,6 +47,7 @@ def task(
     _expect(validation, 0 < validation < 1, "validation", "more than 0 and less than 1")
     for name, side in {"erase": erase, "paste": paste}.items():
         _expect(side, 0 <= side <= SIDE, name, f"0 to {SIDE} pixels")
+        _expect(side, augment or not side, name, "0 without `augment`")
     parts = tables.parts(path, ("train", "test"))
     train, held_out = split_by_seed(_split(parts["train"], limit, path), [1 - validation, validation])
     return classification(
