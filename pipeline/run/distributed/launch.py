@@ -71,13 +71,15 @@ class Processes:
             self.world.wait()  # no one still reads what is cleared away after this
 
     def share(self, kept: Keep) -> Keep:
-        """`Context.kept` of rank 0, which tells the others the folder."""
+        """`Context.kept` of rank 0, which tells the others the folder; while they wait, their threads are its own."""
         if self.world.size == 1:
             return kept
+        all_threads = torch.get_num_threads()  # for the processes are not together yet
 
         def keep(what: str, model: Model, parts: dict[str, JsonValue], make: Callable[[Path], None]) -> Path:
             try:
-                folder = kept(what, model, parts, make)
+                with _computing_with(all_threads):
+                    folder = kept(what, model, parts, make)
             except Interruption:
                 self.world.broadcast(None)
                 raise
@@ -265,18 +267,28 @@ def _ranked(size: int) -> Iterator[None]:
 
     Only while all train: what is measured beside it must not depend on the number of processes.
     """
-    before, share = torch.get_num_threads(), threads(size)
+    share = threads(size)
     variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
     variables["OMP_NUM_THREADS"] = str(share)
     new = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(new)
-    torch.set_num_threads(share)
+    try:
+        with _computing_with(share):
+            yield
+    finally:
+        for name in new:
+            del os.environ[name]
+
+
+@contextmanager
+def _computing_with(thread_count: int) -> Iterator[None]:
+    """So many threads for as long as the context lasts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(thread_count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-        for name in new:
-            del os.environ[name]
 
 
 def _ending(code: int) -> str:

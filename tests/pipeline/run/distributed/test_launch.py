@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from pipeline import runner
+from pipeline.base.world import World
 from pipeline.build.build import build_chain
 from pipeline.build.config import StageConfig
 from pipeline.cli import app
@@ -22,7 +23,7 @@ from pipeline.errors import ConfigError
 from pipeline.records import journal
 from pipeline.records.record import Record
 from pipeline.run.distributed import launch, worker
-from pipeline.run.distributed.launch import check_division, how_many
+from pipeline.run.distributed.launch import Processes, check_division, how_many
 from tests.aliases import Make
 from tests.forked import PATIENCE, Ended, Shrink
 from tests.users import chain_of, digests, only_run
@@ -287,6 +288,38 @@ def test_under_torchrun_the_weights_are_the_same(folder: Path, whole: list[str])
     listed = subprocess.run([*command, "schema", "--record"], capture_output=True, text=True, timeout=PATIENCE)
     assert listed.returncode == 0
     assert json.loads(listed.stdout)
+
+
+def test_what_rank_0_makes_alone_has_the_threads_of_those_who_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Heard(World):
+        said: list[object] = []
+
+        def broadcast(self, value: object = None) -> None:
+            self.said.append(value)
+
+        def wait(self) -> None: ...
+
+    def kept(*parts: object) -> Path:
+        seen["made"] = torch.get_num_threads()
+        return tmp_path
+
+    seen: dict[str, int] = {}
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(4)
+    try:
+        processes = Processes(Heard(0, 2))
+        keep = processes.share(kept)
+        with processes.together({"place": "stages[0]"}, ""):
+            seen["trained"] = torch.get_num_threads()
+            assert keep("logits", None, {}, lambda folder: None) == tmp_path  # type: ignore[arg-type]
+            seen["trained again"] = torch.get_num_threads()
+        seen["after"] = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(1)
+    assert seen == {"trained": 2, "made": 4, "trained again": 2, "after": 4}
+    assert Heard.said == [{"place": "stages[0]"}, str(tmp_path)]
 
 
 @pytest.mark.parametrize(("words", "found"), [
