@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.base.use import Reference
 from pipeline.model import TorchModel
 from stages.prune.channels import ChannelPruning
-from stages.prune.coupling import engine
+from stages.prune.coupling import prover
 from tests.contexts import bare_context
 
 
@@ -51,7 +51,7 @@ def seconds(folder: Path, proof: bool) -> float:
     """CPU time of the stage."""
     model = TorchModel(resnet(), {"input": torch.rand(2, 3, 32, 32)}, Reference(use="none"))
     began = time.process_time()
-    with nullcontext() if proof else patch.object(engine, "same_without", lambda *_: True):
+    with nullcontext() if proof else patch.object(prover, "same_without", lambda *_: True):
         ChannelPruning(macs=0.5).run(model, bare_context(folder))
     return time.process_time() - began
 

@@ -1,8 +1,9 @@
 """Channels that can only be removed together, and all of them that a module has."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from itertools import chain
 from typing import Literal, Self
 
 import torch
@@ -102,6 +103,14 @@ class Coupled:
         leaving = torch.tensor(sorted(numbers))
         gone = {place: torch.isin(labels, leaving).nonzero().flatten() for place, labels in self.places.items()}
         return {place: channels.tolist() for place, channels in gone.items() if len(channels)}
+
+
+def merged(gone: Iterable[Gone]) -> Gone:
+    """What several groups lose, each place once."""
+    places: dict[Place, set[int]] = {}
+    for place, channels in chain.from_iterable(one.items() for one in gone):
+        places.setdefault(place, set()).update(channels)
+    return {place: sorted(channels) for place, channels in places.items()}
 
 
 def side_by_side(members: Sequence[Coupled]) -> Coupled:

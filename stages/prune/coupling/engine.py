@@ -6,8 +6,6 @@ which goes by shapes and is wrong wherever channels change their places.
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
-from itertools import chain
 
 import torch
 from torch import nn
@@ -16,11 +14,12 @@ from pipeline.base.batches import Inputs
 from pipeline.errors import StageError
 from stages.prune.coupling.cells import Cell
 from stages.prune.coupling.clusters import Cluster, Labels, clusters, keeps, recurrent, separated
-from stages.prune.coupling.coupled import Coupled, Couplings, Gone
+from stages.prune.coupling.coupled import Coupled, Couplings, Gone, merged
 from stages.prune.coupling.flow import Flow
 from stages.prune.coupling.heads import heads
 from stages.prune.coupling.parts import LAYERS, Place, is_depthwise, layer_of, remove, runs, width
-from stages.prune.coupling.proof import misfits, same_without, shaken
+from stages.prune.coupling.proof import misfits, shaken
+from stages.prune.coupling.prover import Prover
 from stages.prune.coupling.recurrent import owners, stacked
 from stages.prune.ignored import is_in
 
@@ -41,9 +40,9 @@ def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = (), 
         with_heads: whether heads of attention can be removed too.
 
     Raises:
-        StageError: the module does not run on the example, or an importance is not finite.
+        StageError: the module does not run on the example.
     """
-    flow, shaken_module = Flow(module, example), shaken(module)
+    flow, prover = Flow(module, example), Prover(shaken(module), example)
     clustered, dense = clusters(flow)
     clustered = [cluster for cluster in clustered if _is_prunable(flow, cluster, ignore)]
     groups, partial, units = list[Coupled](), list[Coupled](), list[Coupled]()
@@ -53,15 +52,15 @@ def couplings(module: nn.Module, example: Inputs, ignore: tuple[str, ...] = (), 
         candidates = [_coupled(flow, labels, size) for _, labels in separated(flow, trial, size, beside)]
         units += [group for group in candidates if owners(flow, [group])]
         candidates = [group for group in candidates if group not in units]
-        groups += _proven(shaken_module, example, candidates)
+        groups += prover.proven(candidates)
         if size == 1:
             partial = [common for group in candidates if (common := group.common())]
         if size == 1 and with_heads:
             others = [one for one in _pending(clustered, [*groups, *units]) if not recurrent(flow, one)]
-            groups += _bare(shaken_module, example, _with_proof(shaken_module, example, heads(flow, others)))
+            groups += prover.without_sizes(prover.first_proven(heads(flow, others)))
     rest = {name for cluster in _pending(clustered, groups) for name in cluster.widths}
-    groups += _proven(shaken_module, example, [one for one in partial if one.root in rest], joint=False)
-    groups += _with_proof(shaken_module, example, stacked(flow, units))
+    groups += prover.proven([one for one in partial if one.root in rest], joint=False)
+    groups += prover.first_proven(stacked(flow, units))
     order = list(flow.parts)
     names = [name for cluster in _pending(clustered, groups) for name in cluster.widths]
     layers = [layer for name in names if (layer := layer_of(flow.parts, name))]
@@ -105,24 +104,16 @@ def unproven(
 
     Arguments and errors are those of `cut`.
     """
-    shaken_module = shaken(module)
+    prover = Prover(shaken(module), example)
     gone = {root: _gone(groups, root, indices) for root, indices in channels.items()}
-    return misfits(gone, lambda roots: _is_proven(shaken_module, example, _merged(gone[root] for root in roots)))
+    return misfits(gone, lambda roots: prover.can_leave(merged(gone[root] for root in roots)))
 
 
 def trimmed(module: nn.Module, channels: Mapping[str, list[int]], groups: Sequence[Coupled]) -> nn.Module:
     """A copy of the module without some channels, as it comes; see `cut`."""
     smaller = copy.deepcopy(module)
-    remove(smaller, _merged(_gone(groups, root, indices) for root, indices in channels.items()))
+    remove(smaller, merged(_gone(groups, root, indices) for root, indices in channels.items()))
     return smaller
-
-
-def _merged(gone: Iterable[Gone]) -> Gone:
-    """What several groups lose, each place once."""
-    merged: dict[Place, set[int]] = {}
-    for place, channels in chain.from_iterable(one.items() for one in gone):
-        merged.setdefault(place, set()).update(channels)
-    return {place: sorted(channels) for place, channels in merged.items()}
 
 
 def _gone(groups: Sequence[Coupled], root: str, indices: list[int]) -> Gone:
@@ -142,7 +133,7 @@ def _gone(groups: Sequence[Coupled], root: str, indices: list[int]) -> Gone:
 def _sets(flow: Flow) -> list[tuple[int, bool]]:
     """How many channels may only go together, and whether they are neighbours; likely ones first."""
     parts = {*PARTS, *map(runs, flow.parts.values())} - {1}
-    factors = {part.upscale_factor**2 for part in flow.module.modules() if isinstance(part, nn.PixelShuffle)} - {1}
+    factors = {factor**2 for factor in flow.shuffled} - {1}
     return [(1, False), *((size, False) for size in sorted(parts)), *((size, True) for size in sorted(factors))]
 
 
@@ -155,8 +146,8 @@ def _pending(clustered: Iterable[Cluster], groups: Iterable[Coupled]) -> list[Cl
 def _is_prunable(flow: Flow, cluster: Cluster, ignore: tuple[str, ...]) -> bool:
     """Whether it has a layer with channels to spare, and none of it is to be left alone."""
     layers = [name for name in cluster.widths if layer_of(flow.parts, name)]
-    depthwise = [name for name in cluster.columns if is_depthwise(flow.parts[name])]
-    return bool(layers) and cluster.width > 1 and not any(is_in(n, ignore) for n in (*cluster.widths, *depthwise))
+    through = [name for name in cluster.columns if keeps(flow.parts[name])]
+    return bool(layers) and cluster.width > 1 and not any(is_in(n, ignore) for n in (*cluster.widths, *through))
 
 
 def _coupled(flow: Flow, labels: Labels, size: int) -> Coupled:
@@ -174,61 +165,3 @@ def _coupled(flow: Flow, labels: Labels, size: int) -> Coupled:
     through = frozenset(name for name in outs if keeps(flow.parts[name]))
     scores = torch.ones(int(labels[Place(root, "out")].max()) + 1)
     return Coupled(root, tuple(layers), size, scores, labels, through=through)
-
-
-def _proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled], joint: bool = True) -> list[Coupled]:
-    """Those that stay the same with dead channels and without: tried at once, then one by one, the rest by width.
-
-    Of the rest some may only be cut together though no column reads them both, as those that are stacked.
-    """
-    if len(groups) > 1 and _are_proven(shaken_module, example, groups):
-        return groups
-    proven_groups = [group for group in groups if _are_proven(shaken_module, example, [group])]
-    rest = [group for group in groups if group not in proven_groups]
-    for size in {len(group.scores) for group in rest} if joint else ():
-        one = reduce(Coupled.joined, (group for group in rest if len(group.scores) == size))
-        if one not in rest and _are_proven(shaken_module, example, [one]):
-            proven_groups.append(one)
-    return proven_groups
-
-
-def _with_proof(shaken_module: nn.Module, example: Inputs, trials: list[list[Coupled]]) -> list[Coupled]:
-    """Of each trial the first group that stays the same with dead heads and without."""
-    pending, proven_groups = trials, list[Coupled]()
-    for turn in range(max(map(len, trials), default=0)):
-        tried = [groups[turn] for groups in pending if turn < len(groups)]
-        done = _proven(shaken_module, example, tried, joint=False)
-        proven_groups += done
-        pending = [groups for groups in pending if not any(group in done for group in groups)]
-    return proven_groups
-
-
-def _bare(shaken_module: nn.Module, example: Inputs, groups: list[Coupled]) -> list[Coupled]:
-    """The same heads with fewer integers: without those that the example does not need, unless named after heads."""
-    for name in sorted({name for group in groups for name in group.sizes if "head" not in name}):
-        fewer = [group.without_size(name) for group in groups]
-        groups = fewer if _are_proven(shaken_module, example, fewer) else groups
-    return groups
-
-
-def _are_proven(shaken_module: nn.Module, example: Inputs, groups: list[Coupled]) -> bool:
-    """Whether one half of their channels can leave, and the other half; they are drawn, for each group anew.
-
-    Of groups of several parts, which shapes alone may have found, one of a set and all others can leave too.
-    """
-    trials: tuple[list[Gone], ...] = [], [], [], []
-    generator = torch.Generator().manual_seed(0)
-    for group in groups:
-        order = torch.randperm(len(group.scores), generator=generator).tolist()
-        half = len(order) // 2
-        for trial, numbers in zip(trials, (order[:half], order[half:], order[:1], order[1:]), strict=True):
-            trial.append(group.without(numbers))
-    tried = trials if any(group.groups > 1 for group in groups) else trials[:2]
-    return all(_is_proven(shaken_module, example, _merged(trial)) for trial in tried)
-
-
-def _is_proven(shaken_module: nn.Module, example: Inputs, gone: Gone) -> bool:
-    try:
-        return same_without(shaken_module, example, gone)
-    except StageError:
-        return False

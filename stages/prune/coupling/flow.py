@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from pipeline.base.batches import Inputs
 from pipeline.errors import StageError, blame
@@ -56,8 +57,10 @@ class Flow:
         self.apart: dict[Place, Columns] = {}
         """What a place's own channels give to read, once that is known."""
         self.modes = [False]
-        with blame(StageError, "the model on its example"):
+        with blame(StageError, "the model on its example"), Shuffles() as shuffles:
             self._record(training=False)
+        self.shuffled = shuffles.factors
+        """By what numbers pixels are shuffled, by a module or a function."""
         if self.unproven():
             self._record_training()
         for name, part in self._modules.items():
@@ -187,6 +190,21 @@ class Flow:
 
     def _see(self, name: str, columns: Tensor) -> None:
         self._seen[name] = self._seen[name] | columns if name in self._seen else columns
+
+
+class Shuffles(TorchFunctionMode):
+    """While it is on, it notes by what numbers `torch.pixel_shuffle` moves channels to pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factors = set[int]()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a function of torch."""
+        kwargs = kwargs or {}
+        if function is torch.pixel_shuffle:
+            self.factors.add(kwargs["upscale_factor"] if len(args) < 2 else args[1])
+        return function(*args, **kwargs)
 
 
 def _columns(values: Tensor, axis: int) -> Tensor:

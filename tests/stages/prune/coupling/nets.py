@@ -169,6 +169,7 @@ RIGHT = {
         IMAGE,
         {"a": 4},
     ),
+    "pixels shuffled by a function": (image(lambda s, x: s.o(F.pixel_shuffle(s.a(x), 2)), 4), IMAGE, {"a": 4}),
     "in groups": (
         images(between, g=nn.Conv2d(16, 8, 3, groups=4), o=nn.Conv2d(8, 3, 1)),
         IMAGE,
@@ -239,7 +240,6 @@ WHOLE = {
     "softmax of channels": (sequence(lambda s, x: s.o(s.a(x).softmax(1))), SEQUENCE, {"a"}),
     "added to its mirror image": (sequence(lambda s, x: s.o(s.a(x) + s.b(x).flip(1))), SEQUENCE, {"a", "b"}),
     "never zero": (row(lambda s, x: s.o(torch.sigmoid(s.a(x))), 32), ROW, {"a"}),
-    "shuffled pixels": (image(lambda s, x: s.o(F.pixel_shuffle(s.a(x), 2)), 4), IMAGE, {"a"}),
     "a constant added": (row(lambda s, x: s.o(s.a(x) + torch.arange(32.0)), 32), ROW, {"a"}),
     "sizes of its own": (row(lambda s, x: s.o(s.a(x).view(-1, 4, 8).flatten(1)), 32), ROW, {"a"}),
     "one channel written": (sequence(lambda s, x: s.o(s.a(x).index_fill(1, torch.tensor([3]), 0))), SEQUENCE, {"a"}),
