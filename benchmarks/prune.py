@@ -1,7 +1,7 @@
 """`prune.channels` beside a plain script on torch-pruning: the same network, MACs and recovery steps, three seeds.
 
-    python benchmarks/prune.py [--net digits | cifar10] [--share 0.5] [--epochs 10] [--seeds 0 1 2] [--limit N]
-        [--data FOLDER] [--weights FILE]
+    python benchmarks/prune.py [--net digits | cifar10] [--share 0.5] [--latency 0.5] [--epochs 10]
+        [--seeds 0 1 2] [--limit N] [--data FOLDER] [--weights FILE]
 
 digits is the teacher of configs/digits, trained first for each seed; cifar10 the published ResNet-20 (`--weights`, its
 resnet20.th) on CIFAR-10 as parquet (`--data`). The script does as torch-pruning's README says: a magnitude pruner with

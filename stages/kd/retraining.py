@@ -20,6 +20,9 @@ from stages.trainer.loop import train
 from stages.trainer.objective import Objective, Supervised
 from stages.trainer.settings import TrainingSettings
 
+OF_TEACHERS = ("temperature", "hard_weight", "terms", *TeacherSettings.model_fields)
+"""Settings that are of no use on labels alone."""
+
 
 class Retraining(TrainingSettings, TeacherSettings):
     """How to train it, and who teaches."""
@@ -35,12 +38,13 @@ class Retraining(TrainingSettings, TeacherSettings):
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
-        own = [n for n in ("temperature", "hard_weight") if getattr(self, n) != type(self).model_fields[n].default]
-        if own and self.terms:
-            raise ValueError(f"`{own[0]}` is of no use beside `terms`: set it in a term")
-        if self.teacher == "labels" and (self.terms or self.teachers or "temperature" in own):
-            problem = "with `teacher: labels` there is nothing to distill: leave out terms, teachers, temperature"
-            raise ValueError(problem)
+        own = [n for n in OF_TEACHERS if getattr(self, n) != type(self).model_fields[n].default]
+        if self.terms and (idle := [name for name in own if name in ("temperature", "hard_weight")]):
+            raise ValueError(f"`{idle[0]}` is of no use beside `terms`: set it in a term")
+        if self.teachers and self.teacher != "incoming":
+            raise ValueError("`teacher` is of no use beside `teachers`: leave one of them out")
+        if self.teacher == "labels" and own:
+            raise ValueError(f"with `teacher: labels` there is nothing to distill: leave out {', '.join(own)}")
         return self
 
     def terms_of(self) -> tuple[Term, ...]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import Field, JsonValue
@@ -14,30 +13,26 @@ from pipeline.model import Model, TorchModel
 from pipeline.stage import Stage
 from stages.prune.allocation.costs import Cost, Unit
 from stages.prune.allocation.effects import RATIOS, by_effect, effects
-from stages.prune.allocation.importance import IMPORTANCE, READS_DATA, Importance, has_measure, with_importance
+from stages.prune.allocation.importance import IMPORTANCE, READS_DATA, Importance, with_importance
 from stages.prune.allocation.measured import Measured
-from stages.prune.allocation.search import ensure_within_reach, kept, lost
-from stages.prune.attention.plain import with_plain_attention
+from stages.prune.allocation.removable import Removable, Selection, removable
+from stages.prune.allocation.search import ensure_within_reach, kept, lost, solve, told_widths
+from stages.prune.attention.config import with_config
 from stages.prune.coupling import engine
-from stages.prune.coupling.coupled import Coupled, Couplings, Width
+from stages.prune.coupling.coupled import Coupled, Width
 from stages.prune.coupling.telling import (
     WHOLE,
     costs,
     counted,
     far_below,
     layers,
-    listed,
     report_whole,
     unproven,
-    with_plain_weights,
 )
-from stages.prune.ignored import ignored
 from stages.prune.reshape import USE, difference
 from stages.prune.settings import SHARES, Narrowing, Teachers
 from stages.prune.training.recovery import IDLE_STEPS
 from stages.prune.weights import WeightPruning
-
-NONE_LEAVES = "a convolution, linear or recurrent layer that is not the last one and not in `ignore`"
 
 
 class ChannelPruning(Narrowing, Stage):
@@ -72,7 +67,7 @@ class ChannelPruning(Narrowing, Stage):
         if self.importance == "lamp" and self.scope == "uniform":
             yield "`importance: lamp` ranks channels of different layers; with `scope: uniform` it is as magnitude"
         if any(isinstance(stage, WeightPruning) and stage.pattern for stage in before):
-            yield "where channels leave the pattern of prune.weights does not hold: put it behind prune.channels"
+            yield "where channels leave the pattern of prune.weights does not hold: put prune.weights behind this stage"
         if self.steps > 1 and not self.recovery and self.importance not in READS_DATA:
             yield IDLE_STEPS
 
@@ -85,26 +80,34 @@ class ChannelPruning(Narrowing, Stage):
         if not isinstance(model, TorchModel):
             return
         notes = list[str]()
-        model = self._plain(model, notes.append)
-        couplings = self._couplings(model, ConfigError, notes.append)
+        channels = self.removable(model, ConfigError, notes.append)
         yield from notes
-        groups = self._narrowable(couplings.groups, ConfigError)
-        narrow = [layer for layer in layers(couplings.groups) if layer not in layers(groups)]
+        yield from self.limits(channels, before)
+
+    def limits(self, channels: Removable, before: Sequence[Stage]) -> Iterable[str]:
+        """What leaves of what can be removed, and what stays; refuse a target that is out of reach."""
+        groups = self._narrowable(channels.groups, ConfigError)
+        narrow = [layer for layer in layers(channels.groups) if layer not in layers(groups)]
         yield Note(f"channels leave {counted(layers(groups))}")
-        for names, why in ((narrow, self._too_narrow), (couplings.whole, WHOLE)):
+        for names, why in ((narrow, self._too_narrow), (channels.whole, WHOLE)):
             if names:
                 yield Note(f"all channels stay of {counted(names)}: {why}")
         # Behind a stage that narrows the target is a share of a cost that is not known yet.
         if not self._is_measured and not any(stage.narrows for stage in before):
-            self._ensure_within_reach(model, couplings.groups)
-        yield from unproven(model)
+            yield from self._foreseen(channels)
+        yield from unproven(channels.model)
 
-    def _ensure_within_reach(self, model: TorchModel, groups: list[Coupled]) -> None:
-        """Raise StageError where the target is out of reach however much is removed."""
-        cost = self._counted(model, groups)
+    def _foreseen(self, channels: Removable) -> Iterable[Note]:
+        """The widths, where weights do not tell them. Raise StageError where the target is out of reach."""
+        module, groups = channels.model.module, channels.groups
+        cost = self._counted(channels.model, groups)
+        full, least = cost.of(module), kept(groups, 1.0, self.scope, self.round_to)
         with self._blamed():
-            counted = cost.by_counts(model.module, groups, kept(groups, 1.0, self.scope, self.round_to))
-            ensure_within_reach(groups, counted, self._target[1] * cost.of(model.module), self.scope, self.round_to)
+            by_counts = cost.by_counts(module, groups, least)
+            ensure_within_reach(groups, by_counts, self._target[1] * full, self.scope, self.round_to, full)
+            if self.scope == "uniform":
+                _, counts = solve(groups, by_counts, self._target[1] * full, self.scope, self.round_to)
+                yield Note(f"about these widths: {told_widths(groups, counts)}")
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The pruned, and where asked trained, model.
@@ -114,26 +117,34 @@ class ChannelPruning(Narrowing, Stage):
                 model is quantized.
         """
         self._expect_floats(model.module)
-        return self.narrowed(model, self._teachers(model, ctx), ctx)
+        channels = self.removable(model, StageError, ctx.warn)
+        small = self.narrowed(model, channels, self._teachers(model, ctx), ctx)
+        return with_config(model, small, None, ctx.warn)
 
-    def narrowed(self, model: TorchModel, teachers: Teachers, ctx: Context) -> TorchModel:
-        """What `run` gives, with the teachers of its trainings. Raises StageError as that does."""
-        incoming, model = model, self._plain(model, ctx.warn)
+    def narrowed(self, incoming: TorchModel, channels: Removable, teachers: Teachers, ctx: Context) -> TorchModel:
+        """The pruned model, of which a configuration keeps its numbers. Raises StageError as `run` does.
+
+        Args:
+            incoming: the model.
+            channels: what of it can be removed.
+            teachers: of its trainings.
+            ctx: the data and the place.
+        """
+        model, whole = channels.model, set[str]()
         for text in unproven(model):
             ctx.warn(text)
-        couplings, whole = self._couplings(model, StageError, ctx.warn), set[str]()
-        cost = self._cost(incoming, model, couplings.groups, ctx)
+        cost = self._cost(incoming, model, channels.groups, ctx)
         full = cost.whole(model.module)
         if self.prepare:
-            groups = self._narrowable(couplings.groups, StageError)
+            groups = self._narrowable(channels.groups, StageError)
             model = self.prepare.prepared(teachers.before, model, groups, ctx)
         current, steps = model, list[JsonValue]()
         for step in range(1, self.steps + 1):
             budget = full * self._target[1] ** (step / self.steps)
             if step > 1:
-                couplings = self._couplings(current, StageError)
-            whole |= {*couplings.whole}
-            groups = [group for group in couplings.groups if whole.isdisjoint(group.layers)]
+                channels = self.removable(current, StageError)
+            whole |= {*channels.whole}
+            groups = [group for group in channels.groups if whole.isdisjoint(group.layers)]
             module, ratio, proven = self._pruned(current, groups, cost, budget, ctx)
             whole |= {*layers(groups)} - {*layers(proven)}
             current = model.edited(USE, layers=difference(model.module, module))
@@ -145,29 +156,11 @@ class ChannelPruning(Narrowing, Stage):
         self._report(model, current, cost, steps, ctx)
         return current
 
-    def _plain(self, model: TorchModel, say: Callable[[str], None]) -> TorchModel:
-        """The model with plain weights, and plain layers in attention where its heads can leave."""
-        model = with_plain_weights(model, say)
-        return with_plain_attention(model, say) if "heads" in self.widths else model
-
-    def _couplings(
+    def removable(
         self, model: TorchModel, error: type[ShrinkError], say: Callable[[str], None] = lambda text: None
-    ) -> Couplings:
-        """What can be removed, and what stays whole. Raises `error` where that is nothing, or `ignore` names none."""
-        names = ignored(model.module, self.ignore, error)
-        couplings = engine.couplings(model.module, model.example, names, "heads" in self.widths)
-        couplings = replace(couplings, groups=[group for group in couplings.groups if group.width in self.widths])
-        if not couplings.groups:
-            whole = listed(couplings.whole)
-            problem = f"no layer can lose channels{f'; those of {whole} cannot be told apart' if whole else ''}"
-            raise error(problem, expected=NONE_LEAVES)
-        groups = [group for group in couplings.groups if has_measure(group, model.module, self.importance)]
-        if not groups:
-            problem = f"`importance: {self.importance}`, and no channels that can leave are normalized with scales"
-            raise error(problem, fix="Set importance: magnitude")
-        if blind := [layer for layer in layers(couplings.groups) if layer not in layers(groups)]:
-            say(Note(f"all channels stay of {counted(blind)}: no scale of a normalization tells how much they matter"))
-        return replace(couplings, groups=groups)
+    ) -> Removable:
+        """What can be removed, whatever the target. Raises `error` where that is nothing, or `ignore` names none."""
+        return removable(model, Selection(self.widths, self.importance, self.ignore), error, say)
 
     def _narrowable(self, groups: Sequence[Coupled], error: type[ShrinkError]) -> list[Coupled]:
         """The groups that have a smaller width to go to. Raises `error` where there are none."""
@@ -217,15 +210,6 @@ class ChannelPruning(Narrowing, Stage):
         problem = f"no channels can leave {names}: without the chosen ones the model gives other values"
         fix = "Choose others by another `importance`, `scope` or target, or leave this stage out"
         raise StageError(problem, fix=fix)
-
-    def prunable(self, model: TorchModel, ctx: Context) -> tuple[TorchModel, list[Coupled]]:
-        """The model with plain weights, and the groups of its channels that can be removed, with their importance.
-
-        Raises:
-            StageError: there are none, or a layer in `ignore` does not exist.
-        """
-        plain = self._plain(model, ctx.warn)
-        return plain, with_importance(self._couplings(plain, StageError).groups, plain, self.importance, ctx)
 
     def chooses_by_answers(self) -> bool:
         """Where the target is a latency, and where answers say how far each layer is cut."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field, JsonValue
 
 from pipeline.base.formatting import few
-from pipeline.context import Context
+from pipeline.context import Context, Preview
 from pipeline.errors import ConfigError, Note, ShrinkError, StageError
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Stage
@@ -50,14 +50,20 @@ class LayerPruning(Pruning, Stage):
         """Which blocks leave."""
         return True
 
+    def outlook(self, model: Model, before: Sequence[Stage], preview: Preview) -> Model | None:
+        """The model with all blocks: trained weights tell which of them leave."""
+        return model
+
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which blocks can be left out; refuse a model without any, and a target that is out of reach."""
         if not isinstance(model, TorchModel):
             return
         blocks, others = self._blocks(model, ConfigError)
-        yield Note(f"blocks can be left out: {counted([*blocks])}")
+        yield Note(f"can be left out: {counted([*blocks], 'block')}")
         if others:
-            yield Note(f"these stay, for they give another shape, or more, than they read: {few(others)}")
+            yield Note(
+                f"these stay, for they give another shape than they read, or others read more of them: {few(others)}"
+            )
         self._expect_fewer(blocks, ConfigError)
         is_known = self.blocks is None and not any(stage.narrows for stage in before)
         if is_known and self._share(model, blocks) > self._target[1]:
@@ -83,8 +89,8 @@ class LayerPruning(Pruning, Stage):
 
     def _expect_fewer(self, blocks: Blocks, error: type[ShrinkError]) -> None:
         if self.blocks is not None and self.blocks >= len(blocks):
-            problem = f"`blocks` is {self.blocks}, and {len(blocks)} can be left out"
-            raise error(problem, expected=f"0 to {len(blocks) - 1}")
+            problem = f"blocks that can be left out: {len(blocks)}, of them to stay: {self.blocks}"
+            raise error(problem, expected=f"fewer than {len(blocks)} to stay")
 
     def _chosen(self, model: TorchModel, blocks: Blocks, ctx: Context) -> tuple[Blocks, list[JsonValue]]:
         """The blocks to leave out, each time the one whose absence changes the answers least, and all changes."""

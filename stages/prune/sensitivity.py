@@ -12,7 +12,7 @@ from pipeline.forms.layers import aside
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Stage, quantizing
 from stages.prune.allocation.effects import EXAMPLES, RATIOS, effects
-from stages.prune.allocation.importance import Importance
+from stages.prune.allocation.importance import Importance, with_importance
 from stages.prune.channels import ChannelPruning
 from stages.prune.settings import quantized
 
@@ -48,9 +48,8 @@ class PruningSensitivity(Stage):
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Refuse a model of which no layer can lose channels."""
-        pruning = self._pruning()
-        for _ in pruning.reach(model, (*before, pruning)):  # behind one that narrows no target is looked at
-            pass
+        if isinstance(model, TorchModel):
+            self._pruning().removable(model, ConfigError)
         yield from ()
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
@@ -61,11 +60,12 @@ class PruningSensitivity(Stage):
         """
         if aside(model.module):
             raise quantized(type(self), StageError)
-        plain, groups = self._pruning().prunable(model, ctx)
+        channels = self._pruning().removable(model, StageError, ctx.warn)
+        groups = with_importance(channels.groups, channels.model, self.importance, ctx)
         ratios = sorted(self.ratios)
         layers: list[JsonValue] = []
         with ctx.progress("groups of channels", len(groups)) as advance:
-            for group, row in zip(groups, effects(plain, groups, ratios, ctx, self.examples), strict=True):
+            for group, row in zip(groups, effects(channels.model, groups, ratios, ctx, self.examples), strict=True):
                 measured: dict[str, JsonValue] = {f"{r:g}": value for r, value in zip(ratios, row, strict=True)}
                 size = len(group.scores) * group.groups
                 entry: dict[str, JsonValue] = {"layer": group.root, "nodes": [*group.layers], "operator": "channels"}

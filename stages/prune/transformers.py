@@ -1,24 +1,22 @@
 """Structured pruning of transformers: heads, feed-forward widths, the hidden width and whole blocks leave."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field, JsonValue, model_validator
 
-from pipeline.base.formatting import few
 from pipeline.context import Context, Preview
-from pipeline.errors import ConfigError, Note, ShrinkError, StageError
+from pipeline.errors import ConfigError, Note, StageError
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Stage
 from stages.prune.allocation.importance import IMPORTANCE, Importance, with_importance
+from stages.prune.allocation.removable import no_heads
 from stages.prune.allocation.search import lost
-from stages.prune.attention.config import with_config
-from stages.prune.attention.plain import with_plain_attention
+from stages.prune.attention.config import heads_of, plain, with_config
 from stages.prune.channels import ChannelPruning
 from stages.prune.coupling import engine
 from stages.prune.coupling.coupled import Coupled, Width
-from stages.prune.coupling.telling import cost, costs, counted, layers, with_plain_weights
-from stages.prune.ignored import ignored
+from stages.prune.coupling.telling import cost, costs, counted
 from stages.prune.layers import LayerPruning
 from stages.prune.reshape import USE, difference
 from stages.prune.settings import SHARES, Narrowing, Teachers
@@ -26,11 +24,6 @@ from stages.prune.settings import SHARES, Narrowing, Teachers
 OWN = ("widths", "importance", *(name for name in Narrowing.model_fields if name not in SHARES))
 OF_SHARES = ("widths", "scope", "round_to", "steps")
 """Settings that are of no use beside `heads`."""
-NO_HEADS = "no head of attention can leave"
-EXPECTED = (
-    "an attention with several heads by linear layers, Conv1D or nn.MultiheadAttention, and their number or size as an "
-    "integer attribute"
-)
 
 
 class TransformerPruning(Narrowing, Stage):
@@ -52,7 +45,10 @@ class TransformerPruning(Narrowing, Stage):
         None, ge=1, description="or heads that each attention keeps at most; of grouped queries, those of the keys"
     )
     layers: int | None = Field(
-        None, ge=1, description="blocks kept at most, left out beforehand as by prune.layers; the target counts them"
+        None,
+        ge=1,
+        description="blocks kept at most, of those that can be left out: beforehand, as by prune.layers, with which "
+        "what is in `ignore` stays with its block; the target counts them",
     )
     widths: tuple[Width, ...] = Field(
         ("heads", "feed_forward"),
@@ -83,8 +79,8 @@ class TransformerPruning(Narrowing, Stage):
             yield from self._depth().check(before, preview)
 
     def outlook(self, model: Model, before: Sequence[Stage], preview: Preview) -> Model | None:
-        """The layers stay, only narrower, but for those that trained weights choose."""
-        return model if self.layers is None else None
+        """The layers stay, only narrower, but for blocks that trained weights choose."""
+        return model
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """How many heads each attention has, which of them and what else can leave, and what stays.
@@ -95,21 +91,23 @@ class TransformerPruning(Narrowing, Stage):
             return
         if self.layers is not None:
             yield from self._depth().reach(model, before)
-        notes = list[str]()
+        notes, narrowing = list[str](), self._narrowing()
+        channels = narrowing.removable(model, ConfigError, notes.append)
+        yield from notes
+        heads = [group for group in channels.groups if group.width == "heads"]
         if self.heads is not None:
-            groups = self._attention(self._plain(model, notes.append), ConfigError)
-            most = max(len(group.scores) for group in groups)
+            most = max(len(group.scores) for group in heads)
             if self.heads >= most:
-                problem = f"`heads` is {self.heads}, and there are {told(groups)}"
+                problem = f"`heads` is {self.heads}, and there are {told(heads)}"
                 raise ConfigError(problem, expected=f"1 to {most - 1}")
-            yield from notes
-            yield Note(f"at most {self.heads} heads of each attention stay: of {told(groups)}")
+            yield Note(f"at most {self.heads} heads of each attention stay: of {told(heads)}")
             return
         if "heads" in self.widths:
-            yield Note(f"heads can leave: {told(self._attention(self._plain(model, notes.append), ConfigError))}")
+            if not heads:
+                raise no_heads(channels.whole, ConfigError)
+            yield Note(f"heads can leave: {told(heads)}")
         # Blocks that leave change what the share is of.
-        behind = (*before, self) if self.layers is not None else before
-        yield from self._narrowing().reach(model, behind)
+        yield from narrowing.limits(channels, (*before, self) if self.layers is not None else before)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The pruned, and where asked trained, model.
@@ -125,13 +123,14 @@ class TransformerPruning(Narrowing, Stage):
         if self.heads is not None:
             small = self._cut(shallow, teachers, ctx)
         elif share < 1:
-            small = self._narrowing(share).narrowed(shallow, teachers, ctx)
+            narrowing = self._narrowing(share)
+            channels = narrowing.removable(shallow, StageError, ctx.warn)
+            small = narrowing.narrowed(shallow, channels, teachers, ctx)
         else:
             ctx.warn(Note("without the blocks that left the target holds: no width shrinks"))
             small = self.recovery.retrained(teachers.after, shallow, ctx, "recovery") if self.recovery else shallow
-        plain = self._plain(shallow, lambda text: None)
-        groups = self._attention(plain, StageError, or_none=True)
-        small = with_config(plain, small, layers(groups), ctx.warn)
+        groups = heads_of(shallow, self.ignore)
+        small = with_config(shallow, small, groups, ctx.warn)
         self._report(model, groups, small, ctx)
         return small
 
@@ -153,45 +152,31 @@ class TransformerPruning(Narrowing, Stage):
         return ChannelPruning.model_validate({name: share or value, **own})
 
     def _depth(self) -> LayerPruning:
-        return LayerPruning.model_validate({"blocks": self.layers})
+        return LayerPruning.model_validate({"blocks": self.layers, "ignore": self.ignore})
 
     def _cut(self, model: TorchModel, teachers: Teachers, ctx: Context) -> TorchModel:
         """The model with as many heads at most in each attention."""
-        plain, groups = self._narrowing().prunable(model, ctx)
+        channels, most = self._narrowing().removable(model, StageError, ctx.warn), self.heads or 1
+        current, groups = channels.model, [group for group in channels.groups if len(group.scores) > most]
+        if not groups:
+            raise StageError(f"no attention has more heads than {most}: {told(channels.groups)}", fix="Lower `heads`")
         if self.prepare:
-            plain = self.prepare.prepared(teachers.before, plain, groups, ctx)
-            groups = with_importance(groups, plain, self.importance, ctx)
-        counts = tuple(min(self.heads or 1, len(group.scores)) for group in groups)
-        gone = lost(groups, counts)
-        if not gone:
-            raise StageError(f"no attention has more heads than {self.heads}: {told(groups)}", fix="Lower `heads`")
-        module = engine.cut(plain.module, plain.example, gone, groups)
-        small = plain.edited(USE, layers=difference(plain.module, module))
+            current = self.prepare.prepared(teachers.before, current, groups, ctx)
+        groups = with_importance(groups, current, self.importance, ctx)
+        gone = lost(groups, (most,) * len(groups))
+        module = engine.cut(current.module, current.example, gone, groups)
+        small = current.edited(USE, layers=difference(current.module, module))
         small.module.load_state_dict(module.state_dict())
         return self.recovery.retrained(teachers.after, small, ctx, "recovery") if self.recovery else small
 
     def _report(self, before: TorchModel, groups: list[Coupled], after: TorchModel, ctx: Context) -> None:
         name, requested = self._target
-        widths = engine.widths(self._plain(after, lambda text: None).module)
+        widths = engine.widths(plain(after).module)
         heads: dict[str, JsonValue] = {
             group.root: {"before": (most := len(group.scores)), "after": most * widths[group.root] // len(group.labels)}
             for group in groups
         }
         ctx.report("transformer", {"target": name, "requested": requested, **costs(before, after), "heads": heads})
-
-    def _plain(self, model: TorchModel, say: Callable[[str], None]) -> TorchModel:
-        return with_plain_attention(with_plain_weights(model, say), say)
-
-    def _attention(self, model: TorchModel, error: type[ShrinkError], or_none: bool = False) -> list[Coupled]:
-        """The heads that can leave. Raises `error` where there are none that must be, or `ignore` names none."""
-        names = ignored(model.module, self.ignore, error)
-        couplings = engine.couplings(model.module, model.example, names, with_heads=True)
-        groups = [group for group in couplings.groups if group.width == "heads"]
-        if not groups and not or_none:
-            stay = f"; these stay whole: {few([f'`{name}`' for name in couplings.whole])}" if couplings.whole else ""
-            fix = "Set `widths: [feed_forward]`, or take prune.channels"
-            raise error(f"{NO_HEADS}{stay}", expected=EXPECTED, fix=fix)
-        return groups
 
 
 def told(groups: Sequence[Coupled]) -> str:

@@ -15,7 +15,7 @@ from stages.prune.coupling.telling import check_finite, with_plain_weights
 from stages.prune.settings import Pruning
 from stages.prune.sparse.choice import Choice, by_magnitude, chosen
 from stages.prune.sparse.inputs import input_sums, output_errors
-from stages.prune.sparse.masks import Amount, Pattern, share_of
+from stages.prune.sparse.masks import Amount, Pattern, share_of, zeros_of
 from stages.prune.sparse.methods import Method, pruned, pruned_together
 from stages.prune.training.recovery import IDLE_STEPS
 from stages.trainer.zeros import USE
@@ -84,17 +84,26 @@ class WeightPruning(Pruning, Stage):
         return self
 
     def check(self, before: Sequence[Stage], preview: Preview) -> Iterable[str]:
-        """Warn of steps that train nothing in between; refuse quantized weights, missing data and teachers."""
+        """Warn of steps that train nothing in between, and of widths before it that no pattern may fit.
+
+        Refuse quantized weights, and teachers that are not there.
+        """
         yield from super().check(before, preview)
         if self.steps > 1 and not self.recovery and self.method == "magnitude":
             yield IDLE_STEPS
+        length = Pattern.of_text(self.pattern).of if self.pattern else 1
+        if any(getattr(stage, "round_to", length) % length for stage in before):
+            need = f"they must be multiples of {length}, to which `round_to` may round them"
+            yield f"`pattern: {self.pattern}` may not fit the widths that a stage before this one leaves: {need}"
 
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which weights get zeros and which do not; refuse a model with none to prune, or one that no pattern fits."""
         if not isinstance(model, TorchModel):
             return
         notes = list[str]()
-        choice = self._choice(with_plain_weights(model, notes.append), ConfigError)
+        plain = with_plain_weights(model, notes.append)
+        choice = self._choice(plain, ConfigError)
+        self._expect_zeros([plain.module.get_parameter(name).numel() for name in choice.names])
         yield from (*notes, *choice.notes(by_inputs=self.method != "magnitude"), BYTES)
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
@@ -133,6 +142,13 @@ class WeightPruning(Pruning, Stage):
     def _choice(self, model: TorchModel, error: type[ShrinkError]) -> Choice:
         pattern = Pattern.of_text(self.pattern) if self.pattern else None
         return chosen(model, self.ignore, self.first_last, pattern, error)
+
+    def _expect_zeros(self, sizes: list[int]) -> None:
+        """Raise ConfigError where the share is that of no whole number in any weight, or in all ranked together."""
+        most = sum(sizes) if self.scope == "global" else max(sizes)
+        if self.sparsity is not None and not zeros_of(most, self.sparsity):
+            problem = f"`sparsity: {self.sparsity:g}` is less than one of the {most:,} numbers that are pruned together"
+            raise ConfigError(problem, expected=f"at least {1 / most:.2g}")
 
     def _amount(self, step: int) -> Amount:
         """What is zero after a step: its share rises as the cube of the steps that are left falls."""

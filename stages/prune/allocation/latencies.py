@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
@@ -20,9 +18,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from pipeline.base.batches import Inputs
 from pipeline.base.files import scratch
-from pipeline.forms.tracing import slow_path
 from pipeline.measure.kernels.session import node_events, open_profiled
 from pipeline.model import call
+from stages.layerwise.calibration import looking
 from stages.prune.allocation.search import Counts
 from stages.prune.coupling.cells import GATES, Cell
 from stages.prune.coupling.coupled import Coupled
@@ -118,7 +116,7 @@ def _kinds(module: nn.Module, example: Inputs) -> Counter[tuple[str, Kind]]:
     """How often each layer runs for one example, and as what."""
     kinds: Counter[tuple[str, Kind]] = Counter()
 
-    def see(name: str, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def see(name: str, part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         values = args[0] if args else next(iter(kwargs.values()))
         if isinstance(part, nn.RNNBase):
             for i in range(part.num_layers):
@@ -126,10 +124,8 @@ def _kinds(module: nn.Module, example: Inputs) -> Counter[tuple[str, Kind]]:
         else:
             kinds[name, _kind(part, values)] += 1
 
-    with ExitStack() as hooks, torch.no_grad(), slow_path():
-        for name, part in module.named_modules():
-            if isinstance(part, (*LAYERS, nn.RNNBase)):
-                hooks.enter_context(part.register_forward_pre_hook(partial(see, name), with_kwargs=True))
+    layers = [name for name, part in module.named_modules() if isinstance(part, (*LAYERS, nn.RNNBase))]
+    with looking(module, {name: partial(see, name) for name in layers}):
         call(module, {name: value[:1] for name, value in example.items()})
     return kinds
 

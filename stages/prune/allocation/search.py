@@ -9,6 +9,8 @@ import torch
 
 from pipeline.errors import StageError
 from stages.prune.coupling.coupled import Coupled
+from stages.prune.coupling.parts import Place
+from stages.prune.coupling.telling import counted
 
 Scope = Literal["uniform", "global", "sensitivity"]
 Counts = tuple[int, ...]
@@ -45,12 +47,21 @@ def solve(
 
 
 def ensure_within_reach(
-    groups: Sequence[Coupled], cost: Callable[[Counts], float], target: float, scope: Scope, round_to: int
+    groups: Sequence[Coupled],
+    cost: Callable[[Counts], float],
+    target: float,
+    scope: Scope,
+    round_to: int,
+    full: float | None = None,
 ) -> None:
-    """Raise StageError where the cost stays above the target however much is removed; see `solve`."""
+    """Raise StageError where the cost stays above the target however much is removed; see `solve`.
+
+    The error says what share can be reached where `full` says what the target is a share of.
+    """
     if (least := cost(kept(groups, 1.0, scope, round_to))) > target:
         problem = f"the cost is still {least:,.0f} with all channels removed that can be"
-        fix = "Raise the target, lower round_to or shorten ignore"
+        reachable = f" to {math.ceil(1000 * least / full) / 1000:g} or more" if full else ""
+        fix = f"Raise the target{reachable}, lower round_to or shorten ignore"
         raise StageError(problem, expected=f"at most {target:,.0f}", fix=fix)
 
 
@@ -86,6 +97,21 @@ def lost(groups: Sequence[Coupled], counts: Counts) -> dict[str, list[int]]:
     """The channels that each group loses, by its root, where so many stay."""
     pairs = zip(groups, counts, strict=True)
     return {group.root: removed(group, count) for group, count in pairs if count < len(group.scores)}
+
+
+def told_widths(groups: Sequence[Coupled], counts: Counts) -> str:
+    """How wide which layers are before, and where so many channels stay."""
+    widths: dict[str, list[int]] = {}
+    for group, count in zip(groups, counts, strict=True):
+        for layer in group.layers:
+            each = int((group.places[Place(layer, "out")] >= 0).sum()) // len(group.scores)
+            old, new = widths.get(layer, (0, 0))
+            widths[layer] = [old + each * len(group.scores), new + each * count]
+    by_widths: dict[str, list[str]] = {}
+    for layer, (old, new) in widths.items():
+        if new < old:
+            by_widths.setdefault(f"{old} to {new}", []).append(layer)
+    return "; ".join(f"{change} in {counted(names)}" for change, names in by_widths.items())
 
 
 def step_of(group: Coupled, round_to: int) -> int:

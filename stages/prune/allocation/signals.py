@@ -33,14 +33,15 @@ def squared_gradients(model: TorchModel, ctx: Context) -> nn.Module:
     """
     module = _trainable(model, ctx)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    sums = [torch.zeros_like(parameter) for parameter in parameters]
+    sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in parameters]  # squares in fp16 are zeros
     count = len(ctx.calibration)
     with ctx.progress("gradients of examples", count) as advance:
         for loss in _losses(module, ctx, 1):
             for total, gradient in zip(sums, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
                 if gradient is not None:
-                    total.addcmul_(gradient, gradient, value=1 / count)
+                    total += gradient.float().square() / count
             advance(1)
+    module.float()
     for parameter, total in zip(parameters, sums, strict=True):
         parameter.grad = total
     return _complete(module)

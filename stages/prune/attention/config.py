@@ -5,17 +5,21 @@ keys and values, and people do.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
 from torch import nn
 
 from pipeline.base.formatting import few
-from pipeline.errors import Note
+from pipeline.errors import Note, StageError
 from pipeline.forms.layers import transformers_model
 from pipeline.model import TorchModel, same
-from stages.prune.coupling.engine import widths
+from stages.prune.attention.plain import with_plain_attention
+from stages.prune.coupling import engine
+from stages.prune.coupling.coupled import Coupled
+from stages.prune.coupling.telling import layers, with_plain_weights
+from stages.prune.ignored import ignored
 
 USE = "stages.prune.attention.config:configured"
 HEADS = ("num_attention_heads", "num_key_value_heads", "decoder_attention_heads")
@@ -23,19 +27,29 @@ WIDTHS = ("hidden_size", "intermediate_size", "hidden_dim", "n_inner", "d_ff", "
 """What configurations call these; how else a kind calls them, its `attribute_map` knows."""
 
 
+def heads_of(model: TorchModel, ignore: Sequence[str] = ()) -> list[Coupled]:
+    """Heads of attention that can leave, outside of names, or patterns of them."""
+    module = plain(model).module
+    names = ignored(module, ignore, StageError)
+    groups = engine.couplings(module, model.example, names, with_heads=True).groups
+    return [group for group in groups if group.width == "heads"]
+
+
 def with_config(
-    before: TorchModel, after: TorchModel, heads: Collection[str], say: Callable[[str], None]
+    before: TorchModel, after: TorchModel, heads: Sequence[Coupled] | None, say: Callable[[str], None]
 ) -> TorchModel:
     """The pruned model with a configuration that has its numbers where all its blocks have the same ones, and notes.
 
     Args:
-        before: the model that was cut, with plain layers.
+        before: the model that was cut.
         after: what it became.
-        heads: names of the layers that give queries, keys and values.
+        heads: of the one before; None to look for them where there is a configuration.
         say: takes a note of what the configuration says now, and of what it cannot say.
     """
-    configs = _configs(after.module)
-    sizes, differing = _sizes(configs, _pairs(before.module, after.module), heads)
+    if not (configs := _configs(after.module)):
+        return after
+    names = layers(heads_of(before) if heads is None else heads)
+    sizes, differing = _sizes(configs, _pairs(plain(before).module, after.module), names)
     if differing:
         say(Note(f"the configuration keeps {few(differing)}, for its blocks have different numbers now"))
     if not sizes:
@@ -47,6 +61,14 @@ def with_config(
         return after
     say(Note(f"the configuration says {few([f'{name}: {size}' for name, size in sizes.items()], len(sizes))} now"))
     return new
+
+
+def plain(model: TorchModel) -> TorchModel:
+    """The model with plain weights, and plain layers in its attention."""
+    return with_plain_attention(with_plain_weights(model, _hush), _hush)
+
+
+def _hush(text: str) -> None: ...
 
 
 def configured(module: nn.Module, sizes: dict[str, int]) -> nn.Module:
@@ -66,7 +88,7 @@ def _configs(module: nn.Module) -> list[Any]:
 
 def _pairs(before: nn.Module, after: nn.Module) -> dict[str, tuple[int, int]]:
     """How wide each layer of a block, which has its number in its name, was and is."""
-    old, new = widths(before), widths(after)
+    old, new = engine.widths(before), engine.widths(after)
     return {name: (old[name], new[name]) for name in old if name in new and re.search(r"\.\d+\.", f".{name}.")}
 
 

@@ -12,6 +12,7 @@ from pipeline.base.batches import Inputs
 from pipeline.errors import StageError, blame
 from pipeline.forms.tracing import slow_path
 from pipeline.model import call
+from stages.layerwise.calibration import looking
 from stages.prune.depth.bypass import Bypass
 from stages.prune.ignored import is_in
 
@@ -46,10 +47,7 @@ def find(module: nn.Module, example: Inputs, ignore: Sequence[str] = ()) -> Foun
         order.append(name)
         forms[name] = None if forms.get(name, ()) is None else _form(args, kwargs, output)
 
-    with ExitStack() as hooks, torch.no_grad(), slow_path():
-        for name in names:
-            part = module.get_submodule(name)
-            hooks.enter_context(part.register_forward_hook(partial(see, name), with_kwargs=True))
+    with looking(module, {name: partial(see, name) for name in names}):
         answers = call(module, example)
 
     def can_leave(name: str) -> bool:

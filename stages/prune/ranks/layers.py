@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
@@ -13,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from pipeline.errors import StageError, blame
-from pipeline.forms.tracing import slow_path
 from pipeline.model import TorchModel, call
+from stages.layerwise.calibration import looking
 from stages.prune.coupling.parts import LAYERS, axis_of
 from stages.prune.ignored import is_in
 from stages.prune.ranks.factors import Part, outline
@@ -169,8 +168,7 @@ def _input_shapes(model: TorchModel, parts: Mapping[str, nn.Module]) -> dict[str
     def keep(name: str, part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         shapes.setdefault(name, []).append(next(iter((*args, *kwargs.values()))).shape)
 
-    with blame(StageError, "the model on its example"), ExitStack() as hooks, torch.no_grad(), slow_path():
-        for name, part in parts.items():
-            hooks.enter_context(part.register_forward_hook(partial(keep, name), with_kwargs=True))
+    looks = {name: partial(keep, name) for name in parts}
+    with looking(model.module, looks), blame(StageError, "the model on its example"):
         call(model.module, {name: value[:1] for name, value in model.example.items()})
     return shapes

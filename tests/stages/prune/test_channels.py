@@ -1,6 +1,7 @@
 """The stage: targets, what it reports, the saved model, recovery, and what it refuses."""
 
 import logging
+import re
 import subprocess
 import sys
 
@@ -256,6 +257,28 @@ def test_out_of_reach_and_nothing_to_prune_are_errors(tmp_path):
         pruned(model, tmp_path, macs=0.5, ignore=["one", "two"])
 
 
+def test_the_plan_tells_the_widths_and_what_can_be_reached(tmp_path):
+    model = built("prune_nets.py:PlainNet")
+    small, _ = pruned(model, tmp_path, macs=0.4)
+    one, two = small.module.one.out_channels, small.module.two.out_channels
+    told = f"16 to {one} in 1 layer (`one`); 32 to {two} in 1 layer (`two`)"
+    assert [*ChannelPruning(macs=0.4).reach(model)][-1] == f"about these widths: {told}"
+    assert "about these widths" not in " ".join(ChannelPruning(macs=0.4, scope="global").reach(model))
+    with pytest.raises(StageError, match=r"Raise the target to 0\.\d+ or more") as refusal:
+        [*ChannelPruning(macs=0.01).reach(model)]
+    share = float(re.search(r"to (0\.\d+) or more", str(refusal.value))[1])
+    assert [*ChannelPruning(macs=share).reach(model)]
+    with pytest.raises(StageError, match="Raise the target"):
+        [*ChannelPruning(macs=share - 0.002).reach(model)]
+
+
+def test_a_normalization_in_ignore_keeps_its_channels(tmp_path):
+    model = built("prune_nets.py:MobileNet")
+    small, _ = pruned(model, tmp_path, channels=0.8, round_to=1, ignore=["norm"])
+    assert small.module.norm.num_features == small.module.expand.out_channels == 48
+    assert pruned(model, tmp_path, channels=0.8, round_to=1)[0].module.norm.num_features < 48
+
+
 def test_a_layer_that_stays_whole_is_named(tmp_path):
     model, notes = built("prune_nets.py:FixedView"), []
     stage = ChannelPruning(macs=0.7)
@@ -265,7 +288,8 @@ def test_a_layer_that_stays_whole_is_named(tmp_path):
     assert notes[0].startswith("all channels stay of 1 layer (`qkv`): what reads them")
     assert reports["whole"] == ["qkv"]
     assert [*stage.reach(model)] == [
-        "channels leave 1 layer (`up`)", "all channels stay of 1 layer (`qkv`): " + channels.WHOLE
+        "channels leave 1 layer (`up`)", "all channels stay of 1 layer (`qkv`): " + channels.WHOLE,
+        f"about these widths: {model.module.up.out_features} to {fixed.module.up.out_features} in 1 layer (`up`)"
     ]  # fmt: skip
     with pytest.raises(StageError, match="no layer can lose channels; those of `qkv` cannot be told apart"):
         pruned(model, tmp_path, macs=0.7, ignore=["up"])
@@ -306,7 +330,8 @@ def test_layers_that_round_to_leaves_no_smaller_width_are_told_before_work():
     stage = ChannelPruning(macs=0.8)
     reason = "`round_to: 8` leaves no smaller width"
     assert [*stage.reach(built("prune_nets.py:PlainNet", a=8, b=16))] == [
-        "channels leave 1 layer (`two`)", f"all channels stay of 1 layer (`one`): {reason}"
+        "channels leave 1 layer (`two`)", f"all channels stay of 1 layer (`one`): {reason}",
+        "about these widths: 16 to 8 in 1 layer (`two`)"
     ]  # fmt: skip
     refused(rf"{reason} to 2 layers \(`one`, `two`\)\. Lower `round_to`", stage.reach(
         built("prune_nets.py:PlainNet", a=8, b=8)))  # fmt: skip

@@ -12,9 +12,11 @@ from pipeline.measure.cost import torch_macs
 from pipeline.model import call
 from pipeline.run.roundtrip import save_exactly
 from stages.prune.allocation.effects import Answers
+from stages.prune.channels import ChannelPruning
 from stages.prune.depth.blocks import find, without
 from stages.prune.layers import LayerPruning
 from tests.conftest import deploy
+from tests.contexts import preview_of, refused
 from tests.stages.prune.prune_nets import DIGITS, built, context
 
 TESTS = DIGITS.parents[1] / "tests"
@@ -117,7 +119,7 @@ def test_a_block_with_something_in_it_that_is_ignored_stays(net, tmp_path):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"blocks": 4}, "`blocks` is 4, and 4 can be left out; expected 0 to 3"),
+    ({"blocks": 4}, "blocks that can be left out: 4, of them to stay: 4; expected fewer than 4 to stay"),
     ({"macs": 0.01}, r"without all blocks that can be left out 0\.\d+ of the macs remain"),
     ({"blocks": 1, "ignore": ["blokcs"]}, "`ignore` names `blokcs`, which the model does not have"),
     ({"blocks": 0, "ignore": ["blocks"]}, "no block can be left out"),
@@ -128,13 +130,19 @@ def test_the_plan_refuses_what_cannot_be(net, settings, message):
 
 
 def test_a_run_without_training_says_how_many_blocks_there_are(net, tmp_path):
-    with pytest.raises(StageError, match="`blocks` is 4, and 4 can be left out; expected 0 to 3"):
+    with pytest.raises(StageError, match="blocks that can be left out: 4, of them to stay: 4"):
         layers(net, tmp_path, blocks=4)
 
 
 def test_the_plan_says_which_blocks(net):
     (note,) = LayerPruning(blocks=1).reach(net)
-    assert str(note).startswith("blocks can be left out: 4 layers (`blocks.0`, `blocks.1`,")
+    assert str(note).startswith("can be left out: 4 blocks (`blocks.0`, `blocks.1`,")
+
+
+def test_what_stands_behind_is_checked_with_all_blocks(net):
+    preview, behind = preview_of(net), ChannelPruning(macs=0.9, ignore=("none",))
+    stage = LayerPruning(blocks=1)
+    refused("`ignore` names `none`", behind.reach(stage.outlook(net, [], preview), [stage]))
 
 
 def test_a_network_without_blocks_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from pipeline.measure.cost import torch_macs, torch_params
 from pipeline.run.roundtrip import save_exactly
 from pipeline.stage import stage_class
 from stages.prune import transformers
+from stages.prune.attention.config import plain
 from stages.prune.coupling import engine
 from stages.prune.coupling.parts import Place
 from stages.prune.depth.bypass import Bypass
@@ -35,10 +36,6 @@ def pruned(model, tmp_path, **settings):
 def attentions(model):
     groups = engine.couplings(model.module, model.example, with_heads=True).groups
     return [group for group in groups if group.width == "heads"]
-
-
-def plain(model):
-    return TransformerPruning(heads=1)._plain(model, lambda text: None)
 
 
 def silence_heads(model, group, numbers):
@@ -124,6 +121,33 @@ def test_the_model_that_came_in_teaches_both_trainings(target, tmp_path, monkeyp
     assert blocks == [[0], [0]]
 
 
+def test_attentions_with_few_enough_heads_are_not_prepared(tmp_path, monkeypatch):
+    model, prepared = net("swin", heads=[2, 4]), []
+
+    def note(self, teachers, model, groups, ctx):
+        prepared.extend(group.root for group in groups)
+        return model
+
+    monkeypatch.setattr(Preparation, "prepared", note)
+    roots = {group.root: len(group.scores) for group in attentions(plain(model))}
+    _, reports = pruned(model, tmp_path, heads=2, prepare={"epochs": 1})
+    assert sorted(roots.values()) == [2, 2, 4]
+    assert prepared == [root for root, count in roots.items() if count == 4]
+    assert [row["after"] for row in reports["transformer"]["heads"].values()] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("part", ["", ".lin*"])
+def test_a_block_with_what_is_ignored_stays(part, tmp_path):
+    def gone(layers, *ignore):
+        settings = {"params": 0.9, "layers": layers, "ignore": ignore, "importance": "magnitude"}
+        small, _ = pruned(net("Encoder", layers=4), tmp_path, **settings)
+        return [name for name, block in small.module.encoder.layers.named_children() if isinstance(block, Bypass)]
+
+    (least,) = gone(2)
+    (other,) = gone(1, f"encoder.layers.{least}{part}")
+    assert other != least
+
+
 def test_widths_say_what_may_shrink(tmp_path):
     model = net("vit")
     before = engine.widths(model.module)
@@ -157,6 +181,8 @@ def test_the_plan_tells_the_heads(tmp_path):
     (lambda: net("Hand", fixed=True), {"macs": 0.5}, "no head of attention can leave; these stay whole: `qkv`"),
     (lambda: net("Hand", keys=2), {"heads": 2}, r"`heads` is 2, and there are 2 in 1 attention \(`qkv`\)"),
     (lambda: net("vit"), {"heads": 5}, "`heads` is 5, and there are 4"),
+    (lambda: net("vit"), {"heads": 2, "importance": "batch_norm"}, "no channels that can leave are normalized"),
+    (lambda: net("vit"), {"heads": 2, "layers": 2}, "of them to stay: 2; expected fewer than 2"),
     (lambda: net("vit"), {"macs": 0.01, "round_to": 1}, "target macs: 0.01"),
     (lambda: net("vit"), {"macs": 0.5, "ignore": ("encoder.none",)}, "`ignore` names `encoder.none`"),
 ])  # fmt: skip

@@ -17,6 +17,7 @@ from pipeline.measure.size import size_bytes
 from pipeline.model import OnnxModel, TorchModel
 from pipeline.run.roundtrip import save_exactly
 from stages.prune.channels import ChannelPruning
+from stages.prune.lowrank import LowRankFactorization
 from stages.prune.training.recovery import IDLE_STEPS, Recovery
 from stages.prune.weights import BYTES, WeightPruning
 from stages.quantize.aware import AwareQuantization
@@ -222,8 +223,10 @@ def test_an_embedding_stays_dense_and_so_does_the_head_that_is_tied_to_it() -> N
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated")
 def test_weights_that_are_computed_become_plain_ones_first(tmp_path: Path) -> None:
     model = built("prune_nets.py:Normalized", kind="parametrizations.weight_norm")
+    note, *_ = WeightPruning(sparsity=0.5, first_last=True).reach(model)
     result, _, said = ran(model, tmp_path, sparsity=0.5, first_last=True)
     assert "2 layers (`one`, `two`), which are plain ones then" in said[0]
+    assert note == said[0]
     assert zeros(result, "two.weight") == 16 * 32 * 9 // 2
     save_exactly(result, tmp_path / "saved", HERE)
 
@@ -293,6 +296,25 @@ def test_nothing_left_and_names_that_fit_nothing_are_told_before_work() -> None:
     refused(message, WeightPruning(sparsity=0.5, ignore=("two",)).reach(model))
     refused("Name less in `ignore`", WeightPruning(sparsity=0.5, ignore=("*",), first_last=True).reach(model))
     refused("`ignore` names `tow`, .* did you mean `two`", WeightPruning(sparsity=0.5, ignore=("tow",)).reach(model))
+
+
+def test_a_share_of_less_than_one_weight_is_refused_before_work() -> None:
+    model = built("prune_nets.py:PlainNet")
+    refused(r"less than one of the 4,608 .* expected at least 0\.00022", WeightPruning(sparsity=1e-4).reach(model))
+    assert [*WeightPruning(sparsity=1.1e-4).reach(model)]
+    together = {"scope": "global", "first_last": True}  # 144 and 512 more
+    refused("less than one of the 5,264", WeightPruning(sparsity=9e-5, **together).reach(model))
+    assert [*WeightPruning(sparsity=1e-4, **together).reach(model)]
+
+
+def test_a_pattern_behind_widths_that_it_may_not_fit_is_warned_of() -> None:
+    preview, pattern = preview_of(built("prune_nets.py:PlainNet")), WeightPruning(pattern="2:4")
+    (warning,) = pattern.check([ChannelPruning(macs=0.5, round_to=2)], preview)
+    assert warning.startswith("`pattern: 2:4` may not fit the widths that a stage before this one leaves")
+    assert warning.endswith("they must be multiples of 4, to which `round_to` may round them")
+    assert [*pattern.check([LowRankFactorization(params=0.8, round_to=6)], preview)]
+    assert not [*pattern.check([ChannelPruning(macs=0.5)], preview)]
+    assert not [*WeightPruning(sparsity=0.5).check([ChannelPruning(macs=0.5, round_to=2)], preview)]
 
 
 def test_idle_steps_are_told_before_work() -> None:

@@ -1,5 +1,7 @@
 """Tiny transformers of every kind over 8x8 images: of `transformers`, of torch, and by hand."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -83,8 +85,8 @@ def deit() -> nn.Module:
     return OfImages(DeiTForImageClassification(DeiTConfig(patch_size=2, **IMAGE, **VISION)))
 
 
-def swin() -> nn.Module:
-    sizes = {"patch_size": 1, "embed_dim": 16, "depths": [2, 1], "num_heads": [4, 4], "window_size": 4}
+def swin(heads: Sequence[int] = (4, 4)) -> nn.Module:
+    sizes = {"patch_size": 1, "embed_dim": 16, "depths": [2, 1], "num_heads": [*heads], "window_size": 4}
     return OfImages(SwinForImageClassification(SwinConfig(**IMAGE, **sizes)))
 
 

@@ -1,11 +1,13 @@
 """Gradients and values on calibration data, beside autograd and forwards by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 from stages.prune.allocation.signals import BATCH, gradients, magnitudes_read, squared_gradients
-from tests.stages.prune.prune_nets import built, context, images
+from tests.stages.prune.prune_nets import PlainNet, built, context, images
 
 
 def test_the_gradients_are_those_of_the_whole_calibration_split(tmp_path):
@@ -24,6 +26,21 @@ def test_squares_are_of_each_example(tmp_path):
     for batch in ctx.calibration.loader(1):
         total += torch.autograd.grad(cross_entropy(model.module(batch.inputs["input"]), batch.targets), weight)[0] ** 2
     assert torch.allclose(squared_gradients(model, ctx).one.weight.grad, total / 64, rtol=1e-4, atol=1e-9)
+
+
+def test_squares_of_gradients_in_half_precision_are_not_lost(tmp_path):
+    class Half(PlainNet):
+        def forward(self, x):
+            return super().forward(x.half()).float()
+
+    model, ctx = built("prune_nets.py:PlainNet"), context(tmp_path, {})
+    model.module.head.weight.data /= 100  # so that the gradient of a weight before it is about 1e-4
+    half = Half().eval()
+    half.load_state_dict(model.module.state_dict())
+    expected = squared_gradients(model, ctx).one.weight.grad
+    assert 0 < expected.mean() < torch.finfo(torch.float16).smallest_normal
+    in_half = squared_gradients(replace(model, module=half.half()), ctx).one.weight.grad
+    torch.testing.assert_close(in_half, expected, rtol=0.1, atol=float(expected.mean()) / 10)
 
 
 @pytest.mark.parametrize("signal", [gradients, squared_gradients])

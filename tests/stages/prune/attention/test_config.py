@@ -11,6 +11,7 @@ from pipeline import model as models
 from pipeline.model import TorchModel
 from pipeline.run.roundtrip import save_exactly
 from stages.prune.attention.config import with_config
+from stages.prune.channels import ChannelPruning
 from stages.prune.transformers import TransformerPruning
 from tests.stages.prune.prune_nets import HERE, built, context
 
@@ -84,6 +85,16 @@ def test_the_hidden_width_is_told(tmp_path):
     small = pruned(net("vit"), tmp_path, params=0.6, round_to=1, widths=("hidden",))
     width = small.module.model.vit.layernorm.normalized_shape[0]
     assert small.module.model.config.hidden_size == width < 32
+
+
+@pytest.mark.parametrize(("widths", "name"), [(("heads",), "num_attention_heads"), (("hidden",), "hidden_size"),
+                                              (("feed_forward",), "intermediate_size")])  # fmt: skip
+def test_channels_that_leave_are_told_too(widths, name, tmp_path):
+    model, notes = net("vit"), []
+    stage = ChannelPruning(params=0.8 if widths != ("heads",) else 0.9, round_to=1, widths=widths)
+    config = stage.run(model, context(tmp_path, {}, warn=notes.append)).module.model.config
+    assert getattr(config, name) < getattr(model.module.model.config, name)
+    assert any(f"{name}: {getattr(config, name)}" in note for note in notes)
 
 
 def test_a_module_without_a_configuration_stays_as_it_is():
