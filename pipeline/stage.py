@@ -79,6 +79,10 @@ class Stage(Strict, ABC):
         """
         return model if self.keeps_structure or self.host_bound or self.only_measures else None
 
+    def leaves_out(self) -> bool:
+        """Whether layers that `outlook` gives may not be there in the end, so that nodes of a file have other names."""
+        return False
+
     def sensitivity(self) -> Sequence[dict[str, JsonValue]]:
         """The entries of a chain that measure in its place how much the answers depend on each layer; none unless said.
 

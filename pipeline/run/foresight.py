@@ -78,7 +78,8 @@ class _Foresight:
             with _before_work(place):
                 model = stage.outlook(model, self.before, preview)
             if isinstance(model, TorchModel) and forms(type(stage))[1] is OnnxModel:
-                model = self._exported(model, place, stage.exported_opset())
+                exported = self._exported(model, place, stage.exported_opset())
+                model = None if any(earlier.leaves_out() for earlier in self.before) else exported
             self.before.append(stage)
         return model
 

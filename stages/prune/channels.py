@@ -103,10 +103,11 @@ class ChannelPruning(Narrowing, Stage):
         cost = self._counted(channels.model, groups)
         full, least = cost.of(module), kept(groups, 1.0, self.scope, self.round_to)
         with self._blamed():
-            by_counts = cost.by_counts(module, groups, least)
+            formula = cost.formula(module, groups, least)
+            by_counts = formula or cost.by_cutting(module, groups)
             ensure_within_reach(groups, by_counts, self._target[1] * full, self.scope, self.round_to, full)
-            if self.scope == "uniform":
-                _, counts = solve(groups, by_counts, self._target[1] * full, self.scope, self.round_to)
+            if self.scope == "uniform" and formula:  # else each try is a copy
+                _, counts = solve(groups, formula, self._target[1] * full, self.scope, self.round_to)
                 yield Note(f"about these widths: {told_widths(groups, counts)}")
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
@@ -119,7 +120,8 @@ class ChannelPruning(Narrowing, Stage):
         self._expect_floats(model.module)
         channels = self.removable(model, StageError, ctx.warn)
         small = self.narrowed(model, channels, self._teachers(model, ctx), ctx)
-        return with_config(model, small, None, ctx.warn)
+        heads = [group for group in channels.groups if group.width == "heads"] if "heads" in self.widths else None
+        return with_config(channels.model, small, heads, ctx.warn)
 
     def narrowed(self, incoming: TorchModel, channels: Removable, teachers: Teachers, ctx: Context) -> TorchModel:
         """The pruned model, of which a configuration keeps its numbers. Raises StageError as `run` does.

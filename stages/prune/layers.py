@@ -54,6 +54,10 @@ class LayerPruning(Pruning, Stage):
         """The model with all blocks: trained weights tell which of them leave."""
         return model
 
+    def leaves_out(self) -> bool:
+        """Blocks."""
+        return True
+
     def reach(self, model: Model, before: Sequence[Stage] = ()) -> Iterable[str]:
         """Which blocks can be left out; refuse a model without any, and a target that is out of reach."""
         if not isinstance(model, TorchModel):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from pydantic import Field, JsonValue, model_validator
 
 from pipeline.context import Context, Preview
-from pipeline.errors import ConfigError, Note, StageError
+from pipeline.errors import ConfigError, Note, ShrinkError, StageError
 from pipeline.model import Model, TorchModel
 from pipeline.stage import Stage
 from stages.prune.allocation.importance import IMPORTANCE, Importance, with_importance
@@ -17,6 +17,7 @@ from stages.prune.channels import ChannelPruning
 from stages.prune.coupling import engine
 from stages.prune.coupling.coupled import Coupled, Width
 from stages.prune.coupling.telling import cost, costs, counted
+from stages.prune.ignored import ignored
 from stages.prune.layers import LayerPruning
 from stages.prune.reshape import USE, difference
 from stages.prune.settings import SHARES, Narrowing, Teachers
@@ -75,8 +76,6 @@ class TransformerPruning(Narrowing, Stage):
         """As of prune.channels, and of prune.layers where blocks leave."""
         self._expect_floats_behind(before)
         yield from self._narrowing().check(before, preview)
-        if self.layers is not None:
-            yield from self._depth().check(before, preview)
 
     def outlook(self, model: Model, before: Sequence[Stage], preview: Preview) -> Model | None:
         """The layers stay, only narrower, but for blocks that trained weights choose."""
@@ -90,7 +89,7 @@ class TransformerPruning(Narrowing, Stage):
         if not isinstance(model, TorchModel):
             return
         if self.layers is not None:
-            yield from self._depth().reach(model, before)
+            yield from self._depth(model, ConfigError).reach(model, before)
         notes, narrowing = list[str](), self._narrowing()
         channels = narrowing.removable(model, ConfigError, notes.append)
         yield from notes
@@ -102,10 +101,10 @@ class TransformerPruning(Narrowing, Stage):
                 raise ConfigError(problem, expected=f"1 to {most - 1}")
             yield Note(f"at most {self.heads} heads of each attention stay: of {told(heads)}")
             return
-        if "heads" in self.widths:
-            if not heads:
-                raise no_heads(channels.whole, ConfigError)
+        if heads:
             yield Note(f"heads can leave: {told(heads)}")
+        elif "heads" in self.widths and not any(group.width == "heads" for group in channels.blind):
+            raise no_heads(channels.whole, ConfigError)
         # Blocks that leave change what the share is of.
         yield from narrowing.limits(channels, (*before, self) if self.layers is not None else before)
 
@@ -118,7 +117,7 @@ class TransformerPruning(Narrowing, Stage):
         """
         self._expect_floats(model.module)
         teachers = self._teachers(model, ctx)
-        shallow = model if self.layers is None else self._depth().run(model, ctx)
+        shallow = model if self.layers is None else self._depth(model, StageError).run(model, ctx)
         share = self._rest(model, shallow)
         if self.heads is not None:
             small = self._cut(shallow, teachers, ctx)
@@ -129,7 +128,7 @@ class TransformerPruning(Narrowing, Stage):
         else:
             ctx.warn(Note("without the blocks that left the target holds: no width shrinks"))
             small = self.recovery.retrained(teachers.after, shallow, ctx, "recovery") if self.recovery else shallow
-        groups = heads_of(shallow, self.ignore)
+        groups = heads_of(plain(shallow), self.ignore)
         small = with_config(shallow, small, groups, ctx.warn)
         self._report(model, groups, small, ctx)
         return small
@@ -151,8 +150,18 @@ class TransformerPruning(Narrowing, Stage):
             own |= {"widths": ("heads",)}
         return ChannelPruning.model_validate({name: share or value, **own})
 
-    def _depth(self) -> LayerPruning:
-        return LayerPruning.model_validate({"blocks": self.layers, "ignore": self.ignore})
+    def _depth(self, model: TorchModel, error: type[ShrinkError]) -> LayerPruning:
+        """The stage that leaves blocks out; those stay that have something in `ignore`, also of plain layers."""
+        names, ignore = {name for name, _ in model.module.named_modules()}, set[str]()
+        for name in ignored(plain(model).module, self.ignore, error):
+            while name not in names:
+                name = name.rpartition(".")[0]
+            ignore.add(name)
+        return LayerPruning.model_validate({"blocks": self.layers, "ignore": sorted(ignore)})
+
+    def leaves_out(self) -> bool:
+        """Where blocks leave."""
+        return self.layers is not None
 
     def _cut(self, model: TorchModel, teachers: Teachers, ctx: Context) -> TorchModel:
         """The model with as many heads at most in each attention."""

@@ -1,6 +1,7 @@
 """Unstructured and N:M pruning: single weights become zero, and stay so in every training behind it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
@@ -92,7 +93,8 @@ class WeightPruning(Pruning, Stage):
         if self.steps > 1 and not self.recovery and self.method == "magnitude":
             yield IDLE_STEPS
         length = Pattern.of_text(self.pattern).of if self.pattern else 1
-        if any(getattr(stage, "round_to", length) % length for stage in before):
+        behind = [*takewhile(lambda stage: not stage.builds_anew(), reversed(before))]
+        if any(isinstance(stage, Pruning) and getattr(stage, "round_to", length) % length for stage in behind):
             need = f"they must be multiples of {length}, to which `round_to` may round them"
             yield f"`pattern: {self.pattern}` may not fit the widths that a stage before this one leaves: {need}"
 

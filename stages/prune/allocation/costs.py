@@ -51,22 +51,25 @@ class Cost:
         return solve(groups, counted, budget, scope, round_to)
 
     def by_counts(self, module: nn.Module, groups: Sequence[Coupled], proof: Counts) -> Callable[[Counts], float]:
-        """What the module costs with so many channels left in each group.
+        """What the module costs with so many channels left in each group, by the formula where it holds."""
+        return self.formula(module, groups, proof) or self.by_cutting(module, groups)
 
-        Each of its terms is a product of lengths of axes, which fall by as much with each channel. Where that is not
-        what a smaller module costs, as where a forward multiplies by itself, a copy is cut for each of the counts.
+    def formula(self, module: nn.Module, groups: Sequence[Coupled], proof: Counts) -> Callable[[Counts], float] | None:
+        """The cost as a sum of products of lengths of axes, which fall by as much with each channel.
+
+        None where that is not what a smaller module costs, as where a forward multiplies by itself.
 
         Args:
             module: whole.
             groups: what can be removed.
-            proof: counts at which both have to agree.
+            proof: counts at which a copy that is cut has to cost as much.
         """
-
-        def cut(counts: Counts) -> int:
-            return self.of(engine.trimmed(module, lost(groups, counts), groups))
-
         counted = self._counted(module, groups)
-        return counted if counted(proof) == cut(proof) else cut
+        return counted if counted(proof) == self.by_cutting(module, groups)(proof) else None
+
+    def by_cutting(self, module: nn.Module, groups: Sequence[Coupled]) -> Callable[[Counts], float]:
+        """The cost of a copy that is cut for each of the counts."""
+        return lambda counts: self.of(engine.trimmed(module, lost(groups, counts), groups))
 
     def _counted(self, module: nn.Module, groups: Sequence[Coupled]) -> Callable[[Counts], float]:
         factors, lengths = self._terms(module)

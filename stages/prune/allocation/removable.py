@@ -41,11 +41,13 @@ class Removable(NamedTuple):
         model: with plain weights, and with plain layers in attention where its heads may leave.
         groups: of channels that leave together; not empty.
         whole: names of the layers whose channels stay, for they cannot be told apart.
+        blind: groups that stay, for the importance does not see them.
     """
 
     model: TorchModel
     groups: list[Coupled]
     whole: tuple[str, ...]
+    blind: list[Coupled]
 
 
 def removable(
@@ -67,9 +69,10 @@ def removable(
     if not groups:
         problem = f"`importance: {selection.importance}`, and no channels that can leave are normalized with scales"
         raise error(problem, fix="Set importance: magnitude")
-    if blind := [layer for layer in layers(candidates) if layer not in layers(groups)]:
-        say(Note(f"all channels stay of {counted(blind)}: no scale of a normalization tells how much they matter"))
-    return Removable(model, groups, couplings.whole)
+    blind = [group for group in candidates if group not in groups]
+    if stay := [layer for layer in layers(blind) if layer not in layers(groups)]:
+        say(Note(f"all channels stay of {counted(stay)}: no scale of a normalization tells how much they matter"))
+    return Removable(model, groups, couplings.whole, blind)
 
 
 def no_heads(whole: Sequence[str], error: type[ShrinkError]) -> ShrinkError:

@@ -60,7 +60,8 @@ def ensure_within_reach(
     """
     if (least := cost(kept(groups, 1.0, scope, round_to))) > target:
         problem = f"the cost is still {least:,.0f} with all channels removed that can be"
-        reachable = f" to {math.ceil(1000 * least / full) / 1000:g} or more" if full else ""
+        share = math.ceil(1000 * least / full) / 1000 if full else 1
+        reachable = f" to {share:g} or more" if share < 1 else ""
         fix = f"Raise the target{reachable}, lower round_to or shorten ignore"
         raise StageError(problem, expected=f"at most {target:,.0f}", fix=fix)
 
@@ -100,13 +101,15 @@ def lost(groups: Sequence[Coupled], counts: Counts) -> dict[str, list[int]]:
 
 
 def told_widths(groups: Sequence[Coupled], counts: Counts) -> str:
-    """How wide which layers are before, and where so many channels stay."""
-    widths: dict[str, list[int]] = {}
+    """How wide which layers are before, and where so many channels stay; without those that have some of a group's."""
+    widths: dict[str, tuple[int, int]] = {}
     for group, count in zip(groups, counts, strict=True):
         for layer in group.layers:
-            each = int((group.places[Place(layer, "out")] >= 0).sum()) // len(group.scores)
-            old, new = widths.get(layer, (0, 0))
-            widths[layer] = [old + each * len(group.scores), new + each * count]
+            labels = group.places[Place(layer, "out")]
+            of_each = torch.bincount(labels[labels >= 0], minlength=len(group.scores))
+            if (of_each == of_each[0]).all():
+                old, new = widths.get(layer, (len(labels), len(labels)))
+                widths[layer] = (old, new - int(of_each[0]) * (len(group.scores) - count))
     by_widths: dict[str, list[str]] = {}
     for layer, (old, new) in widths.items():
         if new < old:

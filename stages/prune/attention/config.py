@@ -28,10 +28,9 @@ WIDTHS = ("hidden_size", "intermediate_size", "hidden_dim", "n_inner", "d_ff", "
 
 
 def heads_of(model: TorchModel, ignore: Sequence[str] = ()) -> list[Coupled]:
-    """Heads of attention that can leave, outside of names, or patterns of them."""
-    module = plain(model).module
-    names = ignored(module, ignore, StageError)
-    groups = engine.couplings(module, model.example, names, with_heads=True).groups
+    """Heads of attention that can leave a model with plain layers, outside of names, or patterns of them."""
+    names = ignored(model.module, ignore, StageError)
+    groups = engine.couplings(model.module, model.example, names, with_heads=True).groups
     return [group for group in groups if group.width == "heads"]
 
 
@@ -48,8 +47,9 @@ def with_config(
     """
     if not (configs := _configs(after.module)):
         return after
+    before = plain(before)
     names = layers(heads_of(before) if heads is None else heads)
-    sizes, differing = _sizes(configs, _pairs(plain(before).module, after.module), names)
+    sizes, differing = _sizes(configs, _pairs(before.module, after.module), names)
     if differing:
         say(Note(f"the configuration keeps {few(differing)}, for its blocks have different numbers now"))
     if not sizes:
@@ -120,7 +120,7 @@ def _shares(pairs: dict[str, tuple[int, int]], layers: Iterable[str]) -> set[Fra
 
 
 def _place(layer: str) -> str:
-    return re.sub(r"\d+", "*", layer)
+    return re.sub(r"(?<![^.])\d+(?![^.])", "*", layer)
 
 
 def _number(config: Any, name: str) -> Any:
@@ -132,7 +132,7 @@ def _number(config: Any, name: str) -> Any:
 
 def _head_size(configs: list[Any]) -> int | None:
     """Channels of a head, where the configuration leaves them to be divided from numbers that change."""
-    config = configs[0]
-    if getattr(config, "head_dim", None) is not None:
+    width, heads = (getattr(configs[0], name, None) for name in ("hidden_size", "num_attention_heads"))
+    if getattr(configs[0], "head_dim", None) is not None or not isinstance(width, int) or not isinstance(heads, int):
         return None
-    return int(config.hidden_size // config.num_attention_heads)
+    return width // heads

@@ -17,7 +17,7 @@ from stages.prune.coupling.clusters import Cluster, Labels, clusters, keeps, rec
 from stages.prune.coupling.coupled import Coupled, Couplings, Gone, merged
 from stages.prune.coupling.flow import Flow
 from stages.prune.coupling.heads import heads
-from stages.prune.coupling.parts import LAYERS, Place, is_depthwise, layer_of, remove, runs, width
+from stages.prune.coupling.parts import LAYERS, Place, is_depthwise, is_norm, layer_of, remove, runs, width
 from stages.prune.coupling.proof import misfits, shaken
 from stages.prune.coupling.prover import Prover
 from stages.prune.coupling.recurrent import owners, stacked
@@ -146,8 +146,10 @@ def _pending(clustered: Iterable[Cluster], groups: Iterable[Coupled]) -> list[Cl
 def _is_prunable(flow: Flow, cluster: Cluster, ignore: tuple[str, ...]) -> bool:
     """Whether it has a layer with channels to spare, and none of it is to be left alone."""
     layers = [name for name in cluster.widths if layer_of(flow.parts, name)]
-    through = [name for name in cluster.columns if keeps(flow.parts[name])]
-    return bool(layers) and cluster.width > 1 and not any(is_in(n, ignore) for n in (*cluster.widths, *through))
+    depthwise = [name for name in cluster.columns if is_depthwise(flow.parts[name])]
+    norms = [name for name in cluster.columns if is_norm(flow.parts[name])]
+    is_left_alone = any(is_in(n, ignore) for n in (*cluster.widths, *depthwise)) or not {*ignore}.isdisjoint(norms)
+    return bool(layers) and cluster.width > 1 and not is_left_alone
 
 
 def _coupled(flow: Flow, labels: Labels, size: int) -> Coupled:

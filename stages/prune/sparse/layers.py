@@ -1,6 +1,7 @@
 """The weights that zeros can come into, and where the numbers lie that one output is computed from."""
 
 import copy
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from pipeline.errors import ShrinkError, blame
+from pipeline.forms.tracing import slow_path
 from pipeline.model import TorchModel, call, same
-from stages.layerwise.calibration import looking
 from stages.prune.coupling.parts import LAYERS
 from stages.prune.sparse.masks import Floats
 
@@ -88,13 +89,15 @@ def calls_of(model: TorchModel, error: type[ShrinkError]) -> Calls:
     """What a forward of the example says of the layers. Raises `error` where it fails."""
     calls = Calls()
 
-    def look(name: str, layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+    def look(name: str, layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         calls.layers.append(name)
         if isinstance(layer, LAYERS) and not _is_linear(layer, args, named):
             calls.nonlinear.append(name)
 
-    looks = {name: partial(look, name) for name, part in model.module.named_modules() if _keys(part)}
-    with looking(model.module, looks), blame(error, "the model on its example"):
+    with torch.no_grad(), slow_path(), blame(error, "the model on its example"), ExitStack() as hooks:
+        for name, part in model.module.named_modules():
+            if _keys(part):  # before its call, so that a layer comes before those in it
+                hooks.enter_context(part.register_forward_pre_hook(partial(look, name), with_kwargs=True))
         call(model.module, model.example)
     return calls
 

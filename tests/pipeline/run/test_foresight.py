@@ -52,6 +52,17 @@ class Fixed(nn.Module):
         x = self.qkv(x.squeeze(1)).view(-1, 8, 4, 8).mean(1).flatten(1)
         return self.head(torch.relu(self.up(x)))
 
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(32, 32), nn.ReLU())
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+def blocks():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Sequential(Block(), Block(), Block()), nn.Linear(32, 4))
+
 class Aux(nn.Module):
     def __init__(self):
         super().__init__()
@@ -117,6 +128,17 @@ def test_the_reach_of_each_stage_is_told_and_tried_once(project: Make, monkeypat
     again = foresight.foreseen(build(*load_config(path)), store)
     assert [*again.notes] == plan["notes"]
     assert all(isinstance(note, Note) for note in again.notes)
+
+
+def test_layers_behind_those_that_may_leave_are_checked_and_nodes_of_their_file_are_not(project: Make) -> None:
+    def plan(*behind: str) -> str:
+        path = project(chain("blocks", "prune.layers, blocks: 1", *behind), **{"models.py": MODELS})
+        return " ".join(as_json(build(*load_config(path)), Store(path.parent / "store"))["notes"])
+
+    assert "stages[0] (prune.layers): can be left out: 3 blocks (`2.0`, `2.1`, `2.2`)" in plan()
+    with pytest.raises(ConfigError, match=r"stages\[1\] \(prune.channels\): `ignore` names `none`"):
+        plan("prune.channels, macs: 0.5, ignore: ['none']")
+    assert "stages[2]" not in plan("export.onnx", "quantize.half, fp32: [node_linear_2]")
 
 
 def test_a_model_is_exported_as_the_stage_will(project: Make, monkeypatch: Patch) -> None:

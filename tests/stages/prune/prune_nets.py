@@ -52,6 +52,20 @@ class MobileNet(nn.Module):
         return self.head(torch.relu(self.groupnorm(self.grouped(x)))).mean((2, 3))
 
 
+class NormalizedHead(nn.Module):
+    """A convolution and a head that begins with a normalization."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 16, 3)
+        self.head = nn.Sequential(
+            nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x))
+
+
 class Encoder(nn.Module):
     """nn.TransformerEncoder over the rows of the image."""
 

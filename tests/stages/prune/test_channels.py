@@ -279,6 +279,12 @@ def test_a_normalization_in_ignore_keeps_its_channels(tmp_path):
     assert pruned(model, tmp_path, channels=0.8, round_to=1)[0].module.norm.num_features < 48
 
 
+def test_what_a_part_in_ignore_reads_may_leave_though_it_begins_with_a_normalization(tmp_path):
+    model = built("prune_nets.py:NormalizedHead")
+    small, _ = pruned(model, tmp_path, channels=0.8, round_to=1, ignore=["head"])
+    assert small.module.head[0].num_features == small.module.conv.out_channels < 16
+
+
 def test_a_layer_that_stays_whole_is_named(tmp_path):
     model, notes = built("prune_nets.py:FixedView"), []
     stage = ChannelPruning(macs=0.7)

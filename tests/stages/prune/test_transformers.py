@@ -136,7 +136,7 @@ def test_attentions_with_few_enough_heads_are_not_prepared(tmp_path, monkeypatch
     assert [row["after"] for row in reports["transformer"]["heads"].values()] == [2, 2, 2]
 
 
-@pytest.mark.parametrize("part", ["", ".lin*"])
+@pytest.mark.parametrize("part", ["", ".lin*", ".self_attn.q_proj"])
 def test_a_block_with_what_is_ignored_stays(part, tmp_path):
     def gone(layers, *ignore):
         settings = {"params": 0.9, "layers": layers, "ignore": ignore, "importance": "magnitude"}
@@ -146,6 +146,17 @@ def test_a_block_with_what_is_ignored_stays(part, tmp_path):
     (least,) = gone(2)
     (other,) = gone(1, f"encoder.layers.{least}{part}")
     assert other != least
+
+
+def test_what_an_importance_does_not_see_stays_and_others_leave(tmp_path):
+    model, notes = net("Hand", norm=True), []
+    stage = TransformerPruning(params=0.9, importance="batch_norm", round_to=1)
+    told = [*stage.reach(model)]
+    assert any("all channels stay of 1 layer (`qkv`): no scale" in text for text in told)
+    assert "channels leave 1 layer (`up`)" in told
+    small = stage.run(model, context(tmp_path, {}, warn=notes.append))
+    assert small.module.up.out_features < 48
+    assert small.module.qkv.out_features == model.module.qkv.out_features
 
 
 def test_widths_say_what_may_shrink(tmp_path):

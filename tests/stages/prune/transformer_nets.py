@@ -112,9 +112,10 @@ class Hand(nn.Module):
         keys: of the keys and values.
         each: channels of a head.
         fixed: whether the forward has their number as a literal.
+        norm: whether there is a batch normalization in the feed-forward part.
     """
 
-    def __init__(self, heads: int = 8, keys: int = 8, each: int = 4, fixed: bool = False) -> None:
+    def __init__(self, heads: int = 8, keys: int = 8, each: int = 4, fixed: bool = False, norm: bool = False) -> None:
         super().__init__()
         self.n_heads, self.n_keys, self.each, self.fixed = heads, keys, each, fixed
         self.inner, self.narrow = heads * each, keys * each
@@ -123,12 +124,15 @@ class Hand(nn.Module):
         self.qkv = nn.Linear(32, self.inner + 2 * self.narrow)
         self.out = nn.Linear(self.inner, 32)
         self.up, self.down = nn.Linear(32, 48), nn.Linear(48, 32)
+        self.scaled = nn.BatchNorm1d(48) if norm else None
         self.head = nn.Linear(32, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x.squeeze(1))
         x = x + self.attended(self.norm(x))
-        x = x + self.down(torch.relu(self.up(x)))
+        inner = self.up(x)
+        inner = self.scaled(inner.mT).mT if self.scaled else inner
+        x = x + self.down(torch.relu(inner))
         return self.head(x.mean(1))
 
     def attended(self, x: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Counts from ratios and targets; no torch-pruning, the cost is a closed form."""
 
+import copy
+import re
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -8,10 +10,12 @@ import pytest
 import torch
 
 from pipeline.errors import StageError
-from stages.prune.allocation.search import kept, removed, solve
+from stages.prune.allocation.search import kept, lost, removed, solve, told_widths
 from stages.prune.coupling.coupled import Coupled
+from stages.prune.coupling.engine import couplings, trimmed, widths
 from stages.prune.coupling.flow import NONE
 from stages.prune.coupling.parts import Place
+from tests.stages.prune.coupling import nets
 
 
 def group(scores: torch.Tensor, groups: int = 1) -> Coupled:
@@ -97,3 +101,17 @@ def test_each_set_of_counts_is_measured_once():
 def test_a_target_out_of_reach_says_what_is_in_reach():
     with pytest.raises(StageError, match="still 64 with all channels removed that can be; expected at most 10"):
         solve(even(32, 32), prod, 10, "uniform", 8)
+
+
+@pytest.mark.parametrize("name", ["zeros around", "added to two", "gated halves", "in groups", "twice", "into a GRU",
+                                  "pixels shuffled by a function", "transposed in groups"])  # fmt: skip
+def test_the_widths_that_are_told_are_those_that_come_out(name: str) -> None:
+    net, values, _ = nets.RIGHT[name]
+    module = copy.deepcopy(net).eval()
+    groups = couplings(module, {"input": values}).groups
+    counts = kept(groups, 0.5, "uniform", 1)
+    before, after = widths(module), widths(trimmed(module, lost(groups, counts), groups))
+    told = re.findall(r"(\d+) to (\d+) in \d+ layers? \((.*?)\)", told_widths(groups, counts))
+    pairs = {layer: (int(old), int(new)) for old, new, layers in told for layer in re.findall("`(.*?)`", layers)}
+    assert pairs == {layer: (before[layer], after[layer]) for layer in pairs}
+    assert pairs or name == "added to two"

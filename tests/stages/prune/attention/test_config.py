@@ -87,14 +87,21 @@ def test_the_hidden_width_is_told(tmp_path):
     assert small.module.model.config.hidden_size == width < 32
 
 
-@pytest.mark.parametrize(("widths", "name"), [(("heads",), "num_attention_heads"), (("hidden",), "hidden_size"),
-                                              (("feed_forward",), "intermediate_size")])  # fmt: skip
-def test_channels_that_leave_are_told_too(widths, name, tmp_path):
-    model, notes = net("vit"), []
-    stage = ChannelPruning(params=0.8 if widths != ("heads",) else 0.9, round_to=1, widths=widths)
+@pytest.mark.parametrize(("kind", "width", "name"), [
+    ("vit", "heads", "num_attention_heads"), ("vit", "hidden", "hidden_size"), ("distilbert", "hidden", "hidden_size"),
+    ("vit", "feed_forward", "intermediate_size"), ("distilbert", "feed_forward", "hidden_dim"),
+])  # fmt: skip
+def test_channels_that_leave_are_told_too(kind, width, name, tmp_path):
+    model, notes = net(kind), []
+    stage = ChannelPruning(params=0.8 if width != "heads" else 0.9, round_to=1, widths=(width,))
     config = stage.run(model, context(tmp_path, {}, warn=notes.append)).module.model.config
     assert getattr(config, name) < getattr(model.module.model.config, name)
     assert any(f"{name}: {getattr(config, name)}" in note for note in notes)
+
+
+def test_a_configuration_with_several_numbers_of_heads_ends_in_no_error(tmp_path):
+    small = ChannelPruning(channels=0.55).run(net("swin"), context(tmp_path, {}))
+    assert small.module.model.config.num_heads == [4, 4]
 
 
 def test_a_module_without_a_configuration_stays_as_it_is():
