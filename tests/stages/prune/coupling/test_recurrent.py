@@ -159,5 +159,7 @@ def test_every_importance_ranks_units(tmp_path, importance):
 
 def test_the_plan_names_what_shrinks_and_what_stays():
     model = built("prune_nets.py:Stacked")
-    assert [*ChannelPruning(macs=0.5).reach(model)] == ["channels leave 2 layers (`before`, `rnn`)"]
-    assert [*ChannelPruning(params=0.95, ignore=("rnn",)).reach(model)] == ["channels leave 1 layer (`before`)"]
+    first, widths = ChannelPruning(macs=0.5).reach(model)
+    assert first == "channels leave 2 layers (`before`, `rnn`)"
+    assert "24 to 16 in 1 layer (`rnn`)" in widths
+    assert next(iter(ChannelPruning(params=0.95, ignore=("rnn",)).reach(model))) == "channels leave 1 layer (`before`)"
