@@ -30,7 +30,7 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/pytest $(PARALLEL) -m slow
 
-# All chains of stages on all networks; CI has those in which every two and three steps meet.
+# All chains of stages on all networks, and all strategies of configs; CI has those in which the others are parts.
 test-matrix: $(READY)
 	$(BIN)/pytest $(PARALLEL) -m matrix
 

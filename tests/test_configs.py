@@ -23,8 +23,23 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
 STRATEGIES = {config: names for config in CONFIGS if (names := Source(config).strategies())}
 QUICK = ROOT / "configs" / "digits" / "compress.yaml"
+
+
+@cache
+def uses(config: Path, strategy: str | None) -> set[str]:
+    """The stages of a chain."""
+    return {stage.use for stage in load_config(config, strategy=strategy)[0].stages}
+
+
+def mark(config: Path, strategy: str | None) -> pytest.MarkDecorator:
+    """Of which run a chain is: of the matrix where another strategy of its file has all of its stages and more."""
+    others = (uses(config, other) for other in STRATEGIES.get(config, []))
+    is_part = any(uses(config, strategy) < other for other in others)
+    return pytest.mark.matrix if is_part else pytest.mark.slow
+
+
 CHAINS = [
-    pytest.param(config, name, marks=[] if config == QUICK else [pytest.mark.slow])
+    pytest.param(config, name, marks=[] if config == QUICK else [mark(config, name)])
     for config in CONFIGS
     for name in STRATEGIES.get(config, [None])
 ]
