@@ -120,8 +120,8 @@ class ChannelPruning(Narrowing, Stage):
         self._expect_floats(model.module)
         channels = self.removable(model, StageError, ctx.warn)
         small = self.narrowed(model, channels, self._teachers(model, ctx), ctx)
-        heads = [group for group in channels.groups if group.width == "heads"] if "heads" in self.widths else None
-        return with_config(channels.model, small, heads, ctx.warn)
+        heads = [group for group in (*channels.groups, *channels.blind) if group.width == "heads"]
+        return with_config(channels.model, small, heads if "heads" in self.widths else None, ctx.warn)
 
     def narrowed(self, incoming: TorchModel, channels: Removable, teachers: Teachers, ctx: Context) -> TorchModel:
         """The pruned model, of which a configuration keeps its numbers. Raises StageError as `run` does.

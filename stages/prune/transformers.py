@@ -128,8 +128,9 @@ class TransformerPruning(Narrowing, Stage):
         else:
             ctx.warn(Note("without the blocks that left the target holds: no width shrinks"))
             small = self.recovery.retrained(teachers.after, shallow, ctx, "recovery") if self.recovery else shallow
-        groups = heads_of(plain(shallow), self.ignore)
-        small = with_config(shallow, small, groups, ctx.warn)
+        whole = plain(shallow)
+        groups = heads_of(whole, self.ignore)
+        small = with_config(whole, small, groups, ctx.warn)
         self._report(model, groups, small, ctx)
         return small
 
