@@ -108,7 +108,8 @@ class ChannelPruning(Narrowing, Stage):
             ensure_within_reach(groups, by_counts, self._target[1] * full, self.scope, self.round_to, full)
             if self.scope == "uniform" and formula:  # else each try is a copy
                 _, counts = solve(groups, formula, self._target[1] * full, self.scope, self.round_to)
-                yield Note(f"about these widths: {told_widths(groups, counts)}")
+                if widths := told_widths(groups, counts):
+                    yield Note(f"about these widths: {widths}")
 
     def run(self, model: TorchModel, ctx: Context) -> TorchModel:
         """The pruned, and where asked trained, model.

@@ -102,17 +102,17 @@ def lost(groups: Sequence[Coupled], counts: Counts) -> dict[str, list[int]]:
 
 def told_widths(groups: Sequence[Coupled], counts: Counts) -> str:
     """How wide which layers are before, and where so many channels stay; without those that have some of a group's."""
-    widths: dict[str, tuple[int, int]] = {}
+    widths, uneven = dict[str, tuple[int, int]](), set[str]()
     for group, count in zip(groups, counts, strict=True):
         for layer in group.layers:
             labels = group.places[Place(layer, "out")]
             of_each = torch.bincount(labels[labels >= 0], minlength=len(group.scores))
-            if (of_each == of_each[0]).all():
-                old, new = widths.get(layer, (len(labels), len(labels)))
-                widths[layer] = (old, new - int(of_each[0]) * (len(group.scores) - count))
+            old, new = widths.get(layer, (len(labels), len(labels)))
+            widths[layer] = (old, new - int(of_each[0]) * (len(group.scores) - count))
+            uneven |= {layer} if (of_each != of_each[0]).any() else set()
     by_widths: dict[str, list[str]] = {}
     for layer, (old, new) in widths.items():
-        if new < old:
+        if new < old and layer not in uneven:
             by_widths.setdefault(f"{old} to {new}", []).append(layer)
     return "; ".join(f"{change} in {counted(names)}" for change, names in by_widths.items())
 
